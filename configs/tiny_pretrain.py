@@ -1,0 +1,36 @@
+"""Makes assets/tiny-base from nothing, on a laptop's CPU.
+
+    mmsearch pretrain --config configs/tiny_pretrain.py --workdir runs/pretrain
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Recipe of the tiny base."""
+    return ml_collections.ConfigDict({
+        "seed": 0,
+        "out": "assets/tiny-base",
+        "text": {
+            "vocab_size": 640, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4,
+            "num_attention_heads": 6, "num_key_value_heads": 2, "mrope_section": (4, 6, 6), "rope_theta": 10000.0,
+            "tie_word_embeddings": True, "max_position_embeddings": 4096,
+        },
+        "vision": {
+            "depth": 3, "hidden_size": 128, "intermediate_size": 256, "num_heads": 4, "out_hidden_size": 192,
+            "fullatt_block_indexes": (2,),
+        },
+        # 448 x 336 scenes become 224 x 168: 16 x 12 patches, 48 tokens.
+        "max_pixels": 224 * 168,
+        "batch": {"rows": 24, "length": 256, "images": 12, "patches": 192},
+        # Copying appears within some 150 steps of echoes, and spreads to real text within some 200 more.
+        "warm_up": {"echo": 0.8, "reading": 0.0, "joining": 0.0, "copying": 0.0, "looking": 0.2},
+        "warm_up_steps": 150,
+        "mixture": {"echo": 0.1, "reading": 0.3, "joining": 0.15, "copying": 0.2, "looking": 0.25},
+        "num_steps": 1250,
+        "checkpoint_every": 250,
+        "optimizer": {"name": "adamw", "learning_rate": 4e-3, "warmup_steps": 50, "decay": "cosine",
+                      "final_fraction": 0.05, "weight_decay": 0.01, "b2": 0.98},
+        "num_scenes": 3000,
+        "world_size": 400,
+    })  # fmt: skip

@@ -1,0 +1,175 @@
+"""Packs token sequences and their images into batches of fixed shape.
+
+Several sequences share a row, told apart by segment ids; their images go into one patch buffer. Host-side NumPy; it knows
+nothing of models but M-RoPE positions, which come with the sequence. Legend: B rows, L tokens in a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.data.vision_inputs import VisionInputs, pack_images
+from mmsearch_jax.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSequence:
+    """One sequence to learn from.
+
+    Attributes:
+      token_ids: int32 [L].
+      positions: int32 [3, L], M-RoPE.
+      loss_weights: float32 [L], 0 where the token is not trained (SFT: 1 where the policy wrote it).
+      images: in the order of their placeholders.
+      image_token_id: the placeholder's id.
+      extras: further float32 [L] arrays by name (rollout_logprobs, advantages, ...).
+    """
+
+    token_ids: np.ndarray
+    positions: np.ndarray
+    loss_weights: np.ndarray
+    images: Sequence[ProcessedImage] = ()
+    image_token_id: int = -1
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+class TokenBatch(NamedTuple):
+    """A packed batch.
+
+    Attributes:
+      token_ids, segment_ids, feature_index: int32 [B, L]; segment 0 is padding; `feature_index` numbers the image feature
+        that stands at a token, -1 for text.
+      positions: int32 [3, B, L].
+      loss_weights: float32 [B, L]; 0 at the first token of every segment, which nothing predicts.
+      vision: all images of the batch, or None where the batch shape has no room for images.
+      extras: float32 [B, L] by name.
+    """
+
+    token_ids: Any
+    positions: Any
+    segment_ids: Any
+    loss_weights: Any
+    feature_index: Any
+    vision: VisionInputs | None
+    extras: Mapping[str, Any]
+
+
+class BatchShape(NamedTuple):
+    """`rows` x `length` tokens, and room for `images` images of up to `patches` patches each (0: text only)."""
+
+    rows: int
+    length: int
+    images: int = 0
+    patches: int = 0
+
+
+class Packed(NamedTuple):
+    """A batch, and for each packed sequence (its index in the input, row, offset in the row)."""
+
+    batch: TokenBatch
+    places: list[tuple[int, int, int]]
+
+
+def pack(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[Packed, list[int]]:
+    """Packs what fits, longest first, each into the fullest row that still has room.
+
+    Returns:
+      The packed batch, and the indices of the sequences that did not fit (never silently dropped).
+
+    Raises:
+      DataError: a sequence can never fit the shape.
+    """
+    for i, sequence in enumerate(sequences):
+        if len(sequence) > shape.length or len(sequence.images) > shape.images:
+            raise DataError(
+                f"sequence {i} has {len(sequence)} tokens and {len(sequence.images)} images; a batch row holds "
+                f"{shape.length} tokens, a batch {shape.images} images: raise the batch's length or images"
+            )
+    room = np.full(shape.rows, shape.length)
+    images_left = shape.images
+    places: list[tuple[int, int, int]] = []
+    left: list[int] = []
+    for i in sorted(range(len(sequences)), key=lambda i: -len(sequences[i])):
+        size = len(sequences[i])
+        fitting = np.flatnonzero(room >= size)
+        if not len(fitting) or len(sequences[i].images) > images_left:
+            left.append(i)
+            continue
+        row = int(fitting[np.argmin(room[fitting])])
+        places.append((i, row, shape.length - int(room[row])))
+        room[row] -= size
+        images_left -= len(sequences[i].images)
+    return Packed(_fill(sequences, places, shape), places), sorted(left)
+
+
+def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead: int = 2) -> Iterator[TokenBatch]:
+    """Batches from an endless (or finite) stream; what does not fit one batch goes into the next.
+
+    Args:
+      lookahead: how many batches' worth of tokens to choose from; more packs tighter.
+    """
+    source = iter(stream)
+    waiting: list[TrainingSequence] = []
+    wanted = shape.rows * shape.length * lookahead
+    while True:
+        while sum(map(len, waiting)) < wanted and (sequence := next(source, None)) is not None:
+            waiting.append(sequence)
+        if not waiting:
+            return
+        packed, left = pack(waiting, shape)
+        yield packed.batch
+        waiting = [waiting[i] for i in left]
+
+
+def _fill(sequences: Sequence[TrainingSequence], places: Sequence[tuple[int, int, int]], shape: BatchShape) -> TokenBatch:
+    def empty(dtype: Any, value: float = 0) -> np.ndarray:
+        return np.full((shape.rows, shape.length), value, dtype)
+
+    token_ids, segments, index = empty(np.int32), empty(np.int32), empty(np.int32, -1)
+    positions, weights = np.zeros((3, shape.rows, shape.length), np.int32), empty(np.float32)
+    names = {name for i, _, _ in places for name in sequences[i].extras}
+    extras = {name: empty(np.float32) for name in sorted(names)}
+    images = [image for i, _, _ in places for image in sequences[i].images]
+    vision, offsets = pack_images(images, shape.patches, shape.images) if images else (_no_images(shape), [])
+    next_image = iter(offsets)
+    next_segment = np.ones(shape.rows, np.int32)
+    for i, row, start in places:
+        sequence = sequences[i]
+        span = slice(start, start + len(sequence))
+        token_ids[row, span] = sequence.token_ids
+        positions[:, row, span] = sequence.positions
+        segments[row, span] = next_segment[row]
+        next_segment[row] += 1
+        weights[row, span] = sequence.loss_weights
+        weights[row, start] = 0
+        for name, values in sequence.extras.items():
+            extras[name][row, span] = values
+        placeholders = np.flatnonzero(sequence.token_ids == sequence.image_token_id)
+        filled = 0
+        for image in sequence.images:
+            count = len(image.patches) // 4
+            index[row, start + placeholders[filled : filled + count]] = next(next_image) + np.arange(count)
+            filled += count
+        if filled != len(placeholders):
+            raise DataError(f"sequence {i} has {len(placeholders)} image placeholders, but images of {filled} tokens")
+    return TokenBatch(token_ids, positions, segments, weights, index, vision, extras)
+
+
+def _no_images(shape: BatchShape) -> VisionInputs | None:
+    """A buffer of the shape's size without an image, so that batches with and without images are one program."""
+    if not shape.images:
+        return None
+    blank = ProcessedImage(np.zeros((4, 1176), np.float32), (1, 2, 2))
+    vision, _ = pack_images([blank], shape.patches, shape.images)
+    return vision._replace(
+        window_segment_ids=np.zeros_like(vision.window_segment_ids),
+        image_segment_ids=np.zeros_like(vision.image_segment_ids),
+    )

@@ -1,0 +1,194 @@
+"""The only renderer of conversations into token ids, for SFT, rollout and evaluation alike.
+
+It writes Qwen's chat markup with control tokens put in as ids; every text is encoded as plain text, so no
+question and no web page can become a control token. It knows tokenizers of the byte-level BPE kind, and
+nothing of models or tools; JAX and transformers are not imported (a transformers fast tokenizer is accepted).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tokenizers
+
+from mmsearch_jax import protocol
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.trajectory import OBSERVATION, PROMPT, SAMPLED
+
+IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
+
+
+class Rendered(NamedTuple):
+    """A whole conversation: token ids and the provenance of each (same length)."""
+
+    token_ids: list[int]
+    provenance: list[int]
+
+    @property
+    def loss_mask(self) -> list[bool]:
+        """True on what the policy writes."""
+        return [source == SAMPLED for source in self.provenance]
+
+
+class ChatRenderer:
+    """Renders prompts, actions and observations with one tokenizer.
+
+    Args:
+      tokenizer: a `tokenizers.Tokenizer`, or a transformers fast tokenizer that wraps one.
+
+    Raises:
+      DataError: the tokenizer lacks a control token of the chat markup, or is not byte-level.
+    """
+
+    def __init__(self, tokenizer: Any):
+        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        # A copy of our own: truncation or padding that somebody sets on the shared tokenizer must not reach
+        # us.
+        self._tokenizer = tokenizers.Tokenizer.from_str(backend.to_str())
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.im_start, self.im_end = self._control(IM_START), self._control(IM_END)
+        self.vision_start, self.vision_end = self._control(VISION_START), self._control(VISION_END)
+        self.image_pad = self._control(IMAGE_PAD)
+        self.end_of_text = self._tokenizer.token_to_id(END_OF_TEXT)
+        """None where the tokenizer has no such token."""
+        added = {token.content: i for i, token in self._tokenizer.get_added_tokens_decoder().items()}
+        names = (protocol.REASON, *protocol.ACTION_TAGS, protocol.INFORMATION, "img")
+        own_tags = {f"<{slash}{name}>" for name in names for slash in ("", "/")}
+        self._controls = {content: i for content, i in added.items() if content not in own_tags}
+        spellings = sorted(self._controls, key=len, reverse=True)
+        self._spelling = re.compile("|".join(map(re.escape, spellings)))
+        self._newline = self.encode("\n")
+        self._assistant = self.encode("assistant\n")
+        self.token_bytes = self._byte_table(added)
+        """For each id the bytes that it stands for; b"" for control tokens and for ids without a token."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Control tokens that the policy may sample, and that end its turn."""
+        return tuple(i for i in (self.im_end, self.end_of_text) if i is not None)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids the tokenizer knows (a model's vocabulary may be larger)."""
+        return len(self.token_bytes)
+
+    def encode(self, text: str) -> list[int]:
+        """Encodes plain text; control-token spellings in it become ordinary tokens."""
+        match = self._spelling.search(text)
+        if match is None or len(match[0]) < 2:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        # Cut inside the spelling: neither half can be taken for the token.
+        cut = match.start() + 1
+        return self.encode(text[:cut]) + self.encode(text[cut:])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of the ids, control tokens spelt out; for parsing and for people, never to be encoded
+        again."""
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+
+    def prompt_ids(
+        self, text: str, image_token_counts: Sequence[int] = (), system: str | None = None
+    ) -> list[int]:
+        """The conversation up to where the assistant writes: images first, then `text`.
+
+        Args:
+          image_token_counts: for each image its number of merged patches, that is of placeholder tokens.
+        """
+        ids: list[int] = []
+        if system:
+            ids += [self.im_start, *self.encode(f"system\n{system}"), self.im_end, *self._newline]
+        return ids + self._user_message(text, image_token_counts)
+
+    def observation_ids(
+        self, text: str, image_token_counts: Sequence[int] = (), *, closed: bool = False
+    ) -> list[int]:
+        """What stands between two turns: closes the assistant's message, says `text` as the user, opens the
+        next one.
+
+        Args:
+          closed: the assistant's message was already closed by a sampled <|im_end|>.
+        """
+        close = [] if closed else [self.im_end]
+        return [*close, *self._newline, *self._user_message(text, image_token_counts)]
+
+    def action_ids(self, text: str, *, plain: bool = False) -> list[int]:
+        """What the policy writes. In the plain answer format (no tags) <|im_end|> belongs to it."""
+        return [*self.encode(text), self.im_end] if plain else self.encode(text)
+
+    def conversation(
+        self,
+        prompt: str,
+        turns: Sequence[tuple[str, str | None]],
+        image_token_counts: Sequence[int] = (),
+        *,
+        system: str | None = None,
+        plain: bool = False,
+    ) -> Rendered:
+        """A whole conversation, as rollout would have assembled it.
+
+        Args:
+          prompt: the first user text (`protocol.first_turn_prompt(...)`), which follows the images.
+          turns: what the assistant writes, and the user text that follows (`observation + later_prompt`; None
+            at the end of the conversation).
+          plain: free dialogue instead of tags: every assistant text is closed by a trained <|im_end|>.
+        """
+        ids = self.prompt_ids(prompt, image_token_counts, system)
+        provenance = [PROMPT] * len(ids)
+        for i, (text, observation) in enumerate(turns):
+            action = self.action_ids(text, plain=plain)
+            ids += action
+            provenance += [SAMPLED] * len(action)
+            if observation is not None:
+                more = self.observation_ids(observation, closed=plain)
+                ids += more
+                provenance += [OBSERVATION] * len(more)
+            elif i + 1 < len(turns):
+                raise DataError(
+                    f"turn {i + 1} of {len(turns)} has no observation: only the last turn may end there"
+                )
+        return Rendered(ids, provenance)
+
+    def _user_message(self, text: str, image_token_counts: Sequence[int]) -> list[int]:
+        if not image_token_counts:
+            body = self.encode(f"user\n{text}")
+        else:
+            body = self.encode("user\n")
+            for count in image_token_counts:
+                body += [self.vision_start, *[self.image_pad] * count, self.vision_end]
+            body += self.encode(text)
+        return [self.im_start, *body, self.im_end, *self._newline, self.im_start, *self._assistant]
+
+    def _control(self, token: str) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise DataError(
+                f"the tokenizer has no {token} token: use the tokenizer of a Qwen2.5-VL checkpoint"
+            )
+        return token_id
+
+    def _byte_table(self, added: dict[str, int]) -> list[bytes]:
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        table = [b""] * (max(vocabulary.values()) + 1)
+        to_byte = _byte_level_alphabet()
+        for token, token_id in vocabulary.items():
+            if token in self._controls:
+                continue
+            if token in added:
+                table[token_id] = token.encode()
+            elif all(character in to_byte for character in token):
+                table[token_id] = bytes(to_byte[character] for character in token)
+            else:
+                raise DataError(f"the tokenizer is not byte-level BPE (token {token_id} is {token!r})")
+        return table
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The printable stand-ins that byte-level BPE uses for bytes: printable Latin-1 stands for itself, the
+    other bytes follow from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

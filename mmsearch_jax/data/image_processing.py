@@ -1,0 +1,157 @@
+"""Image files to the patches that the vision tower reads, without torch.
+
+Equals transformers' Qwen2-VL image processor (Pillow backend): bicubic resize to multiples of patch x merge size within
+a pixel budget, scaling, normalisation, and patches in blocks of merge x merge neighbours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mmsearch_jax.errors import CheckpointError, ImageError
+
+MAX_ASPECT_RATIO = 200
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ProcessedImage(NamedTuple):
+    """`patches` float32 [P, channels * frames * height * width of a patch]; `grid` (t, h, w) in patches, P = t * h * w."""
+
+    patches: np.ndarray
+    grid: tuple[int, int, int]
+
+
+def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
+    """Reads an image as RGB: first frame, turned upright by its EXIF tag, transparency over white.
+
+    Raises:
+      ImageError: missing, not an image, damaged, or too large to be decoded safely.
+    """
+    name = "the image" if isinstance(source, bytes | Image.Image) else str(source)
+    try:
+        opened = source if isinstance(source, Image.Image) else Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source
+        )  # fmt: skip
+        upright = ImageOps.exif_transpose(opened)
+        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+            rgba = upright.convert("RGBA")
+            white = Image.new("RGB", rgba.size, (255, 255, 255))
+            white.paste(rgba, mask=rgba.getchannel("A"))
+            return white
+        if upright.mode.startswith("I;16"):
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        return upright.convert("RGB")
+    except FileNotFoundError as error:
+        raise ImageError(f"no image at {name}: check the path") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{name} is a folder: give an image file") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not an image that Pillow can read: convert it to JPEG or PNG") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large to decode safely ({error}): make it smaller") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{name} is damaged ({error}): replace the file") from error
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width in pixels: multiples of `factor`, about the same aspect ratio, area within the bounds.
+
+    Raises:
+      ImageError: the sides differ by more than `MAX_ASPECT_RATIO` times.
+    """
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ImageError(f"an image of {width} x {height} is too narrow: crop it to a ratio of at most {MAX_ASPECT_RATIO}")
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / factor) * factor
+    return new_height, new_width
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageProcessor:
+    """Turns images into patches; see the module's text. Pixel bounds are areas after resizing."""
+
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 1280
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    mean: tuple[float, float, float] = _CLIP_MEAN
+    std: tuple[float, float, float] = _CLIP_STD
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ImageProcessor:
+        """Reads `preprocessor_config.json` of a checkpoint folder.
+
+        Raises:
+          CheckpointError: no such file, or not JSON.
+        """
+        path = Path(folder) / "preprocessor_config.json"
+        if not path.is_file():
+            raise CheckpointError(f"no preprocessor_config.json in {folder}: copy it from the base model's folder")
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{path} is not JSON: {error}") from error
+        size = record.get("size") or {}
+        return cls(
+            min_pixels=record.get("min_pixels") or size.get("shortest_edge") or cls.min_pixels,
+            max_pixels=record.get("max_pixels") or size.get("longest_edge") or cls.max_pixels,
+            patch_size=record.get("patch_size", cls.patch_size),
+            temporal_patch_size=record.get("temporal_patch_size", cls.temporal_patch_size),
+            merge_size=record.get("merge_size", cls.merge_size),
+            mean=tuple(record.get("image_mean", cls.mean)),
+            std=tuple(record.get("image_std", cls.std)),
+        )
+
+    def to_hf(self) -> dict:
+        """The `preprocessor_config.json` by which transformers builds the same processor."""
+        return {
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "processor_class": "Qwen2_5_VLProcessor",
+            "min_pixels": self.min_pixels,
+            "max_pixels": self.max_pixels,
+            "size": {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
+            "patch_size": self.patch_size,
+            "temporal_patch_size": self.temporal_patch_size,
+            "merge_size": self.merge_size,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
+
+    def num_tokens(self, grid: tuple[int, int, int]) -> int:
+        """Placeholder tokens that an image of this grid takes in the sequence."""
+        return grid[0] * grid[1] * grid[2] // self.merge_size**2
+
+    def __call__(self, image: Image.Image) -> ProcessedImage:
+        """Resizes, normalises and cuts an RGB image.
+
+        Raises:
+          ImageError: the image is too narrow.
+        """
+        factor = self.patch_size * self.merge_size
+        height, width = smart_resize(image.height, image.width, factor, self.min_pixels, self.max_pixels)
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        pixels = np.asarray(resized, np.float32) / np.float32(255)
+        pixels = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        rows, columns, patch, merge = height // self.patch_size, width // self.patch_size, self.patch_size, self.merge_size
+        blocks = pixels.transpose(2, 0, 1).reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+        blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
+        # A still image fills every frame of a temporal patch.
+        repeated = np.repeat(blocks, self.temporal_patch_size, axis=5)
+        return ProcessedImage(repeated.reshape(rows * columns, -1), (1, rows, columns))

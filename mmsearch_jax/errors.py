@@ -1,0 +1,41 @@
+"""Errors that a user can act on. Every message says what was wrong, where, and what to do; the CLI prints it and exits 2."""
+
+
+class MMSearchError(Exception):
+    """Base of all errors that are the user's or the surroundings' to mend."""
+
+
+class ConfigError(MMSearchError):
+    """A config file or an override is wrong."""
+
+
+class CheckpointError(MMSearchError):
+    """A checkpoint is missing, damaged or of another model."""
+
+
+class DataError(MMSearchError):
+    """A row, file or record cannot be used."""
+
+
+class ImageError(DataError):
+    """An image cannot be read."""
+
+
+class ToolError(MMSearchError):
+    """A tool call did not give a result."""
+
+
+class ToolUnavailable(ToolError):
+    """The tools server cannot be reached."""
+
+
+class ToolTimeout(ToolError):
+    """The tools server did not answer before the deadline."""
+
+
+class ToolFailed(ToolError):
+    """The tools server answered with an error."""
+
+
+class PortInUse(MMSearchError):
+    """The port to listen on is taken."""

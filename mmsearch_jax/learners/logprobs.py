@@ -1,0 +1,62 @@
+"""Log-probabilities of a packed batch's tokens under the policy, without the logits of the whole batch.
+
+The vocabulary projection runs over chunks of tokens and is recomputed in the backward pass, so memory does not grow
+with length x vocabulary. Shared by SFT, policy and reference. Legend: B rows, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmsearch_jax.data.batches import TokenBatch
+
+
+class TokenLogprobs(NamedTuple):
+    """float32 [B, L] each: `logprobs` of token t given those before it in its segment (0 at a segment's first token and in
+    padding), and the `entropy` in nats of the distribution that it was drawn from."""
+
+    logprobs: jax.Array
+    entropy: jax.Array
+
+
+def token_logprobs(model: Any, batch: TokenBatch, chunk: int = 1024) -> TokenLogprobs:
+    """Scores every token of the batch.
+
+    Args:
+      chunk: tokens whose logits exist at one time.
+    """
+    features = model.encode_images(batch.vision) if batch.vision is not None else None
+    index = jnp.asarray(batch.feature_index) if features is not None else None
+    segments = jnp.asarray(batch.segment_ids)
+    token_ids = jnp.asarray(batch.token_ids)
+    hidden = model(token_ids, jnp.asarray(batch.positions), segments, features, index)
+    targets = jnp.concatenate([token_ids[:, 1:], jnp.zeros_like(token_ids[:, :1])], axis=1)
+    scored, entropy = _chunked_scores(model, hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), chunk)
+    follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
+
+    def shifted(values: jax.Array) -> jax.Array:
+        values = values.reshape(token_ids.shape)[:, :-1]
+        return jnp.pad(jnp.where(follows, values, 0.0), ((0, 0), (1, 0)))
+
+    return TokenLogprobs(shifted(scored), shifted(entropy))
+
+
+def _chunked_scores(model: Any, hidden: jax.Array, targets: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+    count = hidden.shape[0]
+    padding = -count % chunk
+    hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
+    targets = jnp.pad(targets, (0, padding)).reshape(-1, chunk)
+
+    @jax.checkpoint
+    def score(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = model.logits(hidden)
+        log_total = jax.nn.logsumexp(logits, axis=-1)
+        picked = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        mean_logit = jnp.sum(jax.nn.softmax(logits, axis=-1) * logits, axis=-1)
+        return picked - log_total, log_total - mean_logit
+
+    logprobs, entropy = jax.lax.map(lambda pair: score(*pair), (hidden, targets))
+    return logprobs.reshape(-1)[:count], entropy.reshape(-1)[:count]

@@ -1,0 +1,131 @@
+"""What an update changes: parameters, optimiser state, step. And the optimisers, by name, from optax.
+
+Frozen parameters are kept out of the differentiated tree, so they take neither gradients nor optimiser memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from mmsearch_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimiser settings.
+
+    Attributes:
+      name: "adamw", or "muon" (matrices by Muon, the rest by AdamW).
+      learning_rate: peak. Linear warm-up over `warmup_steps`, then `decay`: "cosine" to `final_fraction` of the peak at the
+        last step, or "constant".
+      max_grad_norm: global norm to which gradients are clipped.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    decay: str = "cosine"
+    final_fraction: float = 0.1
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.95
+    max_grad_norm: float = 1.0
+
+
+def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
+    """Learning rate by step.
+
+    Raises:
+      ConfigError: unknown decay.
+    """
+    if config.decay == "constant":
+        return optax.join_schedules(
+            [optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup_steps)),
+             optax.constant_schedule(config.learning_rate)], [config.warmup_steps],
+        )  # fmt: skip
+    if config.decay != "cosine":
+        raise ConfigError(f"unknown optimizer.decay '{config.decay}': use 'cosine' or 'constant'")
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0 if config.warmup_steps else config.learning_rate,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=max(num_steps, config.warmup_steps + 1),
+        end_value=config.learning_rate * config.final_fraction,
+    )
+
+
+def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
+    """The optimiser with its schedule and clipping.
+
+    Raises:
+      ConfigError: unknown name.
+    """
+    schedule = make_schedule(config, num_steps)
+    if config.name == "adamw":
+        update = optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=_matrices)
+    elif config.name == "muon":
+        update = optax.contrib.muon(schedule, adam_b2=config.b2, weight_decay=config.weight_decay)
+    else:
+        raise ConfigError(f"unknown optimizer.name '{config.name}': use 'adamw' or 'muon'")
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), update)
+
+
+def _matrices(params: Any) -> Any:
+    """Weight decay is for weights alone, not for norms and biases (which are 1-D, or 2-D when stacked over layers)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(getattr(key, "key", None) in ("kernel", "embedding", "lm_head") for key in path), params
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class TrainState:
+    """Trainable and frozen parameters (`nnx` states), optimiser state, number of updates made, and of updates that
+    were left out because a gradient was not finite."""
+
+    params: Any
+    frozen: Any
+    opt_state: Any
+    step: jax.Array
+    skipped: jax.Array
+
+
+def split_model(model: nnx.Module, freeze: tuple[str, ...] = ()) -> tuple[Any, Any, Any]:
+    """Graph, trainable state and frozen state; `freeze` lists top-level modules ("vision") that are not trained."""
+
+    def frozen(path: tuple[Any, ...], _: Any) -> bool:
+        return str(path[0]) in freeze
+
+    graph, kept, trained = nnx.split(model, frozen, ...)
+    return graph, trained, kept
+
+
+def create_train_state(trained: Any, frozen: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """A fresh state around copied parameters: updates donate their buffers, which the caller may still hold."""
+    params = jax.tree.map(jnp.copy, trained)
+    return TrainState(params, frozen, optimizer.init(params), jnp.int32(0), jnp.int32(0))
+
+
+def apply_gradients(
+    state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update; a non-finite gradient leaves parameters and optimiser as they are and is counted."""
+    norm = optax.global_norm(gradients)
+    finite = jnp.isfinite(norm)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+
+    def keep(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+    new = TrainState(
+        keep(params, state.params), state.frozen, keep(opt_state, state.opt_state), state.step + 1,
+        state.skipped + ~finite,
+    )  # fmt: skip
+    return new, {"grad_norm": norm, "skipped_updates": new.skipped}

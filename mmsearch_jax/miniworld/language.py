@@ -1,0 +1,148 @@
+"""What the tiny base learns of language before it ever sees a tool: short dialogues that teach reading and copying.
+
+Each dialogue is made afresh from a random generator. It shows a listing of passages, or strings, and asks many questions
+about it (dense supervision: copying appears within some hundred steps). There is no tag, no tool call and nothing of
+the evaluation world in here; dialogues about pictures are in `sight.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+
+from mmsearch_jax.miniworld import facts, names
+
+_QUESTION_FORMS = (
+    "What is the {phrase} of {name}?",
+    "What is the {phrase} of {name}?",
+    "{name} {phrase}",
+    "Tell me the {phrase} of {name}.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialogue:
+    """User and assistant texts in turn, about an optional picture that stands at the start of the first user text."""
+
+    turns: Sequence[tuple[str, str]]
+    image: Image.Image | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Passage:
+    """One entry of a listing: a title and some of its facts."""
+
+    title: str
+    name: str
+    facts: dict[str, str]
+
+    def render(self) -> str:
+        """The entry's text: "Title: Label: value; Label: value"."""
+        lines = "; ".join(f"{facts.ATTRIBUTES[key].label}: {value}" for key, value in self.facts.items())
+        return f"{self.title}: {lines}" if lines else self.title
+
+
+def listing(passages: Sequence[Passage]) -> str:
+    """Numbered entries, one a line, as search results look."""
+    return "\n".join(f"[{i}] {passage.render()}" for i, passage in enumerate(passages, 1))
+
+
+def reading(rng: np.random.Generator) -> Dialogue:
+    """A listing of one to four passages, then questions that each can be answered from exactly one of its facts."""
+    passages = _land_passages(rng, num_lands=int(rng.integers(1, 4)))
+    answerable = _answerable(passages)
+    order = rng.permutation(len(answerable))[: int(rng.integers(3, 9))]
+    turns = []
+    for place, index in enumerate(order):
+        name, key, value = answerable[index]
+        attribute = facts.ATTRIBUTES[key]
+        if rng.random() < 0.4:
+            question, answer = f"Quote the {attribute.phrase} of {name}.", f"{name}: {attribute.label}: {value}"
+        else:
+            form = _QUESTION_FORMS[int(rng.integers(len(_QUESTION_FORMS)))]
+            question, answer = form.format(phrase=attribute.phrase, name=name), value
+        turns.append((f"{listing(passages)}\n{question}" if place == 0 else question, answer))
+    return Dialogue(turns)
+
+
+def joining(rng: np.random.Generator) -> Dialogue:
+    """Two listings, of pictures and of pages; the question names neither, so the first leads to the second."""
+    passages = _land_passages(rng, num_lands=2)
+    answerable = _answerable(passages)
+    name, key, value = answerable[int(rng.integers(len(answerable)))]
+    attribute = facts.ATTRIBUTES[key]
+    pictures = [Passage(f"Flag of {name}", name, {})]
+    pictures += [Passage(f"Flag of {names.proper_name(rng)}", "", {}) for _ in range(int(rng.integers(0, 3)))]
+    context = f"{listing(pictures)}\n{listing(passages)}"
+    question = f"What is the {attribute.phrase} of the country with this flag?"
+    turns = [(f"{context}\n{question}", value)]
+    if rng.random() < 0.5:
+        turns.insert(0, (f"{context}\nWhich country is it?", name))
+        turns[1] = (question, value)
+    if rng.random() < 0.5:
+        turns.append(("What was asked for?", attribute.phrase))
+    return Dialogue(turns)
+
+
+def copying(rng: np.random.Generator) -> Dialogue:
+    """Strings to repeat, or to pick by number from a list: names, titles, numbers and random characters."""
+    if rng.random() < 0.5:
+        texts = [_copy_text(rng) for _ in range(int(rng.integers(2, 6)))]
+        return Dialogue([(f"Repeat: {text}", text) for text in texts])
+    items = [_copy_text(rng) for _ in range(int(rng.integers(2, 6)))]
+    keys = [names.word(rng, 1, 2) for _ in items]
+    shown = "\n".join(f"{key}: {item}" for key, item in zip(keys, items, strict=True))
+    order = rng.permutation(len(items))
+    turns = [(f"{keys[i]}?", items[i]) for i in order]
+    turns[0] = (f"{shown}\n{turns[0][0]}", turns[0][1])
+    return Dialogue(turns)
+
+
+def _copy_text(rng: np.random.Generator) -> str:
+    kind = rng.random()
+    if kind < 0.35:
+        return " ".join(names.proper_name(rng) for _ in range(int(rng.integers(1, 4))))
+    if kind < 0.5:
+        return names.title(rng)
+    if kind < 0.7:
+        attribute = list(facts.ATTRIBUTES.values())[int(rng.integers(len(facts.ATTRIBUTES)))]
+        return attribute.invent(rng)
+    if kind < 0.85:
+        alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789áéíóúàèêãçöüäøåñëôšžčćğışłńăâîțß'-,.() "
+        letters = [alphabet[int(i)] for i in rng.integers(0, len(alphabet), int(rng.integers(4, 20)))]
+        return "".join(letters).strip() or "x"
+    return " ".join(names.phrase(rng) for _ in range(int(rng.integers(1, 3))))
+
+
+def _land_passages(rng: np.random.Generator, num_lands: int) -> list[Passage]:
+    passages = []
+    for _ in range(num_lands):
+        name, known = names.proper_name(rng), facts.invent_land_facts(rng)
+        keys = list(known)
+        shown = keys[: int(rng.integers(1, 4))]
+        passages.append(Passage(name, name, {key: known[key] for key in shown}))
+        if rng.random() < 0.3:
+            rest = keys[len(shown) : len(shown) + int(rng.integers(1, 3))]
+            topic = ("Geography of {}", "Economy of {}", "History of {}", "{} today")[int(rng.integers(4))]
+            passages.append(Passage(topic.format(name), name, {key: known[key] for key in rest}))
+    # Lands that share the asked attribute make the title matter; without them the label alone would do.
+    if len(passages) > 1 and rng.random() < 0.6:
+        shared = next(iter(passages[0].facts))
+        taken = {passage.name for passage in passages if shared in passage.facts}
+        for i, passage in enumerate(passages):
+            if passage.name not in taken:
+                taken.add(passage.name)
+                value = facts.ATTRIBUTES[shared].invent(rng)
+                passages[i] = Passage(passage.title, passage.name, {**passage.facts, shared: value})
+    return [passages[i] for i in rng.permutation(len(passages))]
+
+
+def _answerable(passages: Sequence[Passage]) -> list[tuple[str, str, str]]:
+    return [(passage.name, key, value) for passage in passages for key, value in passage.facts.items()]
+
+
+TextTask = Callable[[np.random.Generator], Dialogue]
+TEXT_TASKS: dict[str, TextTask] = {"reading": reading, "joining": joining, "copying": copying}

@@ -1,0 +1,115 @@
+"""Makes the tiny base from nothing: tokenizer, random weights, pretraining on the training world, Hugging Face folder.
+
+The base knows the training world's language and pictures and how to copy; it has never seen a tool call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from flax import nnx
+
+from mmsearch_jax import protocol
+from mmsearch_jax.data.batches import BatchShape, TokenBatch, pack_stream
+from mmsearch_jax.data.chat import IM_END, IMAGE_PAD, VISION_END, VISION_START, ChatRenderer
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.learners import supervised
+from mmsearch_jax.learners.train_state import OptimizerConfig
+from mmsearch_jax.miniworld import language, lessons
+from mmsearch_jax.miniworld.generated import GeneratedWorld
+from mmsearch_jax.miniworld.tokenizer import save_tokenizer, train_tokenizer
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from mmsearch_jax.models.hf import save_pretrained
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+
+
+def make_base(
+    out: Path,
+    workdir: Path,
+    *,
+    text: TextConfig,
+    vision: VisionConfig,
+    max_pixels: int,
+    shape: BatchShape,
+    warm_up: lessons.Mixture,
+    warm_up_steps: int,
+    mixture: lessons.Mixture,
+    num_steps: int,
+    optimizer: OptimizerConfig,
+    num_scenes: int,
+    world_size: int,
+    seed: int,
+    checkpoint_every: int = 0,
+    show_progress: bool = True,
+) -> None:
+    """Pretrains a base and writes it to `out` in bf16.
+
+    Args:
+      warm_up: the mixture of the first `warm_up_steps` (short echoes make copying appear early).
+      num_scenes: composed pictures to learn to look at.
+      world_size: lands of the world that the pictures show.
+    """
+    tokenizer = train_tokenizer(_tokenizer_texts(seed), text.vocab_size)
+    save_tokenizer(tokenizer, out)
+    processor = ImageProcessor(min_pixels=56 * 56, max_pixels=max_pixels)
+    (out / "preprocessor_config.json").write_text(json.dumps(processor.to_hf(), indent=2) + "\n", encoding="utf-8")
+    config = ModelConfig(
+        text=dataclasses.replace(text, vocab_size=tokenizer.get_vocab_size()),
+        vision=vision,
+        image_token_id=tokenizer.token_to_id(IMAGE_PAD),
+        vision_start_token_id=tokenizer.token_to_id(VISION_START),
+        vision_end_token_id=tokenizer.token_to_id(VISION_END),
+        video_token_id=tokenizer.token_to_id("<|video_pad|>"),
+        eos_token_id=tokenizer.token_to_id(IM_END),
+    )
+    world = GeneratedWorld(world_size, seed)
+    numbers = tqdm.trange(num_scenes, desc="scenes", disable=not show_progress)
+    pool = lessons.scene_pool(world, processor, numbers, seed)
+    builder = lessons.SequenceBuilder(ChatRenderer(tokenizer), config)
+    model = Qwen2_5_VL(config, rngs=nnx.Rngs(seed))
+    trained = supervised.train(
+        model, _batches(builder, pool, shape, warm_up, warm_up_steps, mixture, seed), num_steps, optimizer, workdir,
+        "pretrain", checkpoint_every=checkpoint_every, show_progress=show_progress,
+    )  # fmt: skip
+    graph, state = nnx.split(trained)
+    small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))
+    save_pretrained(small, out)
+
+
+def _batches(
+    builder: lessons.SequenceBuilder,
+    pool: list[lessons.PooledScene],
+    shape: BatchShape,
+    warm_up: lessons.Mixture,
+    warm_up_steps: int,
+    mixture: lessons.Mixture,
+    seed: int,
+) -> Callable[[int], Iterator[TokenBatch]]:
+    def batches(start: int) -> Iterator[TokenBatch]:
+        # Each stretch has its own seed, so a resumed run goes on with fresh, not repeated, lessons.
+        if start < warm_up_steps:
+            stream = pack_stream(lessons.pretraining_lessons(builder, pool, warm_up, shape.length, seed), shape)
+            for _ in range(start, warm_up_steps):
+                yield next(stream)
+        rest = lessons.pretraining_lessons(builder, pool, mixture, shape.length, seed + 1 + start)
+        yield from pack_stream(rest, shape)
+
+    return batches
+
+
+def _tokenizer_texts(seed: int) -> Iterator[str]:
+    rng = np.random.default_rng(seed)
+    tags = [f"<{slash}{tag}>" for tag in (protocol.REASON, *protocol.ACTION_TAGS, protocol.INFORMATION) for slash in ("", "/")]
+    for number in range(6000):
+        if number % 3 == 0:
+            yield " ".join([*tags, protocol.WHOLE_IMAGE, "the flag on the left right top bottom in the middle"])
+        for question, answer in language.TEXT_TASKS[("reading", "joining", "copying")[number % 3]](rng).turns:
+            yield f"user\n{question}"
+            yield f"assistant\n{answer}"

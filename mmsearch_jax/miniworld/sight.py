@@ -1,0 +1,36 @@
+"""What the tiny base learns of pictures before it ever sees a tool: dialogues about drawn scenes.
+
+Only what looking alone can tell is asked (how many, where, which colour, flag or photo), so what is learnt on drawn emblems
+carries over to real flags and photographs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from mmsearch_jax.miniworld import questions, scenes
+from mmsearch_jax.miniworld.language import Dialogue
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A composed picture and what stands where in it."""
+
+    image: Image.Image
+    kinds: Sequence[str]
+    boxes: Sequence[scenes.Box]
+
+
+def looking(rng: np.random.Generator, scene: Scene) -> Dialogue:
+    """Every question that looking at a scene answers, in random order, and what stands where."""
+    options = questions.visual(rng, scene.image, scene.kinds, scene.boxes)
+    turns = [(question.text, question.answers[0]) for question in options]
+    for i, kind in enumerate(scene.kinds):
+        phrase = scenes.spatial_phrase(scene.boxes, i)
+        if phrase and len(scene.kinds) > 1:
+            turns.append((f"What is {phrase}, a flag or a photo?", "a flag" if kind == "flag" else "a photo"))
+    return Dialogue([turns[i] for i in rng.permutation(len(turns))], scene.image)

@@ -1,0 +1,167 @@
+"""Sizes and constants of a Qwen2.5-VL model, as its `config.json` gives them.
+
+Field names are transformers' own, so that a config read from disk and one built here are the same thing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.errors import CheckpointError
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """The vision tower. `window_size` is in pixels; `fullatt_block_indexes` lists the blocks without windows."""
+
+    depth: int = 32
+    hidden_size: int = 1280
+    intermediate_size: int = 3420
+    num_heads: int = 16
+    out_hidden_size: int = 3584
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    in_channels: int = 3
+    spatial_merge_size: int = 2
+    window_size: int = 112
+    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
+    rope_theta: float = 10000.0
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in one patch: channels x frames x height x width."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The language model. `mrope_section` splits half a head's width over time, height and width positions."""
+
+    vocab_size: int = 152064
+    hidden_size: int = 3584
+    intermediate_size: int = 18944
+    num_hidden_layers: int = 28
+    num_attention_heads: int = 28
+    num_key_value_heads: int = 4
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1000000.0
+    mrope_section: tuple[int, int, int] = (16, 24, 24)
+    tie_word_embeddings: bool = False
+    max_position_embeddings: int = 128000
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A whole Qwen2.5-VL model."""
+
+    text: TextConfig = TextConfig()
+    vision: VisionConfig = VisionConfig()
+    image_token_id: int = 151655
+    vision_start_token_id: int = 151652
+    vision_end_token_id: int = 151653
+    video_token_id: int = 151656
+    eos_token_id: int | None = 151645
+
+    def __post_init__(self) -> None:
+        if sum(self.text.mrope_section) * 2 != self.text.head_dim:
+            raise CheckpointError(
+                f"mrope_section {self.text.mrope_section} must sum to half the head width {self.text.head_dim}"
+            )
+        if self.vision.out_hidden_size != self.text.hidden_size:
+            raise CheckpointError(
+                f"the vision tower gives {self.vision.out_hidden_size} numbers a token, the language model takes "
+                f"{self.text.hidden_size}"
+            )
+
+    @classmethod
+    def from_hf(cls, record: Mapping[str, Any]) -> ModelConfig:
+        """Reads transformers' `config.json`, with the text fields nested (`text_config`) or at the top (older files).
+
+        Raises:
+          CheckpointError: another architecture, or a kind of RoPE that the model cannot compute.
+        """
+        if record.get("model_type") not in ("qwen2_5_vl",):
+            raise CheckpointError(f"config.json is of a '{record.get('model_type')}' model, expected 'qwen2_5_vl'")
+        text = dict(record.get("text_config") or record)
+        vision = dict(record.get("vision_config") or {})
+        rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in ("default", "mrope"):
+            raise CheckpointError(f"config.json asks for RoPE of type '{kind}'; 'default' and 'mrope' are known")
+        text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta", TextConfig.rope_theta))
+        text["mrope_section"] = tuple(rope.get("mrope_section", TextConfig.mrope_section))
+        text["tie_word_embeddings"] = record.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+        vision["fullatt_block_indexes"] = tuple(
+            vision.get("fullatt_block_indexes", VisionConfig.fullatt_block_indexes)
+        )
+        vision["rope_theta"] = (vision.get("rope_parameters") or {}).get("rope_theta", VisionConfig.rope_theta)
+        ids = {key: record[key] for key in _TOKEN_IDS if key in record}
+        eos = text.get("eos_token_id", record.get("eos_token_id"))
+        return cls(_known(TextConfig, text), _known(VisionConfig, vision), eos_token_id=eos, **ids)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ModelConfig:
+        """Reads `config.json` of a checkpoint folder.
+
+        Raises:
+          CheckpointError: no such file, or not JSON.
+        """
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise CheckpointError(f"no config.json in {folder}: give the folder of a Hugging Face checkpoint")
+        try:
+            return cls.from_hf(json.loads(path.read_text(encoding="utf-8")))
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{path} is not JSON: {error}") from error
+
+    def to_hf(self) -> dict[str, Any]:
+        """The `config.json` by which transformers builds the same model."""
+        text = dataclasses.asdict(self.text)
+        sections, theta = list(text.pop("mrope_section")), text.pop("rope_theta")
+        tied = text.pop("tie_word_embeddings")
+        text |= {
+            "model_type": "qwen2_5_vl_text",
+            "hidden_act": "silu",
+            "eos_token_id": self.eos_token_id,
+            "tie_word_embeddings": tied,
+            "rope_parameters": {"rope_type": "default", "rope_theta": theta, "mrope_section": sections},
+        }
+        vision = dataclasses.asdict(self.vision)
+        vision["fullatt_block_indexes"] = list(vision["fullatt_block_indexes"])
+        vision_theta = vision.pop("rope_theta")
+        vision |= {
+            "model_type": "qwen2_5_vl_vision",
+            "hidden_act": "silu",
+            "rope_parameters": {"rope_type": "axial", "rope_theta": vision_theta},
+        }
+        return {
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "model_type": "qwen2_5_vl",
+            "tie_word_embeddings": tied,
+            "text_config": text,
+            "vision_config": vision,
+            **{key: getattr(self, key) for key in _TOKEN_IDS},
+            "eos_token_id": self.eos_token_id,
+        }
+
+
+_TOKEN_IDS = ("image_token_id", "vision_start_token_id", "vision_end_token_id", "video_token_id")
+
+
+def _known(kind: type, record: Mapping[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in record.items() if name in names})

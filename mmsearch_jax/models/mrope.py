@@ -1,0 +1,56 @@
+"""M-RoPE positions: three numbers a token (time, height, width) for text and images in one sequence.
+
+Follows transformers' `get_rope_index` for Qwen2.5-VL: text advances all three by one a token; an image's tokens
+get their place in its merged grid, and what follows it starts behind the larger side of that grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.models.config import ModelConfig
+
+
+def mrope_positions(
+    token_ids: Sequence[int] | np.ndarray,
+    image_grids: Sequence[tuple[int, int, int]],
+    config: ModelConfig,
+    start: int = 0,
+) -> tuple[np.ndarray, int]:
+    """Positions of a run of tokens whose first position is `start`.
+
+    Args:
+      image_grids: (t, h, w) in patches of each image in the run, in order.
+
+    Returns:
+      int32 [3, L], and the position at which the next token of the sequence goes on.
+
+    Raises:
+      DataError: placeholders and images do not match.
+    """
+    ids = np.asarray(token_ids)
+    merge = config.vision.spatial_merge_size
+    positions = np.empty((3, len(ids)), np.int32)
+    is_image = ids == config.image_token_id
+    place, position = 0, start
+    for number, (frames, height, width) in enumerate(image_grids):
+        rows, columns = height // merge, width // merge
+        count = frames * rows * columns
+        first = place + int(np.argmax(is_image[place:])) if is_image[place:].any() else len(ids)
+        if first + count > len(ids) or not is_image[first : first + count].all():
+            raise DataError(f"image {number} needs {count} placeholder tokens in a row, found fewer at token {first}")
+        text = first - place
+        positions[:, place:first] = np.arange(position, position + text)
+        position += text
+        grid = np.indices((frames, rows, columns)).reshape(3, -1)
+        positions[:, first : first + count] = grid + position
+        position += max(rows, columns)
+        place = first + count
+    if is_image[place:].any():
+        raise DataError(f"token {place + int(np.argmax(is_image[place:]))} is an image placeholder without an image")
+    rest = len(ids) - place
+    positions[:, place:] = np.arange(position, position + rest)
+    return positions, position + rest

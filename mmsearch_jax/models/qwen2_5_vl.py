@@ -1,0 +1,85 @@
+"""Qwen2.5-VL: the policy. One definition serves the sampler (with a KV cache) and the learner (full forward).
+
+It knows arrays only: tokenizers, image files and chat markup are the business of `data/`. The architecture is that of
+transformers' `Qwen2_5_VLForConditionalGeneration`, against which tests compare it.
+Legend: B batch, L sequence, S slots, T new tokens, N image tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmsearch_jax.data.vision_inputs import VisionInputs
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.models.kv_cache import KVCache
+from mmsearch_jax.models.language import LanguageModel
+from mmsearch_jax.models.vision import VisionTower
+
+
+class Qwen2_5_VL(nnx.Module):
+    """The whole model.
+
+    Args:
+      dtype: of the computation (norms, softmax, RoPE angles and logits are float32 always).
+      param_dtype: of the stored parameters.
+    """
+
+    def __init__(
+        self, config: ModelConfig, *, rngs: nnx.Rngs, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32
+    ):
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype}
+        self.vision = VisionTower(config.vision, rngs=rngs, **dtypes)
+        self.language = LanguageModel(config.text, rngs=rngs, **dtypes)
+        self.config, self.dtype = config, dtype
+
+    def encode_images(self, vision: VisionInputs) -> jax.Array:
+        """Image features [N, D]: rows in order, and within a row its images' merged patches in raster order."""
+        return self.vision(vision)
+
+    def embed(
+        self, token_ids_BL: jax.Array, features_ND: jax.Array | None, feature_index_BL: jax.Array | None
+    ) -> jax.Array:
+        """Embeds tokens; where `feature_index` is not -1, the image feature of that number stands instead."""
+        embedded = self.language.embed(token_ids_BL)
+        if features_ND is None or feature_index_BL is None:
+            return embedded
+        # Cast, then gather and select: scattering float32 features into bf16 embeddings breaks on some TPUs.
+        gathered = features_ND.astype(embedded.dtype)[jnp.maximum(feature_index_BL, 0)]
+        return jnp.where(feature_index_BL[..., None] >= 0, gathered, embedded)
+
+    def __call__(
+        self,
+        token_ids_BL: jax.Array,
+        positions_3BL: jax.Array,
+        segment_ids_BL: jax.Array,
+        features_ND: jax.Array | None = None,
+        feature_index_BL: jax.Array | None = None,
+    ) -> jax.Array:
+        """Final hidden states [B, L, D]: causal within equal segment ids; segment 0 is padding."""
+        x_BLD = self.embed(token_ids_BL, features_ND, feature_index_BL)
+        return self.language(x_BLD, positions_3BL, segment_ids_BL)
+
+    def extend(
+        self,
+        cache: KVCache,
+        token_ids_ST: jax.Array,
+        positions_3ST: jax.Array,
+        num_new_S: jax.Array,
+        features_ND: jax.Array | None = None,
+        feature_index_ST: jax.Array | None = None,
+    ) -> tuple[jax.Array, KVCache]:
+        """Feeds up to T new tokens a slot behind what is cached (a decode step has T = 1).
+
+        Returns:
+          Final hidden states [S, T, D] (meaningless at or behind `num_new`), and the grown cache.
+        """
+        x_STD = self.embed(token_ids_ST, features_ND, feature_index_ST)
+        return self.language.extend(cache, x_STD, positions_3ST, num_new_S)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """[..., D] -> [..., V] float32."""
+        return self.language.logits(hidden)

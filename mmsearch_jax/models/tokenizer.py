@@ -1,0 +1,29 @@
+"""Loads a checkpoint's tokenizer; transformers is imported only here, and only when called (it is slow to import)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.errors import CheckpointError
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The fast tokenizer of a checkpoint folder (`tokenizer.json`).
+
+    Raises:
+      CheckpointError: the folder has no tokenizer, or it cannot be read.
+    """
+    import tokenizers
+
+    path = Path(folder) / "tokenizer.json"
+    if path.is_file():
+        try:
+            return tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not (Path(folder) / "vocab.json").is_file():
+        raise CheckpointError(f"no tokenizer.json in {folder}: copy the tokenizer's files from the base model's folder")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder))

@@ -1,0 +1,91 @@
+"""The vision tower of Qwen2.5-VL: patches of all images of a batch to features in the language model's width.
+
+Windows and images are segments of a packed row of patches, so one mask serves any mix of sizes; nothing is reordered.
+Legend: R rows, P patches in a row, D width, m merge size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmsearch_jax.data.vision_inputs import VisionInputs
+from mmsearch_jax.models.attention import attention, same_segment_mask
+from mmsearch_jax.models.config import VisionConfig
+from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, linear, rotate, scan_layers, stacked
+
+_EPS = 1e-6
+
+
+class VisionBlock(nnx.Module):
+    """Attention and gated MLP, each behind an RMSNorm."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, **dtypes: Any):
+        size = config.hidden_size
+        out_std = INIT_STD / (2 * config.depth) ** 0.5
+        self.norm1 = RMSNorm(size, _EPS, param_dtype=dtypes["param_dtype"])
+        self.norm2 = RMSNorm(size, _EPS, param_dtype=dtypes["param_dtype"])
+        self.qkv = linear(size, 3 * size, bias=True, rngs=rngs, **dtypes)
+        self.proj = linear(size, size, bias=True, std=out_std, rngs=rngs, **dtypes)
+        self.mlp = GatedMLP(size, config.intermediate_size, bias=True, out_std=out_std, rngs=rngs, **dtypes)
+        self._heads = config.num_heads
+
+    def __call__(self, x_RPD: jax.Array, angles: jax.Array, mask_RPP: jax.Array) -> jax.Array:
+        """One block; `angles` [R, P, h / 2]."""
+        rows, patches, _ = x_RPD.shape
+        qkv = self.qkv(self.norm1(x_RPD)).reshape(rows, patches, 3, self._heads, -1)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        mixed = attention(rotate(q, angles), rotate(k, angles), v, mask_RPP)
+        x_RPD = x_RPD + self.proj(mixed.reshape(rows, patches, -1))
+        return x_RPD + self.mlp(self.norm2(x_RPD))
+
+
+class PatchMerger(nnx.Module):
+    """Joins m x m neighbouring patches into one token of the language model's width."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, **dtypes: Any):
+        joined = config.hidden_size * config.spatial_merge_size**2
+        self.ln_q = RMSNorm(config.hidden_size, _EPS, param_dtype=dtypes["param_dtype"])
+        self.fc1 = linear(joined, joined, bias=True, rngs=rngs, **dtypes)
+        self.fc2 = linear(joined, config.out_hidden_size, bias=True, rngs=rngs, **dtypes)
+        self._joined = joined
+
+    def __call__(self, x_RPD: jax.Array) -> jax.Array:
+        """[R, P, D] -> [R, P / m^2, out]."""
+        joined = self.ln_q(x_RPD).reshape(x_RPD.shape[0], -1, self._joined)
+        return self.fc2(jax.nn.gelu(self.fc1(joined), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    """Patch embedding, blocks (windowed but for a few), merger."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, **dtypes: Any):
+        self.patch_embed = linear(config.patch_dim, config.hidden_size, bias=False, rngs=rngs, **dtypes)
+        self.blocks = stacked(lambda r: VisionBlock(config, rngs=r, **dtypes), config.depth, rngs)
+        self.merger = PatchMerger(config, rngs=rngs, **dtypes)
+        self._full = tuple(i in config.fullatt_block_indexes for i in range(config.depth))
+        self._head_dim, self._theta = config.head_dim, config.rope_theta
+        self._dtype = dtypes["dtype"]
+
+    def __call__(self, vision: VisionInputs) -> jax.Array:
+        """Features [R * P / m^2, out], in the order of rows and, within a row, of its merged patches."""
+        angles = self._angles(jnp.asarray(vision.positions))
+        windows = same_segment_mask(jnp.asarray(vision.window_segment_ids))
+        images = same_segment_mask(jnp.asarray(vision.image_segment_ids))
+
+        def block(layer: VisionBlock, x: jax.Array, full: jax.Array) -> jax.Array:
+            return layer(x, angles, jnp.where(full, images, windows))
+
+        x = self.patch_embed(jnp.asarray(vision.patches).astype(self._dtype))
+        x = scan_layers(self.blocks, block, x, jnp.asarray(self._full))
+        merged = self.merger(x)
+        return merged.reshape(-1, merged.shape[-1])
+
+    def _angles(self, positions_RP2: jax.Array) -> jax.Array:
+        quarter = self._head_dim // 4
+        frequencies = 1.0 / self._theta ** (jnp.arange(quarter, dtype=jnp.float32) / quarter)
+        angles = positions_RP2.astype(jnp.float32)[..., None] * frequencies
+        return angles.reshape(*positions_RP2.shape[:2], 2 * quarter)

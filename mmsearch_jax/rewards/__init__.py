@@ -1,0 +1,1 @@
+"""Scores of trajectories: answer match, format, and their composition."""

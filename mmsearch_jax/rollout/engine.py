@@ -1,0 +1,411 @@
+"""The engine of rollout: slots with a KV cache on the device, driven by plain calls from the host.
+
+It turns sequences of token ids into turns of token ids. It knows nothing of tools, episodes or rewards: the
+scheduler decides what runs. Shapes come from small sets of buckets and everything else is an array, so that
+nothing is compiled twice. Legend: S slots, N rows of one call, T new tokens, D width.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ImageProcessor, load_image
+from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.models.kv_cache import KVCache
+from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.protocol import CLOSING_TAGS
+from mmsearch_jax.rollout import programs, sampling
+from mmsearch_jax.rollout.episode import Generation
+from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence, PreparedImage
+
+
+@dataclasses.dataclass
+class _Prefix:
+    owner: LiveSequence
+    slot: int
+    length: int
+    hidden: jax.Array
+    positions: np.ndarray
+    next_position: int
+
+
+@dataclasses.dataclass
+class EngineStats:
+    """What the engine has done so far (tokens are per row and without padding)."""
+
+    sampled_tokens: int = 0
+    extended_tokens: int = 0
+    shared_tokens: int = 0
+    encoded_images: int = 0
+    decode_calls: int = 0
+    extend_calls: int = 0
+
+
+class Engine:
+    """Weights, slots and caches. Methods run to completion and are not to be called from two threads at once.
+
+    Args:
+      model: a `Qwen2_5_VL`.
+      tokenizer: of the same checkpoint: a transformers fast tokenizer or a `tokenizers.Tokenizer`.
+      image_processor: of the same checkpoint.
+      config: sizes.
+      cache: an empty cache to use instead of a `KVCache` (for models of another kind).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: ImageProcessor,
+        config: EngineConfig,
+        cache: Any | None = None,
+    ):
+        self.config, self.renderer = config, ChatRenderer(tokenizer)
+        self.model_config = model.config
+        self.policy_version = 0
+        self.stats = EngineStats()
+        self._processor = image_processor
+        if model.config.image_token_id != self.renderer.image_pad:
+            raise CheckpointError(
+                f"the model's image token is {model.config.image_token_id}, the tokenizer's {self.renderer.image_pad}: "
+                "take both from one checkpoint"
+            )
+        graph, self._weights = nnx.split(model)
+        vocabulary = model.config.text.vocab_size
+        self._automaton = sampling.TagAutomaton(self.renderer.token_bytes, CLOSING_TAGS, vocabulary)
+        stop = np.zeros(vocabulary, bool)
+        stop[list(self.renderer.stop_ids)] = True
+        has_text = np.zeros(vocabulary, bool)
+        has_text[: self.renderer.vocabulary_size] = [bool(text) for text in self.renderer.token_bytes]
+        self._constants = programs.DecodeConstants(
+            jnp.asarray(self._automaton.table), jnp.asarray(stop), jnp.asarray(~(has_text | stop)),
+            jnp.uint32(config.seed),
+        )  # fmt: skip
+        dtype = model.dtype
+        if cache is None:
+            cache = KVCache.create(model.config, config.num_slots, config.max_length, dtype)
+        self._cache: Any = cache
+        self._hidden = jnp.zeros((config.num_slots, model.config.text.hidden_size), dtype)
+        self._owners: list[LiveSequence | None] = [None] * config.num_slots
+        self._images: collections.OrderedDict[str, PreparedImage] = collections.OrderedDict()
+        self._prefixes: dict[Any, _Prefix] = {}
+        self._lengths = tuple(sorted({*config.length_buckets, config.max_length}))
+        self._jit(graph)
+
+    def _jit(self, graph: Any) -> None:
+        def extend(weights, cache, hidden, *args, length):
+            return programs.extend_rows(nnx.merge(graph, weights), cache, hidden, *args, length=length)
+
+        def decode(weights, cache, hidden, rows, lengths, constants, *, length, gather):
+            return programs.decode_rows(
+                nnx.merge(graph, weights), cache, hidden, rows, lengths, constants,
+                length=length, steps=self.config.decode_steps, gather=gather,
+            )  # fmt: skip
+
+        self._extend = jax.jit(extend, static_argnames="length", donate_argnums=(1, 2))
+        self._decode = jax.jit(decode, static_argnames=("length", "gather"), donate_argnums=(1, 2))
+        self._copy = jax.jit(programs.copy_rows, static_argnames="length", donate_argnums=(0, 1))
+        self._encode = jax.jit(lambda weights, vision: nnx.merge(graph, weights).encode_images(vision))
+
+    # Weights, images and slots ------------------------------------------------------------------------------
+
+    def set_weights(self, state: Any, version: int, *, keep_image_features: bool = False) -> None:
+        """Replaces the weights (an `nnx` state of the same structure); no sequence may hold a slot.
+
+        Args:
+          keep_image_features: the vision tower is unchanged (frozen), so encoded images stay valid.
+        """
+        assert self.free_slots == self.config.num_slots, "weights changed under running sequences"
+        assert jax.tree.structure(state) == jax.tree.structure(self._weights), "another model's weights"
+        self._weights, self.policy_version = state, version
+        if not keep_image_features:
+            for image in self._images.values():
+                image.features = None
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that no sequence holds."""
+        return self._owners.count(None)
+
+    def prepare_image(self, encoded: bytes) -> PreparedImage:
+        """Decodes and cuts an image into patches, once for equal bytes.
+
+        Raises:
+          ImageError: not an image.
+        """
+        key = hashlib.sha256(encoded).hexdigest()
+        if key in self._images:
+            self._images.move_to_end(key)
+            return self._images[key]
+        processed = self._processor(load_image(encoded))
+        grid = (int(processed.grid[0]), int(processed.grid[1]), int(processed.grid[2]))
+        merge = self.model_config.vision.spatial_merge_size
+        image = PreparedImage(key, processed, grid, grid[0] * grid[1] * grid[2] // merge**2)
+        self._images[key] = image
+        while len(self._images) > self.config.image_cache:
+            self._images.popitem(last=False)
+        return image
+
+    def acquire(self, sequence: LiveSequence) -> None:
+        """Gives the sequence a free slot; all its tokens are then to be fed."""
+        assert sequence.slot is None and self.free_slots
+        sequence.slot, sequence.fed = self._owners.index(None), 0
+        self._owners[sequence.slot] = sequence
+
+    def release(self, sequence: LiveSequence) -> None:
+        """Takes the slot back. What was in its cache is fed again if the sequence comes back."""
+        if sequence.slot is not None:
+            self._owners[sequence.slot] = None
+            self._prefixes = {key: p for key, p in self._prefixes.items() if p.owner is not sequence}
+        sequence.slot, sequence.fed = None, 0
+
+    def begin_turn(self, sequence: LiveSequence, max_tokens: int) -> None:
+        """A turn of at most `max_tokens` is to be sampled once all tokens are fed."""
+        assert len(sequence.token_ids) + max_tokens <= self.config.max_length, (
+            "the engine's max_length is too small"
+        )
+        sequence.budget, sequence.state, sequence.finish = max_tokens, 0, None
+        sequence.new_ids, sequence.new_logprobs, sequence.new_sampling_logprobs = [], [], []
+
+    # Extend -------------------------------------------------------------------------------------------------
+
+    def extend(self, sequences: Sequence[LiveSequence]) -> None:
+        """Feeds every unfed token of the sequences, in as few calls as the buckets allow.
+
+        Equal prompts are fed once: the other slots get a copy of the cache.
+        """
+        followers: dict[Any, list[LiveSequence]] = collections.defaultdict(list)
+        leaders: dict[Any, LiveSequence] = {}
+        work: list[LiveSequence] = []
+        for sequence in sequences:
+            key = (
+                (tuple(sequence.token_ids), *(image.key for image in sequence.images))
+                if not sequence.fed
+                else None
+            )
+            if key is not None and (key in self._prefixes or key in leaders):
+                followers[key].append(sequence)
+                continue
+            if key is not None:
+                leaders[key] = sequence
+            work.append(sequence)
+        self._encode_missing(image for s in work for image in s.images if not s.fed)
+        for sequence in work:
+            self._assign_positions(sequence)
+        rows = max(self.config.extend_rows)
+        while work:
+            work.sort(key=lambda sequence: sequence.unfed)
+            for start in range(0, len(work), rows):
+                self._extend_call(work[start : start + rows])
+            work = [sequence for sequence in work if sequence.unfed > 0]
+        for key, leader in leaders.items():
+            self._prefixes[key] = _Prefix(
+                leader,
+                leader.held_slot,
+                leader.fed,
+                self._hidden[leader.held_slot],
+                leader.positions,
+                leader.next_position,
+            )
+        for key, group in followers.items():
+            self._share(self._prefixes[key], group)
+
+    def _extend_call(self, sequences: Sequence[LiveSequence]) -> None:
+        num_rows = _bucket(len(sequences), self.config.extend_rows)
+        longest = max(sequence.unfed for sequence in sequences)
+        width = _bucket(min(longest, max(self.config.extend_buckets)), self.config.extend_buckets)
+        slots = np.full(num_rows, programs.NO_SLOT, np.int32)
+        starts, num_new = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.int32)
+        token_ids = np.zeros((num_rows, width), np.int32)
+        positions = np.zeros((3, num_rows, width), np.int32)
+        features: np.ndarray | None = None
+        feature_index: np.ndarray | None = None
+        for row, sequence in enumerate(sequences):
+            count = min(sequence.unfed, width)
+            chunk = np.asarray(sequence.token_ids[sequence.fed : sequence.fed + count], np.int32)
+            slots[row], starts[row], num_new[row] = sequence.held_slot, sequence.fed, count
+            token_ids[row, :count] = chunk
+            positions[:, row, :count] = sequence.positions[:, sequence.fed : sequence.fed + count]
+            pads = np.flatnonzero(chunk == self.renderer.image_pad)
+            if pads.size:
+                if features is None or feature_index is None:
+                    features = np.zeros((num_rows * width, self._hidden.shape[1]), np.float32)
+                    feature_index = np.full((num_rows, width), -1, np.int32)
+                before = sequence.token_ids[: sequence.fed].count(self.renderer.image_pad)
+                own = np.concatenate(
+                    [image.features for image in sequence.images if image.features is not None]
+                )
+                features[row * width + pads] = own[before : before + pads.size]
+                feature_index[row, pads] = row * width + pads
+        length = _bucket(int((starts + num_new).max()), self._lengths)
+        self._cache, self._hidden = self._extend(
+            self._weights, self._cache, self._hidden, slots, starts, token_ids, positions, num_new,
+            features, feature_index, length=length,
+        )  # fmt: skip
+        for row, sequence in enumerate(sequences):
+            sequence.fed += int(num_new[row])
+        self.stats.extend_calls += 1
+        self.stats.extended_tokens += int(num_new.sum())
+
+    def _share(self, prefix: _Prefix, sequences: Sequence[LiveSequence]) -> None:
+        width = max(self.config.extend_rows)
+        for start in range(0, len(sequences), width):
+            group = sequences[start : start + width]
+            slots = np.full(width, programs.NO_SLOT, np.int32)
+            slots[: len(group)] = [sequence.held_slot for sequence in group]
+            self._cache, self._hidden = self._copy(
+                self._cache, self._hidden, np.int32(prefix.slot), prefix.hidden, slots,
+                length=_bucket(prefix.length, self._lengths),
+            )  # fmt: skip
+            for sequence in group:
+                sequence.fed = prefix.length
+                sequence.positions, sequence.next_position = prefix.positions, prefix.next_position
+                self.stats.shared_tokens += prefix.length
+
+    def _encode_missing(self, images: Iterable[PreparedImage]) -> None:
+        vision_config = self.model_config.vision
+        missing = list({image.key: image for image in images if image.features is None}.values())
+        rows = max(self.config.extend_rows)
+        for start in range(0, len(missing), rows):
+            batch = missing[start : start + rows]
+            longest = max(image.processed.patches.shape[0] for image in batch)
+            vision, offsets = pack_images(
+                [image.processed for image in batch], row_patches=_round_up(longest),
+                num_rows=_bucket(len(batch), self.config.extend_rows), merge_size=vision_config.spatial_merge_size,
+                window_patches=vision_config.window_size // vision_config.patch_size,
+            )  # fmt: skip
+            features = np.asarray(self._encode(self._weights, vision), np.float32)
+            for image, offset in zip(batch, offsets, strict=True):
+                image.features = features[offset : offset + image.num_tokens]
+            self.stats.encoded_images += len(batch)
+
+    def _assign_positions(self, sequence: LiveSequence) -> None:
+        known = sequence.positions.shape[1]
+        fresh = sequence.token_ids[known:]
+        if not fresh:
+            return
+        grids, seen = [], sequence.token_ids[:known].count(self.renderer.image_pad)
+        for image in sequence.images:
+            if seen <= 0:
+                grids.append(image.grid)
+            seen -= image.num_tokens
+        if self.renderer.image_pad in fresh:
+            positions, after = mrope_positions(fresh, grids, self.model_config, start=sequence.next_position)
+        else:
+            after = sequence.next_position + len(fresh)
+            positions = np.broadcast_to(
+                np.arange(sequence.next_position, after, dtype=np.int32), (3, len(fresh))
+            )
+        sequence.positions = np.concatenate([sequence.positions, positions], axis=1)
+        sequence.next_position = int(after)
+
+    # Decode -------------------------------------------------------------------------------------------------
+
+    def decode(self, sequences: Sequence[LiveSequence]) -> list[LiveSequence]:
+        """Samples up to `decode_steps` tokens for each sequence; returns those whose turn has ended."""
+        config = self.config
+        num_rows = _bucket(len(sequences), (*config.decode_rows, config.num_slots))
+        reach = max(sequence.fed for sequence in sequences) + config.decode_steps
+        length = _bucket(min(reach, config.max_length), self._lengths)
+        gather = num_rows != config.num_slots or length != config.max_length
+        # In place, row i must be slot i, and rows that rest keep their lengths.
+        places = list(range(len(sequences))) if gather else [s.held_slot for s in sequences]
+        rows = programs.DecodeRows(
+            slots=np.full(num_rows, programs.NO_SLOT, np.int32), positions=np.zeros(num_rows, np.int32),
+            budget=np.zeros(num_rows, np.int32), states=np.zeros(num_rows, np.int32),
+            tags=np.zeros(num_rows, bool), seeds=np.zeros(num_rows, np.uint32),
+            temperature=np.ones(num_rows, np.float32), top_p=np.ones(num_rows, np.float32),
+            top_k=np.zeros(num_rows, np.int32),
+        )  # fmt: skip
+        lengths = np.zeros(num_rows, np.int32)
+        if not gather:
+            lengths[:] = [owner.fed if owner else 0 for owner in self._owners]
+        for place, sequence in zip(places, sequences, strict=True):
+            assert sequence.decodable
+            rows.slots[place], lengths[place] = sequence.held_slot, sequence.fed
+            rows.positions[place] = sequence.next_position + sequence.fed - sequence.positions.shape[1]
+            rows.budget[place] = sequence.budget - len(sequence.new_ids)
+            rows.states[place], rows.tags[place] = sequence.state, not sequence.plain
+            rows.seeds[place] = sequence.seed & 0xFFFFFFFF
+            rows.temperature[place] = sequence.sampling.temperature
+            rows.top_p[place], rows.top_k[place] = sequence.sampling.top_p, sequence.sampling.top_k
+        self._cache, self._hidden, decoded = self._decode(
+            self._weights,
+            self._cache,
+            self._hidden,
+            rows,
+            lengths,
+            self._constants,
+            length=length,
+            gather=gather,
+        )
+        decoded = programs.Decoded(*(np.asarray(part) for part in decoded))
+        for place, sequence in zip(places, sequences, strict=True):
+            count, running = int(decoded.counts[place]), bool(decoded.running[place])
+            sequence.new_ids += decoded.tokens[place, :count].tolist()
+            sequence.new_logprobs += decoded.logprobs[place, :count].tolist()
+            sequence.new_sampling_logprobs += decoded.sampling_logprobs[place, :count].tolist()
+            sequence.fed += count if running else count - 1
+            sequence.state = int(decoded.states[place])
+            if not running:
+                sequence.finish = self._finish(sequence)
+            self.stats.sampled_tokens += count
+        self.stats.decode_calls += 1
+        return [sequence for sequence in sequences if sequence.finish is not None]
+
+    def _finish(self, sequence: LiveSequence) -> str:
+        if not sequence.plain and sequence.state == self._automaton.accept:
+            return "closed"
+        return "stop" if sequence.new_ids[-1] in self.renderer.stop_ids else "length"
+
+    def take(self, sequence: LiveSequence) -> Generation:
+        """Hands over the finished turn, cut exactly behind its closing tag.
+
+        A last token that reaches beyond the tag is not kept (it is not in the cache either); the rest of the
+        tag becomes `forced_ids`.
+        """
+        assert sequence.finish is not None
+        ids, forced = sequence.new_ids, []
+        logprobs, sampling_logprobs = sequence.new_logprobs, sequence.new_sampling_logprobs
+        if sequence.finish == "closed":
+            text = b"".join(self.renderer.token_bytes[i] for i in ids)
+            end = self._automaton.find(text)
+            assert end is not None, "the automaton and the text disagree"
+            if end < len(text):
+                kept = len(text) - len(self.renderer.token_bytes[ids[-1]])
+                forced = self.renderer.encode(text[kept:end].decode("utf-8", errors="replace"))
+                ids, logprobs, sampling_logprobs = ids[:-1], logprobs[:-1], sampling_logprobs[:-1]
+        sequence.budget = 0
+        return Generation(ids, logprobs, sampling_logprobs, sequence.finish, forced)
+
+    def num_programs(self) -> int:
+        """Programs compiled so far: constant once every bucket has been met."""
+        jitted: list[Any] = [self._extend, self._decode, self._copy, self._encode]
+        return sum(function._cache_size() for function in jitted)
+
+
+def _bucket(size: int, buckets: Iterable[int]) -> int:
+    """The smallest bucket that holds `size`."""
+    fitting = [bucket for bucket in buckets if bucket >= size]
+    assert fitting, f"{size} is beyond the largest bucket of {sorted(buckets)}"
+    return min(fitting)
+
+
+@functools.cache
+def _round_up(patches: int) -> int:
+    """Patch counts in steps of an eighth of a power of two, so that images of many sizes share few
+    programs."""
+    step = max(64, 1 << max(0, (patches - 1).bit_length() - 3))
+    return -(-patches // step) * step

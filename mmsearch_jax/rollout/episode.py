@@ -1,0 +1,311 @@
+"""The agent's state machine: what one episode needs next, given what just happened.
+
+Pure: no clock, network, device or randomness. It decides limits, budgets, observations and endings, and
+appends to the `Trajectory`; who generates tokens (`rollout.engine`) and who calls tools
+(`rollout.tool_client`) is not known here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mmsearch_jax import protocol
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, SearchReply, TextSearch
+from mmsearch_jax.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
+
+MODES = ("policy", "prompted", "direct", "rag")
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeConfig:
+    """Rules of an episode. Every limit is in tokens or counts; "trajectory" means prompt and observations
+    too.
+
+    Attributes:
+      mode: "policy" and "prompted" run the tool loop (they differ in the checkpoint and, usually, in
+        `prompt_style`); "direct" asks for a plain answer; "rag" always does a whole-image search, then a text
+        search for "<title of the top image result> <question>", then asks for a plain answer.
+      max_tool_calls: turns that may be something else than an answer; calls that were refused and turns that
+        were corrected count. One more turn follows, which must answer.
+      max_image_searches, max_text_searches: calls per tool; a further call gives an observation that says so.
+      observation_max_tokens: an observation's content is cut to this, its tag is always closed.
+      on_invalid: "end" the episode at a turn outside the grammar, or "correct" it by an observation.
+      say_last_turn: whether the last observation says that an answer is due.
+    """
+
+    mode: str = "policy"
+    prompt_style: str = "paper"
+    max_tool_calls: int = 10
+    max_image_searches: int = 1
+    max_text_searches: int = 10
+    max_turn_tokens: int = 1024
+    max_trajectory_tokens: int = 8192
+    observation_max_tokens: int = 1024
+    top_k_text: int = 5
+    top_k_image: int = 5
+    on_invalid: str = "end"
+    say_last_turn: bool = True
+    allow_text: bool = True
+    allow_image: bool = True
+    allow_crop: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"unknown mode {self.mode!r}, expected one of {', '.join(MODES)}")
+        if self.on_invalid not in ("end", "correct"):
+            raise ValueError(f"on_invalid must be 'end' or 'correct', got {self.on_invalid!r}")
+        if self.prompt_style not in protocol.PROMPT_STYLES:
+            raise ValueError(f"unknown prompt_style {self.prompt_style!r}, expected {protocol.PROMPT_STYLES}")
+
+    @property
+    def plain(self) -> bool:
+        """Whether the policy answers in plain text, closed by <|im_end|>, instead of tags."""
+        return self.mode in ("direct", "rag")
+
+
+@dataclasses.dataclass(frozen=True)
+class Generate:
+    """The policy is to write a turn of at most `max_tokens` tokens, after all tokens of the trajectory."""
+
+    max_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CallTool:
+    """A tool is to be called; `action` says which and with what."""
+
+    action: TextSearch | ImageSearch
+    top_k: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """The trajectory is complete; its status says how it ended."""
+
+
+Need = Generate | CallTool | Done
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What the engine made of a turn.
+
+    Attributes:
+      token_ids, logprobs, sampling_logprobs: the sampled tokens, in order.
+      forced_ids: tokens that the host puts after them to complete a closing tag exactly (nearly always
+        empty).
+      finish: "closed" by a closing tag, "stop" by a sampled control token (the last id), or "length".
+    """
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    sampling_logprobs: Sequence[float]
+    finish: str
+    forced_ids: Sequence[int] = ()
+
+
+def observe(
+    config: EpisodeConfig,
+    renderer: ChatRenderer,
+    action: TextSearch | ImageSearch | Invalid,
+    results: Sequence[protocol.SearchResult] | None,
+    note: str | None = None,
+) -> tuple[str, str]:
+    """The observation and the whole user text (observation and later prompt), as the policy will read them.
+
+    The one way from search results to text: SFT conversations are made with it too.
+    """
+
+    def fits(text: str) -> bool:
+        return len(renderer.encode(text)) <= config.observation_max_tokens
+
+    observation = protocol.render_observation(results, note, fits=fits)
+    later = protocol.later_prompt(action, config.prompt_style) if not config.plain else ""
+    return observation, observation + later
+
+
+def reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | None:
+    """What the observation says besides the results: the server's own note, or that an expression was not
+    found."""
+    if reply.note:
+        return reply.note
+    crop_missed = isinstance(action, ImageSearch) and action.expression is not None and not reply.grounded
+    return protocol.NOT_FOUND_NOTE if crop_missed else None
+
+
+class Episode:
+    """One episode, driven from outside: each method says what happened and returns what is needed next."""
+
+    def __init__(
+        self,
+        trajectory: Trajectory,
+        question: str,
+        image_grids: Sequence[tuple[int, int, int]],
+        image_token_counts: Sequence[int],
+        config: EpisodeConfig,
+        renderer: ChatRenderer,
+    ):
+        self.trajectory, self.config = trajectory, config
+        self._question, self._renderer = question, renderer
+        self._counts = list(image_token_counts)
+        self._pending: tuple[str, str | None, TextSearch | ImageSearch, int] | None = None
+        trajectory.image_grids = list(image_grids)
+
+    @property
+    def done(self) -> bool:
+        """Whether the trajectory is complete."""
+        return self.trajectory.status != "running"
+
+    def begin(self) -> Need:
+        """The first need: a generation, or the forced search of the RAG workflow."""
+        style = self.config.prompt_style
+        if self.config.mode == "rag":
+            return self._call("", None, ImageSearch(None), 0)
+        make = protocol.direct_prompt if self.config.mode == "direct" else protocol.first_turn_prompt
+        return self._prompt(make(self._question, style))
+
+    def generated(self, generation: Generation) -> Need:
+        """The policy wrote a turn."""
+        start = len(self.trajectory.token_ids)
+        self.trajectory.append_sampled(
+            generation.token_ids, generation.logprobs, generation.sampling_logprobs
+        )
+        self.trajectory.append(generation.forced_ids, OBSERVATION)
+        written = [*generation.token_ids, *generation.forced_ids]
+        stopped = generation.finish == "stop"
+        text = self._renderer.decode(written[:-1] if stopped else written)
+        if self.config.plain:
+            return self._answered_plainly(text, start, generation.finish)
+        parsed = protocol.parse_turn(text)
+        action = parsed.action
+        if generation.finish == "length":
+            action = Invalid("the turn was cut at its token budget")
+        elif stopped and not isinstance(action, Invalid):
+            action = Invalid("the message ended after the closing tag")
+        self._add_turn(text, parsed.reason, action, start)
+        if generation.finish == "length":
+            return self._end("overlong")
+        if isinstance(action, Answer):
+            self.trajectory.answer = action.text
+            return self._end("answered")
+        if isinstance(action, Invalid):
+            if self.config.on_invalid == "end":
+                return self._end("invalid_action", action.why)
+            if self._searches_left() < 0:
+                return self._end("no_answer")
+            closed = stopped and generation.token_ids[-1] == self._renderer.im_end
+            return self._admit(action, None, protocol.invalid_note(action.why), closed=closed)
+        if self._searches_left() < 0:
+            return self._end("no_answer")
+        limit = self._limit(action)
+        tool = "text_search" if isinstance(action, TextSearch) else "image_search"
+        if len(self.trajectory.tool_calls(tool)) >= limit or limit == 0:
+            query = action.query if isinstance(action, TextSearch) else action.expression
+            self._update_turn(tool=ToolRecord(tool, query, refused=True))
+            return self._admit(action, None, protocol.refused_note(action, limit))
+        return CallTool(action, self._top_k(action))
+
+    def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
+        """The tool answered the call that `CallTool` asked for."""
+        text = isinstance(action, TextSearch)
+        record = ToolRecord(
+            tool="text_search" if text else "image_search",
+            query=action.query if text else action.expression,
+            box=reply.box, grounded=reply.grounded, results=tuple(reply.results), note=reply.note,
+            elapsed_ms=reply.elapsed_ms,
+        )  # fmt: skip
+        self._update_turn(tool=record)
+        if self.config.mode == "rag":
+            return self._rag_observed(action, reply)
+        return self._admit(action, reply.results, reply_note(action, reply))
+
+    def fail(self, status: str, error: str) -> Done:
+        """Ends the episode from outside: a broken tool, a deadline."""
+        if status == "tool_failed" and self.trajectory.turns and self.trajectory.turns[-1].tool is None:
+            action = self.trajectory.turns[-1].action
+            if isinstance(action, TextSearch):
+                self._update_turn(tool=ToolRecord("text_search", action.query, error=error))
+            elif isinstance(action, ImageSearch):
+                self._update_turn(tool=ToolRecord("image_search", action.expression, error=error))
+        return self._end(status, error)
+
+    # Steps --------------------------------------------------------------------------------------------------
+
+    def _prompt(self, text: str) -> Need:
+        self.trajectory.append(self._renderer.prompt_ids(text, self._counts), PROMPT)
+        return self._generate()
+
+    def _generate(self) -> Need:
+        room = self.config.max_trajectory_tokens - len(self.trajectory.token_ids)
+        if room <= 0:
+            return self._end("overlong", "the prompt fills the trajectory's budget")
+        return Generate(min(self.config.max_turn_tokens, room))
+
+    def _admit(
+        self,
+        action: TextSearch | ImageSearch | Invalid,
+        results: Sequence[protocol.SearchResult] | None,
+        note: str | None,
+        closed: bool = False,
+    ) -> Need:
+        if self._searches_left() == 0 and self.config.say_last_turn:
+            note = f"{note} {protocol.LAST_TURN_NOTE}" if note else protocol.LAST_TURN_NOTE
+        observation, user_text = observe(self.config, self._renderer, action, results, note)
+        ids = self._renderer.observation_ids(user_text, closed=closed)
+        if len(self.trajectory.token_ids) + len(ids) >= self.config.max_trajectory_tokens:
+            return self._end("overlong", f"an observation of {len(ids)} tokens does not fit")
+        self._update_turn(observation=observation)
+        self.trajectory.append(ids, OBSERVATION)
+        return self._generate()
+
+    def _answered_plainly(self, text: str, start: int, finish: str) -> Need:
+        answer = text.strip()
+        self._add_turn(text, None, Answer(answer) if answer else Invalid("the answer is empty"), start)
+        if finish == "length":
+            return self._end("overlong")
+        if not answer:
+            return self._end("no_answer")
+        self.trajectory.answer = answer
+        return self._end("answered")
+
+    def _call(self, text: str, reason: str | None, action: TextSearch | ImageSearch, start: int) -> Need:
+        self._add_turn(text, reason, action, start)
+        return CallTool(action, self._top_k(action))
+
+    def _rag_observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
+        observation, _ = observe(
+            self.config, self._renderer, action, reply.results, reply_note(action, reply)
+        )
+        self._update_turn(observation=observation)
+        if isinstance(action, ImageSearch):
+            title = reply.results[0].title if reply.results else ""
+            return self._call("", None, TextSearch(f"{title} {self._question}".strip()), 0)
+        observations = [turn.observation for turn in self.trajectory.turns if turn.observation is not None]
+        return self._prompt(protocol.rag_prompt(self._question, observations, self.config.prompt_style))
+
+    def _searches_left(self) -> int:
+        """Turns that may still be something else than an answer; -1 in the turn that had to answer."""
+        return self.config.max_tool_calls - len(self.trajectory.turns)
+
+    def _limit(self, action: TextSearch | ImageSearch) -> int:
+        config = self.config
+        if isinstance(action, TextSearch):
+            return config.max_text_searches if config.allow_text else 0
+        allowed = config.allow_image if action.expression is None else config.allow_crop
+        return config.max_image_searches if allowed else 0
+
+    def _top_k(self, action: TextSearch | ImageSearch) -> int:
+        return self.config.top_k_text if isinstance(action, TextSearch) else self.config.top_k_image
+
+    def _add_turn(self, text: str, reason: str | None, action: protocol.Action, start: int) -> None:
+        end = max(start, len(self.trajectory.token_ids))
+        self.trajectory.turns.append(Turn(text, reason, action, start, end))
+
+    def _update_turn(self, **changes) -> None:
+        self.trajectory.turns[-1] = dataclasses.replace(self.trajectory.turns[-1], **changes)
+
+    def _end(self, status: str, error: str | None = None) -> Done:
+        self.trajectory.status, self.trajectory.error = status, error
+        return Done()

@@ -1,0 +1,219 @@
+"""The three device programs of the engine: extend rows, decode rows, copy a prefix. Pure functions of arrays.
+
+Rows are gathered from the slots' cache, worked on, and put back, so a call costs what its rows cost and not
+what all slots would. Legend: S slots, N rows of one call, T new tokens, L cache length, D width, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmsearch_jax.rollout import sampling
+
+NO_SLOT = 2**30
+"""Row index of a padding row: reads are clipped, writes are dropped."""
+
+
+class DecodeRows(NamedTuple):
+    """What the decode loop must know of each row; all arrays have the leading dim N.
+
+    Attributes:
+      slots: int32, the row's slot (`NO_SLOT` for padding).
+      positions: int32, M-RoPE position of the next token (the same in all three dims: it is text).
+      budget: int32, tokens that may still be sampled in this turn; 0 for padding.
+      states: int32, the tag automaton's state.
+      tags: bool, whether a closing tag ends the turn.
+      seeds: uint32, the trajectories' seeds.
+      temperature, top_p: float32; `top_k`: int32.
+    """
+
+    slots: Any
+    positions: Any
+    budget: Any
+    states: Any
+    tags: Any
+    seeds: Any
+    temperature: Any
+    top_p: Any
+    top_k: Any
+
+
+class DecodeConstants(NamedTuple):
+    """Tables that do not change: `transitions` int32 [states, V], `stop` and `banned` bool [V], `seed`
+    uint32."""
+
+    transitions: jax.Array
+    stop: jax.Array
+    banned: jax.Array
+    seed: jax.Array
+
+
+class Decoded(NamedTuple):
+    """Result of a decode call: `tokens` int32, `logprobs` and `sampling_logprobs` float32 [N, steps];
+    `counts` int32 [N] valid tokens; `running` bool [N], rows that neither stopped nor ran out of budget;
+    `states` int32 [N]."""
+
+    tokens: Any
+    logprobs: Any
+    sampling_logprobs: Any
+    counts: Any
+    running: Any
+    states: Any
+
+
+def _slot_axis(leaf: jax.Array) -> int:
+    # Keys and values are [..., S, L, K, h] (layers may lead), lengths are [S].
+    return 0 if leaf.ndim == 1 else leaf.ndim - 4
+
+
+def take_rows(cache: Any, slots: jax.Array, length: int) -> Any:
+    """A cache of N rows with the first `length` entries of the given slots."""
+
+    def take(leaf: jax.Array) -> jax.Array:
+        axis = _slot_axis(leaf)
+        if leaf.ndim > 1:
+            leaf = jax.lax.slice_in_dim(leaf, 0, length, axis=axis + 1)
+        return jnp.take(leaf, slots, axis=axis, mode="clip")
+
+    return jax.tree.map(take, cache)
+
+
+def put_rows(cache: Any, rows: Any, slots: jax.Array, length: int) -> Any:
+    """The inverse of `take_rows`; padding rows are dropped."""
+
+    def put(leaf: jax.Array, row: jax.Array) -> jax.Array:
+        axis = _slot_axis(leaf)
+        index: list[Any] = [slice(None)] * axis + [slots]
+        if leaf.ndim > 1:
+            index.append(slice(0, length))
+        return leaf.at[tuple(index)].set(row, mode="drop")
+
+    return jax.tree.map(put, cache, rows)
+
+
+def extend_rows(
+    model: Any,
+    cache: Any,
+    hidden: jax.Array,
+    slots: jax.Array,
+    starts: jax.Array,
+    token_ids: jax.Array,
+    positions: jax.Array,
+    num_new: jax.Array,
+    features: jax.Array | None,
+    feature_index: jax.Array | None,
+    *,
+    length: int,
+) -> tuple[Any, jax.Array]:
+    """Feeds up to T tokens to each of N rows.
+
+    Args:
+      cache: of all slots; `hidden` [S, D]: last hidden state of each slot.
+      slots: int32 [N]; `starts` int32 [N]: tokens already valid in the slot's cache (0 empties it).
+      token_ids: int32 [N, T]; `positions` int32 [3, N, T]; `num_new` int32 [N].
+      features, feature_index: image features [F, D] and, per token, its feature (-1: text) int32 [N, T].
+      length: cache entries that are read and written.
+
+    Returns:
+      The cache and hidden states of all slots.
+    """
+    rows = _with_lengths(take_rows(cache, slots, length), starts)
+    states, rows = model.extend(rows, token_ids, positions, num_new, features, feature_index)
+    last = jnp.take_along_axis(states, jnp.maximum(num_new - 1, 0)[:, None, None], axis=1)[:, 0]
+    cache = put_rows(cache, rows, slots, length)
+    return cache, hidden.at[slots].set(last.astype(hidden.dtype), mode="drop")
+
+
+def copy_rows(
+    cache: Any, hidden: jax.Array, source: jax.Array, last: jax.Array, slots: jax.Array, *, length: int
+) -> tuple[Any, jax.Array]:
+    """Copies the first `length` entries of slot `source` to the slots [N], with `last` [D] as their hidden
+    state.
+
+    Entries behind the shared prefix are copied too; they lie behind each slot's length and are never read.
+    """
+    rows = take_rows(cache, jnp.broadcast_to(source, slots.shape), length)
+    cache = put_rows(cache, rows, slots, length)
+    return cache, hidden.at[slots].set(jnp.broadcast_to(last, (slots.shape[0], last.shape[0])), mode="drop")
+
+
+def decode_rows(
+    model: Any,
+    cache: Any,
+    hidden: jax.Array,
+    rows: DecodeRows,
+    lengths: jax.Array,
+    constants: DecodeConstants,
+    *,
+    length: int,
+    steps: int,
+    gather: bool,
+) -> tuple[Any, jax.Array, Decoded]:
+    """Samples up to `steps` tokens for each row, and stops a row at a closing tag, a stop token or its
+    budget.
+
+    Each step samples from the hidden state, then feeds the token unless it ended the turn: what ends a turn
+    is not in the cache, so the host may still decide about it.
+
+    Args:
+      lengths: int32 [N], tokens in the cache of each row.
+      gather: false when the rows are all slots in order; then the cache is used in place.
+    """
+    num_rows = rows.slots.shape[0]
+    accept = constants.transitions.shape[0] - 1
+    work = take_rows(cache, rows.slots, length) if gather else cache
+    work = _with_lengths(work, lengths)
+    last = jnp.take(hidden, rows.slots, axis=0, mode="clip") if gather else hidden
+
+    def running(carry: tuple) -> jax.Array:
+        return (carry[0] < steps) & jnp.any(carry[3])
+
+    def step(carry: tuple) -> tuple:
+        i, work, last, active, states, counts, tokens, logprobs, sampling_logprobs = carry
+        index = lengths + counts
+        keys = sampling.position_keys(constants.seed, rows.seeds, index)
+        token, raw, sampled = sampling.sample(
+            model.logits(last), keys, rows.temperature, rows.top_p, rows.top_k, constants.banned
+        )
+        tokens = tokens.at[:, i].set(token)
+        logprobs = logprobs.at[:, i].set(raw)
+        sampling_logprobs = sampling_logprobs.at[:, i].set(sampled)
+        states = jnp.where(active, constants.transitions[states, token], states)
+        ended = (rows.tags & (states == accept)) | constants.stop[token]
+        place = rows.positions + counts
+        counts = counts + active
+        active = active & ~ended & (counts < rows.budget)
+        fed, work = model.extend(
+            work,
+            token[:, None],
+            jnp.broadcast_to(place[None, :, None], (3, num_rows, 1)),
+            active.astype(jnp.int32),
+        )
+        last = jnp.where(active[:, None], fed[:, 0].astype(last.dtype), last)
+        return i + 1, work, last, active, states, counts, tokens, logprobs, sampling_logprobs
+
+    zeros = jnp.zeros((num_rows, steps), jnp.float32)
+    carry = (
+        jnp.int32(0), work, last, rows.budget > 0, rows.states, jnp.zeros(num_rows, jnp.int32),
+        jnp.zeros((num_rows, steps), jnp.int32), zeros, zeros,
+    )  # fmt: skip
+    _, work, last, active, states, counts, tokens, logprobs, sampling_logprobs = jax.lax.while_loop(
+        running, step, carry
+    )
+    if gather:
+        cache = put_rows(cache, work, rows.slots, length)
+        hidden = hidden.at[rows.slots].set(last, mode="drop")
+    else:
+        cache, hidden = work, last
+    return cache, hidden, Decoded(tokens, logprobs, sampling_logprobs, counts, active, states)
+
+
+def _with_lengths(cache: Any, lengths: jax.Array) -> Any:
+    """The same cache with other lengths: the host knows what is valid, so the device never has to be
+    asked."""
+    return dataclasses.replace(cache, lengths=lengths)

@@ -1,0 +1,146 @@
+"""From logits to tokens, and from tokens to the end of a turn: pure functions over arrays.
+
+Two things live here: sampling with per-row temperature, top-k and top-p (arrays, so a change never
+recompiles), and the automaton that tells on the device at which token a closing tag is complete. Legend: S
+slots (rows), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingParams:
+    """How to sample. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 switch those filters off."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(f"need temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got {self}")
+
+
+def position_keys(seed: jax.Array, trajectory_seeds: jax.Array, positions: jax.Array) -> jax.Array:
+    """One key per row, a function of run seed, trajectory seed and token index alone.
+
+    So what a trajectory samples does not depend on its slot, on its neighbours or on when it was scheduled.
+
+    Args:
+      seed: uint32 scalar.
+      trajectory_seeds: uint32 [S].
+      positions: int32 [S], index in its trajectory of the token to be sampled.
+    """
+
+    def one(trajectory_seed: jax.Array, position: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(seed), trajectory_seed)
+        return jax.random.fold_in(key, position)
+
+    return jax.vmap(one)(trajectory_seeds, positions)
+
+
+def sample(
+    logits: jax.Array,
+    keys: jax.Array,
+    temperature: jax.Array,
+    top_p: jax.Array,
+    top_k: jax.Array,
+    banned: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Samples one token per row.
+
+    Args:
+      logits: float32 [S, V].
+      keys: [S] random keys.
+      temperature, top_p: float32 [S]; `top_k`: int32 [S].
+      banned: bool [V], tokens that may never be sampled (image placeholders, ids without a token).
+
+    Returns:
+      tokens int32 [S]; their log-probs float32 [S] under softmax(logits); their log-probs float32 [S] under
+      the distribution that was sampled from, renormalised after bans and filters (0 where greedy).
+    """
+    raw = jax.nn.log_softmax(logits, axis=-1)
+    allowed = jnp.where(banned[None, :], -jnp.inf, logits)
+    greedy = temperature <= 0.0
+    scaled = allowed / jnp.where(greedy, 1.0, temperature)[:, None]
+    # Sorting the vocabulary is the dear part, and is not needed while no row filters.
+    filtered = jax.lax.cond(
+        jnp.any((top_p < 1.0) | (top_k > 0)), lambda: _filter(scaled, top_p, top_k), lambda: scaled
+    )
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
+    tokens = jnp.argmax(jnp.where(greedy[:, None], allowed, filtered + noise), axis=-1).astype(jnp.int32)
+
+    def pick(values: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(values, tokens[:, None], axis=-1)[:, 0]
+
+    sampled_from = pick(filtered) - jax.nn.logsumexp(filtered, axis=-1)
+    return tokens, pick(raw), jnp.where(greedy, 0.0, sampled_from)
+
+
+def _filter(scaled: jax.Array, top_p: jax.Array, top_k: jax.Array) -> jax.Array:
+    """-inf outside the top k and outside the smallest set of at least p probability (which holds the best
+    token)."""
+    descending = -jnp.sort(-scaled, axis=-1)
+    num_tokens = scaled.shape[-1]
+    ranks = jnp.arange(num_tokens, dtype=jnp.int32)[None, :]
+    in_top_k = ranks < jnp.where(top_k > 0, top_k, num_tokens)[:, None]
+    probabilities = jax.nn.softmax(jnp.where(in_top_k, descending, -jnp.inf), axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    kept = in_top_k & ((before < top_p[:, None]) | (ranks == 0))
+    threshold = jnp.min(jnp.where(kept, descending, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(scaled >= threshold, scaled, -jnp.inf)
+
+
+class TagAutomaton:
+    """Finds, token by token, where the first closing tag is complete, whatever the token boundaries.
+
+    An Aho-Corasick automaton over the tags' bytes, tabulated over tokens: `table[state, token]` is the state
+    after the token. State 0 starts a turn; `accept` is reached with the tag's last byte and never left.
+
+    Args:
+      token_bytes: bytes of each token id (`ChatRenderer.token_bytes`).
+      tags: what ends a turn.
+      vocabulary_size: the model's; ids beyond the tokenizer's lead to state 0.
+    """
+
+    def __init__(self, token_bytes: Sequence[bytes], tags: Sequence[str], vocabulary_size: int):
+        self.tags = [tag.encode() for tag in tags]
+        prefixes = sorted({tag[:i] for tag in self.tags for i in range(len(tag))}, key=lambda p: (len(p), p))
+        self.accept = len(prefixes)
+        """Index of the accepting state."""
+        state_of = {prefix: i for i, prefix in enumerate(prefixes)}
+        step = np.zeros((self.accept + 1, 256), np.int32)
+        step[self.accept] = self.accept
+        for prefix, state in state_of.items():
+            for byte in range(256):
+                text = prefix + bytes([byte])
+                if any(text.endswith(tag) for tag in self.tags):
+                    step[state, byte] = self.accept
+                else:
+                    step[state, byte] = next(
+                        state_of[text[i:]] for i in range(len(text) + 1) if text[i:] in state_of
+                    )
+        self.table = np.zeros((self.accept + 1, vocabulary_size), np.int32)
+        """int32 [states, V]."""
+        lengths = np.zeros(vocabulary_size, np.int32)
+        lengths[: len(token_bytes)] = [len(text) for text in token_bytes]
+        states = np.repeat(np.arange(self.accept + 1, dtype=np.int32)[:, None], vocabulary_size, axis=1)
+        for place in range(int(lengths.max(initial=0))):
+            live = np.flatnonzero(lengths > place)
+            column = np.array([token_bytes[i][place] for i in live.tolist()], np.int32)
+            states[:, live] = step[states[:, live], column[None, :]]
+        # Control tokens have no bytes; they break a tag off.
+        self.table[:] = np.where(lengths[None, :] > 0, states, 0)
+        self.table[self.accept] = self.accept
+
+    def find(self, text: bytes) -> int | None:
+        """Index just behind the first complete closing tag in `text`; None if there is none."""
+        ends = [text.find(tag) + len(tag) for tag in self.tags if tag in text]
+        return min(ends, default=None)

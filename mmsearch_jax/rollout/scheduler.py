@@ -1,0 +1,280 @@
+"""Runs many episodes at once: admits them to the engine's slots, parks them while a tool works, and resumes
+them.
+
+Tool calls run on the event loop while the device decodes in a thread, so no slow search holds up another
+episode. The scheduler knows when things happen; what an episode does next is `rollout.episode`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+from mmsearch_jax.errors import ToolError
+from mmsearch_jax.protocol import SearchReply, TextSearch
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
+from mmsearch_jax.rollout.sampling import SamplingParams
+from mmsearch_jax.rollout.sequence import LiveSequence
+from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.trajectory import Trajectory
+
+Progress = Callable[[Trajectory], None]
+
+_PATIENCE_S = 0.1
+"""A parked episode keeps its slot at least this long: most searches are back sooner than its tokens could be
+fed again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeRequest:
+    """One episode to run. Requests of one group differ in `seed` alone; their prompt is prefilled once."""
+
+    row_id: str
+    group_id: str
+    question: str
+    image: bytes
+    seed: int = 0
+    sampling: SamplingParams = SamplingParams()
+
+
+@dataclasses.dataclass(eq=False)
+class _Run:
+    """An episode with its place in the engine."""
+
+    request: EpisodeRequest
+    episode: Episode
+    sequence: LiveSequence
+    started: float | None = None
+    task: asyncio.Task[SearchReply] | None = None
+    call: CallTool | None = None
+    called: float = 0.0
+
+    @property
+    def parked(self) -> bool:
+        return self.task is not None
+
+
+async def run_episodes(
+    engine: Engine,
+    requests: Sequence[EpisodeRequest],
+    config: EpisodeConfig,
+    tool_client: ToolClient | None,
+    progress: Progress | None = None,
+    *,
+    episode_deadline_s: float | None = None,
+) -> list[Trajectory]:
+    """Runs every request to its end.
+
+    Args:
+      tool_client: may be None when the mode calls no tool ("direct").
+      progress: called with each trajectory as it ends.
+      episode_deadline_s: seconds from an episode's start after which it ends with status "deadline".
+
+    Returns:
+      Trajectories in the order of the requests. A tool that broke gives status "tool_failed", never a wrong
+      answer.
+
+    Raises:
+      ValueError: the engine's slots are shorter than `config.max_trajectory_tokens`.
+      ImageError: a request's image cannot be read.
+    """
+    if config.max_trajectory_tokens > engine.config.max_length:
+        raise ValueError(
+            f"max_trajectory_tokens {config.max_trajectory_tokens} exceeds the engine's max_length "
+            f"{engine.config.max_length}: lower the one or raise the other"
+        )
+    scheduler = _Scheduler(engine, config, tool_client, progress, episode_deadline_s)
+    return await scheduler.run(requests)
+
+
+def run_episodes_sync(
+    engine: Engine,
+    requests: Sequence[EpisodeRequest],
+    config: EpisodeConfig,
+    tool_client: ToolClient | None,
+    progress: Progress | None = None,
+    *,
+    episode_deadline_s: float | None = None,
+) -> list[Trajectory]:
+    """`run_episodes` for callers without an event loop."""
+
+    async def main() -> list[Trajectory]:
+        try:
+            return await run_episodes(
+                engine, requests, config, tool_client, progress, episode_deadline_s=episode_deadline_s
+            )
+        finally:
+            if tool_client is not None:
+                await tool_client.close()
+
+    return asyncio.run(main())
+
+
+class _Scheduler:
+    def __init__(
+        self,
+        engine: Engine,
+        config: EpisodeConfig,
+        tool_client: ToolClient | None,
+        progress: Progress | None,
+        deadline_s: float | None,
+    ):
+        self._engine, self._config, self._tools = engine, config, tool_client
+        self._progress, self._deadline_s = progress, deadline_s
+        self._waiting: collections.deque[_Run] = collections.deque()
+        """Need the device and hold no slot."""
+        self._resident: list[_Run] = []
+        """Hold a slot: decoding, to be extended, or parked."""
+        self._calling: set[_Run] = set()
+        """Have a tool call in flight; with or without a slot."""
+
+    async def run(self, requests: Sequence[EpisodeRequest]) -> list[Trajectory]:
+        trajectories = [
+            Trajectory(f"{r.row_id}/{i}", r.row_id, r.group_id, r.seed, self._engine.policy_version)
+            for i, r in enumerate(requests)
+        ]
+        fresh = collections.deque(zip(requests, trajectories, strict=True))
+        try:
+            while fresh or self._waiting or self._resident or self._calling:
+                self._start(fresh)
+                self._expire()
+                self._admit()
+                if self._ready():
+                    # The event loop serves tool calls while the device works.
+                    finished = await asyncio.to_thread(self._device_work)
+                    for run in finished:
+                        self._follow(run, run.episode.generated(self._engine.take(run.sequence)))
+                elif self._calling:
+                    await self._wait_for_tools()
+                self._collect()
+        finally:
+            for run in [*self._resident, *self._waiting, *self._calling]:
+                self._engine.release(run.sequence)
+            tasks = [run.task for run in self._calling if run.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return trajectories
+
+    # Host side: starting, following, ending -----------------------------------------------------------------
+
+    def _start(self, fresh: collections.deque[tuple[EpisodeRequest, Trajectory]]) -> None:
+        """Begins as many episodes as could use a slot soon; the others' images need not be decoded yet."""
+        room = self._engine.config.num_slots - len(self._ready()) - len(self._waiting)
+        # Parked episodes need no slot, but must not pile up without bound.
+        room = min(room, 2 * self._engine.config.num_slots - len(self._calling))
+        while fresh and room > 0:
+            request, trajectory = fresh.popleft()
+            image = self._engine.prepare_image(request.image)
+            episode = Episode(
+                trajectory,
+                request.question,
+                [image.grid],
+                [image.num_tokens],
+                self._config,
+                self._engine.renderer,
+            )
+            sequence = LiveSequence(
+                trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain
+            )
+            run = _Run(request, episode, sequence, time.monotonic())
+            self._follow(run, episode.begin())
+            room -= 1
+
+    def _follow(self, run: _Run, need: Need) -> None:
+        match need:
+            case Generate(max_tokens):
+                self._engine.begin_turn(run.sequence, max_tokens)
+                if run.sequence.slot is None:
+                    self._waiting.append(run)
+            case CallTool():
+                run.call, run.called = need, time.monotonic()
+                run.task = asyncio.get_running_loop().create_task(self._call(run.request, need))
+                self._calling.add(run)
+            case Done():
+                self._end(run)
+
+    def _end(self, run: _Run) -> None:
+        if run in self._resident:
+            self._resident.remove(run)
+        if run in self._waiting:
+            self._waiting.remove(run)
+        self._calling.discard(run)
+        self._engine.release(run.sequence)
+        if self._progress is not None:
+            self._progress(run.episode.trajectory)
+
+    async def _call(self, request: EpisodeRequest, call: CallTool) -> SearchReply:
+        if self._tools is None:
+            raise ToolError("the episode calls a tool, but no search server was given")
+        if isinstance(call.action, TextSearch):
+            return await self._tools.text_search(call.action.query, call.top_k)
+        return await self._tools.image_search(request.image, call.action.expression, call.top_k)
+
+    def _collect(self) -> None:
+        """Follows up on tool calls that have come back."""
+        for run in [run for run in self._calling if run.task is not None and run.task.done()]:
+            task, call = run.task, run.call
+            assert task is not None and call is not None
+            run.task, run.call = None, None
+            self._calling.discard(run)
+            error = task.exception()
+            if error is None:
+                self._follow(run, run.episode.observed(call.action, task.result()))
+            elif isinstance(error, ToolError):
+                self._follow(run, run.episode.fail("tool_failed", str(error)))
+            else:
+                raise error
+
+    async def _wait_for_tools(self) -> None:
+        tasks = [run.task for run in self._calling if run.task is not None]
+        timeout = None
+        if self._deadline_s is not None:
+            oldest = min(run.started or 0.0 for run in self._calling)
+            timeout = max(0.0, oldest + self._deadline_s - time.monotonic())
+        if self._waiting:
+            timeout = min(timeout or _PATIENCE_S, _PATIENCE_S)
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    def _expire(self) -> None:
+        if self._deadline_s is None:
+            return
+        oldest = time.monotonic() - self._deadline_s
+        for run in {*self._resident, *self._waiting, *self._calling}:
+            if run.started is not None and run.started < oldest:
+                if run.task is not None:
+                    run.task.cancel()
+                self._follow(run, run.episode.fail("deadline", f"not finished within {self._deadline_s:g} s"))
+
+    # Device side --------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Gives slots to waiting episodes; parked ones lose theirs if nothing else could run."""
+        if self._waiting and not self._engine.free_slots and not self._ready():
+            patient = time.monotonic() - _PATIENCE_S
+            for run in [run for run in self._resident if run.parked and run.called < patient][
+                : len(self._waiting)
+            ]:
+                # Their tokens are fed again when they come back.
+                self._engine.release(run.sequence)
+                self._resident.remove(run)
+        while self._waiting and self._engine.free_slots:
+            run = self._waiting.popleft()
+            self._engine.acquire(run.sequence)
+            self._resident.append(run)
+
+    def _ready(self) -> list[_Run]:
+        return [run for run in self._resident if not run.parked]
+
+    def _device_work(self) -> list[_Run]:
+        """Feeds what is unfed, then decodes for a while. Runs in a thread; touches the engine only."""
+        ready = self._ready()
+        unfed = [run.sequence for run in ready if run.sequence.unfed > 0]
+        if unfed:
+            self._engine.extend(unfed)
+        finished = set(map(id, self._engine.decode([run.sequence for run in ready])))
+        return [run for run in ready if id(run.sequence) in finished]

@@ -1,0 +1,55 @@
+"""The reward's formula, and what it refuses to score."""
+
+import pytest
+
+from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch
+from mmsearch_jax.rewards.compose import RewardConfig, reward, well_formed
+from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
+
+
+def episode(*actions, status="answered", answer: str | None = "Paris", refused=False):
+    trajectory = Trajectory("t", "r", "g", status=status, answer=answer)
+    for action in actions:
+        called = isinstance(action, TextSearch | ImageSearch)
+        tool = ToolRecord("text_search", refused=refused) if called else None
+        trajectory.turns.append(Turn("", None, action, 0, 0, tool=tool))
+    return trajectory
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "expected"),
+    [
+        (episode(Answer("Paris")), 1.0),
+        (episode(TextSearch("q"), TextSearch("q"), Answer("Paris")), 1.0),
+        (episode(Answer("Rome"), answer="Rome"), 0.1),
+        (episode(Invalid("x"), Answer("Paris")), 0.9),
+        (episode(TextSearch("q"), Answer("Paris"), refused=True), 0.9),
+        (episode(Invalid("x"), status="invalid_action", answer=None), 0.0),
+        (episode(TextSearch("q"), status="no_answer", answer=None), 0.0),
+        (episode(status="overlong", answer=None), 0.0),
+    ],
+)
+def test_the_reward_is_the_weighted_sum_of_match_and_format(trajectory, expected):
+    assert reward(trajectory, ["Paris"])[0] == pytest.approx(expected)
+
+
+def test_the_parts_are_told():
+    total, parts = reward(episode(TextSearch("q"), Answer("Paris")), ["Paris"], RewardConfig(0.2, 0.1))
+    assert total == pytest.approx(0.8 * 0.9 + 0.2)
+    assert parts == {"match": 1.0, "format": 1.0, "searched": 1.0}
+
+
+@pytest.mark.parametrize("status", ["tool_failed", "judge_failed", "deadline", "running"])
+def test_a_broken_tool_is_not_a_wrong_answer(status):
+    with pytest.raises(ValueError, match="drop it"):
+        reward(episode(TextSearch("q"), status=status, answer=None), ["Paris"])
+
+
+def test_an_answer_outside_an_answered_episode_does_not_count():
+    assert reward(episode(Answer("Paris"), status="overlong"), ["Paris"])[1]["match"] == 0.0
+    assert not well_formed(episode(status="answered"))
+
+
+def test_weights_outside_the_unit_interval_are_refused():
+    with pytest.raises(ValueError, match="format_weight"):
+        RewardConfig(format_weight=1.5)

@@ -1,0 +1,66 @@
+"""A very small Qwen2.5-VL with random weights in an engine, and its full forward pass to compare with."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
+from tests import tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer.build()
+RENDERER = ChatRenderer(TOKENIZER)
+CONFIG = ModelConfig(
+    text=TextConfig(
+        vocab_size=RENDERER.vocabulary_size + 8, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, mrope_section=(2, 1, 1), tie_word_embeddings=True,
+    ),
+    vision=VisionConfig(
+        depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32, fullatt_block_indexes=(1,),
+    ),
+    image_token_id=RENDERER.image_pad, vision_start_token_id=RENDERER.vision_start,
+    vision_end_token_id=RENDERER.vision_end, eos_token_id=RENDERER.im_end,
+)  # fmt: skip
+
+
+def picture(shade: int = 0) -> bytes:
+    """An encoded picture with some structure."""
+    grey = (np.arange(56 * 84 * 3).reshape(56, 84, 3) * (shade + 1) // 7 % 256).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(grey).save(out, "PNG")
+    return out.getvalue()
+
+
+def model() -> Qwen2_5_VL:
+    """The policy: random weights, larger than at a real start so that tokens differ."""
+    policy = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+    nnx.update(policy, jax.tree.map(lambda x: x * 8.0 if x.ndim > 1 else x, nnx.state(policy)))
+    return policy
+
+
+def engine(config: EngineConfig) -> Engine:
+    """An engine around it."""
+    return Engine(model(), TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), config)
+
+
+def full_logprobs(ids: list[int], images: list[PreparedImage]) -> np.ndarray:
+    """Log-probs [L, V] of one forward pass over a whole trajectory, as the learner computes them."""
+    policy = model()
+    vision, _ = pack_images([image.processed for image in images])
+    is_image = np.asarray(ids) == RENDERER.image_pad
+    index = np.where(is_image, np.cumsum(is_image) - 1, -1)[None]
+    positions, _ = mrope_positions(ids, [image.grid for image in images], CONFIG)
+    segments = np.ones((1, len(ids)), np.int32)
+    features = policy.encode_images(vision)
+    hidden = policy(jnp.asarray([ids]), jnp.asarray(positions[:, None]), segments, features, index)
+    return np.asarray(jax.nn.log_softmax(policy.logits(hidden)[0], axis=-1))

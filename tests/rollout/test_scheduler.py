@@ -1,0 +1,140 @@
+"""Whole episodes with a scripted policy: ids equal the SFT rendering, nothing blocks, nothing is lost."""
+
+import asyncio
+import dataclasses
+import time
+
+import pytest
+
+from mmsearch_jax.errors import ImageError
+from mmsearch_jax.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes, run_episodes_sync
+from tests.rollout import scripted
+from tests.rollout.scripted import CONFIG, FakeTools, Play
+
+ANSWER = Play(1, [render_turn("So.", Answer("Lima"))])
+SEARCH = Play(2, [render_turn("Hm.", TextSearch("capital of Peru")), render_turn("So.", Answer("Lima"))])
+TWICE = Play(
+    3,
+    [
+        render_turn("Hm.", TextSearch("Peru")),
+        render_turn("Hm.", TextSearch("capital")),
+        render_turn("So.", Answer("Lima")),
+    ],
+)
+BROKEN = Play(4, [render_turn("Hm.", TextSearch("broken"))])
+PLAYS = [ANSWER, SEARCH, TWICE]
+
+
+def request(play: Play, number: int = 0, shade: int = 0) -> EpisodeRequest:
+    return EpisodeRequest(
+        f"q{play.number}", f"q{play.number}", play.question, scripted.picture(shade), seed=number
+    )
+
+
+def test_ids_of_a_rollout_equal_the_sft_rendering_of_the_same_conversation():
+    engine = scripted.engine(*PLAYS)
+    requests = [request(play, number) for number in range(3) for play in PLAYS]
+    trajectories = run_episodes_sync(engine, requests, CONFIG, FakeTools())  # type: ignore[arg-type]
+    for number, trajectory in enumerate(trajectories):
+        expected = scripted.rendered(PLAYS[number % 3])
+        assert trajectory.status == "answered" and trajectory.answer == "Lima"
+        assert trajectory.token_ids == expected.token_ids
+        assert trajectory.provenance == expected.provenance
+        assert trajectory.row_id == requests[number].row_id and trajectory.seed == requests[number].seed
+    assert engine.free_slots == engine.config.num_slots
+
+
+def test_the_device_was_fed_exactly_the_tokens_of_the_trajectory():
+    engine = scripted.engine(TWICE)
+    (trajectory,) = run_episodes_sync(engine, [request(TWICE)], CONFIG, FakeTools())  # type: ignore[arg-type]
+    fed = engine._cache.tokens[0, :, 0, 0].astype(int).tolist()
+    # What ends the last turn is never fed.
+    assert fed[: len(trajectory.token_ids) - 1] == trajectory.token_ids[:-1]
+
+
+def test_a_group_is_prefilled_once_and_an_image_encoded_once():
+    engine = scripted.engine(ANSWER)
+    run_episodes_sync(engine, [request(ANSWER, i) for i in range(4)], CONFIG, None)
+    prompt = scripted.rendered(ANSWER).provenance.count(0)
+    assert engine.stats.extended_tokens == prompt and engine.stats.shared_tokens == 3 * prompt
+    assert engine.stats.encoded_images == 1
+
+
+def test_other_slots_decode_while_tools_are_slow_and_calls_overlap():
+    engine = scripted.engine(*PLAYS)
+    run_episodes_sync(engine, [request(play) for play in PLAYS], CONFIG, FakeTools())  # type: ignore[arg-type]
+    ended: list[str] = []
+    tools = FakeTools(delay_s=0.4)
+    requests = [request(SEARCH), request(SEARCH, 1), request(SEARCH, 2), request(ANSWER)]
+    start = time.monotonic()
+    run_episodes_sync(engine, requests, CONFIG, tools, lambda t: ended.append(t.row_id))  # type: ignore[arg-type]
+    assert ended[0] == "q1"
+    assert tools.peak == 3 and time.monotonic() - start < 1.2
+
+
+def test_parked_episodes_give_their_slots_to_waiting_ones():
+    engine = scripted.engine(*PLAYS)
+    tools = FakeTools(delay_s=0.3)
+    requests = [request(SEARCH, i) for i in range(12)]
+    trajectories = run_episodes_sync(engine, requests, CONFIG, tools)  # type: ignore[arg-type]
+    assert tools.peak > engine.config.num_slots
+    assert all(t.token_ids == scripted.rendered(SEARCH).token_ids for t in trajectories)
+
+
+def test_a_broken_tool_is_told_apart_and_harms_no_other_episode():
+    engine = scripted.engine(*PLAYS, BROKEN)
+    trajectories = run_episodes_sync(engine, [request(BROKEN), request(SEARCH)], CONFIG, FakeTools())  # type: ignore[arg-type]
+    assert [t.status for t in trajectories] == ["tool_failed", "answered"]
+    assert trajectories[0].infrastructure_failure and trajectories[0].error == "HTTP 500"
+
+
+def test_without_a_search_server_a_call_fails_as_a_tool():
+    (trajectory,) = run_episodes_sync(scripted.engine(SEARCH), [request(SEARCH)], CONFIG, None)
+    assert trajectory.status == "tool_failed" and "no search server" in (trajectory.error or "")
+
+
+def test_an_episode_past_its_deadline_ends_as_such_and_frees_its_slot():
+    engine = scripted.engine(*PLAYS)
+    tools = FakeTools(delay_s=30.0)
+    requests = [request(SEARCH), request(ANSWER)]
+    start = time.monotonic()
+    trajectories = run_episodes_sync(engine, requests, CONFIG, tools, episode_deadline_s=6.0)  # type: ignore[arg-type]
+    assert [t.status for t in trajectories] == ["deadline", "answered"]
+    assert time.monotonic() - start < 15 and engine.free_slots == 4
+
+
+def test_direct_answers_need_no_tools():
+    config = dataclasses.replace(CONFIG, mode="direct")
+    play = Play(1, ["Lima"])
+    engine = scripted.engine(play, episode=config)
+    (trajectory,) = run_episodes_sync(engine, [request(play)], config, None)
+    assert (trajectory.status, trajectory.answer) == ("answered", "Lima")
+    assert trajectory.token_ids == scripted.rendered(play, config).token_ids
+
+
+def test_nothing_is_compiled_once_every_bucket_was_met():
+    engine = scripted.engine(*PLAYS)
+    requests = [request(play, number, shade=number) for number in range(3) for play in PLAYS]
+    run_episodes_sync(engine, requests, CONFIG, FakeTools())  # type: ignore[arg-type]
+    before = engine.num_programs()
+    varied = [
+        dataclasses.replace(
+            r, seed=9, sampling=dataclasses.replace(r.sampling, temperature=0.5, top_p=0.9, top_k=7)
+        )
+        for r in reversed(requests)
+    ]
+    run_episodes_sync(engine, varied, CONFIG, FakeTools())  # type: ignore[arg-type]
+    assert engine.num_programs() == before
+
+
+def test_an_unreadable_image_is_named():
+    bad = dataclasses.replace(request(ANSWER), image=b"not an image")
+    with pytest.raises(ImageError):
+        run_episodes_sync(scripted.engine(ANSWER), [bad], CONFIG, None)
+
+
+def test_trajectories_must_fit_the_engine():
+    config = dataclasses.replace(CONFIG, max_trajectory_tokens=scripted.MAX_LENGTH + 1)
+    with pytest.raises(ValueError, match="exceeds the engine's max_length"):
+        asyncio.run(run_episodes(scripted.engine(ANSWER), [], config, None))

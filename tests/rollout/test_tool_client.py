@@ -1,0 +1,133 @@
+"""The tool client: typed failures, one deadline, retries only where they can help."""
+
+import asyncio
+import socket
+import time
+
+import pytest
+from aiohttp import web
+
+from mmsearch_jax import protocol
+from mmsearch_jax.errors import ToolFailed, ToolTimeout, ToolUnavailable
+from mmsearch_jax.rollout.tool_client import ToolClient
+
+REPLY = protocol.SearchReply((protocol.SearchResult("Peru", "Capital: Lima"),), "text_search")
+
+
+class Scripted:
+    """A transport that plays back a list of answers (exceptions are raised, numbers are slept)."""
+
+    def __init__(self, *answers):
+        self.answers, self.requests, self.in_flight, self.peak = list(answers), [], 0, 0
+
+    async def request(self, method, route, body):
+        self.requests.append((method, route, body))
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            answer = self.answers.pop(0)
+            if isinstance(answer, float):
+                await asyncio.sleep(answer)
+                return 200, REPLY.to_json()
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        finally:
+            self.in_flight -= 1
+
+    async def close(self):
+        self.answers = []
+
+
+def client(*answers, **options):
+    transport = Scripted(*answers)
+    return ToolClient("http://test", transport=transport, **options), transport
+
+
+def test_a_search_sends_the_schema_and_reads_the_reply():
+    tools, transport = client((200, REPLY.to_json()), (200, REPLY.to_json()))
+    assert asyncio.run(tools.text_search("peru", 3)) == REPLY
+    assert asyncio.run(tools.image_search(b"abc", "the flag", 2)) == REPLY
+    assert transport.requests[0] == ("POST", protocol.ROUTE_TEXT_SEARCH, {"query": "peru", "top_k": 3})
+    assert transport.requests[1][2] == {"image_base64": "YWJj", "expression": "the flag", "top_k": 2}
+
+
+def test_overload_and_lost_connections_are_tried_again():
+    busy = (503, protocol.ErrorReply("overloaded", "busy").to_json())
+    tools, transport = client(busy, ConnectionError("reset"), (200, REPLY.to_json()))
+    assert asyncio.run(tools.text_search("peru")) == REPLY
+    assert len(transport.requests) == 3
+
+
+def test_a_refused_request_is_not_tried_again():
+    tools, transport = client((400, protocol.ErrorReply("bad_request", "the query is empty").to_json()))
+    with pytest.raises(ToolFailed, match="bad_request: the query is empty"):
+        asyncio.run(tools.text_search(""))
+    assert len(transport.requests) == 1
+
+
+def test_failures_are_typed_and_say_what_to_do():
+    tools, _ = client(*[ConnectionError("refused")] * 2, max_retries=1)
+    with pytest.raises(ToolUnavailable, match="no search server at http://test.*serve-tools"):
+        asyncio.run(tools.text_search("q"))
+    tools, _ = client(*[(500, "boom")] * 2, max_retries=1)
+    with pytest.raises(ToolFailed, match=r"HTTP 500 internal: boom \(2 attempts\)"):
+        asyncio.run(tools.text_search("q"))
+    tools, _ = client((200, {"results": 3}))
+    with pytest.raises(ToolFailed, match="unreadable answer"):
+        asyncio.run(tools.text_search("q"))
+
+
+def test_retries_share_one_deadline():
+    tools, _ = client(*[ConnectionError("refused")] * 100, max_retries=99, deadline_s=0.3)
+    start = time.monotonic()
+    with pytest.raises(ToolTimeout, match=r"within 0\.3 s"):
+        asyncio.run(tools.text_search("q"))
+    assert time.monotonic() - start < 1.5
+
+
+def test_concurrency_is_bounded_and_waiting_is_not_counted_against_the_deadline():
+    tools, transport = client(*[0.05] * 8, max_concurrency=2, deadline_s=0.15)
+
+    async def many():
+        return await asyncio.gather(*(tools.text_search("q") for _ in range(8)))
+
+    assert asyncio.run(many()) == [REPLY] * 8
+    assert transport.peak == 2
+
+
+def test_it_talks_real_http_over_several_event_loops():
+    async def search(request):
+        query = protocol.TextSearchRequest.from_json(await request.json()).query
+        if query == "html":
+            return web.Response(text="<html>", content_type="text/html", status=502)
+        return web.json_response(REPLY.to_json())
+
+    async def ready(request):
+        return web.json_response({})
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tools = ToolClient(f"http://127.0.0.1:{port}", max_retries=0)
+
+    async def session():
+        app = web.Application()
+        app.router.add_post(protocol.ROUTE_TEXT_SEARCH, search)
+        app.router.add_get(protocol.ROUTE_READY, ready)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        try:
+            await tools.wait_ready(5)
+            assert await tools.text_search("peru") == REPLY
+            with pytest.raises(ToolFailed, match="HTTP 502"):
+                await tools.text_search("html")
+        finally:
+            await tools.close()
+            await runner.cleanup()
+
+    asyncio.run(session())
+    asyncio.run(session())
+    with pytest.raises(ToolUnavailable, match="not ready after"):
+        asyncio.run(tools.wait_ready(0.2))
