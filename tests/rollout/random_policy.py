@@ -26,7 +26,8 @@ CONFIG = ModelConfig(
         num_attention_heads=4, num_key_value_heads=2, mrope_section=(2, 1, 1), tie_word_embeddings=True,
     ),
     vision=VisionConfig(
-        depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32, fullatt_block_indexes=(1,),
+        depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32,
+        fullatt_block_indexes=(1,),
     ),
     image_token_id=RENDERER.image_pad, vision_start_token_id=RENDERER.vision_start,
     vision_end_token_id=RENDERER.vision_end, eos_token_id=RENDERER.im_end,
@@ -60,7 +61,9 @@ def full_logprobs(ids: list[int], images: list[PreparedImage]) -> np.ndarray:
     is_image = np.asarray(ids) == RENDERER.image_pad
     index = np.where(is_image, np.cumsum(is_image) - 1, -1)[None]
     positions, _ = mrope_positions(ids, [image.grid for image in images], CONFIG)
-    segments = np.ones((1, len(ids)), np.int32)
+    segments = jnp.ones((1, len(ids)), jnp.int32)
     features = policy.encode_images(vision)
-    hidden = policy(jnp.asarray([ids]), jnp.asarray(positions[:, None]), segments, features, index)
+    hidden = policy(
+        jnp.asarray([ids]), jnp.asarray(positions[:, None]), segments, features, jnp.asarray(index)
+    )
     return np.asarray(jax.nn.log_softmax(policy.logits(hidden)[0], axis=-1))

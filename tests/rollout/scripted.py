@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from mmsearch_jax.data.image_processing import ProcessedImage
 from PIL import Image
 
 from mmsearch_jax import protocol
 from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ProcessedImage
 from mmsearch_jax.errors import ToolFailed
 from mmsearch_jax.protocol import SearchReply, SearchResult, TextSearch
 from mmsearch_jax.rollout.engine import Engine

@@ -99,7 +99,7 @@ def test_an_episode_past_its_deadline_ends_as_such_and_frees_its_slot():
     tools = FakeTools(delay_s=30.0)
     requests = [request(SEARCH), request(ANSWER)]
     start = time.monotonic()
-    trajectories = run_episodes_sync(engine, requests, CONFIG, tools, episode_deadline_s=6.0)  # type: ignore[arg-type]
+    trajectories = run_episodes_sync(engine, requests, CONFIG, tools, episode_deadline_s=4.0)  # type: ignore[arg-type]
     assert [t.status for t in trajectories] == ["deadline", "answered"]
     assert time.monotonic() - start < 15 and engine.free_slots == 4
 

@@ -129,5 +129,10 @@ def test_it_talks_real_http_over_several_event_loops():
 
     asyncio.run(session())
     asyncio.run(session())
-    with pytest.raises(ToolUnavailable, match="not ready after"):
-        asyncio.run(tools.wait_ready(0.2))
+
+    async def gone():
+        with pytest.raises(ToolUnavailable, match="not ready after"):
+            await tools.wait_ready(0.2)
+        await tools.close()
+
+    asyncio.run(gone())

@@ -1,0 +1,151 @@
+"""Nearest-neighbour search over the corpus's pictures.
+
+Each picture is kept in several insets, so that a query box that cuts into it, or leaves a rim around it, still meets a
+neighbour framed the same way. Knows nothing of HTTP, nor of what the pictures show beyond the strings beside them.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import io
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmsearch_jax.errors import DataError
+from tools_server import embedding
+
+Part = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as fractions of a picture's sides."""
+
+INDEX_PARTS: tuple[Part, ...] = (
+    (0.0, 0.0, 1.0, 1.0),
+    (0.05, 0.05, 0.95, 0.95),
+    (0.07, 0.0, 1.0, 1.0),
+    (0.0, 0.0, 0.93, 1.0),
+    (0.0, 0.07, 1.0, 1.0),
+    (0.0, 0.0, 1.0, 0.93),
+)
+QUERY_PARTS: tuple[Part, ...] = (
+    (0.0, 0.0, 1.0, 1.0),
+    (0.04, 0.04, 0.96, 0.96),
+    (0.08, 0.08, 0.92, 0.92),
+    (0.08, 0.0, 1.0, 1.0),
+    (0.0, 0.0, 0.92, 1.0),
+    (0.0, 0.08, 1.0, 1.0),
+    (0.0, 0.0, 1.0, 0.92),
+)
+THUMBNAIL_SIDE = 96
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One picture of the corpus."""
+
+    file: Path
+    title: str
+    description: str
+    url: str
+
+
+class ImageIndex:
+    """The pictures of a corpus, embedded.
+
+    Args:
+      pictures: what may be found.
+      embedder: turns thumbnails into unit vectors.
+      num_threads: pictures decoded at once.
+
+    Raises:
+      DataError: a picture cannot be read; names it.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], embedder: embedding.Embedder | None = None, num_threads: int = 2
+    ):
+        self.pictures = list(pictures)
+        self._embedder = embedder or embedding.Embedder()
+        with ThreadPoolExecutor(num_threads) as pool:
+            vectors = list(pool.map(self._embed_file, (picture.file for picture in self.pictures)))
+        self._vectors = np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)
+        self._thumbnail = functools.lru_cache(maxsize=1024)(_encode_thumbnail)
+
+    @classmethod
+    def from_corpus(cls, folder: Path) -> ImageIndex:
+        """Reads `images.jsonl` and the files it names.
+
+        Raises:
+          DataError: the list or a picture is missing or damaged.
+        """
+        return cls(read_pictures(folder))
+
+    def search(self, image: Image.Image, top_k: int) -> list[tuple[Picture, float]]:
+        """The pictures most like the image, best first, each with its similarity (cosine, at most 1)."""
+        if not self.pictures:
+            return []
+        query = self._embedder(np.stack([embedding.thumbnail(image, part) for part in QUERY_PARTS]))
+        alike = (query @ self._vectors.T).reshape(len(QUERY_PARTS), len(self.pictures), len(INDEX_PARTS))
+        scores = alike.max((0, 2))
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return [(self.pictures[i], float(scores[i])) for i in best]
+
+    def thumbnail(self, picture: Picture) -> str:
+        """A small JPEG of the picture in base64."""
+        return self._thumbnail(picture.file)
+
+    def _embed_file(self, file: Path) -> np.ndarray:
+        image = _open(file)
+        return self._embedder(np.stack([embedding.thumbnail(image, part) for part in INDEX_PARTS]))
+
+
+def read_pictures(folder: Path) -> list[Picture]:
+    """The pictures listed in a corpus's `images.jsonl`; none if there is no such file.
+
+    Raises:
+      DataError: a line is not a picture; names file, line and field.
+    """
+    path = folder / "images.jsonl"
+    if not path.is_file():
+        return []
+    pictures = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            pictures.append(_parse(line, f"{path}:{number}", folder))
+    return pictures
+
+
+def _parse(line: str, where: str, folder: Path) -> Picture:
+    try:
+        record: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg}): each line must be one picture") from error
+    for key in ("file", "title"):
+        if not isinstance(record, dict) or not isinstance(record.get(key), str) or not record[key]:
+            raise DataError(f"{where}: field {key!r} must be a string that is not empty")
+    return Picture(
+        folder / record["file"], record["title"], str(record.get("description") or ""), str(record.get("url") or "")
+    )
+
+
+def _open(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            image.draft("RGB", (256, 192))
+            return image.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the picture {file}: {error}; mend or remove it from images.jsonl") from error
+
+
+def _encode_thumbnail(file: Path) -> str:
+    image = _open(file)
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=80)
+    return base64.b64encode(out.getvalue()).decode()

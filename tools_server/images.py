@@ -1,0 +1,58 @@
+"""Reads the picture inside a request, within limits; knows nothing of routes or search."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+
+from PIL import Image, ImageOps
+
+from mmsearch_jax.errors import ImageError
+
+MAX_PIXELS = 24_000_000
+MIN_SIDE, MAX_ASPECT = 8, 200
+
+
+def decode_image(image_base64: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An encoded image as RGB, turned upright.
+
+    Args:
+      image_base64: JPEG, PNG, WebP, ... in base64; a `data:` prefix is passed over.
+      max_pixels: larger images are refused before their pixels are unpacked.
+
+    Raises:
+      ImageError: not base64, not an image, damaged, too small or too large.
+    """
+    if image_base64.startswith("data:"):
+        image_base64 = image_base64.partition(",")[2]
+    try:
+        data = base64.b64decode(image_base64, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"image_base64 is not base64: {error}") from error
+    if not data:
+        raise ImageError("image_base64 is empty: send an encoded image")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(image.size, max_pixels)
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+                flat = Image.new("RGB", upright.size, (255, 255, 255))
+                flat.paste(upright, mask=upright.getchannel("A"))
+                return flat
+            return upright.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"the image is too large: {error}") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise ImageError(f"image_base64 holds no readable image: {error}; send JPEG, PNG or WebP") from error
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(f"the image has {width} x {height} pixels, at most {max_pixels:,} are taken: send a smaller one")
+    if min(size) < MIN_SIDE:
+        raise ImageError(f"the image has {width} x {height} pixels, each side must have at least {MIN_SIDE}")
+    if max(size) > MAX_ASPECT * min(size):
+        raise ImageError(f"the image has {width} x {height} pixels: its long side may be {MAX_ASPECT} times the short one")
