@@ -170,7 +170,8 @@ def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_ch
     """The one to three extracts that best fit the query, best first, joined by `SEPARATOR`.
 
     Words of the page's title don't count: every line of a page on Peru is about Peru. Where no other word of the query
-    occurs, the page's first extracts are taken. An extract longer than the limit is cut at a word, marked by "...".
+    occurs, the page's first extracts are taken. Extracts are whole; only a sentence that is longer than the limit and stands
+    first is cut, at a word, marked by "..."; a "Label: value" line that stands first is never cut.
     """
     about = set(words(title))
     wanted = [w for w in dict.fromkeys(words(query)) if w not in about and w not in _STOP_WORDS]
@@ -182,7 +183,7 @@ def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_ch
     for i in [*relevant[:3], *(j for j in range(len(extracts)) if j not in relevant)]:
         length = len(SEPARATOR.join([*chosen, extracts[i]]))
         if not chosen:
-            chosen.append(_cut(extracts[i], max_chars))
+            chosen.append(extracts[i] if is_fact(extracts[i]) else _cut(extracts[i], max_chars))
         elif length <= max_chars and len(chosen) < 3 and (i in relevant or not relevant):
             chosen.append(extracts[i])
     return SEPARATOR.join(chosen)

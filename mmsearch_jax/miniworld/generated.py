@@ -61,7 +61,8 @@ class GeneratedWorld:
 def _land(rng: np.random.Generator, taken: set[str], number: int) -> Entity:
     name = _new_name(rng, taken, "{}")
     description = f"{names.phrase(rng)}; {names.phrase(rng)}"
-    return _entity(f"flag-{number:04d}", "flag", name, f"Flag of {name}", description, facts.invent_land_facts(rng))
+    known = facts.invent_land_facts(rng)
+    return _entity(f"flag-{number:04d}", "flag", name, f"Flag of {name}", description, known, text=_history(rng, taken))
 
 
 def _monument(rng: np.random.Generator, taken: set[str], land: Entity, number: int) -> Entity:
@@ -81,16 +82,30 @@ def _animal(rng: np.random.Generator, taken: set[str], number: int) -> Entity:
 
 
 def _entity(
-    entity_id: str, kind: str, name: str, title: str, description: str, known: dict[str, str], place: str | None = None
+    entity_id: str,
+    kind: str,
+    name: str,
+    title: str,
+    description: str,
+    known: dict[str, str],
+    place: str | None = None,
+    text: str = "",
 ) -> Entity:
     return Entity(
         id=entity_id, kind=kind, name=name, title=title, description=description, facts=known, place=place,
-        alias_of=entity_id, index_image="", scene_image="", source="generated", licence="Apache-2.0",
+        alias_of=entity_id, index_image="", scene_image="", source="generated", licence="Apache-2.0", text=text,
     )  # fmt: skip
 
 
 def _prose(rng: np.random.Generator) -> str:
     return f"{names.phrase(rng)} of the {names.phrase(rng)}".capitalize()
+
+
+def _history(rng: np.random.Generator, neighbours: set[str]) -> str:
+    """Prose about a land; it names other lands, so that searches for those find this page too."""
+    named = sorted(neighbours)
+    other = _pick(rng, named).title() if named else names.proper_name(rng)
+    return f"In {rng.integers(1400, 2000)} {other} began the {names.phrase(rng)}. {_prose(rng)} at {names.proper_name(rng)}."
 
 
 def _noise_page(rng: np.random.Generator) -> pages.Page:

@@ -7,73 +7,65 @@ is wrong (a search that led astray) are dropped by the caller.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from mmsearch_jax.data.schema import ConversationTurn, Row
 from mmsearch_jax.miniworld import facts
-from mmsearch_jax.protocol import (
-    Answer,
-    ImageSearch,
-    SearchResult,
-    TextSearch,
-    render_observation,
-    render_turn,
-)
+from mmsearch_jax.protocol import Answer, ImageSearch, SearchReply, TextSearch, render_turn
 
-Search = Callable[[TextSearch | ImageSearch], Awaitable[Sequence[SearchResult]]]
+Call = Callable[[TextSearch | ImageSearch], Awaitable[tuple[SearchReply, str]]]
 
 
-async def converse(row: Row, search: Search, observe: Callable[[Sequence[SearchResult]], str] = render_observation):
+async def converse(row: Row, call: Call) -> tuple[tuple[ConversationTurn, ...] | None, str | None]:
     """Works through one row.
 
     Args:
       row: its `meta` says the question's form, attribute and referring expression.
-      search: runs a tool call against the live server.
-      observe: turns results into the observation that the policy will read.
+      call: asks the live server; gives its reply and the observation that the policy will read.
 
     Returns:
-      (turns, answer): the conversation, and its answer; None for both where the results lead nowhere.
+      The conversation and its answer; None for both where the results lead nowhere.
     """
     form = row.meta["form"]
     if form not in ("land", "monument"):
-        turn = render_turn("I can see it.", Answer(row.answers[0]))
-        return (ConversationTurn(turn),), row.answers[0]
+        return (ConversationTurn(render_turn("I can see it.", Answer(row.answers[0]))),), row.answers[0]
     turns: list[ConversationTurn] = []
 
-    async def act(reason: str, action: TextSearch | ImageSearch) -> Sequence[SearchResult]:
-        results = await search(action)
-        turns.append(ConversationTurn(render_turn(reason, action), observe(results)))
-        return results
+    async def act(reason: str, action: TextSearch | ImageSearch) -> tuple[SearchReply, str]:
+        reply, observation = await call(action)
+        turns.append(ConversationTurn(render_turn(reason, action), observation))
+        return reply, observation
 
-    pictures = await act("I must identify it.", ImageSearch(row.meta.get("expression") or None))
-    if not pictures:
+    reply, _ = await act("I must identify it.", ImageSearch(row.meta.get("expression") or None))
+    if not reply.results:
         return None, None
-    title = pictures[0].title
+    title = reply.results[0].title
     attribute = facts.ATTRIBUTES[row.meta["attribute"]]
     if form == "land":
         land = title.removeprefix("Flag of ")
         found = f"It is the flag of {land}."
     else:
-        found, line = f"It is {title}.", facts.ATTRIBUTES["country"].label
-        pages = await act(f"{found} I need its country.", TextSearch(f"{title} country"))
-        land = _read(pages, title, line)
+        label = facts.ATTRIBUTES["country"].label
+        pages, seen = await act(f"It is {title}. I need its country.", TextSearch(f"{title} country"))
+        land = _read(pages, seen, title, label)
         if land is None:
             return None, None
-        found = f"{title}: {line}: {land}."
-    pages = await act(f"{found} I need its {attribute.phrase}.", TextSearch(f"{land} {attribute.phrase}"))
-    answer = _read(pages, land, attribute.label)
+        found = f"{title}: {label}: {land}."
+    pages, seen = await act(f"{found} I need its {attribute.phrase}.", TextSearch(f"{land} {attribute.phrase}"))
+    answer = _read(pages, seen, land, attribute.label)
     if answer is None:
         return None, None
     turns.append(ConversationTurn(render_turn(f"{land}: {attribute.label}: {answer}", Answer(answer))))
     return tuple(turns), answer
 
 
-def _read(pages: Sequence[SearchResult], name: str, label: str) -> str | None:
-    """The value on the line "`label`: value" of a page about `name`, the page of that very title first."""
-    for page in sorted(pages, key=lambda page: page.title != name):
+def _read(reply: SearchReply, observation: str, name: str, label: str) -> str | None:
+    """The value on the line "`label`: value" of a page about `name`, the page of that very title first; None unless it
+    stands whole in the observation, which may have been cut."""
+    for page in sorted(reply.results, key=lambda page: page.title != name):
         if name not in page.title:
             continue
         for line in page.snippet.split("; "):
-            if line.startswith(f"{label}: "):
+            if line.startswith(f"{label}: ") and line in observation:
                 return line.removeprefix(f"{label}: ")
     return None

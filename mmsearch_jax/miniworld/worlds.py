@@ -52,7 +52,7 @@ def write_corpus(world: World, folder: Path) -> None:
         for number, entity in enumerate(world.entities):
             # Numbered, so that not even a file's name tells what the picture shows.
             file = f"images/{number:04d}.png"
-            world.picture(entity, "index").save(folder / file)
+            world.picture(entity, "index").save(folder / file, compress_level=1)
             record = {
                 "id": f"{number:04d}",
                 "file": file,

@@ -92,9 +92,15 @@ def save_pretrained(model: Qwen2_5_VL, folder: str | Path, side_files_from: str 
         tensors |= _to_hf(path, leaf, model.config)
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
+    if side_files_from is not None:
+        copy_side_files(side_files_from, folder)
+
+
+def copy_side_files(source: str | Path, folder: str | Path) -> None:
+    """Copies the tokenizer's and the processor's files of a checkpoint folder."""
     for name in _SIDE_FILES:
-        if side_files_from and (Path(side_files_from) / name).is_file() and Path(side_files_from) != folder:
-            shutil.copyfile(Path(side_files_from) / name, folder / name)
+        if (Path(source) / name).is_file() and Path(source).resolve() != Path(folder).resolve():
+            shutil.copyfile(Path(source) / name, Path(folder) / name)
 
 
 # Names and shapes ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+"""What all configs of the tiny policy share: checkpoint, worlds, episode rules, engine sizes. Not a config by itself."""
+
+import ml_collections
+
+
+def base(checkpoint: str = "assets/tiny-base") -> ml_collections.ConfigDict:
+    """Seed, policy, worlds, episodes and engine."""
+    return ml_collections.ConfigDict({
+        "seed": 0,
+        # A policy's folder: Hugging Face, or made by `mmsearch import-hf`.
+        "checkpoint": checkpoint,
+        # The mini-world is built in the work folder when it is not there yet.
+        "world": {
+            "num_lands": 160, "num_sft_rows": 1000, "num_grpo_rows": 360, "num_eval_rows": 300,
+        },
+        "tools": {
+            # Empty: a server of our own is started on a free port, over the world's corpus.
+            "url": "", "deadline_s": 30.0,
+        },
+        # Much shorter than the paper's limits: a laptop's policy reads and writes little.
+        "episode": {
+            "prompt_style": "short", "max_tool_calls": 4, "max_image_searches": 1, "max_text_searches": 3,
+            "max_turn_tokens": 96, "max_trajectory_tokens": 640, "observation_max_tokens": 110,
+            "top_k_text": 3, "top_k_image": 2, "say_last_turn": False,
+        },
+        "engine": {
+            "num_slots": 64, "max_length": 640, "extend_rows": (16,), "extend_buckets": (128,), "decode_rows": (16,),
+            "length_buckets": (320,), "decode_steps": 16,
+        },
+    })  # fmt: skip

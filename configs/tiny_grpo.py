@@ -1,0 +1,33 @@
+"""GRPO of the tiny policy with live search in the training world.
+
+    mmsearch grpo --config configs/tiny_grpo.py --config.checkpoint=runs/sft/policies/sft --workdir runs/grpo
+"""
+
+import ml_collections
+
+from configs import tiny
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """GRPO from an SFT policy."""
+    config = tiny.base(checkpoint="runs/sft/policies/sft")
+    config.grpo = ml_collections.ConfigDict({
+        "num_steps": 24,
+        "prompts_per_step": 8,
+        "group_size": 8,
+        "updates_per_batch": 2,
+        "temperature": 1.0,
+        # As in DeepMMSearch-R1 (sec. 3.2): no division by the group's standard deviation.
+        "normalise_std": False,
+        "min_group": 2,
+        "skip_uniform": True,
+        "freeze": ("vision",),
+        "checkpoint_every": 0,
+        "batch": {"rows": 16, "length": 640, "images": 32, "patches": 192},
+        "loss": {"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.001, "kl_estimator": "k3", "aggregation": "token"},
+        # R = (1 - l) s + l s_fmt with l = 0.1; no search penalty.
+        "reward": {"format_weight": 0.1, "search_penalty": 0.0},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-4, "warmup_steps": 2, "decay": "constant",
+                      "weight_decay": 0.0, "b2": 0.98},
+    })  # fmt: skip
+    return config

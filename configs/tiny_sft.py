@@ -1,0 +1,23 @@
+"""Teaches the tiny base to use the tools, from the scripted teacher's conversations in the training world.
+
+    mmsearch sft --config configs/tiny_sft.py --workdir runs/sft
+"""
+
+import ml_collections
+
+from configs import tiny
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """SFT of the tiny base."""
+    config = tiny.base()
+    config.sft = ml_collections.ConfigDict({
+        "num_steps": 60,
+        "batch": {"rows": 12, "length": 640, "images": 32, "patches": 192},
+        # The paper freezes the vision tower in SFT (sec. 3.1).
+        "freeze": ("vision",),
+        "checkpoint_every": 0,
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3, "warmup_steps": 6, "decay": "cosine",
+                      "final_fraction": 0.1, "weight_decay": 0.0, "b2": 0.98},
+    })  # fmt: skip
+    return config

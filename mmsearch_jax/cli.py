@@ -1,0 +1,207 @@
+"""`mmsearch <command>`: reads the command line and calls one part. Mistakes of the user end in one line and exit code 2.
+
+JAX is imported only by the commands that compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmsearch_jax import __version__
+from mmsearch_jax.errors import ConfigError, MMSearchError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+_EPILOG = """\
+a first run:
+  mmsearch quickstart                       everything below, on one CPU in about ten minutes
+  mmsearch quickstart --smoke               the same path with tiny budgets
+
+stage by stage:
+  mmsearch sft  --workdir runs/sft
+  mmsearch grpo --workdir runs/grpo --config.checkpoint=runs/sft/policies/sft
+  mmsearch eval --workdir runs/eval --config.checkpoint=runs/grpo/policies/grpo
+  mmsearch report runs/eval
+
+Any config value can be set: --config.sft.num_steps=100. `mmsearch COMMAND --help` says more."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code (0 done, 2 something for the user to mend, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options, rest = _parser().parse_known_args(arguments)
+    try:
+        options.overrides = [argument for argument in rest if argument.startswith("--config.")]
+        unknown = [argument for argument in rest if not argument.startswith("--config.")]
+        if unknown:
+            raise ConfigError(f"unknown argument '{unknown[0]}': see mmsearch {options.command} --help")
+        if options.overrides and not hasattr(options, "config"):
+            raise ConfigError(f"mmsearch {options.command} takes no config, so no {options.overrides[0]}")
+        options.run(options)
+    except (MMSearchError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint, where it writes one", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mmsearch",
+        description="Teaches a vision-language model to search the web: SFT, GRPO with live search, evaluation.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mmsearch-jax {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str, config: str = "", **defaults: str):
+        command = commands.add_parser(
+            name, help=text.partition(".")[0], description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=run)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if config:
+            command.add_argument(
+                "--config", type=Path, default=CONFIGS / config, metavar="FILE",
+                help=f"config file (default: configs/{config}); set values with --config.KEY=VALUE",
+            )  # fmt: skip
+            command.add_argument(
+                "--workdir", type=Path, default=Path(defaults.get("workdir", f"runs/{name}")), metavar="DIR",
+                help="folder for metrics, checkpoints and results (default: %(default)s)",
+            )  # fmt: skip
+        return command
+
+    quick = add(
+        "quickstart", _quickstart,
+        "Runs everything on one CPU: SFT, GRPO with live search, evaluation in four modes, report.\n"
+        "Leaves quickstart.json, eval/*/summary.json and report.html in the work folder.", "quickstart.py",
+    )  # fmt: skip
+    quick.add_argument("--smoke", action="store_true", help="tiny budgets: the same path in a minute and a half")
+    add("pretrain", _pretrain, "Makes the tiny base policy from nothing.", "tiny_pretrain.py")
+    add("sft", _sft, "Supervised fine-tuning on the teacher's conversations.\nWrites policies/sft.", "tiny_sft.py")
+    add("grpo", _grpo, "GRPO with live search, from an SFT policy.\nWrites policies/grpo.", "tiny_grpo.py")
+    add(
+        "eval", _eval, "Evaluates a policy and prints its line of the table.\nWrites eval/<name>/.",
+        "eval/miniworld.py",
+    )  # fmt: skip
+    ask = add(
+        "ask", _ask, "Asks one question about one image and prints the episode turn by turn.", "eval/miniworld.py"
+    )
+    ask.add_argument("image", help="image file")
+    ask.add_argument("question", help="what to ask")
+    serve = add("serve-tools", _serve_tools, "Serves text search, image search and grounding over a corpus.")
+    serve.add_argument("--corpus", type=Path, required=True, help="folder with pages.jsonl and images.jsonl")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=int, default=8765, help="port (default: %(default)s; 0: a free one)")
+    for name, run, text in (
+        ("import-hf", _import_hf, "Turns a Hugging Face Qwen2.5-VL folder into a policy folder of ours (Orbax)."),
+        ("export-hf", _export_hf, "Turns a policy folder into a Hugging Face folder that transformers loads."),
+    ):
+        command = add(name, run, text)
+        command.add_argument("source", type=Path, help="folder to read")
+        command.add_argument("out", type=Path, help="folder to write")
+    report = add("report", _report, "Writes one self-contained HTML page about a run.")
+    report.add_argument("workdir", type=Path, help="the run's work folder")
+    report.add_argument("-o", "--out", type=Path, help="file to write (default: WORKDIR/report.html)")
+    return parser
+
+
+def _load(options: argparse.Namespace):
+    from mmsearch_jax.configuration import load_config, save_config
+
+    config = load_config(options.config, options.overrides)
+    save_config(config, options.workdir / "config.json")
+    return config
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    from mmsearch_jax.configuration import load_config
+
+    config = load_config(options.config)
+    if options.smoke:
+        from configs import quickstart as settings
+
+        with config.unlocked():
+            settings.smoke(config)
+    from mmsearch_jax.configuration import PREFIX, set_key
+
+    for override in options.overrides:
+        key, _, value = override.removeprefix(PREFIX).partition("=")
+        set_key(config, key, value)
+    from mmsearch_jax import quickstart
+
+    quickstart.run(config, options.workdir)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    config = _load(options)
+    from mmsearch_jax.stages import run_pretrain
+
+    print(f"base policy: {run_pretrain(config, options.workdir)}")
+
+
+def _sft(options: argparse.Namespace) -> None:
+    config = _load(options)
+    from mmsearch_jax.stages import run_sft
+
+    print(f"policy: {run_sft(config, options.workdir)}")
+
+
+def _grpo(options: argparse.Namespace) -> None:
+    config = _load(options)
+    from mmsearch_jax.stages import run_grpo
+
+    print(f"policy: {run_grpo(config, options.workdir)}")
+
+
+def _eval(options: argparse.Namespace) -> None:
+    config = _load(options)
+    from mmsearch_jax.evaluation.table import print_table
+    from mmsearch_jax.stages import run_eval
+
+    print_table([run_eval(config, options.workdir)])
+
+
+def _ask(options: argparse.Namespace) -> None:
+    config = _load(options)
+    from mmsearch_jax.evaluation.ask import print_episode
+    from mmsearch_jax.stages import run_ask
+
+    print_episode(run_ask(config, options.workdir, options.image, options.question))
+
+
+def _serve_tools(options: argparse.Namespace) -> None:
+    from tools_server.serve import serve
+
+    serve(options.corpus, options.host, options.port)
+
+
+def _import_hf(options: argparse.Namespace) -> None:
+    from mmsearch_jax.models.policies import import_hf
+
+    import_hf(options.source, options.out)
+    print(f"policy: {options.out}")
+
+
+def _export_hf(options: argparse.Namespace) -> None:
+    from mmsearch_jax.models.policies import export_hf
+
+    export_hf(options.source, options.out)
+    print(f"Hugging Face folder: {options.out}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from mmsearch_jax.report.page import write_report
+
+    print(f"report: {write_report(options.workdir, options.out or options.workdir / 'report.html')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

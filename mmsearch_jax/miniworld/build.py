@@ -1,0 +1,100 @@
+"""Makes the worlds of the mini-world on disk, and SFT conversations by the scripted teacher with the live tools."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.schema import Row, write_rows
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.miniworld import teacher, worlds
+from mmsearch_jax.miniworld.generated import GeneratedWorld
+from mmsearch_jax.miniworld.real import RealWorld
+from mmsearch_jax.protocol import ImageSearch, SearchReply, TextSearch
+from mmsearch_jax.rewards.match import matches
+from mmsearch_jax.rollout.episode import EpisodeConfig, observe, reply_note
+from mmsearch_jax.rollout.tool_client import ToolClient
+
+
+def build_training_world(folder: Path, num_lands: int, num_sft_rows: int, num_grpo_rows: int, seed: int) -> None:
+    """Writes the generated world: corpus, and rows for SFT and for GRPO (different scenes and questions)."""
+    world = GeneratedWorld(num_lands, seed)
+    worlds.write_corpus(world, folder / "corpus")
+    worlds.write_questions(world, folder / "sft", num_sft_rows, seed + 1)
+    worlds.write_questions(world, folder / "grpo", num_grpo_rows, seed + 2)
+
+
+def build_evaluation_world(folder: Path, num_rows: int, seed: int) -> None:
+    """Writes the real world: corpus and evaluation rows."""
+    world = RealWorld()
+    worlds.write_corpus(world, folder / "corpus")
+    worlds.write_questions(world, folder / "eval", num_rows, seed)
+
+
+async def write_conversations(
+    rows: Sequence[Row],
+    out: Path,
+    client: ToolClient,
+    episode: EpisodeConfig,
+    renderer: ChatRenderer,
+    progress: Callable[[], None] | None = None,
+) -> collections.Counter[str]:
+    """Has the teacher work through the rows with the live tools, and writes those whose answer is right.
+
+    The share of search-free rows is kept by dropping as many of them as of the others.
+
+    Returns:
+      Counts by outcome ("kept", "no_answer", "wrong_answer", "unseen_answer", "balanced_away").
+
+    Raises:
+      DataError: no conversation is right.
+      ToolError: the server cannot be reached.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    gate = asyncio.Semaphore(16)
+
+    async def work(row: Row) -> Row | None:
+        async with gate:
+            finished, outcome = await _converse(row, client, episode, renderer)
+        counts[outcome] += 1
+        if progress:
+            progress()
+        return finished
+
+    done = [row for row in await asyncio.gather(*(work(row) for row in rows)) if row is not None]
+    required = [row for row in done if row.search_required]
+    free = [row for row in done if not row.search_required]
+    asked = sum(row.search_required for row in rows)
+    wanted = round(len(required) * (len(rows) - asked) / asked) if asked else len(free)
+    counts["balanced_away"] = max(0, len(free) - wanted)
+    kept = sorted([*required, *free[:wanted]], key=lambda row: row.id)
+    counts["kept"] = len(kept)
+    if not kept:
+        raise DataError(f"the teacher found no right answer in {len(rows)} rows ({dict(counts)}): does the server hold their world?")
+    write_rows(kept, out)
+    return counts
+
+
+async def _converse(
+    row: Row, client: ToolClient, episode: EpisodeConfig, renderer: ChatRenderer
+) -> tuple[Row | None, str]:
+    image = Path(row.image).read_bytes()
+
+    async def call(action: TextSearch | ImageSearch) -> tuple[SearchReply, str]:
+        if isinstance(action, TextSearch):
+            reply = await client.text_search(action.query, episode.top_k_text)
+        else:
+            reply = await client.image_search(image, action.expression, episode.top_k_image)
+        observation, _ = observe(episode, renderer, action, reply.results, reply_note(action, reply))
+        return reply, observation
+
+    turns, answer = await teacher.converse(row, call)
+    if turns is None or answer is None:
+        return None, "no_answer"
+    if not matches(answer, row.answers):
+        return None, "wrong_answer"
+    return dataclasses.replace(row, turns=turns), "right"

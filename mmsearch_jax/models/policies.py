@@ -1,0 +1,94 @@
+"""A policy on disk: its weights with tokenizer and image processor, from a Hugging Face folder or from one of ours.
+
+Ours is the same folder with the weights as an Orbax checkpoint in `params/`: `import_hf` makes it, `export_hf` turns it back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.models import hf
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.models.tokenizer import load_tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A model with what is needed to talk to it."""
+
+    model: Qwen2_5_VL
+    tokenizer: Any
+    image_processor: ImageProcessor
+    folder: Path
+
+
+def load_policy(folder: str | Path, dtype: Any = jnp.float32) -> Policy:
+    """Loads a policy folder of either kind.
+
+    Raises:
+      CheckpointError: the folder is missing, incomplete or damaged; says what to do.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"no checkpoint at {folder}: give the folder of a policy or of a Hugging Face model")
+    model = _load_params(folder, dtype) if (folder / "params").is_dir() else hf.load_pretrained(folder, dtype)[0]
+    return Policy(model, load_tokenizer(folder), ImageProcessor.from_pretrained(folder), folder)
+
+
+def save_policy(model: Qwen2_5_VL, folder: str | Path, side_files_from: str | Path) -> None:
+    """Writes a Hugging Face folder that every command, and transformers, loads."""
+    hf.save_pretrained(model, folder, side_files_from)
+
+
+def import_hf(source: str | Path, out: str | Path, dtype: Any = None) -> None:
+    """Turns a Hugging Face folder into one of ours (weights as an Orbax checkpoint).
+
+    Raises:
+      CheckpointError: the source is no Qwen2.5-VL checkpoint, or `out` holds one already.
+    """
+    out = Path(out)
+    if (out / "params").exists():
+        raise CheckpointError(f"{out} already holds a policy: choose another folder or remove it")
+    model, config = hf.load_pretrained(source, dtype or jnp.float32)
+    out.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((out / "params").resolve(), nnx.to_pure_dict(nnx.split(model)[1]))
+    (out / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n", encoding="utf-8")
+    hf.copy_side_files(source, out)
+
+
+def export_hf(source: str | Path, out: str | Path) -> None:
+    """Turns a policy folder of either kind into a Hugging Face folder.
+
+    Raises:
+      CheckpointError: the source cannot be loaded.
+    """
+    save_policy(load_policy(source).model, out, source)
+
+
+def _load_params(folder: Path, dtype: Any) -> Qwen2_5_VL:
+    config = ModelConfig.from_pretrained(folder)
+    model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
+    graph, state = nnx.split(model)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            wanted = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), nnx.to_pure_dict(state)
+            )
+            params = checkpointer.restore((folder / "params").resolve(), wanted)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        raise CheckpointError(f"{folder}/params does not fit its config.json ({str(error).splitlines()[0]})") from error
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graph, state)
