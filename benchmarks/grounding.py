@@ -2,9 +2,9 @@
 
     python -m benchmarks.grounding [--json FILE] [--scenes 300] [--world real|generated]
 
-Expressions are written from the gold boxes of composed scenes, in five families: kind and place ("the flag on the left"),
-place alone, kind alone (where only one is of that kind), colour ("the red flag", where no other picture has much of it), and
-size. A region that is not found counts as IoU 0.
+Expressions are written from the gold boxes of composed scenes, in five families: kind and place ("the flag on
+the left"), place alone, kind alone (where only one is of that kind), colour ("the red flag", where no other
+picture has much of it), and size. A region that is not found counts as IoU 0.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ FAMILIES = ("kind and place", "place", "kind", "colour", "size")
 
 
 def measure(world: worlds.World, num_scenes: int, seed: int = 0, quality: int = 90) -> dict[str, Any]:
-    """Mean IoU and the share with IoU >= .5, over all and by family; and the mean time of one grounding in ms."""
+    """Mean IoU and the share with IoU >= .5, over all and by family; and the mean time of one grounding in
+    ms."""
     overlaps: dict[str, list[float]] = {family: [] for family in FAMILIES}
     spent, count = 0.0, 0
     for number in range(num_scenes):
@@ -54,7 +55,8 @@ def measure(world: worlds.World, num_scenes: int, seed: int = 0, quality: int = 
 
 
 def expressions(scene: Scene) -> list[tuple[str, str, int]]:
-    """(family, expression, number of the picture it means) for all that can be said without doubt of a scene."""
+    """(family, expression, number of the picture it means) for all that can be said without doubt of a
+    scene."""
     found = []
     areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in scene.boxes]
     for i, kind in enumerate(scene.kinds):
@@ -99,7 +101,10 @@ def _summary(overlaps: Sequence[float]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.grounding", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.grounding",
+        description="Measures grounding: IoU of the region found for an expression with its gold box.",
+    )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--world", choices=("real", "generated"), default="real")

@@ -1,9 +1,11 @@
-"""Measures image search: recall@1 and @5 of a jittered JPEG crop of a scene, against the index of the other artwork.
+"""Measures image search: recall@1 and @5 of a jittered JPEG crop of a scene, against the index of the other
+artwork.
 
     python -m benchmarks.image_retrieval [--json FILE] [--repeats 3]
 
-Each entity of the real world stands once per repeat in a scene with one to three others, in its scene artwork; its gold box
-is moved by up to `--jitter` of its size on each side, cut out, and saved as a JPEG. Entities with equal artwork count as one.
+Each entity of the real world stands once per repeat in a scene with one to three others, in its scene
+artwork; its gold box is moved by up to `--jitter` of its size on each side, cut out, and saved as a JPEG.
+Entities with equal artwork count as one.
 """
 
 from __future__ import annotations
@@ -31,7 +33,12 @@ NUM_OTHERS = (1, 2, 3)
 
 
 def measure(
-    world: worlds.World, index: ImageIndex, repeats: int = 1, jitter: float = 0.08, quality: int = 70, seed: int = 0
+    world: worlds.World,
+    index: ImageIndex,
+    repeats: int = 1,
+    jitter: float = 0.08,
+    quality: int = 70,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Figures over all entities and by kind, and the mean time of one search in ms."""
     alias_of = [entity.alias_of for entity in world.entities]
@@ -43,7 +50,9 @@ def measure(
         hits = index.search(crop, 5)
         spent += time.perf_counter() - started
         found = [title_of[picture.file] for picture, _ in hits]
-        ranks.setdefault(entity.kind, []).append(found.index(entity.alias_of) if entity.alias_of in found else 5)
+        ranks.setdefault(entity.kind, []).append(
+            found.index(entity.alias_of) if entity.alias_of in found else 5
+        )
     everything = [rank for kind in ranks.values() for rank in kind]
     return {
         "all": _recalls(everything),
@@ -89,10 +98,15 @@ def _recalls(ranks: Sequence[int]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.image_retrieval", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.image_retrieval",
+        description="Measures image search: recall@1 and @5 of jittered crops of scenes.",
+    )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--repeats", type=int, default=3, help="scenes per entity")
-    parser.add_argument("--jitter", type=float, default=0.08, help="how far each side of the box is off, of its length")
+    parser.add_argument(
+        "--jitter", type=float, default=0.08, help="how far each side of the box is off, of its length"
+    )
     parser.add_argument("--quality", type=int, default=70, help="JPEG quality of the crop")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -108,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for kind in ("all", "flag", "monument", "animal"):
         row = figures[kind]
         print(f"{kind:10} {row['n']:5d} {row['recall@1']:9.3f} {row['recall@5']:9.3f}")
-    print(f"{figures['num_indexed']} pictures indexed in {build_s} s; one search takes {figures['search_ms']} ms")
+    print(f"{figures['num_indexed']} pictures indexed in {build_s} s; {figures['search_ms']} ms a search")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0

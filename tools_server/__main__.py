@@ -16,12 +16,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the server; returns the exit code (2: something the user must mend)."""
     parser = argparse.ArgumentParser(
         prog="python -m tools_server",
-        description="Search server: text search, image search and grounding over one corpus. Prints its address.",
+        description="Serves text search, image search and grounding over one corpus; prints its address.",
     )
     parser.add_argument(
         "--corpus", type=Path, required=True, help="folder with pages.jsonl, images.jsonl and the pictures"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default 0: a free one)")
     parser.add_argument("--port-file", type=Path, help="file to write the bound port's number to")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")

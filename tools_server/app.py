@@ -1,7 +1,8 @@
-"""The HTTP face of the search tools: routes, limits and typed errors. What a search does is the indexes' business.
+"""The HTTP face of the search tools: routes, limits and typed errors. What a search does is the indexes'
+business.
 
-Work on pixels and pages runs in a small thread pool, so the event loop always answers; when too much waits, a request is
-turned away at once with `overloaded` rather than kept until its caller gives up.
+Work on pixels and pages runs in a small thread pool, so the event loop always answers; when too much waits, a
+request is turned away at once with `overloaded` rather than kept until its caller gives up.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class SearchTools:
 
     def __init__(self, corpus: Path, limits: Limits | None = None):
         if not corpus.is_dir():
-            raise DataError(f"no corpus at {corpus}: --corpus must name a folder with pages.jsonl and images.jsonl")
+            raise DataError(
+                f"no corpus at {corpus}: --corpus must name a folder with pages.jsonl and images.jsonl"
+            )
         self.limits = limits or Limits()
         self.pages = TextIndex.from_corpus(corpus)
         self.pictures = ImageIndex.from_corpus(corpus)
@@ -71,7 +74,9 @@ class SearchTools:
     def text_search(self, request: TextSearchRequest) -> SearchReply:
         """The best pages for a query."""
         hits = self.pages.search(request.query, request.top_k)
-        results = tuple(SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits)
+        results = tuple(
+            SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits
+        )
         return SearchReply(results, tool="text_search")
 
     def image_search(self, request: ImageSearchRequest) -> SearchReply:
@@ -83,7 +88,11 @@ class SearchTools:
         part = image if found.box is None else image.crop(found.box)
         results = tuple(
             SearchResult(
-                picture.title, picture.description, picture.url, self.pictures.thumbnail(picture), round(score, 4)
+                picture.title,
+                picture.description,
+                picture.url,
+                self.pictures.thumbnail(picture),
+                round(score, 4),
             )
             for picture, score in self.pictures.search(part, request.top_k)
         )
@@ -99,7 +108,7 @@ class SearchTools:
 
 
 def create_app(load: Callable[[], SearchTools], limits: Limits | None = None) -> web.Application:
-    """An aiohttp application. The tools are loaded in the background; `/readyz` answers 503 until they are.
+    """An aiohttp application. The tools are loaded at its start, before it takes requests.
 
     Args:
       load: makes the tools; called once, off the event loop. If it raises, the application's start fails.
@@ -139,8 +148,7 @@ class _Routes:
         return web.json_response({"status": "ok"})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        ready = self._tools is not None
-        return web.json_response({"status": "ready" if ready else "loading"}, status=200 if ready else 503)
+        return web.json_response({"status": "ready"})
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         return web.Response(text=self._metrics.render())
@@ -177,12 +185,13 @@ class _Routes:
         if not text.strip():
             raise _BadRequest(f"{name} is empty")
         if len(text) > self._limits.max_query_chars:
-            raise _BadRequest(f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are taken")
+            raise _BadRequest(
+                f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are taken"
+            )
 
     async def _answer(self, search: Callable[[SearchTools], SearchReply]) -> web.Response:
         tools = self._tools
-        if tools is None:
-            raise _Overloaded("the corpus is still being loaded")
+        assert tools is not None, "requests are taken only after the start"
         if self._waiting >= self._limits.max_waiting:
             raise _Overloaded(f"{self._waiting} searches wait already")
         self._waiting += 1
@@ -208,7 +217,9 @@ class _Routes:
         self._metrics.record(route, response.status, (time.perf_counter() - started) * 1e3)
         return response
 
-    async def _guarded(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+    async def _guarded(
+        self, request: web.Request, handler: Callable[[web.Request], Any]
+    ) -> web.StreamResponse:
         try:
             return await handler(request)
         except (_BadRequest, DataError) as error:
@@ -216,10 +227,12 @@ class _Routes:
         except _Overloaded as error:
             return _error(503, "overloaded", f"{error}: try again later")
         except web.HTTPRequestEntityTooLarge:
-            return _error(413, "bad_request", f"the body is larger than {self._limits.max_body_bytes:,} bytes")
+            return _error(
+                413, "bad_request", f"the body is larger than {self._limits.max_body_bytes:,} bytes"
+            )
         except web.HTTPException as error:
             return _error(error.status, "bad_request", f"{request.method} {request.path}: {error.reason}")
-        except Exception:
+        except Exception:  # noqa: BLE001  (the last resort: the cause goes to the log, the caller gets a typed error)
             _log.exception("%s %s failed", request.method, request.path)
             return _error(500, "internal", "the search failed; the server's log has the cause")
 

@@ -1,7 +1,8 @@
-"""Finds the region that a simple referring expression means: "the flag on the left", "the picture with the most red".
+"""Finds the region that a simple referring expression means: "the flag on the left", "the picture with the
+most red".
 
-Regions come from `proposals`; words of place, size, colour and kind rank them. What is not understood or not found is
-said so, never guessed: the caller then uses the whole image. Pixels and strings only.
+Regions come from `proposals`; words of place, size, colour and kind rank them. What is not understood or not
+found is said so, never guessed: the caller then uses the whole image. Pixels and strings only.
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ _COLOUR_WORDS = {
     "gray": "grey", "gold": "yellow", "golden": "yellow", "crimson": "red", "scarlet": "red", "navy": "blue",
     "azure": "blue", "violet": "purple",
 }  # fmt: skip
-_FLAG_WORDS = frozenset("flag flags emblem banner ensign".split())
-_PHOTO_WORDS = frozenset(
-    "photo photograph monument building tower castle temple church statue landmark palace bridge gate animal creature bird "
-    "beast".split()
-)
-_ANY_WORDS = frozenset("picture image card thing object one region".split())
+_FLAG_WORDS = frozenset({"flag", "flags", "emblem", "banner", "ensign"})
+_PHOTO_WORDS = frozenset({
+    "photo", "photograph", "monument", "building", "tower", "castle", "temple", "church", "statue",
+    "landmark", "palace", "bridge", "gate", "animal", "creature", "bird", "beast",
+})  # fmt: skip
+_ANY_WORDS = frozenset({"picture", "image", "card", "thing", "object", "one", "region"})
 _PLACES: dict[str, tuple[float, float]] = {
-    "left": (-1, 0), "leftmost": (-1, 0), "right": (1, 0), "rightmost": (1, 0), "top": (0, -1), "topmost": (0, -1),
-    "upper": (0, -1), "uppermost": (0, -1), "above": (0, -1), "bottom": (0, 1), "lower": (0, 1), "lowest": (0, 1),
-    "below": (0, 1),
+    "left": (-1, 0), "leftmost": (-1, 0), "right": (1, 0), "rightmost": (1, 0),
+    "top": (0, -1), "topmost": (0, -1), "upper": (0, -1), "uppermost": (0, -1), "above": (0, -1),
+    "bottom": (0, 1), "lower": (0, 1), "lowest": (0, 1), "below": (0, 1),
 }  # fmt: skip
-_MIDDLE_WORDS = frozenset("middle center centre central".split())
-_LARGE_WORDS = frozenset("large larger largest big bigger biggest".split())
-_SMALL_WORDS = frozenset("small smaller smallest little".split())
+_MIDDLE_WORDS = frozenset({"middle", "center", "centre", "central"})
+_LARGE_WORDS = frozenset({"large", "larger", "largest", "big", "bigger", "biggest"})
+_SMALL_WORDS = frozenset({"small", "smaller", "smallest", "little"})
+_ALL_WORDS = _ANY_WORDS.union(
+    _PLACES, _MIDDLE_WORDS, _LARGE_WORDS, _SMALL_WORDS, _COLOUR_WORDS, _FLAG_WORDS, _PHOTO_WORDS
+)
 
 _PLACE_WEIGHT, _KIND_WEIGHT, _COLOUR_WEIGHT, _SIZE_WEIGHT = 2.0, 1.2, 2.0, 1.5
 NOT_FOUND = "No such region was found; the whole image was used."
@@ -75,14 +79,8 @@ def parse(text: str) -> Expression:
         size=size,
         colours=tuple(dict.fromkeys(_COLOUR_WORDS[w] for w in found if w in _COLOUR_WORDS)),
         flag=None if is_flag == is_photo else is_flag,
-        understood=any(
-            w in words
-            for w in found
-            for words in (
-                _PLACES, _MIDDLE_WORDS, _LARGE_WORDS, _SMALL_WORDS, _COLOUR_WORDS, _FLAG_WORDS, _PHOTO_WORDS, _ANY_WORDS
-            )
-        ),
-    )  # fmt: skip
+        understood=any(word in _ALL_WORDS for word in found),
+    )
 
 
 def ground(image: Image.Image, text: str) -> Grounding:
@@ -114,7 +112,8 @@ def _place_scores(centres: np.ndarray, wanted: Expression) -> np.ndarray:
     if wanted.direction == (0.0, 0.0):
         if not wanted.middle or len(centres) == 1:
             return np.zeros(len(centres))
-        # "In the middle" is among the pictures: halfway between the outermost along the axis on which they are spread.
+        # "In the middle" is among the pictures: halfway between the outermost along the axis on which they
+        # are spread.
         halfway = (centres.max(0) + centres.min(0)) / 2
         axis = int(np.ptp(centres, axis=0).argmax())
         return 1 - np.abs(centres[:, axis] - halfway[axis]) / max(float(np.ptp(centres[:, axis])), 1e-6)
@@ -153,7 +152,9 @@ def colour_shares(crop: np.ndarray) -> np.ndarray:
     safe = np.maximum(spread, 1e-6)
     red, green, blue = rgb.T
     sector = np.where(
-        value == red, (green - blue) / safe % 6, np.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+        value == red,
+        (green - blue) / safe % 6,
+        np.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     hue = 60 * sector
     index = np.select(

@@ -1,7 +1,8 @@
 """Nearest-neighbour search over the corpus's pictures.
 
-Each picture is kept in several insets, so that a query box that cuts into it, or leaves a rim around it, still meets a
-neighbour framed the same way. Knows nothing of HTTP, nor of what the pictures show beyond the strings beside them.
+Each picture is kept in several insets, so that a query box that cuts into it, or leaves a rim around it,
+still meets a neighbour framed the same way. Knows nothing of HTTP, nor of what the pictures show beyond the
+strings beside them.
 """
 
 from __future__ import annotations
@@ -60,20 +61,16 @@ class ImageIndex:
 
     Args:
       pictures: what may be found.
-      embedder: turns thumbnails into unit vectors.
       num_threads: pictures decoded at once.
 
     Raises:
       DataError: a picture cannot be read; names it.
     """
 
-    def __init__(
-        self, pictures: Sequence[Picture], embedder: embedding.Embedder | None = None, num_threads: int = 2
-    ):
+    def __init__(self, pictures: Sequence[Picture], num_threads: int = 2):
         self.pictures = list(pictures)
-        self._embedder = embedder or embedding.Embedder()
         with ThreadPoolExecutor(num_threads) as pool:
-            vectors = list(pool.map(self._embed_file, (picture.file for picture in self.pictures)))
+            vectors = list(pool.map(_embed_file, (picture.file for picture in self.pictures)))
         self._vectors = np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)
         self._thumbnail = functools.lru_cache(maxsize=1024)(_encode_thumbnail)
 
@@ -90,7 +87,7 @@ class ImageIndex:
         """The pictures most like the image, best first, each with its similarity (cosine, at most 1)."""
         if not self.pictures:
             return []
-        query = self._embedder(np.stack([embedding.thumbnail(image, part) for part in QUERY_PARTS]))
+        query = embedding.embed(np.stack([embedding.thumbnail(image, part) for part in QUERY_PARTS]))
         alike = (query @ self._vectors.T).reshape(len(QUERY_PARTS), len(self.pictures), len(INDEX_PARTS))
         scores = alike.max((0, 2))
         best = np.argsort(-scores, kind="stable")[:top_k]
@@ -99,10 +96,6 @@ class ImageIndex:
     def thumbnail(self, picture: Picture) -> str:
         """A small JPEG of the picture in base64."""
         return self._thumbnail(picture.file)
-
-    def _embed_file(self, file: Path) -> np.ndarray:
-        image = _open(file)
-        return self._embedder(np.stack([embedding.thumbnail(image, part) for part in INDEX_PARTS]))
 
 
 def read_pictures(folder: Path) -> list[Picture]:
@@ -130,8 +123,16 @@ def _parse(line: str, where: str, folder: Path) -> Picture:
         if not isinstance(record, dict) or not isinstance(record.get(key), str) or not record[key]:
             raise DataError(f"{where}: field {key!r} must be a string that is not empty")
     return Picture(
-        folder / record["file"], record["title"], str(record.get("description") or ""), str(record.get("url") or "")
+        folder / record["file"],
+        record["title"],
+        str(record.get("description") or ""),
+        str(record.get("url") or ""),
     )
+
+
+def _embed_file(file: Path) -> np.ndarray:
+    image = _open(file)
+    return embedding.embed(np.stack([embedding.thumbnail(image, part) for part in INDEX_PARTS]))
 
 
 def _open(file: Path) -> Image.Image:
@@ -140,7 +141,9 @@ def _open(file: Path) -> Image.Image:
             image.draft("RGB", (256, 192))
             return image.convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the picture {file}: {error}; mend or remove it from images.jsonl") from error
+        raise DataError(
+            f"cannot read the picture {file}: {error}; mend or remove it from images.jsonl"
+        ) from error
 
 
 def _encode_thumbnail(file: Path) -> str:

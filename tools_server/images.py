@@ -51,8 +51,12 @@ def decode_image(image_base64: str, max_pixels: int = MAX_PIXELS) -> Image.Image
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise ImageError(f"the image has {width} x {height} pixels, at most {max_pixels:,} are taken: send a smaller one")
+        raise ImageError(
+            f"the image has {width} x {height} pixels, at most {max_pixels:,} are taken: send a smaller one"
+        )
     if min(size) < MIN_SIDE:
         raise ImageError(f"the image has {width} x {height} pixels, each side must have at least {MIN_SIDE}")
     if max(size) > MAX_ASPECT * min(size):
-        raise ImageError(f"the image has {width} x {height} pixels: its long side may be {MAX_ASPECT} times the short one")
+        raise ImageError(
+            f"the image has {width} x {height} pixels: its long side may be {MAX_ASPECT} times the short one"
+        )

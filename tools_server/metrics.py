@@ -9,7 +9,8 @@ BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 
 
 class Metrics:
-    """Requests by route and status, their times, and how many are under way. Used from the event loop alone."""
+    """Requests by route and status, their times, and how many are under way. Used from the event loop
+    alone."""
 
     def __init__(self) -> None:
         self.in_flight = 0

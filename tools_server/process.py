@@ -1,4 +1,5 @@
-"""Starts the search server as a process of its own and stops it again; for the quickstart, the trainers and tests."""
+"""Starts the search server as a process of its own and stops it again; for the quickstart, the trainers and
+tests."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def start_server(
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         with log_file.open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+            )
         try:
             url = _wait_ready(process, host, port_file, log_file, timeout_s)
             yield Server(url, process.pid)
@@ -53,7 +56,9 @@ def start_server(
             _stop(process)
 
 
-def _wait_ready(process: subprocess.Popen[bytes], host: str, port_file: Path, log_file: Path, timeout_s: float) -> str:
+def _wait_ready(
+    process: subprocess.Popen[bytes], host: str, port_file: Path, log_file: Path, timeout_s: float
+) -> str:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -65,7 +70,9 @@ def _wait_ready(process: subprocess.Popen[bytes], host: str, port_file: Path, lo
             if _is_ready(url):
                 return url
         time.sleep(0.02)
-    raise ToolUnavailable(f"the search server was not ready after {timeout_s:g} s; see that the machine is not overloaded")
+    raise ToolUnavailable(
+        f"the search server was not ready after {timeout_s:g} s; see that the machine is not overloaded"
+    )
 
 
 def _is_ready(url: str) -> bool:

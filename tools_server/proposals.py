@@ -1,9 +1,11 @@
-"""Finds the framed pictures in an image: rectangles with a thin rim of one colour that stands out from what lies beside it.
+"""Finds the framed pictures in an image: rectangles with a thin rim of one colour that stands out from what
+lies beside it.
 
-Method: along columns and rows, find straight runs of one brightness, two pixels wide, with a step on the outer side (rim
-against background) or the inner side (picture against rim): on a dark wall a dark frame shows only the inner one. A left
-and a right run, with a top and a bottom row between them, make a rectangle; it is scored by how much of its rim is there,
-and of rectangles that overlap the best is kept. Works on pixels alone, with numpy; knows nothing of expressions.
+Method: along columns and rows, find straight runs of one brightness, two pixels wide, with a step on the
+outer side (rim against background) or the inner side (picture against rim): on a dark wall a dark frame shows
+only the inner one. A left and a right run, with a top and a bottom row between them, make a rectangle; it is
+scored by how much of its rim is there, and of rectangles that overlap the best is kept. Works on pixels
+alone, with numpy; knows nothing of expressions.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ _OUTER_STEP, _INNER_STEP = 11, 15
 _RIM_LEVELS = (248, 31)
 """Brightness of the frames that are looked for: white card, black card."""
 _SAME_BRIGHTNESS, _SAME_TINT = 18, 64
-"""Most differences within one rim in Y, and in Cb and Cr (which JPEG smears over a rim that is two pixels wide)."""
+"""Most differences within one rim in Y, and in Cb and Cr (which JPEG smears over a rim that is two pixels
+wide)."""
 _MIN_SUPPORT = 0.62
 _MAX_RIM = 7
 _MAX_RUNS = 150
@@ -35,7 +38,8 @@ _MAX_RUNS = 150
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A framed picture: its box without the rim, and how much of its rim was seen on its worst side (0..1)."""
+    """A framed picture: its box without the rim, and how much of its rim was seen on its worst side
+    (0..1)."""
 
     box: Box
     support: float
@@ -72,8 +76,8 @@ def find_pictures(image: Image.Image) -> list[Proposal]:
 
 
 class _Steps:
-    """Where the image steps along x and along y, bool [H, W]: `outer` between a pixel and the second one before it,
-    `inner` between a pixel and the fourth one behind it, for rims seen from either end."""
+    """Where the image steps along x and along y, bool [H, W]: `outer` between a pixel and the second one
+    before it, `inner` between a pixel and the fourth one behind it, for rims seen from either end."""
 
     def __init__(self, pixels: np.ndarray):
         planes = [np.ascontiguousarray(pixels[..., i]) for i in range(3)]
@@ -97,7 +101,8 @@ def _framed(pixels: np.ndarray, steps: _Steps, level: int) -> list[_Candidate]:
     rim = np.abs(pixels[..., 0] - level) < _SAME_BRIGHTNESS
     rim &= np.abs(pixels[..., 1] - 128) < _SAME_TINT
     rim &= np.abs(pixels[..., 2] - 128) < _SAME_TINT
-    # Each map says where a rim's outermost pixel may be, for one side of a frame. The last two are turned: [W, H].
+    # Each map says where a rim's outermost pixel may be, for one side of a frame. The last two are turned:
+    # [W, H].
     maps = [*_rim_starts(rim, steps.sides[0]), *_rim_starts(np.ascontiguousarray(rim.T), steps.sides[1])]
     lefts, rights, tops, bottoms = (_runs(side) for side in maps)
     if not (lefts and rights and tops and bottoms):
@@ -125,12 +130,14 @@ def _framed(pixels: np.ndarray, steps: _Steps, level: int) -> list[_Candidate]:
 
 
 def _share(sums: np.ndarray, at: int, start: int, end: int) -> float:
-    """The share of true pixels of a line from `start` to `end`; `sums` are the running counts along axis 0."""
+    """The share of true pixels of a line from `start` to `end`; `sums` are the running counts along axis
+    0."""
     return float(sums[end, at] - sums[start, at]) / (end - start)
 
 
 def _rim_starts(rim: np.ndarray, steps: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Where the outermost pixel of a left, and of a right side may be: two rim pixels, and a step beside them."""
+    """Where the outermost pixel of a left, and of a right side may be: two rim pixels, and a step beside
+    them."""
     pair = rim[:, :-1] & rim[:, 1:]
     first, last = steps[0].copy(), steps[1].copy()
     first[:, :-1] &= pair
@@ -170,10 +177,14 @@ def _crossing(runs: np.ndarray, left: _Run, right: _Run) -> np.ndarray:
 
 
 def _without_overlaps(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Of rectangles that overlap, the one with the best support; size helps, since pictures hold rectangles themselves."""
+    """Of rectangles that overlap, the one with the best support; size helps, since pictures hold rectangles
+    themselves."""
     kept: list[_Candidate] = []
     for candidate in sorted(candidates, key=lambda c: -(c[0] + 0.002 * np.sqrt(_area(c[1])))):
-        if all(_shared(candidate[1], other[1]) < 0.1 * min(_area(candidate[1]), _area(other[1])) for other in kept):
+        if all(
+            _shared(candidate[1], other[1]) < 0.1 * min(_area(candidate[1]), _area(other[1]))
+            for other in kept
+        ):
             kept.append(candidate)
     return kept
 

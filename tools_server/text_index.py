@@ -1,7 +1,8 @@
 """Full-text search over the corpus's pages, and the lines of a page that best fit a query.
 
-SQLite's FTS5 (BM25) finds candidates; a second look puts pages whose whole title stands in the query first, so that
-"Guinea capital" meets Guinea before Papua New Guinea. Snippets are extracts: whole lines and sentences, never rewritten.
+SQLite's FTS5 (BM25) finds candidates; a second look puts pages whose whole title stands in the query first,
+so that "Guinea capital" meets Guinea before Papua New Guinea. Snippets are extracts: whole lines and
+sentences, never rewritten.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ MAX_QUERY_WORDS = 32
 SEPARATOR = "; "
 """Stands between the extracts of a snippet."""
 _NUM_CANDIDATES = 60
-_STOP_WORDS = frozenset(
-    "a an and are at by did do does for from has have how i in is it its me of on or that the there this to was were "
-    "what when where which who whose with many much".split()
-)
+_STOP_WORDS = frozenset({
+    "a", "an", "and", "are", "at", "by", "did", "do", "does", "for", "from", "has", "have", "how", "i",
+    "in", "is", "it", "its", "me", "of", "on", "or", "that", "the", "there", "this", "to", "was", "were",
+    "what", "when", "where", "which", "who", "whose", "with", "many", "much",
+})  # fmt: skip
 _WORD = re.compile(r"\w+", re.UNICODE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(]?[A-ZÀ-Þ0-9])")
 _FACT = re.compile(r"([^:.!?]{1,40}): (.+)", re.DOTALL)
@@ -82,7 +84,8 @@ class TextIndex:
         return cls(read_pages(folder))
 
     def search(self, query: str, top_k: int) -> list[Hit]:
-        """The best pages for a query, best first; none where no word of it is known. Any text is a valid query."""
+        """The best pages for a query, best first; none where no word of it is known. Any text is a valid
+        query."""
         match = _match_expression(query)
         if not match:
             return []
@@ -166,12 +169,15 @@ def is_fact(line: str) -> bool:
     return match is not None and len(words(match[1])) <= 5
 
 
-def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS) -> str:
+def choose_extracts(
+    extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS
+) -> str:
     """The one to three extracts that best fit the query, best first, joined by `SEPARATOR`.
 
-    Words of the page's title don't count: every line of a page on Peru is about Peru. Where no other word of the query
-    occurs, the page's first extracts are taken. Extracts are whole; only a sentence that is longer than the limit and stands
-    first is cut, at a word, marked by "..."; a "Label: value" line that stands first is never cut.
+    Words of the page's title don't count: every line of a page on Peru is about Peru. Where no other word of
+    the query occurs, the page's first extracts are taken. Extracts are whole; only a sentence that is longer
+    than the limit and stands first is cut, at a word, marked by "..."; a "Label: value" line that stands
+    first is never cut.
     """
     about = set(words(title))
     wanted = [w for w in dict.fromkeys(words(query)) if w not in about and w not in _STOP_WORDS]
@@ -190,7 +196,8 @@ def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_ch
 
 
 def _fit(extract: str, wanted: Sequence[str]) -> float:
-    """How well an extract answers: query words in its label count most, all of the label asked for still more."""
+    """How well an extract answers: query words in its label count most, all of the label asked for still
+    more."""
     if not wanted:
         return 0.0
     match = _FACT.fullmatch(extract) if is_fact(extract) else None

@@ -60,20 +60,20 @@ def evaluate(
         EpisodeRequest(row.id, row.id, row.question, Path(row.image).read_bytes(), seed + i, sampling)
         for i, row in enumerate(rows)
     ]
-    right = 0
+    right = asked = 0
     with (
         (folder / "samples.jsonl").open("w", encoding="utf-8") as out,
         tqdm.tqdm(total=len(rows), desc=f"eval {name}", unit="question", disable=not show_progress) as bar,
     ):
 
         def ended(trajectory: Trajectory) -> None:
-            nonlocal right
+            nonlocal right, asked
             sample = score(by_id[trajectory.row_id], trajectory)
             out.write(json.dumps(_record(sample), ensure_ascii=False) + "\n")
             out.flush()
-            right += bool(sample.correct)
+            right, asked = right + bool(sample.correct), asked + 1
+            bar.set_postfix(accuracy=f"{right / asked:.3f}", refresh=False)
             bar.update()
-            bar.set_postfix(accuracy=f"{right / bar.n:.3f}", refresh=False)
 
         trajectories = run_episodes_sync(engine, requests, episode, tool_client, ended)
     samples = [score(by_id[trajectory.row_id], trajectory) for trajectory in trajectories]

@@ -1,0 +1,58 @@
+# `make quickstart` and `make test` do everything on a machine that has only Python >= 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print(".ci/constraints-py3%s.txt" % ("11" if sys.version_info[1] == 11 else "12"))')
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+JOBS ?= 2
+
+.PHONY: quickstart test test-parity lint types contracts check bench results clean help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+quickstart: $(VENV)/.installed ## set up, then the whole pipeline on the embedded mini-world (about ten minutes)
+	$(BIN)/mmsearch quickstart
+
+test: $(VENV)/.installed-test ## every test but those that need torch
+	$(BIN)/python -m pytest -n $(JOBS) tests
+
+test-parity: $(VENV)/.installed-parity ## numerics against transformers' torch model
+	$(BIN)/python -m pytest -s --override-ini="addopts=-q" tests/parity
+
+lint: $(VENV)/.installed-test ## ruff, lint and format
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test ## pyright on the packages
+	$(BIN)/pyright
+
+contracts: $(VENV)/.installed-test ## imports run one way
+	$(BIN)/lint-imports
+
+check: lint types contracts ## all three
+
+bench: $(VENV)/.installed ## image retrieval and grounding on the real mini-world
+	$(BIN)/python benchmarks/image_retrieval.py
+	$(BIN)/python benchmarks/grounding.py
+
+results: $(VENV)/.installed ## the quickstart with three seeds, written to docs/results.md
+	$(BIN)/python benchmarks/results.py
+
+clean: ## removes the environment and all runs
+	rm -rf $(VENV) runs
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mmsearch-jax needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-parity: $(VENV)/.installed-test
+	$(INSTALL) --editable '.[parity]'
+	@touch $@
