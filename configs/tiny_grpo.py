@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
         "skip_uniform": True,
         "freeze": ("vision",),
         "checkpoint_every": 0,
-        "batch": {"rows": 16, "length": 640, "images": 32, "patches": 192},
+        "batch": {"rows": 8, "length": 512, "images": 20, "patches": 192},
         "loss": {"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.001, "kl_estimator": "k3", "aggregation": "token"},
         # R = (1 - l) s + l s_fmt with l = 0.1; no search penalty.
         "reward": {"format_weight": 0.1, "search_penalty": 0.0},

@@ -1,4 +1,4 @@
-"""Makes assets/tiny-base from nothing, on a laptop's CPU.
+"""Makes the tiny base from nothing, on a laptop's CPU; `tiny_pretrain_more.py` goes on from it.
 
     mmsearch pretrain --config configs/tiny_pretrain.py --workdir runs/pretrain
 """
@@ -10,7 +10,9 @@ def get_config() -> ml_collections.ConfigDict:
     """Recipe of the tiny base."""
     return ml_collections.ConfigDict({
         "seed": 0,
-        "out": "assets/tiny-base",
+        "out": "runs/pretrain/base",
+        # A base to go on from; empty starts from random weights.
+        "init": "",
         "text": {
             "vocab_size": 640, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4,
             "num_attention_heads": 6, "num_key_value_heads": 2, "mrope_section": (4, 6, 6), "rope_theta": 10000.0,
@@ -24,9 +26,9 @@ def get_config() -> ml_collections.ConfigDict:
         "max_pixels": 224 * 168,
         "batch": {"rows": 24, "length": 256, "images": 12, "patches": 192},
         # Copying appears within some 150 steps of echoes, and spreads to real text within some 200 more.
-        "warm_up": {"echo": 0.8, "reading": 0.0, "joining": 0.0, "copying": 0.0, "looking": 0.2},
+        "warm_up": {"echo": 0.8, "reading": 0.0, "joining": 0.0, "copying": 0.0, "chain": 0.0, "looking": 0.2},
         "warm_up_steps": 150,
-        "mixture": {"echo": 0.1, "reading": 0.3, "joining": 0.15, "copying": 0.2, "looking": 0.25},
+        "mixture": {"echo": 0.1, "reading": 0.3, "joining": 0.15, "copying": 0.2, "chain": 0.0, "looking": 0.25},
         "num_steps": 1250,
         "checkpoint_every": 250,
         "optimizer": {"name": "adamw", "learning_rate": 4e-3, "warmup_steps": 50, "decay": "cosine",

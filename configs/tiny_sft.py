@@ -12,12 +12,12 @@ def get_config() -> ml_collections.ConfigDict:
     """SFT of the tiny base."""
     config = tiny.base()
     config.sft = ml_collections.ConfigDict({
-        "num_steps": 60,
-        "batch": {"rows": 12, "length": 640, "images": 32, "patches": 192},
+        "num_steps": 200,
+        "batch": {"rows": 8, "length": 512, "images": 20, "patches": 192},
         # The paper freezes the vision tower in SFT (sec. 3.1).
         "freeze": ("vision",),
         "checkpoint_every": 0,
-        "optimizer": {"name": "adamw", "learning_rate": 1e-3, "warmup_steps": 6, "decay": "cosine",
+        "optimizer": {"name": "adamw", "learning_rate": 2e-3, "warmup_steps": 10, "decay": "cosine",
                       "final_fraction": 0.1, "weight_decay": 0.0, "b2": 0.98},
     })  # fmt: skip
     return config

@@ -23,6 +23,7 @@ from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, 
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import load_image
 from mmsearch_jax.data.schema import Row, read_rows
+from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.evaluate import evaluate
 from mmsearch_jax.learners import grpo, supervised
 from mmsearch_jax.learners.losses import GRPOLossConfig
@@ -122,8 +123,14 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     builder = lessons.SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
     rules = episode_config(config)
     sequences = [builder.conversation(row, rules, policy.image_processor(load_image(row.image))) for row in rows]
+    shape = BatchShape(**config.sft.batch)
+    fitting = [sequence for sequence in sequences if len(sequence) <= shape.length]
+    if len(fitting) < len(sequences):
+        print(f"left out: {len(sequences) - len(fitting)} of {len(sequences)} conversations longer than sft.batch.length")
+    if not fitting:
+        raise DataError(f"every conversation is longer than sft.batch.length {shape.length}: raise it")
     trained = supervised.train(
-        policy.model, _epochs(sequences, BatchShape(**config.sft.batch), config.seed), config.sft.num_steps,
+        policy.model, _epochs(fitting, shape, config.seed), config.sft.num_steps,
         OptimizerConfig(**config.sft.optimizer), workdir, "sft", freeze=tuple(config.sft.freeze),
         checkpoint_every=config.sft.checkpoint_every,
     )  # fmt: skip
@@ -203,7 +210,7 @@ def run_pretrain(config: ml_collections.ConfigDict, workdir: Path) -> Path:
         warm_up=lessons.Mixture(**config.warm_up), warm_up_steps=config.warm_up_steps,
         mixture=lessons.Mixture(**config.mixture), num_steps=config.num_steps,
         optimizer=OptimizerConfig(**config.optimizer), num_scenes=config.num_scenes, world_size=config.world_size,
-        seed=config.seed, checkpoint_every=config.checkpoint_every,
+        seed=config.seed, init=Path(config.init) if config.init else None, checkpoint_every=config.checkpoint_every,
     )  # fmt: skip
     return out
 

@@ -60,7 +60,7 @@ class GeneratedWorld:
 
 def _land(rng: np.random.Generator, taken: set[str], number: int) -> Entity:
     name = _new_name(rng, taken, "{}")
-    description = f"{names.phrase(rng)}; {names.phrase(rng)}"
+    description = f"The flag of {name}: {names.phrase(rng)} and {names.phrase(rng)}, with {names.phrase(rng)}."
     known = facts.invent_land_facts(rng)
     return _entity(f"flag-{number:04d}", "flag", name, f"Flag of {name}", description, known, text=_history(rng, taken))
 
@@ -73,12 +73,12 @@ def _monument(rng: np.random.Generator, taken: set[str], land: Entity, number: i
             known[attribute.key] = attribute.invent(rng)
     order = rng.permutation(len(known))
     known = {list(known)[i]: list(known.values())[i] for i in order}
-    return _entity(f"monument-{number:04d}", "monument", name, name, _prose(rng), known, land.name)
+    return _entity(f"monument-{number:04d}", "monument", name, name, _about(rng, name), known, land.name)
 
 
 def _animal(rng: np.random.Generator, taken: set[str], number: int) -> Entity:
     name = _new_name(rng, taken, _pick(rng, _FORMS["animal"]))
-    return _entity(f"animal-{number:04d}", "animal", name, name, _prose(rng), {"range": names.proper_name(rng)})
+    return _entity(f"animal-{number:04d}", "animal", name, name, _about(rng, name), {"range": names.proper_name(rng)})
 
 
 def _entity(
@@ -99,6 +99,17 @@ def _entity(
 
 def _prose(rng: np.random.Generator) -> str:
     return f"{names.phrase(rng)} of the {names.phrase(rng)}".capitalize()
+
+
+def _about(rng: np.random.Generator, name: str) -> str:
+    thing, place = names.phrase(rng), names.proper_name(rng)
+    forms = (
+        f"The {name} is a {thing} in {place}, built by the {names.phrase(rng)}.",
+        f"{name} was begun in {rng.integers(400, 2000)} as the {thing} of {place}.",
+        f"{name.split()[0]} is known for its {thing}.",
+        f"This {thing} stands near {place} and its {names.phrase(rng)}.",
+    )
+    return _pick(rng, forms)
 
 
 def _history(rng: np.random.Generator, neighbours: set[str]) -> str:

@@ -38,11 +38,13 @@ class Passage:
     title: str
     name: str
     facts: dict[str, str]
+    prose: str = ""
 
     def render(self) -> str:
-        """The entry's text: "Title: Label: value; Label: value"."""
-        lines = "; ".join(f"{facts.ATTRIBUTES[key].label}: {value}" for key, value in self.facts.items())
-        return f"{self.title}: {lines}" if lines else self.title
+        """The entry's text: "Title: Label: value; Label: value; prose"."""
+        lines = [f"{facts.ATTRIBUTES[key].label}: {value}" for key, value in self.facts.items()]
+        lines += [self.prose] if self.prose else []
+        return f"{self.title}: {'; '.join(lines)}" if lines else self.title
 
 
 def listing(passages: Sequence[Passage]) -> str:
@@ -74,8 +76,7 @@ def joining(rng: np.random.Generator) -> Dialogue:
     answerable = _answerable(passages)
     name, key, value = answerable[int(rng.integers(len(answerable)))]
     attribute = facts.ATTRIBUTES[key]
-    pictures = [Passage(f"Flag of {name}", name, {})]
-    pictures += [Passage(f"Flag of {names.proper_name(rng)}", "", {}) for _ in range(int(rng.integers(0, 3)))]
+    pictures = flag_hits(rng, name)
     context = f"{listing(pictures)}\n{listing(passages)}"
     question = f"What is the {attribute.phrase} of the country with this flag?"
     turns = [(f"{context}\n{question}", value)]
@@ -123,7 +124,8 @@ def _land_passages(rng: np.random.Generator, num_lands: int) -> list[Passage]:
         name, known = names.proper_name(rng), facts.invent_land_facts(rng)
         keys = list(known)
         shown = keys[: int(rng.integers(1, 4))]
-        passages.append(Passage(name, name, {key: known[key] for key in shown}))
+        prose = f"In {rng.integers(1400, 2000)} {_about(rng, name)}" if rng.random() < 0.25 else ""
+        passages.append(Passage(name, name, {key: known[key] for key in shown}, prose))
         if rng.random() < 0.3:
             rest = keys[len(shown) : len(shown) + int(rng.integers(1, 3))]
             topic = ("Geography of {}", "Economy of {}", "History of {}", "{} today")[int(rng.integers(4))]
@@ -136,7 +138,7 @@ def _land_passages(rng: np.random.Generator, num_lands: int) -> list[Passage]:
             if passage.name not in taken:
                 taken.add(passage.name)
                 value = facts.ATTRIBUTES[shared].invent(rng)
-                passages[i] = Passage(passage.title, passage.name, {**passage.facts, shared: value})
+                passages[i] = dataclasses.replace(passage, facts={**passage.facts, shared: value})
     return [passages[i] for i in rng.permutation(len(passages))]
 
 
@@ -144,5 +146,66 @@ def _answerable(passages: Sequence[Passage]) -> list[tuple[str, str, str]]:
     return [(passage.name, key, value) for passage in passages for key, value in passage.facts.items()]
 
 
+def chain(rng: np.random.Generator) -> Dialogue:
+    """A question that takes several looks: the assistant asks for what it needs, is shown listings, and goes on."""
+    passages = _land_passages(rng, num_lands=1)
+    name, key, value = _answerable(passages)[0]
+    phrase = facts.ATTRIBUTES[key].phrase
+    turns: list[tuple[str, str]] = []
+    if rng.random() < 0.6:
+        subject = ("this flag", f"the flag {_SOMEWHERE[int(rng.integers(len(_SOMEWHERE)))]}")[int(rng.integers(2))]
+        turns.append((f"What is the {phrase} of the country with {subject}?", f"Show me {subject}."))
+        turns.append((listing(flag_hits(rng, name)), f"It is the flag of {name}. {name} {phrase}?"))
+    else:
+        seen = _monument_name(rng)
+        subject = ("this monument", f"the monument {_SOMEWHERE[int(rng.integers(len(_SOMEWHERE)))]}")[int(rng.integers(2))]
+        turns.append((f"What is the {phrase} of the country where {subject} stands?", f"Show me {subject}."))
+        turns.append((listing(monument_hits(rng, seen)), f"It is {seen}. {seen} country?"))
+        page = Passage(seen, seen, {"country": name}, _about(rng, seen) if rng.random() < 0.5 else "")
+        turns.append((listing([page, *_distractors(rng)]), f"{seen}: Country: {name}. {name} {phrase}?"))
+    turns.append((listing(passages), f"{name}: {facts.ATTRIBUTES[key].label}: {value}"))
+    return Dialogue(turns)
+
+
+def flag_hits(rng: np.random.Generator, name: str) -> list[Passage]:
+    """What a picture of a flag finds: its own title first, then others, each with a description that names it again."""
+    titles = [name, *(names.proper_name(rng) for _ in range(int(rng.integers(0, 2))))]
+    described = rng.random() < 0.8
+    return [
+        Passage(f"Flag of {land}", land, {}, f"The flag of {land}: {names.phrase(rng)} and {names.phrase(rng)}" if described else "")
+        for land in titles
+    ]
+
+
+def monument_hits(rng: np.random.Generator, name: str) -> list[Passage]:
+    """What a picture of a monument finds, its own title first."""
+    titles = [name, *(_monument_name(rng) for _ in range(int(rng.integers(0, 2))))]
+    return [Passage(title, title, {}, _about(rng, title)) for title in titles]
+
+
+_SOMEWHERE = ("on the left", "on the right", "at the top", "at the bottom", "in the middle", "at the top left",
+              "at the top right", "at the bottom left", "at the bottom right")  # fmt: skip
+_BUILDINGS = ("{} Tower", "{} Palace", "{} Temple", "Castle of {}", "{} Bridge", "{} Gate", "{} Caves", "{}")
+
+
+def _monument_name(rng: np.random.Generator) -> str:
+    return _BUILDINGS[int(rng.integers(len(_BUILDINGS)))].format(names.proper_name(rng))
+
+
+def _about(rng: np.random.Generator, name: str) -> str:
+    """A sentence about a thing, which now and then names it, or its first word, again."""
+    thing, place = names.phrase(rng), names.proper_name(rng)
+    forms = (f"The {name} is a {thing} in {place}", f"{name} was the {thing} of {place}", f"{name.split()[0]} has a {thing}",
+             f"This {thing} stands near {place}")  # fmt: skip
+    return forms[int(rng.integers(len(forms)))]
+
+
+def _distractors(rng: np.random.Generator) -> list[Passage]:
+    return [
+        Passage(name := _monument_name(rng), name, {"country": names.proper_name(rng)})
+        for _ in range(int(rng.integers(0, 2)))
+    ]
+
+
 TextTask = Callable[[np.random.Generator], Dialogue]
-TEXT_TASKS: dict[str, TextTask] = {"reading": reading, "joining": joining, "copying": copying}
+TEXT_TASKS: dict[str, TextTask] = {"reading": reading, "joining": joining, "copying": copying, "chain": chain}

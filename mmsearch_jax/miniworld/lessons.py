@@ -35,6 +35,7 @@ class Mixture:
     reading: float = 0.3
     joining: float = 0.15
     copying: float = 0.2
+    chain: float = 0.0
     looking: float = 0.15
 
 

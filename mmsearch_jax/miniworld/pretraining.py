@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tokenizers
 import tqdm
 from flax import nnx
 
@@ -26,8 +27,9 @@ from mmsearch_jax.miniworld import language, lessons
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.tokenizer import save_tokenizer, train_tokenizer
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
-from mmsearch_jax.models.hf import save_pretrained
+from mmsearch_jax.models.hf import load_pretrained, save_pretrained
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.models.tokenizer import load_tokenizer
 
 
 def make_base(
@@ -46,6 +48,7 @@ def make_base(
     num_scenes: int,
     world_size: int,
     seed: int,
+    init: Path | None = None,
     checkpoint_every: int = 0,
     show_progress: bool = True,
 ) -> None:
@@ -53,13 +56,29 @@ def make_base(
 
     Args:
       warm_up: the mixture of the first `warm_up_steps` (short echoes make copying appear early).
+      init: a base to go on from, with its tokenizer; by default training starts from random weights.
       num_scenes: composed pictures to learn to look at.
       world_size: lands of the world that the pictures show.
     """
-    tokenizer = train_tokenizer(_tokenizer_texts(seed), text.vocab_size)
-    save_tokenizer(tokenizer, out)
     processor = ImageProcessor(min_pixels=56 * 56, max_pixels=max_pixels)
+    tokenizer, model = _start(text, vision, seed) if init is None else _resume_from(init)
+    save_tokenizer(tokenizer, out)
     (out / "preprocessor_config.json").write_text(json.dumps(processor.to_hf(), indent=2) + "\n", encoding="utf-8")
+    world = GeneratedWorld(world_size, seed)
+    numbers = tqdm.trange(num_scenes, desc="scenes", disable=not show_progress)
+    pool = lessons.scene_pool(world, processor, numbers, seed)
+    builder = lessons.SequenceBuilder(ChatRenderer(tokenizer), model.config)
+    trained = supervised.train(
+        model, _batches(builder, pool, shape, warm_up, warm_up_steps, mixture, seed), num_steps, optimizer, workdir,
+        "pretrain", checkpoint_every=checkpoint_every, show_progress=show_progress,
+    )  # fmt: skip
+    graph, state = nnx.split(trained)
+    small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))
+    save_pretrained(small, out)
+
+
+def _start(text: TextConfig, vision: VisionConfig, seed: int) -> tuple[tokenizers.Tokenizer, Qwen2_5_VL]:
+    tokenizer = train_tokenizer(_tokenizer_texts(seed), text.vocab_size)
     config = ModelConfig(
         text=dataclasses.replace(text, vocab_size=tokenizer.get_vocab_size()),
         vision=vision,
@@ -69,18 +88,11 @@ def make_base(
         video_token_id=tokenizer.token_to_id("<|video_pad|>"),
         eos_token_id=tokenizer.token_to_id(IM_END),
     )
-    world = GeneratedWorld(world_size, seed)
-    numbers = tqdm.trange(num_scenes, desc="scenes", disable=not show_progress)
-    pool = lessons.scene_pool(world, processor, numbers, seed)
-    builder = lessons.SequenceBuilder(ChatRenderer(tokenizer), config)
-    model = Qwen2_5_VL(config, rngs=nnx.Rngs(seed))
-    trained = supervised.train(
-        model, _batches(builder, pool, shape, warm_up, warm_up_steps, mixture, seed), num_steps, optimizer, workdir,
-        "pretrain", checkpoint_every=checkpoint_every, show_progress=show_progress,
-    )  # fmt: skip
-    graph, state = nnx.split(trained)
-    small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))
-    save_pretrained(small, out)
+    return tokenizer, Qwen2_5_VL(config, rngs=nnx.Rngs(seed))
+
+
+def _resume_from(folder: Path) -> tuple[tokenizers.Tokenizer, Qwen2_5_VL]:
+    return load_tokenizer(folder), load_pretrained(folder)[0]
 
 
 def _batches(

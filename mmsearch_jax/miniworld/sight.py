@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.miniworld import questions, scenes
+from mmsearch_jax.miniworld import colours, questions, scenes
 from mmsearch_jax.miniworld.language import Dialogue
 
 
@@ -33,4 +33,16 @@ def looking(rng: np.random.Generator, scene: Scene) -> Dialogue:
         phrase = scenes.spatial_phrase(scene.boxes, i)
         if phrase and len(scene.kinds) > 1:
             turns.append((f"What is {phrase}, a flag or a photo?", "a flag" if kind == "flag" else "a photo"))
-    return Dialogue([turns[i] for i in rng.permutation(len(turns))], scene.image)
+    shuffled = [turns[i] for i in rng.permutation(len(turns))]
+    return Dialogue([_colour_map(scene.image), *shuffled], scene.image)
+
+
+def _colour_map(image: Image.Image) -> tuple[str, str]:
+    """The main colour of each ninth of the image: dense supervision that teaches the tower where and what to look at."""
+    columns, rows = (image.width / 3, image.height / 3)
+    named = [
+        colours.dominant_colour(image, (int(x * columns), int(y * rows), int((x + 1) * columns), int((y + 1) * rows)))[0]
+        for y in range(3)
+        for x in range(3)
+    ]
+    return "Which colours are there, row by row?", " ".join(named)

@@ -1,0 +1,137 @@
+"""Our Qwen2.5-VL against transformers' torch model with equal random weights, in float32.
+
+Run by `make test-parity` (it needs the `parity` extra); prints a table of configurations and their largest errors.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.models import hf
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from mmsearch_jax.models.kv_cache import KVCache
+from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+
+TOLERANCE = 1e-4
+IMAGE = 5
+TEXT = TextConfig(
+    vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, mrope_section=(2, 3, 3), tie_word_embeddings=True, rope_theta=1e4,
+)  # fmt: skip
+VISION = VisionConfig(
+    depth=3, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=64, fullatt_block_indexes=(1,)
+)
+IDS = {"image_token_id": IMAGE, "vision_start_token_id": 3, "vision_end_token_id": 4, "video_token_id": 6}
+
+CASES = {
+    "text only, tied": (TEXT, VISION, []),
+    "one image, whole windows": (TEXT, VISION, [(1, 8, 16)]),
+    "ragged windows, odd grid": (TEXT, VISION, [(1, 10, 18)]),
+    "several images of different sizes": (TEXT, VISION, [(1, 6, 10), (1, 10, 18), (1, 2, 4)]),
+    "untied": (dataclasses.replace(TEXT, tie_word_embeddings=False), VISION, [(1, 6, 6)]),
+    "more heads a key, deeper": (
+        dataclasses.replace(TEXT, num_attention_heads=8, num_key_value_heads=2, num_hidden_layers=9, mrope_section=(1, 1, 2)),
+        dataclasses.replace(VISION, depth=9, fullatt_block_indexes=(3, 8)), [(1, 12, 6)],
+    ),
+}  # fmt: skip
+
+
+def models(text: TextConfig, vision: VisionConfig, folder):
+    """Our model with random weights everywhere (biases and norms too), and torch's with the same, by way of a file."""
+    config = ModelConfig(text=text, vision=vision, eos_token_id=2, **IDS)
+    graph, state = nnx.split(Qwen2_5_VL(config, rngs=nnx.Rngs(0)))
+    keys = iter(jax.random.split(jax.random.key(1), 200))
+    noisy = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), state)
+    ours = nnx.merge(graph, noisy)
+    hf.save_pretrained(ours, folder)
+    theirs = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(folder), attn_implementation="eager").eval()
+    return ours, theirs, config
+
+
+def conversation(grids, rng):
+    """Token ids with images among them, several turns."""
+    ids = [7, 8]
+    for _, height, width in grids:
+        ids += [3, *[IMAGE] * (height * width // 4), 4, *rng.integers(11, 300, 5)]
+    return [int(i) for i in [*ids, *rng.integers(11, 300, 12)]]
+
+
+def our_inputs(model, ids, images, config):
+    features, index = None, np.full(len(ids), -1)
+    if images:
+        vision, offsets = pack_images(images)
+        features = model.encode_images(vision)
+        counts = [len(image.patches) // 4 for image in images]
+        index[np.array(ids) == IMAGE] = np.concatenate([o + np.arange(c) for o, c in zip(offsets, counts, strict=True)])
+    positions, after = mrope_positions(ids, [image.grid for image in images], config)
+    return features, index, positions, after
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_features_and_positions_equal(name, tmp_path):
+    text, vision, grids = CASES[name]
+    rng = np.random.default_rng(0)
+    ours, theirs, config = models(text, vision, tmp_path)
+    images = [ProcessedImage(rng.normal(size=(h * w, 1176)).astype(np.float32), (t, h, w)) for t, h, w in grids]
+    ids = conversation(grids, rng)
+    features, index, positions, _ = our_inputs(ours, ids, images, config)
+    tokens = torch.tensor([ids])
+    kinds = (tokens == IMAGE).int()
+    extra = {}
+    if images:
+        pixels, grid = torch.tensor(np.concatenate([i.patches for i in images])), torch.tensor(grids)
+        extra = {"pixel_values": pixels, "image_grid_thw": grid}
+        with torch.no_grad():
+            reference = theirs.model.get_image_features(pixels, grid)
+        reference = torch.cat(list(getattr(reference, "pooler_output", reference))).numpy()
+        mine = np.asarray(features)[index[index >= 0]]
+        feature_error = np.abs(mine - reference).max()
+        assert feature_error < TOLERANCE
+        rope, _ = theirs.model.get_rope_index(tokens, kinds, image_grid_thw=grid)
+        np.testing.assert_array_equal(positions, rope[:, 0].numpy())
+    with torch.no_grad():
+        expected = theirs(input_ids=tokens, mm_token_type_ids=kinds, **extra).logits[0].numpy()
+    hidden = ours(
+        jnp.array([ids]), jnp.array(positions)[:, None], jnp.ones((1, len(ids)), jnp.int32), features,
+        jnp.array(index)[None],
+    )  # fmt: skip
+    error = np.abs(np.asarray(ours.logits(hidden))[0] - expected).max()
+    print(f"\n{name:36s} max logit error {error:.1e} (logits up to {np.abs(expected).max():.1f})", end="")
+    assert error < TOLERANCE
+
+
+@pytest.mark.parametrize("grids", [[], [(1, 6, 10), (1, 10, 18)]], ids=["text", "two images"])
+def test_greedy_generation_is_equal_token_by_token(grids, tmp_path):
+    rng = np.random.default_rng(3)
+    ours, theirs, config = models(TEXT, VISION, tmp_path)
+    images = [ProcessedImage(rng.normal(size=(h * w, 1176)).astype(np.float32), (t, h, w)) for t, h, w in grids]
+    ids = conversation(grids, rng)
+    extra = {}
+    if images:
+        extra = {"pixel_values": torch.tensor(np.concatenate([i.patches for i in images])), "image_grid_thw": torch.tensor(grids)}
+    tokens = torch.tensor([ids])
+    expected = theirs.generate(
+        input_ids=tokens, attention_mask=torch.ones_like(tokens), mm_token_type_ids=(tokens == IMAGE).int(),
+        do_sample=False, max_new_tokens=24, eos_token_id=None, pad_token_id=0, **extra,
+    )[0, len(ids) :].tolist()  # fmt: skip
+    features, index, positions, after = our_inputs(ours, ids, images, config)
+    cache = KVCache.create(config, 1, len(ids) + 24, jnp.float32)
+    hidden, cache = ours.extend(
+        cache, jnp.array([ids]), jnp.array(positions)[:, None], jnp.array([len(ids)]), features, jnp.array(index)[None]
+    )
+    last, mine = hidden[0, -1], []
+    for step in range(24):
+        mine.append(int(jnp.argmax(ours.logits(last))))
+        place = jnp.full((3, 1, 1), after + step)
+        hidden, cache = ours.extend(cache, jnp.array([[mine[-1]]]), place, jnp.array([1]))
+        last = hidden[0, 0]
+    assert mine == expected
