@@ -50,9 +50,7 @@ def measure(
         hits = index.search(crop, 5)
         spent += time.perf_counter() - started
         found = [title_of[picture.file] for picture, _ in hits]
-        ranks.setdefault(entity.kind, []).append(
-            found.index(entity.alias_of) if entity.alias_of in found else 5
-        )
+        ranks.setdefault(entity.kind, []).append(found.index(entity.alias_of) if entity.alias_of in found else 5)
     everything = [rank for kind in ranks.values() for rank in kind]
     return {
         "all": _recalls(everything),
@@ -104,9 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--repeats", type=int, default=3, help="scenes per entity")
-    parser.add_argument(
-        "--jitter", type=float, default=0.08, help="how far each side of the box is off, of its length"
-    )
+    parser.add_argument("--jitter", type=float, default=0.08, help="how far each side of the box is off, of its length")
     parser.add_argument("--quality", type=int, default=70, help="JPEG quality of the crop")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

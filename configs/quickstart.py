@@ -1,7 +1,7 @@
 """The whole pipeline on one CPU in ten minutes: SFT, GRPO with live search, evaluation in four modes, report.
 
-    mmsearch quickstart
-    mmsearch quickstart --smoke
+mmsearch quickstart
+mmsearch quickstart --smoke
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """GRPO of the tiny policy with live search in the training world.
 
-    mmsearch grpo --config configs/tiny_grpo.py --config.checkpoint=runs/sft/policies/sft --workdir runs/grpo
+mmsearch grpo --config configs/tiny_grpo.py --config.checkpoint=runs/sft/policies/sft --workdir runs/grpo
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """Makes the tiny base from nothing, on a laptop's CPU; `tiny_pretrain_more.py` goes on from it.
 
-    mmsearch pretrain --config configs/tiny_pretrain.py --workdir runs/pretrain
+mmsearch pretrain --config configs/tiny_pretrain.py --workdir runs/pretrain
 """
 
 import ml_collections

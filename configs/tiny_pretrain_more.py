@@ -1,6 +1,6 @@
 """Second part of making assets/tiny-base: longer chains of reading, and many more pictures.
 
-    mmsearch pretrain --config configs/tiny_pretrain_more.py --workdir runs/pretrain-more
+mmsearch pretrain --config configs/tiny_pretrain_more.py --workdir runs/pretrain-more
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """Teaches the tiny base to use the tools, from the scripted teacher's conversations in the training world.
 
-    mmsearch sft --config configs/tiny_sft.py --workdir runs/sft
+mmsearch sft --config configs/tiny_sft.py --workdir runs/sft
 """
 
 import ml_collections

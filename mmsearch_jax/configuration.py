@@ -50,15 +50,17 @@ def set_key(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     """
     *parents, last = key.split(".")
     section: Any = config
-    for depth, name in enumerate([*parents, last]):
+    path = [*parents, last]
+    for depth, name in enumerate(path):
         if not isinstance(section, ml_collections.ConfigDict) or name not in section:
-            raise ConfigError(_unknown(config, key, ".".join([*parents, last][: depth + 1])))
+            raise ConfigError(_unknown(config, key, ".".join(path[: depth + 1])))
         if depth < len(parents):
             section = section[name]
-    if isinstance(section[last], ml_collections.ConfigDict):
-        raise ConfigError(f"'{key}' is a section: set one of {', '.join(f'{key}.{name}' for name in section[last])}")
+    inner = section[last]
+    if isinstance(inner, ml_collections.ConfigDict):
+        raise ConfigError(f"'{key}' is a section: set one of {', '.join(f'{key}.{name}' for name in inner.keys())}")  # noqa: SIM118
     with section.unlocked():
-        section[last] = _parse(key, text, section[last])
+        section[last] = _parse(key, text, inner)
 
 
 def save_config(config: ml_collections.ConfigDict, path: str | Path) -> None:
@@ -123,4 +125,6 @@ def _parse(key: str, text: str, old: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number", tuple: "a tuple"}.get(type(value), "a value")
+    return {bool: "true or false", int: "a whole number", float: "a number", tuple: "a tuple"}.get(
+        type(value), "a value"
+    )

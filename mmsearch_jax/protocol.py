@@ -30,9 +30,7 @@ _TAG_NAMES = "|".join((REASON, *ACTION_TAGS, INFORMATION, "img"))
 _ANY_TAG = re.compile(rf"<\s*(/?)\s*({_TAG_NAMES})\s*(/?)\s*>", re.IGNORECASE)
 # Control tokens of chat models: <|im_end|>, <|image_pad|>, ... and the tool-call and thinking tags of Qwen.
 _PIPE_OPEN, _PIPE_CLOSE = re.compile(r"<\s*\|"), re.compile(r"\|\s*>")
-_CONTROL_TAG = re.compile(
-    r"<\s*(/?)\s*(tool_call|tool_response|tools|think|s|unk|pad|bos|eos)\s*>", re.IGNORECASE
-)
+_CONTROL_TAG = re.compile(r"<\s*(/?)\s*(tool_call|tool_response|tools|think|s|unk|pad|bos|eos)\s*>", re.IGNORECASE)
 _TURN = re.compile(
     rf"\s*<{REASON}>(?P<reason>.*?)</{REASON}>\s*"
     rf"(?:<(?P<tag>{'|'.join(ACTION_TAGS)})>(?P<body>.*?)</(?P=tag)>)?(?P<rest>.*)",
@@ -326,9 +324,7 @@ class _Message:
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             if field.name in record:
-                values[field.name] = _checked(
-                    record[field.name], str(field.type), f"{cls.__name__}.{field.name}"
-                )
+                values[field.name] = _checked(record[field.name], str(field.type), f"{cls.__name__}.{field.name}")
             elif field.default is dataclasses.MISSING:
                 raise DataError(f"{cls.__name__}: the field '{field.name}' is missing")
         return cls(**values)

@@ -126,7 +126,9 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     shape = BatchShape(**config.sft.batch)
     fitting = [sequence for sequence in sequences if len(sequence) <= shape.length]
     if len(fitting) < len(sequences):
-        print(f"left out: {len(sequences) - len(fitting)} of {len(sequences)} conversations longer than sft.batch.length")
+        print(
+            f"left out: {len(sequences) - len(fitting)} of {len(sequences)} conversations longer than sft.batch.length"
+        )
     if not fitting:
         raise DataError(f"every conversation is longer than sft.batch.length {shape.length}: raise it")
     trained = supervised.train(
@@ -228,7 +230,12 @@ def run_ask(config: ml_collections.ConfigDict, workdir: Path, image: str | Path,
         small.engine.update({"num_slots": 1, "extend_rows": (1,), "decode_rows": ()})
     engine = make_engine(small, policy)
     request = EpisodeRequest(
-        "ask", "ask", question, Path(image).read_bytes(), config.seed, SamplingParams(temperature=config.eval.temperature)
+        "ask",
+        "ask",
+        question,
+        Path(image).read_bytes(),
+        config.seed,
+        SamplingParams(temperature=config.eval.temperature),
     )
     world = Path() if config.tools.url else prepare_world(config, workdir, EVALUATION_WORLD)
     with tools(config, world) as url:

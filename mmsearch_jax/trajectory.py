@@ -165,9 +165,7 @@ class Trajectory:
           DataError: a field is missing or misshapen.
         """
         try:
-            values = {
-                field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record
-            }
+            values = {field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record}
             values["image_grids"] = [tuple(grid) for grid in values.get("image_grids", ())]
             values["turns"] = [_turn_from_json(turn) for turn in values.get("turns", ())]
             trajectory = cls(**values)

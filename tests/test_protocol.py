@@ -19,9 +19,7 @@ from mmsearch_jax.protocol import (
     render_turn,
 )
 
-PLAIN = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), min_size=1).filter(
-    str.strip
-)
+PLAIN = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 ACTIONS = st.one_of(
     PLAIN.map(lambda t: TextSearch(t.strip())),
     PLAIN.map(lambda t: ImageSearch(t.strip())),
@@ -29,9 +27,9 @@ ACTIONS = st.one_of(
     st.just(ImageSearch(None)),
 )
 TAGS = ["reason", "text_search", "img_search", "answer", "information", "img"]
-NASTY = st.lists(
-    st.sampled_from(["<", ">", "/", "|", " ", "\n", "im_end", "image_pad", "tool_call", "x", *TAGS])
-).map("".join)
+NASTY = st.lists(st.sampled_from(["<", ">", "/", "|", " ", "\n", "im_end", "image_pad", "tool_call", "x", *TAGS])).map(
+    "".join
+)
 
 
 @given(PLAIN, ACTIONS)
@@ -160,9 +158,7 @@ def test_the_paper_style_prompts_differ_by_tool_and_name_every_tag():
 
 
 def test_messages_travel_as_json():
-    reply = protocol.SearchReply(
-        (SearchResult("a", "b", score=1),), "text_search", (1, 2, 3, 4), True, None, 1.5
-    )
+    reply = protocol.SearchReply((SearchResult("a", "b", score=1),), "text_search", (1, 2, 3, 4), True, None, 1.5)
     record = reply.to_json()
     record["new_field"] = 1
     assert protocol.SearchReply.from_json(record) == reply

@@ -43,9 +43,7 @@ def test_calls_that_were_refused_are_not_counted():
     assert len(episode.tool_calls()) == 1 and episode.tool_calls("text_search") == []
 
 
-@pytest.mark.parametrize(
-    "action", [TextSearch("q"), ImageSearch(None), ImageSearch("e"), Answer("a"), Invalid("w")]
-)
+@pytest.mark.parametrize("action", [TextSearch("q"), ImageSearch(None), ImageSearch("e"), Answer("a"), Invalid("w")])
 def test_json_lines_give_the_same_trajectory(tmp_path, action):
     episode = two_turns()
     episode.turns.append(tr.Turn("t", None, action, 0, 0))

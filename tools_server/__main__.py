@@ -21,9 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--corpus", type=Path, required=True, help="folder with pages.jsonl, images.jsonl and the pictures"
     )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default 0: a free one)")
     parser.add_argument("--port-file", type=Path, help="file to write the bound port's number to")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -64,9 +64,7 @@ class SearchTools:
 
     def __init__(self, corpus: Path, limits: Limits | None = None):
         if not corpus.is_dir():
-            raise DataError(
-                f"no corpus at {corpus}: --corpus must name a folder with pages.jsonl and images.jsonl"
-            )
+            raise DataError(f"no corpus at {corpus}: --corpus must name a folder with pages.jsonl and images.jsonl")
         self.limits = limits or Limits()
         self.pages = TextIndex.from_corpus(corpus)
         self.pictures = ImageIndex.from_corpus(corpus)
@@ -74,9 +72,7 @@ class SearchTools:
     def text_search(self, request: TextSearchRequest) -> SearchReply:
         """The best pages for a query."""
         hits = self.pages.search(request.query, request.top_k)
-        results = tuple(
-            SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits
-        )
+        results = tuple(SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits)
         return SearchReply(results, tool="text_search")
 
     def image_search(self, request: ImageSearchRequest) -> SearchReply:
@@ -96,9 +92,7 @@ class SearchTools:
             )
             for picture, score in self.pictures.search(part, request.top_k)
         )
-        return SearchReply(
-            results, tool="image_search", box=found.box, grounded=found.box is not None, note=found.note
-        )
+        return SearchReply(results, tool="image_search", box=found.box, grounded=found.box is not None, note=found.note)
 
     def ground(self, request: ImageSearchRequest) -> SearchReply:
         """Where the expression points, without a search."""
@@ -185,9 +179,7 @@ class _Routes:
         if not text.strip():
             raise _BadRequest(f"{name} is empty")
         if len(text) > self._limits.max_query_chars:
-            raise _BadRequest(
-                f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are taken"
-            )
+            raise _BadRequest(f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are taken")
 
     async def _answer(self, search: Callable[[SearchTools], SearchReply]) -> web.Response:
         tools = self._tools
@@ -217,9 +209,7 @@ class _Routes:
         self._metrics.record(route, response.status, (time.perf_counter() - started) * 1e3)
         return response
 
-    async def _guarded(
-        self, request: web.Request, handler: Callable[[web.Request], Any]
-    ) -> web.StreamResponse:
+    async def _guarded(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         try:
             return await handler(request)
         except (_BadRequest, DataError) as error:
@@ -227,12 +217,10 @@ class _Routes:
         except _Overloaded as error:
             return _error(503, "overloaded", f"{error}: try again later")
         except web.HTTPRequestEntityTooLarge:
-            return _error(
-                413, "bad_request", f"the body is larger than {self._limits.max_body_bytes:,} bytes"
-            )
+            return _error(413, "bad_request", f"the body is larger than {self._limits.max_body_bytes:,} bytes")
         except web.HTTPException as error:
             return _error(error.status, "bad_request", f"{request.method} {request.path}: {error.reason}")
-        except Exception:  # noqa: BLE001  (the last resort: the cause goes to the log, the caller gets a typed error)
+        except Exception:
             _log.exception("%s %s failed", request.method, request.path)
             return _error(500, "internal", "the search failed; the server's log has the cause")
 

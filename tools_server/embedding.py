@@ -98,9 +98,7 @@ def _directions(lab: np.ndarray) -> np.ndarray:
     count, cells_y, cells_x = len(lab), HEIGHT // CELL, WIDTH // CELL
     cell = _cell_numbers()[None] + np.arange(count)[:, None, None] * (cells_y * cells_x)
     size = count * cells_y * cells_x * NUM_DIRECTIONS
-    histogram = np.bincount(
-        (cell * NUM_DIRECTIONS + low).ravel(), (strength * (1 - upper_share)).ravel(), size
-    )
+    histogram = np.bincount((cell * NUM_DIRECTIONS + low).ravel(), (strength * (1 - upper_share)).ravel(), size)
     next_bin = cell * NUM_DIRECTIONS + (low + 1) % NUM_DIRECTIONS
     histogram += np.bincount(next_bin.ravel(), (strength * upper_share).ravel(), size)
     flat = np.sqrt(histogram.reshape(count, -1)).astype(np.float32)

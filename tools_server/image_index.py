@@ -141,9 +141,7 @@ def _open(file: Path) -> Image.Image:
             image.draft("RGB", (256, 192))
             return image.convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"cannot read the picture {file}: {error}; mend or remove it from images.jsonl"
-        ) from error
+        raise DataError(f"cannot read the picture {file}: {error}; mend or remove it from images.jsonl") from error
 
 
 def _encode_thumbnail(file: Path) -> str:

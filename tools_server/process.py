@@ -46,9 +46,7 @@ def start_server(
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
-            )
+            process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
         try:
             url = _wait_ready(process, host, port_file, log_file, timeout_s)
             yield Server(url, process.pid)
@@ -56,9 +54,7 @@ def start_server(
             _stop(process)
 
 
-def _wait_ready(
-    process: subprocess.Popen[bytes], host: str, port_file: Path, log_file: Path, timeout_s: float
-) -> str:
+def _wait_ready(process: subprocess.Popen[bytes], host: str, port_file: Path, log_file: Path, timeout_s: float) -> str:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:

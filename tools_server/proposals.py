@@ -181,10 +181,7 @@ def _without_overlaps(candidates: list[_Candidate]) -> list[_Candidate]:
     themselves."""
     kept: list[_Candidate] = []
     for candidate in sorted(candidates, key=lambda c: -(c[0] + 0.002 * np.sqrt(_area(c[1])))):
-        if all(
-            _shared(candidate[1], other[1]) < 0.1 * min(_area(candidate[1]), _area(other[1]))
-            for other in kept
-        ):
+        if all(_shared(candidate[1], other[1]) < 0.1 * min(_area(candidate[1]), _area(other[1])) for other in kept):
             kept.append(candidate)
     return kept
 

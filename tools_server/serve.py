@@ -62,6 +62,4 @@ async def _serve(corpus: Path, host: str, port: int, port_file: Path | None) -> 
 def _listen_error(error: OSError, host: str, port: int) -> PortInUse:
     if error.errno == errno.EADDRINUSE:
         return PortInUse(f"port {port} on {host} is in use: choose another with --port, or 0 for a free one")
-    return PortInUse(
-        f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port"
-    )
+    return PortInUse(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port")

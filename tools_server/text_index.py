@@ -169,9 +169,7 @@ def is_fact(line: str) -> bool:
     return match is not None and len(words(match[1])) <= 5
 
 
-def choose_extracts(
-    extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS
-) -> str:
+def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS) -> str:
     """The one to three extracts that best fit the query, best first, joined by `SEPARATOR`.
 
     Words of the page's title don't count: every line of a page on Peru is about Peru. Where no other word of

@@ -1,6 +1,6 @@
 """Evaluates a policy on the mini-world's real half: flags, monuments and facts that no training saw.
 
-    mmsearch eval --config configs/eval/miniworld.py --config.checkpoint=runs/grpo/policies/grpo --workdir runs/eval
+mmsearch eval --config configs/eval/miniworld.py --config.checkpoint=runs/grpo/policies/grpo --workdir runs/eval
 """
 
 import ml_collections

@@ -129,7 +129,9 @@ def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead
         waiting = [waiting[i] for i in left]
 
 
-def _fill(sequences: Sequence[TrainingSequence], places: Sequence[tuple[int, int, int]], shape: BatchShape) -> TokenBatch:
+def _fill(
+    sequences: Sequence[TrainingSequence], places: Sequence[tuple[int, int, int]], shape: BatchShape
+) -> TokenBatch:
     def empty(dtype: Any, value: float = 0) -> np.ndarray:
         return np.full((shape.rows, shape.length), value, dtype)
 

@@ -90,9 +90,7 @@ class ChatRenderer:
         again."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
-    def prompt_ids(
-        self, text: str, image_token_counts: Sequence[int] = (), system: str | None = None
-    ) -> list[int]:
+    def prompt_ids(self, text: str, image_token_counts: Sequence[int] = (), system: str | None = None) -> list[int]:
         """The conversation up to where the assistant writes: images first, then `text`.
 
         Args:
@@ -103,9 +101,7 @@ class ChatRenderer:
             ids += [self.im_start, *self.encode(f"system\n{system}"), self.im_end, *self._newline]
         return ids + self._user_message(text, image_token_counts)
 
-    def observation_ids(
-        self, text: str, image_token_counts: Sequence[int] = (), *, closed: bool = False
-    ) -> list[int]:
+    def observation_ids(self, text: str, image_token_counts: Sequence[int] = (), *, closed: bool = False) -> list[int]:
         """What stands between two turns: closes the assistant's message, says `text` as the user, opens the
         next one.
 
@@ -147,9 +143,7 @@ class ChatRenderer:
                 ids += more
                 provenance += [OBSERVATION] * len(more)
             elif i + 1 < len(turns):
-                raise DataError(
-                    f"turn {i + 1} of {len(turns)} has no observation: only the last turn may end there"
-                )
+                raise DataError(f"turn {i + 1} of {len(turns)} has no observation: only the last turn may end there")
         return Rendered(ids, provenance)
 
     def _user_message(self, text: str, image_token_counts: Sequence[int]) -> list[int]:
@@ -165,9 +159,7 @@ class ChatRenderer:
     def _control(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
-            raise DataError(
-                f"the tokenizer has no {token} token: use the tokenizer of a Qwen2.5-VL checkpoint"
-            )
+            raise DataError(f"the tokenizer has no {token} token: use the tokenizer of a Qwen2.5-VL checkpoint")
         return token_id
 
     def _byte_table(self, added: dict[str, int]) -> list[bytes]:

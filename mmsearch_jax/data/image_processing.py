@@ -69,7 +69,9 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
       ImageError: the sides differ by more than `MAX_ASPECT_RATIO` times.
     """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise ImageError(f"an image of {width} x {height} is too narrow: crop it to a ratio of at most {MAX_ASPECT_RATIO}")
+        raise ImageError(
+            f"an image of {width} x {height} is too narrow: crop it to a ratio of at most {MAX_ASPECT_RATIO}"
+        )
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
     if new_height * new_width > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
@@ -149,7 +151,12 @@ class ImageProcessor:
         resized = image.resize((width, height), Image.Resampling.BICUBIC)
         pixels = np.asarray(resized, np.float32) / np.float32(255)
         pixels = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        rows, columns, patch, merge = height // self.patch_size, width // self.patch_size, self.patch_size, self.merge_size
+        rows, columns, patch, merge = (
+            height // self.patch_size,
+            width // self.patch_size,
+            self.patch_size,
+            self.merge_size,
+        )
         blocks = pixels.transpose(2, 0, 1).reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
         blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
         # A still image fills every frame of a temporal patch.

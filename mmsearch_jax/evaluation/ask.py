@@ -27,4 +27,6 @@ def print_episode(trajectory: Trajectory, console: Console | None = None) -> Non
     if trajectory.answer is not None:
         console.print(f"[bold green]answer[/bold green] {escape(trajectory.answer)}")
     else:
-        console.print(f"[red]no answer[/red] ({trajectory.status}{f': {escape(trajectory.error)}' if trajectory.error else ''})")
+        console.print(
+            f"[red]no answer[/red] ({trajectory.status}{f': {escape(trajectory.error)}' if trajectory.error else ''})"
+        )

@@ -54,8 +54,12 @@ def summarise(samples: Sequence[Sample], **identity: Any) -> dict[str, Any]:
         "needless_search_rate": _share(sum(bool(s.trajectory.tool_calls()) for s in free), len(free)),
         "searches_by_tool": {
             "text": _share(sum(r.tool == "text_search" for c in calls for r in c), len(scored)),
-            "whole_image": _share(sum(r.tool == "image_search" and r.query is None for c in calls for r in c), len(scored)),
-            "crop": _share(sum(r.tool == "image_search" and r.query is not None for c in calls for r in c), len(scored)),
+            "whole_image": _share(
+                sum(r.tool == "image_search" and r.query is None for c in calls for r in c), len(scored)
+            ),
+            "crop": _share(
+                sum(r.tool == "image_search" and r.query is not None for c in calls for r in c), len(scored)
+            ),
         },
         "grounding": {"n": len(grounded), "mean_iou": _share(sum(grounded), len(grounded))},
         "statuses": dict(collections.Counter(sample.trajectory.status for sample in samples)),

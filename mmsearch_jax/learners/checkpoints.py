@@ -56,9 +56,7 @@ class Checkpoints:
         try:
             restored = self._manager.restore(
                 step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()
-                ),
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()),
             )
         except (ValueError, KeyError, FileNotFoundError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -200,7 +200,9 @@ def score_groups(
     uniform = {name for name, members in whole.items() if len({member.reward for member in members}) == 1}
     used = [t for name, members in whole.items() for t in members if not (config.skip_uniform and name in uniform)]
     advantages = group_advantages([t.reward or 0.0 for t in used], [t.group_id for t in used], config.normalise_std)
-    return list(zip(used, map(float, advantages), strict=True)), _rollout_metrics(trajectories, sound, rows, len(uniform))
+    return list(zip(used, map(float, advantages), strict=True)), _rollout_metrics(
+        trajectories, sound, rows, len(uniform)
+    )
 
 
 def training_sequence(

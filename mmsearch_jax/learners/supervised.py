@@ -112,7 +112,11 @@ def train(
                 metrics = jax.device_get(metrics)
                 seconds = time.monotonic() - began
                 tokens = int(np.count_nonzero(batch.segment_ids))
-                metrics |= {"tokens_per_second": tokens / seconds, "data_seconds": waited, "fill": tokens / batch.segment_ids.size}
+                metrics |= {
+                    "tokens_per_second": tokens / seconds,
+                    "data_seconds": waited,
+                    "fill": tokens / batch.segment_ids.size,
+                }
                 log.write(step, metrics, shown=("loss", "target_nll", "target_sure", "tokens_per_second"))
                 if step == num_steps or (checkpoint_every and step % checkpoint_every == 0):
                     checkpoints.save(step, state)

@@ -41,7 +41,7 @@ async def write_conversations(
     client: ToolClient,
     episode: EpisodeConfig,
     renderer: ChatRenderer,
-    progress: Callable[[], None] | None = None,
+    progress: Callable[[], object] | None = None,
 ) -> collections.Counter[str]:
     """Has the teacher work through the rows with the live tools, and writes those whose answer is right.
 
@@ -74,7 +74,9 @@ async def write_conversations(
     kept = sorted([*required, *free[:wanted]], key=lambda row: row.id)
     counts["kept"] = len(kept)
     if not kept:
-        raise DataError(f"the teacher found no right answer in {len(rows)} rows ({dict(counts)}): does the server hold their world?")
+        raise DataError(
+            f"the teacher found no right answer in {len(rows)} rows ({dict(counts)}): does the server hold their world?"
+        )
     write_rows(kept, out)
     return counts
 

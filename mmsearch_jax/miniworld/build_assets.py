@@ -214,16 +214,12 @@ def _backgrounds(out: Path, folder: Path) -> list[tuple[str, str, str]]:
     for number, (stem, (author, licence)) in enumerate(BACKGROUNDS.items()):
         path = next(iter(folder.rglob(f"{stem}.jpg")), None)
         if path is None:
-            raise DataError(
-                f"no {stem}.jpg under {folder}: give the unpacked lomiri-wallpapers-16.04 package"
-            )
+            raise DataError(f"no {stem}.jpg under {folder}: give the unpacked lomiri-wallpapers-16.04 package")
         picture = Image.open(path).convert("RGB")
         width, height = picture.size
         scale = min(width / 4, height / 3)
         left, top = (width - 4 * scale) / 2, (height - 3 * scale) / 2
-        cut = picture.resize(
-            (600, 450), Image.Resampling.LANCZOS, (left, top, left + 4 * scale, top + 3 * scale), 3.0
-        )
+        cut = picture.resize((600, 450), Image.Resampling.LANCZOS, (left, top, left + 4 * scale, top + 3 * scale), 3.0)
         file = f"backgrounds/{number:02d}.jpg"
         cut.save(out / file, quality=80, optimize=True)
         rows.append((f"{file} ({stem})", author, licence))
@@ -247,12 +243,9 @@ def _licences(entities: Sequence[Entity], backgrounds: Sequence[tuple[str, str, 
         "| entities.jsonl: texts of photos | GCompris authors | GPL-3.0-or-later | Debian gcompris-qt-data |",
     ]
     photos = (e for e in entities if e.kind != "flag")
+    lines += [f"| {e.index_image} | {e.author} | {e.licence} | {e.source.split(' (from')[0]} |" for e in photos]
     lines += [
-        f"| {e.index_image} | {e.author} | {e.licence} | {e.source.split(' (from')[0]} |" for e in photos
-    ]
-    lines += [
-        f"| {file} | {author} | {licence} | Debian lomiri-wallpapers-16.04 |"
-        for file, author, licence in backgrounds
+        f"| {file} | {author} | {licence} | Debian lomiri-wallpapers-16.04 |" for file, author, licence in backgrounds
     ]
     return "\n".join(lines) + "\n"
 
@@ -261,9 +254,7 @@ def _call(command: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{command[0]} is not installed: install it or give the package's folder by option"
-        ) from error
+        raise DataError(f"{command[0]} is not installed: install it or give the package's folder by option") from error
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise DataError(

@@ -57,17 +57,13 @@ def _crescent(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, charge: Ch
     ]
     pen.polygon(outer + inner, charge.colour)
     if charge.points != 4:
-        pen.polygon(
-            _spikes(x + r * 0.75, y, r * 0.42, r * 0.17, charge.points, charge.turn - 0.3), charge.colour
-        )
+        pen.polygon(_spikes(x + r * 0.75, y, r * 0.42, r * 0.17, charge.points, charge.turn - 0.3), charge.colour)
 
 
 def _sun(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, charge: Charge) -> None:
     pen.polygon(_spikes(x, y, r, r * 0.6, charge.points * 3, charge.turn), charge.colour)
     inner = r * 0.5
-    pen.ellipse(
-        (x - inner, y - inner, x + inner, y + inner), charge.second if charge.points > 6 else charge.colour
-    )
+    pen.ellipse((x - inner, y - inner, x + inner, y + inner), charge.second if charge.points > 6 else charge.colour)
 
 
 def _plus(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, charge: Charge) -> None:
@@ -96,9 +92,7 @@ def _crest(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, charge: Charg
         reach = r * rng.uniform(0.25, 1.0, len(angles)) * (1.0 if part == 0 else 0.6)
         right = [(x + d * np.cos(a), y + d * np.sin(a)) for d, a in zip(reach, angles, strict=True)]
         left = [(2 * x - px, py) for px, py in reversed(right)]
-        pen.polygon(
-            [(x, y - r * 0.9), *right, (x, y + r * 0.9), *left], charge.second if part == 1 else charge.colour
-        )
+        pen.polygon([(x, y - r * 0.9), *right, (x, y + r * 0.9), *left], charge.second if part == 1 else charge.colour)
 
 
 def _beast(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, charge: Charge) -> None:

@@ -32,9 +32,7 @@ def colour_indices(pixels: np.ndarray) -> np.ndarray:
     )
     hue = hue * 60.0
     # Borders in degrees; the first wide blue begins at cyan, since nobody asks for "cyan".
-    names = np.searchsorted(np.array([15.0, 40.0, 70.0, 165.0, 255.0, 330.0]), hue, side="right").astype(
-        np.int8
-    )
+    names = np.searchsorted(np.array([15.0, 40.0, 70.0, 165.0, 255.0, 330.0]), hue, side="right").astype(np.int8)
     names = np.where(names == 6, _RED, names)
     names = np.where((hue >= 12) & (hue < 45) & (value < 0.62) & (saturation > 0.3), _BROWN, names)
     names = np.where((saturation < 0.15) | ((saturation < 0.25) & (value < 0.45)), _GREY, names)
@@ -52,9 +50,7 @@ def dominant_colour(image: Image.Image, box: tuple[int, int, int, int] | None = 
     """
     x0, y0, x1, y1 = box or (0, 0, *image.size)
     rim_x, rim_y = (x1 - x0) * 0.04, (y1 - y0) * 0.04
-    region = image.resize(
-        (48, 36), Image.Resampling.BOX, box=(x0 + rim_x, y0 + rim_y, x1 - rim_x, y1 - rim_y)
-    )
+    region = image.resize((48, 36), Image.Resampling.BOX, box=(x0 + rim_x, y0 + rim_y, x1 - rim_x, y1 - rim_y))
     counts = np.bincount(colour_indices(np.asarray(region.convert("RGB"))).ravel(), minlength=len(NAMES))
     best = int(counts.argmax())
     return NAMES[best], float(counts[best] / counts.sum())

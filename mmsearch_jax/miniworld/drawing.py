@@ -23,9 +23,7 @@ def draw_emblem(rng: np.random.Generator) -> Artworks:
     """A flag of an invented land: flat with sharp edges in the index, glossy with other shades in scenes."""
     design = emblems.invent(rng)
     index = emblems.render(design, SIZE)
-    glossy = emblems.render(
-        emblems.redraw(design, rng), (SIZE[0], round(SIZE[0] / float(rng.uniform(1.33, 1.55))))
-    )
+    glossy = emblems.render(emblems.redraw(design, rng), (SIZE[0], round(SIZE[0] / float(rng.uniform(1.33, 1.55)))))
     return index, _gloss(glossy, rng)
 
 

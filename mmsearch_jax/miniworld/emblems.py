@@ -48,9 +48,7 @@ def invent(rng: np.random.Generator) -> Design:
     colours = _colours(rng, 6)
     field = _choose(rng, _FIELD_WEIGHTS)
     over = _choose(rng, _OVER_WEIGHTS) if field in _PLAIN_FIELDS else ""
-    design = Design(
-        field, colours, float(rng.uniform(0.2, 0.4)), over, colours[3:6], float(rng.uniform(0.33, 0.5))
-    )
+    design = Design(field, colours, float(rng.uniform(0.2, 0.4)), over, colours[3:6], float(rng.uniform(0.33, 0.5)))
     chance = 0.95 if field == "plain" and not over else 0.6
     return dataclasses.replace(design, charges=_charges(rng, design)) if rng.random() < chance else design
 
@@ -63,9 +61,7 @@ def redraw(design: Design, rng: np.random.Generator) -> Design:
     def shade(colour: Colour) -> Colour:
         if colour not in shifts:
             light = rng.normal(0, 12)
-            shifts[colour] = tuple(
-                int(c) for c in np.clip(np.array(colour) + light + rng.normal(0, 12, 3), 0, 255)
-            )
+            shifts[colour] = tuple(int(c) for c in np.clip(np.array(colour) + light + rng.normal(0, 12, 3), 0, 255))
         return shifts[colour]
 
     figures = tuple(
@@ -258,13 +254,7 @@ _PLAIN_FIELDS = (
 def _charges(rng: np.random.Generator, design: Design) -> tuple[Charge, ...]:
     """One main charge, or several small ones in a row, an arc, a ring or a cluster."""
     colour, second = _contrast(rng, design)
-    place = (
-        "canton"
-        if design.over == "canton"
-        else "hoist"
-        if design.over in ("triangle", "double_triangle")
-        else ""
-    )
+    place = "canton" if design.over == "canton" else "hoist" if design.over in ("triangle", "double_triangle") else ""
     place = place or _choose(rng, {"centre": 5.0, "canton": 1.2, "left": 1.0, "fly": 0.6})
     r = design.over_ratio
     x, y, room = {
@@ -292,9 +282,7 @@ def _charges(rng: np.random.Generator, design: Design) -> tuple[Charge, ...]:
     if rng.random() < 0.72:
         return (base,)
     count = int(rng.integers(2, 9))
-    small = dataclasses.replace(
-        base, shape=_choose(rng, {"star": 5.0, "disc": 1.0, "diamond": 0.7}), size=size * 0.3
-    )
+    small = dataclasses.replace(base, shape=_choose(rng, {"star": 5.0, "disc": 1.0, "diamond": 0.7}), size=size * 0.3)
     form = _choose(rng, {"row": 1.0, "ring": 1.2, "arc": 0.8, "column": 0.5})
     places = []
     for k in range(count):
@@ -312,11 +300,7 @@ def _charges(rng: np.random.Generator, design: Design) -> tuple[Charge, ...]:
         else:
             places.append((along * size * 2.2, 0.0) if form == "row" else (0.0, along * size * 2.4))
     group = tuple(dataclasses.replace(small, x=x + float(dx), y=y + float(dy)) for dx, dy in places)
-    return (
-        (dataclasses.replace(base, size=size * 0.5), *group)
-        if form == "ring" and rng.random() < 0.4
-        else group
-    )
+    return (dataclasses.replace(base, size=size * 0.5), *group) if form == "ring" and rng.random() < 0.4 else group
 
 
 # --- choices

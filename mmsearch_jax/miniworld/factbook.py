@@ -86,9 +86,7 @@ def facts(profile: Profile) -> dict[str, str]:
         "highest_point": _peak(field(profile, "Geography", "Elevation", "highest point")),
         "anthem": _anthem(field(profile, "Government", "National anthem(s)", "title")),
         "symbol": _symbol(field(profile, "Government", "National symbol(s)")),
-        "internet_code": _match(
-            r"(\.[a-z]{2})(?:$|[;, ])", field(profile, "Communications", "Internet country code")
-        ),
+        "internet_code": _match(r"(\.[a-z]{2})(?:$|[;, ])", field(profile, "Communications", "Internet country code")),
         "independence": _match(rf"({_DATE})\b", field(profile, "Government", "Independence")),
         "longest_river": _river(field(profile, "Geography", "Major rivers (by length in km)")),
     }

@@ -112,7 +112,9 @@ def _copy_text(rng: np.random.Generator) -> str:
         attribute = list(facts.ATTRIBUTES.values())[int(rng.integers(len(facts.ATTRIBUTES)))]
         return attribute.invent(rng)
     if kind < 0.85:
-        alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789áéíóúàèêãçöüäøåñëôšžčćğışłńăâîțß'-,.() "
+        alphabet = (
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789áéíóúàèêãçöüäøåñëôšžčćğışłńăâîțß'-,.() "
+        )
         letters = [alphabet[int(i)] for i in rng.integers(0, len(alphabet), int(rng.integers(4, 20)))]
         return "".join(letters).strip() or "x"
     return " ".join(names.phrase(rng) for _ in range(int(rng.integers(1, 3))))
@@ -158,7 +160,9 @@ def chain(rng: np.random.Generator) -> Dialogue:
         turns.append((listing(flag_hits(rng, name)), f"It is the flag of {name}. {name} {phrase}?"))
     else:
         seen = _monument_name(rng)
-        subject = ("this monument", f"the monument {_SOMEWHERE[int(rng.integers(len(_SOMEWHERE)))]}")[int(rng.integers(2))]
+        subject = ("this monument", f"the monument {_SOMEWHERE[int(rng.integers(len(_SOMEWHERE)))]}")[
+            int(rng.integers(2))
+        ]
         turns.append((f"What is the {phrase} of the country where {subject} stands?", f"Show me {subject}."))
         turns.append((listing(monument_hits(rng, seen)), f"It is {seen}. {seen} country?"))
         page = Passage(seen, seen, {"country": name}, _about(rng, seen) if rng.random() < 0.5 else "")
@@ -172,7 +176,12 @@ def flag_hits(rng: np.random.Generator, name: str) -> list[Passage]:
     titles = [name, *(names.proper_name(rng) for _ in range(int(rng.integers(0, 2))))]
     described = rng.random() < 0.8
     return [
-        Passage(f"Flag of {land}", land, {}, f"The flag of {land}: {names.phrase(rng)} and {names.phrase(rng)}" if described else "")
+        Passage(
+            f"Flag of {land}",
+            land,
+            {},
+            f"The flag of {land}: {names.phrase(rng)} and {names.phrase(rng)}" if described else "",
+        )
         for land in titles
     ]
 

@@ -123,9 +123,7 @@ class SequenceBuilder:
         merge = self._config.vision.spatial_merge_size
         return [len(image.patches) // merge**2 for image in images]
 
-    def _sequence(
-        self, ids: Sequence[int], weights: np.ndarray, images: Sequence[ProcessedImage]
-    ) -> TrainingSequence:
+    def _sequence(self, ids: Sequence[int], weights: np.ndarray, images: Sequence[ProcessedImage]) -> TrainingSequence:
         positions, _ = mrope_positions(ids, [image.grid for image in images], self._config)
         return TrainingSequence(
             np.asarray(ids, np.int32), positions, weights.astype(np.float32), images, self._config.image_token_id

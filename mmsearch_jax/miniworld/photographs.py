@@ -136,14 +136,10 @@ def _photographs(files: dict[str, bytes], kind: str) -> list[Photograph]:
     credits_by_key = _credits(
         next(content for path, content in files.items() if path.endswith("/README")).decode("utf-8")
     )
-    boards = "\n".join(
-        files[path].decode("utf-8") for path in sorted(files) if re.search(r"/board\d+\.qml$", path)
-    )
+    boards = "\n".join(files[path].decode("utf-8") for path in sorted(files) if re.search(r"/board\d+\.qml$", path))
     texts: dict[str, tuple[str, str]] = {}
     for entry in re.findall(r"\{[^{}]*\}", boards):
-        title, text, image = (
-            re.search(p, entry) for p in (_quoted("title"), _quoted("text"), r"([\w]+)\.webp")
-        )
+        title, text, image = (re.search(p, entry) for p in (_quoted("title"), _quoted("text"), r"([\w]+)\.webp"))
         if title and text and image:
             texts.setdefault(image[1], (title[1], text[1].replace('\\"', '"')))
     found = []

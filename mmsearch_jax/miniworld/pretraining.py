@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -74,19 +75,20 @@ def make_base(
     )  # fmt: skip
     graph, state = nnx.split(trained)
     small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))
-    save_pretrained(small, out)
+    save_pretrained(cast(Qwen2_5_VL, small), out)
 
 
 def _start(text: TextConfig, vision: VisionConfig, seed: int) -> tuple[tokenizers.Tokenizer, Qwen2_5_VL]:
     tokenizer = train_tokenizer(_tokenizer_texts(seed), text.vocab_size)
+    ids = tokenizer.get_vocab()
     config = ModelConfig(
         text=dataclasses.replace(text, vocab_size=tokenizer.get_vocab_size()),
         vision=vision,
-        image_token_id=tokenizer.token_to_id(IMAGE_PAD),
-        vision_start_token_id=tokenizer.token_to_id(VISION_START),
-        vision_end_token_id=tokenizer.token_to_id(VISION_END),
-        video_token_id=tokenizer.token_to_id("<|video_pad|>"),
-        eos_token_id=tokenizer.token_to_id(IM_END),
+        image_token_id=ids[IMAGE_PAD],
+        vision_start_token_id=ids[VISION_START],
+        vision_end_token_id=ids[VISION_END],
+        video_token_id=ids["<|video_pad|>"],
+        eos_token_id=ids[IM_END],
     )
     return tokenizer, Qwen2_5_VL(config, rngs=nnx.Rngs(seed))
 
@@ -118,7 +120,11 @@ def _batches(
 
 def _tokenizer_texts(seed: int) -> Iterator[str]:
     rng = np.random.default_rng(seed)
-    tags = [f"<{slash}{tag}>" for tag in (protocol.REASON, *protocol.ACTION_TAGS, protocol.INFORMATION) for slash in ("", "/")]
+    tags = [
+        f"<{slash}{tag}>"
+        for tag in (protocol.REASON, *protocol.ACTION_TAGS, protocol.INFORMATION)
+        for slash in ("", "/")
+    ]
     for number in range(6000):
         if number % 3 == 0:
             yield " ".join([*tags, protocol.WHOLE_IMAGE, "the flag on the left right top bottom in the middle"])

@@ -95,7 +95,9 @@ def visual(
             questions.append(Question(_pick(rng, _COLOUR).format(expression="this flag"), (name,), "colour", i))
         elif phrase:
             expression = f"the flag {phrase}"
-            questions.append(Question(_pick(rng, _COLOUR).format(expression=expression), (name,), "colour", i, expression))
+            questions.append(
+                Question(_pick(rng, _COLOUR).format(expression=expression), (name,), "colour", i, expression)
+            )
     return questions
 
 

@@ -31,7 +31,9 @@ class RealWorld:
         self.entities: Sequence[Entity] = read_entities(folder)
         self._backgrounds = sorted((folder / "backgrounds").glob("*.jpg"))
         if not self._backgrounds:
-            raise DataError(f"no backgrounds/*.jpg in {folder}: rebuild it with python -m mmsearch_jax.miniworld.build_assets")
+            raise DataError(
+                f"no backgrounds/*.jpg in {folder}: rebuild it with python -m mmsearch_jax.miniworld.build_assets"
+            )
         self._open = functools.lru_cache(maxsize=1024)(self._read)
 
     def picture(self, entity: Entity, artwork: str) -> Image.Image:

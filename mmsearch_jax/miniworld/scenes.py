@@ -84,9 +84,7 @@ def compose(
     """
     if not 1 <= len(pictures) <= MAX_PICTURES:
         raise ValueError(f"a scene holds 1 to {MAX_PICTURES} pictures, got {len(pictures)}")
-    scene = _cut(background.convert("RGB"), size, rng).filter(
-        ImageFilter.GaussianBlur(float(rng.uniform(0.6, 1.8)))
-    )
+    scene = _cut(background.convert("RGB"), size, rng).filter(ImageFilter.GaussianBlur(float(rng.uniform(0.6, 1.8))))
     scene = ImageEnhance.Brightness(scene).enhance(float(rng.uniform(0.7, 1.0)))
     layouts = _LAYOUTS[len(pictures)]
     cells = layouts[int(rng.integers(len(layouts)))]
@@ -101,9 +99,7 @@ def compose(
     return scene, boxes
 
 
-def full_bleed(
-    picture: Image.Image, rng: np.random.Generator, size: tuple[int, int] = SIZE
-) -> tuple[Image.Image, Box]:
+def full_bleed(picture: Image.Image, rng: np.random.Generator, size: tuple[int, int] = SIZE) -> tuple[Image.Image, Box]:
     """One picture that fills at least 80 % of the frame, over a plain dark or light margin; with its box."""
     width, height = size
     shrink_x, shrink_y = (float(s) for s in rng.uniform(0.9, 1.0, 2))
@@ -170,9 +166,7 @@ def _place(
     return left, top, left + width, top + height
 
 
-def _paste_card(
-    scene: Image.Image, picture: Image.Image, box: Box, border: int, colour: tuple[int, int, int]
-) -> None:
+def _paste_card(scene: Image.Image, picture: Image.Image, box: Box, border: int, colour: tuple[int, int, int]) -> None:
     x0, y0, x1, y1 = box
     shadow = (x0 - border + 3, y0 - border + 4, x1 + border + 3, y1 + border + 4)
     region = scene.crop(shadow)

@@ -41,7 +41,9 @@ def _colour_map(image: Image.Image) -> tuple[str, str]:
     """The main colour of each ninth of the image: dense supervision that teaches the tower where and what to look at."""
     columns, rows = (image.width / 3, image.height / 3)
     named = [
-        colours.dominant_colour(image, (int(x * columns), int(y * rows), int((x + 1) * columns), int((y + 1) * rows)))[0]
+        colours.dominant_colour(image, (int(x * columns), int(y * rows), int((x + 1) * columns), int((y + 1) * rows)))[
+            0
+        ]
         for y in range(3)
         for x in range(3)
     ]

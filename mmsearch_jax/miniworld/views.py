@@ -57,9 +57,7 @@ def monument(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     ) + rng.normal(0, 10, 3).astype(np.float32)
     mask = Image.new("L", size)
     shade = Image.new("L", size, 128)
-    _BUILDERS[int(rng.integers(len(_BUILDERS)))](
-        rng, ImageDraw.Draw(mask), ImageDraw.Draw(shade), width, base
-    )
+    _BUILDERS[int(rng.integers(len(_BUILDERS)))](rng, ImageDraw.Draw(mask), ImageDraw.Draw(shade), width, base)
     alpha = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.6)), np.float32)[..., None] / 255.0
     light = np.asarray(shade.filter(ImageFilter.GaussianBlur(0.7)), np.float32) / 128.0
     left, right = (0.72, 1.2) if rng.random() < 0.5 else (1.2, 0.72)
@@ -70,9 +68,7 @@ def monument(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 def animal(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """A four-legged, winged or swimming body with fur, spots or stripes before an out-of-focus ground."""
-    pixels = np.asarray(
-        Image.fromarray(_clip(_landscape(rng, size))).filter(ImageFilter.GaussianBlur(2.5)), np.float32
-    )
+    pixels = np.asarray(Image.fromarray(_clip(_landscape(rng, size))).filter(ImageFilter.GaussianBlur(2.5)), np.float32)
     width, height = size
     tones = [
         (150, 105, 60),
@@ -92,9 +88,7 @@ def animal(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     relief = np.asarray(mask.filter(ImageFilter.GaussianBlur(14)), np.float32) / 255.0
     light = 0.55 + 0.75 * relief - 2.2 * np.gradient(relief, axis=0) * 8
     coat = noise(rng, size, 6, 0.85, float(rng.choice([0.5, 1.0, 3.0])))
-    marks = (noise(rng, size, 4, 0.5, float(rng.choice([0.3, 1.0, 4.0]))) > float(rng.uniform(0.5, 0.8)))[
-        ..., None
-    ]
+    marks = (noise(rng, size, 4, 0.5, float(rng.choice([0.3, 1.0, 4.0]))) > float(rng.uniform(0.5, 0.8)))[..., None]
     skin = np.where(marks, marking, tone) * (0.7 + 0.6 * coat)[..., None] * light[..., None]
     alpha = np.asarray(soft, np.float32)[..., None] / 255.0
     return _finish(rng, pixels * (1 - alpha) + alpha * skin)
@@ -253,9 +247,7 @@ def _pyramid(
         inner = half * k / steps if steps > 1 else 0
         outer = half * (k + 1) / steps
         lower = outer if steps == 1 else (inner + outer) / 2
-        mask.polygon(
-            [(x - max(inner, 8), y0), (x + max(inner, 8), y0), (x + lower, y1), (x - lower, y1)], 255
-        )
+        mask.polygon([(x - max(inner, 8), y0), (x + max(inner, 8), y0), (x + lower, y1), (x - lower, y1)], 255)
         shade.line((x - outer, y1, x + outer, y1), 80, 3)
     shade.polygon([(x, top), (x + half, base), (x + half * 0.2, base)], 78)
 
@@ -268,7 +260,8 @@ def _arch(
     mask.rectangle((x - half, top, x + half, base), 255)
     step = 2 * half / openings
     for k in range(openings):
-        cx, r = x - half + step * (k + 0.5), step * 0.33
+        # A single wide opening must still spring from above the ground.
+        cx, r = x - half + step * (k + 0.5), min(step * 0.33, (base - top) * 0.55)
         y = top + (base - top) * 0.35 + r
         mask.rectangle((cx - r, y, cx + r, base), 0)
         mask.ellipse((cx - r, y - r, cx + r, y + r), 0)
@@ -342,9 +335,7 @@ def _body(rng: np.random.Generator, mask: ImageDraw.ImageDraw, width: int, heigh
         floor = min(height * 0.95, y + tall * rng.uniform(1.7, 2.8))
         for leg in (-0.75, -0.5, 0.45, 0.75):
             lx = x + leg * long
-            mask.line(
-                (lx, y, lx + rng.uniform(-8, 8), floor), 255, max(6, int(tall * rng.uniform(0.25, 0.4)))
-            )
+            mask.line((lx, y, lx + rng.uniform(-8, 8), floor), 255, max(6, int(tall * rng.uniform(0.25, 0.4))))
     elif form < 0.85:
         mask.polygon(
             [

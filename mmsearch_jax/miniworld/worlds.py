@@ -109,7 +109,7 @@ def _visual_row(world: World, rng: np.random.Generator) -> tuple[Image.Image, Ro
     options = questions.visual(rng, image, [entity.kind for entity in members], boxes)
     forms = sorted({option.form for option in options})
     form = forms[int(rng.integers(len(forms)))]
-    return image, _row("visual", [o for o in options if o.form == form][0], members, boxes)
+    return image, _row("visual", next(o for o in options if o.form == form), members, boxes)
 
 
 def _whole_image_row(world: World, rng: np.random.Generator) -> tuple[Image.Image, Row]:

@@ -105,9 +105,7 @@ class ModelConfig:
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta", TextConfig.rope_theta))
         text["mrope_section"] = tuple(rope.get("mrope_section", TextConfig.mrope_section))
         text["tie_word_embeddings"] = record.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-        vision["fullatt_block_indexes"] = tuple(
-            vision.get("fullatt_block_indexes", VisionConfig.fullatt_block_indexes)
-        )
+        vision["fullatt_block_indexes"] = tuple(vision.get("fullatt_block_indexes", VisionConfig.fullatt_block_indexes))
         vision["rope_theta"] = (vision.get("rope_parameters") or {}).get("rope_theta", VisionConfig.rope_theta)
         ids = {key: record[key] for key in _TOKEN_IDS if key in record}
         eos = text.get("eos_token_id", record.get("eos_token_id"))

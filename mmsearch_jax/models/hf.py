@@ -73,7 +73,9 @@ def load_pretrained(
         tensors.pop("lm_head.weight", None)
     _check(expected, {name: tensor.shape for name, tensor in tensors.items()}, folder)
     loaded = {
-        path: jnp.asarray(_from_hf(path, [tensors[name] for name, _ in _hf_shapes(path, leaf.shape, config)]), param_dtype)
+        path: jnp.asarray(
+            _from_hf(path, [tensors[name] for name, _ in _hf_shapes(path, leaf.shape, config)]), param_dtype
+        )
         for path, leaf in _leaves(state)
     }
     return nnx.merge(graph, _replace_leaves(state, loaded)), config
@@ -112,7 +114,10 @@ def _leaves(state: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _replace_leaves(state: Any, values: Mapping[str, jax.Array]) -> Any:
-    flat = [(path, variable.replace(values[".".join(str(key) for key in path)])) for path, variable in nnx.to_flat_state(state)]
+    flat = [
+        (path, variable.replace(values[".".join(str(key) for key in path)]))
+        for path, variable in nnx.to_flat_state(state)
+    ]
     return nnx.from_flat_state(flat)
 
 
@@ -184,7 +189,9 @@ def _weight_files(folder: Path) -> list[Path]:
         files = [folder / "model.safetensors"]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise CheckpointError(f"{folder} lacks {', '.join(missing)}: the download is not complete, or it is no checkpoint")
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)}: the download is not complete, or it is no checkpoint"
+        )
     return files
 
 

@@ -29,9 +29,7 @@ class DecoderLayer(nnx.Module):
         self.q_proj = linear(size, config.num_attention_heads * width, bias=True, rngs=rngs, **dtypes)
         self.k_proj = linear(size, config.num_key_value_heads * width, bias=True, rngs=rngs, **dtypes)
         self.v_proj = linear(size, config.num_key_value_heads * width, bias=True, rngs=rngs, **dtypes)
-        self.o_proj = linear(
-            config.num_attention_heads * width, size, bias=False, std=out_std, rngs=rngs, **dtypes
-        )
+        self.o_proj = linear(config.num_attention_heads * width, size, bias=False, std=out_std, rngs=rngs, **dtypes)
         self.mlp = GatedMLP(size, config.intermediate_size, bias=False, out_std=out_std, rngs=rngs, **dtypes)
         self._head_dim = width
 

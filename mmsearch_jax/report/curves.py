@@ -36,7 +36,7 @@ def learning_curves(metrics: Path) -> str:
 
     columns = 3
     rows = -(-len(shown) // columns)
-    style = {"font.size": 9, "svg.fonttype": "path", "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {"font.size": 9, "svg.fonttype": "path", "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(rows, columns, figsize=(10.5, 2.2 * rows), squeeze=False, layout="constrained")
         for axis in axes.flat[len(shown) :]:

@@ -17,14 +17,33 @@ MAX_ANSWER_CHARS = 200
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _APOSTROPHES = re.compile(r"['’`´ʼ]")
-_HEDGES = re.compile(
-    r"^(?:about|approximately|approx|around|roughly|nearly|circa|ca|c\.|~|≈)[\s.]*", re.IGNORECASE
-)
+_HEDGES = re.compile(r"^(?:about|approximately|approx|around|roughly|nearly|circa|ca|c\.|~|≈)[\s.]*", re.IGNORECASE)
 _WORDS = {
     word: str(value)
     for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-        "sixteen seventeen eighteen nineteen twenty".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ]
     )
 }
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}

@@ -161,9 +161,7 @@ class Engine:
 
     def begin_turn(self, sequence: LiveSequence, max_tokens: int) -> None:
         """A turn of at most `max_tokens` is to be sampled once all tokens are fed."""
-        assert len(sequence.token_ids) + max_tokens <= self.config.max_length, (
-            "the engine's max_length is too small"
-        )
+        assert len(sequence.token_ids) + max_tokens <= self.config.max_length, "the engine's max_length is too small"
         sequence.budget, sequence.state, sequence.finish = max_tokens, 0, None
         sequence.new_ids, sequence.new_logprobs, sequence.new_sampling_logprobs = [], [], []
 
@@ -178,11 +176,7 @@ class Engine:
         leaders: dict[Any, LiveSequence] = {}
         work: list[LiveSequence] = []
         for sequence in sequences:
-            key = (
-                (tuple(sequence.token_ids), *(image.key for image in sequence.images))
-                if not sequence.fed
-                else None
-            )
+            key = (tuple(sequence.token_ids), *(image.key for image in sequence.images)) if not sequence.fed else None
             if key is not None and (key in self._prefixes or key in leaders):
                 followers[key].append(sequence)
                 continue
@@ -232,9 +226,7 @@ class Engine:
                     features = np.zeros((num_rows * width, self._hidden.shape[1]), np.float32)
                     feature_index = np.full((num_rows, width), -1, np.int32)
                 before = sequence.token_ids[: sequence.fed].count(self.renderer.image_pad)
-                own = np.concatenate(
-                    [image.features for image in sequence.images if image.features is not None]
-                )
+                own = np.concatenate([image.features for image in sequence.images if image.features is not None])
                 features[row * width + pads] = own[before : before + pads.size]
                 feature_index[row, pads] = row * width + pads
         length = _bucket(int((starts + num_new).max()), self._lengths)
@@ -294,9 +286,7 @@ class Engine:
             positions, after = mrope_positions(fresh, grids, self.model_config, start=sequence.next_position)
         else:
             after = sequence.next_position + len(fresh)
-            positions = np.broadcast_to(
-                np.arange(sequence.next_position, after, dtype=np.int32), (3, len(fresh))
-            )
+            positions = np.broadcast_to(np.arange(sequence.next_position, after, dtype=np.int32), (3, len(fresh)))
         sequence.positions = np.concatenate([sequence.positions, positions], axis=1)
         sequence.next_position = int(after)
 

@@ -169,9 +169,7 @@ class Episode:
     def generated(self, generation: Generation) -> Need:
         """The policy wrote a turn."""
         start = len(self.trajectory.token_ids)
-        self.trajectory.append_sampled(
-            generation.token_ids, generation.logprobs, generation.sampling_logprobs
-        )
+        self.trajectory.append_sampled(generation.token_ids, generation.logprobs, generation.sampling_logprobs)
         self.trajectory.append(generation.forced_ids, OBSERVATION)
         written = [*generation.token_ids, *generation.forced_ids]
         stopped = generation.finish == "stop"
@@ -275,9 +273,7 @@ class Episode:
         return CallTool(action, self._top_k(action))
 
     def _rag_observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
-        observation, _ = observe(
-            self.config, self._renderer, action, reply.results, reply_note(action, reply)
-        )
+        observation, _ = observe(self.config, self._renderer, action, reply.results, reply_note(action, reply))
         self._update_turn(observation=observation)
         if isinstance(action, ImageSearch):
             title = reply.results[0].title if reply.results else ""

@@ -71,9 +71,7 @@ def sample(
     greedy = temperature <= 0.0
     scaled = allowed / jnp.where(greedy, 1.0, temperature)[:, None]
     # Sorting the vocabulary is the dear part, and is not needed while no row filters.
-    filtered = jax.lax.cond(
-        jnp.any((top_p < 1.0) | (top_k > 0)), lambda: _filter(scaled, top_p, top_k), lambda: scaled
-    )
+    filtered = jax.lax.cond(jnp.any((top_p < 1.0) | (top_k > 0)), lambda: _filter(scaled, top_p, top_k), lambda: scaled)
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
     tokens = jnp.argmax(jnp.where(greedy[:, None], allowed, filtered + noise), axis=-1).astype(jnp.int32)
 
@@ -124,9 +122,7 @@ class TagAutomaton:
                 if any(text.endswith(tag) for tag in self.tags):
                     step[state, byte] = self.accept
                 else:
-                    step[state, byte] = next(
-                        state_of[text[i:]] for i in range(len(text) + 1) if text[i:] in state_of
-                    )
+                    step[state, byte] = next(state_of[text[i:]] for i in range(len(text) + 1) if text[i:] in state_of)
         self.table = np.zeros((self.accept + 1, vocabulary_size), np.int32)
         """int32 [states, V]."""
         lengths = np.zeros(vocabulary_size, np.int32)

@@ -178,9 +178,7 @@ class _Scheduler:
                 self._config,
                 self._engine.renderer,
             )
-            sequence = LiveSequence(
-                trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain
-            )
+            sequence = LiveSequence(trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain)
             run = _Run(request, episode, sequence, time.monotonic())
             self._follow(run, episode.begin())
             room -= 1
@@ -256,9 +254,7 @@ class _Scheduler:
         """Gives slots to waiting episodes; parked ones lose theirs if nothing else could run."""
         if self._waiting and not self._engine.free_slots and not self._ready():
             patient = time.monotonic() - _PATIENCE_S
-            for run in [run for run in self._resident if run.parked and run.called < patient][
-                : len(self._waiting)
-            ]:
+            for run in [run for run in self._resident if run.parked and run.called < patient][: len(self._waiting)]:
                 # Their tokens are fed again when they come back.
                 self._engine.release(run.sequence)
                 self._resident.remove(run)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsearch_jax.miniworld import colours, drawing
+from mmsearch_jax.miniworld import colours, drawing, views
 
 DRAWERS = [drawing.draw_emblem, drawing.draw_monument, drawing.draw_animal]
 
@@ -47,3 +47,8 @@ def test_emblems_show_many_colours_and_photographs_few_flat_ones():
 def test_backgrounds_have_the_size_asked_for():
     rng = np.random.default_rng(2)
     assert {drawing.draw_background(rng, (300, 200)).size for _ in range(12)} == {(300, 200)}
+
+
+def test_every_monument_can_be_drawn_also_with_one_wide_arch():
+    for seed in range(600):
+        views.monument(np.random.default_rng(seed), (64, 48))

@@ -13,8 +13,7 @@ from mmsearch_jax.miniworld import scenes
 COLOURS = [(220, 20, 30), (20, 160, 40), (20, 40, 200), (250, 220, 20)]
 BACKGROUND = Image.new("RGB", (600, 450), (128, 128, 128))
 PICTURES = [
-    Image.new("RGB", size, c)
-    for size, c in zip([(320, 240), (300, 200), (200, 320), (440, 200)], COLOURS, strict=True)
+    Image.new("RGB", size, c) for size, c in zip([(320, 240), (300, 200), (200, 320), (440, 200)], COLOURS, strict=True)
 ]
 
 

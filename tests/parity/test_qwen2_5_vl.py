@@ -117,7 +117,10 @@ def test_greedy_generation_is_equal_token_by_token(grids, tmp_path):
     ids = conversation(grids, rng)
     extra = {}
     if images:
-        extra = {"pixel_values": torch.tensor(np.concatenate([i.patches for i in images])), "image_grid_thw": torch.tensor(grids)}
+        extra = {
+            "pixel_values": torch.tensor(np.concatenate([i.patches for i in images])),
+            "image_grid_thw": torch.tensor(grids),
+        }
     tokens = torch.tensor([ids])
     expected = theirs.generate(
         input_ids=tokens, attention_mask=torch.ones_like(tokens), mm_token_type_ids=(tokens == IMAGE).int(),

@@ -63,7 +63,5 @@ def full_logprobs(ids: list[int], images: list[PreparedImage]) -> np.ndarray:
     positions, _ = mrope_positions(ids, [image.grid for image in images], CONFIG)
     segments = jnp.ones((1, len(ids)), jnp.int32)
     features = policy.encode_images(vision)
-    hidden = policy(
-        jnp.asarray([ids]), jnp.asarray(positions[:, None]), segments, features, jnp.asarray(index)
-    )
+    hidden = policy(jnp.asarray([ids]), jnp.asarray(positions[:, None]), segments, features, jnp.asarray(index))
     return np.asarray(jax.nn.log_softmax(policy.logits(hidden)[0], axis=-1))

@@ -65,9 +65,7 @@ class ScriptedModel(nnx.Module):
         length = cache.tokens.shape[1]
         index = cache.lengths[:, None] + jnp.arange(width)
         places = jnp.where(jnp.arange(width) < num_new[:, None], index, length)
-        tokens = cache.tokens.at[jnp.arange(rows)[:, None], places, 0, 0].set(
-            token_ids.astype(float), mode="drop"
-        )
+        tokens = cache.tokens.at[jnp.arange(rows)[:, None], places, 0, 0].set(token_ids.astype(float), mode="drop")
         marks = jnp.cumsum(tokens[:, :, 0, 0] == RENDERER.encode(MARK)[0], axis=1)
         script = jnp.take_along_axis(marks, jnp.minimum(index, length - 1), axis=1)
         hidden = jnp.stack([index + 1, script], axis=-1).astype(jnp.float32)
@@ -138,9 +136,7 @@ def engine(*plays: Play, config: EngineConfig = ENGINE_CONFIG, episode: EpisodeC
     for play in plays:
         ids = rendered(play, episode).token_ids
         scripts[play.number, : len(ids)] = ids
-    cache = Recorded(
-        jnp.zeros((config.num_slots, config.max_length, 1, 1)), jnp.zeros(config.num_slots, jnp.int32)
-    )
+    cache = Recorded(jnp.zeros((config.num_slots, config.max_length, 1, 1)), jnp.zeros(config.num_slots, jnp.int32))
     return Engine(ScriptedModel(scripts), TOKENIZER, SmallProcessor(), config, cache)  # type: ignore[arg-type]
 
 

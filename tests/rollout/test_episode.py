@@ -23,9 +23,7 @@ from mmsearch_jax.trajectory import OBSERVATION, SAMPLED, Trajectory
 from tests import tiny_tokenizer
 
 RENDERER = ChatRenderer(tiny_tokenizer.build())
-CONFIG = EpisodeConfig(
-    prompt_style="short", max_trajectory_tokens=2000, max_turn_tokens=300, max_tool_calls=3
-)
+CONFIG = EpisodeConfig(prompt_style="short", max_trajectory_tokens=2000, max_turn_tokens=300, max_tool_calls=3)
 REPLY = SearchReply((SearchResult("Peru", "Capital: Lima"),), "text_search", elapsed_ms=2.0)
 SEARCH = render_turn("Hm.", TextSearch("capital of Peru"))
 WHOLE = render_turn("Hm.", ImageSearch(None))
@@ -93,9 +91,7 @@ def test_a_second_image_search_is_refused_and_counts_as_a_turn(turn, action):
     need = episode.generated(wrote(turn))
     assert isinstance(need, Generate)
     second = episode.trajectory.turns[1]
-    assert (
-        second.tool is not None and second.tool.refused and "is left: 1 allowed" in (second.observation or "")
-    )
+    assert second.tool is not None and second.tool.refused and "is left: 1 allowed" in (second.observation or "")
     assert len(episode.trajectory.tool_calls("image_search")) == 1
 
 

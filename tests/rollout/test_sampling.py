@@ -21,9 +21,7 @@ LOGITS = jnp.array([2.0, 1.0, 0.5, 0.0, -1.0, 3.0])
 def draw(temperature=1.0, top_p=1.0, top_k=0, banned=()):
     mask = np.zeros(LOGITS.shape[0], bool)
     mask[list(banned)] = True
-    keys = sampling.position_keys(
-        jnp.uint32(0), jnp.arange(ROWS, dtype=jnp.uint32), jnp.zeros(ROWS, jnp.int32)
-    )
+    keys = sampling.position_keys(jnp.uint32(0), jnp.arange(ROWS, dtype=jnp.uint32), jnp.zeros(ROWS, jnp.int32))
     rows = jnp.full(ROWS, 1.0)
     tokens, raw, sampled = jax.jit(sampling.sample)(
         jnp.broadcast_to(LOGITS, (ROWS, LOGITS.shape[0])), keys, rows * temperature, rows * top_p,
@@ -62,9 +60,7 @@ def test_temperature_zero_takes_the_best_token_that_is_allowed():
 
 def test_keys_depend_on_seed_trajectory_and_position():
     def data(seed, trajectory, position):
-        keys = sampling.position_keys(
-            jnp.uint32(seed), jnp.array([trajectory], jnp.uint32), jnp.array([position])
-        )
+        keys = sampling.position_keys(jnp.uint32(seed), jnp.array([trajectory], jnp.uint32), jnp.array([position]))
         return tuple(np.asarray(jax.random.key_data(keys)).ravel().tolist())
 
     assert data(0, 1, 2) == data(0, 1, 2)

@@ -27,9 +27,7 @@ PLAYS = [ANSWER, SEARCH, TWICE]
 
 
 def request(play: Play, number: int = 0, shade: int = 0) -> EpisodeRequest:
-    return EpisodeRequest(
-        f"q{play.number}", f"q{play.number}", play.question, scripted.picture(shade), seed=number
-    )
+    return EpisodeRequest(f"q{play.number}", f"q{play.number}", play.question, scripted.picture(shade), seed=number)
 
 
 def test_ids_of_a_rollout_equal_the_sft_rendering_of_the_same_conversation():
@@ -119,9 +117,7 @@ def test_nothing_is_compiled_once_every_bucket_was_met():
     run_episodes_sync(engine, requests, CONFIG, FakeTools())  # type: ignore[arg-type]
     before = engine.num_programs()
     varied = [
-        dataclasses.replace(
-            r, seed=9, sampling=dataclasses.replace(r.sampling, temperature=0.5, top_p=0.9, top_k=7)
-        )
+        dataclasses.replace(r, seed=9, sampling=dataclasses.replace(r.sampling, temperature=0.5, top_p=0.9, top_k=7))
         for r in reversed(requests)
     ]
     run_episodes_sync(engine, varied, CONFIG, FakeTools())  # type: ignore[arg-type]

@@ -12,9 +12,7 @@ from PIL import Image, ImageDraw
 from tools_server.text_index import Page
 
 PAGES = [
-    Page(
-        "Velmora", "https://x.example/velmora", "Capital: Ostrin\nCurrency: lume (VLM)\nPopulation: 1,204,118"
-    ),
+    Page("Velmora", "https://x.example/velmora", "Capital: Ostrin\nCurrency: lume (VLM)\nPopulation: 1,204,118"),
     Page(
         "New Velmora",
         "https://x.example/new",
@@ -57,9 +55,7 @@ def write_corpus(folder: Path) -> Path:
     pictures = []
     for i, (title, colours) in enumerate(COLOURS.items()):
         bands(colours).save(folder / "images" / f"{i}.png")
-        pictures.append(
-            {"id": str(i), "file": f"images/{i}.png", "title": title, "description": "bands", "url": ""}
-        )
+        pictures.append({"id": str(i), "file": f"images/{i}.png", "title": title, "description": "bands", "url": ""})
     (folder / "images.jsonl").write_text("\n".join(json.dumps(p) for p in pictures), encoding="utf-8")
     return folder
 

@@ -26,9 +26,7 @@ INDEX = TextIndex(PAGES)
         ("The Tower country", "Thé Tower", "Country: Velmora"),
     ],
 )
-def test_the_page_whose_title_is_asked_for_comes_first_with_its_fitting_line(
-    query: str, title: str, start: str
-):
+def test_the_page_whose_title_is_asked_for_comes_first_with_its_fitting_line(query: str, title: str, start: str):
     first = INDEX.search(query, 3)[0]
     assert first.page.title == title
     assert first.snippet.startswith(start)

@@ -1,0 +1,50 @@
+"""Summaries: hand-counted figures, and published values of the interval."""
+
+import pytest
+
+from mmsearch_jax.data.schema import Placement, Row
+from mmsearch_jax.evaluation.scoring import box_iou, score, summarise, wilson_interval
+from mmsearch_jax.protocol import Answer
+from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
+
+
+def sample(kind, answer, gold="Paris", tools=(), status="answered", target=None):
+    row = Row("r", "i.jpg", "q?", (gold,), kind, kind != "visual", (Placement("e", (0, 0, 10, 10)),) * 3, target)
+    turns = [Turn("", None, Answer(""), 0, 0, tool=tool) for tool in tools]
+    return score(row, Trajectory("t", "r", "g", status=status, answer=answer, turns=turns))
+
+
+def test_summary_equals_hand_counts():
+    text = ToolRecord("text_search", "q")
+    crop = ToolRecord("image_search", "the flag", box=(0, 0, 10, 5))
+    samples = [
+        sample("visual", "paris"),
+        sample("visual", "Rome", tools=[text]),
+        sample("crop", "Paris", tools=[crop, text], target=0),
+        sample("crop", "Oslo", tools=[ToolRecord("image_search", None), text]),
+        sample("two_hop", None, status="tool_failed"),
+    ]
+    summary = summarise(samples, name="x", mode="policy")
+    assert summary["n"] == 4
+    assert summary["infrastructure_failures"] == 1
+    assert summary["accuracy"] == 0.5
+    assert summary["by_kind"]["visual"]["accuracy"] == 0.5
+    assert summary["by_kind"]["two_hop"]["n"] == 0
+    assert summary["searches_per_question"] == 5 / 4
+    assert summary["needless_search_rate"] == 0.5
+    assert summary["searches_by_tool"] == {"text": 0.75, "whole_image": 0.25, "crop": 0.25}
+    assert summary["crop_3_or_more_entities"]["n"] == 2
+    assert summary["grounding"] == {"n": 1, "mean_iou": 0.5}
+    assert summary["statuses"] == {"answered": 4, "tool_failed": 1}
+
+
+def test_wilson_interval_has_the_published_value():
+    # Newcombe (1998), table I: 81 of 263 gives .2553 to .3662.
+    low, high = wilson_interval(81, 263)
+    assert (low, high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    assert wilson_interval(0, 0) == [0.0, 1.0]
+
+
+def test_iou_of_boxes():
+    assert box_iou((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
+    assert box_iou((0, 0, 1, 1), (5, 5, 6, 6)) == 0

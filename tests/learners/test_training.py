@@ -1,0 +1,193 @@
+"""Packing, log-probs and the training loops, on a very small policy."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack, pack_stream
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import CheckpointError, DataError
+from mmsearch_jax.learners import grpo, supervised
+from mmsearch_jax.learners.logprobs import token_logprobs
+from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.protocol import Answer
+from mmsearch_jax.trajectory import Trajectory, Turn
+from tests.models.test_qwen2_5_vl import CONFIG, image
+
+PLACEHOLDER = CONFIG.image_token_id
+SHAPE = BatchShape(rows=2, length=32, images=2, patches=24)
+
+
+def sequence(seed, length, picture=None):
+    from mmsearch_jax.models.mrope import mrope_positions
+
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(7, 64, length)
+    if picture is not None:
+        ids[1 : 1 + len(picture.patches) // 4] = PLACEHOLDER
+    images = [picture] if picture is not None else []
+    positions, _ = mrope_positions(ids, [p.grid for p in images], CONFIG)
+    weights = (rng.random(length) < 0.5).astype(np.float32)
+    return TrainingSequence(ids.astype(np.int32), positions, weights, images, PLACEHOLDER)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_packing_loses_nothing_and_overlaps_nothing(lengths):
+    sequences = [sequence(i, n) for i, n in enumerate(lengths)]
+    packed, left = pack(sequences, SHAPE)
+    assert sorted([i for i, _, _ in packed.places] + left) == list(range(len(lengths)))
+    for i, row, start in packed.places:
+        span = slice(start, start + lengths[i])
+        np.testing.assert_array_equal(packed.batch.token_ids[row, span], sequences[i].token_ids)
+        assert len(set(packed.batch.segment_ids[row, span])) == 1
+    assert np.count_nonzero(packed.batch.segment_ids) == sum(lengths[i] for i, _, _ in packed.places)
+
+
+def test_a_sequence_that_can_never_fit_is_an_error():
+    with pytest.raises(DataError, match="40 tokens and 0 images; a batch row holds 32 tokens"):
+        pack([sequence(0, 40)], SHAPE)
+
+
+def test_a_stream_gives_every_sequence_exactly_once():
+    sequences = [sequence(i, 5 + i % 9) for i in range(30)]
+    batches = list(pack_stream(iter(sequences), SHAPE))
+    assert sum(np.count_nonzero(batch.segment_ids) for batch in batches) == sum(map(len, sequences))
+
+
+def test_packing_and_chunking_change_no_logprob(model):
+    sequences = [sequence(0, 14, image(0, 4, 6)), sequence(1, 9), sequence(2, 17, image(1, 2, 4))]
+    packed, left = pack(sequences, SHAPE)
+    assert not left
+    together = token_logprobs(model, packed.batch, chunk=16).logprobs
+    for i, row, start in packed.places:
+        alone, _ = pack([sequences[i]], BatchShape(1, len(sequences[i]), 1, 24))
+        expected = token_logprobs(model, alone.batch).logprobs[0]
+        np.testing.assert_allclose(together[row, start : start + len(sequences[i])], expected, atol=2e-5)
+
+
+def test_logprobs_and_entropy_equal_the_plain_form_in_float64(model):
+    packed, _ = pack([sequence(3, 20)], BatchShape(1, 20))
+    batch = packed.batch
+    scored = token_logprobs(model, batch)
+    hidden = model(jnp.asarray(batch.token_ids), jnp.asarray(batch.positions), jnp.asarray(batch.segment_ids))
+    logits = np.asarray(model.logits(hidden), np.float64)[0]
+    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    np.testing.assert_allclose(scored.logprobs[0, 1:], logp[np.arange(19), batch.token_ids[0, 1:]], atol=1e-5)
+    np.testing.assert_allclose(scored.entropy[0, 1:], -(np.exp(logp) * logp).sum(-1)[:19], atol=1e-5)
+    assert scored.logprobs[0, 0] == 0
+
+
+def batches(start):
+    def endless():
+        number = 0
+        while True:
+            yield sequence(number % 7, 10 + number % 5)
+            number += 1
+
+    stream = pack_stream(endless(), BatchShape(2, 32))
+    for _ in range(start):
+        next(stream)
+    return stream
+
+
+SGD = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
+
+
+def test_the_loop_learns_and_a_resumed_run_ends_with_the_same_weights(model, tmp_path):
+    whole = supervised.train(model, batches, 8, SGD, tmp_path / "whole", "sft", show_progress=False)
+
+    # Interrupted: a run whose data end after four steps, with a checkpoint at the third.
+    def short(start):
+        return (batch for _, batch in zip(range(4 - start), batches(start), strict=False))
+
+    with pytest.raises(DataError, match="the data end after 4 of 8 steps"):
+        supervised.train(model, short, 8, SGD, tmp_path / "cut", "sft", checkpoint_every=3, show_progress=False)
+    resumed = supervised.train(model, batches, 8, SGD, tmp_path / "cut", "sft", show_progress=False)
+    for a, b in zip(jax.tree.leaves(nnx.split(whole)[1]), jax.tree.leaves(nnx.split(resumed)[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").open()]
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_a_checkpoint_of_another_model_is_refused(model, tmp_path):
+    supervised.train(model, batches, 1, SGD, tmp_path, "sft", show_progress=False)
+    other = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(1))
+    with pytest.raises(CheckpointError, match="does not fit this config"):
+        supervised.train(other, batches, 2, SGD, tmp_path, "sft", freeze=("vision",), show_progress=False)
+
+
+def test_a_frozen_tower_takes_no_optimiser_memory_and_stays(model):
+    def memory(freeze):
+        _, trained, kept = split_model(model, freeze)
+        state = create_train_state(trained, kept, make_optimizer(SGD, 1))
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state)), sum(
+            leaf.nbytes for leaf in jax.tree.leaves(kept)
+        )
+
+    (all_bytes, _), (less_bytes, kept_bytes) = memory(()), memory(("vision",))
+    assert all_bytes - less_bytes == 2 * kept_bytes
+    assert kept_bytes > 0
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_and_counted(model):
+    graph, trained, kept = split_model(model)
+    optimizer = make_optimizer(SGD, 4)
+    state = create_train_state(trained, kept, optimizer)
+    update = supervised.make_update(graph, optimizer)
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
+    batch = next(batches(0))
+    state, metrics = update(state, batch._replace(loss_weights=batch.loss_weights * np.inf))
+    assert int(metrics["skipped_updates"]) == 1
+    for a, b in zip(before, jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    state, metrics = update(state, batch)
+    assert int(metrics["skipped_updates"]) == 1
+
+
+def trajectory(name, group, answer, status="answered"):
+    turns = [Turn("", "r", Answer(answer), 2, 4)]
+    return Trajectory(
+        name, "row", group, token_ids=[7, 8, 9, 10], provenance=[0, 2, 1, 1], logprobs=[0, 0, -1.0, -2.0],
+        sampling_logprobs=[0.0] * 4, turns=turns, status=status, answer=answer,
+    )  # fmt: skip
+
+
+def test_broken_episodes_are_left_out_of_their_group_never_scored_zero():
+    rows = {"row": Row("row", "i.jpg", "q", ("Paris",), "crop", True)}
+    made = [trajectory("a", "g", "Paris"), trajectory("b", "g", "Oslo"), trajectory("c", "g", "", "tool_failed"),
+            trajectory("d", "h", "Rome"), trajectory("e", "h", "Rome")]  # fmt: skip
+    kept, metrics = grpo.score_groups(made, rows, grpo.GRPOConfig())
+    assert [(t.id, round(a, 6)) for t, a in kept] == [("a", 0.45), ("b", -0.45)]
+    assert made[2].reward is None
+    assert (metrics["dropped"], metrics["uniform_groups"]) == (1, 1)
+
+
+def test_the_learner_trains_on_the_samplers_ids_and_on_sampled_tokens_only():
+    picture = image(0, 2, 4)
+    made = trajectory("a", "g", "Paris")
+    made.token_ids = [PLACEHOLDER, PLACEHOLDER, 9, 10]
+    made.image_grids = [picture.grid]
+    learnt = grpo.training_sequence(made, 0.5, picture, CONFIG)
+    assert learnt.token_ids.tolist() == made.token_ids
+    assert learnt.loss_weights.tolist() == [0, 0, 1, 1]
+    assert learnt.extras["rollout_logprobs"].tolist() == [0, 0, -1, -2]
+
+
+def test_every_row_is_visited_once_an_epoch():
+    rows = [Row(str(i), "i.jpg", "q", ("a",), "crop", True) for i in range(10)]
+    seen = [row.id for step in range(5) for row in grpo.rows_of_step(rows, step, 4, seed=0)]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == sorted(row.id for row in rows)
+    assert seen[:10] != seen[10:]

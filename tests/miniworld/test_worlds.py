@@ -1,0 +1,113 @@
+"""The two worlds on disk, and the teacher's conversations with the real server."""
+
+import asyncio
+import json
+
+import pytest
+
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.schema import read_rows
+from mmsearch_jax.errors import DataError, ToolUnavailable
+from mmsearch_jax.miniworld import build, facts
+from mmsearch_jax.miniworld.generated import GeneratedWorld
+from mmsearch_jax.miniworld.real import RealWorld
+from mmsearch_jax.models.tokenizer import load_tokenizer
+from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch, parse_turn
+from mmsearch_jax.rollout.episode import EpisodeConfig
+from mmsearch_jax.rollout.tool_client import ToolClient
+from tools_server.process import start_server
+
+RULES = EpisodeConfig(prompt_style="short", observation_max_tokens=72, top_k_text=2, top_k_image=2)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    build.build_training_world(folder, num_lands=16, num_sft_rows=24, num_grpo_rows=4, seed=0)
+    return folder
+
+
+def test_the_worlds_share_no_entity_and_no_value():
+    real = RealWorld()
+    generated = GeneratedWorld(160, seed=0)
+
+    def named(world):
+        return {entity.name.casefold() for entity in world.entities} | {
+            entity.title.casefold() for entity in world.entities
+        }
+
+    assert not named(real) & named(generated)
+    for key in ("capital", "currency", "highest_point", "anthem"):
+        values = [{e.facts[key].casefold() for e in w.entities if key in e.facts} for w in (real, generated)]
+        assert not values[0] & values[1]
+
+
+def test_real_facts_have_only_known_attributes():
+    assert {key for entity in RealWorld().entities for key in entity.facts} <= set(facts.ATTRIBUTES)
+
+
+def test_rows_are_half_search_free_and_balanced_and_depend_on_the_seed_alone(world, tmp_path):
+    rows = read_rows(world / "sft")
+    kinds = [row.kind for row in rows]
+    assert (kinds.count("visual"), kinds.count("crop"), kinds.count("two_hop"), kinds.count("whole_image")) == (
+        12,
+        4,
+        4,
+        4,
+    )
+    build.build_training_world(tmp_path / world.name, num_lands=16, num_sft_rows=24, num_grpo_rows=4, seed=0)
+    again = read_rows(tmp_path / world.name / "sft")
+    assert [(row.question, row.answers, row.placements) for row in rows] == [
+        (r.question, r.answers, r.placements) for r in again
+    ]
+
+
+def test_the_corpus_does_not_tell_what_a_picture_shows_but_by_its_pixels_and_text(world):
+    for line in (world / "corpus" / "images.jsonl").open(encoding="utf-8"):
+        record = json.loads(line)
+        assert record["file"] == f"images/{record['id']}.png"
+        assert record["id"].isdigit()
+
+
+def converse(rows, out, url):
+    async def work():
+        client = ToolClient(url)
+        try:
+            renderer = ChatRenderer(load_tokenizer("assets/tiny-base"))
+            return await build.write_conversations(rows, out, client, RULES, renderer)
+        finally:
+            await client.close()
+
+    return asyncio.run(work())
+
+
+def test_the_teacher_finds_the_answers_with_the_live_tools_and_keeps_the_balance(world, tmp_path):
+    with start_server(world / "corpus") as server:
+        counts = converse(read_rows(world / "sft"), tmp_path / "rows.jsonl", server.url)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert counts["kept"] == len(rows) >= 18
+    assert sum(row.search_required for row in rows) == pytest.approx(len(rows) / 2, abs=1)
+    for row in rows:
+        actions = [parse_turn(turn.text).action for turn in row.turns]
+        assert isinstance(actions[-1], Answer)
+        assert all(turn.observation for turn in row.turns[:-1])
+        if row.kind == "two_hop":
+            assert [type(action) for action in actions] == [ImageSearch, TextSearch, TextSearch, Answer]
+        if row.search_required:
+            # What the teacher answers stands in what it was shown.
+            assert actions[-1].text in row.turns[-2].observation
+
+
+def test_a_server_that_is_down_is_an_error_not_an_empty_set(world, tmp_path):
+    with pytest.raises(ToolUnavailable, match="no search server"):
+        converse(read_rows(world / "sft")[:4], tmp_path / "rows.jsonl", "http://127.0.0.1:9")
+
+
+def test_rows_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(DataError, match="no rows at"):
+        read_rows(tmp_path / "none.jsonl")
+    (tmp_path / "rows.jsonl").write_text(
+        '{"id": "a", "image": "i", "question": "q", "answers": ["x"], "kind": "odd"}\n'
+    )
+    with pytest.raises(DataError, match="line 1: the row has no 'search_required'"):
+        read_rows(tmp_path)

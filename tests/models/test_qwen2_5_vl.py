@@ -1,0 +1,179 @@
+"""The policy's own invariants (the comparison with torch is in tests/parity)."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.errors import CheckpointError, DataError
+from mmsearch_jax.models import hf
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from mmsearch_jax.models.kv_cache import KVCache
+from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.models.policies import export_hf, import_hf
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+
+CONFIG = ModelConfig(
+    text=TextConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, mrope_section=(2, 1, 1), tie_word_embeddings=True, rope_theta=1e4,
+    ),
+    vision=VisionConfig(
+        depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32, fullatt_block_indexes=(1,)
+    ),
+    image_token_id=5, vision_start_token_id=3, vision_end_token_id=4, video_token_id=6, eos_token_id=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+
+
+def image(seed, height, width):
+    rng = np.random.default_rng(seed)
+    return ProcessedImage(rng.normal(size=(height * width, 1176)).astype(np.float32), (1, height, width))
+
+
+def test_step_by_step_equals_the_full_forward(model):
+    ids = np.random.default_rng(0).integers(7, 64, (2, 12))
+    positions = np.broadcast_to(np.arange(12), (3, 2, 12))
+    full = model(jnp.array(ids), jnp.array(positions), jnp.ones((2, 12), jnp.int32))
+    cache = KVCache.create(CONFIG, 2, 16, jnp.float32)
+    # Row 0 gets 5 tokens at once and row 1 gets 3; then both go on one by one, each at its own place.
+    first, cache = model.extend(cache, jnp.array(ids[:, :5]), jnp.array(positions[:, :, :5]), jnp.array([5, 3]))
+    np.testing.assert_allclose(first[0], full[0, :5], atol=2e-5)
+    np.testing.assert_allclose(first[1, :3], full[1, :3], atol=2e-5)
+    place = np.array([5, 3])
+    for _ in range(7):
+        tokens = jnp.array(ids[[0, 1], place][:, None])
+        hidden, cache = model.extend(
+            cache, tokens, jnp.array(np.broadcast_to(place[None, :, None], (3, 2, 1))), jnp.array([1, 1])
+        )
+        np.testing.assert_allclose(hidden[:, 0], full[[0, 1], place], atol=2e-5)
+        place += 1
+    assert cache.lengths.tolist() == place.tolist()
+
+
+def test_neighbours_in_a_packed_row_do_not_see_each_other(model):
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(7, 64, 5), rng.integers(7, 64, 6)
+    row = np.concatenate([first, second, [0]])[None]
+    positions = np.concatenate([np.arange(5), np.arange(6), [0]])
+    segments = np.array([[1] * 5 + [2] * 6 + [0]])
+    packed = model(jnp.array(row), jnp.array(np.broadcast_to(positions, (3, 1, 12))), jnp.array(segments))
+    alone = model(
+        jnp.array(second[None]), jnp.array(np.broadcast_to(np.arange(6), (3, 1, 6))), jnp.ones((1, 6), jnp.int32)
+    )
+    np.testing.assert_allclose(packed[0, 5:11], alone[0], atol=2e-5)
+    changed = row.copy()
+    changed[0, 2] = 60
+    again = model(jnp.array(changed), jnp.array(np.broadcast_to(positions, (3, 1, 12))), jnp.array(segments))
+    np.testing.assert_array_equal(again[0, 5:11], packed[0, 5:11])
+
+
+def test_image_padding_changes_nothing(model):
+    images = [image(0, 4, 6), image(1, 10, 12)]
+    tight, offsets = pack_images(images[:1])
+    wide, wide_offsets = pack_images(images, row_patches=160, num_rows=3)
+    alone = model.encode_images(tight)[offsets[0] : offsets[0] + 6]
+    padded = model.encode_images(wide)[wide_offsets[0] : wide_offsets[0] + 6]
+    np.testing.assert_allclose(alone, padded, atol=1e-5)
+
+
+def test_placeholders_and_images_must_match():
+    with pytest.raises(DataError, match="needs 6 placeholder tokens"):
+        mrope_positions([7, 5, 5, 8], [(1, 4, 6)], CONFIG)
+    with pytest.raises(DataError, match="token 1 is an image placeholder without an image"):
+        mrope_positions([7, 5, 8], [], CONFIG)
+
+
+def test_positions_go_on_from_where_a_turn_ended():
+    whole, after = mrope_positions([7, 8, *[5] * 6, 9, 10, *[5] * 2, 11], [(1, 4, 6), (1, 2, 4)], CONFIG)
+    head, middle = mrope_positions([7, 8, *[5] * 6, 9], [(1, 4, 6)], CONFIG)
+    tail, end = mrope_positions([10, *[5] * 2, 11], [(1, 2, 4)], CONFIG, start=middle)
+    np.testing.assert_array_equal(np.concatenate([head, tail], axis=1), whole)
+    assert end == after
+
+
+def test_config_survives_the_round_trip():
+    assert ModelConfig.from_hf(json.loads(json.dumps(CONFIG.to_hf()))) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "llava"}, "of a 'llava' model, expected 'qwen2_5_vl'"),
+        (
+            {"text_config": {**CONFIG.to_hf()["text_config"], "rope_parameters": {"rope_type": "yarn"}}},
+            "RoPE of type 'yarn'",
+        ),
+    ],
+)
+def test_another_architecture_is_refused(change, message):
+    with pytest.raises(CheckpointError, match=message):
+        ModelConfig.from_hf({**CONFIG.to_hf(), **change})
+
+
+def leaves(model):
+    return jax.tree.leaves(nnx.split(model)[1])
+
+
+def test_import_and_export_give_back_every_tensor(model, tmp_path):
+    hf.save_pretrained(model, tmp_path / "hf")
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        (tmp_path / "hf" / name).write_bytes(open(f"assets/tiny-base/{name}", "rb").read())
+    import_hf(tmp_path / "hf", tmp_path / "ours")
+    export_hf(tmp_path / "ours", tmp_path / "back")
+    back, config = hf.load_pretrained(tmp_path / "back")
+    assert config == CONFIG
+    assert all(bool((a == b).all()) for a, b in zip(leaves(model), leaves(back), strict=True))
+    with pytest.raises(CheckpointError, match="already holds a policy"):
+        import_hf(tmp_path / "hf", tmp_path / "ours")
+
+
+def test_missing_superfluous_and_misshapen_tensors_are_listed(model, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    hf.save_pretrained(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.language_model.norm.weight"]
+    tensors["surprise"] = np.zeros(3, np.float32)
+    tensors["model.visual.merger.ln_q.weight"] = np.zeros(7, np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        hf.load_pretrained(tmp_path)
+    for part in (
+        "missing model.language_model.norm.weight",
+        "superfluous surprise",
+        "ln_q.weight is (7,), expected (16,)",
+    ):
+        assert part in str(caught.value)
+
+
+def test_the_older_weight_names_and_a_sharded_checkpoint_are_read(model, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    hf.save_pretrained(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    old = {
+        name.replace("model.visual", "visual").replace("model.language_model", "model"): t
+        for name, t in tensors.items()
+    }
+    half = len(old) // 2
+    shards = {"a.safetensors": dict(list(old.items())[:half]), "b.safetensors": dict(list(old.items())[half:])}
+    for file, part in shards.items():
+        save_file(part, tmp_path / file)
+    index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    loaded, _ = hf.load_pretrained(tmp_path)
+    assert all(bool((a == b).all()) for a, b in zip(leaves(model), leaves(loaded), strict=True))
+    (tmp_path / "b.safetensors").write_bytes(b"cut short")
+    with pytest.raises(CheckpointError, match=r"b.safetensors is damaged"):
+        hf.load_pretrained(tmp_path)

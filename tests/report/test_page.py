@@ -1,0 +1,59 @@
+"""The report: self-contained, and harmless whatever the pages say."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.evaluation.scoring import Sample, summarise
+from mmsearch_jax.protocol import Answer, ImageSearch, SearchResult
+from mmsearch_jax.report.page import write_report
+from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
+
+HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture
+def run(tmp_path):
+    image = tmp_path / "scene.jpg"
+    Image.new("RGB", (448, 336), (10, 120, 200)).save(image)
+    row = Row("r", str(image), f"What is it? {HOSTILE}", ("Paris",), "crop", True)
+    tool = ToolRecord("image_search", HOSTILE, box=(112, 84, 224, 168), results=(SearchResult(HOSTILE, HOSTILE),))
+    turns = [
+        Turn("", HOSTILE, ImageSearch("the flag"), 0, 1, observation=HOSTILE, tool=tool),
+        Turn("", "I know", Answer(HOSTILE), 1, 2),
+    ]
+    sample = Sample(row, Trajectory("t", "r", "g", status="answered", answer=HOSTILE, turns=turns), False)
+    folder = tmp_path / "eval" / "grpo"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summarise([sample], name="grpo", mode="policy")))
+    record = {"correct": False, "row": dataclasses.asdict(row), "trajectory": sample.trajectory.to_json()}
+    (folder / "samples.jsonl").write_text(json.dumps(record) + "\n")
+    steps = [{"phase": "grpo", "step": i, "reward": i / 10, "accuracy": i / 20} for i in range(12)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    return tmp_path
+
+
+def test_the_page_needs_no_network_and_shows_table_curves_and_crop_box(run):
+    page = write_report(run, run / "report.html").read_text()
+    outside = re.findall(r"""(?:src|href)\s*=\s*["']?(https?:|//)""", page)
+    assert not outside
+    assert "<svg" in page
+    assert "left:25.00%;top:25.00%;width:25.00%;height:25.00%" in page
+    assert "data:image/jpeg;base64," in page
+
+
+def test_hostile_text_is_shown_as_text(run):
+    page = write_report(run, run / "report.html").read_text()
+    assert page.count("<script>") == 1
+    assert "onerror=alert(1)>" not in page.replace("onerror=alert(1)&gt;", "")
+    assert "&lt;script&gt;" in page
+
+
+def test_an_empty_folder_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(DataError, match="nothing to report"):
+        write_report(tmp_path, tmp_path / "report.html")

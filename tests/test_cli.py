@@ -1,0 +1,84 @@
+"""The command line as a user meets it: help, and one-line errors with exit code 2."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = __file__.rsplit("/tests/", 1)[0]
+COMMANDS = ["quickstart", "pretrain", "sft", "grpo", "eval", "ask", "serve-tools", "import-hf", "export-hf", "report"]
+
+
+def mmsearch(*arguments):
+    environment = {**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-m", "mmsearch_jax.cli", *map(str, arguments)],
+        capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+
+
+def test_help_names_every_command_and_starts_without_jax():
+    began = time.monotonic()
+    done = mmsearch("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+    code = "import sys, mmsearch_jax.cli; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command):
+    done = mmsearch(command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout) > 150
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "--config.eval.nam=x"], "did you mean 'eval.name'"),
+        (["eval", "--config", "nowhere.py"], "no config file at nowhere.py"),
+        (["eval", "--wrong"], "unknown argument '--wrong'"),
+        (["report", "/nowhere-at-all"], "nothing to report in /nowhere-at-all"),
+        (["serve-tools", "--corpus", "/nowhere-at-all"], "no corpus at /nowhere-at-all"),
+        (["import-hf", "/nowhere-at-all", "/tmp/x"], "no config.json in /nowhere-at-all"),
+        (["export-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
+        (["report", ".", "--config.a=1"], "takes no config"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message):
+    done = mmsearch(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_missing_checkpoint_and_a_broken_image_are_named(tmp_path):
+    done = mmsearch("sft", "--workdir", tmp_path, "--config.checkpoint=/nowhere-at-all")
+    assert (done.returncode, "no checkpoint at /nowhere-at-all" in done.stderr) == (2, True)
+    picture = tmp_path / "broken.jpg"
+    picture.write_bytes(b"not an image")
+    done = mmsearch("ask", picture, "What is it?", "--workdir", tmp_path)
+    assert (done.returncode, "is not an image" in done.stderr) == (2, True)
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    (tmp_path / "pages.jsonl").write_text("")
+    (tmp_path / "images.jsonl").write_text("")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = mmsearch("serve-tools", "--corpus", tmp_path, "--port", taken.getsockname()[1])
+    assert done.returncode == 2
+    assert "port" in done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_debug_shows_the_traceback():
+    done = mmsearch("report", "/nowhere-at-all", "--debug")
+    assert "Traceback" in done.stderr
