@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print(".ci/constraints-py3%s.txt" % ("11" if sys.version_info[1] == 11 else "12"))')
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+CONSTRAINTS := .ci/constraints-py$(if $(filter 3.11,$(VERSION)),311,312).txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 JOBS ?= 2
 
@@ -32,20 +33,22 @@ contracts: $(VENV)/.installed-test ## imports run one way
 check: lint types contracts ## all three
 
 bench: $(VENV)/.installed ## image retrieval and grounding on the real mini-world
-	$(BIN)/python benchmarks/image_retrieval.py
-	$(BIN)/python benchmarks/grounding.py
+	$(BIN)/python -m benchmarks.image_retrieval
+	$(BIN)/python -m benchmarks.grounding
 
 results: $(VENV)/.installed ## the quickstart with three seeds, written to docs/results.md
-	$(BIN)/python benchmarks/results.py
+	$(BIN)/python -m benchmarks.results
 
 clean: ## removes the environment and all runs
 	rm -rf $(VENV) runs
 
-$(VENV)/bin/python:
+# One environment for one Python: another PYTHON makes it anew.
+$(VENV)/.python$(VERSION):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mmsearch-jax needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
 
-$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(VENV)/.python$(VERSION)
 	$(INSTALL) --editable .
 	@touch $@
 

@@ -11,7 +11,7 @@ def base(checkpoint: str = "assets/tiny-base") -> ml_collections.ConfigDict:
         "checkpoint": checkpoint,
         # The mini-world is built in the work folder when it is not there yet.
         "world": {
-            "num_lands": 160, "num_sft_rows": 1000, "num_grpo_rows": 360, "num_eval_rows": 300,
+            "num_lands": 160, "num_sft_rows": 900, "num_grpo_rows": 240, "num_eval_rows": 300,
         },
         "tools": {
             # Empty: a server of our own is started on a free port, over the world's corpus.

@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
         "loss": {"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.001, "kl_estimator": "k3", "aggregation": "token"},
         # R = (1 - l) s + l s_fmt with l = 0.1; no search penalty.
         "reward": {"format_weight": 0.1, "search_penalty": 0.0},
-        "optimizer": {"name": "adamw", "learning_rate": 1e-4, "warmup_steps": 2, "decay": "constant",
+        "optimizer": {"name": "adamw", "learning_rate": 2e-4, "warmup_steps": 2, "decay": "constant",
                       "weight_decay": 0.0, "b2": 0.98},
     })  # fmt: skip
     return config

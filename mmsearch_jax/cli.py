@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmsearch_jax import __version__
-from mmsearch_jax.errors import ConfigError, MMSearchError
+from mmsearch_jax.errors import ConfigError, MMSearchError, ToolFailed
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 _EPILOG = """\
@@ -26,6 +26,38 @@ stage by stage:
   mmsearch report runs/eval
 
 Any config value can be set: --config.sft.num_steps=100. `mmsearch COMMAND --help` says more."""
+_EXAMPLES = {
+    "quickstart": (
+        "mmsearch quickstart",
+        "mmsearch quickstart --smoke --workdir /tmp/smoke",
+        "mmsearch quickstart --workdir runs/seed1 --config.seed=1",
+    ),
+    "pretrain": ("mmsearch pretrain --workdir runs/base --config.out=runs/base/policy",),
+    "sft": (
+        "mmsearch sft --workdir runs/sft",
+        "mmsearch sft --workdir runs/short --config.sft.num_steps=50 --config.sft.optimizer.learning_rate=1e-3",
+    ),
+    "grpo": (
+        "mmsearch grpo --workdir runs/grpo --config.checkpoint=runs/sft/policies/sft",
+        "mmsearch grpo --workdir runs/frugal --config.grpo.reward.search_penalty=0.05",
+    ),
+    "eval": (
+        "mmsearch eval --workdir runs/eval --config.checkpoint=runs/grpo/policies/grpo --config.eval.name=grpo",
+        "mmsearch eval --workdir runs/eval --config.eval.mode=direct --config.eval.name=direct",
+        "mmsearch eval --workdir runs/eval --config.eval.allow_crop=false --config.eval.name=no_crop",
+    ),
+    "ask": (
+        'mmsearch ask photo.jpg "What is the capital of the country of the flag on the left?" \\\n'
+        "      --config.checkpoint=runs/grpo/policies/grpo",
+    ),
+    "serve-tools": (
+        "mmsearch serve-tools --corpus runs/quickstart/worlds/real/corpus",
+        "mmsearch eval --config.tools.url=http://127.0.0.1:8765      (in another terminal)",
+    ),
+    "import-hf": ("mmsearch import-hf assets/tiny-base runs/imported",),
+    "export-hf": ("mmsearch export-hf runs/quickstart/policies/grpo runs/exported",),
+    "report": ("mmsearch report runs/quickstart", "mmsearch report runs/quickstart -o report.html"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except (MMSearchError, OSError) as error:
         if options.debug:
-            raise
+            raise  # the whole traceback, as asked
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -58,15 +90,20 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"mmsearch-jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], None], text: str, config: str = "", **defaults: str):
         command = commands.add_parser(
-            name, help=text.partition(".")[0], description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+            name, help=text.splitlines()[0].rstrip("."), description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="\n".join(["examples:", *(f"  {example}" for example in _EXAMPLES[name])]),
+        )  # fmt: skip
         command.set_defaults(run=run)
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        # Without a default of its own, so that `mmsearch --debug COMMAND` is not undone here.
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
         if config:
             command.add_argument(
                 "--config", type=Path, default=CONFIGS / config, metavar="FILE",
@@ -84,19 +121,47 @@ def _parser() -> argparse.ArgumentParser:
         "Leaves quickstart.json, eval/*/summary.json and report.html in the work folder.", "quickstart.py",
     )  # fmt: skip
     quick.add_argument("--smoke", action="store_true", help="tiny budgets: the same path in a minute and a half")
-    add("pretrain", _pretrain, "Makes the tiny base policy from nothing.", "tiny_pretrain.py")
-    add("sft", _sft, "Supervised fine-tuning on the teacher's conversations.\nWrites policies/sft.", "tiny_sft.py")
-    add("grpo", _grpo, "GRPO with live search, from an SFT policy.\nWrites policies/grpo.", "tiny_grpo.py")
     add(
-        "eval", _eval, "Evaluates a policy and prints its line of the table.\nWrites eval/<name>/.",
+        "pretrain",
+        _pretrain,
+        "Makes the tiny base policy from nothing.\nWrites a Hugging Face folder that transformers loads, too.",
+        "tiny_pretrain.py",
+    )
+    add(
+        "sft",
+        _sft,
+        "Supervised fine-tuning on the teacher's conversations, made with the live tools.\n"
+        "Writes policies/sft, metrics.jsonl, TensorBoard events and checkpoints to the work folder.",
+        "tiny_sft.py",
+    )
+    add(
+        "grpo",
+        _grpo,
+        "GRPO with live search, from an SFT policy.\n"
+        "Writes policies/grpo, rollouts/, metrics.jsonl, TensorBoard events and checkpoints to the work folder.",
+        "tiny_grpo.py",
+    )
+    add(
+        "eval", _eval, "Evaluates a policy and prints its line of the table.\n"
+        "Modes: policy (tools by tags), prompted (the same, untrained), direct (no tools), rag (fixed workflow).\n"
+        "Writes eval/<name>/summary.json and eval/<name>/samples.jsonl (whole trajectories).",
         "eval/miniworld.py",
     )  # fmt: skip
     ask = add(
-        "ask", _ask, "Asks one question about one image and prints the episode turn by turn.", "eval/miniworld.py"
+        "ask",
+        _ask,
+        "Asks one question about one image and prints the episode turn by turn.\n"
+        "Searches the real mini-world, or the server named by --config.tools.url.",
+        "eval/miniworld.py",
     )
     ask.add_argument("image", help="image file")
     ask.add_argument("question", help="what to ask")
-    serve = add("serve-tools", _serve_tools, "Serves text search, image search and grounding over a corpus.")
+    serve = add(
+        "serve-tools",
+        _serve_tools,
+        "Serves text search, image search and grounding over a corpus.\n"
+        "It sees pixels and strings only, loads no JAX, and runs until it is interrupted.",
+    )
     serve.add_argument("--corpus", type=Path, required=True, help="folder with pages.jsonl and images.jsonl")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     serve.add_argument("--port", type=int, default=8765, help="port (default: %(default)s; 0: a free one)")
@@ -107,7 +172,12 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, run, text)
         command.add_argument("source", type=Path, help="folder to read")
         command.add_argument("out", type=Path, help="folder to write")
-    report = add("report", _report, "Writes one self-contained HTML page about a run.")
+    report = add(
+        "report",
+        _report,
+        "Writes one self-contained HTML page about a run.\n"
+        "It holds the table, learning curves and trajectories with images, crops and search results.",
+    )
     report.add_argument("workdir", type=Path, help="the run's work folder")
     report.add_argument("-o", "--out", type=Path, help="file to write (default: WORKDIR/report.html)")
     return parser
@@ -174,7 +244,10 @@ def _ask(options: argparse.Namespace) -> None:
     from mmsearch_jax.evaluation.ask import print_episode
     from mmsearch_jax.stages import run_ask
 
-    print_episode(run_ask(config, options.workdir, options.image, options.question))
+    trajectory = run_ask(config, options.workdir, options.image, options.question)
+    print_episode(trajectory)
+    if trajectory.infrastructure_failure:
+        raise ToolFailed(trajectory.error or f"the episode ended with status {trajectory.status}")
 
 
 def _serve_tools(options: argparse.Namespace) -> None:

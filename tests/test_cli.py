@@ -1,12 +1,16 @@
 """The command line as a user meets it: help, and one-line errors with exit code 2."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import time
 
 import pytest
+
+from mmsearch_jax import cli
+from mmsearch_jax.configuration import load_config
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
 COMMANDS = ["quickstart", "pretrain", "sft", "grpo", "eval", "ask", "serve-tools", "import-hf", "export-hf", "report"]
@@ -82,3 +86,25 @@ def test_a_port_in_use_is_named(tmp_path):
 def test_debug_shows_the_traceback():
     done = mmsearch("report", "/nowhere-at-all", "--debug")
     assert "Traceback" in done.stderr
+
+
+def test_debug_may_stand_before_the_command_too():
+    assert "Traceback" in mmsearch("--debug", "report", "/nowhere-at-all").stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_example_in_the_help_is_a_command_line_that_parses(command):
+    for example in cli._EXAMPLES[command]:
+        words = shlex.split(example.partition("     (")[0].replace("\\\n", " "))
+        assert words[0] == "mmsearch"
+        options, rest = cli._parser().parse_known_args(words[1:])
+        assert options.command in COMMANDS
+        assert all(word.startswith("--config.") for word in rest)
+        if rest:
+            load_config(options.config, rest)
+
+
+def test_help_is_quick():
+    began = time.monotonic()
+    mmsearch("--help")
+    assert time.monotonic() - began < 2  # about 0.1 s on an idle machine

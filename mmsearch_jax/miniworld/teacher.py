@@ -36,11 +36,12 @@ async def converse(row: Row, call: Call) -> tuple[tuple[ConversationTurn, ...] |
         turns.append(ConversationTurn(render_turn(reason, action), observation))
         return reply, observation
 
-    reply, _ = await act("I must identify it.", ImageSearch(row.meta.get("expression") or None))
+    attribute = facts.ATTRIBUTES[row.meta["attribute"]]
+    # The plan comes first: what was asked stands close by when it is needed, two observations later.
+    reply, _ = await act(f"I need the {attribute.phrase}. What is it?", ImageSearch(row.meta.get("expression") or None))
     if not reply.results:
         return None, None
     title = reply.results[0].title
-    attribute = facts.ATTRIBUTES[row.meta["attribute"]]
     if form == "land":
         land = title.removeprefix("Flag of ")
         found = f"It is the flag of {land}."

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.image_processing import load_image
+from mmsearch_jax.errors import DataError, ImageError
 from mmsearch_jax.evaluation.table import KIND_NAMES, percent
 from mmsearch_jax.report.curves import learning_curves
 
 SAMPLES_PER_KIND = 6
+SHOWN_KINDS = ("crop", "two_hop", "whole_image", "visual")
+"""The order of the trajectories: those that tell most come first."""
 _IMAGE_WIDTH = 448
 
 
@@ -28,10 +30,10 @@ def write_report(workdir: str | Path, out: str | Path, title: str = "mmsearch-ja
     """Writes the page about a work folder and returns its path.
 
     Raises:
-      DataError: the folder holds neither metrics nor evaluations.
+      DataError: the folder holds neither metrics nor evaluations, or one of its files is damaged.
     """
     workdir, out = Path(workdir), Path(out)
-    summaries = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(workdir.glob("eval/*/summary.json"))]
+    summaries = [_json(path.read_text(encoding="utf-8"), path) for path in sorted(workdir.glob("eval/*/summary.json"))]
     metrics = workdir / "metrics.jsonl"
     if not summaries and not metrics.is_file():
         raise DataError(f"nothing to report in {workdir}: it has neither eval/*/summary.json nor metrics.jsonl")
@@ -44,7 +46,7 @@ def write_report(workdir: str | Path, out: str | Path, title: str = "mmsearch-ja
     ]
     page = environment.get_template("page.html.jinja").render(
         title=title, summaries=summaries, kinds=KIND_NAMES, curves=learning_curves(metrics), samples=samples,
-        evaluations=[summary["name"] for summary in summaries],
+        evaluations=[summary["name"] for summary in summaries], facts=_facts(workdir, summaries),
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
@@ -57,8 +59,8 @@ def _samples(folder: Path, evaluation: str) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
-    for kind in KIND_NAMES:
+        records = [_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    for kind in SHOWN_KINDS:
         of_kind = [record for record in records if record["row"]["kind"] == kind]
         wrong = [record for record in of_kind if not record["correct"]][: SAMPLES_PER_KIND // 2]
         right = [record for record in of_kind if record["correct"]][: SAMPLES_PER_KIND - len(wrong)]
@@ -79,7 +81,11 @@ def _shown(record: dict[str, Any], evaluation: str) -> dict[str, Any]:
             "action": turn["action"],
             "tool": tool.get("tool"),
             "query": tool.get("query"),
-            "box": _relative(box, width, height) if box else None,
+            "how": _how(tool) if tool else "",
+            "note": tool.get("note"),
+            "error": tool.get("error"),
+            "elapsed_ms": tool.get("elapsed_ms"),
+            "box": _relative(box, width, height) if box and picture else None,
             "results": tool.get("results", []),
             "observation": turn["observation"],
         })  # fmt: skip
@@ -87,14 +93,46 @@ def _shown(record: dict[str, Any], evaluation: str) -> dict[str, Any]:
     return {
         "evaluation": evaluation, "kind": row["kind"], "outcome": outcome, "question": row["question"],
         "gold": row["answers"][0], "answer": trajectory["answer"], "status": trajectory["status"], "image": picture,
-        "turns": turns, "boxes": [turn["box"] for turn in turns if turn["box"]],
+        "error": trajectory.get("error"), "turns": turns, "boxes": [turn["box"] for turn in turns if turn["box"]],
     }  # fmt: skip
 
 
-def _data_url(path: Path) -> tuple[str, tuple[int, int]]:
-    if not path.is_file():
-        raise DataError(f"the image {path} of a sample is gone: run the evaluation again")
-    image = Image.open(path).convert("RGB")
+def _facts(workdir: Path, summaries: list[dict[str, Any]]) -> list[str]:
+    """What stands under the title: questions, seeds, and how long the quickstart took."""
+    facts = []
+    if summaries:
+        facts.append(f"{max(summary['n'] for summary in summaries)} questions")
+        seeds = sorted({summary["seed"] for summary in summaries if "seed" in summary})
+        facts += [f"seed {', '.join(map(str, seeds))}"] if seeds else []
+    path = workdir / "quickstart.json"
+    if path.is_file():
+        seconds = _json(path.read_text(encoding="utf-8"), path).get("seconds", {})
+        facts += [f"{phase} {value:.0f} s" for phase, value in seconds.items()]
+    return facts
+
+
+def _how(tool: dict[str, Any]) -> str:
+    """What a call did, in a few words."""
+    if tool.get("refused"):
+        return "refused"
+    if tool["tool"] != "image_search" or tool.get("query") is None:
+        return ""
+    return "found in the box" if tool.get("grounded") else "not found: whole image searched"
+
+
+def _json(text: str, where: str | Path) -> dict[str, Any]:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg}); run the evaluation again") from error
+
+
+def _data_url(path: Path) -> tuple[str | None, tuple[int, int]]:
+    """The image made small, and its size in pixels; None where it is gone (a work folder that was moved)."""
+    try:
+        image = load_image(path)
+    except ImageError:
+        return None, (1, 1)
     size = image.size
     image.thumbnail((_IMAGE_WIDTH, _IMAGE_WIDTH))
     buffer = io.BytesIO()

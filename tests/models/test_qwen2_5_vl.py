@@ -1,6 +1,7 @@
 """The policy's own invariants (the comparison with torch is in tests/parity)."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,7 @@ def leaves(model):
 def test_import_and_export_give_back_every_tensor(model, tmp_path):
     hf.save_pretrained(model, tmp_path / "hf")
     for name in ("tokenizer.json", "preprocessor_config.json"):
-        (tmp_path / "hf" / name).write_bytes(open(f"assets/tiny-base/{name}", "rb").read())
+        shutil.copyfile(f"assets/tiny-base/{name}", tmp_path / "hf" / name)
     import_hf(tmp_path / "hf", tmp_path / "ours")
     export_hf(tmp_path / "ours", tmp_path / "back")
     back, config = hf.load_pretrained(tmp_path / "back")

@@ -10,7 +10,7 @@ from PIL import Image
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.scoring import Sample, summarise
-from mmsearch_jax.protocol import Answer, ImageSearch, SearchResult
+from mmsearch_jax.protocol import Answer, ImageSearch, SearchResult, TextSearch
 from mmsearch_jax.report.page import write_report
 from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
 
@@ -23,14 +23,16 @@ def run(tmp_path):
     Image.new("RGB", (448, 336), (10, 120, 200)).save(image)
     row = Row("r", str(image), f"What is it? {HOSTILE}", ("Paris",), "crop", True)
     tool = ToolRecord("image_search", HOSTILE, box=(112, 84, 224, 168), results=(SearchResult(HOSTILE, HOSTILE),))
+    broken = ToolRecord("text_search", "q", error="HTTP 500 <b>")
     turns = [
         Turn("", HOSTILE, ImageSearch("the flag"), 0, 1, observation=HOSTILE, tool=tool),
+        Turn("", HOSTILE, TextSearch("q"), 0, 1, tool=broken),
         Turn("", "I know", Answer(HOSTILE), 1, 2),
     ]
     sample = Sample(row, Trajectory("t", "r", "g", status="answered", answer=HOSTILE, turns=turns), False)
     folder = tmp_path / "eval" / "grpo"
     folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps(summarise([sample], name="grpo", mode="policy")))
+    (folder / "summary.json").write_text(json.dumps(summarise([sample], name="grpo", mode="policy", seed=3)))
     record = {"correct": False, "row": dataclasses.asdict(row), "trajectory": sample.trajectory.to_json()}
     (folder / "samples.jsonl").write_text(json.dumps(record) + "\n")
     steps = [{"phase": "grpo", "step": i, "reward": i / 10, "accuracy": i / 20} for i in range(12)]
@@ -52,6 +54,36 @@ def test_hostile_text_is_shown_as_text(run):
     assert page.count("<script>") == 1
     assert "onerror=alert(1)>" not in page.replace("onerror=alert(1)&gt;", "")
     assert "&lt;script&gt;" in page
+
+
+def test_a_call_says_how_it_went(run):
+    page = write_report(run, run / "report.html").read_text()
+    assert "not found: whole image searched" in page
+    assert "HTTP 500 &lt;b&gt;" in page
+
+
+def test_a_moved_runs_missing_images_do_not_stop_the_report(run):
+    (run / "scene.jpg").unlink()
+    page = write_report(run, run / "report.html").read_text()
+    assert "the image is no longer there" in page
+    assert "data:image/jpeg;base64," not in page
+
+
+def test_damaged_files_are_named_with_their_line(run):
+    metrics, samples = run / "metrics.jsonl", run / "eval" / "grpo" / "samples.jsonl"
+    samples.write_text("{}\n"[:1])
+    with pytest.raises(DataError, match=r"samples.jsonl, line 1: not JSON"):
+        write_report(run, run / "report.html")
+    samples.unlink()
+    metrics.write_text('{"phase": "grpo", "step": 1}\n{"phase"')
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 2"):
+        write_report(run, run / "report.html")
+
+
+def test_quickstart_times_and_seed_stand_under_the_title(run):
+    (run / "quickstart.json").write_text(json.dumps({"seed": 3, "seconds": {"sft": 81.6, "total": 500.2}}))
+    page = write_report(run, run / "report.html").read_text()
+    assert "1 questions · seed 3 · sft 82 s · total 500 s" in page
 
 
 def test_an_empty_folder_is_an_error_that_says_so(tmp_path):
