@@ -1,7 +1,7 @@
 """One self-contained HTML page about a run: the table, the curves, and trajectories with what the policy saw.
 
 Pages and answers are hostile text: the template escapes everything, and the page needs no network and runs no script but
-its own filter.
+its own filter, which alone carries the nonce that the page's security policy asks for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def write_report(workdir: str | Path, out: str | Path, title: str = "mmsearch-ja
     page = environment.get_template("page.html.jinja").render(
         title=title, summaries=summaries, kinds=KIND_NAMES, curves=learning_curves(metrics), samples=samples,
         evaluations=[summary["name"] for summary in summaries], facts=_facts(workdir, summaries),
+        nonce=secrets.token_hex(16),
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")

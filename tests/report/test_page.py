@@ -22,7 +22,12 @@ def run(tmp_path):
     image = tmp_path / "scene.jpg"
     Image.new("RGB", (448, 336), (10, 120, 200)).save(image)
     row = Row("r", str(image), f"What is it? {HOSTILE}", ("Paris",), "crop", True)
-    tool = ToolRecord("image_search", HOSTILE, box=(112, 84, 224, 168), results=(SearchResult(HOSTILE, HOSTILE),))
+    tool = ToolRecord(
+        "image_search",
+        HOSTILE,
+        box=(112, 84, 224, 168),
+        results=(SearchResult(HOSTILE, HOSTILE, thumbnail_base64='" onerror="x'),),
+    )
     broken = ToolRecord("text_search", "q", error="HTTP 500 <b>")
     turns = [
         Turn("", HOSTILE, ImageSearch("the flag"), 0, 1, observation=HOSTILE, tool=tool),
@@ -51,7 +56,10 @@ def test_the_page_needs_no_network_and_shows_table_curves_and_crop_box(run):
 
 def test_hostile_text_is_shown_as_text(run):
     page = write_report(run, run / "report.html").read_text()
-    assert page.count("<script>") == 1
+    assert page.count("<script") == 1
+    assert "script-src 'nonce-" in page
+    assert 'alt="" onerror' not in page
+    assert 'base64," onerror' not in page
     assert "onerror=alert(1)>" not in page.replace("onerror=alert(1)&gt;", "")
     assert "&lt;script&gt;" in page
 
@@ -66,7 +74,7 @@ def test_a_moved_runs_missing_images_do_not_stop_the_report(run):
     (run / "scene.jpg").unlink()
     page = write_report(run, run / "report.html").read_text()
     assert "the image is no longer there" in page
-    assert "data:image/jpeg;base64," not in page
+    assert "data:image/jpeg;base64,/9j" not in page
 
 
 def test_damaged_files_are_named_with_their_line(run):
