@@ -1,9 +1,13 @@
 """What all configs of the tiny policy share: checkpoint, worlds, episode rules, engine sizes. Not a config by itself."""
 
+from pathlib import Path
+
 import ml_collections
 
+TINY_BASE = str(Path(__file__).parents[1] / "assets" / "tiny-base")
 
-def base(checkpoint: str = "assets/tiny-base") -> ml_collections.ConfigDict:
+
+def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
     """Seed, policy, worlds, episodes and engine."""
     return ml_collections.ConfigDict({
         "seed": 0,

@@ -10,7 +10,7 @@ from configs import tiny
 
 def get_config() -> ml_collections.ConfigDict:
     """Evaluation on the real mini-world."""
-    config = tiny.base(checkpoint="assets/tiny-base")
+    config = tiny.base()
     config.eval = ml_collections.ConfigDict({
         # Folder under <workdir>/eval.
         "name": "policy",

@@ -115,13 +115,14 @@ def _visual_row(world: World, rng: np.random.Generator) -> tuple[Image.Image, Ro
 def _whole_image_row(world: World, rng: np.random.Generator) -> tuple[Image.Image, Row]:
     land = _one(rng, _lands(world))
     image, box = scenes.full_bleed(world.picture(land, "scene"), rng)
-    return image, _row("whole_image", questions.whole_image(rng, land, QUESTION_KEYS), [land], [box])
+    question = _with_twins(world, land, questions.whole_image(rng, land, QUESTION_KEYS))
+    return image, _row("whole_image", question, [land], [box])
 
 
 def _crop_row(world: World, rng: np.random.Generator) -> tuple[Image.Image, Row]:
     land = _one(rng, _lands(world))
     image, members, boxes, target, expression = _scene_around(world, rng, land, int(rng.integers(2, 5)))
-    question = questions.crop(rng, land, target, expression, QUESTION_KEYS)
+    question = _with_twins(world, land, questions.crop(rng, land, target, expression, QUESTION_KEYS))
     return image, _row("crop", question, members, boxes)
 
 
@@ -155,6 +156,14 @@ def _scene_around(world: World, rng: np.random.Generator, wanted: Entity, count:
         phrase = scenes.spatial_phrase(boxes, target)
         if phrase:
             return image, members, boxes, target, f"the {wanted.kind} {phrase}"
+
+
+def _with_twins(world: World, land: Entity, question: questions.Question) -> questions.Question:
+    """Counts the answers for lands whose flag looks the same as right too: no picture tells Chad from Romania."""
+    key = question.attribute
+    twins = [e for e in world.entities if e.alias_of == land.alias_of and e.id != land.id and key in e.facts]
+    more = tuple(answer for twin in twins for answer in questions.answers_for(key, twin.facts[key]))
+    return dataclasses.replace(question, answers=question.answers + more)
 
 
 def _row(kind: str, question: questions.Question, members: Sequence[Entity], boxes: Sequence[scenes.Box]) -> Row:

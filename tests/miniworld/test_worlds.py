@@ -3,12 +3,13 @@
 import asyncio
 import json
 
+import numpy as np
 import pytest
 
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.schema import read_rows
 from mmsearch_jax.errors import DataError, ToolUnavailable
-from mmsearch_jax.miniworld import build, facts
+from mmsearch_jax.miniworld import build, facts, questions, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.models.tokenizer import load_tokenizer
@@ -111,3 +112,10 @@ def test_rows_that_cannot_be_read_are_named(tmp_path):
     )
     with pytest.raises(DataError, match="line 1: the row has no 'search_required'"):
         read_rows(tmp_path)
+
+
+def test_flags_that_look_alike_share_their_answers():
+    world = RealWorld()
+    chad, romania = (next(e for e in world.entities if e.name == name) for name in ("Chad", "Romania"))
+    question = questions.whole_image(np.random.default_rng(0), chad, ["capital"])
+    assert worlds._with_twins(world, chad, question).answers == (chad.facts["capital"], romania.facts["capital"])
