@@ -158,7 +158,7 @@ def _lands(out: Path, sources: dict[str, Path]) -> list[Entity]:
 def paint_svg(path: Path) -> Image.Image:
     """The SVG as RGB of `FLAG_SIZE`, on white."""
     try:
-        import resvg_py
+        import resvg_py  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DataError("painting SVG flags needs resvg_py: pip install resvg_py") from error
     painted = resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=FLAG_SIZE[0])
