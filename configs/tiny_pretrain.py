@@ -1,4 +1,4 @@
-"""Makes the tiny base from nothing, on a laptop's CPU; `tiny_pretrain_more.py` goes on from it.
+"""Makes the tiny base from nothing, on a laptop's CPU.
 
 mmsearch pretrain --config configs/tiny_pretrain.py --workdir runs/pretrain
 """
@@ -11,8 +11,6 @@ def get_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({
         "seed": 0,
         "out": "runs/pretrain/base",
-        # A base to go on from; empty starts from random weights.
-        "init": "",
         "text": {
             "vocab_size": 640, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4,
             "num_attention_heads": 6, "num_key_value_heads": 2, "mrope_section": (4, 6, 6), "rope_theta": 10000.0,
@@ -24,15 +22,26 @@ def get_config() -> ml_collections.ConfigDict:
         },
         # 448 x 336 scenes become 224 x 168: 16 x 12 patches, 48 tokens.
         "max_pixels": 224 * 168,
-        "batch": {"rows": 24, "length": 256, "images": 12, "patches": 192},
-        # Copying appears within some 150 steps of echoes, and spreads to real text within some 200 more.
-        "warm_up": {"echo": 0.8, "reading": 0.0, "joining": 0.0, "copying": 0.0, "chain": 0.0, "looking": 0.2},
-        "warm_up_steps": 150,
-        "mixture": {"echo": 0.1, "reading": 0.3, "joining": 0.15, "copying": 0.2, "chain": 0.0, "looking": 0.25},
-        "num_steps": 1250,
-        "checkpoint_every": 250,
+        "batch": {"rows": 12, "length": 512, "images": 14, "patches": 192},
+        "parts": {
+            # Copying appears within some 150 steps of echoes, and spreads to real text within some 300 more.
+            "part_1": {
+                "steps": 150,
+                "mixture": {"echo": 0.85, "reading": 0.0, "joining": 0.0, "copying": 0.0, "chain": 0.0, "looking": 0.15},
+            },
+            "part_2": {
+                "steps": 900,
+                "mixture": {"echo": 0.1, "reading": 0.3, "joining": 0.1, "copying": 0.25, "chain": 0.05, "looking": 0.2},
+            },
+            # What the tools will ask for: long chains of reading, and a good look at pictures.
+            "part_3": {
+                "steps": 1450,
+                "mixture": {"echo": 0.05, "reading": 0.1, "joining": 0.05, "copying": 0.15, "chain": 0.3, "looking": 0.35},
+            },
+        },
+        "checkpoint_every": 200,
         "optimizer": {"name": "adamw", "learning_rate": 4e-3, "warmup_steps": 50, "decay": "cosine",
-                      "final_fraction": 0.05, "weight_decay": 0.01, "b2": 0.98},
+                      "final_fraction": 0.02, "weight_decay": 0.01, "b2": 0.98},
         "num_scenes": 3000,
         "world_size": 400,
     })  # fmt: skip

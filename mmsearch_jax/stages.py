@@ -42,6 +42,7 @@ from mmsearch_jax.trajectory import Trajectory
 from tools_server.process import start_server
 
 TRAINING_WORLD, EVALUATION_WORLD = "train", "real"
+_READY_S = 5.0
 
 
 def prepare_world(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Path:
@@ -66,12 +67,24 @@ def prepare_world(config: ml_collections.ConfigDict, workdir: Path, name: str) -
 
 @contextmanager
 def tools(config: ml_collections.ConfigDict, world: Path) -> Iterator[str]:
-    """The address of the search server: the config's, or one that runs over the world's corpus for the block."""
+    """The address of the search server: the config's, or one that runs over the world's corpus for the block.
+
+    Raises:
+      ToolUnavailable: nothing answers at the config's address (said before anything slow starts).
+    """
     if config.tools.url:
+        asyncio.run(_check_ready(tool_client(config, config.tools.url)))
         yield config.tools.url
         return
     with start_server(world / "corpus") as server:
         yield server.url
+
+
+async def _check_ready(client: ToolClient) -> None:
+    try:
+        await client.wait_ready(_READY_S)
+    finally:
+        await client.close()
 
 
 def episode_config(config: ml_collections.ConfigDict, **changes: Any) -> EpisodeConfig:
@@ -209,10 +222,9 @@ def run_pretrain(config: ml_collections.ConfigDict, workdir: Path) -> Path:
         out, workdir,
         text=TextConfig(**as_arguments(config.text)), vision=VisionConfig(**as_arguments(config.vision)),
         max_pixels=config.max_pixels, shape=BatchShape(**config.batch),
-        warm_up=lessons.Mixture(**config.warm_up), warm_up_steps=config.warm_up_steps,
-        mixture=lessons.Mixture(**config.mixture), num_steps=config.num_steps,
+        parts=[pretraining.Part(part.steps, lessons.Mixture(**part.mixture)) for _, part in sorted(config.parts.items())],
         optimizer=OptimizerConfig(**config.optimizer), num_scenes=config.num_scenes, world_size=config.world_size,
-        seed=config.seed, init=Path(config.init) if config.init else None, checkpoint_every=config.checkpoint_every,
+        seed=config.seed, checkpoint_every=config.checkpoint_every,
     )  # fmt: skip
     return out
 

@@ -9,7 +9,6 @@ from mmsearch_jax.errors import ConfigError
 
 CONFIGS = [
     "tiny_pretrain.py",
-    "tiny_pretrain_more.py",
     "tiny_sft.py",
     "tiny_grpo.py",
     "quickstart.py",

@@ -81,6 +81,8 @@ class Packed(NamedTuple):
 def pack(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[Packed, list[int]]:
     """Packs what fits, longest first, each into the fullest row that still has room.
 
+    An image that several sequences hold (the very same object, as in a group of rollouts) takes room once.
+
     Returns:
       The packed batch, and the indices of the sequences that did not fit (never silently dropped).
 
@@ -94,19 +96,20 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[Pack
                 f"{shape.length} tokens, a batch {shape.images} images: raise the batch's length or images"
             )
     room = np.full(shape.rows, shape.length)
-    images_left = shape.images
+    taken: set[int] = set()
     places: list[tuple[int, int, int]] = []
     left: list[int] = []
     for i in sorted(range(len(sequences)), key=lambda i: -len(sequences[i])):
         size = len(sequences[i])
         fitting = np.flatnonzero(room >= size)
-        if not len(fitting) or len(sequences[i].images) > images_left:
+        wanted = taken | {id(image) for image in sequences[i].images}
+        if not len(fitting) or len(wanted) > shape.images:
             left.append(i)
             continue
         row = int(fitting[np.argmin(room[fitting])])
         places.append((i, row, shape.length - int(room[row])))
         room[row] -= size
-        images_left -= len(sequences[i].images)
+        taken = wanted
     return Packed(_fill(sequences, places, shape), places), sorted(left)
 
 
@@ -139,9 +142,11 @@ def _fill(
     positions, weights = np.zeros((3, shape.rows, shape.length), np.int32), empty(np.float32)
     names = {name for i, _, _ in places for name in sequences[i].extras}
     extras = {name: empty(np.float32) for name in sorted(names)}
-    images = [image for i, _, _ in places for image in sequences[i].images]
-    vision, offsets = pack_images(images, shape.patches, shape.images) if images else (_no_images(shape), [])
-    next_image = iter(offsets)
+    images = {id(image): image for i, _, _ in places for image in sequences[i].images}
+    vision, offsets = (
+        pack_images([*images.values()], shape.patches, shape.images) if images else (_no_images(shape), [])
+    )
+    first_feature = dict(zip(images, offsets, strict=True))
     next_segment = np.ones(shape.rows, np.int32)
     for i, row, start in places:
         sequence = sequences[i]
@@ -158,7 +163,7 @@ def _fill(
         filled = 0
         for image in sequence.images:
             count = len(image.patches) // 4
-            index[row, start + placeholders[filled : filled + count]] = next(next_image) + np.arange(count)
+            index[row, start + placeholders[filled : filled + count]] = first_feature[id(image)] + np.arange(count)
             filled += count
         if filled != len(placeholders):
             raise DataError(f"sequence {i} has {len(placeholders)} image placeholders, but images of {filled} tokens")

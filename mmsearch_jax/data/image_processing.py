@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import math
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mmsearch_jax.errors import CheckpointError, ImageError
 
 MAX_ASPECT_RATIO = 200
+# What Pillow lets through when a header, a chunk or an EXIF tag is not what it says it is.
+_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error)
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -41,6 +44,8 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         opened = source if isinstance(source, Image.Image) else Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source
         )  # fmt: skip
+        if 0 in opened.size:
+            raise ImageError(f"{name} is {opened.width} x {opened.height} pixels: give an image that is not empty")
         upright = ImageOps.exif_transpose(opened)
         if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
             rgba = upright.convert("RGBA")
@@ -54,11 +59,13 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         raise ImageError(f"no image at {name}: check the path") from error
     except IsADirectoryError as error:
         raise ImageError(f"{name} is a folder: give an image file") from error
+    except PermissionError as error:
+        raise ImageError(f"{name} may not be read: change its permissions") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image that Pillow can read: convert it to JPEG or PNG") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is too large to decode safely ({error}): make it smaller") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGE as error:
         raise ImageError(f"{name} is damaged ({error}): replace the file") from error
 
 
@@ -66,8 +73,10 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     """Height and width in pixels: multiples of `factor`, about the same aspect ratio, area within the bounds.
 
     Raises:
-      ImageError: the sides differ by more than `MAX_ASPECT_RATIO` times.
+      ImageError: a side is zero, or the sides differ by more than `MAX_ASPECT_RATIO` times.
     """
+    if not height or not width:
+        raise ImageError(f"an image of {width} x {height} has no pixels: give one that is not empty")
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ImageError(
             f"an image of {width} x {height} is too narrow: crop it to a ratio of at most {MAX_ASPECT_RATIO}"

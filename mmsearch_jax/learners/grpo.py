@@ -122,6 +122,7 @@ def train(
     freeze: tuple[str, ...] = ("vision",),
     checkpoint_every: int = 0,
     resume: bool = True,
+    ready_timeout_s: float = 60.0,
     show_progress: bool = True,
 ) -> nnx.Module:
     """Trains the policy against the live tools and returns it; the given model is the frozen reference.
@@ -131,6 +132,7 @@ def train(
       rows: prompts with gold answers; visited in an order that follows from `seed`, again and again.
       shape: of a learner's batch; a rollout batch is split over as many as it needs.
       freeze: top-level modules that are not trained; with "vision" the reference shares it and features stay cached.
+      ready_timeout_s: how long the search server may be away once every trajectory of a step failed for lack of it.
 
     Raises:
       ToolUnavailable: every trajectory of a step failed for lack of the tools.
@@ -158,7 +160,7 @@ def train(
                     by_id = {row.id: row for row in chosen}
                     kept, metrics = score_groups(trajectories, by_id, config)
                     if not kept and metrics["dropped"] == len(trajectories):
-                        await tool_client.wait_ready()
+                        await tool_client.wait_ready(ready_timeout_s)
                     state, more = _learn(state, learner, reference, kept, images, engine, shape, config)
                     ended = time.monotonic()
                     sampled = sum(trajectory.num_sampled for trajectory in trajectories)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.miniworld import drawing, facts, names, pages
+from mmsearch_jax.miniworld import drawing, facts, names, pages, prose
 from mmsearch_jax.miniworld.entities import Entity
 
 _FORMS = {
@@ -73,12 +73,14 @@ def _monument(rng: np.random.Generator, taken: set[str], land: Entity, number: i
             known[attribute.key] = attribute.invent(rng)
     order = rng.permutation(len(known))
     known = {list(known)[i]: list(known.values())[i] for i in order}
-    return _entity(f"monument-{number:04d}", "monument", name, name, _about(rng, name), known, land.name)
+    return _entity(f"monument-{number:04d}", "monument", name, name, prose.about(rng, name), known, land.name)
 
 
 def _animal(rng: np.random.Generator, taken: set[str], number: int) -> Entity:
     name = _new_name(rng, taken, _pick(rng, _FORMS["animal"]))
-    return _entity(f"animal-{number:04d}", "animal", name, name, _about(rng, name), {"range": names.proper_name(rng)})
+    return _entity(
+        f"animal-{number:04d}", "animal", name, name, prose.about(rng, name), {"range": names.proper_name(rng)}
+    )
 
 
 def _entity(
@@ -97,31 +99,16 @@ def _entity(
     )  # fmt: skip
 
 
-def _prose(rng: np.random.Generator) -> str:
-    return f"{names.phrase(rng)} of the {names.phrase(rng)}".capitalize()
-
-
-def _about(rng: np.random.Generator, name: str) -> str:
-    thing, place = names.phrase(rng), names.proper_name(rng)
-    forms = (
-        f"The {name} is a {thing} in {place}, built by the {names.phrase(rng)}.",
-        f"{name} was begun in {rng.integers(400, 2000)} as the {thing} of {place}.",
-        f"{name.split()[0]} is known for its {thing}.",
-        f"This {thing} stands near {place} and its {names.phrase(rng)}.",
-    )
-    return _pick(rng, forms)
-
-
 def _history(rng: np.random.Generator, neighbours: set[str]) -> str:
     """Prose about a land; it names other lands, so that searches for those find this page too."""
     named = sorted(neighbours)
     other = _pick(rng, named).title() if named else names.proper_name(rng)
-    return f"In {rng.integers(1400, 2000)} {other} began the {names.phrase(rng)}. {_prose(rng)} at {names.proper_name(rng)}."
+    return f"{prose.history(rng, other)} {prose.plain(rng)} at {names.proper_name(rng)}."
 
 
 def _noise_page(rng: np.random.Generator) -> pages.Page:
     title = names.title(rng)
-    text = "\n".join(f"{_prose(rng)} in {names.proper_name(rng)}." for _ in range(4))
+    text = "\n".join(f"{prose.plain(rng)} in {names.proper_name(rng)}." for _ in range(4))
     return pages.prose_page(title, text)
 
 

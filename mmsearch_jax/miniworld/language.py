@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.miniworld import facts, names
+from mmsearch_jax.miniworld import facts, names, prose
 
 _QUESTION_FORMS = (
     "What is the {phrase} of {name}?",
@@ -126,8 +126,8 @@ def _land_passages(rng: np.random.Generator, num_lands: int) -> list[Passage]:
         name, known = names.proper_name(rng), facts.invent_land_facts(rng)
         keys = list(known)
         shown = keys[: int(rng.integers(1, 4))]
-        prose = f"In {rng.integers(1400, 2000)} {_about(rng, name)}" if rng.random() < 0.25 else ""
-        passages.append(Passage(name, name, {key: known[key] for key in shown}, prose))
+        text = _cut(rng, prose.about(rng, name)) if rng.random() < 0.25 else ""
+        passages.append(Passage(name, name, {key: known[key] for key in shown}, text))
         if rng.random() < 0.3:
             rest = keys[len(shown) : len(shown) + int(rng.integers(1, 3))]
             topic = ("Geography of {}", "Economy of {}", "History of {}", "{} today")[int(rng.integers(4))]
@@ -149,25 +149,30 @@ def _answerable(passages: Sequence[Passage]) -> list[tuple[str, str, str]]:
 
 
 def chain(rng: np.random.Generator) -> Dialogue:
-    """A question that takes several looks: the assistant asks for what it needs, is shown listings, and goes on."""
-    passages = _land_passages(rng, num_lands=1)
-    name, key, value = _answerable(passages)[0]
+    """A question that takes several looks: the assistant says what it needs, is shown listings, and goes on."""
+    passages = _land_passages(rng, num_lands=int(rng.integers(1, 3)))
+    answerable = _answerable(passages)
+    name, key, value = answerable[int(rng.integers(len(answerable)))]
     phrase = facts.ATTRIBUTES[key].phrase
-    turns: list[tuple[str, str]] = []
-    if rng.random() < 0.6:
-        subject = ("this flag", f"the flag {_SOMEWHERE[int(rng.integers(len(_SOMEWHERE)))]}")[int(rng.integers(2))]
-        turns.append((f"What is the {phrase} of the country with {subject}?", f"Show me {subject}."))
-        turns.append((listing(flag_hits(rng, name)), f"It is the flag of {name}. {name} {phrase}?"))
+    flag = rng.random() < 0.5
+    thing, verb = ("flag", "") if flag else ("monument", " stands")
+    subject = (f"this {thing}", f"the {thing} {_SOMEWHERE[int(rng.integers(len(_SOMEWHERE)))]}")[int(rng.integers(2))]
+    joint = "with" if flag else "where"
+    turns = [
+        (f"What is the {phrase} of the country {joint} {subject}{verb}?", f"I need the {phrase}. Show me {subject}.")
+    ]
+    if flag:
+        turns.append(
+            (listing(flag_hits(rng, name)), f"It is the flag of {name}. I need its {phrase}. {name} {phrase}?")
+        )
     else:
         seen = _monument_name(rng)
-        subject = ("this monument", f"the monument {_SOMEWHERE[int(rng.integers(len(_SOMEWHERE)))]}")[
-            int(rng.integers(2))
-        ]
-        turns.append((f"What is the {phrase} of the country where {subject} stands?", f"Show me {subject}."))
-        turns.append((listing(monument_hits(rng, seen)), f"It is {seen}. {seen} country?"))
-        page = Passage(seen, seen, {"country": name}, _about(rng, seen) if rng.random() < 0.5 else "")
-        turns.append((listing([page, *_distractors(rng)]), f"{seen}: Country: {name}. {name} {phrase}?"))
-    turns.append((listing(passages), f"{name}: {facts.ATTRIBUTES[key].label}: {value}"))
+        turns.append((listing(monument_hits(rng, seen)), f"It is {seen}. I need its country. {seen} country?"))
+        page = Passage(seen, seen, {"country": name}, _cut(rng, prose.about(rng, seen)) if rng.random() < 0.5 else "")
+        turns.append(
+            (listing([page, *_distractors(rng)]), f"{seen}: Country: {name}. I need its {phrase}. {name} {phrase}?")
+        )
+    turns.append((listing(passages), f"{name}: {facts.ATTRIBUTES[key].label}: {value}. The answer is {value}."))
     return Dialogue(turns)
 
 
@@ -189,7 +194,7 @@ def flag_hits(rng: np.random.Generator, name: str) -> list[Passage]:
 def monument_hits(rng: np.random.Generator, name: str) -> list[Passage]:
     """What a picture of a monument finds, its own title first."""
     titles = [name, *(_monument_name(rng) for _ in range(int(rng.integers(0, 2))))]
-    return [Passage(title, title, {}, _about(rng, title)) for title in titles]
+    return [Passage(title, title, {}, _cut(rng, prose.about(rng, title))) for title in titles]
 
 
 _SOMEWHERE = ("on the left", "on the right", "at the top", "at the bottom", "in the middle", "at the top left",
@@ -201,12 +206,9 @@ def _monument_name(rng: np.random.Generator) -> str:
     return _BUILDINGS[int(rng.integers(len(_BUILDINGS)))].format(names.proper_name(rng))
 
 
-def _about(rng: np.random.Generator, name: str) -> str:
-    """A sentence about a thing, which now and then names it, or its first word, again."""
-    thing, place = names.phrase(rng), names.proper_name(rng)
-    forms = (f"The {name} is a {thing} in {place}", f"{name} was the {thing} of {place}", f"{name.split()[0]} has a {thing}",
-             f"This {thing} stands near {place}")  # fmt: skip
-    return forms[int(rng.integers(len(forms)))]
+def _cut(rng: np.random.Generator, text: str) -> str:
+    """Now and then cut off anywhere, as a listing is where its room ends."""
+    return text[: int(rng.integers(12, 140))] if rng.random() < 0.5 else text
 
 
 def _distractors(rng: np.random.Generator) -> list[Passage]:

@@ -6,8 +6,9 @@ The base knows the training world's language and pictures and how to copy; it ha
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -28,9 +29,16 @@ from mmsearch_jax.miniworld import language, lessons
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.tokenizer import save_tokenizer, train_tokenizer
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
-from mmsearch_jax.models.hf import load_pretrained, save_pretrained
+from mmsearch_jax.models.hf import save_pretrained
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.models.tokenizer import load_tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A stretch of pretraining: that many steps of one mixture of lessons."""
+
+    steps: int
+    mixture: lessons.Mixture
 
 
 def make_base(
@@ -41,28 +49,23 @@ def make_base(
     vision: VisionConfig,
     max_pixels: int,
     shape: BatchShape,
-    warm_up: lessons.Mixture,
-    warm_up_steps: int,
-    mixture: lessons.Mixture,
-    num_steps: int,
+    parts: Sequence[Part],
     optimizer: OptimizerConfig,
     num_scenes: int,
     world_size: int,
     seed: int,
-    init: Path | None = None,
     checkpoint_every: int = 0,
     show_progress: bool = True,
 ) -> None:
     """Pretrains a base and writes it to `out` in bf16.
 
     Args:
-      warm_up: the mixture of the first `warm_up_steps` (short echoes make copying appear early).
-      init: a base to go on from, with its tokenizer; by default training starts from random weights.
+      parts: in order; the first is best made of short echoes, which make copying appear early.
       num_scenes: composed pictures to learn to look at.
       world_size: lands of the world that the pictures show.
     """
     processor = ImageProcessor(min_pixels=56 * 56, max_pixels=max_pixels)
-    tokenizer, model = _start(text, vision, seed) if init is None else _resume_from(init)
+    tokenizer, model = _start(text, vision, seed)
     save_tokenizer(tokenizer, out)
     (out / "preprocessor_config.json").write_text(json.dumps(processor.to_hf(), indent=2) + "\n", encoding="utf-8")
     world = GeneratedWorld(world_size, seed)
@@ -70,7 +73,7 @@ def make_base(
     pool = lessons.scene_pool(world, processor, numbers, seed)
     builder = lessons.SequenceBuilder(ChatRenderer(tokenizer), model.config)
     trained = supervised.train(
-        model, _batches(builder, pool, shape, warm_up, warm_up_steps, mixture, seed), num_steps, optimizer, workdir,
+        model, _batches(builder, pool, shape, parts, seed), sum(part.steps for part in parts), optimizer, workdir,
         "pretrain", checkpoint_every=checkpoint_every, show_progress=show_progress,
     )  # fmt: skip
     graph, state = nnx.split(trained)
@@ -93,27 +96,20 @@ def _start(text: TextConfig, vision: VisionConfig, seed: int) -> tuple[tokenizer
     return tokenizer, Qwen2_5_VL(config, rngs=nnx.Rngs(seed))
 
 
-def _resume_from(folder: Path) -> tuple[tokenizers.Tokenizer, Qwen2_5_VL]:
-    return load_tokenizer(folder), load_pretrained(folder)[0]
-
-
 def _batches(
     builder: lessons.SequenceBuilder,
     pool: list[lessons.PooledScene],
     shape: BatchShape,
-    warm_up: lessons.Mixture,
-    warm_up_steps: int,
-    mixture: lessons.Mixture,
+    parts: Sequence[Part],
     seed: int,
 ) -> Callable[[int], Iterator[TokenBatch]]:
     def batches(start: int) -> Iterator[TokenBatch]:
-        # Each stretch has its own seed, so a resumed run goes on with fresh, not repeated, lessons.
-        if start < warm_up_steps:
-            stream = pack_stream(lessons.pretraining_lessons(builder, pool, warm_up, shape.length, seed), shape)
-            for _ in range(start, warm_up_steps):
-                yield next(stream)
-        rest = lessons.pretraining_lessons(builder, pool, mixture, shape.length, seed + 1 + start)
-        yield from pack_stream(rest, shape)
+        first = 0
+        for part in parts:
+            first, begin = first + part.steps, max(start, first)
+            # Each stretch has its own seed, so a resumed run goes on with fresh, not repeated, lessons.
+            stream = lessons.pretraining_lessons(builder, pool, part.mixture, shape.length, seed + begin)
+            yield from itertools.islice(pack_stream(stream, shape), max(0, first - begin))
 
     return batches
 

@@ -26,15 +26,35 @@ class Scene:
 
 
 def looking(rng: np.random.Generator, scene: Scene) -> Dialogue:
-    """Every question that looking at a scene answers, in random order, and what stands where."""
+    """A description, the colour map, and every question that looking at the scene answers, in random order."""
     options = questions.visual(rng, scene.image, scene.kinds, scene.boxes)
     turns = [(question.text, question.answers[0]) for question in options]
-    for i, kind in enumerate(scene.kinds):
-        phrase = scenes.spatial_phrase(scene.boxes, i)
-        if phrase and len(scene.kinds) > 1:
-            turns.append((f"What is {phrase}, a flag or a photo?", "a flag" if kind == "flag" else "a photo"))
-    shuffled = [turns[i] for i in rng.permutation(len(turns))]
-    return Dialogue([_colour_map(scene.image), *shuffled], scene.image)
+    phrases = [scenes.spatial_phrase(scene.boxes, i) for i in range(len(scene.kinds))]
+    words = ["flag" if kind == "flag" else "photo" for kind in scene.kinds]
+    for i, (word, phrase) in enumerate(zip(words, phrases, strict=True)):
+        if not phrase:
+            continue
+        turns.append((f"What is {phrase}, a flag or a photo?", f"a {word}"))
+        if word == "photo" and words.count("photo") == 1:
+            turns.append(("Where is the photo?", phrase))
+        if word == "photo" and (colour := _main_colour(scene, i)):
+            turns.append((f"What is the main colour of the photo {phrase}?", colour))
+    turns += [_description(scene, words, phrases), _colour_map(scene.image)]
+    return Dialogue([turns[i] for i in rng.permutation(len(turns))], scene.image)
+
+
+def _description(scene: Scene, words: Sequence[str], phrases: Sequence[str | None]) -> tuple[str, str]:
+    """All pictures with place and main colour, from the left and the top: it ties what is seen to words."""
+    order = sorted(range(len(words)), key=lambda i: scenes.PHRASES.index(phrases[i] or scenes.PHRASES[-1]))
+    named = [
+        " ".join(part for part in ("a", _main_colour(scene, i), words[i], phrases[i] or "") if part) for i in order
+    ]
+    return "Describe the image.", f"{len(words)}: {', '.join(named)}"
+
+
+def _main_colour(scene: Scene, i: int) -> str:
+    name, share = colours.dominant_colour(scene.image, scene.boxes[i])
+    return name if share >= questions.COLOUR_SHARE else ""
 
 
 def _colour_map(image: Image.Image) -> tuple[str, str]:

@@ -37,6 +37,11 @@ class VisionConfig:
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
     @property
+    def window_patches(self) -> int:
+        """Side of a window in patches: whole merged tokens, rounded as the reference rounds."""
+        return self.window_size // self.spatial_merge_size // self.patch_size * self.spatial_merge_size
+
+    @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_heads
@@ -92,7 +97,7 @@ class ModelConfig:
         """Reads transformers' `config.json`, with the text fields nested (`text_config`) or at the top (older files).
 
         Raises:
-          CheckpointError: another architecture, or a kind of RoPE that the model cannot compute.
+          CheckpointError: another architecture, or a kind of RoPE, attention or activation that the model cannot compute.
         """
         if record.get("model_type") not in ("qwen2_5_vl",):
             raise CheckpointError(f"config.json is of a '{record.get('model_type')}' model, expected 'qwen2_5_vl'")
@@ -102,6 +107,13 @@ class ModelConfig:
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind not in ("default", "mrope"):
             raise CheckpointError(f"config.json asks for RoPE of type '{kind}'; 'default' and 'mrope' are known")
+        if text.get("use_sliding_window"):
+            raise CheckpointError("config.json asks for sliding-window attention in the text model; only full is known")
+        for part in (text, vision):
+            if part.get("hidden_act", "silu") != "silu":
+                raise CheckpointError(f"config.json asks for the activation '{part['hidden_act']}'; 'silu' is known")
+        if text.get("num_key_value_heads", 0) is None:
+            text["num_key_value_heads"] = text["num_attention_heads"]
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta", TextConfig.rope_theta))
         text["mrope_section"] = tuple(rope.get("mrope_section", TextConfig.mrope_section))
         text["tie_word_embeddings"] = record.get("tie_word_embeddings", text.get("tie_word_embeddings", False))

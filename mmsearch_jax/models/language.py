@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmsearch_jax.models.attention import attention, causal_mask
+from mmsearch_jax.models.attention import attention, causal_attention
 from mmsearch_jax.models.config import TextConfig
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, layer_at, linear, rotate, scan_layers, stacked
@@ -66,11 +66,11 @@ class LanguageModel(nnx.Module):
 
     def __call__(self, x_BLD: jax.Array, positions_3BL: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
         """Final hidden states [B, L, D] of embedded tokens."""
-        angles, mask = self._angles(positions_3BL), causal_mask(segment_ids_BL)
+        angles = self._angles(positions_3BL)
 
         def block(layer: DecoderLayer, x: jax.Array) -> jax.Array:
             q, k, v = layer.queries_keys_values(x, angles)
-            return layer.finish(x, attention(q, k, v, mask))
+            return layer.finish(x, causal_attention(q, k, v, segment_ids_BL))
 
         return self.norm(scan_layers(self.layers, block, x_BLD))
 

@@ -33,6 +33,9 @@ class EpisodeConfig:
       observation_max_tokens: an observation's content is cut to this, its tag is always closed.
       on_invalid: "end" the episode at a turn outside the grammar, or "correct" it by an observation.
       say_last_turn: whether the last observation says that an answer is due.
+      allow_text, allow_image: whether the tool is offered; a call of one that is not is refused with a note.
+      allow_crop: where false, a search with a crop becomes one with the whole image (the ablation of crops: what the
+        policy does otherwise stays as it learnt it).
     """
 
     mode: str = "policy"
@@ -203,6 +206,8 @@ class Episode:
             query = action.query if isinstance(action, TextSearch) else action.expression
             self._update_turn(tool=ToolRecord(tool, query, refused=True))
             return self._admit(action, None, protocol.refused_note(action, limit))
+        if isinstance(action, ImageSearch) and not self.config.allow_crop:
+            action = ImageSearch(None)
         return CallTool(action, self._top_k(action))
 
     def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
@@ -289,8 +294,7 @@ class Episode:
         config = self.config
         if isinstance(action, TextSearch):
             return config.max_text_searches if config.allow_text else 0
-        allowed = config.allow_image if action.expression is None else config.allow_crop
-        return config.max_image_searches if allowed else 0
+        return config.max_image_searches if config.allow_image else 0
 
     def _top_k(self, action: TextSearch | ImageSearch) -> int:
         return self.config.top_k_text if isinstance(action, TextSearch) else self.config.top_k_image

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack, pack_stream
 from mmsearch_jax.data.schema import Row
@@ -41,30 +39,6 @@ def sequence(seed, length, picture=None):
 @pytest.fixture(scope="module")
 def model():
     return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
-
-
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=12))
-@settings(max_examples=40, deadline=None)
-def test_packing_loses_nothing_and_overlaps_nothing(lengths):
-    sequences = [sequence(i, n) for i, n in enumerate(lengths)]
-    packed, left = pack(sequences, SHAPE)
-    assert sorted([i for i, _, _ in packed.places] + left) == list(range(len(lengths)))
-    for i, row, start in packed.places:
-        span = slice(start, start + lengths[i])
-        np.testing.assert_array_equal(packed.batch.token_ids[row, span], sequences[i].token_ids)
-        assert len(set(packed.batch.segment_ids[row, span])) == 1
-    assert np.count_nonzero(packed.batch.segment_ids) == sum(lengths[i] for i, _, _ in packed.places)
-
-
-def test_a_sequence_that_can_never_fit_is_an_error():
-    with pytest.raises(DataError, match="40 tokens and 0 images; a batch row holds 32 tokens"):
-        pack([sequence(0, 40)], SHAPE)
-
-
-def test_a_stream_gives_every_sequence_exactly_once():
-    sequences = [sequence(i, 5 + i % 9) for i in range(30)]
-    batches = list(pack_stream(iter(sequences), SHAPE))
-    assert sum(np.count_nonzero(batch.segment_ids) for batch in batches) == sum(map(len, sequences))
 
 
 def test_packing_and_chunking_change_no_logprob(model):

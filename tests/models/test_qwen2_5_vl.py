@@ -114,11 +114,29 @@ def test_config_survives_the_round_trip():
             {"text_config": {**CONFIG.to_hf()["text_config"], "rope_parameters": {"rope_type": "yarn"}}},
             "RoPE of type 'yarn'",
         ),
+        ({"text_config": {**CONFIG.to_hf()["text_config"], "use_sliding_window": True}}, "sliding-window attention"),
+        ({"text_config": {**CONFIG.to_hf()["text_config"], "hidden_act": "gelu"}}, "activation 'gelu'"),
+        ({"vision_config": {**CONFIG.to_hf()["vision_config"], "hidden_act": "gelu"}}, "activation 'gelu'"),
     ],
 )
 def test_another_architecture_is_refused(change, message):
     with pytest.raises(CheckpointError, match=message):
         ModelConfig.from_hf({**CONFIG.to_hf(), **change})
+
+
+def test_the_older_config_layout_is_read():
+    nested = CONFIG.to_hf()
+    text = nested.pop("text_config")
+    rope = text.pop("rope_parameters")
+    old = {
+        **text, **nested, "model_type": "qwen2_5_vl", "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+    }  # fmt: skip
+    assert ModelConfig.from_hf(old) == CONFIG
+
+
+def test_a_window_holds_whole_merged_tokens():
+    assert [VisionConfig(window_size=size).window_patches for size in (112, 100, 56)] == [8, 6, 4]
 
 
 def leaves(model):

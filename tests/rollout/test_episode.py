@@ -97,13 +97,23 @@ def test_a_second_image_search_is_refused_and_counts_as_a_turn(turn, action):
 
 @pytest.mark.parametrize(
     ("changes", "turn"),
-    [({"allow_text": False}, SEARCH), ({"allow_image": False}, WHOLE), ({"allow_crop": False}, CROP)],
+    [({"allow_text": False}, SEARCH), ({"allow_image": False}, WHOLE), ({"allow_image": False}, CROP)],
 )
 def test_a_tool_that_is_not_offered_says_so(changes, turn):
     episode = start(**changes)
     episode.begin()
     assert isinstance(episode.generated(wrote(turn)), Generate)
     assert "is offered here" in (episode.trajectory.turns[0].observation or "")
+
+
+def test_without_crops_the_whole_image_is_searched():
+    episode = start(allow_crop=False)
+    episode.begin()
+    need = episode.generated(wrote(CROP))
+    assert isinstance(need, CallTool) and need.action == ImageSearch(None)
+    assert isinstance(episode.observed(need.action, REPLY), Generate)
+    record = episode.trajectory.turns[0].tool
+    assert record is not None and record.query is None and not record.refused
 
 
 def test_the_last_turn_must_answer_and_is_told_so():

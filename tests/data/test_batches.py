@@ -1,0 +1,78 @@
+"""Packing: nothing lost, nothing mixed up, images shared where sequences share them."""
+
+import numpy as np
+import pytest
+
+from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack, pack_stream
+from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.errors import DataError
+
+IMAGE_TOKEN = 9
+
+
+def image(rng: np.random.Generator, rows: int = 4, columns: int = 4) -> ProcessedImage:
+    return ProcessedImage(rng.normal(size=(rows * columns, 1176)).astype(np.float32), (1, rows, columns))
+
+
+def sequence(rng: np.random.Generator, length: int, images: list[ProcessedImage] | None = None) -> TrainingSequence:
+    images = images or []
+    placeholders = sum(len(picture.patches) // 4 for picture in images)
+    ids = np.concatenate([np.full(placeholders, IMAGE_TOKEN), rng.integers(10, 99, length - placeholders)])
+    positions = np.tile(np.arange(length, dtype=np.int32), (3, 1))
+    extras = {"advantages": rng.normal(size=length).astype(np.float32)}
+    return TrainingSequence(ids.astype(np.int32), positions, np.ones(length, np.float32), images, IMAGE_TOKEN, extras)
+
+
+def test_every_sequence_is_packed_once_and_stands_whole_in_its_own_segment():
+    rng = np.random.default_rng(0)
+    sequences = [sequence(rng, int(rng.integers(2, 40))) for _ in range(30)]
+    seen = 0
+    waiting = sequences
+    while waiting:
+        packed, left = pack(waiting, BatchShape(4, 64))
+        for i, row, start in packed.places:
+            span = slice(start, start + len(waiting[i]))
+            np.testing.assert_array_equal(packed.batch.token_ids[row, span], waiting[i].token_ids)
+            np.testing.assert_array_equal(packed.batch.extras["advantages"][row, span], waiting[i].extras["advantages"])
+            segment = packed.batch.segment_ids[row, start]
+            assert segment > 0 and (packed.batch.segment_ids[row] == segment).sum() == len(waiting[i])
+            # Nothing before it predicts a sequence's first token.
+            assert packed.batch.loss_weights[row, start] == 0
+            seen += 1
+        waiting = [waiting[i] for i in left]
+    assert seen == len(sequences)
+
+
+def test_sequences_of_one_group_share_their_image():
+    rng = np.random.default_rng(1)
+    shared, other = image(rng), image(rng)
+    sequences = [sequence(rng, 12, [shared]) for _ in range(6)] + [sequence(rng, 12, [other])]
+    packed, left = pack(sequences, BatchShape(4, 32, images=2, patches=16))
+    assert not left
+    vision = packed.batch.vision
+    assert vision is not None and vision.patches.shape[0] == 2
+    for i, row, start in packed.places:
+        features = packed.batch.feature_index[row, start : start + 4]
+        patches = vision.patches.reshape(-1, 4, 1176)[features].reshape(-1, 1176)
+        np.testing.assert_array_equal(patches, sequences[i].images[0].patches)
+
+
+def test_images_beyond_the_room_wait_for_the_next_batch():
+    rng = np.random.default_rng(2)
+    stream = [sequence(rng, 12, [image(rng)]) for _ in range(5)]
+    batches = list(pack_stream(stream, BatchShape(4, 32, images=2, patches=16)))
+    assert [int((batch.token_ids == IMAGE_TOKEN).sum()) // 4 for batch in batches] == [2, 2, 1]
+
+
+def test_a_sequence_that_can_never_fit_is_named():
+    rng = np.random.default_rng(3)
+    with pytest.raises(DataError, match="sequence 1 has 40 tokens and 0 images"):
+        pack([sequence(rng, 8), sequence(rng, 40)], BatchShape(2, 32))
+
+
+def test_placeholders_without_their_image_are_an_error():
+    rng = np.random.default_rng(4)
+    broken = sequence(rng, 12, [image(rng)])
+    broken.token_ids[8] = IMAGE_TOKEN
+    with pytest.raises(DataError, match="5 image placeholders, but images of 4 tokens"):
+        pack([broken], BatchShape(1, 32, images=1, patches=16))

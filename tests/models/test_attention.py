@@ -1,0 +1,51 @@
+"""The blocked causal attention against the library's under the same mask."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmsearch_jax.models.attention import attention, causal_attention, causal_mask
+
+
+def inputs(length, heads, key_heads, dtype=jnp.float32):
+    rng = np.random.default_rng(length)
+    q, k, v = (jnp.asarray(rng.normal(size=(2, length, n, 8)), dtype) for n in (heads, key_heads, key_heads))
+    # Two sequences and padding in one row, one sequence in the other.
+    segments = np.ones((2, length), np.int32)
+    segments[0, length // 3 :] = 2
+    segments[0, length - length // 5 :] = 0
+    return q, k, v, jnp.asarray(segments)
+
+
+@pytest.mark.parametrize("length", [1, 5, 64, 65, 150, 600])
+@pytest.mark.parametrize(("heads", "key_heads"), [(6, 2), (2, 2), (4, 1)])
+def test_blocks_equal_the_whole(length, heads, key_heads):
+    q, k, v, segments = inputs(length, heads, key_heads)
+    expected = attention(q, k, v, causal_mask(segments))
+    got = causal_attention(q, k, v, segments)
+    real = np.asarray(segments) != 0
+    np.testing.assert_allclose(np.asarray(got)[real], np.asarray(expected)[real], atol=1e-5)
+    assert bool(jnp.isfinite(got).all())
+
+
+def test_gradients_equal():
+    q, k, v, segments = inputs(150, 6, 2)
+    real = (segments != 0)[..., None, None]
+
+    def loss(function, *args):
+        return (jnp.where(real, function(*args), 0.0) ** 2).sum()
+
+    expected = jax.grad(lambda *a: loss(lambda q, k, v: attention(q, k, v, causal_mask(segments)), *a), (0, 1, 2))
+    got = jax.grad(lambda *a: loss(lambda q, k, v: causal_attention(q, k, v, segments), *a), (0, 1, 2))
+    for one, other in zip(got(q, k, v), expected(q, k, v), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_half_precision_keeps_its_dtype_and_sums_in_float32():
+    q, k, v, segments = inputs(150, 6, 2, jnp.bfloat16)
+    got = causal_attention(q, k, v, segments)
+    expected = attention(q, k, v, causal_mask(segments))
+    real = np.asarray(segments) != 0
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(got, np.float32)[real], np.asarray(expected, np.float32)[real], atol=0.03)
