@@ -24,19 +24,19 @@ def get_config() -> ml_collections.ConfigDict:
         "max_pixels": 224 * 168,
         "batch": {"rows": 12, "length": 512, "images": 14, "patches": 192},
         "parts": {
-            # Copying appears within some 150 steps of echoes, and spreads to real text within some 300 more.
+            # Copying appears within some 100 steps of nothing but echoes; mixed with other lessons it may never.
             "part_1": {
-                "steps": 150,
-                "mixture": {"echo": 0.85, "reading": 0.0, "joining": 0.0, "copying": 0.0, "chain": 0.0, "looking": 0.15},
+                "steps": 190,
+                "mixture": {"echo": 1.0, "reading": 0.0, "joining": 0.0, "copying": 0.0, "chain": 0.0, "looking": 0.0},
             },
             "part_2": {
-                "steps": 900,
-                "mixture": {"echo": 0.1, "reading": 0.3, "joining": 0.1, "copying": 0.25, "chain": 0.05, "looking": 0.2},
+                "steps": 650,
+                "mixture": {"echo": 0.3, "reading": 0.25, "joining": 0.05, "copying": 0.3, "chain": 0.0, "looking": 0.1},
             },
             # What the tools will ask for: long chains of reading, and a good look at pictures.
             "part_3": {
                 "steps": 1450,
-                "mixture": {"echo": 0.05, "reading": 0.1, "joining": 0.05, "copying": 0.15, "chain": 0.3, "looking": 0.35},
+                "mixture": {"echo": 0.15, "reading": 0.1, "joining": 0.05, "copying": 0.15, "chain": 0.25, "looking": 0.3},
             },
         },
         "checkpoint_every": 200,

@@ -17,17 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
+from jax.sharding import Sharding, SingleDeviceSharding
 from safetensors.flax import save_file
 
 from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.models.tensor_files import TensorFiles
 
-_OLD_LAYOUT = (
-    (re.compile(r"^visual\."), "model.visual."),
-    (re.compile(r"^model\.(layers|embed_tokens|norm)\."), r"model.language_model.\1."),
-)
 _SIDE_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
     "preprocessor_config.json", "chat_template.json", "chat_template.jinja", "generation_config.json",
@@ -52,33 +50,63 @@ _IN_BLOCK = {
 
 
 def load_pretrained(
-    folder: str | Path, dtype: Any = jnp.float32, param_dtype: Any = None
+    folder: str | Path, dtype: Any = jnp.float32, param_dtype: Any = None, place: Placement | None = None
 ) -> tuple[Qwen2_5_VL, ModelConfig]:
     """Reads a checkpoint folder (config.json and safetensors, one file or many with an index).
 
+    Each parameter is read straight into its sharding, shard by shard: what a host holds at one time is its own shards and
+    one part of a file.
+
     Args:
-      dtype: of the computation; `param_dtype` of the parameters (by default the same).
+      dtype: of the computation.
+      param_dtype: of the parameters; by default as they are stored.
+      place: where each parameter goes; by default all on the first device.
 
     Raises:
       CheckpointError: a file is missing or damaged, or tensors are missing, superfluous or misshapen (listed).
     """
     folder = Path(folder)
     config = ModelConfig.from_pretrained(folder)
-    param_dtype = param_dtype or dtype
-    model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype))
+    model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=dtype))
     graph, state = nnx.split(model)
-    expected = {name: shape for path, leaf in _leaves(state) for name, shape in _hf_shapes(path, leaf.shape, config)}
-    tensors = _read_tensors(folder)
-    if config.text.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    _check(expected, {name: tensor.shape for name, tensor in tensors.items()}, folder)
-    loaded = {
-        path: jnp.asarray(
-            _from_hf(path, [tensors[name] for name, _ in _hf_shapes(path, leaf.shape, config)]), param_dtype
-        )
-        for path, leaf in _leaves(state)
-    }
+    place = place or (lambda path, shape: SingleDeviceSharding(jax.devices()[0]))
+    with TensorFiles(folder) as files:
+        _check(state, config, files)
+        loaded = {
+            path: _load_leaf(files, path, leaf.shape, config, param_dtype, place(path, leaf.shape))
+            for path, leaf in _leaves(state)
+        }
     return nnx.merge(graph, _replace_leaves(state, loaded)), config
+
+
+def _load_leaf(
+    files: TensorFiles, path: str, shape: tuple[int, ...], config: ModelConfig, dtype: Any, sharding: Sharding
+) -> jax.Array:
+    names = [name for name, _ in _hf_shapes(path, shape, config)]
+    dtype = dtype or files.dtype(names[0])
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        if not _block_name(path):
+            return _read_part(files, names[0], path, index).astype(dtype)
+        layers = range(len(names))[index[0]]
+        first = _read_part(files, names[layers[0]], path, index[1:])
+        stacked = np.empty((len(layers), *first.shape), dtype)
+        stacked[0] = first
+        for place, layer in enumerate(layers[1:], 1):
+            stacked[place] = _read_part(files, names[layer], path, index[1:])
+        return stacked
+
+    return jax.make_array_from_callback(shape, sharding, read)
+
+
+def _read_part(files: TensorFiles, name: str, path: str, index: tuple[slice, ...]) -> np.ndarray:
+    """One layer's part of a parameter, cut in the file's own layout before it is turned into ours."""
+    if path == "vision.patch_embed.kernel":
+        cut = files.read(name, index[1:])
+        return cut.reshape(cut.shape[0], -1).T[index[0]]
+    if _is_transposed(path):
+        return files.read(name, index[::-1]).T
+    return files.read(name, index)
 
 
 def save_pretrained(model: Qwen2_5_VL, folder: str | Path, side_files_from: str | Path | None = None) -> None:
@@ -150,13 +178,6 @@ def _is_transposed(path: str) -> bool:
     return path.endswith(".kernel") or path == "language.lm_head"
 
 
-def _from_hf(path: str, tensors: list[np.ndarray]) -> np.ndarray:
-    if path == "vision.patch_embed.kernel":
-        return tensors[0].reshape(tensors[0].shape[0], -1).T
-    turned = [tensor.T if _is_transposed(path) else tensor for tensor in tensors]
-    return np.stack(turned) if _block_name(path) else turned[0]
-
-
 def _to_hf(path: str, leaf: jax.Array, config: ModelConfig) -> dict[str, jax.Array]:
     named = _hf_shapes(path, leaf.shape, config)
     parts = list(leaf) if _block_name(path) else [leaf]
@@ -166,42 +187,11 @@ def _to_hf(path: str, leaf: jax.Array, config: ModelConfig) -> dict[str, jax.Arr
     }
 
 
-# Files --------------------------------------------------------------------------------------------------------------
-
-
-def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    tensors: dict[str, np.ndarray] = {}
-    for file in _weight_files(folder):
-        try:
-            with safe_open(str(file), framework="flax") as opened:
-                for name in opened.keys():  # noqa: SIM118  (the handle is no mapping)
-                    tensors[_new_name(name)] = np.asarray(opened.get_tensor(name))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is damaged ({error}): fetch it again") from error
-    return tensors
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted({folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    else:
-        files = [folder / "model.safetensors"]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {', '.join(missing)}: the download is not complete, or it is no checkpoint"
-        )
-    return files
-
-
-def _new_name(name: str) -> str:
-    for pattern, replacement in _OLD_LAYOUT:
-        name = pattern.sub(replacement, name)
-    return name
-
-
-def _check(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+def _check(state: Any, config: ModelConfig, files: TensorFiles) -> None:
+    expected = {name: shape for path, leaf in _leaves(state) for name, shape in _hf_shapes(path, leaf.shape, config)}
+    found = files.shapes
+    if config.text.tie_word_embeddings:
+        found.pop("lm_head.weight", None)
     problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
     problems += [f"superfluous {name}" for name in sorted(found.keys() - expected.keys())]
     problems += [
@@ -211,4 +201,4 @@ def _check(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[in
     ]
     if problems:
         more = f" and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise CheckpointError(f"{folder} does not fit its config.json: {'; '.join(problems[:20])}{more}")
+        raise CheckpointError(f"{files.folder} does not fit its config.json: {'; '.join(problems[:20])}{more}")

@@ -64,7 +64,7 @@ def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
 
 def stacked(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
     """`count` layers as one module whose parameters have a leading layer dim."""
-    return nnx.vmap(make, in_axes=(nnx.StateAxes({...: 0}),))(rngs.fork(split=count))
+    return nnx.vmap(make, in_axes=(nnx.StateAxes({...: 0}),))(rngs.split(count))
 
 
 def layer_at(layers: nnx.Module, index: int) -> Any:

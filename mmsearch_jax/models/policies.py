@@ -18,6 +18,7 @@ from flax import nnx
 from mmsearch_jax.data.image_processing import ImageProcessor
 from mmsearch_jax.errors import CheckpointError
 from mmsearch_jax.models import hf
+from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.models.tokenizer import load_tokenizer
@@ -33,8 +34,15 @@ class Policy:
     folder: Path
 
 
-def load_policy(folder: str | Path, dtype: Any = jnp.float32) -> Policy:
+def load_policy(
+    folder: str | Path, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32, place: Placement | None = None
+) -> Policy:
     """Loads a policy folder of either kind.
+
+    Args:
+      dtype: of the computation.
+      param_dtype: of the parameters; None keeps what is stored.
+      place: where each parameter goes; by default all on the first device.
 
     Raises:
       CheckpointError: the folder is missing, incomplete or damaged; says what to do.
@@ -42,7 +50,8 @@ def load_policy(folder: str | Path, dtype: Any = jnp.float32) -> Policy:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"no checkpoint at {folder}: give the folder of a policy or of a Hugging Face model")
-    model = _load_params(folder, dtype) if (folder / "params").is_dir() else hf.load_pretrained(folder, dtype)[0]
+    load = _load_params if (folder / "params").is_dir() else hf.load_pretrained
+    model, _ = load(folder, dtype, param_dtype, place)
     return Policy(model, load_tokenizer(folder), ImageProcessor.from_pretrained(folder), folder)
 
 
@@ -51,8 +60,8 @@ def save_policy(model: Qwen2_5_VL, folder: str | Path, side_files_from: str | Pa
     hf.save_pretrained(model, folder, side_files_from)
 
 
-def import_hf(source: str | Path, out: str | Path, dtype: Any = None) -> None:
-    """Turns a Hugging Face folder into one of ours (weights as an Orbax checkpoint).
+def import_hf(source: str | Path, out: str | Path) -> None:
+    """Turns a Hugging Face folder into one of ours (weights as an Orbax checkpoint, in the dtype they had).
 
     Raises:
       CheckpointError: the source is no Qwen2.5-VL checkpoint, or `out` holds one already.
@@ -60,7 +69,7 @@ def import_hf(source: str | Path, out: str | Path, dtype: Any = None) -> None:
     out = Path(out)
     if (out / "params").exists():
         raise CheckpointError(f"{out} already holds a policy: choose another folder or remove it")
-    model, config = hf.load_pretrained(source, dtype or jnp.float32)
+    model, config = hf.load_pretrained(source)
     out.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((out / "params").resolve(), nnx.to_pure_dict(nnx.split(model)[1]))
@@ -69,26 +78,33 @@ def import_hf(source: str | Path, out: str | Path, dtype: Any = None) -> None:
 
 
 def export_hf(source: str | Path, out: str | Path) -> None:
-    """Turns a policy folder of either kind into a Hugging Face folder.
+    """Turns a policy folder of either kind into a Hugging Face folder; tensors keep their dtype.
 
     Raises:
       CheckpointError: the source cannot be loaded.
     """
-    save_policy(load_policy(source).model, out, source)
+    save_policy(load_policy(source, param_dtype=None).model, out, source)
 
 
-def _load_params(folder: Path, dtype: Any) -> Qwen2_5_VL:
+def _load_params(
+    folder: Path, dtype: Any, param_dtype: Any, place: Placement | None
+) -> tuple[Qwen2_5_VL, ModelConfig]:
     config = ModelConfig.from_pretrained(folder)
-    model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
+    model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=dtype))
     graph, state = nnx.split(model)
+    place = place or (lambda path, shape: jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            wanted = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), nnx.to_pure_dict(state)
+            stored = checkpointer.metadata((folder / "params").resolve()).item_metadata
+            wanted = jax.tree.map_with_path(
+                lambda path, leaf, meta: jax.ShapeDtypeStruct(
+                    leaf.shape, param_dtype or meta.dtype, sharding=place(".".join(key.key for key in path), leaf.shape)
+                ),
+                nnx.to_pure_dict(state),
+                stored.tree if hasattr(stored, "tree") else stored,
             )
             params = checkpointer.restore((folder / "params").resolve(), wanted)
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise CheckpointError(f"{folder}/params does not fit its config.json ({str(error).splitlines()[0]})") from error
     nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)
+    return nnx.merge(graph, state), config

@@ -143,7 +143,10 @@ def leaves(model):
     return jax.tree.leaves(nnx.split(model)[1])
 
 
-def test_import_and_export_give_back_every_tensor(model, tmp_path):
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_import_and_export_give_back_every_tensor(model, dtype, tmp_path):
+    graph, state = nnx.split(model)
+    model = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(dtype), state))
     hf.save_pretrained(model, tmp_path / "hf")
     for name in ("tokenizer.json", "preprocessor_config.json"):
         shutil.copyfile(f"assets/tiny-base/{name}", tmp_path / "hf" / name)
@@ -151,7 +154,10 @@ def test_import_and_export_give_back_every_tensor(model, tmp_path):
     export_hf(tmp_path / "ours", tmp_path / "back")
     back, config = hf.load_pretrained(tmp_path / "back")
     assert config == CONFIG
-    assert all(bool((a == b).all()) for a, b in zip(leaves(model), leaves(back), strict=True))
+    assert (tmp_path / "hf" / "model.safetensors").read_bytes() == (
+        tmp_path / "back" / "model.safetensors"
+    ).read_bytes()
+    assert all(bool((a == b).all()) and a.dtype == b.dtype for a, b in zip(leaves(model), leaves(back), strict=True))
     with pytest.raises(CheckpointError, match="already holds a policy"):
         import_hf(tmp_path / "hf", tmp_path / "ours")
 

@@ -1,0 +1,71 @@
+"""Logical names of every parameter's dims, and where each parameter goes on a mesh.
+
+Names, not mesh axes: what is split over what is decided by the rules in `distributed.sharding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh, Sharding
+
+from mmsearch_jax.distributed.sharding import RULES, Rules, named_sharding
+
+Placement = Callable[[str, tuple[int, ...]], Sharding]
+"""From a parameter's dotted path and shape to its sharding."""
+
+_AXES: dict[str, tuple[str, ...]] = {
+    "language.embedding": ("vocab", "embed"),
+    "language.lm_head": ("embed", "vocab"),
+    "language.norm.scale": ("norm",),
+    "vision.patch_embed.kernel": ("patch", "vision_embed"),
+    "vision.merger.ln_q.scale": ("norm",),
+    "vision.merger.fc1.kernel": ("vision_embed", "vision_mlp"),
+    "vision.merger.fc1.bias": ("vision_mlp",),
+    "vision.merger.fc2.kernel": ("vision_mlp", "embed"),
+    "vision.merger.fc2.bias": ("norm",),
+}
+# By the last module of a layer: the dims of its kernel, without the leading layer dim.
+_IN_LAYER: dict[str, tuple[str, str]] = {
+    "q_proj": ("embed", "heads"), "k_proj": ("embed", "heads"), "v_proj": ("embed", "heads"),
+    "o_proj": ("heads", "embed"), "gate_proj": ("embed", "mlp"), "up_proj": ("embed", "mlp"),
+    "down_proj": ("mlp", "embed"), "qkv": ("embed", "heads"), "proj": ("heads", "embed"),
+}  # fmt: skip
+
+
+def logical_axes(path: str) -> tuple[str, ...]:
+    """The names of a parameter's dims.
+
+    Args:
+      path: dotted, such as "language.layers.q_proj.kernel".
+
+    Raises:
+      KeyError: no such parameter.
+    """
+    if path in _AXES:
+        return _AXES[path]
+    part, _, *modules, kind = path.split(".")
+    if kind == "scale":
+        return ("layers", "norm")
+    names = _IN_LAYER[modules[-1]]
+    if part == "vision":
+        names = (f"vision_{names[0]}", f"vision_{names[1]}")
+    return ("layers", *names) if kind == "kernel" else ("layers", names[1])
+
+
+def placement(mesh: Mesh, rules: Rules = RULES) -> Placement:
+    """Where each parameter goes on a mesh."""
+    return lambda path, shape: named_sharding(logical_axes(path), shape, mesh, rules)
+
+
+def shard_state(state: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
+    """The same `nnx` state with every parameter where the rules put it."""
+    place = placement(mesh, rules)
+    flat = [
+        (path, leaf.replace(jax.device_put(leaf.get_value(), place(".".join(map(str, path)), leaf.get_value().shape))))
+        for path, leaf in nnx.to_flat_state(state)
+    ]
+    return nnx.from_flat_state(flat)
