@@ -7,7 +7,7 @@ CONSTRAINTS := .ci/constraints-py$(if $(filter 3.11,$(VERSION)),311,312).txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 JOBS ?= 2
 
-.PHONY: quickstart test test-parity lint types contracts check bench results clean help
+.PHONY: quickstart test test-parity test-tpu lint types contracts check bench results clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ test: $(VENV)/.installed-test ## every test but those that need torch
 
 test-parity: $(VENV)/.installed-parity ## numerics against transformers' torch model
 	$(BIN)/python -m pytest -s --override-ini="addopts=-q" tests/parity
+
+test-tpu: $(VENV)/.installed-tpu ## programs for TPUs, compiled ahead of time on this machine
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(BIN)/python -m pytest --override-ini="addopts=-q" tests/tpu
 
 lint: $(VENV)/.installed-test ## ruff, lint and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -54,6 +57,10 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(VENV)/.python$(VERSION)
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-tpu: $(VENV)/.installed-test
+	$(INSTALL) --editable '.[plan]'
 	@touch $@
 
 $(VENV)/.installed-parity: $(VENV)/.installed-test

@@ -80,6 +80,10 @@ def page(runs: dict[int, dict]) -> str:
         allowed = run["summaries"]["grpo"]["crop_3_or_more_entities"]["accuracy"]
         without = run["ablations"]["grpo_no_crop"]["crop_3_or_more_entities"]["accuracy"]
         lines.append(f"| {seed} | {100 * allowed:.1f} | {100 * without:.1f} |")
+    phases = list(next(iter(runs.values()))["seconds"])
+    lines += ["", "## Seconds by phase", "", f"| seed | {' | '.join(phases)} |", "|" + "---|" * (len(phases) + 1)]
+    for seed, run in runs.items():
+        lines.append(f"| {seed} | {' | '.join(str(round(run['seconds'][phase])) for phase in phases)} |")
     return "\n".join(lines) + "\n"
 
 

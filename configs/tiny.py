@@ -13,9 +13,16 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         "seed": 0,
         # A policy's folder: Hugging Face, or made by `mmsearch import-hf`.
         "checkpoint": checkpoint,
+        # Rank 0 trains all parameters, which so small a policy needs; the paper trains LoRA of rank 8 (sec. 3.1).
+        "lora": {
+            "rank": 0, "alpha": 16.0,
+            "targets": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        },
         # The mini-world is built in the work folder when it is not there yet.
         "world": {
-            "num_lands": 160, "num_sft_rows": 900, "num_grpo_rows": 240, "num_eval_rows": 300,
+            "num_lands": 160, "num_sft_rows": 900, "num_grpo_rows": 360, "num_eval_rows": 300,
+            # Fewer than half: what looking alone answers gives groups of equal rewards, from which nothing is learnt.
+            "grpo_free_share": 0.25,
         },
         "tools": {
             # Empty: a server of our own is started on a free port, over the world's corpus.

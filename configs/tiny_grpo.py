@@ -12,10 +12,10 @@ def get_config() -> ml_collections.ConfigDict:
     """GRPO from an SFT policy."""
     config = tiny.base(checkpoint="runs/sft/policies/sft")
     config.grpo = ml_collections.ConfigDict({
-        "num_steps": 24,
-        "prompts_per_step": 8,
+        "num_steps": 36,
+        "prompts_per_step": 12,
         "group_size": 8,
-        "updates_per_batch": 2,
+        "updates_per_batch": 1,
         "temperature": 1.0,
         # As in DeepMMSearch-R1 (sec. 3.2): no division by the group's standard deviation.
         "normalise_std": False,
@@ -23,11 +23,11 @@ def get_config() -> ml_collections.ConfigDict:
         "skip_uniform": True,
         "freeze": ("vision",),
         "checkpoint_every": 0,
-        "batch": {"rows": 8, "length": 512, "images": 20, "patches": 192},
+        "batch": {"rows": 12, "length": 512, "images": 12, "patches": 192},
         "loss": {"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.001, "kl_estimator": "k3", "aggregation": "token"},
         # R = (1 - l) s + l s_fmt with l = 0.1; no search penalty.
         "reward": {"format_weight": 0.1, "search_penalty": 0.0},
-        "optimizer": {"name": "adamw", "learning_rate": 2e-4, "warmup_steps": 2, "decay": "constant",
+        "optimizer": {"name": "adamw", "learning_rate": 3e-4, "warmup_steps": 2, "decay": "constant",
                       "weight_decay": 0.0, "b2": 0.98},
     })  # fmt: skip
     return config

@@ -7,6 +7,7 @@ arguments, not configs.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -29,8 +30,11 @@ from mmsearch_jax.learners import grpo, supervised
 from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig
 from mmsearch_jax.miniworld import build, lessons, pretraining
+from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.config import TextConfig, VisionConfig
+from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
 from mmsearch_jax.models.policies import Policy, load_policy, save_policy
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rewards.compose import RewardConfig
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
@@ -49,11 +53,8 @@ def prepare_world(config: ml_collections.ConfigDict, workdir: Path, name: str) -
     """The folder of a mini-world, built in `workdir`/worlds unless it is there from the same settings."""
     folder = workdir / "worlds" / name
     world = config.world
-    sizes = (
-        {"num_lands": world.num_lands, "num_sft_rows": world.num_sft_rows, "num_grpo_rows": world.num_grpo_rows}
-        if name == TRAINING_WORLD
-        else {"num_rows": world.num_eval_rows}
-    )
+    keys = ("num_lands", "num_sft_rows", "num_grpo_rows", "grpo_free_share")
+    sizes = {key: world[key] for key in keys} if name == TRAINING_WORLD else {"num_rows": world.num_eval_rows}
     settings = {**sizes, "seed": config.seed}
     stamp = folder / "settings.json"
     if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == settings:
@@ -145,18 +146,16 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     if not fitting:
         raise DataError(f"every conversation is longer than sft.batch.length {shape.length}: raise it")
     trained = supervised.train(
-        policy.model, _epochs(fitting, shape, config.seed), config.sft.num_steps,
+        _with_lora(config, policy).model, _epochs(fitting, shape, config.seed), config.sft.num_steps,
         OptimizerConfig(**config.sft.optimizer), workdir, "sft", freeze=tuple(config.sft.freeze),
         checkpoint_every=config.sft.checkpoint_every,
     )  # fmt: skip
-    folder = workdir / "policies" / "sft"
-    save_policy(trained, folder, policy.folder)  # pyright: ignore[reportArgumentType]
-    return folder
+    return _save(trained, workdir / "policies" / "sft", policy)
 
 
 def run_grpo(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     """GRPO with live search; returns the trained policy's folder."""
-    policy = load_policy(config.checkpoint)
+    policy = _with_lora(config, load_policy(config.checkpoint))
     world = prepare_world(config, workdir, TRAINING_WORLD)
     settings = config.grpo
     recipe = grpo.GRPOConfig(
@@ -172,9 +171,7 @@ def run_grpo(config: ml_collections.ConfigDict, workdir: Path) -> Path:
             episode_config(config), BatchShape(**settings.batch), OptimizerConfig(**settings.optimizer), workdir,
             seed=config.seed, freeze=tuple(settings.freeze), checkpoint_every=settings.checkpoint_every,
         )  # fmt: skip
-    folder = workdir / "policies" / "grpo"
-    save_policy(trained, folder, policy.folder)  # pyright: ignore[reportArgumentType]
-    return folder
+    return _save(trained, workdir / "policies" / "grpo", policy)
 
 
 def run_eval(config: ml_collections.ConfigDict, workdir: Path, rows: list[Row] | None = None) -> dict[str, Any]:
@@ -194,6 +191,20 @@ def run_eval(config: ml_collections.ConfigDict, workdir: Path, rows: list[Row] |
             make_engine(config, policy), rows, rules, tool_client(config, url), workdir, settings.name,
             benchmark="miniworld", checkpoint=str(policy.folder), temperature=settings.temperature, seed=config.seed,
         )  # fmt: skip
+
+
+def _with_lora(config: ml_collections.ConfigDict, policy: Policy) -> Policy:
+    lora = LoRAConfig(**as_arguments(config.lora))
+    return dataclasses.replace(policy, model=add_lora(policy.model, lora, config.seed)) if lora.rank else policy
+
+
+def _save(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
+    """Writes the policy, LoRA merged, and the adapter alone beside it."""
+    if lora_layers(trained):
+        save_adapter(trained, folder / "adapter", str(policy.folder))
+        trained = merge_lora(trained)
+    save_policy(trained, folder, policy.folder)
+    return folder
 
 
 def _epochs(sequences: list[TrainingSequence], shape: BatchShape, seed: int):
@@ -222,11 +233,16 @@ def run_pretrain(config: ml_collections.ConfigDict, workdir: Path) -> Path:
         out, workdir,
         text=TextConfig(**as_arguments(config.text)), vision=VisionConfig(**as_arguments(config.vision)),
         max_pixels=config.max_pixels, shape=BatchShape(**config.batch),
-        parts=[pretraining.Part(part.steps, lessons.Mixture(**part.mixture)) for _, part in sorted(config.parts.items())],
-        optimizer=OptimizerConfig(**config.optimizer), num_scenes=config.num_scenes, world_size=config.world_size,
+        courses=[_course(course) for _, course in sorted(config.courses.items())],
+        num_scenes=config.num_scenes, world_size=config.world_size,
         seed=config.seed, checkpoint_every=config.checkpoint_every,
     )  # fmt: skip
     return out
+
+
+def _course(config: ml_collections.ConfigDict) -> pretraining.Course:
+    parts = [pretraining.Part(part.steps, lessons.Mixture(**part.mixture)) for _, part in sorted(config.parts.items())]
+    return pretraining.Course(parts, OptimizerConfig(**config.optimizer))
 
 
 def run_ask(config: ml_collections.ConfigDict, workdir: Path, image: str | Path, question: str) -> Trajectory:

@@ -26,6 +26,7 @@ RULES: Rules = {
     "vision_mlp": ("tensor",),
     "patch": (),
     "norm": (),
+    "rank": (),
     # Activations.
     "batch": ("data", "fsdp"),
     "length": ("sequence",),

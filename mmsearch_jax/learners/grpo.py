@@ -39,6 +39,7 @@ from mmsearch_jax.learners.train_state import (
 )
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rewards.compose import RewardConfig, reward
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
@@ -108,7 +109,7 @@ def make_learner(graph: Any, optimizer: Any, config: GRPOLossConfig) -> Learner:
 
 
 def train(
-    model: nnx.Module,
+    model: Qwen2_5_VL,
     engine: Engine,
     rows: Sequence[Row],
     tool_client: ToolClient,
@@ -124,7 +125,7 @@ def train(
     resume: bool = True,
     ready_timeout_s: float = 60.0,
     show_progress: bool = True,
-) -> nnx.Module:
+) -> Qwen2_5_VL:
     """Trains the policy against the live tools and returns it; the given model is the frozen reference.
 
     Args:

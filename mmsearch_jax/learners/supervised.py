@@ -32,6 +32,7 @@ from mmsearch_jax.learners.train_state import (
     make_optimizer,
     split_model,
 )
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 
 def weighted_loss(model: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -67,7 +68,7 @@ def make_update(
 
 
 def train(
-    model: nnx.Module,
+    model: Qwen2_5_VL,
     batches: Callable[[int], Iterator[TokenBatch]],
     num_steps: int,
     optimizer: OptimizerConfig,
@@ -78,7 +79,7 @@ def train(
     checkpoint_every: int = 0,
     resume: bool = True,
     show_progress: bool = True,
-) -> nnx.Module:
+) -> Qwen2_5_VL:
     """Trains for `num_steps` updates and returns the trained model (the given one is left as it is).
 
     Args:

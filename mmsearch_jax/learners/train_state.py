@@ -97,10 +97,14 @@ class TrainState:
 
 
 def split_model(model: nnx.Module, freeze: tuple[str, ...] = ()) -> tuple[Any, Any, Any]:
-    """Graph, trainable state and frozen state; `freeze` lists top-level modules ("vision") that are not trained."""
+    """Graph, trainable state and frozen state; `freeze` lists top-level modules ("vision") that are not trained.
 
-    def frozen(path: tuple[Any, ...], _: Any) -> bool:
-        return str(path[0]) in freeze
+    Of a model with LoRA the updates alone are trained.
+    """
+    has_lora = bool(jax.tree.leaves(nnx.state(model, nnx.LoRAParam)))
+
+    def frozen(path: tuple[Any, ...], variable: Any) -> bool:
+        return str(path[0]) in freeze or (has_lora and not issubclass(variable.type, nnx.LoRAParam))
 
     graph, kept, trained = nnx.split(model, frozen, ...)
     return graph, trained, kept

@@ -20,12 +20,17 @@ from mmsearch_jax.rollout.episode import EpisodeConfig, observe, reply_note
 from mmsearch_jax.rollout.tool_client import ToolClient
 
 
-def build_training_world(folder: Path, num_lands: int, num_sft_rows: int, num_grpo_rows: int, seed: int) -> None:
-    """Writes the generated world: corpus, and rows for SFT and for GRPO (different scenes and questions)."""
+def build_training_world(
+    folder: Path, num_lands: int, num_sft_rows: int, num_grpo_rows: int, grpo_free_share: float, seed: int
+) -> None:
+    """Writes the generated world: corpus, and rows for SFT and for GRPO (different scenes and questions).
+
+    Half of the SFT rows are search-free, and `grpo_free_share` of those for GRPO.
+    """
     world = GeneratedWorld(num_lands, seed)
     worlds.write_corpus(world, folder / "corpus")
     worlds.write_questions(world, folder / "sft", num_sft_rows, seed + 1)
-    worlds.write_questions(world, folder / "grpo", num_grpo_rows, seed + 2)
+    worlds.write_questions(world, folder / "grpo", num_grpo_rows, seed + 2, grpo_free_share)
 
 
 def build_evaluation_world(folder: Path, num_rows: int, seed: int) -> None:

@@ -15,46 +15,93 @@ from mmsearch_jax.miniworld import names
 
 @dataclasses.dataclass(frozen=True)
 class Attribute:
-    """One kind of fact. A page shows it as the line "`label`: value"; a question asks for "the `phrase` of ..."."""
+    """One kind of fact. A page shows it as the line "`label`: value"; a question asks for "the `phrase` of ...".
+
+    `invent` makes a value for the thing of the given name.
+    """
 
     key: str
     label: str
     phrase: str
-    invent: Callable[[np.random.Generator], str]
+    invent: Callable[[np.random.Generator, str], str]
 
 
-def _currency(rng: np.random.Generator) -> str:
-    noun = names.word(rng, 1, 3) if rng.random() < 0.7 else f"{names.word(rng, 2, 4)} {names.word(rng, 1, 2)}"
+# Real values often begin as the name does (Kenya: Kenyan shillings; Guatemala: Guatemala City) or repeat themselves
+# (Bilady, Bilady, Bilady): a policy that never met this loses its place when it copies them.
+
+
+def _currency(rng: np.random.Generator, name: str) -> str:
+    kind = rng.random()
+    if kind < 0.45:
+        noun = f"{_demonym(rng, name)} {names.word(rng, 1, 2)}"
+    elif kind < 0.8:
+        noun = names.word(rng, 1, 3)
+    else:
+        noun = f"{names.word(rng, 2, 4)} {names.word(rng, 1, 2)}"
     return f"{noun} ({names.code(rng, 3)})"
 
 
-def _anthem(rng: np.random.Generator) -> str:
-    title = names.title(rng)
-    return f"{title} ({names.title(rng)})" if rng.random() < 0.25 else title
+def _demonym(rng: np.random.Generator, name: str) -> str:
+    stem = name if rng.random() < 0.5 else name.rstrip("aeiouy")
+    return stem + ("n", "an", "ian", "ese", "i", "ish", "")[int(rng.integers(7))]
 
 
-def _symbol(rng: np.random.Generator) -> str:
-    return ", ".join(names.phrase(rng) for _ in range(1 + int(rng.random() < 0.3)))
+def _capital(rng: np.random.Generator, name: str) -> str:
+    kind = rng.random()
+    if kind < 0.08:
+        return f"{name} City"
+    return name if kind < 0.12 else names.proper_name(rng)
 
 
-def _place(rng: np.random.Generator) -> str:
+def _anthem(rng: np.random.Generator, name: str) -> str:
+    title, kind = names.title(rng), rng.random()
+    if kind < 0.1:
+        return f"{title.split()[-1]} {name}"
+    if kind < 0.2:
+        return ", ".join([title.split()[0]] * int(rng.integers(2, 4)))
+    if kind < 0.5:
+        again = f"{title.split()[0]} " if rng.random() < 0.3 else ""
+        return f"{title} ({again}{names.title(rng)})"
+    return title
+
+
+def _symbol(rng: np.random.Generator, name: str) -> str:
+    return ", ".join(names.phrase(rng) for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))))
+
+
+def _internet_code(rng: np.random.Generator, name: str) -> str:
+    letters = [c for c in name.lower() if c.isascii() and c.isalpha()]
+    if len(letters) < 2 or rng.random() < 0.3:
+        return f".{names.code(rng, 2).lower()}"
+    return f".{letters[0]}{letters[int(rng.integers(1, len(letters)))]}"
+
+
+def _place(rng: np.random.Generator, name: str) -> str:
     return names.proper_name(rng)
 
 
-def _measure(unit: str, low: int, high: int) -> Callable[[np.random.Generator], str]:
-    return lambda rng: f"{names.number(rng, low, high)} {unit}"
+def _date(rng: np.random.Generator, name: str) -> str:
+    return names.date(rng)
+
+
+def _phrase(rng: np.random.Generator, name: str) -> str:
+    return names.phrase(rng)
+
+
+def _measure(unit: str, low: int, high: int) -> Callable[[np.random.Generator, str], str]:
+    return lambda rng, name: f"{names.number(rng, low, high)} {unit}".strip()
 
 
 LAND_ATTRIBUTES: tuple[Attribute, ...] = (
-    Attribute("capital", "Capital", "capital", _place),
+    Attribute("capital", "Capital", "capital", _capital),
     Attribute("currency", "Currency", "currency", _currency),
-    Attribute("population", "Population", "population", lambda rng: names.number(rng, 4, 9)),
+    Attribute("population", "Population", "population", _measure("", 4, 9)),
     Attribute("area", "Area", "area", _measure("sq km", 2, 7)),
     Attribute("highest_point", "Highest point", "highest point", _place),
     Attribute("anthem", "National anthem", "national anthem", _anthem),
     Attribute("symbol", "National symbol", "national symbol", _symbol),
-    Attribute("internet_code", "Internet code", "internet code", lambda rng: f".{names.code(rng, 2).lower()}"),
-    Attribute("independence", "Independence", "date of independence", names.date),
+    Attribute("internet_code", "Internet code", "internet code", _internet_code),
+    Attribute("independence", "Independence", "date of independence", _date),
     Attribute("longest_river", "Longest river", "longest river", _place),
 )
 """The attributes that lands (countries) of both worlds have; any one of them may be missing from a land's page."""
@@ -64,19 +111,19 @@ INVENTED_ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("main_port", "Main port", "main port", _place),
     Attribute("old_name", "Old name", "old name", _place),
     Attribute("founder", "Founder", "founder", _place),
-    Attribute("patron", "Patron saint", "patron saint", lambda rng: f"Saint {names.proper_name(rng)}"),
-    Attribute("bird", "National bird", "national bird", names.phrase),
-    Attribute("dish", "National dish", "national dish", names.phrase),
+    Attribute("patron", "Patron saint", "patron saint", lambda rng, name: f"Saint {names.proper_name(rng)}"),
+    Attribute("bird", "National bird", "national bird", _phrase),
+    Attribute("dish", "National dish", "national dish", _phrase),
     Attribute("coast", "Coastline", "coastline", _measure("km", 2, 5)),
     Attribute("railways", "Railways", "railways", _measure("km", 2, 5)),
-    Attribute("holiday", "National holiday", "national holiday", names.date),
+    Attribute("holiday", "National holiday", "national holiday", _date),
 )
 """Attributes of the training world alone: the policy must learn to read a label, not a fixed list of them."""
 
 MONUMENT_ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("country", "Country", "country", _place),
     Attribute("city", "City", "city", _place),
-    Attribute("built", "Built", "date of building", lambda rng: str(rng.integers(400, 2010))),
+    Attribute("built", "Built", "date of building", lambda rng, name: str(rng.integers(400, 2010))),
 )
 
 ANIMAL_ATTRIBUTES: tuple[Attribute, ...] = (Attribute("range", "Range", "range", _place),)
@@ -87,10 +134,10 @@ ATTRIBUTES: Mapping[str, Attribute] = {
 }
 
 
-def invent_land_facts(rng: np.random.Generator, missing: float = 0.15) -> dict[str, str]:
-    """Facts of one invented land: each shared attribute with probability 1 - missing, and a few invented ones."""
+def invent_land_facts(rng: np.random.Generator, name: str, missing: float = 0.15) -> dict[str, str]:
+    """Facts of the invented land of that name: each shared attribute with probability 1 - missing, and a few invented ones."""
     shared = [a for a in LAND_ATTRIBUTES if rng.random() >= missing]
     extra = rng.choice(len(INVENTED_ATTRIBUTES), size=4, replace=False)
     chosen = shared + [INVENTED_ATTRIBUTES[i] for i in extra]
     rng.shuffle(chosen)  # pyright: ignore[reportArgumentType]  (a list is shuffled in place)
-    return {attribute.key: attribute.invent(rng) for attribute in chosen}
+    return {attribute.key: attribute.invent(rng, name) for attribute in chosen}

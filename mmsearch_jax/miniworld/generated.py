@@ -61,7 +61,7 @@ class GeneratedWorld:
 def _land(rng: np.random.Generator, taken: set[str], number: int) -> Entity:
     name = _new_name(rng, taken, "{}")
     description = f"The flag of {name}: {names.phrase(rng)} and {names.phrase(rng)}, with {names.phrase(rng)}."
-    known = facts.invent_land_facts(rng)
+    known = facts.invent_land_facts(rng, name)
     return _entity(f"flag-{number:04d}", "flag", name, f"Flag of {name}", description, known, text=_history(rng, taken))
 
 
@@ -70,7 +70,7 @@ def _monument(rng: np.random.Generator, taken: set[str], land: Entity, number: i
     known = {"country": land.name}
     for attribute in facts.MONUMENT_ATTRIBUTES[1:]:
         if rng.random() < 0.6:
-            known[attribute.key] = attribute.invent(rng)
+            known[attribute.key] = attribute.invent(rng, name)
     order = rng.permutation(len(known))
     known = {list(known)[i]: list(known.values())[i] for i in order}
     return _entity(f"monument-{number:04d}", "monument", name, name, prose.about(rng, name), known, land.name)

@@ -110,7 +110,7 @@ def _copy_text(rng: np.random.Generator) -> str:
         return names.title(rng)
     if kind < 0.7:
         attribute = list(facts.ATTRIBUTES.values())[int(rng.integers(len(facts.ATTRIBUTES)))]
-        return attribute.invent(rng)
+        return attribute.invent(rng, names.proper_name(rng))
     if kind < 0.85:
         alphabet = (
             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789áéíóúàèêãçöüäøåñëôšžčćğışłńăâîțß'-,.() "
@@ -123,7 +123,8 @@ def _copy_text(rng: np.random.Generator) -> str:
 def _land_passages(rng: np.random.Generator, num_lands: int) -> list[Passage]:
     passages = []
     for _ in range(num_lands):
-        name, known = names.proper_name(rng), facts.invent_land_facts(rng)
+        name = names.proper_name(rng)
+        known = facts.invent_land_facts(rng, name)
         keys = list(known)
         shown = keys[: int(rng.integers(1, 4))]
         text = _cut(rng, prose.about(rng, name)) if rng.random() < 0.25 else ""
@@ -139,7 +140,7 @@ def _land_passages(rng: np.random.Generator, num_lands: int) -> list[Passage]:
         for i, passage in enumerate(passages):
             if passage.name not in taken:
                 taken.add(passage.name)
-                value = facts.ATTRIBUTES[shared].invent(rng)
+                value = facts.ATTRIBUTES[shared].invent(rng, passage.name)
                 passages[i] = dataclasses.replace(passage, facts={**passage.facts, shared: value})
     return [passages[i] for i in rng.permutation(len(passages))]
 

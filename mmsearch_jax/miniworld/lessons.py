@@ -57,7 +57,7 @@ def scene_pool(world: World, processor: ImageProcessor, numbers: Iterable[int], 
 
 
 def pretraining_lessons(
-    builder: SequenceBuilder, pool: Sequence[PooledScene], mixture: Mixture, max_tokens: int, seed: int
+    builder: SequenceBuilder, pool: Sequence[PooledScene], mixture: Mixture, max_tokens: int, seed: Sequence[int]
 ) -> Iterator[TrainingSequence]:
     """An endless stream of pretraining sequences of at most `max_tokens`; equal seeds give equal streams."""
     rng = np.random.default_rng(seed)

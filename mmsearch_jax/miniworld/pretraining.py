@@ -41,6 +41,19 @@ class Part:
     mixture: lessons.Mixture
 
 
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """Parts, one after the other, under one learning-rate schedule."""
+
+    parts: Sequence[Part]
+    optimizer: OptimizerConfig
+
+    @property
+    def steps(self) -> int:
+        """Of all parts together."""
+        return sum(part.steps for part in self.parts)
+
+
 def make_base(
     out: Path,
     workdir: Path,
@@ -49,8 +62,7 @@ def make_base(
     vision: VisionConfig,
     max_pixels: int,
     shape: BatchShape,
-    parts: Sequence[Part],
-    optimizer: OptimizerConfig,
+    courses: Sequence[Course],
     num_scenes: int,
     world_size: int,
     seed: int,
@@ -60,7 +72,7 @@ def make_base(
     """Pretrains a base and writes it to `out` in bf16.
 
     Args:
-      parts: in order; the first is best made of short echoes, which make copying appear early.
+      courses: in order. The first part is best made of nothing but echoes, which make copying appear early.
       num_scenes: composed pictures to learn to look at.
       world_size: lands of the world that the pictures show.
     """
@@ -72,11 +84,13 @@ def make_base(
     numbers = tqdm.trange(num_scenes, desc="scenes", disable=not show_progress)
     pool = lessons.scene_pool(world, processor, numbers, seed)
     builder = lessons.SequenceBuilder(ChatRenderer(tokenizer), model.config)
-    trained = supervised.train(
-        model, _batches(builder, pool, shape, parts, seed), sum(part.steps for part in parts), optimizer, workdir,
-        "pretrain", checkpoint_every=checkpoint_every, show_progress=show_progress,
-    )  # fmt: skip
-    graph, state = nnx.split(trained)
+    for number, course in enumerate(courses, 1):
+        batches = _batches(builder, pool, shape, course.parts, seed + number)
+        model = supervised.train(
+            model, batches, course.steps, course.optimizer, workdir, f"pretrain_{number}",
+            checkpoint_every=checkpoint_every, show_progress=show_progress,
+        )  # fmt: skip
+    graph, state = nnx.split(model)
     small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))
     save_pretrained(cast(Qwen2_5_VL, small), out)
 
@@ -108,7 +122,7 @@ def _batches(
         for part in parts:
             first, begin = first + part.steps, max(start, first)
             # Each stretch has its own seed, so a resumed run goes on with fresh, not repeated, lessons.
-            stream = lessons.pretraining_lessons(builder, pool, part.mixture, shape.length, seed + begin)
+            stream = lessons.pretraining_lessons(builder, pool, part.mixture, shape.length, [seed, begin])
             yield from itertools.islice(pack_stream(stream, shape), max(0, first - begin))
 
     return batches

@@ -1,16 +1,34 @@
-"""Attention of queries over keys under a mask: the one place that decides how it is computed.
+"""Attention: the one place that decides how it is computed.
 
-The full forward of the language model goes through `causal_attention`, which leaves out what causality masks anyway; all
-else through `attention`. Legend: B batch, T queries, L keys, H query heads, K key/value heads, h head width.
+Tokens attend within equal segment ids. `causal_attention` serves the language model's full forward, `segment_attention` the
+vision tower (windows and images are segments), `attention` all else (a cache with its own mask). By platform: splash
+attention on a TPU, cuDNN's on a GPU in half precision, blocks of plain products on a CPU. What they must equal is
+`jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
+Legend: B batch, T queries, L keys, H query heads, K key/value heads, h head width.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 
-_MASKED = -1e30
-_MIN_BLOCK, _MAX_BLOCKS = 64, 8
+from mmsearch_jax.models import attention_cpu, attention_tpu
+
+_TARGET: contextvars.ContextVar[str | None] = contextvars.ContextVar("attention_target", default=None)
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """What is traced inside is meant for that platform ("tpu", "gpu", "cpu"), though this machine may lack it."""
+    token = _TARGET.set(platform)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
 
 
 def attention(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: jax.Array) -> jax.Array:
@@ -28,33 +46,30 @@ def attention(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL:
 
 
 def causal_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
-    """`attention` under `causal_mask(segment_ids)`, with 0.3 times its cost on a CPU (512 tokens, with gradients).
+    """Attention of every token over itself and what stands before it in its own segment.
 
-    Queries go in blocks, each over the keys up to its own end, so that almost half of the products are never made; and
-    the query heads of one key head lie side by side, so that each product is one large matrix product.
+    Returns:
+      [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
     """
-    batch, length, heads, width = q_BLHh.shape
-    groups = heads // k_BLKh.shape[2]
-    q = q_BLHh.reshape(batch, length, -1, groups, width).transpose(0, 2, 3, 1, 4) * width**-0.5
-    k, v = k_BLKh.transpose(0, 2, 3, 1), v_BLKh.transpose(0, 2, 1, 3)
-    mask = causal_mask(segment_ids_BL)[:, None, None]
-    # Each block is compiled on its own: their number is bounded.
-    block = max(_MIN_BLOCK, -(-length // _MAX_BLOCKS))
-    mixed = []
-    for start in range(0, length, block):
-        end = min(start + block, length)
-        rows = (batch, -1, groups * (end - start))
-        scores = jnp.matmul(
-            q[:, :, :, start:end].reshape(*rows, width), k[..., :end], preferred_element_type=jnp.float32
-        ).reshape(batch, -1, groups, end - start, end)
-        scores = jnp.where(mask[..., start:end, :end], scores, _MASKED)
-        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-        # The softmax divides its result, which is narrower than its weights.
-        total = weights.sum(axis=-1, keepdims=True)
-        summed = jnp.matmul(weights.astype(v.dtype).reshape(*rows, end), v[:, :, :end])
-        mixed.append(summed.reshape(batch, -1, groups, end - start, width) / total)
-    joined = jnp.concatenate(mixed, axis=3).transpose(0, 3, 1, 2, 4)
-    return joined.reshape(batch, length, heads, width).astype(q_BLHh.dtype)
+    platform = _platform()
+    if platform == "tpu":
+        return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=True)
+    if platform == "cpu":
+        return attention_cpu.causal_blocks(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
+    return _gpu(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
+
+
+def segment_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+    """Attention of every token over all tokens of its own segment.
+
+    Returns:
+      [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
+    """
+    platform = _platform()
+    if platform == "tpu":
+        return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=False)
+    mask = same_segment_mask(segment_ids_BL)
+    return (attention if platform == "cpu" else _gpu)(q_BLHh, k_BLKh, v_BLKh, mask)
 
 
 def causal_mask(segment_ids_BL: jax.Array) -> jax.Array:
@@ -67,3 +82,15 @@ def causal_mask(segment_ids_BL: jax.Array) -> jax.Array:
 def same_segment_mask(segment_ids_BL: jax.Array) -> jax.Array:
     """[B, L, L]: members of the same segment see one another; 0 is padding."""
     return (segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]) & (segment_ids_BL[:, :, None] != 0)
+
+
+def _platform() -> str:
+    return _TARGET.get() or jax.default_backend()
+
+
+def _gpu(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: jax.Array) -> jax.Array:
+    # cuDNN computes half precision alone; float32 (parity runs) goes the plain way.
+    half = q_BTHh.dtype in (jnp.bfloat16, jnp.float16)
+    return jax.nn.dot_product_attention(
+        q_BTHh, k_BLKh, v_BLKh, mask=mask_BTL[:, None], implementation="cudnn" if half else "xla"
+    )

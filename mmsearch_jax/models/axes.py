@@ -53,7 +53,8 @@ def logical_axes(path: str) -> tuple[str, ...]:
     names = _IN_LAYER[modules[-1]]
     if part == "vision":
         names = (f"vision_{names[0]}", f"vision_{names[1]}")
-    return ("layers", *names) if kind == "kernel" else ("layers", names[1])
+    dims = {"kernel": names, "bias": names[1:], "lora_a": (names[0], "rank"), "lora_b": ("rank", names[1])}
+    return ("layers", *dims[kind])
 
 
 def placement(mesh: Mesh, rules: Rules = RULES) -> Placement:

@@ -85,7 +85,7 @@ def _load_leaf(
     names = [name for name, _ in _hf_shapes(path, shape, config)]
     dtype = dtype or files.dtype(names[0])
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: Any) -> np.ndarray:
         if not _block_name(path):
             return _read_part(files, names[0], path, index).astype(dtype)
         layers = range(len(names))[index[0]]

@@ -86,9 +86,7 @@ def export_hf(source: str | Path, out: str | Path) -> None:
     save_policy(load_policy(source, param_dtype=None).model, out, source)
 
 
-def _load_params(
-    folder: Path, dtype: Any, param_dtype: Any, place: Placement | None
-) -> tuple[Qwen2_5_VL, ModelConfig]:
+def _load_params(folder: Path, dtype: Any, param_dtype: Any, place: Placement | None) -> tuple[Qwen2_5_VL, ModelConfig]:
     config = ModelConfig.from_pretrained(folder)
     model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=dtype))
     graph, state = nnx.split(model)

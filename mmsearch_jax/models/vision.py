@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmsearch_jax.data.vision_inputs import VisionInputs
-from mmsearch_jax.models.attention import attention, same_segment_mask
+from mmsearch_jax.models.attention import segment_attention
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, linear, rotate, scan_layers, stacked
 
@@ -33,12 +33,12 @@ class VisionBlock(nnx.Module):
         self.mlp = GatedMLP(size, config.intermediate_size, bias=True, out_std=out_std, rngs=rngs, **dtypes)
         self._heads = config.num_heads
 
-    def __call__(self, x_RPD: jax.Array, angles: jax.Array, mask_RPP: jax.Array) -> jax.Array:
+    def __call__(self, x_RPD: jax.Array, angles: jax.Array, segment_ids_RP: jax.Array) -> jax.Array:
         """One block; `angles` [R, P, h / 2]."""
         rows, patches, _ = x_RPD.shape
         qkv = self.qkv(self.norm1(x_RPD)).reshape(rows, patches, 3, self._heads, -1)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        mixed = attention(rotate(q, angles), rotate(k, angles), v, mask_RPP)
+        mixed = segment_attention(rotate(q, angles), rotate(k, angles), v, segment_ids_RP)
         x_RPD = x_RPD + self.proj(mixed.reshape(rows, patches, -1))
         return x_RPD + self.mlp(self.norm2(x_RPD))
 
@@ -73,8 +73,8 @@ class VisionTower(nnx.Module):
     def __call__(self, vision: VisionInputs) -> jax.Array:
         """Features [R * P / m^2, out], in the order of rows and, within a row, of its merged patches."""
         angles = self._angles(jnp.asarray(vision.positions))
-        windows = same_segment_mask(jnp.asarray(vision.window_segment_ids))
-        images = same_segment_mask(jnp.asarray(vision.image_segment_ids))
+        windows = jnp.asarray(vision.window_segment_ids)
+        images = jnp.asarray(vision.image_segment_ids)
 
         def block(layer: VisionBlock, x: jax.Array, full: jax.Array) -> jax.Array:
             return layer(x, angles, jnp.where(full, images, windows))

@@ -31,7 +31,7 @@ def test_numbers_carry_thousands_separators():
 
 def test_a_land_misses_some_facts_and_never_has_an_empty_one():
     rng = np.random.default_rng(0)
-    lands = [facts.invent_land_facts(rng) for _ in range(200)]
+    lands = [facts.invent_land_facts(rng, "Xanadu") for _ in range(200)]
     assert any("capital" not in land for land in lands)
     assert all(value.strip() for land in lands for value in land.values())
     assert all(key in facts.ATTRIBUTES for land in lands for key in land)

@@ -24,7 +24,7 @@ RULES = EpisodeConfig(prompt_style="short", observation_max_tokens=72, top_k_tex
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
-    build.build_training_world(folder, num_lands=16, num_sft_rows=24, num_grpo_rows=4, seed=0)
+    build.build_training_world(folder, num_lands=16, num_sft_rows=24, num_grpo_rows=4, grpo_free_share=0.5, seed=0)
     return folder
 
 
@@ -56,7 +56,9 @@ def test_rows_are_half_search_free_and_balanced_and_depend_on_the_seed_alone(wor
         4,
         4,
     )
-    build.build_training_world(tmp_path / world.name, num_lands=16, num_sft_rows=24, num_grpo_rows=4, seed=0)
+    build.build_training_world(
+        tmp_path / world.name, num_lands=16, num_sft_rows=24, num_grpo_rows=4, grpo_free_share=0.5, seed=0
+    )
     again = read_rows(tmp_path / world.name / "sft")
     assert [(row.question, row.answers, row.placements) for row in rows] == [
         (r.question, r.answers, r.placements) for r in again

@@ -1,11 +1,12 @@
-"""The blocked causal attention against the library's under the same mask."""
+"""Attention by platform against the library's plain form under the same mask."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmsearch_jax.models.attention import attention, causal_attention, causal_mask
+from mmsearch_jax.models.attention import attention, causal_attention, causal_mask, same_segment_mask
+from mmsearch_jax.models.attention_tpu import splash
 
 
 def inputs(length, heads, key_heads, dtype=jnp.float32):
@@ -49,3 +50,28 @@ def test_half_precision_keeps_its_dtype_and_sums_in_float32():
     real = np.asarray(segments) != 0
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(got, np.float32)[real], np.asarray(expected, np.float32)[real], atol=0.03)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("length", "width"), [(150, 80), (256, 128)])
+def test_the_tpu_kernel_equals_the_reference(causal, length, width):
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.normal(size=(2, length, n, width)), jnp.float32) for n in (4, 2, 2))
+    segments = jnp.asarray(
+        np.repeat([[1, 2, 0], [1, 1, 1]], [length // 3, length // 3, length - 2 * (length // 3)], axis=1)
+    )
+    real = (segments != 0)[..., None, None]
+    mask = (causal_mask if causal else same_segment_mask)(segments)
+
+    def both(function):
+        def loss(q, k, v):
+            out = jnp.where(real, function(q, k, v), 0.0)
+            return (out**2).sum(), out
+
+        (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
+        return [out, *gradients]
+
+    expected = both(lambda q, k, v: attention(q, k, v, mask))
+    got = both(lambda q, k, v: splash(q, k, v, segments, causal=causal, interpret=True))
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-4)

@@ -1,0 +1,105 @@
+"""LoRA (arXiv 2106.09685): low-rank updates beside frozen kernels of the language model's layers.
+
+DeepMMSearch-R1 trains rank 8 on all linear modules of all language-model blocks (sec. 3.1). The names and the scale,
+alpha / rank, are PEFT's, so that an adapter means the same to both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+
+IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+IN_MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """Attributes:
+    rank: of the update; 0 means none, all parameters are trained.
+    alpha: the update is scaled by alpha / rank.
+    targets: linear modules of a language-model layer.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = (*IN_ATTENTION, *IN_MLP)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.targets if name not in (*IN_ATTENTION, *IN_MLP)]
+        if unknown:
+            raise ConfigError(f"unknown lora.targets '{unknown[0]}': known are {', '.join((*IN_ATTENTION, *IN_MLP))}")
+        if self.rank < 0 or not self.targets:
+            raise ConfigError("lora needs a rank of at least 0 and at least one target")
+
+
+class LoRALinear(nnx.Module):
+    """A linear layer with a low-rank update; with leading layer dims where the layer it replaces has them."""
+
+    def __init__(self, base: nnx.Linear, config: LoRAConfig, key: jax.Array):
+        *layers, size_in, size_out = base.kernel.shape
+        # PEFT's start: uniform as a linear layer of torch, and zeros, so that the update begins as nothing.
+        bound = size_in**-0.5
+        first = jax.random.uniform(key, (*layers, size_in, config.rank), jnp.float32, -bound, bound)
+        self.kernel, self.bias = base.kernel, base.bias
+        self.lora_a = nnx.LoRAParam(first)
+        self.lora_b = nnx.LoRAParam(jnp.zeros((*layers, config.rank, size_out)))
+        self.scale, self._dtype = config.alpha / config.rank, base.dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., in] -> [..., out]."""
+        dtype: Any = self._dtype or x.dtype
+        x = x.astype(dtype)
+        y = x @ self.kernel[...].astype(dtype)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(dtype)
+        return y + (x @ self.lora_a[...].astype(dtype)) @ self.lora_b[...].astype(dtype) * self.scale
+
+    def merged(self) -> jax.Array:
+        """The kernel with the update in it, in the kernel's dtype."""
+        kernel = self.kernel[...]
+        update = self.lora_a[...] @ self.lora_b[...] * self.scale
+        return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
+
+
+def add_lora(model: Qwen2_5_VL, config: LoRAConfig, seed: int = 0) -> Qwen2_5_VL:
+    """A model that shares all parameters with the given one and has an update, still zero, beside each target."""
+    copy = _copy(model)
+    keys = jax.random.split(jax.random.key(seed), len(config.targets))
+    for name, key in zip(config.targets, keys, strict=True):
+        owner = _owner(copy, name)
+        setattr(owner, name, LoRALinear(getattr(owner, name), config, key))
+    return copy
+
+
+def merge_lora(model: Qwen2_5_VL) -> Qwen2_5_VL:
+    """The plain model that computes the same: every update is added to its kernel."""
+    copy = _copy(model)
+    for name, layer in lora_layers(copy).items():
+        plain = nnx.eval_shape(lambda shape=layer.kernel.shape: nnx.Linear(*shape[-2:], rngs=nnx.Rngs(0)))
+        plain.use_bias, plain.dtype = layer.bias is not None, layer._dtype
+        plain.kernel, plain.bias = nnx.Param(layer.merged()), layer.bias
+        setattr(_owner(copy, name), name, plain)
+    return copy
+
+
+def lora_layers(model: Qwen2_5_VL) -> dict[str, LoRALinear]:
+    """The updated linear layers by name; empty for a model without LoRA."""
+    layers = {name: getattr(_owner(model, name), name) for name in (*IN_ATTENTION, *IN_MLP)}
+    return {name: layer for name, layer in layers.items() if isinstance(layer, LoRALinear)}
+
+
+def _owner(model: Qwen2_5_VL, name: str) -> Any:
+    layers: Any = model.language.layers
+    return layers.mlp if name in IN_MLP else layers
+
+
+def _copy(model: Qwen2_5_VL) -> Qwen2_5_VL:
+    return nnx.merge(*nnx.split(model))

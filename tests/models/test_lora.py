@@ -1,0 +1,92 @@
+"""LoRA: it starts as the base, merges into what it computes, and is all that is trained."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmsearch_jax.errors import CheckpointError, ConfigError
+from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
+from mmsearch_jax.models.adapters import load_adapter, save_adapter
+from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from tests.models.test_qwen2_5_vl import CONFIG
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+
+
+def hidden(model):
+    ids = jnp.asarray(np.random.default_rng(0).integers(7, 64, (2, 12)))
+    return model(ids, jnp.broadcast_to(jnp.arange(12), (3, 2, 12)), jnp.ones((2, 12), jnp.int32))
+
+
+def trained(model, config):
+    """A model with LoRA whose updates are no longer zero."""
+    adapted = add_lora(model, config)
+    for i, layer in enumerate(lora_layers(adapted).values()):
+        layer.lora_b[...] = jax.random.normal(jax.random.key(i), layer.lora_b.shape) * 0.1
+    return adapted
+
+
+def test_it_starts_as_the_base(model):
+    np.testing.assert_array_equal(hidden(add_lora(model, LoRAConfig(4))), hidden(model))
+
+
+@pytest.mark.parametrize("targets", [LoRAConfig().targets, ("q_proj", "down_proj")])
+def test_merging_changes_the_form_not_the_result(model, targets):
+    adapted = trained(model, LoRAConfig(4, 8.0, targets))
+    assert tuple(lora_layers(adapted)) == targets
+    assert float(jnp.abs(hidden(adapted) - hidden(model)).max()) > 0.1
+    merged = merge_lora(adapted)
+    assert not lora_layers(merged)
+    np.testing.assert_allclose(hidden(merged), hidden(adapted), atol=2e-5)
+
+
+def test_the_update_is_scaled_by_alpha_over_rank(model):
+    layer = lora_layers(trained(model, LoRAConfig(4, 6.0, ("q_proj",))))["q_proj"]
+    expected = np.asarray(layer.kernel[...]) + 1.5 * np.asarray(layer.lora_a[...]) @ np.asarray(layer.lora_b[...])
+    np.testing.assert_allclose(layer.merged(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_only_the_updates_are_trained_and_take_optimiser_memory(model):
+    adapted = add_lora(model, LoRAConfig(4))
+    _, updates, kept = split_model(adapted, ("vision",))
+    assert all(path[-1] in ("lora_a", "lora_b") for path, _ in nnx.to_flat_state(updates))
+    assert sum(leaf.size for leaf in jax.tree.leaves(kept)) == sum(
+        leaf.size for leaf in jax.tree.leaves(nnx.split(model)[1])
+    )
+    state = create_train_state(updates, kept, make_optimizer(OptimizerConfig(), 1))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(updates))
+    # Adam's two moments, and a few counters.
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state)) < 2 * size + 64
+
+
+def test_an_adapter_comes_back_as_it_was_written(model, tmp_path):
+    adapted = trained(model, LoRAConfig(4, 8.0, ("k_proj", "up_proj")))
+    save_adapter(adapted, tmp_path, "base")
+    np.testing.assert_array_equal(hidden(load_adapter(model, tmp_path)), hidden(adapted))
+
+
+def test_an_adapter_of_another_model_is_refused(model, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    with pytest.raises(CheckpointError, match="no readable adapter"):
+        load_adapter(model, tmp_path)
+    save_adapter(trained(model, LoRAConfig(4)), tmp_path, "base")
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    name = next(name for name in tensors if "layers.1" in name and "lora_A" in name)
+    save_file({k: v for k, v in tensors.items() if k != name}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="do not fit the model: another base"):
+        load_adapter(model, tmp_path)
+    save_file(tensors | {"other.lora_A.weight": np.zeros(3)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="updates modules other than"):
+        load_adapter(model, tmp_path)
+
+
+def test_unknown_targets_are_named():
+    with pytest.raises(ConfigError, match=r"unknown lora.targets 'lm_head': known are q_proj"):
+        LoRAConfig(targets=("lm_head",))
