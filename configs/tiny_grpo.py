@@ -24,10 +24,10 @@ def get_config() -> ml_collections.ConfigDict:
         "freeze": ("vision",),
         "checkpoint_every": 0,
         "batch": {"rows": 12, "length": 512, "images": 12, "patches": 192},
-        "loss": {"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.001, "kl_estimator": "k3", "aggregation": "token"},
+        "loss": {"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.001, "kl_estimator": "k3", "aggregation": "sequence"},
         # R = (1 - l) s + l s_fmt with l = 0.1; no search penalty.
         "reward": {"format_weight": 0.1, "search_penalty": 0.0},
-        "optimizer": {"name": "adamw", "learning_rate": 3e-4, "warmup_steps": 2, "decay": "constant",
+        "optimizer": {"name": "adamw", "learning_rate": 5e-4, "warmup_steps": 2, "decay": "constant",
                       "weight_decay": 0.0, "b2": 0.98},
     })  # fmt: skip
     return config

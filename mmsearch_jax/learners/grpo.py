@@ -77,15 +77,22 @@ class GRPOConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """The jitted pieces: `update(state, batch)` and `score(params, frozen, batch)`, both on packed batches."""
+    """The jitted pieces, on packed batches.
+
+    Attributes:
+      accumulate: (state, total, batch) -> (total with the batch's weighted gradients, metrics).
+      apply: (state, total, weight) -> (updated state, metrics); `weight` is the sum of the batches' "weight" metrics.
+      score: (params, frozen, batch) -> log-probs [B, L].
+    """
 
     graph: Any
-    update: Callable[[TrainState, TokenBatch], tuple[TrainState, dict[str, jax.Array]]]
+    accumulate: Callable[[TrainState, Any, TokenBatch], tuple[Any, dict[str, jax.Array]]]
+    apply: Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
     score: Callable[[Any, Any, TokenBatch], jax.Array]
 
 
 def make_learner(graph: Any, optimizer: Any, config: GRPOLossConfig) -> Learner:
-    """Builds the update and the scoring of reference log-probs; the state of `update` is donated."""
+    """Builds the gradients, the update and the scoring of reference log-probs; what they replace is donated."""
 
     def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         scored = token_logprobs(nnx.merge(graph, frozen, params), batch)
@@ -97,15 +104,17 @@ def make_learner(graph: Any, optimizer: Any, config: GRPOLossConfig) -> Learner:
         entropy = jnp.where(mask, scored.entropy, 0.0).sum() / jnp.maximum(mask.sum(), 1)
         return value, {"loss": value, "entropy": entropy, **metrics}
 
-    def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def accumulate(state: TrainState, total: Any, batch: TokenBatch) -> tuple[Any, dict[str, jax.Array]]:
         (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch)
-        state, more = apply_gradients(state, gradients, optimizer)
-        return state, {**metrics, **more}
+        return jax.tree.map(lambda t, g: t + metrics["weight"] * g, total, gradients), metrics
+
+    def apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
 
     def score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
         return token_logprobs(nnx.merge(graph, frozen, params), batch).logprobs
 
-    return Learner(graph, jax.jit(update, donate_argnums=0), jax.jit(score))
+    return Learner(graph, jax.jit(accumulate, donate_argnums=1), jax.jit(apply, donate_argnums=0), jax.jit(score))
 
 
 def train(
@@ -241,20 +250,30 @@ def _learn(
         training_sequence(t, a, engine.prepare_image(images[t.row_id]).processed, engine.model_config) for t, a in kept
     ]
     share = -(-len(sequences) // config.updates_per_batch)
-    totals: collections.Counter[str] = collections.Counter()
-    updates = 0
+    records: list[dict[str, float]] = []
     for begin in range(0, len(sequences), share):
+        # One update, however many batches its sequences fill.
+        total, weight = jax.tree.map(jnp.zeros_like, state.params), 0.0
+        parts: list[dict[str, float]] = []
         waiting = sequences[begin : begin + share]
         while waiting:
             packed, left = pack(waiting, shape)
-            batch = packed.batch
-            scored = learner.score(reference, state.frozen, batch)
-            batch = batch._replace(extras={**batch.extras, "ref_logprobs": scored})
-            state, metrics = learner.update(state, batch)
-            totals.update({name: float(value) for name, value in jax.device_get(metrics).items()})
-            updates += 1
+            scored = learner.score(reference, state.frozen, packed.batch)
+            batch = packed.batch._replace(extras={**packed.batch.extras, "ref_logprobs": scored})
+            total, metrics = learner.accumulate(state, total, batch)
+            parts.append({name: float(value) for name, value in jax.device_get(metrics).items()})
+            weight += parts[-1]["weight"]
             waiting = [waiting[i] for i in left]
-    return state, {name: value / updates for name, value in totals.items()} | {"updates": updates}
+        state, applied = learner.apply(state, total, jnp.float32(weight))
+        applied = {name: float(value) for name, value in jax.device_get(applied).items()}
+        records += [{**part, **applied} for part in parts]
+    means = {
+        name: float(np.average([r[name] for r in records], weights=[r["weight"] for r in records]))
+        for name in records[0]
+        if name != "weight"
+    }
+    means["max_ratio"] = max(record["max_ratio"] for record in records)
+    return state, means | {"updates": -(-len(sequences) // share)}
 
 
 def _sync(engine: Engine, graph: Any, state: TrainState, version: int, vision_frozen: bool) -> None:

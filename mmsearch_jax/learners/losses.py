@@ -61,8 +61,9 @@ def grpo_loss(
       sequence_weights: float [B, L], 1 / (number of trained tokens in the token's sequence); for "sequence".
 
     Returns:
-      The scalar loss, and kl, clip_fraction, max_ratio and rollout_learner_kl (k3 of the same policy seen by sampler and
-      learner: on the first update of a batch it shows their numerical mismatch).
+      The scalar loss, and kl, clip_fraction, max_ratio, rollout_learner_kl (k3 of the same policy seen by sampler and
+      learner: on the first update of a batch it shows their numerical mismatch) and weight (tokens or sequences that the
+      mean is over: with it the losses of several batches average to that of all of them).
     """
     mask = loss_mask.astype(policy_logprobs.dtype)
     log_ratio = jnp.where(loss_mask, policy_logprobs - rollout_logprobs, 0.0)
@@ -72,12 +73,11 @@ def grpo_loss(
     kl = jnp.where(loss_mask, kl_estimate(policy_logprobs, ref_logprobs, config.kl_estimator), 0.0)
     per_token = jnp.where(loss_mask, -surrogate + config.kl_coef * kl, 0.0)
     tokens = jnp.maximum(mask.sum(), 1.0)
-    if config.aggregation == "token":
-        loss = per_token.sum() / tokens
-    else:
-        weights = jnp.where(loss_mask, sequence_weights, 0.0)
-        loss = (per_token * weights).sum() / jnp.maximum(weights.sum(), 1e-6)
+    weights = jnp.where(loss_mask, sequence_weights if config.aggregation == "sequence" else 1.0, 0.0)
+    weight = weights.sum()
+    loss = (per_token * weights).sum() / jnp.maximum(weight, 1e-6)
     metrics = {
+        "weight": weight,
         "kl": kl.sum() / tokens,
         "clip_fraction": (jnp.where(loss_mask, clipped != ratio, False)).sum() / tokens,
         "max_ratio": jnp.max(jnp.where(loss_mask, ratio, 0.0)),

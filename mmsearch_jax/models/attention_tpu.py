@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
@@ -48,6 +50,6 @@ def splash(
     )
     per_key_head = jax.vmap(one_head, in_axes=(0, 0, 0, None))
     ids = kernel.SegmentIds(segments, segments)
-    mixed = jax.vmap(per_key_head)(q, tiles(k_BLKh), tiles(v_BLKh), ids)
+    mixed = cast(jax.Array, jax.vmap(per_key_head)(q, tiles(k_BLKh), tiles(v_BLKh), ids))
     mixed = mixed.reshape(mixed.shape[0], heads, padded, -1).transpose(0, 2, 1, 3)
     return mixed[:, :length, :, :width].astype(q_BLHh.dtype)

@@ -1,13 +1,18 @@
 """The loop of GRPO with a small random policy: on-policy log-probs, resuming, and a search server that goes away."""
 
+import dataclasses
 import json
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
 
 from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import ToolUnavailable
 from mmsearch_jax.learners import grpo
+from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig
 from mmsearch_jax.protocol import SearchReply, SearchResult
 from mmsearch_jax.rollout.episode import EpisodeConfig
@@ -17,6 +22,7 @@ from tests.rollout import random_policy
 
 SIZES = EngineConfig(num_slots=8, max_length=256, extend_rows=(4,), extend_buckets=(64,), decode_rows=(),
                      length_buckets=(), decode_steps=8)  # fmt: skip
+SHAPE = BatchShape(4, 256, 2, 24)
 RECIPE = grpo.GRPOConfig(num_steps=2, prompts_per_step=2, group_size=4, skip_uniform=False)
 # Every episode of a RAG workflow calls the tools, whatever the policy writes.
 EPISODE = EpisodeConfig(mode="rag", prompt_style="short", max_turn_tokens=12, max_trajectory_tokens=256,
@@ -50,10 +56,10 @@ def rows(tmp_path):
     return made
 
 
-def train(rows, calls, workdir):
+def train(rows, calls, workdir, recipe=RECIPE, shape=SHAPE):
     client = ToolClient("http://test", max_retries=0, transport=Server(calls))
     return grpo.train(
-        random_policy.model(), random_policy.engine(SIZES), rows, client, RECIPE, EPISODE, BatchShape(4, 256, 2, 24),
+        random_policy.model(), random_policy.engine(SIZES), rows, client, recipe, EPISODE, shape,
         OptimizerConfig(learning_rate=1e-3), workdir, ready_timeout_s=0.2, show_progress=False,
     )  # fmt: skip
 
@@ -81,3 +87,14 @@ def test_episodes_that_broke_are_counted_and_the_others_learnt_from(rows, tmp_pa
     train(rows, 30, tmp_path)
     second = metrics(tmp_path)[1]
     assert 0 < second["dropped"] < 8 and second["updates"] > 0
+
+
+@pytest.mark.parametrize("aggregation", ["token", "sequence"])
+def test_an_update_is_the_same_however_many_batches_it_fills(rows, tmp_path, aggregation):
+    recipe = dataclasses.replace(RECIPE, num_steps=1, loss=GRPOLossConfig(aggregation=aggregation))
+    whole = train(rows, float("inf"), tmp_path / "whole", recipe, BatchShape(8, 256, 2, 24))
+    parts = train(rows, float("inf"), tmp_path / "parts", recipe, BatchShape(1, 256, 2, 24))
+    for one, other in zip(jax.tree.leaves(nnx.split(whole)[1]), jax.tree.leaves(nnx.split(parts)[1]), strict=True):
+        np.testing.assert_allclose(one, other, atol=3e-5)
+    assert metrics(tmp_path / "whole")[0]["loss"] == pytest.approx(metrics(tmp_path / "parts")[0]["loss"], abs=1e-5)
+    assert metrics(tmp_path / "parts")[0]["updates"] == 1

@@ -1,0 +1,62 @@
+"""The course of pretraining: every part has its steps, whatever step it is taken up at."""
+
+import numpy as np
+import pytest
+
+from mmsearch_jax.data.batches import BatchShape
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.learners.train_state import OptimizerConfig
+from mmsearch_jax.miniworld import lessons, pretraining, scenes, sight
+from mmsearch_jax.miniworld.generated import GeneratedWorld
+from mmsearch_jax.models.policies import load_policy
+
+NOTHING = dict.fromkeys(("echo", "reading", "joining", "copying", "chain", "looking"), 0.0)
+PARTS = [
+    pretraining.Part(3, lessons.Mixture(**NOTHING | {"echo": 1.0})),
+    pretraining.Part(2, lessons.Mixture(**NOTHING | {"looking": 1.0})),
+]
+SHAPE = BatchShape(4, 512, 6, 192)
+
+
+@pytest.fixture(scope="module")
+def batches():
+    policy = load_policy("assets/tiny-base")
+    processor = ImageProcessor(min_pixels=56 * 56, max_pixels=224 * 168)
+    pool = lessons.scene_pool(GeneratedWorld(24, 0), processor, range(8), 0)
+    builder = lessons.SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
+    return pretraining._batches(builder, pool, SHAPE, PARTS, seed=0)
+
+
+def with_images(batch):
+    return bool((batch.feature_index >= 0).any())
+
+
+def test_parts_follow_one_another(batches):
+    assert pretraining.Course(PARTS, OptimizerConfig()).steps == 5
+    assert [with_images(batch) for batch in batches(0)] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(("start", "expected"), [(2, [False, True, True]), (3, [True, True]), (4, [True]), (5, [])])
+def test_a_run_is_taken_up_in_the_middle(batches, start, expected):
+    assert [with_images(batch) for batch in batches(start)] == expected
+
+
+def test_what_is_said_of_a_picture_is_true_of_it():
+    rng = np.random.default_rng(3)
+    world = GeneratedWorld(24, 0)
+    from mmsearch_jax.miniworld.worlds import compose_scene
+
+    seen = 0
+    for _ in range(12):
+        scene = compose_scene(world, rng)
+        turns = dict(sight.looking(rng, scene).turns)
+        count, pictures = turns["Describe the image."].split(": ", 1)
+        assert int(count) == len(scene.kinds) == len(pictures.split(", "))
+        assert pictures.count("flag") == list(scene.kinds).count("flag")
+        for i, kind in enumerate(scene.kinds):
+            phrase = scenes.spatial_phrase(scene.boxes, i)
+            if phrase:
+                assert turns[f"What is {phrase}, a flag or a photo?"] == ("a flag" if kind == "flag" else "a photo")
+                seen += 1
+    assert seen > 10
