@@ -18,6 +18,8 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
             "rank": 0, "alpha": 16.0,
             "targets": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         },
+        # What the backward pass computes again to save memory: "none", "dots" (all but products with weights) or "full".
+        "remat": "none",
         # The mini-world is built in the work folder when it is not there yet.
         "world": {
             "num_lands": 160, "num_sft_rows": 900, "num_grpo_rows": 360, "num_eval_rows": 300,

@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         "Searches the real mini-world, or the server named by --config.tools.url.",
         "eval/miniworld.py",
     )
-    ask.add_argument("image", help="image file")
+    ask.add_argument("image", help="image file, or its URL")
     ask.add_argument("question", help="what to ask")
     serve = add(
         "serve-tools",

@@ -20,6 +20,7 @@ import numpy as np
 import tqdm
 
 from mmsearch_jax.configuration import as_arguments
+from mmsearch_jax.data import image_urls
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack_stream
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import load_image
@@ -146,7 +147,7 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     if not fitting:
         raise DataError(f"every conversation is longer than sft.batch.length {shape.length}: raise it")
     trained = supervised.train(
-        _with_lora(config, policy).model, _epochs(fitting, shape, config.seed), config.sft.num_steps,
+        _trainable(config, policy).model, _epochs(fitting, shape, config.seed), config.sft.num_steps,
         OptimizerConfig(**config.sft.optimizer), workdir, "sft", freeze=tuple(config.sft.freeze),
         checkpoint_every=config.sft.checkpoint_every,
     )  # fmt: skip
@@ -155,7 +156,7 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
 
 def run_grpo(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     """GRPO with live search; returns the trained policy's folder."""
-    policy = _with_lora(config, load_policy(config.checkpoint))
+    policy = _trainable(config, load_policy(config.checkpoint))
     world = prepare_world(config, workdir, TRAINING_WORLD)
     settings = config.grpo
     recipe = grpo.GRPOConfig(
@@ -193,9 +194,12 @@ def run_eval(config: ml_collections.ConfigDict, workdir: Path, rows: list[Row] |
         )  # fmt: skip
 
 
-def _with_lora(config: ml_collections.ConfigDict, policy: Policy) -> Policy:
+def _trainable(config: ml_collections.ConfigDict, policy: Policy) -> Policy:
+    """The policy as it is trained: with LoRA where the config asks for it, and its remat policy."""
     lora = LoRAConfig(**as_arguments(config.lora))
-    return dataclasses.replace(policy, model=add_lora(policy.model, lora, config.seed)) if lora.rank else policy
+    model = add_lora(policy.model, lora, config.seed) if lora.rank else policy.model
+    model.set_remat(config.remat)
+    return dataclasses.replace(policy, model=model)
 
 
 def _save(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
@@ -249,22 +253,22 @@ def run_ask(config: ml_collections.ConfigDict, workdir: Path, image: str | Path,
     """Asks one question about one image, with the tools over the real mini-world unless `tools.url` names others.
 
     Raises:
-      ImageError: the image cannot be read.
+      ImageError: the image (a path, or a URL) cannot be read.
     """
-    load_image(image)  # before anything slow starts
+    # Before anything slow starts.
+    if str(image).startswith(image_urls.SCHEMES):
+        encoded = image_urls.read_url(str(image))
+        load_image(encoded)
+    else:
+        load_image(image)
+        encoded = Path(image).read_bytes()
     policy = load_policy(config.checkpoint)
     small = config.copy_and_resolve_references()
     with small.unlocked():
         small.engine.update({"num_slots": 1, "extend_rows": (1,), "decode_rows": ()})
     engine = make_engine(small, policy)
-    request = EpisodeRequest(
-        "ask",
-        "ask",
-        question,
-        Path(image).read_bytes(),
-        config.seed,
-        SamplingParams(temperature=config.eval.temperature),
-    )
+    sampling = SamplingParams(temperature=config.eval.temperature)
+    request = EpisodeRequest("ask", "ask", question, encoded, config.seed, sampling)
     world = Path() if config.tools.url else prepare_world(config, workdir, EVALUATION_WORLD)
     with tools(config, world) as url:
         rules = episode_config(config, mode=config.eval.mode)

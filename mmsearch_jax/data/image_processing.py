@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mmsearch_jax.data import image_urls
 from mmsearch_jax.errors import CheckpointError, ImageError
 
 MAX_ASPECT_RATIO = 200
@@ -36,10 +37,15 @@ class ProcessedImage(NamedTuple):
 def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     """Reads an image as RGB: first frame, turned upright by its EXIF tag, transparency over white.
 
+    Args:
+      source: path, URL (http, https or data), encoded bytes, or an image.
+
     Raises:
-      ImageError: missing, not an image, damaged, or too large to be decoded safely.
+      ImageError: missing, not to be fetched, not an image, damaged, or too large to be decoded safely.
     """
-    name = "the image" if isinstance(source, bytes | Image.Image) else str(source)
+    name = "the image" if isinstance(source, bytes | Image.Image) else image_urls.shown(str(source))
+    if isinstance(source, str) and source.startswith(image_urls.SCHEMES):
+        source = image_urls.read_url(source)
     try:
         opened = source if isinstance(source, Image.Image) else Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source

@@ -34,6 +34,7 @@ from mmsearch_jax.learners.train_state import (
     TrainState,
     apply_gradients,
     create_train_state,
+    jit_update,
     make_optimizer,
     split_model,
 )
@@ -114,7 +115,7 @@ def make_learner(graph: Any, optimizer: Any, config: GRPOLossConfig) -> Learner:
     def score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
         return token_logprobs(nnx.merge(graph, frozen, params), batch).logprobs
 
-    return Learner(graph, jax.jit(accumulate, donate_argnums=1), jax.jit(apply, donate_argnums=0), jax.jit(score))
+    return Learner(graph, jax.jit(accumulate, donate_argnums=1), jit_update(apply), jax.jit(score))
 
 
 def train(

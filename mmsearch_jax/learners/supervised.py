@@ -29,6 +29,7 @@ from mmsearch_jax.learners.train_state import (
     TrainState,
     apply_gradients,
     create_train_state,
+    jit_update,
     make_optimizer,
     split_model,
 )
@@ -54,7 +55,7 @@ def weighted_loss(model: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, j
 def make_update(
     graph: Any, optimizer: optax.GradientTransformation
 ) -> Callable[[TrainState, TokenBatch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted training step; the state is donated."""
+    """The jitted training step; the state is donated (see `jit_update`)."""
 
     def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         return weighted_loss(nnx.merge(graph, frozen, params), batch)
@@ -64,7 +65,7 @@ def make_update(
         state, more = apply_gradients(state, gradients, optimizer)
         return state, {"loss": value, **metrics, **more}
 
-    return jax.jit(update, donate_argnums=0)
+    return jit_update(update)
 
 
 def train(

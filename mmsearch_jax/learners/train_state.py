@@ -6,6 +6,7 @@ Frozen parameters are kept out of the differentiated tree, so they take neither 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -114,6 +115,25 @@ def create_train_state(trained: Any, frozen: Any, optimizer: optax.GradientTrans
     """A fresh state around copied parameters: updates donate their buffers, which the caller may still hold."""
     params = jax.tree.map(jnp.copy, trained)
     return TrainState(params, frozen, optimizer.init(params), jnp.int32(0), jnp.int32(0))
+
+
+def jit_update(update: Callable[..., tuple[TrainState, Any]]) -> Callable[..., tuple[TrainState, Any]]:
+    """Jits `update(state, *arguments) -> (state, metrics)`, which must not change what is frozen.
+
+    The state is donated but for its frozen parameters: the model that they came from goes on using them.
+    """
+
+    def inner(learnt: TrainState, frozen: Any, *arguments: Any) -> tuple[TrainState, Any]:
+        state, metrics = update(dataclasses.replace(learnt, frozen=frozen), *arguments)
+        return dataclasses.replace(state, frozen=None), metrics
+
+    jitted = jax.jit(inner, donate_argnums=0)
+
+    def outer(state: TrainState, *arguments: Any) -> tuple[TrainState, Any]:
+        new, metrics = jitted(dataclasses.replace(state, frozen=None), state.frozen, *arguments)
+        return dataclasses.replace(new, frozen=state.frozen), metrics
+
+    return outer
 
 
 def apply_gradients(

@@ -58,7 +58,7 @@ class LanguageModel(nnx.Module):
         self.lm_head = None if config.tie_word_embeddings else nnx.Param(
             init(rngs.params(), (config.hidden_size, config.vocab_size), dtypes["param_dtype"])
         )  # fmt: skip
-        self.config, self._dtype = config, dtypes["dtype"]
+        self.config, self._dtype, self.remat = config, dtypes["dtype"], "none"
 
     def embed(self, token_ids: jax.Array) -> jax.Array:
         """[...] int32 -> [..., D]."""
@@ -72,7 +72,7 @@ class LanguageModel(nnx.Module):
             q, k, v = layer.queries_keys_values(x, angles)
             return layer.finish(x, causal_attention(q, k, v, segment_ids_BL))
 
-        return self.norm(scan_layers(self.layers, block, x_BLD))
+        return self.norm(scan_layers(self.layers, block, x_BLD, remat=self.remat))
 
     def extend(
         self, cache: KVCache, x_STD: jax.Array, positions_3ST: jax.Array, num_new_S: jax.Array

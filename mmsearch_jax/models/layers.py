@@ -11,6 +11,12 @@ from flax import nnx
 
 INIT_STD = 0.02
 _UNROLLED_LAYERS = 8
+REMAT_POLICIES: dict[str, Any] = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""What a layer keeps for the backward pass: all, the products with weights, or its input alone."""
 
 
 class RMSNorm(nnx.Module):
@@ -73,10 +79,13 @@ def layer_at(layers: nnx.Module, index: int) -> Any:
     return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[index], state))
 
 
-def scan_layers(layers: nnx.Module, body: Callable[..., jax.Array], x: jax.Array, *per_layer: Any) -> jax.Array:
+def scan_layers(
+    layers: nnx.Module, body: Callable[..., jax.Array], x: jax.Array, *per_layer: Any, remat: str = "none"
+) -> jax.Array:
     """Applies `body(layer, x, *per_layer[i])` for every layer of a stack in order, compiled once.
 
-    Each layer's activations are recomputed in the backward pass only where the caller asks (`jax.checkpoint`).
+    Args:
+      remat: what the backward pass computes again, by name in `REMAT_POLICIES`.
     """
     graph, state = nnx.split(layers)
 
@@ -84,6 +93,8 @@ def scan_layers(layers: nnx.Module, body: Callable[..., jax.Array], x: jax.Array
         layer_state, arguments = inputs
         return body(nnx.merge(graph, layer_state), x, *arguments), None
 
+    if remat != "none":
+        step = jax.checkpoint(step, policy=REMAT_POLICIES[remat])
     count = jax.tree.leaves(state)[0].shape[0]
     # Small stacks compile fast and run faster as straight code.
     return jax.lax.scan(step, x, (state, per_layer), unroll=count if count <= _UNROLLED_LAYERS else 1)[0]

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmsearch_jax.data.vision_inputs import VisionInputs
+from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.language import LanguageModel
+from mmsearch_jax.models.layers import REMAT_POLICIES
 from mmsearch_jax.models.vision import VisionTower
 
 
@@ -35,6 +37,16 @@ class Qwen2_5_VL(nnx.Module):
         self.vision = VisionTower(config.vision, rngs=rngs, **dtypes)
         self.language = LanguageModel(config.text, rngs=rngs, **dtypes)
         self.config, self.dtype = config, dtype
+
+    def set_remat(self, name: str) -> None:
+        """Chooses what the backward pass computes again: "none", "dots" or "full" (see `layers.REMAT_POLICIES`).
+
+        Raises:
+          ConfigError: another name.
+        """
+        if name not in REMAT_POLICIES:
+            raise ConfigError(f"unknown remat '{name}': known are {', '.join(REMAT_POLICIES)}")
+        self.vision.remat = self.language.remat = name
 
     def encode_images(self, vision: VisionInputs) -> jax.Array:
         """Image features [N, D]: rows in order, and within a row its images' merged patches in raster order."""

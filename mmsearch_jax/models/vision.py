@@ -68,7 +68,7 @@ class VisionTower(nnx.Module):
         self.merger = PatchMerger(config, rngs=rngs, **dtypes)
         self._full = tuple(i in config.fullatt_block_indexes for i in range(config.depth))
         self._head_dim, self._theta = config.head_dim, config.rope_theta
-        self._dtype = dtypes["dtype"]
+        self._dtype, self.remat = dtypes["dtype"], "none"
 
     def __call__(self, vision: VisionInputs) -> jax.Array:
         """Features [R * P / m^2, out], in the order of rows and, within a row, of its merged patches."""
@@ -80,7 +80,7 @@ class VisionTower(nnx.Module):
             return layer(x, angles, jnp.where(full, images, windows))
 
         x = self.patch_embed(jnp.asarray(vision.patches).astype(self._dtype))
-        x = scan_layers(self.blocks, block, x, jnp.asarray(self._full))
+        x = scan_layers(self.blocks, block, x, jnp.asarray(self._full), remat=self.remat)
         merged = self.merger(x)
         return merged.reshape(-1, merged.shape[-1])
 

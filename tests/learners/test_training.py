@@ -116,6 +116,13 @@ def test_a_frozen_tower_takes_no_optimiser_memory_and_stays(model):
     assert kept_bytes > 0
 
 
+def test_training_leaves_the_given_model_usable(model, tmp_path):
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.split(model)[1])]
+    supervised.train(model, batches, 2, SGD, tmp_path, "sft", freeze=("vision",), show_progress=False)
+    for a, b in zip(before, jax.tree.leaves(nnx.split(model)[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_gradient_that_is_not_finite_is_left_out_and_counted(model):
     graph, trained, kept = split_model(model)
     optimizer = make_optimizer(SGD, 4)

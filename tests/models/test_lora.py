@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from mmsearch_jax.errors import CheckpointError, ConfigError
+from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
 from mmsearch_jax.models.adapters import load_adapter, save_adapter
 from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
@@ -90,3 +91,15 @@ def test_an_adapter_of_another_model_is_refused(model, tmp_path):
 def test_unknown_targets_are_named():
     with pytest.raises(ConfigError, match=r"unknown lora.targets 'lm_head': known are q_proj"):
         LoRAConfig(targets=("lm_head",))
+
+
+def test_training_moves_the_updates_alone(model, tmp_path):
+    from tests.learners.test_training import SGD, batches
+
+    adapted = add_lora(model, LoRAConfig(4))
+    learnt = supervised.train(adapted, batches, 2, SGD, tmp_path, "sft", show_progress=False)
+    for name, layer in lora_layers(learnt).items():
+        np.testing.assert_array_equal(layer.kernel[...], lora_layers(adapted)[name].kernel[...])
+        assert float(jnp.abs(layer.lora_b[...]).max()) > 0
+    losses = [supervised.weighted_loss(m, next(batches(0)))[0] for m in (model, merge_lora(learnt))]
+    assert losses[1] < losses[0]
