@@ -33,11 +33,11 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         # Much shorter than the paper's limits: a laptop's policy reads and writes little.
         "episode": {
             "prompt_style": "short", "max_tool_calls": 4, "max_image_searches": 1, "max_text_searches": 3,
-            "max_turn_tokens": 96, "max_trajectory_tokens": 512, "observation_max_tokens": 72,
+            "max_turn_tokens": 96, "max_trajectory_tokens": 576, "observation_max_tokens": 72,
             "top_k_text": 2, "top_k_image": 2, "say_last_turn": False,
         },
         "engine": {
-            "num_slots": 64, "max_length": 512, "extend_rows": (16,), "extend_buckets": (128,), "decode_rows": (16,),
+            "num_slots": 64, "max_length": 576, "extend_rows": (16,), "extend_buckets": (128,), "decode_rows": (16,),
             "length_buckets": (256,), "decode_steps": 16,
         },
     })  # fmt: skip

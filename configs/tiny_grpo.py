@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
         "skip_uniform": True,
         "freeze": ("vision",),
         "checkpoint_every": 0,
-        "batch": {"rows": 12, "length": 512, "images": 12, "patches": 192},
+        "batch": {"rows": 12, "length": 576, "images": 12, "patches": 192},
         "loss": {"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.001, "kl_estimator": "k3", "aggregation": "sequence"},
         # R = (1 - l) s + l s_fmt with l = 0.1; no search penalty.
         "reward": {"format_weight": 0.1, "search_penalty": 0.0},

@@ -13,7 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = tiny.base()
     config.sft = ml_collections.ConfigDict({
         "num_steps": 150,
-        "batch": {"rows": 8, "length": 512, "images": 20, "patches": 192},
+        "batch": {"rows": 8, "length": 576, "images": 20, "patches": 192},
         # The paper freezes the vision tower in SFT (sec. 3.1).
         "freeze": ("vision",),
         "checkpoint_every": 0,

@@ -86,10 +86,9 @@ class Trajectory:
     put in by the host with provenance 2, so a turn's last tokens may be untrained.
 
     Attributes:
-      logprobs: natural log-probability of each sampled token under the raw model (temperature 1, whole
-        vocabulary); 0.0 elsewhere.
-      sampling_logprobs: the same under the distribution that was sampled from (temperature, top-k, top-p,
-        bans).
+      logprobs: natural log-probability of each sampled token at the sampling temperature (1 for greedy), whole vocabulary:
+        what the learner computes again; 0.0 elsewhere.
+      sampling_logprobs: the same under the distribution that was sampled from (top-k, top-p and bans too).
       image_grids: (t, h, w) in patches of each image, in the order of their placeholders.
       policy_version: version of the weights that sampled, as given to `Engine.set_weights`.
     """

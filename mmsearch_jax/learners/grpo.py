@@ -24,6 +24,7 @@ from flax import nnx
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
 from mmsearch_jax.data.image_processing import ProcessedImage
 from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.advantages import group_advantages
 from mmsearch_jax.learners.checkpoints import Checkpoints
 from mmsearch_jax.learners.logprobs import token_logprobs
@@ -58,7 +59,8 @@ class GRPOConfig:
       num_steps: rollout batches.
       prompts_per_step, group_size: each step samples `prompts_per_step` x `group_size` trajectories.
       updates_per_batch: optimiser updates on one rollout batch (mini-batches are not reused).
-      temperature: of sampling; the log-probs in the loss are those of the raw policy, so 1.0 is on-policy.
+      temperature: of sampling, and of the log-probs in the loss: what is optimised is the policy as it is sampled. Below 1
+        the trajectories fail less by mere chance, and the rewards tell more about what greedy decoding gets wrong.
       normalise_std: see `learners.advantages`.
       min_group: groups with fewer sound trajectories are dropped (and counted).
       skip_uniform: leave out groups whose rewards are all equal: they have no gradient but for the KL's.
@@ -74,6 +76,12 @@ class GRPOConfig:
     skip_uniform: bool = True
     loss: GRPOLossConfig = GRPOLossConfig()
     reward: RewardConfig = RewardConfig()
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ConfigError(
+                f"grpo.temperature is {self.temperature:g}, must be above 0: greedy trajectories of a group are all alike"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +100,11 @@ class Learner:
     score: Callable[[Any, Any, TokenBatch], jax.Array]
 
 
-def make_learner(graph: Any, optimizer: Any, config: GRPOLossConfig) -> Learner:
+def make_learner(graph: Any, optimizer: Any, config: GRPOLossConfig, temperature: float = 1.0) -> Learner:
     """Builds the gradients, the update and the scoring of reference log-probs; what they replace is donated."""
 
     def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        scored = token_logprobs(nnx.merge(graph, frozen, params), batch)
+        scored = token_logprobs(nnx.merge(graph, frozen, params), batch, temperature)
         mask = jnp.asarray(batch.loss_weights) > 0
         value, metrics = grpo_loss(
             scored.logprobs, batch.extras["rollout_logprobs"], batch.extras["ref_logprobs"], batch.extras["advantages"],
@@ -113,7 +121,7 @@ def make_learner(graph: Any, optimizer: Any, config: GRPOLossConfig) -> Learner:
         return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
 
     def score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
-        return token_logprobs(nnx.merge(graph, frozen, params), batch).logprobs
+        return token_logprobs(nnx.merge(graph, frozen, params), batch, temperature).logprobs
 
     return Learner(graph, jax.jit(accumulate, donate_argnums=1), jit_update(apply), jax.jit(score))
 
@@ -151,7 +159,7 @@ def train(
     graph, reference, frozen = split_model(model, freeze)
     transformation = make_optimizer(optimizer, config.num_steps * config.updates_per_batch)
     state = create_train_state(reference, frozen, transformation)
-    learner = make_learner(graph, transformation, config.loss)
+    learner = make_learner(graph, transformation, config.loss, config.temperature)
 
     async def loop() -> TrainState:
         nonlocal state

@@ -22,10 +22,11 @@ class TokenLogprobs(NamedTuple):
     entropy: jax.Array
 
 
-def token_logprobs(model: Any, batch: TokenBatch, chunk: int = 1024) -> TokenLogprobs:
+def token_logprobs(model: Any, batch: TokenBatch, temperature: float = 1.0, chunk: int = 1024) -> TokenLogprobs:
     """Scores every token of the batch.
 
     Args:
+      temperature: by which the logits are divided, as the sampler does: the scores are those of what it samples from.
       chunk: tokens whose logits exist at one time.
     """
     features = model.encode_images(batch.vision) if batch.vision is not None else None
@@ -34,7 +35,7 @@ def token_logprobs(model: Any, batch: TokenBatch, chunk: int = 1024) -> TokenLog
     token_ids = jnp.asarray(batch.token_ids)
     hidden = model(token_ids, jnp.asarray(batch.positions), segments, features, index)
     targets = jnp.concatenate([token_ids[:, 1:], jnp.zeros_like(token_ids[:, :1])], axis=1)
-    scored, entropy = _chunked_scores(model, hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), chunk)
+    scored, entropy = _chunked_scores(model, hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), temperature, chunk)
     follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
 
     def shifted(values: jax.Array) -> jax.Array:
@@ -44,7 +45,9 @@ def token_logprobs(model: Any, batch: TokenBatch, chunk: int = 1024) -> TokenLog
     return TokenLogprobs(shifted(scored), shifted(entropy))
 
 
-def _chunked_scores(model: Any, hidden: jax.Array, targets: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+def _chunked_scores(
+    model: Any, hidden: jax.Array, targets: jax.Array, temperature: float, chunk: int
+) -> tuple[jax.Array, jax.Array]:
     count = hidden.shape[0]
     padding = -count % chunk
     hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
@@ -52,7 +55,7 @@ def _chunked_scores(model: Any, hidden: jax.Array, targets: jax.Array, chunk: in
 
     @jax.checkpoint
     def score(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = model.logits(hidden)
+        logits = model.logits(hidden) / temperature
         log_total = jax.nn.logsumexp(logits, axis=-1)
         picked = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
         mean_logit = jnp.sum(jax.nn.softmax(logits, axis=-1) * logits, axis=-1)

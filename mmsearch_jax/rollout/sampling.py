@@ -63,17 +63,18 @@ def sample(
       banned: bool [V], tokens that may never be sampled (image placeholders, ids without a token).
 
     Returns:
-      tokens int32 [S]; their log-probs float32 [S] under softmax(logits); their log-probs float32 [S] under
-      the distribution that was sampled from, renormalised after bans and filters (0 where greedy).
+      tokens int32 [S]; their log-probs float32 [S] under softmax(logits / temperature), which the learner can compute
+      again (temperature 1 where greedy); their log-probs float32 [S] under the distribution that was sampled from,
+      renormalised after bans and filters (0 where greedy).
     """
-    raw = jax.nn.log_softmax(logits, axis=-1)
-    allowed = jnp.where(banned[None, :], -jnp.inf, logits)
     greedy = temperature <= 0.0
-    scaled = allowed / jnp.where(greedy, 1.0, temperature)[:, None]
+    logits = logits / jnp.where(greedy, 1.0, temperature)[:, None]
+    raw = jax.nn.log_softmax(logits, axis=-1)
+    scaled = jnp.where(banned[None, :], -jnp.inf, logits)
     # Sorting the vocabulary is the dear part, and is not needed while no row filters.
     filtered = jax.lax.cond(jnp.any((top_p < 1.0) | (top_k > 0)), lambda: _filter(scaled, top_p, top_k), lambda: scaled)
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
-    tokens = jnp.argmax(jnp.where(greedy[:, None], allowed, filtered + noise), axis=-1).astype(jnp.int32)
+    tokens = jnp.argmax(jnp.where(greedy[:, None], scaled, filtered + noise), axis=-1).astype(jnp.int32)
 
     def pick(values: jax.Array) -> jax.Array:
         return jnp.take_along_axis(values, tokens[:, None], axis=-1)[:, 0]

@@ -10,7 +10,7 @@ from flax import nnx
 
 from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import ToolUnavailable
+from mmsearch_jax.errors import ConfigError, ToolUnavailable
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig
@@ -68,13 +68,19 @@ def metrics(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").open(encoding="utf-8")]
 
 
-def test_the_first_update_is_on_policy(rows, tmp_path):
-    train(rows, float("inf"), tmp_path)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_first_update_is_on_policy(rows, tmp_path, temperature):
+    train(rows, float("inf"), tmp_path, dataclasses.replace(RECIPE, temperature=temperature))
     first, second = metrics(tmp_path)
     assert first["dropped"] == second["dropped"] == 0
     assert first["rollout_learner_kl"] == pytest.approx(0, abs=1e-8)
     assert first["max_ratio"] == pytest.approx(1, abs=1e-4)
     assert (tmp_path / "rollouts" / "00002.jsonl").is_file()
+
+
+def test_greedy_rollouts_are_refused():
+    with pytest.raises(ConfigError, match=r"grpo.temperature is 0, must be above 0"):
+        grpo.GRPOConfig(temperature=0.0)
 
 
 def test_a_server_that_goes_away_stops_the_run_and_names_it(rows, tmp_path):

@@ -52,12 +52,13 @@ def test_packing_and_chunking_change_no_logprob(model):
         np.testing.assert_allclose(together[row, start : start + len(sequences[i])], expected, atol=2e-5)
 
 
-def test_logprobs_and_entropy_equal_the_plain_form_in_float64(model):
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_logprobs_and_entropy_equal_the_plain_form_in_float64(model, temperature):
     packed, _ = pack([sequence(3, 20)], BatchShape(1, 20))
     batch = packed.batch
-    scored = token_logprobs(model, batch)
+    scored = token_logprobs(model, batch, temperature)
     hidden = model(jnp.asarray(batch.token_ids), jnp.asarray(batch.positions), jnp.asarray(batch.segment_ids))
-    logits = np.asarray(model.logits(hidden), np.float64)[0]
+    logits = np.asarray(model.logits(hidden), np.float64)[0] / temperature
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     np.testing.assert_allclose(scored.logprobs[0, 1:], logp[np.arange(19), batch.token_ids[0, 1:]], atol=1e-5)
     np.testing.assert_allclose(scored.entropy[0, 1:], -(np.exp(logp) * logp).sum(-1)[:19], atol=1e-5)
