@@ -35,7 +35,9 @@ def token_logprobs(model: Any, batch: TokenBatch, temperature: float = 1.0, chun
     token_ids = jnp.asarray(batch.token_ids)
     hidden = model(token_ids, jnp.asarray(batch.positions), segments, features, index)
     targets = jnp.concatenate([token_ids[:, 1:], jnp.zeros_like(token_ids[:, :1])], axis=1)
-    scored, entropy = _chunked_scores(model, hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), temperature, chunk)
+    scored, entropy = _chunked_scores(
+        model, hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), temperature, chunk
+    )
     follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
 
     def shifted(values: jax.Array) -> jax.Array:

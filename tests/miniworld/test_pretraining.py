@@ -1,5 +1,7 @@
 """The course of pretraining: every part has its steps, whatever step it is taken up at."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,7 @@ def test_what_is_echoed_comes_twice_and_a_stutter_repeats_pieces_within():
             ids, half = echo.token_ids, len(echo) // 2
             assert ids[:half].tolist() == ids[half:].tolist()
             assert not echo.loss_weights[: half + 1].any() and echo.loss_weights[half + 1 :].all()
-            pairs = list(zip(ids[1 : half - 1], ids[2 : half - 1], strict=False))
+            pairs = list(itertools.pairwise(ids[1 : half - 1].tolist()))
             repeats[stutter] += len(pairs) - len(set(pairs))
     assert repeats[True] > 50 > repeats[False]
 
