@@ -18,7 +18,9 @@ def get_config() -> ml_collections.ConfigDict:
 
 def smoke(config: ml_collections.ConfigDict) -> None:
     """Shrinks every budget: the same path in a minute and a half, to see that it works."""
-    config.world.update({"num_lands": 24, "num_sft_rows": 96, "num_grpo_rows": 16, "num_eval_rows": 24})
+    config.world.update(
+        {"num_lands": 24, "num_grpo_lands": 12, "num_sft_rows": 96, "num_grpo_rows": 16, "num_eval_rows": 24}
+    )
     config.sft.num_steps = 3
     config.sft.optimizer.warmup_steps = 1
     config.grpo.update({"num_steps": 1, "prompts_per_step": 2, "group_size": 4, "updates_per_batch": 1})

@@ -54,7 +54,7 @@ def prepare_world(config: ml_collections.ConfigDict, workdir: Path, name: str) -
     """The folder of a mini-world, built in `workdir`/worlds unless it is there from the same settings."""
     folder = workdir / "worlds" / name
     world = config.world
-    keys = ("num_lands", "num_sft_rows", "num_grpo_rows", "grpo_free_share")
+    keys = ("num_lands", "num_grpo_lands", "num_sft_rows", "num_grpo_rows", "grpo_free_share")
     sizes = {key: world[key] for key in keys} if name == TRAINING_WORLD else {"num_rows": world.num_eval_rows}
     settings = {**sizes, "seed": config.seed}
     stamp = folder / "settings.json"

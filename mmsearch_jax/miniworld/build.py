@@ -21,16 +21,24 @@ from mmsearch_jax.rollout.tool_client import ToolClient
 
 
 def build_training_world(
-    folder: Path, num_lands: int, num_sft_rows: int, num_grpo_rows: int, grpo_free_share: float, seed: int
+    folder: Path,
+    num_lands: int,
+    num_grpo_lands: int,
+    num_sft_rows: int,
+    num_grpo_rows: int,
+    grpo_free_share: float,
+    seed: int,
 ) -> None:
-    """Writes the generated world: corpus, and rows for SFT and for GRPO (different scenes and questions).
+    """Writes the generated world: one corpus, and rows for SFT and for GRPO.
 
+    GRPO asks about lands of its own: of those that SFT knows by heart it would not learn to read.
     Half of the SFT rows are search-free, and `grpo_free_share` of those for GRPO.
     """
-    world = GeneratedWorld(num_lands, seed)
+    world = GeneratedWorld(num_lands + num_grpo_lands, seed)
+    for_sft, for_grpo = worlds.split_world(world, num_lands)
     worlds.write_corpus(world, folder / "corpus")
-    worlds.write_questions(world, folder / "sft", num_sft_rows, seed + 1)
-    worlds.write_questions(world, folder / "grpo", num_grpo_rows, seed + 2, grpo_free_share)
+    worlds.write_questions(for_sft, folder / "sft", num_sft_rows, seed + 1)
+    worlds.write_questions(for_grpo, folder / "grpo", num_grpo_rows, seed + 2, grpo_free_share)
 
 
 def build_evaluation_world(folder: Path, num_rows: int, seed: int) -> None:

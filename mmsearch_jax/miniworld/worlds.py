@@ -43,6 +43,40 @@ class World(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A part of a world: some of its entities, with its pictures and backgrounds."""
+
+    world: World
+    entities: Sequence[Entity]
+
+    def picture(self, entity: Entity, artwork: str) -> Image.Image:
+        """See `World.picture`."""
+        return self.world.picture(entity, artwork)
+
+    def background(self, rng: np.random.Generator) -> Image.Image:
+        """See `World.background`."""
+        return self.world.background(rng)
+
+    def noise_pages(self) -> list[pages.Page]:
+        """See `World.noise_pages`."""
+        return self.world.noise_pages()
+
+
+def split_world(world: World, num_lands: int) -> tuple[Region, Region]:
+    """The world's first lands with the monuments that stand there and their share of the animals; and all the rest."""
+    lands = [entity for entity in world.entities if entity.kind == "flag"]
+    first = {land.name for land in lands[:num_lands]}
+    animals = [entity.id for entity in world.entities if entity.kind == "animal"]
+    tame = set(animals[: len(animals) * num_lands // len(lands)])
+
+    def inside(entity: Entity) -> bool:
+        return entity.id in tame if entity.kind == "animal" else (entity.place or entity.name) in first
+
+    parts = [[e for e in world.entities if inside(e) == wanted] for wanted in (True, False)]
+    return Region(world, parts[0]), Region(world, parts[1])
+
+
 def write_corpus(world: World, folder: Path) -> None:
     """Writes what the tools server reads: pages.jsonl, images.jsonl and the index pictures."""
     everything = [page for entity in world.entities for page in pages.entity_pages(entity)]

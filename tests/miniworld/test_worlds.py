@@ -18,13 +18,21 @@ from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.tool_client import ToolClient
 from tools_server.process import start_server
 
+SIZES = {
+    "num_lands": 16,
+    "num_grpo_lands": 8,
+    "num_sft_rows": 24,
+    "num_grpo_rows": 8,
+    "grpo_free_share": 0.5,
+    "seed": 0,
+}
 RULES = EpisodeConfig(prompt_style="short", observation_max_tokens=72, top_k_text=2, top_k_image=2)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
-    build.build_training_world(folder, num_lands=16, num_sft_rows=24, num_grpo_rows=4, grpo_free_share=0.5, seed=0)
+    build.build_training_world(folder, **SIZES)
     return folder
 
 
@@ -43,6 +51,19 @@ def test_the_worlds_share_no_entity_and_no_value():
         assert not values[0] & values[1]
 
 
+def test_sft_and_grpo_meet_different_entities_of_one_world(world):
+    met = [
+        {placed.entity for row in read_rows(world / stage) for placed in row.placements} for stage in ("sft", "grpo")
+    ]
+    assert met[0] and met[1] and not met[0] & met[1]
+    regions = worlds.split_world(GeneratedWorld(24, 0), 16)
+    for region in regions:
+        lands = {e.name for e in region.entities if e.kind == "flag"}
+        assert {e.place for e in region.entities if e.kind == "monument"} <= lands
+        assert {e.kind for e in region.entities} == {"flag", "monument", "animal"}
+    assert sum(len(region.entities) for region in regions) == 60
+
+
 def test_real_facts_have_only_known_attributes():
     assert {key for entity in RealWorld().entities for key in entity.facts} <= set(facts.ATTRIBUTES)
 
@@ -56,9 +77,7 @@ def test_rows_are_half_search_free_and_balanced_and_depend_on_the_seed_alone(wor
         4,
         4,
     )
-    build.build_training_world(
-        tmp_path / world.name, num_lands=16, num_sft_rows=24, num_grpo_rows=4, grpo_free_share=0.5, seed=0
-    )
+    build.build_training_world(tmp_path / world.name, **SIZES)
     again = read_rows(tmp_path / world.name / "sft")
     assert [(row.question, row.answers, row.placements) for row in rows] == [
         (r.question, r.answers, r.placements) for r in again
