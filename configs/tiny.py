@@ -22,9 +22,9 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         "remat": "none",
         # The mini-world is built in the work folder when it is not there yet.
         "world": {
-            "num_lands": 160, "num_grpo_lands": 100, "num_sft_rows": 900, "num_grpo_rows": 360, "num_eval_rows": 300,
+            "num_lands": 160, "num_grpo_lands": 100, "num_sft_rows": 900, "num_grpo_rows": 432, "num_eval_rows": 300,
             # Fewer than half: what looking alone answers gives groups of equal rewards, from which nothing is learnt.
-            "grpo_free_share": 0.25,
+            "grpo_free_share": 0.2,
         },
         "tools": {
             # Empty: a server of our own is started on a free port, over the world's corpus.

@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
         "out": "runs/pretrain/base",
         "text": {
             "vocab_size": 640, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4,
-            "num_attention_heads": 6, "num_key_value_heads": 2, "mrope_section": (4, 6, 6), "rope_theta": 100.0,
+            "num_attention_heads": 6, "num_key_value_heads": 2, "mrope_section": (4, 6, 6), "rope_theta": 10000.0,
             "tie_word_embeddings": True, "max_position_embeddings": 4096,
         },
         "vision": {
@@ -32,14 +32,13 @@ def get_config() -> ml_collections.ConfigDict:
                     "part_1": _part(190, echo=1.0),
                     "part_2": _part(650, echo=0.3, reading=0.25, joining=0.05, copying=0.3, looking=0.1),
                     # What the tools will ask for: long chains of reading.
-                    "part_3": _part(1450, echo=0.05, stutter=0.1, reading=0.1, joining=0.05, copying=0.15, chain=0.25,
-                                    looking=0.3),
+                    "part_3": _part(1450, echo=0.15, reading=0.1, joining=0.05, copying=0.15, chain=0.25, looking=0.3),
                 },
                 "optimizer": _optimizer(4e-3),
             },
             # Then a good look at pictures, with enough of the rest to keep it.
             "course_2": {
-                "parts": {"part_1": _part(470, stutter=0.05, reading=0.1, copying=0.05, chain=0.2, looking=0.6)},
+                "parts": {"part_1": _part(470, reading=0.1, copying=0.05, chain=0.2, looking=0.65)},
                 "optimizer": _optimizer(1.5e-3),
             },
         },
@@ -50,7 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def _part(steps: int, **mixture: float) -> dict[str, Any]:
-    nothing = dict.fromkeys(("echo", "stutter", "reading", "joining", "copying", "chain", "looking"), 0.0)
+    nothing = dict.fromkeys(("echo", "reading", "joining", "copying", "chain", "looking"), 0.0)
     return {"steps": steps, "mixture": nothing | mixture}
 
 

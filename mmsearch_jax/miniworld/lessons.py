@@ -32,7 +32,6 @@ class Mixture:
     """Relative weights of the parts of pretraining."""
 
     echo: float = 0.2
-    stutter: float = 0.0
     reading: float = 0.3
     joining: float = 0.15
     copying: float = 0.2
@@ -66,8 +65,8 @@ def pretraining_lessons(
     weights = np.array([getattr(mixture, part) for part in parts])
     while True:
         part = parts[int(rng.choice(len(parts), p=weights / weights.sum()))]
-        if part in ("echo", "stutter"):
-            yield builder.echo(rng, stutter=part == "stutter")
+        if part == "echo":
+            yield builder.echo(rng)
             continue
         image = None
         if part == "looking":
@@ -110,17 +109,10 @@ class SequenceBuilder:
         rendered = self._renderer.conversation(prompt, turns, self._counts([image]))
         return self._sequence(rendered.token_ids, np.asarray(rendered.loss_mask, np.float32), [image])
 
-    def echo(self, rng: np.random.Generator, stutter: bool = False) -> TrainingSequence:
-        """Random tokens, twice: only the second time can they be known.
-
-        With `stutter` pieces of them come back within, as in "Jana-Gana-Mana" or "1,419,316,933": what came last no longer
-        tells what comes next, only the place does.
-        """
+    def echo(self, rng: np.random.Generator) -> TrainingSequence:
+        """Random tokens, twice: only the second time can they be known."""
         text_ids = [i for i, text in enumerate(self._renderer.token_bytes) if text]
         ids = [text_ids[int(i)] for i in rng.integers(0, len(text_ids), int(rng.integers(4, 24)))]
-        for _ in range(int(rng.integers(1, 5)) if stutter else 0):
-            start, place = int(rng.integers(len(ids) - 1)), int(rng.integers(len(ids)))
-            ids[place:place] = ids[start : start + int(rng.integers(1, 5))]
         start, end = self._renderer.im_start, self._renderer.im_end
         tokens = [start, *ids, end, start, *ids, end]
         weights = np.zeros(len(tokens))

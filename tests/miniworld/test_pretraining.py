@@ -1,7 +1,5 @@
 """The course of pretraining: every part has its steps, whatever step it is taken up at."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from mmsearch_jax.miniworld import lessons, pretraining, scenes, sight
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.models.policies import load_policy
 
-NOTHING = dict.fromkeys(("echo", "stutter", "reading", "joining", "copying", "chain", "looking"), 0.0)
+NOTHING = dict.fromkeys(("echo", "reading", "joining", "copying", "chain", "looking"), 0.0)
 PARTS = [
     pretraining.Part(3, lessons.Mixture(**NOTHING | {"echo": 1.0})),
     pretraining.Part(2, lessons.Mixture(**NOTHING | {"looking": 1.0})),
@@ -42,21 +40,6 @@ def test_parts_follow_one_another(batches):
 @pytest.mark.parametrize(("start", "expected"), [(2, [False, True, True]), (3, [True, True]), (4, [True]), (5, [])])
 def test_a_run_is_taken_up_in_the_middle(batches, start, expected):
     assert [with_images(batch) for batch in batches(start)] == expected
-
-
-def test_what_is_echoed_comes_twice_and_a_stutter_repeats_pieces_within():
-    policy = load_policy("assets/tiny-base")
-    builder = lessons.SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
-    repeats = {True: 0, False: 0}
-    for stutter in (False, True):
-        for seed in range(50):
-            echo = builder.echo(np.random.default_rng(seed), stutter=stutter)
-            ids, half = echo.token_ids, len(echo) // 2
-            assert ids[:half].tolist() == ids[half:].tolist()
-            assert not echo.loss_weights[: half + 1].any() and echo.loss_weights[half + 1 :].all()
-            pairs = list(itertools.pairwise(ids[1 : half - 1].tolist()))
-            repeats[stutter] += len(pairs) - len(set(pairs))
-    assert repeats[True] > 50 > repeats[False]
 
 
 def test_what_is_said_of_a_picture_is_true_of_it():
