@@ -122,7 +122,9 @@ def test_gradients_take_a_small_fraction_of_the_plain_form_s_memory():
 
     def temporary_bytes(scores):
         gradient, params = gradient_of(scores, model)
-        return gradient.lower(params).compile().memory_analysis().temp_size_in_bytes
+        analysis = gradient.lower(params).compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     chunked = temporary_bytes(lambda policy: token_logprobs(policy, batch, chunk=64).logprobs)
     plain = temporary_bytes(lambda policy: plain_logprobs(policy, batch))
