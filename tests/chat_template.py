@@ -79,6 +79,7 @@ def reference_ids(tokenizer: Any, case: Case) -> list[int]:
     fast.chat_template = TEMPLATE
     to_be_written = not case.turns or case.turns[-1][1] is not None
     text = fast.apply_chat_template(case.messages(), tokenize=False, add_generation_prompt=to_be_written)
+    assert isinstance(text, str)
     sizes = iter(case.image_sizes())
     text = re.sub(r"<\|image_pad\|>", lambda match: match[0] * next(sizes), text)
     assert next(sizes, None) is None, "the template shows fewer images than the case has"
