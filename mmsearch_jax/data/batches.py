@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.data.vision_inputs import VisionInputs, pack_images
+from mmsearch_jax.data.vision_inputs import MERGE_SIZE, VisionInputs, image_runs, pack_images
 from mmsearch_jax.errors import DataError
 
 
@@ -26,7 +26,7 @@ class TrainingSequence:
       positions: int32 [3, L], M-RoPE.
       loss_weights: float32 [L], 0 where the token is not trained (SFT: 1 where the policy wrote it).
       images: in the order of their placeholders.
-      image_token_id: the placeholder's id.
+      image_token_id: the placeholder's id; -1 where the vocabulary has none.
       extras: further float32 [L] arrays by name (rollout_logprobs, advantages, ...).
     """
 
@@ -87,7 +87,8 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[Pack
       The packed batch, and the indices of the sequences that did not fit (never silently dropped).
 
     Raises:
-      DataError: a sequence can never fit the shape.
+      DataError: a sequence can never fit the shape, its arrays differ in length, or its image placeholders are not
+        those of its images.
     """
     for i, sequence in enumerate(sequences):
         if len(sequence) > shape.length or len(sequence.images) > shape.images:
@@ -95,6 +96,12 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[Pack
                 f"sequence {i} has {len(sequence)} tokens and {len(sequence.images)} images; a batch row holds "
                 f"{shape.length} tokens, a batch {shape.images} images: raise the batch's length or images"
             )
+        largest = max((len(image.patches) for image in sequence.images), default=0)
+        if largest > shape.patches:
+            raise DataError(
+                f"sequence {i} has an image of {largest} patches, a batch has room for {shape.patches} an image"
+            )
+        _check(i, sequence)
     room = np.full(shape.rows, shape.length)
     taken: set[int] = set()
     places: list[tuple[int, int, int]] = []
@@ -159,15 +166,29 @@ def _fill(
         weights[row, start] = 0
         for name, values in sequence.extras.items():
             extras[name][row, span] = values
-        placeholders = np.flatnonzero(sequence.token_ids == sequence.image_token_id)
-        filled = 0
-        for image in sequence.images:
-            count = len(image.patches) // 4
-            index[row, start + placeholders[filled : filled + count]] = first_feature[id(image)] + np.arange(count)
-            filled += count
-        if filled != len(placeholders):
-            raise DataError(f"sequence {i} has {len(placeholders)} image placeholders, but images of {filled} tokens")
+        for image, run in zip(sequence.images, _runs(sequence), strict=True):
+            size = _tokens(image)
+            index[row, start + run : start + run + size] = first_feature[id(image)] + np.arange(size)
     return TokenBatch(token_ids, positions, segments, weights, index, vision, extras)
+
+
+def _check(number: int, sequence: TrainingSequence) -> None:
+    arrays = {"positions": sequence.positions[0], "loss_weights": sequence.loss_weights, **sequence.extras}
+    for name, values in arrays.items():
+        if len(values) != len(sequence):
+            raise DataError(f"sequence {number} has {len(sequence)} tokens, but {name} of {len(values)}")
+    try:
+        _runs(sequence)
+    except DataError as error:
+        raise DataError(f"sequence {number}: {error}") from error
+
+
+def _runs(sequence: TrainingSequence) -> list[int]:
+    return image_runs(sequence.token_ids, sequence.image_token_id, [_tokens(image) for image in sequence.images])
+
+
+def _tokens(image: ProcessedImage) -> int:
+    return len(image.patches) // MERGE_SIZE**2
 
 
 def _no_images(shape: BatchShape) -> VisionInputs | None:

@@ -8,7 +8,8 @@ nothing of models or tools; JAX and transformers are not imported (a transformer
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tokenizers
@@ -102,10 +103,11 @@ class ChatRenderer:
         return ids + self._user_message(text, image_token_counts)
 
     def observation_ids(self, text: str, image_token_counts: Sequence[int] = (), *, closed: bool = False) -> list[int]:
-        """What stands between two turns: closes the assistant's message, says `text` as the user, opens the
-        next one.
+        """What stands between two turns: closes the assistant's message, shows images and says `text` as the
+        user, opens the next one.
 
         Args:
+          image_token_counts: as in `prompt_ids`.
           closed: the assistant's message was already closed by a sampled <|im_end|>.
         """
         close = [] if closed else [self.im_end]
@@ -121,6 +123,7 @@ class ChatRenderer:
         turns: Sequence[tuple[str, str | None]],
         image_token_counts: Sequence[int] = (),
         *,
+        later_image_token_counts: Mapping[int, Sequence[int]] = MappingProxyType({}),
         system: str | None = None,
         plain: bool = False,
     ) -> Rendered:
@@ -130,8 +133,16 @@ class ChatRenderer:
           prompt: the first user text (`protocol.first_turn_prompt(...)`), which follows the images.
           turns: what the assistant writes, and the user text that follows (`observation + later_prompt`; None
             at the end of the conversation).
+          image_token_counts: of the images before the prompt (see `prompt_ids`).
+          later_image_token_counts: by turn, from 0, the same of the images that its observation shows before its text.
           plain: free dialogue instead of tags: every assistant text is closed by a trained <|im_end|>.
+
+        Raises:
+          DataError: a turn before the last has no observation, or images belong to no observation.
         """
+        for i in later_image_token_counts:
+            if not 0 <= i < len(turns) or turns[i][1] is None:
+                raise DataError(f"images are given for turn {i} (from 0) of {len(turns)}, which has no observation")
         ids = self.prompt_ids(prompt, image_token_counts, system)
         provenance = [PROMPT] * len(ids)
         for i, (text, observation) in enumerate(turns):
@@ -139,7 +150,7 @@ class ChatRenderer:
             ids += action
             provenance += [SAMPLED] * len(action)
             if observation is not None:
-                more = self.observation_ids(observation, closed=plain)
+                more = self.observation_ids(observation, later_image_token_counts.get(i, ()), closed=plain)
                 ids += more
                 provenance += [OBSERVATION] * len(more)
             elif i + 1 < len(turns):

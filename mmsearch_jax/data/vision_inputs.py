@@ -1,6 +1,7 @@
 """Packs processed images into rows of patches, with the segments and positions that the vision tower needs.
 
-Pure host-side NumPy. A window or an image is a run of patches with the same segment id; 0 is padding and attends to nothing.
+Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. A window or an image is a run
+of patches with the same segment id; 0 is padding and attends to nothing.
 Legend: R rows, P patches in a row, m merge size.
 """
 
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.errors import DataError
 
 MERGE_SIZE, WINDOW_PATCHES = 2, 8
 """Qwen2.5-VL's: 2 x 2 patches a token, windows of 8 x 8 patches (112 pixels)."""
@@ -33,6 +35,41 @@ class VisionInputs(NamedTuple):
     image_segment_ids: Any
 
 
+def image_runs(token_ids: Sequence[int] | np.ndarray, image_token_id: int, sizes: Sequence[int]) -> list[int]:
+    """Where each image's placeholders begin.
+
+    Every image needs a run of placeholders of its own, of exactly its size: two images are always parted by other tokens
+    (Qwen's markup puts <|vision_end|><|vision_start|> between them).
+
+    Args:
+      token_ids: int [L].
+      sizes: tokens of each image, in order.
+
+    Raises:
+      DataError: runs and images do not match, in number or in length; names the token.
+    """
+    is_image = np.concatenate([[False], np.asarray(token_ids) == image_token_id, [False]])
+    edges = np.flatnonzero(is_image[1:] != is_image[:-1])
+    starts, lengths = edges[::2].tolist(), (edges[1::2] - edges[::2]).tolist()
+    for number, (start, length, size) in enumerate(zip(starts, lengths, sizes, strict=False)):
+        if length != size:
+            raise DataError(
+                f"image {number} has {size} tokens, but the run of image placeholders at token {start} has {length}: "
+                "write one placeholder a merged patch, and other tokens between two images"
+            )
+    if len(starts) > len(sizes):
+        raise DataError(
+            f"the image placeholders at token {starts[len(sizes)]} have no image: {len(starts)} runs of placeholders, "
+            f"{len(sizes)} images"
+        )
+    if len(sizes) > len(starts):
+        raise DataError(
+            f"image {len(starts)} has no placeholders among the {len(token_ids)} tokens: {len(starts)} runs of "
+            f"placeholders, {len(sizes)} images"
+        )
+    return starts
+
+
 def pack_images(
     images: Sequence[ProcessedImage],
     row_patches: int | None = None,
@@ -52,7 +89,15 @@ def pack_images(
 
     Raises:
       ValueError: an image is longer than a row, or there are more images than rows.
+      DataError: an image's patches are not those of its grid.
     """
+    for number, image in enumerate(images):
+        t, h, w = image.grid
+        if len(image.patches) != t * h * w or h % merge_size or w % merge_size:
+            raise DataError(
+                f"image {number} has {len(image.patches)} patches and the grid {image.grid}: a grid's product is its number of "
+                f"patches, its sides are multiples of {merge_size}"
+            )
     longest = max(len(image.patches) for image in images)
     row_patches, num_rows = row_patches or longest, num_rows or len(images)
     if longest > row_patches or len(images) > num_rows or row_patches % merge_size**2:

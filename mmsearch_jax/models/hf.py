@@ -87,7 +87,7 @@ def _load_leaf(
 
     def read(index: Any) -> np.ndarray:
         if not _block_name(path):
-            return _read_part(files, names[0], path, index).astype(dtype)
+            return _read_part(files, names[0], path, index).astype(dtype, copy=False)
         layers = range(len(names))[index[0]]
         first = _read_part(files, names[layers[0]], path, index[1:])
         stacked = np.empty((len(layers), *first.shape), dtype)
@@ -131,6 +131,12 @@ def copy_side_files(source: str | Path, folder: str | Path) -> None:
     for name in _SIDE_FILES:
         if (Path(source) / name).is_file() and Path(source).resolve() != Path(folder).resolve():
             shutil.copyfile(Path(source) / name, Path(folder) / name)
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a checkpoint of this config: name (the newer layout) and shape."""
+    model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0)))
+    return _tensor_shapes(nnx.split(model)[1], config)
 
 
 # Names and shapes ---------------------------------------------------------------------------------------------------
@@ -187,8 +193,12 @@ def _to_hf(path: str, leaf: jax.Array, config: ModelConfig) -> dict[str, jax.Arr
     }
 
 
+def _tensor_shapes(state: Any, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    return {name: shape for path, leaf in _leaves(state) for name, shape in _hf_shapes(path, leaf.shape, config)}
+
+
 def _check(state: Any, config: ModelConfig, files: TensorFiles) -> None:
-    expected = {name: shape for path, leaf in _leaves(state) for name, shape in _hf_shapes(path, leaf.shape, config)}
+    expected = _tensor_shapes(state, config)
     found = files.shapes
     if config.text.tie_word_embeddings:
         found.pop("lm_head.weight", None)

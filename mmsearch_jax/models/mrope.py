@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.vision_inputs import image_runs
 from mmsearch_jax.models.config import ModelConfig
 
 
@@ -29,19 +29,16 @@ def mrope_positions(
       int32 [3, L], and the position at which the next token of the sequence goes on.
 
     Raises:
-      DataError: placeholders and images do not match.
+      DataError: placeholders and images do not match (see `image_runs`).
     """
     ids = np.asarray(token_ids)
     merge = config.vision.spatial_merge_size
     positions = np.empty((3, len(ids)), np.int32)
-    is_image = ids == config.image_token_id
+    sizes = [frames * (height // merge) * (width // merge) for frames, height, width in image_grids]
+    runs = image_runs(ids, config.image_token_id, sizes)
     place, position = 0, start
-    for number, (frames, height, width) in enumerate(image_grids):
+    for first, count, (frames, height, width) in zip(runs, sizes, image_grids, strict=True):
         rows, columns = height // merge, width // merge
-        count = frames * rows * columns
-        first = place + int(np.argmax(is_image[place:])) if is_image[place:].any() else len(ids)
-        if first + count > len(ids) or not is_image[first : first + count].all():
-            raise DataError(f"image {number} needs {count} placeholder tokens in a row, found fewer at token {first}")
         text = first - place
         positions[:, place:first] = np.arange(position, position + text)
         position += text
@@ -49,8 +46,6 @@ def mrope_positions(
         positions[:, first : first + count] = grid + position
         position += max(rows, columns)
         place = first + count
-    if is_image[place:].any():
-        raise DataError(f"token {place + int(np.argmax(is_image[place:]))} is an image placeholder without an image")
     rest = len(ids) - place
     positions[:, place:] = np.arange(position, position + rest)
     return positions, position + rest

@@ -1,16 +1,20 @@
 """The safetensors files of a checkpoint folder: names, shapes and parts of tensors, read when asked for.
 
-Both weight-name layouts that transformers has used are known; names are given in the newer one.
+Both weight-name layouts that transformers has used are known; names are given in the newer one. The files are read, not
+mapped: pages of a mapping count as the process's memory for as long as it stands, and one host's part of a tensor touches
+nearly all of them. What is held is the part that was asked for and one block.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
 import re
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -23,6 +27,14 @@ _OLD_LAYOUT = (
     (re.compile(r"^model\.(layers|embed_tokens|norm)\."), r"model.language_model.\1."),
 )
 _DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
+_BLOCK_BYTES = 64 * 2**20
+
+
+class _Tensor(NamedTuple):
+    file: io.FileIO
+    kind: str
+    shape: tuple[int, ...]
+    start: int
 
 
 class TensorFiles:
@@ -35,15 +47,17 @@ class TensorFiles:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._stack = contextlib.ExitStack()
-        self._slices: dict[str, tuple[Path, Any]] = {}
-        for file in _weight_files(self.folder):
+        self._tensors: dict[str, _Tensor] = {}
+        for path in _weight_files(self.folder):
             try:
-                opened = self._stack.enter_context(safe_open(str(file), framework="numpy"))
-                for name in opened.keys():  # noqa: SIM118  (the handle is no mapping)
-                    self._slices[_new_name(name)] = (file, opened.get_slice(name))
+                # The library checks header, offsets and length; it maps the file, but reads the header alone.
+                with safe_open(str(path), framework="numpy"):
+                    pass
+                file = self._stack.enter_context(path.open("rb", buffering=0))
+                self._tensors |= _tensors(file)
             except (SafetensorError, OSError) as error:
                 self._stack.close()
-                raise _damaged(file, error) from error
+                raise _damaged(path, error) from error
 
     def __enter__(self) -> TensorFiles:
         return self
@@ -51,13 +65,13 @@ class TensorFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._slices.clear()
+        self._tensors.clear()
         self._stack.close()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape."""
-        return {name: tuple(tensor.get_shape()) for name, (_, tensor) in self._slices.items()}
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def dtype(self, name: str) -> np.dtype:
         """How a tensor is stored.
@@ -65,25 +79,64 @@ class TensorFiles:
         Raises:
           CheckpointError: as something else than float32, float16 or bfloat16.
         """
-        file, tensor = self._slices[name]
-        kind = tensor.get_dtype()
+        file, kind, _, _ = self._tensors[name]
         if kind not in _DTYPES:
             raise CheckpointError(
-                f"{name} in {file} is stored as {kind}: take the unquantised checkpoint ({', '.join(_DTYPES)})"
+                f"{name} in {file.name} is stored as {kind}: take the unquantised checkpoint ({', '.join(_DTYPES)})"
             )
         return _DTYPES[kind]
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """A part of a tensor.
+        """A part of a tensor, in memory of its own.
+
+        Args:
+          index: a slice of step 1 for each dim from the first on; dims without one are read whole.
 
         Raises:
           CheckpointError: the file is damaged.
         """
-        file, tensor = self._slices[name]
+        file, _, shape, start = self._tensors[name]
+        dtype = self.dtype(name)
+        spans = [range(size)[cut] for cut, size in zip(index, shape, strict=False)]
+        spans += [range(size) for size in shape[len(spans) :]]
+        rows, inner = (spans[0], spans[1:]) if spans else (range(1), [])
+        part = np.empty([len(span) for span in spans], dtype)
+        row_items = math.prod(shape[1:])
+        step = max(1, _BLOCK_BYTES // max(1, row_items * dtype.itemsize))
         try:
-            return tensor[index]
-        except (SafetensorError, OSError) as error:
-            raise _damaged(file, error) from error
+            file.seek(start + rows.start * row_items * dtype.itemsize)
+            if part.size == len(rows) * row_items:
+                _fill(file, part)
+                return part
+            cut = (slice(None), *(slice(span.start, span.stop) for span in inner))
+            for first in range(0, len(rows), step):
+                block = np.empty((min(step, len(rows) - first), *shape[1:]), dtype)
+                _fill(file, block)
+                part[first : first + len(block)] = block[cut]
+        except OSError as error:
+            raise _damaged(Path(file.name), error) from error
+        return part
+
+
+def _tensors(file: io.FileIO) -> dict[str, _Tensor]:
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return {
+        _new_name(name): _Tensor(file, entry["dtype"], tuple(entry["shape"]), 8 + size + entry["data_offsets"][0])
+        for name, entry in header.items()
+    }
+
+
+def _fill(file: io.FileIO, array: np.ndarray) -> None:
+    """Reads a contiguous array's bytes from where the file stands."""
+    # Bytes: bfloat16 arrays give no buffer.
+    buffer = array.reshape(-1).view(np.uint8).data
+    while len(buffer):
+        count = file.readinto(buffer)
+        if not count:
+            raise OSError("the file ends too early")
+        buffer = buffer[count:]
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from flax import nnx
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import ImageProcessor, load_image
 from mmsearch_jax.data.vision_inputs import pack_images
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.errors import CheckpointError, DataError
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.protocol import CLOSING_TAGS
@@ -170,7 +170,11 @@ class Engine:
     def extend(self, sequences: Sequence[LiveSequence]) -> None:
         """Feeds every unfed token of the sequences, in as few calls as the buckets allow.
 
-        Equal prompts are fed once: the other slots get a copy of the cache.
+        Equal prompts are fed once: the other slots get a copy of the cache. An image may come with any turn: it is appended
+        to the sequence's images together with its placeholder tokens.
+
+        Raises:
+          DataError: the new image placeholders of a sequence are not those of its new images (nothing was fed then).
         """
         followers: dict[Any, list[LiveSequence]] = collections.defaultdict(list)
         leaders: dict[Any, LiveSequence] = {}
@@ -183,9 +187,10 @@ class Engine:
             if key is not None:
                 leaders[key] = sequence
             work.append(sequence)
-        self._encode_missing(image for s in work for image in s.images if not s.fed)
-        for sequence in work:
-            self._assign_positions(sequence)
+        for number, sequence in enumerate(work):
+            self._assign_positions(number, sequence)
+        shown = self.renderer.image_pad
+        self._encode_missing(image for s in work if shown in s.token_ids[s.fed :] for image in s.images)
         rows = max(self.config.extend_rows)
         while work:
             work.sort(key=lambda sequence: sequence.unfed)
@@ -272,7 +277,7 @@ class Engine:
                 image.features = features[offset : offset + image.num_tokens]
             self.stats.encoded_images += len(batch)
 
-    def _assign_positions(self, sequence: LiveSequence) -> None:
+    def _assign_positions(self, number: int, sequence: LiveSequence) -> None:
         known = sequence.positions.shape[1]
         fresh = sequence.token_ids[known:]
         if not fresh:
@@ -282,11 +287,10 @@ class Engine:
             if seen <= 0:
                 grids.append(image.grid)
             seen -= image.num_tokens
-        if self.renderer.image_pad in fresh:
+        try:
             positions, after = mrope_positions(fresh, grids, self.model_config, start=sequence.next_position)
-        else:
-            after = sequence.next_position + len(fresh)
-            positions = np.broadcast_to(np.arange(sequence.next_position, after, dtype=np.int32), (3, len(fresh)))
+        except DataError as error:
+            raise DataError(f"sequence {number} of the call, from its token {known} on: {error}") from error
         sequence.positions = np.concatenate([sequence.positions, positions], axis=1)
         sequence.next_position = int(after)
 

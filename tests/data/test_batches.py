@@ -1,5 +1,7 @@
 """Packing: nothing lost, nothing mixed up, images shared where sequences share them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -70,9 +72,37 @@ def test_a_sequence_that_can_never_fit_is_named():
         pack([sequence(rng, 8), sequence(rng, 40)], BatchShape(2, 32))
 
 
-def test_placeholders_without_their_image_are_an_error():
+def test_an_image_larger_than_the_room_is_an_error():
+    rng = np.random.default_rng(3)
+    with pytest.raises(DataError, match="sequence 0 has an image of 24 patches, a batch has room for 16"):
+        pack([sequence(rng, 12, [image(rng, 4, 6)])], BatchShape(1, 32, images=1, patches=16))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # sequence() begins with the four placeholders of its image.
+        ({8: IMAGE_TOKEN}, "sequence 1: the image placeholders at token 8 have no image"),
+        ({4: IMAGE_TOKEN}, "sequence 1: image 0 has 4 tokens, but the run of image placeholders at token 0 has 5"),
+        ({2: 50}, "sequence 1: image 0 has 4 tokens, but the run of image placeholders at token 0 has 2"),
+        (dict.fromkeys(range(4), 50), "sequence 1: image 0 has no placeholders among the 12 tokens"),
+    ],
+    ids=["one more run", "a run too long", "a run too short", "no run"],
+)
+def test_placeholders_that_are_not_those_of_the_images_are_an_error(change, message):
     rng = np.random.default_rng(4)
     broken = sequence(rng, 12, [image(rng)])
-    broken.token_ids[8] = IMAGE_TOKEN
-    with pytest.raises(DataError, match="5 image placeholders, but images of 4 tokens"):
-        pack([broken], BatchShape(1, 32, images=1, patches=16))
+    for place, token in change.items():
+        broken.token_ids[place] = token
+    with pytest.raises(DataError, match=message):
+        pack([sequence(rng, 12), broken], BatchShape(1, 32, images=1, patches=16))
+
+
+def test_arrays_of_unequal_length_are_an_error():
+    whole = sequence(np.random.default_rng(5), 12)
+    for name in ("loss_weights", "positions", "extras"):
+        short = {"loss_weights": whole.loss_weights[:9], "positions": whole.positions[:, :9]}.get(
+            name, {"advantages": np.zeros(9, np.float32)}
+        )
+        with pytest.raises(DataError, match="sequence 0 has 12 tokens, but .* of 9"):
+            pack([dataclasses.replace(whole, **{name: short})], BatchShape(1, 32))

@@ -73,6 +73,12 @@ def test_a_turn_in_the_middle_needs_its_observation():
         RENDERER.conversation("Hi", [(ACTION, None), (FINAL, None)])
 
 
+@pytest.mark.parametrize("turn", [-1, 1, 2])
+def test_images_belong_to_a_turn_with_an_observation(turn):
+    with pytest.raises(DataError, match=f"images are given for turn {turn} "):
+        RENDERER.conversation("Hi", [(ACTION, OBSERVED), (FINAL, None)], later_image_token_counts={turn: [4]})
+
+
 @given(NASTY)
 def test_text_never_becomes_a_control_token_and_keeps_its_bytes(text):
     ids = RENDERER.encode(text)

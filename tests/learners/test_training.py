@@ -1,68 +1,27 @@
-"""Packing, log-probs and the training loops, on a very small policy."""
+"""The training loops on a very small policy."""
 
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack, pack_stream
+from mmsearch_jax.data.batches import BatchShape, pack_stream
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import CheckpointError, DataError
 from mmsearch_jax.learners import grpo, supervised
-from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.protocol import Answer
 from mmsearch_jax.trajectory import Trajectory, Turn
+from tests.learners.small_sequences import PLACEHOLDER, sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
-
-PLACEHOLDER = CONFIG.image_token_id
-SHAPE = BatchShape(rows=2, length=32, images=2, patches=24)
-
-
-def sequence(seed, length, picture=None):
-    from mmsearch_jax.models.mrope import mrope_positions
-
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(7, 64, length)
-    if picture is not None:
-        ids[1 : 1 + len(picture.patches) // 4] = PLACEHOLDER
-    images = [picture] if picture is not None else []
-    positions, _ = mrope_positions(ids, [p.grid for p in images], CONFIG)
-    weights = (rng.random(length) < 0.5).astype(np.float32)
-    return TrainingSequence(ids.astype(np.int32), positions, weights, images, PLACEHOLDER)
 
 
 @pytest.fixture(scope="module")
 def model():
     return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
-
-
-def test_packing_and_chunking_change_no_logprob(model):
-    sequences = [sequence(0, 14, image(0, 4, 6)), sequence(1, 9), sequence(2, 17, image(1, 2, 4))]
-    packed, left = pack(sequences, SHAPE)
-    assert not left
-    together = token_logprobs(model, packed.batch, chunk=16).logprobs
-    for i, row, start in packed.places:
-        alone, _ = pack([sequences[i]], BatchShape(1, len(sequences[i]), 1, 24))
-        expected = token_logprobs(model, alone.batch).logprobs[0]
-        np.testing.assert_allclose(together[row, start : start + len(sequences[i])], expected, atol=2e-5)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_logprobs_and_entropy_equal_the_plain_form_in_float64(model, temperature):
-    packed, _ = pack([sequence(3, 20)], BatchShape(1, 20))
-    batch = packed.batch
-    scored = token_logprobs(model, batch, temperature)
-    hidden = model(jnp.asarray(batch.token_ids), jnp.asarray(batch.positions), jnp.asarray(batch.segment_ids))
-    logits = np.asarray(model.logits(hidden), np.float64)[0] / temperature
-    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    np.testing.assert_allclose(scored.logprobs[0, 1:], logp[np.arange(19), batch.token_ids[0, 1:]], atol=1e-5)
-    np.testing.assert_allclose(scored.entropy[0, 1:], -(np.exp(logp) * logp).sum(-1)[:19], atol=1e-5)
-    assert scored.logprobs[0, 0] == 0
 
 
 def batches(start):

@@ -87,11 +87,29 @@ def test_image_padding_changes_nothing(model):
     np.testing.assert_allclose(alone, padded, atol=1e-5)
 
 
-def test_placeholders_and_images_must_match():
-    with pytest.raises(DataError, match="needs 6 placeholder tokens"):
-        mrope_positions([7, 5, 5, 8], [(1, 4, 6)], CONFIG)
-    with pytest.raises(DataError, match="token 1 is an image placeholder without an image"):
-        mrope_positions([7, 5, 8], [], CONFIG)
+@pytest.mark.parametrize(
+    ("ids", "grids", "message"),
+    [
+        ([7, 5, 5, 8], [(1, 4, 6)], "image 0 has 6 tokens, but the run of image placeholders at token 1 has 2"),
+        ([7, 5, 8], [], "placeholders at token 1 have no image: 1 runs of placeholders, 0 images"),
+        ([7, 5, 5, 8, 5], [(1, 2, 4)], "placeholders at token 4 have no image: 2 runs of placeholders, 1 images"),
+        ([7, 5, 5, 8], [(1, 2, 4), (1, 4, 4)], "image 1 has no placeholders among the 4 tokens"),
+        ([7, 8], [(1, 2, 4)], "image 0 has no placeholders among the 2 tokens"),
+        # As many placeholders as image tokens, but none can say where one image ends.
+        ([7, 5, 5, 5, 5], [(1, 2, 4), (1, 2, 4)], "image 0 has 2 tokens, but the run .* at token 1 has 4"),
+        # The right number in all, the images in the wrong order.
+        ([5, 5, 7, 5], [(1, 2, 2), (1, 2, 4)], "image 0 has 1 tokens, but the run .* at token 0 has 2"),
+    ],
+)
+def test_placeholders_and_images_must_match(ids, grids, message):
+    with pytest.raises(DataError, match=message):
+        mrope_positions(ids, grids, CONFIG)
+
+
+@pytest.mark.parametrize(("patches", "grid"), [(24, (1, 4, 4)), (12, (1, 3, 4))])
+def test_an_image_has_the_patches_of_its_grid(patches, grid):
+    with pytest.raises(DataError, match=f"image 1 has {patches} patches and the grid"):
+        pack_images([image(0, 4, 6), ProcessedImage(np.zeros((patches, 1176), np.float32), grid)])
 
 
 def test_positions_go_on_from_where_a_turn_ended():

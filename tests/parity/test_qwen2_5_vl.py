@@ -31,6 +31,7 @@ VISION = VisionConfig(
     depth=3, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=64, fullatt_block_indexes=(1,)
 )
 IDS = {"image_token_id": IMAGE, "vision_start_token_id": 3, "vision_end_token_id": 4, "video_token_id": 6}
+IMAGE_CONFIG = ModelConfig(text=TEXT, vision=VISION, eos_token_id=2, **IDS)
 
 CASES = {
     "text only, tied": (TEXT, VISION, []),
@@ -169,3 +170,37 @@ def test_a_conversation_fed_in_pieces_gives_the_reference_s_logits(tmp_path):
         )  # fmt: skip
         got.append(np.asarray(ours.logits(hidden))[0])
     assert np.abs(np.concatenate(got) - expected).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_positions_of_many_turns_and_images_equal(seed, rope_reference):
+    """Random turns, each with none, one or several images, in one piece and turn by turn."""
+    rng = np.random.default_rng(seed)
+    pieces = []
+    for _ in range(int(rng.integers(2, 6))):
+        ids = rng.integers(11, 300, int(rng.integers(1, 9))).tolist()
+        grids = [(1, *(2 * rng.integers(1, 9, 2)).tolist()) for _ in range(int(rng.integers(0, 4)))]
+        for _, height, width in grids:
+            # Now and then one image follows the other with only the vision markup between them.
+            ids += [3, *[IMAGE] * (height * width // 4), 4, *rng.integers(11, 300, int(rng.integers(0, 4))).tolist()]
+        pieces.append((ids, grids))
+    ids, grids = sum((ids for ids, _ in pieces), []), sum((grids for _, grids in pieces), [])
+    tokens = torch.tensor([ids])
+    expected, delta = rope_reference.model.get_rope_index(
+        tokens, (tokens == IMAGE).int(), image_grid_thw=torch.tensor(grids) if grids else None
+    )
+    whole, after = mrope_positions(ids, grids, IMAGE_CONFIG)
+    np.testing.assert_array_equal(whole, expected[:, 0].numpy())
+    # What follows is decoded at the length of the sequence plus the reference's delta.
+    assert after == len(ids) + int(delta)
+    at, parts = 0, []
+    for piece, shown in pieces:
+        part, at = mrope_positions(piece, shown, IMAGE_CONFIG, start=at)
+        parts.append(part)
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    assert at == after
+
+
+@pytest.fixture(scope="module")
+def rope_reference(tmp_path_factory):
+    return models(TEXT, VISION, tmp_path_factory.mktemp("rope"))[1]

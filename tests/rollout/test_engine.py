@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.errors import DataError
 from mmsearch_jax.protocol import Answer, render_turn
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
@@ -50,7 +52,8 @@ def test_log_probs_equal_those_of_the_full_forward_pass(engine):
     live = sequence(engine, seed=3, temperature=0.7, top_k=50)
     (made,) = play(engine, [live])
     ids = [*live.token_ids, *made.token_ids]
-    full = random_policy.full_logprobs(ids, live.images)
+    # Scored at the temperature that it was sampled at.
+    full = np.asarray(jax.nn.log_softmax(random_policy.full_logprobs(ids, live.images) / 0.7, axis=-1))
     picked = full[np.arange(len(live.token_ids) - 1, len(ids) - 1), made.token_ids]
     assert len(made.token_ids) > 5
     np.testing.assert_allclose(made.logprobs, picked, atol=1e-4)
@@ -80,6 +83,55 @@ def test_two_turns_over_the_kept_cache_equal_the_full_forward_pass(engine):
     for start, generation in (first, (len(live.token_ids), made)):
         picked = full[np.arange(start - 1, start - 1 + len(generation.token_ids)), generation.token_ids]
         np.testing.assert_allclose(generation.logprobs, picked, atol=1e-4)
+
+
+def play_with_a_second_image(engine):
+    """Two turns; the observation between them shows another image. Also gives where each turn begins."""
+    live, made = sequence(engine, seed=5), []
+    engine.acquire(live)
+    for turn in range(2):
+        engine.begin_turn(live, 12)
+        engine.extend([live])
+        while live.finish is None:
+            engine.decode([live])
+        made.append((len(live.token_ids), engine.take(live)))
+        if turn == 0:
+            second = engine.prepare_image(random_policy.picture(3))
+            live.images.append(second)
+            shown = RENDERER.observation_ids("<information>[1] Peru</information>", [second.num_tokens])
+            live.token_ids += [*made[0][1].token_ids, *made[0][1].forced_ids, *shown]
+    return live, made
+
+
+def test_an_image_in_a_later_turn_equals_the_full_forward_pass(engine):
+    live, made = play_with_a_second_image(engine)
+    engine.release(live)
+    full = random_policy.full_logprobs([*live.token_ids, *made[1][1].token_ids], live.images)
+    for start, generation in made:
+        picked = full[np.arange(start - 1, start - 1 + len(generation.token_ids)), generation.token_ids]
+        np.testing.assert_allclose(generation.logprobs, picked, atol=1e-4)
+    # Each stands there with its own features, in the order of the turns.
+    for image in live.images:
+        vision, _ = pack_images([image.processed])
+        expected = random_policy.model().encode_images(vision)[: image.num_tokens]
+        np.testing.assert_allclose(image.features, expected, atol=1e-4)
+    assert np.abs(live.images[0].features - live.images[1].features).mean() > 0.1
+
+
+def test_placeholders_without_their_image_and_the_reverse_are_refused(engine):
+    for change, message in [
+        (lambda live: live.images.clear(), "the image placeholders at token .* have no image"),
+        (lambda live: live.images.append(live.images[0]), "image 1 has no placeholders among the"),
+        (lambda live: live.token_ids.remove(RENDERER.image_pad), "image 0 has 6 tokens, but the run .* has 5"),
+    ]:
+        live = sequence(engine)
+        change(live)
+        engine.acquire(live)
+        engine.begin_turn(live, 8)
+        with pytest.raises(DataError, match=f"sequence 0 of the call, from its token 0 on: {message}"):
+            engine.extend([live])
+        assert live.fed == 0
+        engine.release(live)
 
 
 def test_a_trajectory_does_not_depend_on_its_neighbours_or_its_slot(engine):
