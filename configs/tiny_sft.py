@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     """SFT of the tiny base."""
     config = tiny.base()
     config.sft = ml_collections.ConfigDict({
-        "num_steps": 150,
+        "num_steps": 132,
         "batch": {"rows": 8, "length": 576, "images": 20, "patches": 192},
         # The paper freezes the vision tower in SFT (sec. 3.1).
         "freeze": ("vision",),
