@@ -24,7 +24,8 @@ from mmsearch_jax.data import image_urls
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack_stream
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.data.schema import Row, read_rows
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.evaluate import evaluate
 from mmsearch_jax.learners import grpo, supervised
