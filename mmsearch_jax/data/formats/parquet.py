@@ -60,19 +60,6 @@ def read_plain(path: Path, batch_rows: int = 64) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path} is damaged or no Parquet file ({first}): fetch or write it again") from error
 
 
-def num_rows(path: Path) -> int:
-    """How many rows the file's footer tells of.
-
-    Raises:
-      DataError: as `read_plain`.
-    """
-    try:
-        return pq.read_metadata(path).num_rows
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is damaged or no Parquet file ({first}): fetch or write it again") from error
-
-
 def _groups(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     source = iter(records)
     while group := list(itertools.islice(source, _GROUP_ROWS)):
