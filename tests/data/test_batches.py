@@ -76,3 +76,12 @@ def test_placeholders_without_their_image_are_an_error():
     broken.token_ids[8] = IMAGE_TOKEN
     with pytest.raises(DataError, match="5 image placeholders, but images of 4 tokens"):
         pack([broken], BatchShape(1, 32, images=1, patches=16))
+
+
+def test_what_was_left_over_goes_first_when_it_is_urgent():
+    rng = np.random.default_rng(5)
+    short_first = [sequence(rng, 6), *(sequence(rng, 32) for _ in range(3))]
+    _, left = pack(short_first, BatchShape(2, 32))
+    assert 0 in left
+    packed, left = pack(short_first, BatchShape(2, 32), urgent=1)
+    assert 0 not in left and packed.places[0][0] == 0

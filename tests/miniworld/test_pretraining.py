@@ -26,7 +26,7 @@ def batches():
     policy = load_policy("assets/tiny-base")
     processor = ImageProcessor(min_pixels=56 * 56, max_pixels=224 * 168)
     pool = lessons.scene_pool(GeneratedWorld(24, 0), processor, range(8), 0)
-    builder = lessons.SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
+    builder = lessons.LessonBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
     return pretraining._batches(builder, pool, SHAPE, PARTS, seed=0)
 
 
@@ -46,7 +46,7 @@ def test_a_run_is_taken_up_in_the_middle(batches, start, expected):
 
 def test_what_is_echoed_comes_twice_and_a_stutter_repeats_pieces_within():
     policy = load_policy("assets/tiny-base")
-    builder = lessons.SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
+    builder = lessons.LessonBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
     repeats = {True: 0, False: 0}
     for stutter in (False, True):
         for seed in range(50):
