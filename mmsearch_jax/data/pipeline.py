@@ -186,7 +186,12 @@ class _Lane:
         self.number = number
         self._step, self._next = config.lanes, int(state["next"])
         self._shape, self._wanted = shape, shape.rows * shape.length * config.lookahead
-        self._waiting = [(int(p), samples[int(p)]) for p in state["waiting"]]
+        self._waiting: list[tuple[int, TrainingSequence]] = []
+        for position in state["waiting"]:
+            sample = samples[int(position)]
+            if not isinstance(sample, TrainingSequence):
+                raise DataError(f"a row that waited when the state was saved cannot be used any more: {sample}")
+            self._waiting.append((int(position), sample))
         ours = samples[number + self._next * self._step :: self._step]
         threads = pygrain.ReadOptions(num_threads=min(4, config.prefetch), prefetch_buffer_size=config.prefetch)
         stream = ours.to_iter_dataset(threads)
@@ -206,7 +211,7 @@ class _Lane:
         bad_run, held_over = 0, len(self._waiting)
         while sum(len(sequence) for _, sequence in self._waiting) < self._wanted:
             position = self.number + self._next * self._step
-            sample = next(self._stream)
+            sample: Any = next(self._stream)
             self._next += 1
             if not isinstance(sample, str):
                 self._waiting.append((position, sample))
