@@ -35,9 +35,10 @@ contracts: $(VENV)/.installed-test ## imports run one way
 
 check: lint types contracts ## all three
 
-bench: $(VENV)/.installed ## image retrieval and grounding on the real mini-world
+bench: $(VENV)/.installed ## image retrieval and grounding on the real mini-world; the input side
 	$(BIN)/python -m benchmarks.image_retrieval
 	$(BIN)/python -m benchmarks.grounding
+	$(BIN)/python -m benchmarks.data
 
 results: $(VENV)/.installed ## the quickstart with three seeds, written to docs/results.md
 	$(BIN)/python -m benchmarks.results

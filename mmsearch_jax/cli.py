@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmsearch_jax import __version__
+from mmsearch_jax import __version__, data_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, ToolFailed
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -56,6 +56,7 @@ _EXAMPLES = {
     ),
     "import-hf": ("mmsearch import-hf assets/tiny-base runs/imported",),
     "export-hf": ("mmsearch export-hf runs/quickstart/policies/grpo runs/exported",),
+    "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     "report": ("mmsearch report runs/quickstart", "mmsearch report runs/quickstart -o report.html"),
 }
 
@@ -180,6 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("workdir", type=Path, help="the run's work folder")
     report.add_argument("-o", "--out", type=Path, help="file to write (default: WORKDIR/report.html)")
+    data_cli.add_arguments(add(
+        "data", data_cli.run, "Converts, validates, counts and shows rows.\nSources: MMSearch-R1, Search-R1, verl, ShareGPT."
+    ))  # fmt: skip
     return parser
 
 

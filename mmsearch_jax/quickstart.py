@@ -13,7 +13,7 @@ import ml_collections
 
 from mmsearch_jax import stages
 from mmsearch_jax.configuration import load_config, save_config
-from mmsearch_jax.data.schema import read_rows
+from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.table import percent, print_table
 from mmsearch_jax.report.page import write_report
 

@@ -24,7 +24,9 @@ from mmsearch_jax.data import image_urls
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack_stream
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.data.schema import Row, read_rows
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.sequences import SequenceBuilder
+from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.evaluate import evaluate
 from mmsearch_jax.learners import grpo, supervised
@@ -135,9 +137,9 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     with tools(config, world) as url:
         conversations = run_conversations(config, workdir, url, policy)
     rows = read_rows(conversations)
-    builder = lessons.SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
-    rules = episode_config(config)
-    sequences = [builder.conversation(row, rules, policy.image_processor(load_image(row.image))) for row in rows]
+    builder = SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
+    style = episode_config(config).prompt_style
+    sequences = [builder.conversation(row, style, [policy.image_processor(load_image(row.image))]) for row in rows]
     shape = BatchShape(**config.sft.batch)
     fitting = [sequence for sequence in sequences if len(sequence) <= shape.length]
     if len(fitting) < len(sequences):

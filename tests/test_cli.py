@@ -13,7 +13,19 @@ from mmsearch_jax import cli
 from mmsearch_jax.configuration import load_config
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
-COMMANDS = ["quickstart", "pretrain", "sft", "grpo", "eval", "ask", "serve-tools", "import-hf", "export-hf", "report"]
+COMMANDS = [
+    "quickstart",
+    "pretrain",
+    "sft",
+    "grpo",
+    "eval",
+    "ask",
+    "serve-tools",
+    "import-hf",
+    "export-hf",
+    "report",
+    "data",
+]
 
 
 def mmsearch(*arguments):

@@ -78,10 +78,14 @@ class Packed(NamedTuple):
     places: list[tuple[int, int, int]]
 
 
-def pack(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[Packed, list[int]]:
+def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int = 0) -> tuple[Packed, list[int]]:
     """Packs what fits, longest first, each into the fullest row that still has room.
 
     An image that several sequences hold (the very same object, as in a group of rollouts) takes room once.
+
+    Args:
+      urgent: how many sequences at the front go before all others, in their order. Where long ones keep coming, the
+        short ones that were left over last time would be left over for ever.
 
     Returns:
       The packed batch, and the indices of the sequences that did not fit (never silently dropped).
@@ -106,7 +110,7 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[Pack
     taken: set[int] = set()
     places: list[tuple[int, int, int]] = []
     left: list[int] = []
-    for i in sorted(range(len(sequences)), key=lambda i: -len(sequences[i])):
+    for i in sorted(range(len(sequences)), key=lambda i: (0, i) if i < urgent else (1, -len(sequences[i]))):
         size = len(sequences[i])
         fitting = np.flatnonzero(room >= size)
         wanted = taken | {id(image) for image in sequences[i].images}
@@ -137,6 +141,34 @@ def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead
         packed, left = pack(waiting, shape)
         yield packed.batch
         waiting = [waiting[i] for i in left]
+
+
+def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
+    """One batch of the rows of several (of one length), in order; their image buffers follow one another.
+
+    Raises:
+      ValueError: some have room for images and some have none, or their extras differ.
+    """
+    first = batches[0]
+    if any((b.vision is None) != (first.vision is None) or b.extras.keys() != first.extras.keys() for b in batches):
+        raise ValueError("batches of one shape and with the same extras can be joined, these differ")
+    vision, index, features = None, [], 0
+    for batch in batches:
+        index.append(np.where(batch.feature_index >= 0, batch.feature_index + features, -1).astype(np.int32))
+        if batch.vision is not None:
+            # A merged token stands for 2 x 2 patches.
+            features += batch.vision.patches.shape[0] * batch.vision.patches.shape[1] // 4
+    if first.vision is not None:
+        vision = VisionInputs(*(np.concatenate(parts) for parts in zip(*(b.vision for b in batches), strict=True)))
+
+    def rows(name: str, axis: int = 0) -> np.ndarray:
+        return np.concatenate([getattr(batch, name) for batch in batches], axis)
+
+    extras = {name: np.concatenate([batch.extras[name] for batch in batches]) for name in first.extras}
+    return TokenBatch(
+        rows("token_ids"), rows("positions", 1), rows("segment_ids"), rows("loss_weights"), np.concatenate(index),
+        vision, extras,
+    )  # fmt: skip
 
 
 def _fill(

@@ -7,7 +7,6 @@ aside and named in the summary; episodes that broke through no fault of the poli
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 
 import tqdm
 
+from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.schema import Row, read_image, to_record
 from mmsearch_jax.errors import DataError, ImageError, ToolFailed
 from mmsearch_jax.evaluation.scoring import Sample, score, summarise
 from mmsearch_jax.rollout.engine import Engine
@@ -70,7 +70,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     sampling = SamplingParams(temperature=temperature)
     requests = [
-        EpisodeRequest(row.id, row.id, row.question, Path(row.image).read_bytes(), seed + i, sampling)
+        EpisodeRequest(row.id, row.id, row.question, read_image(row.image), seed + i, sampling)
         for i, row in enumerate(rows)
     ]
     right = scored = 0
@@ -82,7 +82,7 @@ def evaluate(
         def ended(trajectory: Trajectory) -> None:
             nonlocal right, scored
             sample = score(by_id[trajectory.row_id], trajectory)
-            out.write(json.dumps(_record(sample), ensure_ascii=False) + "\n")
+            out.write(jsonl.dumps(_record(sample)) + "\n")
             out.flush()
             right, scored = right + bool(sample.correct), scored + (sample.correct is not None)
             bar.set_postfix(accuracy=f"{right / max(scored, 1):.3f}", refresh=False)
@@ -123,6 +123,6 @@ async def _wait_ready(tool_client: ToolClient, timeout_s: float) -> None:
 def _record(sample: Sample) -> dict[str, Any]:
     return {
         "correct": sample.correct,
-        "row": dataclasses.asdict(sample.row),
+        "row": to_record(sample.row),
         "trajectory": sample.trajectory.to_json(),
     }

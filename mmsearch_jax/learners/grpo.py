@@ -23,7 +23,7 @@ from flax import nnx
 
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
 from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.schema import Row, read_image
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.advantages import group_advantages
 from mmsearch_jax.learners.checkpoints import Checkpoints
@@ -172,7 +172,7 @@ def train(
                     began = time.monotonic()
                     _sync(engine, learner.graph, state, step, "vision" in freeze)
                     chosen = rows_of_step(rows, step, config.prompts_per_step, seed)
-                    images = {row.id: Path(row.image).read_bytes() for row in chosen}
+                    images = {row.id: read_image(row.image) for row in chosen}
                     requests = _requests(chosen, images, step, config, seed)
                     trajectories = await run_episodes(engine, requests, episode, tool_client)
                     rolled = time.monotonic()

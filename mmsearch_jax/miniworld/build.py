@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.schema import Row, write_rows
+from mmsearch_jax.data.schema import Row, read_image
+from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.errors import DataError
 from mmsearch_jax.miniworld import teacher, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
@@ -81,7 +82,7 @@ async def write_conversations(
     done = [row for row in await asyncio.gather(*(work(row) for row in rows)) if row is not None]
     required = [row for row in done if row.search_required]
     free = [row for row in done if not row.search_required]
-    asked = sum(row.search_required for row in rows)
+    asked = sum(bool(row.search_required) for row in rows)
     wanted = round(len(required) * (len(rows) - asked) / asked) if asked else len(free)
     counts["balanced_away"] = max(0, len(free) - wanted)
     kept = sorted([*required, *free[:wanted]], key=lambda row: row.id)
@@ -97,7 +98,7 @@ async def write_conversations(
 async def _converse(
     row: Row, client: ToolClient, episode: EpisodeConfig, renderer: ChatRenderer
 ) -> tuple[Row | None, str]:
-    image = Path(row.image).read_bytes()
+    image = read_image(row.image)
 
     async def call(action: TextSearch | ImageSearch) -> tuple[SearchReply, str]:
         if isinstance(action, TextSearch):

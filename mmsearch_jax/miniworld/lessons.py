@@ -1,4 +1,4 @@
-"""Turns the mini-world's dialogues and conversations into training sequences: ids, what is trained, and the image.
+"""Turns the mini-world's dialogues into training sequences: ids, what is trained, and the image.
 
 Pretraining mixes three parts: echoes of random tokens (a pure exercise in copying, from which it spreads to the rest),
 dialogues of `language.py`, and dialogues of `sight.py` about a pool of composed scenes.
@@ -12,16 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from mmsearch_jax.data.batches import TrainingSequence
-from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.miniworld import language, sight
 from mmsearch_jax.miniworld.language import Dialogue
 from mmsearch_jax.miniworld.worlds import World, compose_scene
-from mmsearch_jax.models.config import ModelConfig
-from mmsearch_jax.models.mrope import mrope_positions
-from mmsearch_jax.protocol import first_turn_prompt, later_prompt, parse_turn
-from mmsearch_jax.rollout.episode import EpisodeConfig
 
 PROMPT_WEIGHT = 0.05
 """Loss weight of what the user says: enough to know the language, too little to drown the answers."""
@@ -57,7 +52,7 @@ def scene_pool(world: World, processor: ImageProcessor, numbers: Iterable[int], 
 
 
 def pretraining_lessons(
-    builder: SequenceBuilder, pool: Sequence[PooledScene], mixture: Mixture, max_tokens: int, seed: Sequence[int]
+    builder: LessonBuilder, pool: Sequence[PooledScene], mixture: Mixture, max_tokens: int, seed: Sequence[int]
 ) -> Iterator[TrainingSequence]:
     """An endless stream of pretraining sequences of at most `max_tokens`; equal seeds give equal streams."""
     rng = np.random.default_rng(seed)
@@ -82,11 +77,8 @@ def pretraining_lessons(
             yield sequence
 
 
-class SequenceBuilder:
-    """Renders dialogues and conversations with one tokenizer, for one model."""
-
-    def __init__(self, renderer: ChatRenderer, config: ModelConfig):
-        self._renderer, self._config = renderer, config
+class LessonBuilder(SequenceBuilder):
+    """Renders the mini-world's dialogues, too."""
 
     def dialogue(self, dialogue: Dialogue, image: ProcessedImage | None = None) -> TrainingSequence:
         """Free dialogue: every answer is closed by <|im_end|>; the user's words count a little."""
@@ -98,17 +90,6 @@ class SequenceBuilder:
         weights = np.where(rendered.loss_mask, 1.0, PROMPT_WEIGHT)
         return self._sequence(rendered.token_ids, weights, images)
 
-    def conversation(self, row: Row, config: EpisodeConfig, image: ProcessedImage) -> TrainingSequence:
-        """An SFT conversation in the grammar: what the policy writes is trained, prompts and observations are not."""
-        turns = []
-        for turn in row.turns:
-            action = parse_turn(turn.text).action
-            later = later_prompt(action, config.prompt_style)
-            turns.append((turn.text, None if turn.observation is None else turn.observation + later))
-        prompt = first_turn_prompt(row.question, config.prompt_style)
-        rendered = self._renderer.conversation(prompt, turns, self._counts([image]))
-        return self._sequence(rendered.token_ids, np.asarray(rendered.loss_mask, np.float32), [image])
-
     def echo(self, rng: np.random.Generator) -> TrainingSequence:
         """Random tokens, twice: only the second time can they be known."""
         text_ids = [i for i, text in enumerate(self._renderer.token_bytes) if text]
@@ -118,13 +99,3 @@ class SequenceBuilder:
         weights = np.zeros(len(tokens))
         weights[len(ids) + 3 :] = 1.0
         return self._sequence(tokens, weights, [])
-
-    def _counts(self, images: Sequence[ProcessedImage]) -> list[int]:
-        merge = self._config.vision.spatial_merge_size
-        return [len(image.patches) // merge**2 for image in images]
-
-    def _sequence(self, ids: Sequence[int], weights: np.ndarray, images: Sequence[ProcessedImage]) -> TrainingSequence:
-        positions, _ = mrope_positions(ids, [image.grid for image in images], self._config)
-        return TrainingSequence(
-            np.asarray(ids, np.int32), positions, weights.astype(np.float32), images, self._config.image_token_id
-        )

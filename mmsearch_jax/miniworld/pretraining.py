@@ -83,7 +83,7 @@ def make_base(
     world = GeneratedWorld(world_size, seed)
     numbers = tqdm.trange(num_scenes, desc="scenes", disable=not show_progress)
     pool = lessons.scene_pool(world, processor, numbers, seed)
-    builder = lessons.SequenceBuilder(ChatRenderer(tokenizer), model.config)
+    builder = lessons.LessonBuilder(ChatRenderer(tokenizer), model.config)
     for number, course in enumerate(courses, 1):
         batches = _batches(builder, pool, shape, course.parts, seed + number)
         model = supervised.train(
@@ -111,7 +111,7 @@ def _start(text: TextConfig, vision: VisionConfig, seed: int) -> tuple[tokenizer
 
 
 def _batches(
-    builder: lessons.SequenceBuilder,
+    builder: lessons.LessonBuilder,
     pool: list[lessons.PooledScene],
     shape: BatchShape,
     parts: Sequence[Part],

@@ -16,7 +16,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.data.schema import Placement, Row, write_rows
+from mmsearch_jax.data.schema import Placement, Row
+from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.miniworld import facts, pages, questions, scenes
 from mmsearch_jax.miniworld.entities import Entity
 from mmsearch_jax.miniworld.sight import Scene

@@ -72,7 +72,7 @@ def _samples(folder: Path, evaluation: str) -> Iterator[dict[str, Any]]:
 
 def _shown(record: dict[str, Any], evaluation: str) -> dict[str, Any]:
     row, trajectory = record["row"], record["trajectory"]
-    picture, (width, height) = _data_url(Path(row["image"]))
+    picture, (width, height) = _data_url(row["image"])
     turns = []
     for turn in trajectory["turns"]:
         tool = turn.get("tool") or {}
@@ -129,7 +129,7 @@ def _json(text: str, where: str | Path) -> dict[str, Any]:
         raise DataError(f"{where}: not JSON ({error.msg}); run the evaluation again") from error
 
 
-def _data_url(path: Path) -> tuple[str | None, tuple[int, int]]:
+def _data_url(path: str) -> tuple[str | None, tuple[int, int]]:
     """The image made small, and its size in pixels; None where it is gone (a work folder that was moved)."""
     try:
         image = load_image(path)

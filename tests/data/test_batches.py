@@ -106,3 +106,12 @@ def test_arrays_of_unequal_length_are_an_error():
         )
         with pytest.raises(DataError, match="sequence 0 has 12 tokens, but .* of 9"):
             pack([dataclasses.replace(whole, **{name: short})], BatchShape(1, 32))
+
+
+def test_what_was_left_over_goes_first_when_it_is_urgent():
+    rng = np.random.default_rng(5)
+    short_first = [sequence(rng, 6), *(sequence(rng, 32) for _ in range(3))]
+    _, left = pack(short_first, BatchShape(2, 32))
+    assert 0 in left
+    packed, left = pack(short_first, BatchShape(2, 32), urgent=1)
+    assert 0 not in left and packed.places[0][0] == 0

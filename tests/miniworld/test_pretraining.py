@@ -24,7 +24,7 @@ def batches():
     policy = load_policy("assets/tiny-base")
     processor = ImageProcessor(min_pixels=56 * 56, max_pixels=224 * 168)
     pool = lessons.scene_pool(GeneratedWorld(24, 0), processor, range(8), 0)
-    builder = lessons.SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
+    builder = lessons.LessonBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
     return pretraining._batches(builder, pool, SHAPE, PARTS, seed=0)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.schema import read_rows
+from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.errors import DataError, ToolUnavailable
 from mmsearch_jax.miniworld import build, facts, questions, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld

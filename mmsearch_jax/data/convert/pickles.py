@@ -1,0 +1,66 @@
+"""Reads pickled caches of plain values (FVQA's image-search cache) without running anything that is in them.
+
+A pickle is a program: it may name any function and call it. This reader refuses every name, so that what is left can build
+dicts, lists, strings and numbers only.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.errors import DataError
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to an object outside the file")
+
+
+def load_plain(path: str | Path) -> Any:
+    """The plain values of a pickle file.
+
+    Raises:
+      DataError: the file is missing or damaged, or wants more than plain values.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _PlainUnpickler(file).load()
+    except FileNotFoundError as error:
+        raise DataError(f"no pickle at {path}: give the path of a cache") from error
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path} is refused ({error}): only plain values are read; export it as JSON instead"
+        ) from error
+    except (EOFError, ValueError, TypeError, LookupError, AttributeError, MemoryError, OverflowError) as error:
+        raise DataError(f"{path} is damaged or no pickle ({type(error).__name__}): fetch it again") from error
+
+
+def image_search_cache(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
+    """FVQA's cache: for each data id what the image search gave, or why its entry cannot be used.
+
+    Yields:
+      (data_id, {"data_id", "results": [{"title", "image_url"}]}).
+
+    Raises:
+      DataError: as `load_plain`, or the pickle is no dict.
+    """
+    entries = load_plain(path)
+    if not isinstance(entries, dict):
+        raise DataError(f"{path} holds a {type(entries).__name__} where a dict by data id should be")
+    for name, entry in entries.items():
+        if not isinstance(entry, Mapping):
+            yield str(name), DataError(f"a {type(entry).__name__} where an object should be")
+            continue
+        titles = entry.get("tool_returned_web_title_list") or []
+        urls = entry.get("tool_returned_images_urls") or [None] * len(titles)
+        if not isinstance(titles, list) or not isinstance(urls, list) or len(titles) != len(urls):
+            yield str(name), DataError("titles and image URLs are not lists of one length")
+            continue
+        results = [{"title": title, "image_url": url} for title, url in zip(titles, urls, strict=True)]
+        yield str(name), {"data_id": str(name), "results": results}

@@ -1,0 +1,136 @@
+"""Runs a conversion: every record becomes a row or a line of `rejected.jsonl`, and the counts say how many of each."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tqdm
+
+from mmsearch_jax.data import storage
+from mmsearch_jax.data.convert import pickles, sharegpt, verl
+from mmsearch_jax.data.formats import jsonl
+from mmsearch_jax.data.image_processing import load_image
+from mmsearch_jax.data.schema import Row, embed_images, validate
+from mmsearch_jax.errors import DataError
+
+REJECTED_FILE = "rejected.jsonl"
+
+
+class Source(NamedTuple):
+    """How a source's records are read, and how each becomes a row."""
+
+    records: Callable[[Path], Iterator[Any]]
+    to_row: Callable[[Any, int], Row]
+
+
+SOURCES = {
+    "mmsearch-r1": Source(verl.records, verl.mmsearch_r1_row),
+    "search-r1": Source(verl.records, verl.search_r1_row),
+    "verl": Source(verl.records, verl.verl_row),
+    "sharegpt": Source(sharegpt.records, sharegpt.sharegpt_row),
+    "rows": Source(lambda path: (row for _, row in storage.scan_rows(path)), lambda row, number: row),
+}
+"""By the name that the command line takes; "rows" are our own, in any format."""
+
+
+@dataclasses.dataclass
+class Counts:
+    """What became of the records: `rejected` counts reasons, cut before their particulars."""
+
+    read: int = 0
+    written: int = 0
+    rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+
+def convert(
+    source: str, path: str | Path, out: str | Path, *, images: str | Path | None = None, embed: bool = True,
+    show_progress: bool = True,
+) -> Counts:  # fmt: skip
+    """Converts a file into rows.
+
+    Args:
+      source: one of `SOURCES`.
+      out: file to write; its ending gives the format. `rejected.jsonl` is written beside it.
+      images: folder that image paths are relative to; by default that of `path`.
+      embed: store the images' bytes in the rows (each is decoded once, so that a damaged one is set aside now).
+
+    Raises:
+      DataError: an unknown source, a file that cannot be read at all, or not one row that can be used.
+    """
+    if source not in SOURCES:
+        raise DataError(f"unknown source '{source}', expected one of {', '.join(SOURCES)}")
+    path, out = Path(path), Path(out)
+    folder = Path(images) if images is not None else (path if path.is_dir() else path.parent)
+    records, to_row = SOURCES[source]
+    counts, seen = Counts(), {}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rejected = out.with_name(REJECTED_FILE)
+    with (
+        rejected.open("w", encoding="utf-8") as refused,
+        tqdm.tqdm(records(path), desc=f"convert {source}", unit="row", disable=not show_progress) as bar,
+    ):
+
+        def rows() -> Iterator[Row]:
+            for number, record in enumerate(bar, 1):
+                counts.read += 1
+                try:
+                    row = _checked(record, number, to_row, folder, embed)
+                    if row.id in seen:
+                        raise DataError(f"id: '{row.id}' was already that of row {seen[row.id]}")
+                except DataError as error:
+                    counts.rejected[_reason(error)] += 1
+                    refused.write(jsonl.dumps({"row": number, "reason": str(error)}) + "\n")
+                    continue
+                seen[row.id] = number
+                yield row
+
+        counts.written = storage.write_rows(rows(), out)
+    if not counts.written:
+        out.unlink()
+        raise DataError(f"none of {counts.read} records of {path} is a usable row: see {rejected}")
+    return counts
+
+
+def convert_cache(path: str | Path, out: str | Path) -> Counts:
+    """Turns FVQA's pickled image-search cache into JSON lines, one a data id.
+
+    Raises:
+      DataError: the pickle is damaged or wants more than plain values.
+    """
+    counts, out = Counts(), Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8") as kept, out.with_name(REJECTED_FILE).open("w", encoding="utf-8") as refused:
+        for name, entry in pickles.image_search_cache(path):
+            counts.read += 1
+            if isinstance(entry, DataError):
+                counts.rejected[_reason(entry)] += 1
+                refused.write(jsonl.dumps({"row": counts.read, "data_id": name, "reason": str(entry)}) + "\n")
+            else:
+                counts.written += 1
+                kept.write(jsonl.dumps(entry) + "\n")
+    return counts
+
+
+def _checked(record: Any, number: int, to_row: Callable[[Any, int], Row], folder: Path, embed: bool) -> Row:
+    if isinstance(record, DataError):
+        raise record
+    if not isinstance(record, dict | Row):
+        raise DataError(f"row: a {type(record).__name__} where an object should be")
+    row = storage.localised(to_row(record, number), folder)
+    if problems := validate(row):
+        raise DataError("; ".join(problems))
+    if embed:
+        row = embed_images(row)
+        for image in row.images:
+            load_image(image)
+    return row
+
+
+def _reason(error: DataError) -> str:
+    """The kind of an error: its message up to the first particular."""
+    text = str(error)
+    return text.split(":")[0] if ": " in text[:40] else type(error).__name__

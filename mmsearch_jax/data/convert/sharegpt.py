@@ -1,0 +1,112 @@
+"""LLaMA-Factory's JSON in its ShareGPT layout: `conversations` [{from, value}] (or `messages` [{role, content}]) and `images`.
+
+A conversation in our grammar keeps its turns; a single question with a plain answer becomes a row without turns. Any other
+conversation is refused: what it teaches, no episode could ever do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.data.convert import fields
+from mmsearch_jax.data.formats import jsonl
+from mmsearch_jax.data.schema import ConversationTurn, Row
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.protocol import INFORMATION, PROMPT_STYLES, Answer, first_turn_prompt, later_prompt, parse_turn
+
+_USER, _ASSISTANT = ("human", "user", "observation", "tool"), ("gpt", "assistant", "function_call")
+_CLOSE = f"</{INFORMATION}>"
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The records of a JSON list or of JSON lines.
+
+    Raises:
+      DataError: the file is missing, or no JSON list.
+    """
+    if not path.is_file():
+        raise DataError(f"no file at {path}: give a .json or .jsonl file")
+    if path.suffix == ".jsonl":
+        yield from (record for record in jsonl.read(path) if record is not None)
+        return
+    try:
+        listed = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}): give a list of records, or JSON lines as .jsonl") from error
+    if not isinstance(listed, list):
+        raise DataError(f"{path} holds a {type(listed).__name__} where a list of records should be")
+    yield from listed
+
+
+def sharegpt_row(record: Mapping[str, Any], number: int) -> Row:
+    """A row of one conversation.
+
+    Raises:
+      DataError: the roles do not take turns, or the conversation is neither in our grammar nor one question and answer.
+    """
+    said = _messages(record)
+    question = fields.without_marks(said[0])
+    if not question:
+        raise DataError("conversations[0]: there is no question")
+    texts, observations = said[1::2], said[2::2]
+    action = parse_turn(texts[-1]).action
+    images = fields.images(record)
+    extra = fields.strings(record.get("answers"), "answers")
+    if isinstance(action, Answer):
+        turns = tuple(
+            ConversationTurn(written, None if seen is None else _observation(written, seen))
+            for written, seen in itertools.zip_longest(texts, observations)
+        )
+        gold, question = fields.answers(extra or action.text), _bare_question(question)
+    elif len(texts) == 1 and not isinstance(parse_turn(texts[0]).reason, str):
+        turns, gold = (), fields.answers(extra or texts[0])
+    else:
+        raise DataError("conversations: the last turn does not answer in our grammar")
+    return Row(
+        str(record.get("id") or f"sharegpt-{number}"), images[0] if images else "", question, gold, "",
+        len(turns) > 1 if turns else None, turns=turns, category=str(record.get("category") or ""), more_images=images[1:],
+        provenance=fields.provenance("sharegpt", number),
+    )  # fmt: skip
+
+
+def _messages(record: Mapping[str, Any]) -> list[str]:
+    """What was said, user and assistant in turn; a system message is passed over (the prompt is the protocol's)."""
+    field = "conversations" if "conversations" in record else "messages"
+    listed = record.get(field)
+    if not isinstance(listed, list) or not listed:
+        raise DataError(f"{field}: must list messages")
+    said: list[str] = []
+    for i, message in enumerate(listed):
+        if not isinstance(message, Mapping):
+            raise DataError(f"{field}[{i}]: must be an object")
+        role, value = message.get("from", message.get("role")), message.get("value", message.get("content"))
+        if role == "system":
+            continue
+        expected = _ASSISTANT if len(said) % 2 else _USER
+        if role not in expected:
+            raise DataError(f"{field}[{i}]: '{role}' speaks where one of {', '.join(expected)} should")
+        said.append(fields.text({f"{field}[{i}]": value}, f"{field}[{i}]"))
+    if len(said) < 2 or len(said) % 2:
+        raise DataError(f"{field}: must end with the assistant's answer")
+    return said
+
+
+def _bare_question(prompt: str) -> str:
+    """The question without the protocol's instruction around it, which the renderer writes anew."""
+    for style in PROMPT_STYLES:
+        head, tail = first_turn_prompt("\0", style).split("\0")
+        head, tail = head.strip(), tail.strip()
+        if (head or tail) and prompt.startswith(head) and prompt.endswith(tail):
+            return prompt.removeprefix(head).removesuffix(tail).strip()
+    return prompt
+
+
+def _observation(written: str, seen: str) -> str:
+    """What came back, without the prompt of the next turn, which the renderer writes anew."""
+    inside, close, rest = seen.partition(_CLOSE)
+    prompts = {later_prompt(parse_turn(written).action, style).strip() for style in PROMPT_STYLES} | {""}
+    return inside + close if rest.strip() in prompts else seen

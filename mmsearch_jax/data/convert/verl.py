@@ -1,0 +1,102 @@
+"""verl's rows, and those of two projects that build on them: MMSearch-R1 (FVQA) and Search-R1.
+
+All have `data_source`, `prompt` [{role, content}], `images`, `reward_model` {ground_truth, ...}, `extra_info`. MMSearch-R1 adds
+`candidate_answers` (JSON in a string), `image_urls` (often None), `data_id` and `category`; Search-R1 gives the gold answers as
+ground_truth {target: [...]} and its question inside an instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.data.convert import fields
+from mmsearch_jax.data.formats import parquet
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import DataError
+
+_QUESTION = "Question:"
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The rows of a Parquet file.
+
+    Raises:
+      DataError: it is missing or damaged.
+    """
+    return parquet.read_plain(path)
+
+
+def verl_row(record: Mapping[str, Any], number: int) -> Row:
+    """A row of any verl data set.
+
+    Raises:
+      DataError: it has no question or no answer, or a field is not what it should be.
+    """
+    return _row(record, number, "verl", _question(record))
+
+
+def mmsearch_r1_row(record: Mapping[str, Any], number: int) -> Row:
+    """A row of MMSearch-R1; without an image it cannot be used.
+
+    Raises:
+      DataError: as `verl_row`, or there is no image.
+    """
+    row = _row(record, number, "mmsearch-r1", _after_mark(_question(record)))
+    if not row.image:
+        raise DataError("images: there is no image, neither bytes nor in image_urls")
+    return row
+
+
+def search_r1_row(record: Mapping[str, Any], number: int) -> Row:
+    """A row of Search-R1, which is text alone; its questions are those that need a search.
+
+    Raises:
+      DataError: as `verl_row`.
+    """
+    plain = record.get("question")
+    question = plain.strip() if isinstance(plain, str) and plain.strip() else _after_mark(_question(record))
+    return _row(record, number, "search-r1", question)
+
+
+def _row(record: Mapping[str, Any], number: int, source: str, question: str) -> Row:
+    reward, extra = fields.mapping(record, "reward_model"), fields.mapping(record, "extra_info")
+    gold = reward.get("ground_truth")
+    if isinstance(gold, Mapping):
+        gold = gold.get("target")
+    split, index = extra.get("split"), extra.get("index")
+    parts = (record.get("data_source") or source, split, number if index is None else index)
+    name = record.get("data_id") or record.get("id") or "-".join(str(part) for part in parts if part is not None)
+    images = fields.images(record) or fields.images(record, "image_urls")
+    return Row(
+        str(name), images[0] if images else "", question, fields.answers(gold, reward.get("candidate_answers")), "", None,
+        category=str(record.get("category") or ""), more_images=images[1:],
+        provenance=fields.provenance(source, number, data_source=record.get("data_source"), split=split, index=index),
+    )  # fmt: skip
+
+
+def _question(record: Mapping[str, Any]) -> str:
+    messages = record.get("prompt")
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+        raise DataError("prompt: must list messages of role and content")
+    asked = [message for message in messages if message.get("role") == "user"]
+    if len(asked) != 1:
+        raise DataError(f"prompt: has {len(asked)} user messages where one question should be")
+    content = asked[0].get("content")
+    if isinstance(content, list):
+        content = "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
+    question = fields.without_marks(fields.text({"prompt": content}, "prompt"))
+    if not question:
+        raise DataError("prompt: there is an image but no question")
+    return question
+
+
+def _after_mark(prompt: str) -> str:
+    """What follows the instruction, where the question stands behind "Question:"; else the whole prompt."""
+    _, mark, question = prompt.partition(_QUESTION)
+    if mark and not question.strip():
+        raise DataError(f"prompt: nothing follows {_QUESTION!r}")
+    return question.strip() if mark else prompt

@@ -1,0 +1,134 @@
+"""ArrayRecord: any record by its number, which is what a global shuffle needs. The training format.
+
+A record is a JSON head and, behind it, the embedded images as they are: JSON alone would have to spell them in base64, a
+third larger and decoded at each read. Layout: b"MMR1", the head's length (uint32, little-endian), head, images one after
+the other; in the head an image is {"bytes": its length}.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+
+from mmsearch_jax.errors import DataError
+
+_MAGIC = b"MMR1"
+_HEAD = struct.Struct("<4sI")
+# Random access reads single records; a larger group would be read and unpacked whole for each of them.
+_WRITER_OPTIONS = "group_size:1"
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """A record as bytes."""
+    blobs: list[bytes] = []
+
+    def set_aside(value: Any) -> Any:
+        if not isinstance(value, bytes):
+            raise TypeError(f"a {type(value).__name__} has no place in a row")
+        blobs.append(value)
+        return {"bytes": len(value)}
+
+    # The encoder walks in the order in which the reader will: lengths alone say where each image lies.
+    head = json.dumps(record, ensure_ascii=False, default=set_aside).encode()
+    return b"".join((_HEAD.pack(_MAGIC, len(head)), head, *blobs))
+
+
+def decode(encoded: bytes) -> Any:
+    """The record of `encode`.
+
+    Raises:
+      DataError: these bytes are no record of ours, or are cut short.
+    """
+    if len(encoded) < _HEAD.size or encoded[:4] != _MAGIC:
+        raise DataError("not a row of ours: write the set with `mmsearch data convert`")
+    _, length = _HEAD.unpack_from(encoded)
+    place = _HEAD.size + length
+
+    def put_back(value: dict[str, Any]) -> Any:
+        nonlocal place
+        if value.keys() != {"bytes"} or not isinstance(value["bytes"], int):
+            return value
+        start, place = place, place + value["bytes"]
+        return encoded[start:place]
+
+    try:
+        record = json.loads(encoded[_HEAD.size : place], object_hook=put_back)
+    except ValueError as error:
+        raise DataError(f"the row's head is damaged ({error}): write the set again") from error
+    if place != len(encoded):
+        raise DataError(f"the row has {len(encoded)} bytes where its head asks for {place}: write the set again")
+    return record
+
+
+class ArrayRecordFile:
+    """One file, read by record number. May be pickled (a worker process opens the file anew).
+
+    Raises:
+      DataError: no such file, or it is cut short or no ArrayRecord file.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._open()
+
+    def _open(self) -> None:
+        if not self.path.is_file():
+            raise DataError(f"no ArrayRecord file at {self.path}: make one with `mmsearch data convert`")
+        self._reader = array_record_module.ArrayRecordReader(str(self.path), options=_READER_OPTIONS)
+        # A file without its footer opens without a word, as an empty one.
+        if not self._reader.ok():
+            raise DataError(f"{self.path} is cut short or no ArrayRecord file: copy or write it again")
+
+    def __len__(self) -> int:
+        return self._reader.num_records()
+
+    def __getitem__(self, number: int) -> Any:
+        """The record of that number.
+
+        Raises:
+          DataError: it is damaged.
+        """
+        try:
+            (encoded,) = self._reader.read([number])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise DataError(f"the record cannot be read ({str(error)[:120]}): write the set again") from error
+        return decode(encoded)
+
+    def __getstate__(self) -> Path:
+        return self.path
+
+    def __setstate__(self, path: Path) -> None:
+        self.path = path
+        self._open()
+
+
+def write(records: Iterable[dict[str, Any]], path: Path) -> None:
+    """Writes one file.
+
+    Raises:
+      DataError: the file cannot be written whole.
+    """
+    writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    try:
+        for record in records:
+            writer.write(encode(record))
+    finally:
+        writer.close()
+    if not array_record_module.ArrayRecordReader(str(path)).ok():
+        raise DataError(f"{path} could not be written whole: is the disk full?")
+
+
+def read(path: Path) -> Iterator[Any]:
+    """Every record in order, or why one cannot be read."""
+    file = ArrayRecordFile(path)
+    for number in range(len(file)):
+        try:
+            yield file[number]
+        except DataError as error:
+            yield error

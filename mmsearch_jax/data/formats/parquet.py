@@ -1,0 +1,86 @@
+"""Parquet: columns, for those who look at their data with data-frame tools. Images as structs of bytes and path."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmsearch_jax.errors import DataError
+
+_BOX = pa.list_(pa.int32())
+_IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
+_COLUMNS = pa.schema([
+    ("schema", pa.int32()), ("id", pa.string()), ("image", _IMAGE), ("question", pa.string()),
+    ("answers", pa.list_(pa.string())), ("kind", pa.string()), ("search_required", pa.bool_()),
+    ("placements", pa.list_(pa.struct([("entity", pa.string()), ("box", _BOX)]))), ("target", pa.int32()),
+    ("meta", pa.map_(pa.string(), pa.string())),
+    ("turns", pa.list_(pa.struct([("text", pa.string()), ("observation", pa.string()), ("box", _BOX)]))),
+    ("category", pa.string()), ("provenance", pa.map_(pa.string(), pa.string())), ("more_images", pa.list_(_IMAGE)),
+])  # fmt: skip
+# Rows with embedded images are large: a group is held in memory whole.
+_GROUP_ROWS = 256
+
+
+def write(records: Iterable[dict[str, Any]], path: Path) -> None:
+    """Writes one file, in groups of rows."""
+    with pq.ParquetWriter(path, _COLUMNS, compression="zstd") as writer:
+        for group in _groups(records):
+            writer.write_table(pa.Table.from_pylist([_spread(record) for record in group], schema=_COLUMNS))
+
+
+def read(path: Path) -> Iterator[Any]:
+    """The record of every row.
+
+    Raises:
+      DataError: the file is damaged or no Parquet file.
+    """
+    for record in read_plain(path):
+        yield _gather(record)
+
+
+def read_plain(path: Path, batch_rows: int = 64) -> Iterator[dict[str, Any]]:
+    """Every row of any Parquet file as a dict of its columns, whoever wrote it.
+
+    Raises:
+      DataError: the file is missing, damaged or no Parquet file.
+    """
+    if not path.is_file():
+        raise DataError(f"no Parquet file at {path}: give the path of one")
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_rows):
+                yield from batch.to_pylist(maps_as_pydicts="strict")
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is damaged or no Parquet file ({first}): fetch or write it again") from error
+
+
+def _groups(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    source = iter(records)
+    while group := list(itertools.islice(source, _GROUP_ROWS)):
+        yield group
+
+
+def _spread(record: dict[str, Any]) -> dict[str, Any]:
+    more = [_image_struct(image) for image in record.get("more_images") or ()]
+    return {**record, "image": _image_struct(record["image"]), "more_images": more}
+
+
+def _gather(record: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(record.get("image"), dict):
+        return record
+    more = [_image_value(image) for image in record.get("more_images") or ()]
+    return {**record, "image": _image_value(record["image"]), "more_images": more}
+
+
+def _image_struct(image: str | bytes) -> dict[str, Any]:
+    return {"bytes": image, "path": None} if isinstance(image, bytes) else {"bytes": None, "path": image}
+
+
+def _image_value(image: dict[str, Any]) -> Any:
+    return image["path"] if image["bytes"] is None else image["bytes"]

@@ -1,0 +1,267 @@
+"""From ArrayRecord sets to packed batches with Grain: shuffled, repeated, mixed, sharded, and resumable to the same bytes.
+
+All processes share one order of samples, a pure function of the seed: position 0, 1, 2, ... names a set and a row. The
+positions are dealt to a fixed number of lanes (position modulo lanes), each of which packs its own part of the global batch;
+a process serves some of the lanes. So neither the number of processes nor that of workers can change a batch, and a few
+global positions a lane are the whole state. This module knows nothing of losses or devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import grain.python as pygrain
+from absl import flags
+
+from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, join_batches, pack
+from mmsearch_jax.data.formats.array_record import ArrayRecordFile
+from mmsearch_jax.data.image_processing import ImageProcessor, load_image
+from mmsearch_jax.data.schema import from_record
+from mmsearch_jax.data.sequences import SequenceBuilder
+from mmsearch_jax.data.storage import localised
+from mmsearch_jax.errors import ConfigError, DataError
+
+_STATE_VERSION = 1
+# Without an end to a run of bad rows, a set in which all are bad would be read for ever.
+_MAX_BAD_RUN = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """What the order and the batches depend on, and (last two) how the work is done, which changes neither.
+
+    Attributes:
+      shape: of the global batch; `rows` and `images` are shared out evenly over the lanes.
+      lanes: the largest number of processes that the run may ever have; the actual number must divide it.
+      weights: of each set in the mixture; by default all alike.
+      lookahead: how many batches' worth of tokens a lane chooses from.
+      num_workers: worker processes of this process, shared out over its lanes; 0 works in threads of this process.
+      prefetch: sequences held ready by each lane.
+    """
+
+    shape: BatchShape
+    seed: int = 0
+    lanes: int = 1
+    weights: tuple[float, ...] | None = None
+    prompt_style: str = "paper"
+    lookahead: int = 2
+    num_workers: int = 0
+    prefetch: int = 16
+
+
+class Skipped(NamedTuple):
+    """A sample that was left out, and why; names set and row."""
+
+    position: int
+    reason: str
+
+
+class Step(NamedTuple):
+    """A batch, the state from which the next one follows, and the samples left out on the way to it."""
+
+    batch: TokenBatch
+    state: dict[str, Any]
+    skipped: list[Skipped]
+
+
+class _Loader:
+    """Makes the sequence of one sample; runs in the workers."""
+
+    def __init__(
+        self, sets: Sequence[ArrayRecordFile], builder: SequenceBuilder, processor: ImageProcessor, shape: BatchShape,
+        style: str,
+    ):  # fmt: skip
+        self._sets, self._builder, self._processor, self._shape, self._style = sets, builder, processor, shape, style
+
+    def __call__(self, sample: tuple[int, int]) -> TrainingSequence | str:
+        """The sequence of (set, record number), or the reason why there is none."""
+        number, record = sample
+        file = self._sets[number]
+        try:
+            row = localised(from_record(file[record]), file.path.parent)
+            if not row.turns:
+                raise DataError("turns: there is no conversation to learn from")
+            images = [self._processor(load_image(image)) for image in row.images]
+            sequence = self._builder.conversation(row, self._style, images)
+            patches = max((len(image.patches) for image in images), default=0)
+            if len(sequence) > self._shape.length or len(images) > self._shape.images or patches > self._shape.patches:
+                raise DataError(
+                    f"{len(sequence)} tokens, {len(images)} images of up to {patches} patches; a batch row holds "
+                    f"{self._shape.length} tokens, a lane {self._shape.images} images of {self._shape.patches} patches"
+                )
+            return sequence
+        except DataError as error:
+            return f"{file.path.name}, row {record + 1}: {error}"
+
+
+class Pipeline:
+    """Batches of this process.
+
+    Args:
+      paths: one ArrayRecord file for each set of the mixture.
+      process, num_processes: which shard this is; by default the only one.
+
+    Raises:
+      DataError: a set is missing, cut short or empty.
+      ConfigError: lanes, processes, rows and images do not divide, or weights do not match the sets.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | Path], config: PipelineConfig, builder: SequenceBuilder, processor: ImageProcessor,
+        process: int = 0, num_processes: int = 1,
+    ):  # fmt: skip
+        _check(config, len(paths), process, num_processes)
+        self._config = config
+        self._sets = [ArrayRecordFile(path) for path in paths]
+        for file in self._sets:
+            if not len(file):
+                raise DataError(f"{file.path} holds no rows: convert the set again, and look at its rejected.jsonl")
+        shape = config.shape
+        self._shape = shape._replace(rows=shape.rows // config.lanes, images=shape.images // config.lanes)
+        per_process = config.lanes // num_processes
+        self._lanes = range(process * per_process, (process + 1) * per_process)
+        loader = _Loader(self._sets, builder, processor, self._shape, config.prompt_style)
+        self._samples = _order([len(file) for file in self._sets], config.weights, config.seed).map(loader)
+
+    def steps(self, state: Mapping[str, Any] | None = None) -> Iterator[Step]:
+        """Batches without end, from the beginning or from a `Step.state` (see `merge_states`).
+
+        Raises:
+          ConfigError: the state is of another order: other sets, seed, lanes, weights or lookahead.
+          DataError: one bad row follows another without end.
+        """
+        fingerprint = self._fingerprint()
+        if state is not None and state.get("of") != fingerprint:
+            raise ConfigError(
+                f"the data state is of {state.get('of')}, this run of {fingerprint}: resume with its settings"
+            )
+        begin = {"next": 0, "waiting": []}
+        saved = {lane: begin if state is None else state["lanes"].get(str(lane)) for lane in self._lanes}
+        if missing := [lane for lane, found in saved.items() if found is None]:
+            raise ConfigError(f"the data state lacks lane {missing[0]}: merge the states of all processes first")
+        workers = -(-self._config.num_workers // len(self._lanes))
+        lanes = [_Lane(self._samples, lane, found, self._config, self._shape, workers) for lane, found in saved.items()]
+        try:
+            while True:
+                skipped: list[Skipped] = []
+                batch = join_batches([lane.next_batch(skipped) for lane in lanes])
+                states = {str(lane.number): lane.state() for lane in lanes}
+                yield Step(batch, {"of": fingerprint, "lanes": states}, skipped)
+        finally:
+            for lane in lanes:
+                lane.close()
+
+    def _fingerprint(self) -> dict[str, Any]:
+        config = self._config
+        return {
+            "version": _STATE_VERSION, "sets": [[file.path.name, len(file)] for file in self._sets], "seed": config.seed,
+            "lanes": config.lanes, "weights": list(config.weights or ()), "lookahead": config.lookahead,
+            "prompt_style": config.prompt_style,
+            "shape": list(config.shape),
+        }  # fmt: skip
+
+
+def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The global state of a step from those of all processes; any process of any number may go on from it.
+
+    Raises:
+      ConfigError: they are not of one run.
+    """
+    if any(state["of"] != states[0]["of"] for state in states):
+        raise ConfigError("these data states are of different runs: merge those of one step of one run")
+    return {"of": states[0]["of"], "lanes": {lane: kept for state in states for lane, kept in state["lanes"].items()}}
+
+
+class _Lane:
+    """One lane's packing: what `pack` left over waits for its next batch."""
+
+    def __init__(
+        self, samples: grain.MapDataset, number: int, state: Mapping[str, Any], config: PipelineConfig, shape: BatchShape,
+        workers: int,
+    ):  # fmt: skip
+        self.number = number
+        self._step, self._next = config.lanes, int(state["next"])
+        self._shape, self._wanted = shape, shape.rows * shape.length * config.lookahead
+        self._waiting: list[tuple[int, TrainingSequence]] = []
+        for position in state["waiting"]:
+            sample = samples[int(position)]
+            if not isinstance(sample, TrainingSequence):
+                raise DataError(f"a row that waited when the state was saved cannot be used any more: {sample}")
+            self._waiting.append((int(position), sample))
+        ours = samples[number + self._next * self._step :: self._step]
+        threads = pygrain.ReadOptions(num_threads=min(4, config.prefetch), prefetch_buffer_size=config.prefetch)
+        stream = ours.to_iter_dataset(threads)
+        if workers:
+            if not flags.FLAGS.is_parsed():
+                # Grain hands its absl flags to its workers; our command line is not absl's, so nobody has parsed any.
+                flags.FLAGS.mark_as_parsed()
+            stream = stream.mp_prefetch(pygrain.MultiprocessingOptions(workers, max(1, config.prefetch // workers)))
+        self._stream = iter(stream)
+
+    def state(self) -> dict[str, Any]:
+        """How many samples were taken, and the global positions of those that wait."""
+        return {"next": self._next, "waiting": [position for position, _ in self._waiting]}
+
+    def next_batch(self, skipped: list[Skipped]) -> TokenBatch:
+        """The lane's part of the next batch; adds to `skipped` what was left out."""
+        bad_run, held_over = 0, len(self._waiting)
+        while sum(len(sequence) for _, sequence in self._waiting) < self._wanted:
+            position = self.number + self._next * self._step
+            sample: Any = next(self._stream)
+            self._next += 1
+            if not isinstance(sample, str):
+                self._waiting.append((position, sample))
+                bad_run = 0
+                continue
+            skipped.append(Skipped(position, sample))
+            bad_run += 1
+            if bad_run == _MAX_BAD_RUN:
+                raise DataError(f"{bad_run} rows in a row cannot be used; the last: {sample}")
+        packed, left = pack([sequence for _, sequence in self._waiting], self._shape, held_over)
+        self._waiting = [self._waiting[i] for i in left]
+        return packed.batch
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._stream.close()
+
+
+def _order(sizes: Sequence[int], weights: Sequence[float] | None, seed: int) -> grain.MapDataset:
+    """(set, record number) at every position: each set shuffled anew every epoch, the sets mixed by weight."""
+    parts = [
+        # Each set has a seed of its own: sets of equal size would be shuffled alike.
+        grain.MapDataset.range(size).seed(seed * 1009 + number).shuffle().repeat().map(_Numbered(number))
+        for number, size in enumerate(sizes)
+    ]
+    return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbered:
+    """Puts the set's number before a record's. A class, since workers get it pickled."""
+
+    number: int
+
+    def __call__(self, record: int) -> tuple[int, int]:
+        return self.number, int(record)
+
+
+def _check(config: PipelineConfig, num_sets: int, process: int, num_processes: int) -> None:
+    shape, lanes = config.shape, config.lanes
+    if not num_sets:
+        raise ConfigError("the mixture has no set: name at least one .array_record file")
+    if lanes < 1 or shape.rows % lanes or shape.images % lanes:
+        raise ConfigError(
+            f"{shape.rows} rows and {shape.images} images do not share out over {lanes} lanes: change them"
+        )
+    if not 0 <= process < num_processes or lanes % num_processes:
+        raise ConfigError(
+            f"process {process} of {num_processes} cannot serve {lanes} lanes: processes must divide lanes"
+        )
+    weights = config.weights
+    if weights is not None and (len(weights) != num_sets or min(weights) <= 0):
+        raise ConfigError(f"{num_sets} sets need as many weights above 0, not {weights}")

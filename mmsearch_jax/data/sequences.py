@@ -1,0 +1,47 @@
+"""Rows to training sequences: ids, positions, what is trained, and the images. One tokenizer, one model's sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmsearch_jax.data.batches import TrainingSequence
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.protocol import first_turn_prompt, later_prompt, parse_turn
+
+
+class SequenceBuilder:
+    """Renders conversations with one tokenizer, for one model. May be pickled."""
+
+    def __init__(self, renderer: ChatRenderer, config: ModelConfig):
+        self._renderer, self._config = renderer, config
+
+    def conversation(self, row: Row, prompt_style: str, images: Sequence[ProcessedImage]) -> TrainingSequence:
+        """An SFT conversation in the grammar: what the policy writes is trained, prompts and observations are not.
+
+        Args:
+          prompt_style: one of `protocol.PROMPT_STYLES`.
+          images: the row's, in order.
+        """
+        turns = []
+        for turn in row.turns:
+            later = later_prompt(parse_turn(turn.text).action, prompt_style)
+            turns.append((turn.text, None if turn.observation is None else turn.observation + later))
+        prompt = first_turn_prompt(row.question, prompt_style)
+        rendered = self._renderer.conversation(prompt, turns, self._counts(images))
+        return self._sequence(rendered.token_ids, np.asarray(rendered.loss_mask, np.float32), images)
+
+    def _counts(self, images: Sequence[ProcessedImage]) -> list[int]:
+        merge = self._config.vision.spatial_merge_size
+        return [len(image.patches) // merge**2 for image in images]
+
+    def _sequence(self, ids: Sequence[int], weights: np.ndarray, images: Sequence[ProcessedImage]) -> TrainingSequence:
+        positions, _ = mrope_positions(ids, [image.grid for image in images], self._config)
+        return TrainingSequence(
+            np.asarray(ids, np.int32), positions, weights.astype(np.float32), images, self._config.image_token_id
+        )

@@ -1,0 +1,133 @@
+"""Rows in files, whatever the format: JSON lines, ArrayRecord, Parquet, tar. The ending of the name says which.
+
+A reference to an image inside the file's folder is stored relative to it, so that a folder may be moved; the readers
+make it absolute. Bytes stay bytes (in JSON lines as a data URL).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmsearch_jax.data import image_urls
+from mmsearch_jax.data.formats import array_record, jsonl, parquet, tar
+from mmsearch_jax.data.schema import Row, from_record, to_record
+from mmsearch_jax.errors import DataError
+
+FORMATS: dict[str, Any] = {".jsonl": jsonl, ".array_record": array_record, ".parquet": parquet, ".tar": tar}
+ROWS_FILE = "rows.jsonl"
+
+
+class Scanned(NamedTuple):
+    """One place of a file: its number from 1 on (the line's, in JSON lines), and the row there or why there is none."""
+
+    number: int
+    row: Row | DataError
+
+
+def scan_rows(path: str | Path) -> Iterator[Scanned]:
+    """Every row of a file (or of `rows.jsonl` in a folder), bad ones as the error that says what is wrong with them.
+
+    Raises:
+      DataError: the file is missing, of no format of ours, or cannot be read any further.
+    """
+    path = _existing(Path(path))
+    for number, record in enumerate(_format(path).read(path), 1):
+        if record is None:
+            continue
+        if isinstance(record, DataError):
+            yield Scanned(number, record)
+            continue
+        try:
+            yield Scanned(number, localised(from_record(record), path.parent))
+        except DataError as error:
+            yield Scanned(number, error)
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """All rows of a file (or of `rows.jsonl` in a folder).
+
+    Raises:
+      DataError: the file is missing, or one of its rows is bad; names file, row and field.
+    """
+    return list(stream_rows(path))
+
+
+def stream_rows(path: str | Path) -> Iterator[Row]:
+    """As `read_rows`, one by one."""
+    for number, row in scan_rows(path):
+        if isinstance(row, DataError):
+            place = "line" if _existing(Path(path)).suffix == ".jsonl" else "row"
+            raise DataError(f"{_existing(Path(path))}, {place} {number}: {row}")
+        yield row
+
+
+def write_rows(rows: Iterable[Row], path: str | Path) -> int:
+    """Writes rows and returns their number. The file appears when it is whole.
+
+    Raises:
+      DataError: the name's ending is of no format of ours.
+    """
+    path = Path(path)
+    form = _format(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, count = path.parent.resolve(), 0
+
+    def records() -> Iterator[dict[str, Any]]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield to_record(_movable(row, folder))
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        form.write(records(), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def localised(row: Row, folder: Path) -> Row:
+    """The row as a reader gives it: paths absolute from `folder`, data URLs as bytes.
+
+    Raises:
+      ImageError: a data URL is malformed.
+    """
+    folder = folder.resolve()
+
+    def placed(image: str | bytes) -> str | bytes:
+        if isinstance(image, bytes) or not image:
+            return image
+        if image.startswith("data:"):
+            return image_urls.read_url(image)
+        return image if image.startswith(image_urls.SCHEMES) else os.path.normpath(folder / image)
+
+    return dataclasses.replace(row, image=placed(row.image), more_images=tuple(map(placed, row.more_images)))
+
+
+def _movable(row: Row, folder: Path) -> Row:
+    def placed(image: str | bytes) -> str | bytes:
+        if isinstance(image, bytes) or not image or image.startswith(image_urls.SCHEMES):
+            return image
+        path = Path(image).absolute()
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+    return dataclasses.replace(row, image=placed(row.image), more_images=tuple(map(placed, row.more_images)))
+
+
+def _existing(path: Path) -> Path:
+    if path.is_dir():
+        path = path / ROWS_FILE
+    if not path.is_file():
+        raise DataError(f"no rows at {path}: give a file of rows or a folder that holds {ROWS_FILE}")
+    return path
+
+
+def _format(path: Path) -> Any:
+    if path.suffix not in FORMATS:
+        raise DataError(f"{path.name} is of no known format: its name must end in {', '.join(FORMATS)}")
+    return FORMATS[path.suffix]

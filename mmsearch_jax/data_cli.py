@@ -1,0 +1,140 @@
+"""`mmsearch data ...`: converts, validates, counts and shows rows. Loads no JAX."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import tqdm
+
+from mmsearch_jax.errors import DataError
+
+CACHE_SOURCE = "fvqa-cache"
+_SHOWN_PROBLEMS = 20
+_EPILOG = """\
+examples:
+  mmsearch data convert mmsearch-r1 fvqa_train.parquet runs/data/fvqa.array_record
+  mmsearch data convert sharegpt conversations.json runs/data/sft.array_record --images pictures
+  mmsearch data convert rows runs/data/sft.array_record runs/data/sft.parquet
+  mmsearch data convert fvqa-cache image_search.pkl runs/data/cache.jsonl
+  mmsearch data validate runs/data/sft.array_record
+  mmsearch data stats runs/data/sft.array_record
+  mmsearch data inspect runs/data/sft.array_record --rows 50 -o rows.html
+
+A file's ending gives its format: .jsonl, .array_record (for training), .parquet, .tar."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the subcommands; each sets `run_data`."""
+    command.epilog = _EPILOG
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name: str, run, text: str) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text)
+        action.set_defaults(run_data=run)
+        return action
+
+    convert = add("convert", _convert, "Turns other projects' data into rows.\nBad records go to rejected.jsonl.")
+    convert.add_argument("source", help="mmsearch-r1, search-r1, verl, sharegpt, rows (our own) or fvqa-cache")
+    convert.add_argument("path", type=Path, help="file to read")
+    convert.add_argument("out", type=Path, help="file to write")
+    convert.add_argument("--images", type=Path, help="folder of the images (default: that of the file)")
+    convert.add_argument("--no-embed", action="store_true", help="keep references, and do not look into the images")
+    validate = add("validate", _validate, "Checks every row and names file, row, field and reason of what is wrong.")
+    validate.add_argument("--images", action="store_true", help="read and decode the images, too (slow)")
+    add("stats", _stats, "Counts rows by source, kind, category, turns and images.")
+    inspect = add("inspect", _inspect, "Shows rows with their images as one HTML page.")
+    inspect.add_argument("--rows", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
+    inspect.add_argument("--skip", type=int, default=0, metavar="N", help="how many to pass over first")
+    inspect.add_argument("-o", "--out", type=Path, default=Path("rows.html"), help="file to write (default: rows.html)")
+    for action in (validate, actions.choices["stats"], inspect):
+        action.add_argument("path", type=Path, help="file of rows, or folder with rows.jsonl")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the chosen subcommand.
+
+    Raises:
+      DataError: a file cannot be read, or (`validate`) holds bad rows.
+    """
+    options.run_data(options)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data.convert import run as conversion
+
+    if options.source == CACHE_SOURCE:
+        counts = conversion.convert_cache(options.path, options.out)
+    else:
+        counts = conversion.convert(
+            options.source, options.path, options.out, images=options.images, embed=not options.no_embed
+        )
+    print(f"{counts.read} read, {counts.written} written to {options.out}, {counts.rejected.total()} rejected")
+    for reason, number in counts.rejected.most_common():
+        print(f"  {number:>8} {reason}")
+    if counts.rejected:
+        print(f"each with its row and reason: {options.out.with_name(conversion.REJECTED_FILE)}")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data.image_processing import load_image
+    from mmsearch_jax.data.storage import scan_rows
+
+    seen: dict[str, int] = {}
+    rows = bad = 0
+    for number, row in tqdm.tqdm(scan_rows(options.path), desc="validate", unit="row"):
+        rows += 1
+        problem = str(row) if isinstance(row, DataError) else None
+        if not isinstance(row, DataError):
+            if seen.setdefault(row.id, number) != number:
+                problem = f"id: '{row.id}' was already that of row {seen[row.id]}"
+            try:
+                for image in row.images if options.images else ():
+                    load_image(image)
+            except DataError as error:
+                problem = str(error)
+        if problem:
+            bad += 1
+            if bad <= _SHOWN_PROBLEMS:
+                tqdm.tqdm.write(f"row {number}: {problem}")
+    if bad or not rows:
+        raise DataError(f"{options.path}: {bad} of {rows} rows are bad" if rows else f"{options.path} holds no rows")
+    print(f"{options.path}: {rows} rows, all sound")
+
+
+def _stats(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data.storage import stream_rows
+
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    rows = 0
+    for row in tqdm.tqdm(stream_rows(options.path), desc="stats", unit="row"):
+        rows += 1
+        search = {True: "yes", False: "no", None: "unknown"}[row.search_required]
+        images = ["bytes" if isinstance(image, bytes) else "reference" for image in row.images] or ["none"]
+        for name, value in (
+            ("source", row.provenance.get("source", "")), ("kind", row.kind), ("category", row.category),
+            ("search required", search), ("turns", str(len(row.turns))), ("answers", str(len(row.answers))),
+            ("images", str(len(row.images))), ("first image", images[0]),
+        ):  # fmt: skip
+            counts[name][value or "(none)"] += 1
+    print(f"{options.path}: {rows} rows")
+    for name, values in counts.items():
+        print(f"{name:<16} {_listed(values.most_common(12))}{' ...' if len(values) > 12 else ''}")
+
+
+def _listed(values: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{value} {count}" for value, count in values)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data.storage import scan_rows
+    from mmsearch_jax.report.rows_page import write_rows_page
+
+    scanned = itertools.islice(scan_rows(options.path), options.skip, options.skip + options.rows)
+    shown = write_rows_page(tqdm.tqdm(scanned, desc="inspect", unit="row"), options.out, str(options.path))
+    if not shown:
+        raise DataError(f"{options.path} has no row after the first {options.skip}: ask for fewer with --skip")
+    print(f"{shown} rows: {options.out}")

@@ -1,0 +1,179 @@
+"""The pipeline: one order for any number of processes and workers, resume to the same bytes, nothing lost silently."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mmsearch_jax.data.batches import BatchShape, TokenBatch, join_batches
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, merge_states
+from mmsearch_jax.data.schema import ConversationTurn
+from mmsearch_jax.data.sequences import SequenceBuilder
+from mmsearch_jax.data.storage import write_rows
+from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.protocol import Answer, render_turn
+from tests import tiny_tokenizer
+from tests.data.rows import bare_row, conversation, full_row, jpeg
+
+RENDERER = ChatRenderer(tiny_tokenizer.build())
+BUILDER = SequenceBuilder(RENDERER, dataclasses.replace(ModelConfig(), image_token_id=RENDERER.image_pad))
+CONFIG = PipelineConfig(BatchShape(8, 256, images=16, patches=64), seed=3, lanes=4, prompt_style="short")
+PROCESSOR = ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56)
+
+
+def row(number, name="r", image=None):
+    """A conversation whose length varies with its number, and whose answer names it."""
+    answer = ConversationTurn(render_turn("I see " * (number % 7), Answer(f"{name}{number}")))
+    turns = (conversation()[0], answer) if number % 2 else (answer,)
+    image = jpeg(number) if image is None else image
+    return dataclasses.replace(full_row(f"{name}{number}", image), question="What?", turns=turns, more_images=())
+
+
+@pytest.fixture(scope="module")
+def rows_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("set") / "a.array_record"
+    write_rows([row(i) for i in range(40)], path)
+    return path
+
+
+def pipeline(paths, config=CONFIG, process=0, num_processes=1):
+    return Pipeline(
+        [paths] if not isinstance(paths, list) else paths, config, BUILDER, PROCESSOR, process, num_processes
+    )
+
+
+def take(made, count, state=None):
+    steps = made.steps(state)
+    try:
+        return list(itertools.islice(steps, count))
+    finally:
+        steps.close()
+
+
+def equal(one: TokenBatch, other: TokenBatch):
+    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    return len(leaves) == len(others) and all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(leaves, others, strict=True)
+    )
+
+
+def answers(batch):
+    """The answers that a batch trains, in no order."""
+    texts = []
+    for ids, segments in zip(batch.token_ids, batch.segment_ids, strict=True):
+        for segment in range(1, segments.max() + 1):
+            text = RENDERER.decode(ids[segments == segment].tolist())
+            texts.append(text.split("<answer>")[-1].removesuffix("</answer>"))
+    return texts
+
+
+@pytest.fixture(scope="module")
+def reference(rows_file):
+    return take(pipeline(rows_file), 6)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 4])
+@pytest.mark.parametrize("resume_at", [0, 3])
+def test_a_resume_gives_the_same_bytes_with_any_number_of_processes(rows_file, reference, num_processes, resume_at):
+    # The state as a checkpoint holds it.
+    state = json.loads(json.dumps(reference[resume_at - 1].state)) if resume_at else None
+    shards = [take(pipeline(rows_file, CONFIG, i, num_processes), 3, state) for i in range(num_processes)]
+    for i in range(3):
+        joined = join_batches([shard[i].batch for shard in shards])
+        assert equal(joined, reference[resume_at + i].batch)
+        assert merge_states([shard[i].state for shard in shards]) == reference[resume_at + i].state
+
+
+def test_the_number_of_workers_changes_nothing(rows_file, reference):
+    # Two workers for the last of four lanes; starting them is what takes the time.
+    config = dataclasses.replace(CONFIG, num_workers=2)
+    made = take(pipeline(rows_file, config, 3, 4), 2, reference[1].state)
+    plain = take(pipeline(rows_file, CONFIG, 3, 4), 2, reference[1].state)
+    assert all(equal(a.batch, b.batch) for a, b in zip(made, plain, strict=True))
+
+
+def test_an_epoch_holds_every_row_once_and_the_next_another_order(rows_file):
+    config = dataclasses.replace(CONFIG, lanes=1)
+    steps = take(pipeline(rows_file, config), 30)
+    seen = [answer for step in steps for answer in answers(step.batch)]
+    waiting = len(steps[-1].state["lanes"]["0"]["waiting"])
+    assert len(seen) == steps[-1].state["lanes"]["0"]["next"] - waiting
+    counts = {f"r{i}": seen.count(f"r{i}") for i in range(40)}
+    # Packing changes places within its lookahead only: an epoch's worth on either side.
+    assert len(seen) > 80 and max(counts.values()) - min(counts.values()) <= 2 and min(counts.values()) >= 1
+    assert sum(counts.values()) == len(seen)
+    other = take(pipeline(rows_file, dataclasses.replace(config, seed=4)), 1)
+    assert not equal(other[0].batch, steps[0].batch)
+
+
+def test_sets_are_mixed_by_their_weights(rows_file, tmp_path):
+    write_rows([row(i, "s") for i in range(10)], tmp_path / "b.array_record")
+    config = dataclasses.replace(CONFIG, lanes=1, weights=(3.0, 1.0))
+    steps = take(pipeline([rows_file, tmp_path / "b.array_record"], config), 25)
+    seen = [answer for step in steps for answer in answers(step.batch)]
+    assert sum(answer.startswith("s") for answer in seen) / len(seen) == pytest.approx(0.25, abs=0.05)
+
+
+def test_bad_rows_in_the_middle_are_left_out_counted_and_named(tmp_path):
+    rows = [row(i) for i in range(12)]
+    rows[4] = row(4, image=jpeg(4)[:400])
+    rows[7] = bare_row("plain")
+    rows[9] = dataclasses.replace(rows[9], question="Why? " * 400)
+    path = tmp_path / "a.array_record"
+    write_rows(rows, path)
+    steps = take(pipeline(path, dataclasses.replace(CONFIG, lanes=1)), 8)
+    seen = {answer for step in steps for answer in answers(step.batch)}
+    assert seen == {f"r{i}" for i in range(12)} - {"r4", "r7", "r9"}
+    reasons = {skipped.reason for step in steps for skipped in step.skipped}
+    for part in ("row 5: the image is damaged", "row 8: turns: there is no conversation", "row 10: "):
+        assert any(f"a.array_record, {part}" in reason for reason in reasons), reasons
+    assert len(reasons) == 3
+    taken = steps[-1].state["lanes"]["0"]
+    used = sum(len(answers(step.batch)) for step in steps)
+    assert taken["next"] == used + len(taken["waiting"]) + sum(len(step.skipped) for step in steps)
+
+
+def test_sets_that_cannot_be_read_stop_the_run_before_it_begins(rows_file, tmp_path):
+    path = tmp_path / "t.array_record"
+    path.write_bytes(rows_file.read_bytes()[:30_000])
+    with pytest.raises(DataError, match=r"t\.array_record is cut short"):
+        pipeline(path)
+    write_rows([], path)
+    with pytest.raises(DataError, match="holds no rows"):
+        pipeline(path)
+    with pytest.raises(DataError, match="no ArrayRecord file at"):
+        pipeline(tmp_path / "none.array_record")
+
+
+def test_a_set_of_bad_rows_ends_in_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmsearch_jax.data.pipeline._MAX_BAD_RUN", 20)
+    write_rows([bare_row()], tmp_path / "a.array_record")
+    with pytest.raises(DataError, match="20 rows in a row cannot be used; the last: a.array_record, row 1"):
+        take(pipeline(tmp_path / "a.array_record"), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "processes", "problem"),
+    [
+        ({"lanes": 3}, (0, 1), "do not share out over 3 lanes"),
+        ({}, (0, 3), "processes must divide lanes"),
+        ({"weights": (1.0, 2.0)}, (0, 1), "1 sets need as many weights"),
+    ],
+)
+def test_what_does_not_divide_is_refused(rows_file, change, processes, problem):
+    with pytest.raises(ConfigError, match=problem):
+        pipeline(rows_file, dataclasses.replace(CONFIG, **change), *processes)
+
+
+def test_a_state_of_another_run_or_of_one_process_alone_is_refused(rows_file, reference):
+    with pytest.raises(ConfigError, match="resume with its settings"):
+        take(pipeline(rows_file, dataclasses.replace(CONFIG, seed=9)), 1, reference[0].state)
+    alone = take(pipeline(rows_file, CONFIG, 0, 2), 1)[0].state
+    with pytest.raises(ConfigError, match="lacks lane 2: merge"):
+        take(pipeline(rows_file), 1, alone)

@@ -1,0 +1,142 @@
+"""Every format gives back the rows that went in, and says where a file is damaged."""
+
+import dataclasses
+import io
+import shutil
+import tarfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmsearch_jax.data.formats.array_record import ArrayRecordFile, decode, encode
+from mmsearch_jax.data.storage import FORMATS, read_rows, scan_rows, write_rows
+from mmsearch_jax.errors import DataError
+from tests.data.rows import bare_row, full_row, jpeg
+
+ROWS = [full_row(), bare_row(), full_row("r2", image="https://example.org/b.png")]
+ENDINGS = sorted(FORMATS)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_rows_come_back_equal(ending, tmp_path):
+    path = tmp_path / f"rows{ending}"
+    assert write_rows(iter(ROWS), path) == 3
+    assert read_rows(path) == ROWS
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_empty_set_is_read_as_empty(ending, tmp_path):
+    write_rows([], tmp_path / f"rows{ending}")
+    assert read_rows(tmp_path / f"rows{ending}") == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_folder_with_its_images_may_be_moved(ending, tmp_path):
+    folder = tmp_path / "here"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "a.jpg").write_bytes(jpeg())
+    write_rows([full_row(image=str(folder / "images" / "a.jpg"))], folder / f"rows{ending}")
+    shutil.move(folder, tmp_path / "there")
+    (row,) = read_rows(tmp_path / "there" / f"rows{ending}")
+    assert row.image == str(tmp_path / "there" / "images" / "a.jpg")
+
+
+@pytest.mark.parametrize("ending", [ending for ending in ENDINGS if ending != ".jsonl"])
+def test_a_truncated_file_is_an_error_and_never_an_empty_set(ending, tmp_path):
+    path = tmp_path / f"rows{ending}"
+    write_rows([full_row(f"r{i}", jpeg(i, 400, 300)) for i in range(8)], path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"rows\.\w+ is (cut short|damaged)"):
+        read_rows(path)
+
+
+def test_a_damaged_record_leaves_the_others_readable(tmp_path):
+    path = tmp_path / "rows.array_record"
+    rows = [full_row(f"r{i}", jpeg(i, 400, 300)) for i in range(8)]
+    write_rows(rows, path)
+    content = bytearray(path.read_bytes())
+    place = content.index(jpeg(4, 400, 300)[-2000:])
+    content[place : place + 8] = bytes(8)
+    path.write_bytes(content)
+    found = [scanned.row for scanned in scan_rows(path)]
+    assert [isinstance(row, DataError) for row in found] == [i == 4 for i in range(8)]
+    with pytest.raises(DataError, match=r"rows\.array_record, row 5: the record cannot be read"):
+        read_rows(path)
+
+
+def test_a_bad_line_is_named_and_the_rest_scanned(tmp_path):
+    write_rows(ROWS, tmp_path / "rows.jsonl")
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join([lines[0], "", "{oops", lines[1]]))
+    assert [isinstance(scanned.row, DataError) for scanned in scan_rows(tmp_path)] == [False, True, False]
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 3: not JSON"):
+        read_rows(tmp_path)
+
+
+def test_a_tar_sample_without_its_head_or_image_is_named(tmp_path):
+    path = tmp_path / "rows.tar"
+    write_rows([full_row()], path)
+    with tarfile.open(path) as archive:
+        members = {member.name: archive.extractfile(member).read() for member in archive}
+    assert set(members) == {"000000000.json", "000000000.0.jpg", "000000000.1.jpg"}
+    for missing, problem in (("0.jpg", "has no 000000000.0.jpg"), ("json", "has no 000000000.json")):
+        with tarfile.open(path, "w") as archive:
+            for name, content in members.items():
+                if name != f"000000000.{missing}":
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        (scanned,) = scan_rows(path)
+        assert problem in str(scanned.row)
+
+
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
+    write_rows(ROWS, tmp_path / "rows.jsonl")
+
+    def failing():
+        yield ROWS[0]
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError):
+        write_rows(failing(), tmp_path / "rows.jsonl")
+    assert read_rows(tmp_path) == ROWS and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_unknown_ending_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"rows\.csv is of no known format"):
+        write_rows(ROWS, tmp_path / "rows.csv")
+
+
+KEYS = st.text(max_size=8).filter(lambda key: key != "bytes")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
+def test_any_record_survives_the_binary_frame(record):
+    assert decode(encode(record)) == record
+
+
+def test_a_frame_that_is_cut_or_foreign_is_refused():
+    framed = encode({"image": b"12345"})
+    with pytest.raises(DataError, match="the row has"):
+        decode(framed[:-1])
+    with pytest.raises(DataError, match="not a row of ours"):
+        decode(b"something else")
+
+
+def test_a_missing_array_record_is_named(tmp_path):
+    with pytest.raises(DataError, match="no ArrayRecord file at"):
+        ArrayRecordFile(tmp_path / "none.array_record")
+
+
+def test_a_row_may_carry_data_urls_which_become_bytes(tmp_path):
+    row = dataclasses.replace(full_row(), image="data:text/plain,abc")
+    write_rows([row], tmp_path / "rows.parquet")
+    assert read_rows(tmp_path / "rows.parquet")[0].image == b"abc"
