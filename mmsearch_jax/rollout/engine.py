@@ -299,7 +299,7 @@ class Engine:
     def decode(self, sequences: Sequence[LiveSequence]) -> list[LiveSequence]:
         """Samples up to `decode_steps` tokens for each sequence; returns those whose turn has ended."""
         config = self.config
-        num_rows = _bucket(len(sequences), (*config.decode_rows, config.num_slots))
+        num_rows = _bucket(len(sequences), (*config.decode_rows, config.width))
         reach = max(sequence.fed for sequence in sequences) + config.decode_steps
         length = _bucket(min(reach, config.max_length), self._lengths)
         gather = num_rows != config.num_slots or length != config.max_length

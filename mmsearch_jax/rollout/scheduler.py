@@ -164,7 +164,7 @@ class _Scheduler:
 
     def _start(self, fresh: collections.deque[tuple[EpisodeRequest, Trajectory]]) -> None:
         """Begins as many episodes as could use a slot soon; the others' images need not be decoded yet."""
-        room = self._engine.config.num_slots - len(self._ready()) - len(self._waiting)
+        room = self._engine.config.width - len(self._ready()) - len(self._waiting)
         # Parked episodes need no slot, but must not pile up without bound.
         room = min(room, 2 * self._engine.config.num_slots - len(self._calling))
         while fresh and room > 0:
@@ -268,7 +268,8 @@ class _Scheduler:
 
     def _device_work(self) -> list[_Run]:
         """Feeds what is unfed, then decodes for a while. Runs in a thread; touches the engine only."""
-        ready = self._ready()
+        # Always the first of them: what has begun to decode goes on until its turn is over.
+        ready = self._ready()[: self._engine.config.width]
         unfed = [run.sequence for run in ready if run.sequence.unfed > 0]
         if unfed:
             self._engine.extend(unfed)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.rollout.sampling import SamplingParams
 
 
@@ -16,7 +17,9 @@ class EngineConfig:
     """Sizes of the engine. Each combination of buckets that is met compiles one program, once.
 
     Attributes:
-      num_slots: sequences that hold a cache at once (S).
+      num_slots: sequences that hold a cache at once (S), whether they decode or wait for a tool.
+      decode_width: sequences that decode at once; 0: all that hold a slot. With more slots than that, those that wait for a
+        tool keep their caches and others decode in their stead.
       max_length: tokens that a slot can hold: at least the episodes' `max_trajectory_tokens`.
       extend_rows: row counts of an extend call; the smallest that fits is taken.
       extend_buckets: new tokens of an extend call; longer inputs go in pieces of the largest.
@@ -28,6 +31,7 @@ class EngineConfig:
     """
 
     num_slots: int = 64
+    decode_width: int = 0
     max_length: int = 768
     extend_rows: Sequence[int] = (8,)
     extend_buckets: Sequence[int] = (64, 256)
@@ -36,6 +40,18 @@ class EngineConfig:
     decode_steps: int = 16
     image_cache: int = 512
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decode_width <= self.num_slots:
+            raise ConfigError(
+                f"engine.decode_width is {self.decode_width}, must be between 0 (all) and engine.num_slots "
+                f"({self.num_slots})"
+            )
+
+    @property
+    def width(self) -> int:
+        """Sequences that decode at once."""
+        return self.decode_width or self.num_slots
 
 
 @dataclasses.dataclass

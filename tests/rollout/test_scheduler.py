@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mmsearch_jax.errors import ImageError
+from mmsearch_jax.errors import ConfigError, ImageError
 from mmsearch_jax.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes, run_episodes_sync
 from tests.rollout import scripted
@@ -80,6 +80,32 @@ def test_parked_episodes_give_their_slots_to_waiting_ones():
     assert all(t.token_ids == scripted.rendered(SEARCH).token_ids for t in trajectories)
 
 
+def test_with_more_slots_than_decode_those_that_wait_for_a_tool_keep_their_caches():
+    wide = dataclasses.replace(scripted.ENGINE_CONFIG, num_slots=12, decode_width=2)
+    engine = scripted.engine(*PLAYS, config=wide)
+    decoding, decode = [], engine.decode
+
+    def counted(sequences):
+        decoding.append(len(sequences))
+        return decode(sequences)
+
+    engine.decode = counted
+    tools = FakeTools(delay_s=0.3)
+    trajectories = run_episodes_sync(engine, [request(SEARCH, i) for i in range(12)], CONFIG, tools)  # type: ignore[arg-type]
+    assert max(decoding) == 2 and tools.peak == 12
+    assert all(t.token_ids == scripted.rendered(SEARCH).token_ids for t in trajectories)
+    # Nothing was fed twice: what the policy wrote is in the cache since it was sampled, but for each turn's last token.
+    fed = len(trajectories[0].token_ids) - trajectories[0].num_sampled
+    assert engine.stats.extended_tokens + engine.stats.shared_tokens <= 12 * (fed + 2)
+
+
+def test_a_decode_width_beyond_the_slots_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"engine.decode_width is 5, must be between 0 \(all\) and engine.num_slots \(4\)"
+    ):
+        dataclasses.replace(scripted.ENGINE_CONFIG, decode_width=5)
+
+
 def test_a_broken_tool_is_told_apart_and_harms_no_other_episode():
     engine = scripted.engine(*PLAYS, BROKEN)
     trajectories = run_episodes_sync(engine, [request(BROKEN), request(SEARCH)], CONFIG, FakeTools())  # type: ignore[arg-type]
@@ -94,6 +120,8 @@ def test_without_a_search_server_a_call_fails_as_a_tool():
 
 def test_an_episode_past_its_deadline_ends_as_such_and_frees_its_slot():
     engine = scripted.engine(*PLAYS)
+    # Compiled beforehand: on a busy machine that alone can take longer than the deadline.
+    run_episodes_sync(engine, [request(ANSWER)], CONFIG, None)
     tools = FakeTools(delay_s=30.0)
     requests = [request(SEARCH), request(ANSWER)]
     start = time.monotonic()

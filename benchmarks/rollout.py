@@ -1,0 +1,248 @@
+"""How well rollouts keep the device busy while tools are slow, with a scripted policy and mock tools.
+
+    python -m benchmarks.rollout [--quick] [--json FILE]
+
+Rows (each from one run on this machine):
+  lockstep      wall time of lockstep rounds / ours, same trajectories, tool latency lognormal(mean 1 s, sigma 1).
+                Lockstep rolls out batches of 64, and holds every reply back until all of the batch wait for one.
+                Both decode 64 episodes at once; ours keeps the caches of 128 more that wait for a tool.
+  occupancy     share of the decode width (16) that is used, while episodes are waiting to begin
+  prefix        share of prompt tokens that groups of 8 do not prefill again
+  host          host time per decoded token with 64 slots (all but the device programs)
+  leaks         slots, tasks and file descriptors left after many episodes with failing tools
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmsearch_jax.errors import ToolFailed
+from mmsearch_jax.protocol import Answer, SearchReply, TextSearch, render_turn
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
+from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.trajectory import Trajectory
+from tests.rollout import scripted
+from tests.rollout.scripted import CONFIG, Play
+
+NUM_PLAYS = 16
+
+
+class MockTools:
+    """Answers every query after a time drawn from a lognormal distribution; the same query always takes the same time.
+
+    Args:
+      mean_s, sigma: of the latency (mean in seconds, sigma of its logarithm).
+      failures: share of the calls that fail.
+    """
+
+    def __init__(self, mean_s: float, sigma: float = 1.0, failures: float = 0.0):
+        self._mu, self._sigma, self._failures = np.log(max(mean_s, 1e-9)) - sigma**2 / 2, sigma, failures
+        self._calls = 0
+
+    async def text_search(self, query: str, top_k: int = 5) -> SearchReply:
+        """Waits, then answers or fails."""
+        self._calls += 1
+        seed = int.from_bytes(hashlib.sha256(query.encode()).digest()[:4])
+        await asyncio.sleep(float(np.random.default_rng(seed).lognormal(self._mu, self._sigma)))
+        if np.random.default_rng(self._calls).random() < self._failures:
+            raise ToolFailed("HTTP 500")
+        return scripted.hit(query)
+
+
+class LockstepTools:
+    """Holds the replies of `tools` back until every running episode waits for one."""
+
+    def __init__(self, tools: MockTools, running: int):
+        self._tools, self._running, self._waiting = tools, running, 0
+        self._round = asyncio.Event()
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """An episode is over: nobody waits for it any more."""
+        self._running -= 1
+        self._release()
+
+    async def text_search(self, query: str, top_k: int = 5) -> SearchReply:
+        """The reply, at the end of the round."""
+        reply = await self._tools.text_search(query, top_k)
+        self._waiting += 1
+        this_round = self._round
+        self._release()
+        await this_round.wait()
+        return reply
+
+    def _release(self) -> None:
+        if self._waiting and self._waiting == self._running:
+            self._waiting = 0
+            self._round.set()
+            self._round = asyncio.Event()
+
+
+def plays(searches: Callable[[int], int]) -> list[Play]:
+    """Scripts that search and then answer."""
+    made = []
+    for number in range(1, NUM_PLAYS + 1):
+        turns = [render_turn("I must look.", TextSearch(f"{number}-{i}")) for i in range(searches(number))]
+        made.append(Play(number, [*turns, render_turn("So it is.", Answer("Lima"))]))
+    return made
+
+
+def make_engine(scripts: list[Play], width: int, num_slots: int) -> Engine:
+    """An engine that plays the scripts."""
+    config = EngineConfig(
+        num_slots=num_slots, decode_width=width, max_length=scripted.MAX_LENGTH, extend_rows=(16,), extend_buckets=(64, 128),
+        decode_rows=(16,), length_buckets=(), decode_steps=16,
+    )  # fmt: skip
+    return scripted.engine(*scripts, config=config)
+
+
+def requests(scripts: list[Play], count: int) -> list[EpisodeRequest]:
+    """`count` episodes, the scripts in turn; those of one script are a group."""
+    return [
+        EpisodeRequest(f"q{play.number}", f"q{play.number}", play.question, scripted.picture(), seed=i)
+        for i in range(count)
+        for play in [scripts[i % len(scripts)]]
+    ]
+
+
+def measure_lockstep(count: int, mean_s: float) -> dict[str, float]:
+    """Wall times of the same episodes in lockstep and free, and the occupancy of the free run."""
+    scripts = plays(lambda number: number % 5)
+    asked, batch = requests(scripts, count), 64
+    rounds = make_engine(scripts, batch, batch)
+    engine = make_engine(scripts, batch, 3 * batch)
+    for each in (rounds, engine):
+        # Compiles every program that is met.
+        asyncio.run(run_episodes(each, asked, CONFIG, MockTools(0.0)))  # type: ignore[arg-type]
+
+    async def lockstep() -> list[Trajectory]:
+        done: list[Trajectory] = []
+        for start in range(0, len(asked), batch):
+            part = asked[start : start + batch]
+            tools = LockstepTools(MockTools(mean_s), len(part))
+            done += await run_episodes(rounds, part, CONFIG, tools, tools.ended)  # type: ignore[arg-type]
+        return done
+
+    began = time.monotonic()
+    held = asyncio.run(lockstep())
+    lockstep_s = time.monotonic() - began
+    began = time.monotonic()
+    free = asyncio.run(run_episodes(engine, asked, CONFIG, MockTools(mean_s)))  # type: ignore[arg-type]
+    free_s = time.monotonic() - began
+    assert [t.token_ids for t in free] == [t.token_ids for t in held], "the two runs differ"
+    return {"lockstep_s": lockstep_s, "free_s": free_s}
+
+
+def measure_occupancy(count: int) -> float:
+    """Share of the decode width that is used, over the decode calls made while episodes are waiting to begin."""
+    scripts = plays(lambda number: number % 5)
+    engine = make_engine(scripts, width=16, num_slots=64)
+    begun: set[int] = set()
+    shares: list[float] = []
+    acquire, decode = engine.acquire, engine.decode
+
+    def acquired(sequence: Any) -> None:
+        begun.add(id(sequence))
+        acquire(sequence)
+
+    def decoded(sequences: Any) -> Any:
+        if len(begun) < count:
+            shares.append(len(sequences) / engine.config.width)
+        return decode(sequences)
+
+    engine.acquire, engine.decode = acquired, decoded  # type: ignore[method-assign]
+    asyncio.run(run_episodes(engine, requests(scripts, count), CONFIG, MockTools(0.05)))  # type: ignore[arg-type]
+    return float(np.mean(shares))
+
+
+def measure_prefix() -> float:
+    """Share of the prompt tokens of 8 groups of 8 that are copied instead of fed."""
+    scripts = plays(lambda number: 0)[:8]
+    engine = make_engine(scripts, 64, 64)
+    asyncio.run(run_episodes(engine, requests(scripts, 64), CONFIG, None))
+    return engine.stats.shared_tokens / (engine.stats.shared_tokens + engine.stats.extended_tokens)
+
+
+def measure_host(count: int) -> float:
+    """Microseconds per sampled token spent outside the device's programs."""
+    scripts = plays(lambda number: number % 5)
+    engine = make_engine(scripts, 64, 64)
+    asked = requests(scripts, count)
+    asyncio.run(run_episodes(engine, asked, CONFIG, MockTools(0.0)))  # type: ignore[arg-type]
+    device = 0.0
+
+    def timed(program: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal device
+            began = time.perf_counter()
+            result = jax.block_until_ready(program(*args, **kwargs))
+            device += time.perf_counter() - began
+            return result
+
+        return run
+
+    for name in ("_extend", "_decode", "_copy", "_encode"):
+        setattr(engine, name, timed(getattr(engine, name)))
+    before, began = engine.stats.sampled_tokens, time.perf_counter()
+    asyncio.run(run_episodes(engine, asked, CONFIG, MockTools(0.0)))  # type: ignore[arg-type]
+    wall = time.perf_counter() - began
+    return 1e6 * (wall - device) / (engine.stats.sampled_tokens - before)
+
+
+def measure_leaks(count: int) -> int:
+    """Slots, tasks and file descriptors that are left after episodes of which a third of the tool calls fail."""
+    scripts = plays(lambda number: number % 3)
+    engine = make_engine(scripts, 64, 64)
+    batch = 1000
+
+    async def work() -> int:
+        await run_episodes(engine, requests(scripts, batch), CONFIG, MockTools(0.0, failures=0.3))  # type: ignore[arg-type]
+        open_files, tasks = len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
+        for _ in range(max(1, count // batch)):
+            await run_episodes(engine, requests(scripts, batch), CONFIG, MockTools(0.0, failures=0.3))  # type: ignore[arg-type]
+        slots = engine.config.num_slots - engine.free_slots
+        return slots + len(asyncio.all_tasks()) - tasks + len(os.listdir("/proc/self/fd")) - open_files
+
+    return asyncio.run(work())
+
+
+def main() -> None:
+    """Prints the table, and writes it as JSON if asked."""
+    parser = argparse.ArgumentParser(description="Rollouts with slow tools: the scheduler against lockstep rounds.")
+    parser.add_argument("--quick", action="store_true", help="ends within a minute")
+    parser.add_argument("--json", type=Path, help="writes {row: {value, unit, aim, holds}}")
+    options = parser.parse_args()
+    times = measure_lockstep(192 if options.quick else 512, mean_s=0.3 if options.quick else 1.0)
+    ratio = times["lockstep_s"] / times["free_s"]
+    occupancy = measure_occupancy(64 if options.quick else 256)
+    prefix, host = measure_prefix(), measure_host(128 if options.quick else 512)
+    leaks = measure_leaks(1000 if options.quick else 10_000)
+    rows = {
+        "lockstep": (ratio, "x", "at least 2.5", ratio >= 2.5),
+        "occupancy": (100 * occupancy, "%", "at least 90", occupancy >= 0.9),
+        "prefix": (100 * prefix, "%", "at least 80", prefix >= 0.8),
+        "host": (host, "us", "under 20", host < 20),
+        "leaks": (leaks, "", "none", leaks == 0),
+    }
+    print(f"lockstep rounds {times['lockstep_s']:.1f} s, ours {times['free_s']:.1f} s")
+    print(f"{'row':<10} {'value':>8} {'unit':<4} {'aim':<14} holds")
+    for name, (value, unit, aim, holds) in rows.items():
+        print(f"{name:<10} {value:>8.1f} {unit:<4} {aim:<14} {'yes' if holds else 'NO'}")
+    if options.json:
+        named = ("value", "unit", "aim", "holds")
+        options.json.write_text(json.dumps({name: dict(zip(named, row, strict=True)) for name, row in rows.items()}))
+
+
+if __name__ == "__main__":
+    main()
