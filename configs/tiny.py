@@ -37,7 +37,7 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
             "top_k_text": 2, "top_k_image": 2, "say_last_turn": False,
         },
         "engine": {
-            "num_slots": 64, "decode_width": 0, "max_length": 576, "extend_rows": (16,), "extend_buckets": (128,), "decode_rows": (16,),
-            "length_buckets": (256,), "decode_steps": 16,
+            "num_slots": 64, "decode_width": 0, "max_length": 576, "extend_rows": (16,), "extend_buckets": (128,),
+            "decode_rows": (16,), "length_buckets": (256,), "decode_steps": 16,
         },
     })  # fmt: skip
