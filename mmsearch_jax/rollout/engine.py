@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
-import hashlib
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.image_processing import ImageProcessor, load_image
-from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.data.image_processing import ImageProcessor
 from mmsearch_jax.errors import CheckpointError, DataError
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.protocol import CLOSING_TAGS
 from mmsearch_jax.rollout import programs, sampling
 from mmsearch_jax.rollout.episode import Generation
-from mmsearch_jax.rollout.sequence import EngineConfig, EngineStats, LiveSequence, PreparedImage
+from mmsearch_jax.rollout.images import ImageCache
+from mmsearch_jax.rollout.placement import cache_sharding, host_mesh, place_weights
+from mmsearch_jax.rollout.sequence import EngineConfig, EngineStats, LiveSequence, PreparedImage, bucket
 
 
 @dataclasses.dataclass
@@ -48,7 +49,7 @@ class Engine:
       model: a `Qwen2_5_VL`.
       tokenizer: of the same checkpoint: a transformers fast tokenizer or a `tokenizers.Tokenizer`.
       image_processor: of the same checkpoint.
-      config: sizes.
+      config: sizes, and over how many chips of this host the weights and caches are split.
       cache: an empty cache to use instead of a `KVCache` (for models of another kind).
     """
 
@@ -64,13 +65,14 @@ class Engine:
         self.model_config = model.config
         self.policy_version = 0
         self.stats = EngineStats()
-        self._processor = image_processor
         if model.config.image_token_id != self.renderer.image_pad:
             raise CheckpointError(
                 f"the model's image token is {model.config.image_token_id}, the tokenizer's is "
                 f"{self.renderer.image_pad}: take both from one checkpoint"
             )
-        graph, self._weights = nnx.split(model)
+        graph, weights = nnx.split(model)
+        self._mesh = host_mesh(config.tensor)
+        self._weights = place_weights(weights, weights, self._mesh)
         vocabulary = model.config.text.vocab_size
         self._automaton = sampling.TagAutomaton(self.renderer.token_bytes, CLOSING_TAGS, vocabulary)
         stop = np.zeros(vocabulary, bool)
@@ -84,13 +86,20 @@ class Engine:
         dtype = model.dtype
         if cache is None:
             cache = KVCache.create(model.config, config.num_slots, config.max_length, dtype)
-        self._cache: Any = cache
-        self._hidden = jnp.zeros((config.num_slots, model.config.text.hidden_size), dtype)
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        heads = cache_sharding(self._mesh, model.config.text.num_key_value_heads)
+        self._places = (jax.tree.map(lambda leaf: whole if leaf.ndim == 1 else heads, cache), whole)
+        self._cache: Any = jax.device_put(cache, self._places[0])
+        self._hidden = jax.device_put(jnp.zeros((config.num_slots, model.config.text.hidden_size), dtype), whole)
         self._owners: list[LiveSequence | None] = [None] * config.num_slots
-        self._images: collections.OrderedDict[str, PreparedImage] = collections.OrderedDict()
+        self._leaders: dict[Any, LiveSequence] = {}
+        """First of their prompts, not fed whole yet."""
         self._prefixes: dict[Any, _Prefix] = {}
         self._lengths = tuple(sorted({*config.length_buckets, config.max_length}))
         self._jit(graph)
+        self._images = ImageCache(
+            image_processor, model.config.vision, config, lambda vision: self._encode(self._weights, vision)
+        )
 
     def _jit(self, graph: Any) -> None:
         def extend(weights, cache, hidden, *args, length):
@@ -102,25 +111,36 @@ class Engine:
                 length=length, steps=self.config.decode_steps, gather=gather,
             )  # fmt: skip
 
-        self._extend = jax.jit(extend, static_argnames="length", donate_argnums=(1, 2))
-        self._decode = jax.jit(decode, static_argnames=("length", "gather"), donate_argnums=(1, 2))
-        self._copy = jax.jit(programs.copy_rows, static_argnames="length", donate_argnums=(0, 1))
+        # Where the outputs go is said, lest the caches move from call to call.
+        cache, whole = self._places
+        self._extend = jax.jit(
+            extend, static_argnames="length", donate_argnums=(1, 2), out_shardings=(cache, whole)
+        )  # fmt: skip
+        self._decode = jax.jit(
+            decode, static_argnames=("length", "gather"), donate_argnums=(1, 2), out_shardings=(cache, whole, whole)
+        )  # fmt: skip
+        self._copy = jax.jit(
+            programs.copy_rows, static_argnames="length", donate_argnums=(0, 1), out_shardings=(cache, whole)
+        )  # fmt: skip
         self._encode = jax.jit(lambda weights, vision: nnx.merge(graph, weights).encode_images(vision))
 
     # Weights, images and slots ------------------------------------------------------------------------------
 
     def set_weights(self, state: Any, version: int, *, keep_image_features: bool = False) -> None:
-        """Replaces the weights (an `nnx` state of the same structure); no sequence may hold a slot.
+        """Takes over new weights, as a copy; no sequence may hold a slot.
 
         Args:
+          state: an `nnx` state with some or all of the model's parameters (adapters alone, say), wherever they live. If they
+            are spread over several processes, all of these must call this together.
           keep_image_features: the vision tower is unchanged (frozen), so encoded images stay valid.
+
+        Raises:
+          CheckpointError: a parameter that the model does not have, or of another shape.
         """
         assert self.free_slots == self.config.num_slots, "weights changed under running sequences"
-        assert jax.tree.structure(state) == jax.tree.structure(self._weights), "another model's weights"
-        self._weights, self.policy_version = state, version
+        self._weights, self.policy_version = place_weights(state, self._weights, self._mesh), version
         if not keep_image_features:
-            for image in self._images.values():
-                image.features = None
+            self._images.forget_features()
 
     @property
     def free_slots(self) -> int:
@@ -133,18 +153,7 @@ class Engine:
         Raises:
           ImageError: not an image.
         """
-        key = hashlib.sha256(encoded).hexdigest()
-        if key in self._images:
-            self._images.move_to_end(key)
-            return self._images[key]
-        processed = self._processor(load_image(encoded))
-        grid = (int(processed.grid[0]), int(processed.grid[1]), int(processed.grid[2]))
-        merge = self.model_config.vision.spatial_merge_size
-        image = PreparedImage(key, processed, grid, grid[0] * grid[1] * grid[2] // merge**2)
-        self._images[key] = image
-        while len(self._images) > self.config.image_cache:
-            self._images.popitem(last=False)
-        return image
+        return self._images.prepare(encoded)
 
     def acquire(self, sequence: LiveSequence) -> None:
         """Gives the sequence a free slot; all its tokens are then to be fed."""
@@ -157,6 +166,7 @@ class Engine:
         if sequence.slot is not None:
             self._owners[sequence.slot] = None
             self._prefixes = {key: p for key, p in self._prefixes.items() if p.owner is not sequence}
+            self._leaders = {key: leader for key, leader in self._leaders.items() if leader is not sequence}
         sequence.slot, sequence.fed = None, 0
 
     def begin_turn(self, sequence: LiveSequence, max_tokens: int) -> None:
@@ -167,52 +177,61 @@ class Engine:
 
     # Extend -------------------------------------------------------------------------------------------------
 
-    def extend(self, sequences: Sequence[LiveSequence]) -> None:
-        """Feeds every unfed token of the sequences, in as few calls as the buckets allow.
+    def extend(self, sequences: Sequence[LiveSequence], max_calls: int = 0) -> None:
+        """Feeds the unfed tokens of the sequences, in as few calls as the buckets allow.
 
         Equal prompts are fed once: the other slots get a copy of the cache. An image may come with any turn: it is appended
         to the sequence's images together with its placeholder tokens.
 
+        Args:
+          max_calls: feed no more than this many calls hold; what is left, another `extend` feeds. 0: feed all.
+
         Raises:
           DataError: the new image placeholders of a sequence are not those of its new images (nothing was fed then).
         """
-        followers: dict[Any, list[LiveSequence]] = collections.defaultdict(list)
-        leaders: dict[Any, LiveSequence] = {}
-        work: list[LiveSequence] = []
-        for sequence in sequences:
-            key = (tuple(sequence.token_ids), *(image.key for image in sequence.images)) if not sequence.fed else None
-            if key is not None and (key in self._prefixes or key in leaders):
-                followers[key].append(sequence)
-                continue
-            if key is not None:
-                leaders[key] = sequence
-            work.append(sequence)
+        work, followers = self._split(sequences)
         for number, sequence in enumerate(work):
             self._assign_positions(number, sequence)
         shown = self.renderer.image_pad
-        self._encode_missing(image for s in work if shown in s.token_ids[s.fed :] for image in s.images)
-        rows = max(self.config.extend_rows)
-        while work:
-            work.sort(key=lambda sequence: sequence.unfed)
-            for start in range(0, len(work), rows):
-                self._extend_call(work[start : start + rows])
+        self.stats.encoded_images += self._images.encode_missing(
+            image for s in work if shown in s.token_ids[s.fed :] for image in s.images
+        )
+        rows, calls = max(self.config.extend_rows), 0
+        while work and (not max_calls or calls < max_calls):
+            turn = sorted(work[: rows * (max_calls - calls)] if max_calls else work, key=lambda s: s.unfed)
+            for start in range(0, len(turn), rows):
+                self._extend_call(turn[start : start + rows])
+                calls += 1
             work = [sequence for sequence in work if sequence.unfed > 0]
-        for key, leader in leaders.items():
+        for key, leader in [(key, leader) for key, leader in self._leaders.items() if leader.unfed == 0]:
+            slot = leader.held_slot
             self._prefixes[key] = _Prefix(
-                leader,
-                leader.held_slot,
-                leader.fed,
-                self._hidden[leader.held_slot],
-                leader.positions,
-                leader.next_position,
+                leader, slot, leader.fed, self._hidden[slot], leader.positions, leader.next_position
             )
+            del self._leaders[key]
         for key, group in followers.items():
-            self._share(self._prefixes[key], group)
+            if key in self._prefixes:
+                self._share(self._prefixes[key], group)
+
+    def _split(self, sequences: Sequence[LiveSequence]) -> tuple[list[LiveSequence], dict[Any, list[LiveSequence]]]:
+        """The sequences that are to be fed, and those that will get a copy of what one of these was fed."""
+        work: list[LiveSequence] = []
+        followers: dict[Any, list[LiveSequence]] = collections.defaultdict(list)
+        for sequence in sequences:
+            key = (tuple(sequence.token_ids), *(image.key for image in sequence.images))
+            if sequence.fed or self._leaders.get(key) is sequence:
+                work.append(sequence)
+            elif key in self._prefixes or key in self._leaders:
+                followers[key].append(sequence)
+            else:
+                self._leaders[key] = sequence
+                work.append(sequence)
+        return work, followers
 
     def _extend_call(self, sequences: Sequence[LiveSequence]) -> None:
-        num_rows = _bucket(len(sequences), self.config.extend_rows)
+        num_rows = bucket(len(sequences), self.config.extend_rows)
         longest = max(sequence.unfed for sequence in sequences)
-        width = _bucket(min(longest, max(self.config.extend_buckets)), self.config.extend_buckets)
+        width = bucket(min(longest, max(self.config.extend_buckets)), self.config.extend_buckets)
         slots = np.full(num_rows, programs.NO_SLOT, np.int32)
         starts, num_new = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.int32)
         token_ids = np.zeros((num_rows, width), np.int32)
@@ -234,7 +253,7 @@ class Engine:
                 own = np.concatenate([image.features for image in sequence.images if image.features is not None])
                 features[row * width + pads] = own[before : before + pads.size]
                 feature_index[row, pads] = row * width + pads
-        length = _bucket(int((starts + num_new).max()), self._lengths)
+        length = bucket(int((starts + num_new).max()), self._lengths)
         self._cache, self._hidden = self._extend(
             self._weights, self._cache, self._hidden, slots, starts, token_ids, positions, num_new,
             features, feature_index, length=length,
@@ -252,30 +271,12 @@ class Engine:
             slots[: len(group)] = [sequence.held_slot for sequence in group]
             self._cache, self._hidden = self._copy(
                 self._cache, self._hidden, np.int32(prefix.slot), prefix.hidden, slots,
-                length=_bucket(prefix.length, self._lengths),
+                length=bucket(prefix.length, self._lengths),
             )  # fmt: skip
             for sequence in group:
                 sequence.fed = prefix.length
                 sequence.positions, sequence.next_position = prefix.positions, prefix.next_position
                 self.stats.shared_tokens += prefix.length
-
-    def _encode_missing(self, images: Iterable[PreparedImage]) -> None:
-        vision_config = self.model_config.vision
-        missing = list({image.key: image for image in images if image.features is None}.values())
-        rows = max(self.config.extend_rows)
-        for start in range(0, len(missing), rows):
-            batch = missing[start : start + rows]
-            longest = max(image.processed.patches.shape[0] for image in batch)
-            vision, offsets = pack_images(
-                [image.processed for image in batch], row_patches=_round_up(longest),
-                num_rows=_bucket(len(batch), self.config.extend_rows),
-                merge_size=vision_config.spatial_merge_size,
-                window_patches=vision_config.window_size // vision_config.patch_size,
-            )  # fmt: skip
-            features = np.asarray(self._encode(self._weights, vision), np.float32)
-            for image, offset in zip(batch, offsets, strict=True):
-                image.features = features[offset : offset + image.num_tokens]
-            self.stats.encoded_images += len(batch)
 
     def _assign_positions(self, number: int, sequence: LiveSequence) -> None:
         known = sequence.positions.shape[1]
@@ -299,19 +300,13 @@ class Engine:
     def decode(self, sequences: Sequence[LiveSequence]) -> list[LiveSequence]:
         """Samples up to `decode_steps` tokens for each sequence; returns those whose turn has ended."""
         config = self.config
-        num_rows = _bucket(len(sequences), (*config.decode_rows, config.width))
+        num_rows = bucket(len(sequences), (*config.decode_rows, config.width))
         reach = max(sequence.fed for sequence in sequences) + config.decode_steps
-        length = _bucket(min(reach, config.max_length), self._lengths)
-        gather = num_rows != config.num_slots or length != config.max_length
+        length = bucket(min(reach, config.max_length), self._lengths)
+        gather = self._gathers(num_rows, length)
         # In place, row i must be slot i, and rows that rest keep their lengths.
         places = list(range(len(sequences))) if gather else [s.held_slot for s in sequences]
-        rows = programs.DecodeRows(
-            slots=np.full(num_rows, programs.NO_SLOT, np.int32), positions=np.zeros(num_rows, np.int32),
-            budget=np.zeros(num_rows, np.int32), states=np.zeros(num_rows, np.int32),
-            tags=np.zeros(num_rows, bool), seeds=np.zeros(num_rows, np.uint32),
-            temperature=np.ones(num_rows, np.float32), top_p=np.ones(num_rows, np.float32),
-            top_k=np.zeros(num_rows, np.int32),
-        )  # fmt: skip
+        rows = programs.no_rows(num_rows)
         lengths = np.zeros(num_rows, np.int32)
         if not gather:
             lengths[:] = [owner.fed if owner else 0 for owner in self._owners]
@@ -324,17 +319,7 @@ class Engine:
             rows.seeds[place] = sequence.seed & 0xFFFFFFFF
             rows.temperature[place] = sequence.sampling.temperature
             rows.top_p[place], rows.top_k[place] = sequence.sampling.top_p, sequence.sampling.top_k
-        self._cache, self._hidden, decoded = self._decode(
-            self._weights,
-            self._cache,
-            self._hidden,
-            rows,
-            lengths,
-            self._constants,
-            length=length,
-            gather=gather,
-        )
-        decoded = programs.Decoded(*(np.asarray(part) for part in decoded))
+        decoded = self._decode_call(rows, lengths, length)
         for place, sequence in zip(places, sequences, strict=True):
             count, running = int(decoded.counts[place]), bool(decoded.running[place])
             sequence.new_ids += decoded.tokens[place, :count].tolist()
@@ -347,6 +332,16 @@ class Engine:
             self.stats.sampled_tokens += count
         self.stats.decode_calls += 1
         return [sequence for sequence in sequences if sequence.finish is not None]
+
+    def _gathers(self, num_rows: int, length: int) -> bool:
+        return num_rows != self.config.num_slots or length != self.config.max_length
+
+    def _decode_call(self, rows: programs.DecodeRows, lengths: np.ndarray, length: int) -> programs.Decoded:
+        self._cache, self._hidden, decoded = self._decode(
+            self._weights, self._cache, self._hidden, rows, lengths, self._constants,
+            length=length, gather=self._gathers(len(lengths), length),
+        )  # fmt: skip
+        return programs.Decoded(*(np.asarray(part) for part in decoded))
 
     def _finish(self, sequence: LiveSequence) -> str:
         if not sequence.plain and sequence.state == self._automaton.accept:
@@ -373,22 +368,45 @@ class Engine:
         sequence.budget = 0
         return Generation(ids, logprobs, sampling_logprobs, sequence.finish, forced)
 
+    def warm_up(self, progress: Callable[[], object] = lambda: None) -> int:
+        """Compiles every program that the buckets can ask for, on empty rows; no sequence may hold a slot.
+
+        Args:
+          progress: called after each program.
+
+        Returns:
+          How many programs there are.
+        """
+        assert self.free_slots == self.config.num_slots, "warm-up under running sequences"
+        self._leaders, self._prefixes = {}, {}
+        for vision in self._images.shapes():
+            self._encode(self._weights, vision)
+            progress()
+        config, width = self.config, self._hidden.shape[1]
+        for rows, tokens, length in itertools.product(config.extend_rows, config.extend_buckets, self._lengths):
+            for with_images in (False, True):
+                features = np.zeros((rows * tokens, width), np.float32) if with_images else None
+                index = np.full((rows, tokens), -1, np.int32) if with_images else None
+                none = np.zeros(rows, np.int32)
+                self._cache, self._hidden = self._extend(
+                    self._weights, self._cache, self._hidden, np.full(rows, programs.NO_SLOT, np.int32), none,
+                    np.zeros((rows, tokens), np.int32), np.zeros((3, rows, tokens), np.int32), none, features, index,
+                    length=length,
+                )  # fmt: skip
+                progress()
+        for rows, length in itertools.product({*config.decode_rows, config.width}, self._lengths):
+            self._decode_call(programs.no_rows(rows), np.zeros(rows, np.int32), length)
+            progress()
+        rows = max(config.extend_rows)
+        for length in self._lengths:
+            self._cache, self._hidden = self._copy(
+                self._cache, self._hidden, np.int32(0), self._hidden[0], np.full(rows, programs.NO_SLOT, np.int32),
+                length=length,
+            )  # fmt: skip
+            progress()
+        return self.num_programs()
+
     def num_programs(self) -> int:
         """Programs compiled so far: constant once every bucket has been met."""
         jitted: list[Any] = [self._extend, self._decode, self._copy, self._encode]
         return sum(function._cache_size() for function in jitted)
-
-
-def _bucket(size: int, buckets: Iterable[int]) -> int:
-    """The smallest bucket that holds `size`."""
-    fitting = [bucket for bucket in buckets if bucket >= size]
-    assert fitting, f"{size} is beyond the largest bucket of {sorted(buckets)}"
-    return min(fitting)
-
-
-@functools.cache
-def _round_up(patches: int) -> int:
-    """Patch counts in steps of an eighth of a power of two, so that images of many sizes share few
-    programs."""
-    step = max(64, 1 << max(0, (patches - 1).bit_length() - 3))
-    return -(-patches // step) * step

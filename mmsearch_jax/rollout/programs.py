@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmsearch_jax.rollout import sampling
 
@@ -41,6 +42,16 @@ class DecodeRows(NamedTuple):
     temperature: Any
     top_p: Any
     top_k: Any
+
+
+def no_rows(count: int) -> DecodeRows:
+    """Rows of padding alone, as writable host arrays."""
+    zeros, ones = np.zeros(count, np.int32), np.ones(count, np.float32)
+    return DecodeRows(
+        slots=np.full(count, NO_SLOT, np.int32), positions=zeros.copy(), budget=zeros.copy(), states=zeros.copy(),
+        tags=np.zeros(count, bool), seeds=np.zeros(count, np.uint32), temperature=ones.copy(), top_p=ones.copy(),
+        top_k=zeros.copy(),
+    )  # fmt: skip
 
 
 class DecodeConstants(NamedTuple):

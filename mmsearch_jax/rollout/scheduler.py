@@ -272,6 +272,8 @@ class _Scheduler:
         ready = self._ready()[: self._engine.config.width]
         unfed = [run.sequence for run in ready if run.sequence.unfed > 0]
         if unfed:
-            self._engine.extend(unfed)
-        finished = set(map(id, self._engine.decode([run.sequence for run in ready])))
+            others = any(run.sequence.decodable for run in ready)
+            self._engine.extend(unfed, self._engine.config.extend_calls if others else 0)
+        decodable = [run.sequence for run in ready if run.sequence.decodable]
+        finished = set(map(id, self._engine.decode(decodable)))
         return [run for run in ready if id(run.sequence) in finished]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -23,10 +23,14 @@ class EngineConfig:
       max_length: tokens that a slot can hold: at least the episodes' `max_trajectory_tokens`.
       extend_rows: row counts of an extend call; the smallest that fits is taken.
       extend_buckets: new tokens of an extend call; longer inputs go in pieces of the largest.
+      extend_calls: at most so many extend calls between two decode calls while others could decode, so that long prompts do
+        not hold them up; 0: no limit.
       decode_rows: row counts of a decode call besides S: when few slots are live, a smaller batch is decoded.
       length_buckets: cache lengths that are read, besides `max_length`: short sequences read a short cache.
+      patch_buckets: patches of a row of the vision tower's input; larger images go in steps of a quarter of a power of two.
       decode_steps: tokens per row before the device returns to the host.
       image_cache: images whose patches and features are kept on the host.
+      tensor: chips of this host over which weights and caches are split (tensor parallelism).
       seed: of the sampling keys, together with each trajectory's own seed.
     """
 
@@ -35,10 +39,13 @@ class EngineConfig:
     max_length: int = 768
     extend_rows: Sequence[int] = (8,)
     extend_buckets: Sequence[int] = (64, 256)
+    extend_calls: int = 4
     decode_rows: Sequence[int] = (16,)
     length_buckets: Sequence[int] = (384,)
+    patch_buckets: Sequence[int] = ()
     decode_steps: int = 16
     image_cache: int = 512
+    tensor: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -120,3 +127,10 @@ class EngineStats:
     encoded_images: int = 0
     decode_calls: int = 0
     extend_calls: int = 0
+
+
+def bucket(size: int, buckets: Iterable[int]) -> int:
+    """The smallest bucket that holds `size`."""
+    fitting = [each for each in buckets if each >= size]
+    assert fitting, f"{size} is beyond the largest bucket of {sorted(buckets)}"
+    return min(fitting)

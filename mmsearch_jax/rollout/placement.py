@@ -1,0 +1,115 @@
+"""Where the sampler's arrays live: on the chips of its own host, whatever mesh the learner's are spread over.
+
+Rollouts wait for tools, which take as long as they take; so that hosts need not agree on when, each drives an engine of its
+own on a mesh of its own chips. The weights come from the learner's mesh, over the chips' links and never through a host's
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+from mmsearch_jax.distributed.mesh import AXES, MeshConfig, make_mesh
+from mmsearch_jax.distributed.sharding import RULES, Rules, partition_spec
+from mmsearch_jax.errors import CheckpointError, ConfigError
+from mmsearch_jax.models.axes import logical_axes
+
+_HOST = "host"
+
+
+def host_mesh(tensor: int = 1) -> Mesh:
+    """A mesh of this host's first `tensor` chips, over which heads, MLP and vocabulary are split.
+
+    Raises:
+      ConfigError: the host has fewer chips.
+    """
+    chips = jax.local_devices()
+    if tensor > len(chips):
+        raise ConfigError(f"engine.tensor is {tensor}, but this host has {len(chips)} devices: lower it")
+    return make_mesh(MeshConfig(1, 1, tensor, 1), chips[:tensor])
+
+
+def cache_sharding(mesh: Mesh, num_heads: int) -> NamedSharding:
+    """Of a cache's [S, L, K, h]: heads over `tensor`; whole where they do not divide.
+
+    Args:
+      num_heads: K.
+    """
+    split = "tensor" if num_heads % mesh.shape["tensor"] == 0 else None
+    return NamedSharding(mesh, PartitionSpec(None, None, split, None))
+
+
+def place_weights(state: Any, held: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
+    """`held` with the parameters in `state` replaced by copies on this host's mesh, in the dtypes that they have in `held`.
+
+    The caller may donate or change its own afterwards.
+
+    Args:
+      state: an `nnx` state with some or all parameters, wherever they are; where they are spread over several processes, all of
+        these must call this together.
+      held: an `nnx` state of the whole model.
+
+    Raises:
+      CheckpointError: a parameter that `held` does not have, or of another shape.
+    """
+    new, kept = dict(nnx.to_flat_state(state)), dict(nnx.to_flat_state(held))
+    arrays, dtypes = {}, {}
+    for path, leaf in new.items():
+        name, array = ".".join(map(str, path)), leaf.get_value()
+        if path not in kept or kept[path].get_value().shape != array.shape:
+            raise CheckpointError(f"the weights {name} {array.shape} are not of the engine's model")
+        arrays[name], dtypes[name] = array, kept[path].get_value().dtype
+    copies = _copied(arrays, dtypes, mesh, rules)
+    for path, leaf in new.items():
+        kept[path] = leaf.replace(copies[".".join(map(str, path))])
+    return nnx.from_flat_state(kept)
+
+
+def _copied(
+    weights: Mapping[str, jax.Array], dtypes: Mapping[str, Any], mesh: Mesh, rules: Rules
+) -> Mapping[str, jax.Array]:
+    specs = {
+        # On one chip nothing is split, so dims need no names (models of tests have none).
+        path: PartitionSpec() if mesh.size == 1 else partition_spec(logical_axes(path), leaf.shape, mesh, rules)
+        for path, leaf in weights.items()
+    }
+    if all(leaf.is_fully_addressable for leaf in weights.values()):
+        cast = {path: leaf.astype(dtypes[path]) for path, leaf in weights.items()}
+        places: dict[str, Sharding] = {path: NamedSharding(mesh, spec) for path, spec in specs.items()}
+        return jax.device_put(cast, places, may_alias=False)
+    everywhere = _hosts_mesh(mesh)
+    whole = {path: NamedSharding(everywhere, spec) for path, spec in specs.items()}
+
+    def copy(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {path: jnp.copy(leaf.astype(dtypes[path])) for path, leaf in leaves.items()}
+
+    spread = jax.jit(copy, out_shardings=whole)(dict(weights))
+    return {path: _own_part(leaf, mesh, specs[path]) for path, leaf in spread.items()}
+
+
+def _hosts_mesh(mesh: Mesh) -> Mesh:
+    """The meshes of all hosts, one above the other: what is not split over the first axis is on every host."""
+    by_host: dict[int, list[Any]] = {}
+    for device in jax.devices():
+        by_host.setdefault(device.process_index, []).append(device)
+    if {len(devices) for devices in by_host.values()} != {mesh.size}:
+        raise ConfigError(
+            f"the sampler's mesh has {mesh.size} devices, the hosts have {[len(d) for d in by_host.values()]}: with several "
+            "hosts, set engine.tensor to the devices of one"
+        )
+    devices = np.asarray([by_host[host] for host in sorted(by_host)]).reshape(-1, *mesh.devices.shape)
+    return Mesh(devices, (_HOST, *AXES))
+
+
+def _own_part(leaf: jax.Array, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
+    """A global array that is whole on every host, as an array of this host alone: the same buffers."""
+    buffers = {shard.device: shard.data for shard in leaf.addressable_shards}
+    own = [buffers[device] for device in mesh.devices.flat]
+    return jax.make_array_from_single_device_arrays(leaf.shape, NamedSharding(mesh, spec), own)

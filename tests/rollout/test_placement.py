@@ -1,0 +1,136 @@
+"""Samplers on chips of their own host: tensor parallelism, weights from a learner's mesh, several real processes."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmsearch_jax.errors import CheckpointError, ConfigError
+from mmsearch_jax.rollout.placement import host_mesh, place_weights
+from mmsearch_jax.rollout.sequence import EngineConfig
+from tests.rollout import random_policy
+from tests.rollout.test_engine import play, sequence
+
+SIZES = EngineConfig(
+    num_slots=4, max_length=128, extend_rows=(4,), extend_buckets=(64,), decode_rows=(), length_buckets=(), decode_steps=8
+)  # fmt: skip
+
+_SPLIT = """
+import dataclasses
+import jax, numpy as np
+from tests.rollout import random_policy
+from tests.rollout.test_engine import play, sequence
+from tests.rollout.test_placement import SIZES
+
+def turns(tensor):
+    engine = random_policy.engine(dataclasses.replace(SIZES, tensor=tensor))
+    made = play(engine, [sequence(engine, seed=seed) for seed in range(4)], max_tokens=24)
+    return engine, made
+
+(_, alone), (engine, split) = turns(1), turns(2)
+kernel = engine._weights["language"]["layers"]["q_proj"]["kernel"].get_value()
+assert kernel.addressable_shards[0].data.size * 2 == kernel.size, kernel.sharding
+keys = engine._cache.keys[0]
+assert keys.addressable_shards[0].data.shape[2] * 2 == keys.shape[2], keys.sharding
+for a, b in zip(alone, split, strict=True):
+    assert a.token_ids == b.token_ids
+    np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-4)
+print("equal", sum(len(a.token_ids) for a in alone))
+"""
+
+_HOSTS = """
+import dataclasses, os, sys
+import jax
+port, count, index, tensor = map(int, sys.argv[1:])
+jax.distributed.initialize(f"localhost:{port}", count, index)
+import jax.numpy as jnp, numpy as np
+from flax import nnx
+from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
+from mmsearch_jax.models.axes import shard_state
+from tests.rollout import random_policy
+from tests.rollout.test_engine import play, sequence
+from tests.rollout.test_placement import SIZES
+
+assert jax.process_count() == count
+# The learner's weights: over all processes, then changed there.
+mesh = make_mesh(MeshConfig(1, -1, 1, 1))
+state = shard_state(nnx.state(random_policy.model()), mesh)
+state = jax.jit(lambda s: jax.tree.map(lambda x: x * 1.25, s))(state)
+spread = [leaf for leaf in jax.tree.leaves(state) if not leaf.is_fully_replicated]
+assert spread and not any(leaf.is_fully_addressable for leaf in spread)
+
+engine = random_policy.engine(dataclasses.replace(SIZES, tensor=tensor))
+engine.set_weights(state, 7)
+assert all(leaf.is_fully_addressable for leaf in jax.tree.leaves(engine._weights))
+# Each host samples its own prompts, in its own time: as many turns as its number.
+for turn in range(index + 1):
+    made = play(engine, [sequence(engine, seed=100 * index + s) for s in range(2)], max_tokens=16)
+print("made", index, [m.token_ids for m in made], flush=True)
+"""
+
+
+def run(script, devices, *arguments):
+    env = {
+        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)], env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finished(process):
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return out
+
+
+def test_an_engine_over_two_chips_samples_what_one_does():
+    assert "equal" in finished(run(_SPLIT, 2))
+
+
+@pytest.mark.parametrize(("hosts", "chips"), [(2, 2), (4, 1)])
+def test_hosts_sample_on_their_own_with_weights_from_the_learner_s_mesh(hosts, chips):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    started = [run(_HOSTS, chips, port, hosts, index, chips) for index in range(hosts)]
+    outputs = [finished(process) for process in started]
+
+    engine = random_policy.engine(SIZES)
+    engine.set_weights(jax.tree.map(lambda x: x * 1.25, nnx.state(random_policy.model())), 7)
+    for index, output in enumerate(outputs):
+        made = play(engine, [sequence(engine, seed=100 * index + s) for s in range(2)], max_tokens=16)
+        assert f"made {index} {[m.token_ids for m in made]}" in output
+
+
+def test_a_part_of_the_weights_may_be_replaced_and_is_copied():
+    engine = random_policy.engine(SIZES)
+    state = nnx.state(random_policy.model())
+    before = jax.tree.map(np.asarray, dict(nnx.to_flat_state(engine._weights)))
+    norm = ("language", "norm", "scale")
+    part = nnx.from_flat_state({norm: dict(nnx.to_flat_state(state))[norm]})
+    part = jax.tree.map(lambda x: (x * 2).astype(jnp.bfloat16), part)
+    engine.set_weights(part, 3)
+    jax.tree.leaves(part)[0].delete()
+    after = dict(nnx.to_flat_state(engine._weights))
+    assert engine.policy_version == 3 and after.keys() == before.keys()
+    for path, leaf in after.items():
+        assert leaf.get_value().dtype == jnp.float32
+        np.testing.assert_array_equal(leaf.get_value(), before[path].get_value() * (2 if path == norm else 1))
+
+
+def test_weights_of_another_model_and_too_many_chips_are_refused():
+    held = nnx.state(random_policy.model())
+    wider = jax.tree.map(lambda x: jnp.concatenate([x, x]), held)
+    with pytest.raises(CheckpointError, match="the weights .* are not of the engine's model"):
+        place_weights(wider, held, host_mesh())
+    with pytest.raises(ConfigError, match="engine.tensor is 99, but this host has"):
+        host_mesh(99)

@@ -1,0 +1,72 @@
+"""After warm-up nothing is compiled any more, whatever comes."""
+
+import asyncio
+
+import jax
+import numpy as np
+
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.episode import EpisodeConfig
+from mmsearch_jax.rollout.sampling import SamplingParams
+from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
+from mmsearch_jax.rollout.sequence import EngineConfig
+from tests.rollout import random_policy
+from tests.rollout.scripted import FakeTools
+
+SIZES = EngineConfig(
+    num_slots=6, decode_width=4, max_length=256, extend_rows=(2,), extend_buckets=(16, 64), decode_rows=(2,),
+    length_buckets=(128,), decode_steps=4, extend_calls=2,
+)  # fmt: skip
+RULES = EpisodeConfig(
+    prompt_style="short", max_tool_calls=3, max_turn_tokens=24, max_trajectory_tokens=256, observation_max_tokens=40,
+    on_invalid="correct",
+)  # fmt: skip
+
+
+class Compilations:
+    """Counts what XLA compiles, in any thread."""
+
+    def __init__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    def _heard(self, event: str, duration: float, **_: object) -> None:
+        self.count += event == "/jax/core/compile/backend_compile_duration"
+
+
+def requests(rng: np.random.Generator, count: int) -> list[EpisodeRequest]:
+    """Episodes of random lengths, images and sampling settings, some of them groups."""
+    made = []
+    for number in range(count):
+        question = "Where is it? " * int(rng.integers(1, 5))
+        sampling = SamplingParams(float(rng.uniform(0.5, 2.0)), float(rng.uniform(0.5, 1.0)), int(rng.integers(0, 30)))
+        image = random_policy.picture(int(rng.integers(0, 5)))
+        for member in range(int(rng.integers(1, 3))):
+            made.append(
+                EpisodeRequest(f"{number}", f"{number}", question, image, int(rng.integers(2**31)) + member, sampling)
+            )
+    return made
+
+
+def test_nothing_is_compiled_after_warm_up():
+    engine = Engine(
+        random_policy.model(), random_policy.TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), SIZES
+    )
+    compilations, seen = Compilations(), []
+    programs = engine.warm_up(lambda: seen.append(1))
+    assert programs == len(seen) and compilations.count >= programs
+    before, trajectories = compilations.count, []
+    for seed in range(3):
+        asked = requests(np.random.default_rng(seed), 6)
+        trajectories += asyncio.run(run_episodes(engine, asked, RULES, FakeTools(0.01)))  # type: ignore[arg-type]
+    assert max(len(t.turns) for t in trajectories) > 1 and engine.stats.extend_calls > 10
+    assert compilations.count == before and engine.num_programs() == programs
+    # And the empty rows that it ran on have left nothing behind.
+    last, image = trajectories[-1], engine.prepare_image(asked[-1].image)
+    sampled = np.flatnonzero(last.loss_mask)
+    full = jax.nn.log_softmax(
+        random_policy.full_logprobs(last.token_ids, [image]) / asked[-1].sampling.temperature, axis=-1
+    )
+    picked = np.asarray(full)[sampled - 1, np.asarray(last.token_ids)[sampled]]
+    np.testing.assert_allclose(np.asarray(last.logprobs)[sampled], picked, atol=1e-4)
