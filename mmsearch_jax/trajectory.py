@@ -28,8 +28,9 @@ STATUSES = (
     "tool_failed",
     "judge_failed",
     "deadline",
+    "surplus",
 )
-INFRASTRUCTURE_FAILURES = frozenset({"tool_failed", "judge_failed", "deadline"})
+INFRASTRUCTURE_FAILURES = frozenset({"tool_failed", "judge_failed", "deadline", "surplus"})
 """Endings that say nothing about the policy: such trajectories are dropped, never scored."""
 
 _ACTIONS = {"text_search": TextSearch, "image_search": ImageSearch, "answer": Answer, "invalid": Invalid}

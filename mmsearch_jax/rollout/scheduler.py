@@ -24,6 +24,8 @@ from mmsearch_jax.trajectory import Trajectory
 
 Progress = Callable[[Trajectory], None]
 
+_SURPLUS = ("surplus", "enough episodes of its group had ended")
+
 _PATIENCE_S = 0.1
 """A parked episode keeps its slot at least this long: most searches are back sooner than its tokens could be
 fed again."""
@@ -66,6 +68,7 @@ async def run_episodes(
     progress: Progress | None = None,
     *,
     episode_deadline_s: float | None = None,
+    keep_per_group: int | None = None,
 ) -> list[Trajectory]:
     """Runs every request to its end.
 
@@ -73,6 +76,8 @@ async def run_episodes(
       tool_client: may be None when the mode calls no tool ("direct").
       progress: called with each trajectory as it ends.
       episode_deadline_s: seconds from an episode's start after which it ends with status "deadline".
+      keep_per_group: once so many episodes of a group have ended soundly, its others end with status "surplus": who asks for
+        a few more than needed never waits for the slowest.
 
     Returns:
       Trajectories in the order of the requests. A tool that broke gives status "tool_failed", never a wrong
@@ -87,7 +92,7 @@ async def run_episodes(
             f"max_trajectory_tokens {config.max_trajectory_tokens} exceeds the engine's max_length "
             f"{engine.config.max_length}: lower the one or raise the other"
         )
-    scheduler = _Scheduler(engine, config, tool_client, progress, episode_deadline_s)
+    scheduler = _Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group)
     return await scheduler.run(requests)
 
 
@@ -122,9 +127,12 @@ class _Scheduler:
         tool_client: ToolClient | None,
         progress: Progress | None,
         deadline_s: float | None,
+        keep_per_group: int | None,
     ):
         self._engine, self._config, self._tools = engine, config, tool_client
-        self._progress, self._deadline_s = progress, deadline_s
+        self._progress, self._deadline_s, self._keep = progress, deadline_s, keep_per_group
+        self._sound: collections.Counter[str] = collections.Counter()
+        """Sound endings of each group."""
         self._waiting: collections.deque[_Run] = collections.deque()
         """Need the device and hold no slot."""
         self._resident: list[_Run] = []
@@ -144,10 +152,9 @@ class _Scheduler:
                 self._expire()
                 self._admit()
                 if self._ready():
-                    # The event loop serves tool calls while the device works.
-                    finished = await asyncio.to_thread(self._device_work)
-                    for run in finished:
-                        self._follow(run, run.episode.generated(self._engine.take(run.sequence)))
+                    for run in await self._on_device():
+                        if not run.episode.done:
+                            self._follow(run, run.episode.generated(self._engine.take(run.sequence)))
                 elif self._calling:
                     await self._wait_for_tools()
                 self._collect()
@@ -169,6 +176,9 @@ class _Scheduler:
         room = min(room, 2 * self._engine.config.num_slots - len(self._calling))
         while fresh and room > 0:
             request, trajectory = fresh.popleft()
+            if self._enough(request):
+                trajectory.status, trajectory.error = _SURPLUS
+                continue
             image = self._engine.prepare_image(request.image)
             episode = Episode(
                 trajectory,
@@ -202,9 +212,24 @@ class _Scheduler:
         if run in self._waiting:
             self._waiting.remove(run)
         self._calling.discard(run)
+        if run.task is not None:
+            run.task.cancel()
+            run.task = None
         self._engine.release(run.sequence)
         if self._progress is not None:
             self._progress(run.episode.trajectory)
+        if not run.episode.trajectory.infrastructure_failure:
+            self._sound[run.request.group_id] += 1
+            if self._enough(run.request):
+                self._cut(run.request.group_id)
+
+    def _enough(self, request: EpisodeRequest) -> bool:
+        return self._keep is not None and self._sound[request.group_id] >= self._keep
+
+    def _cut(self, group_id: str) -> None:
+        for run in {*self._resident, *self._waiting, *self._calling}:
+            if run.request.group_id == group_id:
+                self._follow(run, run.episode.fail(*_SURPLUS))
 
     async def _call(self, request: EpisodeRequest, call: CallTool) -> SearchReply:
         if self._tools is None:
@@ -217,7 +242,8 @@ class _Scheduler:
         """Follows up on tool calls that have come back."""
         for run in [run for run in self._calling if run.task is not None and run.task.done()]:
             task, call = run.task, run.call
-            assert task is not None and call is not None
+            if task is None or call is None:
+                continue  # Cut short by what a run before it did.
             run.task, run.call = None, None
             self._calling.discard(run)
             error = task.exception()
@@ -244,8 +270,6 @@ class _Scheduler:
         oldest = time.monotonic() - self._deadline_s
         for run in {*self._resident, *self._waiting, *self._calling}:
             if run.started is not None and run.started < oldest:
-                if run.task is not None:
-                    run.task.cancel()
                 self._follow(run, run.episode.fail("deadline", f"not finished within {self._deadline_s:g} s"))
 
     # Device side --------------------------------------------------------------------------------------------
@@ -265,6 +289,16 @@ class _Scheduler:
 
     def _ready(self) -> list[_Run]:
         return [run for run in self._resident if not run.parked]
+
+    async def _on_device(self) -> list[_Run]:
+        """The device works in a thread, and the event loop serves tool calls meanwhile."""
+        work = asyncio.ensure_future(asyncio.to_thread(self._device_work))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The engine is not to be left in the middle of a call.
+            await asyncio.wait([work])
+            raise
 
     def _device_work(self) -> list[_Run]:
         """Feeds what is unfed, then decodes for a while. Runs in a thread; touches the engine only."""
