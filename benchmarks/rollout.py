@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.table import Measured, report
 from mmsearch_jax.errors import ToolFailed
 from mmsearch_jax.protocol import Answer, SearchReply, TextSearch, render_turn
 from mmsearch_jax.rollout.engine import Engine
@@ -228,20 +228,15 @@ def main() -> None:
     occupancy = measure_occupancy(64 if options.quick else 256)
     prefix, host = measure_prefix(), measure_host(128 if options.quick else 512)
     leaks = measure_leaks(1000 if options.quick else 10_000)
-    rows = {
-        "lockstep": (ratio, "x", "at least 2.5", ratio >= 2.5),
-        "occupancy": (100 * occupancy, "%", "at least 90", occupancy >= 0.9),
-        "prefix": (100 * prefix, "%", "at least 80", prefix >= 0.8),
-        "host": (host, "us", "under 20", host < 20),
-        "leaks": (leaks, "", "none", leaks == 0),
-    }
     print(f"lockstep rounds {times['lockstep_s']:.1f} s, ours {times['free_s']:.1f} s")
-    print(f"{'row':<10} {'value':>8} {'unit':<4} {'aim':<14} holds")
-    for name, (value, unit, aim, holds) in rows.items():
-        print(f"{name:<10} {value:>8.1f} {unit:<4} {aim:<14} {'yes' if holds else 'NO'}")
-    if options.json:
-        named = ("value", "unit", "aim", "holds")
-        options.json.write_text(json.dumps({name: dict(zip(named, row, strict=True)) for name, row in rows.items()}))
+    rows = {
+        "lockstep": Measured(ratio, "x", "at least 2.5", ratio >= 2.5),
+        "occupancy": Measured(100 * occupancy, "%", "at least 90", occupancy >= 0.9),
+        "prefix": Measured(100 * prefix, "%", "at least 80", prefix >= 0.8),
+        "host": Measured(host, "us", "under 20", host < 20),
+        "leaks": Measured(leaks, "", "none", leaks == 0),
+    }
+    report(rows, options.json)
 
 
 if __name__ == "__main__":

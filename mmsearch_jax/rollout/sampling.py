@@ -73,8 +73,14 @@ def sample(
     scaled = jnp.where(banned[None, :], -jnp.inf, logits)
     # Sorting the vocabulary is the dear part, and is not needed while no row filters.
     filtered = jax.lax.cond(jnp.any((top_p < 1.0) | (top_k > 0)), lambda: _filter(scaled, top_p, top_k), lambda: scaled)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
-    tokens = jnp.argmax(jnp.where(greedy[:, None], scaled, filtered + noise), axis=-1).astype(jnp.int32)
+
+    def noisy() -> jax.Array:
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
+        return jnp.where(greedy[:, None], scaled, filtered + noise)
+
+    # A random number for each token of the vocabulary is dear too.
+    scores = jax.lax.cond(jnp.all(greedy), lambda: scaled, noisy)
+    tokens = jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
     def pick(values: jax.Array) -> jax.Array:
         return jnp.take_along_axis(values, tokens[:, None], axis=-1)[:, 0]

@@ -306,8 +306,7 @@ class _Scheduler:
         ready = self._ready()[: self._engine.config.width]
         unfed = [run.sequence for run in ready if run.sequence.unfed > 0]
         if unfed:
-            others = any(run.sequence.decodable for run in ready)
-            self._engine.extend(unfed, self._engine.config.extend_calls if others else 0)
+            self._engine.extend(unfed, self._engine.config.extend_calls)
         decodable = [run.sequence for run in ready if run.sequence.decodable]
-        finished = set(map(id, self._engine.decode(decodable)))
+        finished = set(map(id, self._engine.decode(decodable))) if decodable else set()
         return [run for run in ready if id(run.sequence) in finished]

@@ -23,8 +23,8 @@ class EngineConfig:
       max_length: tokens that a slot can hold: at least the episodes' `max_trajectory_tokens`.
       extend_rows: row counts of an extend call; the smallest that fits is taken.
       extend_buckets: new tokens of an extend call; longer inputs go in pieces of the largest.
-      extend_calls: at most so many extend calls between two decode calls while others could decode, so that long prompts do
-        not hold them up; 0: no limit.
+      extend_calls: at most so many extend calls between two decode calls, so that long prompts do not hold up those that could
+        decode; 0: no limit.
       decode_rows: row counts of a decode call besides S: when few slots are live, a smaller batch is decoded.
       length_buckets: cache lengths that are read, besides `max_length`: short sequences read a short cache.
       patch_buckets: patches of a row of the vision tower's input; larger images go in steps of a quarter of a power of two.

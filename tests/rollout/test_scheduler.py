@@ -106,6 +106,46 @@ def test_a_decode_width_beyond_the_slots_is_refused():
         dataclasses.replace(scripted.ENGINE_CONFIG, decode_width=5)
 
 
+def test_a_long_prompt_is_fed_in_pieces_between_which_others_decode():
+    sizes = dataclasses.replace(scripted.ENGINE_CONFIG, extend_rows=(2,), extend_buckets=(16,), extend_calls=1)
+    long = Play(2, [render_turn("So.", Answer("Lima"))])
+    engine = scripted.engine(ANSWER, long, config=sizes)
+    padded = [dataclasses.replace(request(long, i), question=f"{'well, ' * 40}{long.question}") for i in range(3)]
+    calls, extend, decode = [], engine.extend, engine.decode
+    engine.extend = lambda *args: (calls.append("extend"), extend(*args))[1]
+    engine.decode = lambda live: (calls.append(len(live)), decode(live))[1]
+    done = run_episodes_sync(engine, [request(ANSWER), *padded], CONFIG, None, lambda t: calls.append(t.row_id))
+    # The short one decodes, one call at a time, while the long ones are fed: by their first, once.
+    ended = calls.index("q1")
+    assert calls[:ended].count("extend") >= 3 and set(calls[:ended]) == {"extend", 1}
+    assert engine.stats.shared_tokens == 2 * done[1].provenance.count(0)
+    assert engine.stats.extended_tokens == done[0].provenance.count(0) + done[1].provenance.count(0)
+    assert [t.provenance.count(0) for t in done[1:]] == [done[1].provenance.count(0)] * 3
+
+
+def test_the_surplus_of_a_group_is_cut_as_soon_as_enough_have_ended():
+    slow = Play(5, [render_turn("Hm.", TextSearch("slow")), render_turn("So.", Answer("Lima"))])
+    engine = scripted.engine(*PLAYS, slow)
+
+    class OneIsSlow(FakeTools):
+        async def text_search(self, query, top_k=5):
+            await asyncio.sleep(60 if query == "slow" else 0)
+            return await super().text_search(query, top_k)
+
+    group = [
+        dataclasses.replace(request(play, i), group_id="g")
+        for i, play in enumerate([slow, SEARCH, ANSWER, SEARCH, SEARCH])
+    ]
+    other = [request(TWICE, i) for i in range(2)]
+    started = time.monotonic()
+    done = asyncio.run(run_episodes(engine, [*group, *other], CONFIG, OneIsSlow(), keep_per_group=3))  # type: ignore[arg-type]
+    assert time.monotonic() - started < 30 and engine.free_slots == engine.config.num_slots
+    statuses = [t.status for t in done]
+    assert statuses[0] == "surplus" and done[0].infrastructure_failure
+    assert statuses[:5].count("answered") == 3 and statuses[:5].count("surplus") == 2
+    assert statuses[5:] == ["answered"] * 2
+
+
 def test_a_broken_tool_is_told_apart_and_harms_no_other_episode():
     engine = scripted.engine(*PLAYS, BROKEN)
     trajectories = run_episodes_sync(engine, [request(BROKEN), request(SEARCH)], CONFIG, FakeTools())  # type: ignore[arg-type]
