@@ -53,7 +53,8 @@ def make_work(folder: Path, repeats: int, new_tokens: int) -> dict[str, Any]:
     hf.save_pretrained(model, folder / "vl")
     qwen_vocabulary.write(folder / "vl", qwen_vocabulary.ranks())
     tensors = safetensors.load_file(folder / "vl" / "model.safetensors")
-    text = {name: tensor for name, tensor in tensors.items() if not name.startswith("visual.")}
+    part = "model.language_model."
+    text = {"model." + name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
     (folder / "text").mkdir()
     safetensors.save_file(text, folder / "text" / "model.safetensors")
     rng = np.random.default_rng(0)
