@@ -65,7 +65,7 @@ def main() -> None:
         began = time.perf_counter()
         made = sampler(
             prompts, max_generation_steps=work["new_tokens"], max_prompt_length=longest, eos_tokens=work["stop"],
-            forbidden_tokens=work["suppress"],
+            forbidden_tokens=work["suppress"], return_logprobs=True,
         )  # fmt: skip
         tokens = [np.asarray(row).tolist() for row in made.tokens]
         seconds.append(time.perf_counter() - began)

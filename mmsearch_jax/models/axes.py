@@ -40,7 +40,7 @@ def logical_axes(path: str) -> tuple[str, ...]:
     """The names of a parameter's dims.
 
     Args:
-      path: dotted, such as "language.layers.q_proj.kernel".
+      path: dotted, such as "language.layers.q_proj.kernel" (all layers) or "language.layers.0.q_proj.kernel" (one).
 
     Raises:
       KeyError: no such parameter.
@@ -48,13 +48,14 @@ def logical_axes(path: str) -> tuple[str, ...]:
     if path in _AXES:
         return _AXES[path]
     part, _, *modules, kind = path.split(".")
+    layers = () if modules[0].isdigit() else ("layers",)
     if kind == "scale":
-        return ("layers", "norm")
+        return (*layers, "norm")
     names = _IN_LAYER[modules[-1]]
     if part == "vision":
         names = (f"vision_{names[0]}", f"vision_{names[1]}")
     dims = {"kernel": names, "bias": names[1:], "lora_a": (names[0], "rank"), "lora_b": ("rank", names[1])}
-    return ("layers", *dims[kind])
+    return (*layers, *dims[kind])
 
 
 def placement(mesh: Mesh, rules: Rules = RULES) -> Placement:

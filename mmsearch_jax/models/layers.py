@@ -73,8 +73,10 @@ def stacked(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) 
     return nnx.vmap(make, in_axes=(nnx.StateAxes({...: 0}),))(rngs.split(count))
 
 
-def layer_at(layers: nnx.Module, index: int) -> Any:
-    """One layer of a stack."""
+def layer_at(layers: Any, index: int) -> Any:
+    """One layer of a stack, or of a list."""
+    if isinstance(layers, nnx.List):
+        return layers[index]
     graph, state = nnx.split(layers)
     return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[index], state))
 

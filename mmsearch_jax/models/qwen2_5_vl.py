@@ -18,7 +18,7 @@ from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.language import LanguageModel
-from mmsearch_jax.models.layers import REMAT_POLICIES
+from mmsearch_jax.models.layers import REMAT_POLICIES, layer_at
 from mmsearch_jax.models.vision import VisionTower
 
 
@@ -47,6 +47,17 @@ class Qwen2_5_VL(nnx.Module):
         if name not in REMAT_POLICIES:
             raise ConfigError(f"unknown remat '{name}': known are {', '.join(REMAT_POLICIES)}")
         self.vision.remat = self.language.remat = name
+
+    def with_single_layers(self) -> Qwen2_5_VL:
+        """The same model with the decoder's layers in a list instead of a stack: for `extend` alone.
+
+        A decode step reads every layer once; out of a stack, XLA for CPUs copies each before it is read.
+        """
+        model = nnx.merge(*nnx.split(self))
+        model.language.layers = nnx.List(
+            [layer_at(model.language.layers, i) for i in range(self.config.text.num_hidden_layers)]
+        )
+        return model
 
     def encode_images(self, vision: VisionInputs) -> jax.Array:
         """Image features [N, D]: rows in order, and within a row its images' merged patches in raster order."""

@@ -70,9 +70,12 @@ class Engine:
                 f"the model's image token is {model.config.image_token_id}, the tokenizer's is "
                 f"{self.renderer.image_pad}: take both from one checkpoint"
             )
-        graph, weights = nnx.split(model)
+        whole_graph, weights = nnx.split(model)
+        graph, shapes = nnx.split(
+            nnx.eval_shape(lambda state: nnx.merge(whole_graph, state).with_single_layers(), weights)
+        )
         self._mesh = host_mesh(config.tensor)
-        self._weights = place_weights(weights, weights, self._mesh)
+        self._weights = place_weights(weights, shapes, self._mesh)
         vocabulary = model.config.text.vocab_size
         self._automaton = sampling.TagAutomaton(self.renderer.token_bytes, CLOSING_TAGS, vocabulary)
         stop = np.zeros(vocabulary, bool)

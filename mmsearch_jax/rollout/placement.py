@@ -7,7 +7,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -54,22 +54,34 @@ def place_weights(state: Any, held: Any, mesh: Mesh, rules: Rules = RULES) -> An
     Args:
       state: an `nnx` state with some or all parameters, wherever they are; where they are spread over several processes, all of
         these must call this together.
-      held: an `nnx` state of the whole model.
+      held: an `nnx` state of the whole model, which may have single layers where `state` has stacks of them.
 
     Raises:
       CheckpointError: a parameter that `held` does not have, or of another shape.
     """
-    new, kept = dict(nnx.to_flat_state(state)), dict(nnx.to_flat_state(held))
+    kept = dict(nnx.to_flat_state(held))
+    new = {path: (leaf, array) for path, leaf, array in _single_layers(state, kept)}
     arrays, dtypes = {}, {}
-    for path, leaf in new.items():
-        name, array = ".".join(map(str, path)), leaf.get_value()
+    for path, (_, array) in new.items():
+        name = ".".join(map(str, path))
         if path not in kept or kept[path].get_value().shape != array.shape:
             raise CheckpointError(f"the weights {name} {array.shape} are not of the engine's model")
         arrays[name], dtypes[name] = array, kept[path].get_value().dtype
     copies = _copied(arrays, dtypes, mesh, rules)
-    for path, leaf in new.items():
+    for path, (leaf, _) in new.items():
         kept[path] = leaf.replace(copies[".".join(map(str, path))])
     return nnx.from_flat_state(kept)
+
+
+def _single_layers(state: Any, held: Mapping[tuple, Any]) -> Iterator[tuple[tuple, Any, jax.Array]]:
+    """Path, variable and array of each parameter; stacks of layers cut up where `held` has single layers."""
+    for path, leaf in nnx.to_flat_state(state):
+        array = leaf.get_value()
+        if (*path[:2], 0, *path[2:]) not in held:
+            yield path, leaf, array
+            continue
+        for i in range(len(array)):
+            yield (*path[:2], i, *path[2:]), leaf, array[i]
 
 
 def _copied(

@@ -68,23 +68,29 @@ def sample(
       renormalised after bans and filters (0 where greedy).
     """
     greedy = temperature <= 0.0
-    logits = logits / jnp.where(greedy, 1.0, temperature)[:, None]
-    scaled = jnp.where(banned[None, :], -jnp.inf, logits)
-    # Sorting the vocabulary is the dear part, and is not needed while no row filters.
-    filtered = jax.lax.cond(jnp.any((top_p < 1.0) | (top_k > 0)), lambda: _filter(scaled, top_p, top_k), lambda: scaled)
+    divisor = jnp.where(greedy, 1.0, temperature)[:, None]
 
-    def noisy() -> jax.Array:
+    # Each branch masks anew: what it takes over from outside would be written to memory first.
+    def best() -> tuple[jax.Array, jax.Array]:
+        return _argmax(jnp.where(banned[None, :], -jnp.inf, logits)), jnp.zeros(logits.shape[0])
+
+    def drawn() -> tuple[jax.Array, jax.Array]:
+        allowed = jnp.where(banned[None, :], -jnp.inf, logits / divisor)
+        # Sorting the vocabulary is the dearest part, and is not needed while no row filters.
+        filters = jnp.any((top_p < 1.0) | (top_k > 0))
+        filtered = jax.lax.cond(filters, lambda: _filter(allowed, top_p, top_k), lambda: allowed)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
-        return jnp.where(greedy[:, None], scaled, filtered + noise)
+        tokens = _argmax(jnp.where(greedy[:, None], allowed, filtered + noise))
+        return tokens, jnp.where(greedy, 0.0, _log_prob(filtered, tokens))
 
-    # A random number for each token of the vocabulary is dear too.
-    tokens = _argmax(jax.lax.cond(jnp.all(greedy), lambda: scaled, noisy))
+    # Random numbers for the whole vocabulary are dear too: none while all rows are greedy.
+    tokens, sampled_from = jax.lax.cond(jnp.all(greedy), best, drawn)
+    return tokens, _log_prob(logits / divisor, tokens), sampled_from
 
-    def log_prob(values: jax.Array) -> jax.Array:
-        picked = jnp.take_along_axis(values, tokens[:, None], axis=-1)[:, 0]
-        return picked - jax.nn.logsumexp(values, axis=-1)
 
-    return tokens, log_prob(logits), jnp.where(greedy, 0.0, log_prob(filtered))
+def _log_prob(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    picked = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    return picked - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _argmax(scores: jax.Array) -> jax.Array:

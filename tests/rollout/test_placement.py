@@ -34,7 +34,7 @@ def turns(tensor):
     return engine, made
 
 (_, alone), (engine, split) = turns(1), turns(2)
-kernel = engine._weights["language"]["layers"]["q_proj"]["kernel"].get_value()
+kernel = engine._weights["language"]["layers"][1]["q_proj"]["kernel"].get_value()
 assert kernel.addressable_shards[0].data.size * 2 == kernel.size, kernel.sharding
 keys = engine._cache.keys[0]
 assert keys.addressable_shards[0].data.shape[2] * 2 == keys.shape[2], keys.sharding
