@@ -145,15 +145,19 @@ def measure_lockstep(count: int, mean_s: float) -> dict[str, float]:
 
 
 def measure_occupancy(count: int) -> float:
-    """Share of the decode width that is used, over the decode calls made while episodes are waiting to begin."""
+    """Share of the decode width that is used, over the decode calls made while episodes are waiting to begin.
+
+    A tool takes twice as long as the policy needs for a turn, on average; there are four times as many slots as decode at once.
+    """
     scripts = plays(lambda number: number % 5)
     engine = make_engine(scripts, width=16, num_slots=64)
-    begun: set[int] = set()
+    asked = requests(scripts, count)
+    begun: set[Any] = set()
     shares: list[float] = []
     acquire, decode = engine.acquire, engine.decode
 
     def acquired(sequence: Any) -> None:
-        begun.add(id(sequence))
+        begun.add(sequence)
         acquire(sequence)
 
     def decoded(sequences: Any) -> Any:
@@ -161,8 +165,15 @@ def measure_occupancy(count: int) -> float:
             shares.append(len(sequences) / engine.config.width)
         return decode(sequences)
 
+    def run(mean_s: float) -> list[Trajectory]:
+        return asyncio.run(run_episodes(engine, asked, CONFIG, MockTools(mean_s)))  # type: ignore[arg-type]
+
+    run(0.0)  # Compiles.
+    began = time.monotonic()
+    turns = sum(len(trajectory.turns) for trajectory in run(0.0))
+    turn_s = (time.monotonic() - began) * engine.config.width / turns
     engine.acquire, engine.decode = acquired, decoded  # type: ignore[method-assign]
-    asyncio.run(run_episodes(engine, requests(scripts, count), CONFIG, MockTools(0.05)))  # type: ignore[arg-type]
+    run(2 * turn_s)
     return float(np.mean(shares))
 
 

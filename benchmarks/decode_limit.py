@@ -1,0 +1,118 @@
+"""A decode step against what reading the weights and the live KV cache must take: python -m benchmarks.decode_limit.
+
+    python -m benchmarks.decode_limit --model 7b     on a GPU: Qwen2.5-VL-7B's shapes, random bf16 weights, 64 slots
+    python -m benchmarks.decode_limit                the same code with a small model, for a CPU
+
+The device's bandwidth is measured first, in the same run. Needs the `parity` extra, which brings the vocabulary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.decode import CONFIG
+from benchmarks.table import Measured, report
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.models.tokenizer import load_tokenizer
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.sampling import SamplingParams
+from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
+from tests.parity import qwen_vocabulary
+
+STEPS, WARM, TIMED = 16, 2, 6
+BF16 = 2
+
+
+def main() -> None:
+    """Prints bandwidth, step time and their ratio."""
+    parser = argparse.ArgumentParser(description="A decode step against the limit of the device's memory bandwidth.")
+    parser.add_argument("--model", choices=("small", "7b"), default="small")
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--length", type=int, help="tokens in each slot's cache; by default 2048 for 7b, 128 else")
+    parser.add_argument("--quick", action="store_true", help="fewer slots")
+    parser.add_argument("--json", type=Path, help="writes {row: {value, unit, aim, holds}}")
+    options = parser.parse_args()
+    config = ModelConfig() if options.model == "7b" else CONFIG
+    length = options.length or (2048 if options.model == "7b" else 128)
+    slots = 8 if options.quick else options.slots
+    engine = make_engine(config, slots, length)
+    moved = bytes_of_a_step(config, slots, length)
+    bandwidth, seconds = (
+        measure_bandwidth(2**30 if options.model == "7b" else 2**27),
+        measure_step(engine, slots, length),
+    )
+    share = moved / bandwidth / seconds
+    print(
+        f"{jax.devices()[0].device_kind}: {bandwidth / 1e9:.0f} GB/s; a step of {slots} slots of {length} tokens reads"
+    )
+    print(
+        f"{moved / 1e9:.2f} GB, which takes {1e3 * moved / bandwidth:.2f} ms at least; it took {1e3 * seconds:.2f} ms"
+    )
+    report({"limit": Measured(100 * share, "%", "at least 60", share >= 0.6)}, options.json)
+
+
+def make_engine(config: ModelConfig, slots: int, length: int) -> Engine:
+    """An engine over random bf16 weights, whose caches hold `length` tokens and what is decoded."""
+    sizes = EngineConfig(
+        num_slots=slots, max_length=length + STEPS * (WARM + TIMED + 1), extend_rows=(1, 8),
+        extend_buckets=(min(length, 1024),), decode_rows=(), length_buckets=(), decode_steps=STEPS,
+    )  # fmt: skip
+    model = Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = load_tokenizer(qwen_vocabulary.write(Path(folder), qwen_vocabulary.ranks()))
+    return Engine(model, tokenizer, ImageProcessor(), sizes)
+
+
+def bytes_of_a_step(config: ModelConfig, slots: int, length: int) -> int:
+    """Bytes that one step must read: the decoder's weights, the vocabulary projection, and keys and values."""
+    abstract = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0)))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract.language)))
+    text = config.text
+    if not text.tie_word_embeddings:
+        # Of the input embedding a step reads a row for each slot.
+        weights -= text.vocab_size * text.hidden_size
+    cache = 2 * slots * length * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
+    return BF16 * (weights + cache)
+
+
+def measure_bandwidth(size: int) -> float:
+    """Bytes a second that a plain pass over `size` bytes reads and writes."""
+    array = jnp.zeros(size // 4, jnp.float32)
+    step = jax.jit(lambda x: x + 1.0, donate_argnums=0)
+    array, seconds = jax.block_until_ready(step(array)), []
+    for _ in range(10):
+        began = time.perf_counter()
+        array = jax.block_until_ready(step(array))
+        seconds.append(time.perf_counter() - began)
+    return 2 * size / min(seconds)
+
+
+def measure_step(engine: Engine, slots: int, length: int) -> float:
+    """Seconds of a decode step with every slot live; sampled at temperature 1."""
+    prompt = np.random.default_rng(0).integers(100, 100_000, size=length).tolist()
+    live = [LiveSequence(list(prompt), [], seed, SamplingParams(1.0), plain=True) for seed in range(slots)]
+    for sequence in live:
+        engine.acquire(sequence)
+        engine.begin_turn(sequence, STEPS * (WARM + TIMED + 1))
+    engine.extend(live)
+    seconds = []
+    for _ in range(WARM + TIMED):
+        began = time.perf_counter()
+        engine.decode([sequence for sequence in live if sequence.finish is None])
+        seconds.append((time.perf_counter() - began) / STEPS)
+    return statistics.median(seconds[WARM:])
+
+
+if __name__ == "__main__":
+    main()
