@@ -15,7 +15,7 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         "checkpoint": checkpoint,
         # Rank 0 trains all parameters, which so small a policy needs; the paper trains LoRA of rank 8 (sec. 3.1).
         "lora": {
-            "rank": 0, "alpha": 16.0,
+            "rank": 0, "alpha": 16.0, "dropout": 0.0,
             "targets": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         },
         # What the backward pass computes again to save memory: "none", "dots" (all but products with weights) or "full".

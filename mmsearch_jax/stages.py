@@ -150,7 +150,7 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
         raise DataError(f"every conversation is longer than sft.batch.length {shape.length}: raise it")
     trained = supervised.train(
         _trainable(config, policy).model, _epochs(fitting, shape, config.seed), config.sft.num_steps,
-        OptimizerConfig(**config.sft.optimizer), workdir, "sft", freeze=tuple(config.sft.freeze),
+        OptimizerConfig(**config.sft.optimizer), workdir, "sft", seed=config.seed, freeze=tuple(config.sft.freeze),
         checkpoint_every=config.sft.checkpoint_every,
     )  # fmt: skip
     return _save(trained, workdir / "policies" / "sft", policy)

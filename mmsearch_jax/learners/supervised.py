@@ -33,6 +33,7 @@ from mmsearch_jax.learners.train_state import (
     make_optimizer,
     split_model,
 )
+from mmsearch_jax.models.lora import with_dropout
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 
@@ -53,15 +54,18 @@ def weighted_loss(model: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, j
 
 
 def make_update(
-    graph: Any, optimizer: optax.GradientTransformation
+    graph: Any, optimizer: optax.GradientTransformation, seed: int = 0
 ) -> Callable[[TrainState, TokenBatch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted training step; the state is donated (see `jit_update`)."""
+    """The jitted training step; the state is donated (see `jit_update`). `seed` and the step choose LoRA's dropout."""
 
-    def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return weighted_loss(nnx.merge(graph, frozen, params), batch)
+    def loss(params: Any, frozen: Any, batch: TokenBatch, step: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return weighted_loss(with_dropout(nnx.merge(graph, frozen, params), key), batch)
 
     def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict[str, jax.Array]]:
-        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch)
+        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
+            state.params, state.frozen, batch, state.step
+        )
         state, more = apply_gradients(state, gradients, optimizer)
         return state, {"loss": value, **metrics, **more}
 
@@ -76,6 +80,7 @@ def train(
     workdir: str | Path,
     phase: str,
     *,
+    seed: int = 0,
     freeze: tuple[str, ...] = (),
     checkpoint_every: int = 0,
     resume: bool = True,
@@ -86,6 +91,7 @@ def train(
     Args:
       batches: gives the batches from a step on; the same step must give the same batches again.
       workdir: takes metrics.jsonl, TensorBoard events and checkpoints/<phase>.
+      seed: of LoRA's dropout.
       freeze: top-level modules that are not trained ("vision").
       checkpoint_every: steps between checkpoints; 0 writes one at the end only.
       resume: go on from the newest checkpoint in the work folder.
@@ -97,7 +103,7 @@ def train(
     graph, trained, frozen = split_model(model, freeze)
     transformation = make_optimizer(optimizer, num_steps)
     state = create_train_state(trained, frozen, transformation)
-    update = make_update(graph, transformation)
+    update = make_update(graph, transformation, seed)
     with Checkpoints(Path(workdir) / "checkpoints" / phase) as checkpoints:
         if resume and checkpoints.latest_step is not None:
             state, _ = checkpoints.restore(state)

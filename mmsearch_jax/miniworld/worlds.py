@@ -29,7 +29,10 @@ SEARCH_KINDS = ("whole_image", "crop", "two_hop")
 class World(Protocol):
     """Entities, and how each looks."""
 
-    entities: Sequence[Entity]
+    @property
+    def entities(self) -> Sequence[Entity]:
+        """All that may be asked about."""
+        ...
 
     def picture(self, entity: Entity, artwork: str) -> Image.Image:
         """The entity's picture in the "index" or the "scene" artwork, RGB."""

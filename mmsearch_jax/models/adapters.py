@@ -34,9 +34,10 @@ def save_adapter(model: Qwen2_5_VL, folder: str | Path, base: str) -> None:
             tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(np.asarray(a, np.float32).T)
             tensors[f"{prefix}.lora_B.weight"] = np.ascontiguousarray(np.asarray(b, np.float32).T)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    one = next(iter(layers.values()))
     record = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
-        "r": rank, "lora_alpha": next(iter(layers.values())).scale * rank, "lora_dropout": 0.0, "bias": "none",
+        "r": rank, "lora_alpha": one.scale * rank, "lora_dropout": one.dropout, "bias": "none",
         # A pattern, not names: the vision tower has modules of the same names, which stay as they are.
         "target_modules": rf".*language_model\.layers\.\d+\.({'|'.join(_module(name) for name in layers)})",
     }  # fmt: skip
@@ -56,9 +57,8 @@ def load_adapter(model: Qwen2_5_VL, folder: str | Path) -> Qwen2_5_VL:
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"no readable adapter in {folder} ({error}): give a folder written by PEFT") from error
     known = {name for name in LoRAConfig().targets if f"{_LAYERS}.0.{_module(name)}.lora_A.weight" in tensors}
-    config = LoRAConfig(
-        record["r"], record["lora_alpha"], tuple(name for name in LoRAConfig().targets if name in known)
-    )
+    targets = tuple(name for name in LoRAConfig().targets if name in known)
+    config = LoRAConfig(record["r"], record["lora_alpha"], targets, record.get("lora_dropout", 0.0))
     adapted = add_lora(model, config)
     used = 0
     for name, layer in lora_layers(adapted).items():

@@ -26,11 +26,14 @@ class LoRAConfig:
     rank: of the update; 0 means none, all parameters are trained.
     alpha: the update is scaled by alpha / rank.
     targets: linear modules of a language-model layer.
+    dropout: share of the update's inputs that SFT leaves out at random. GRPO leaves none out: it scores the very policy that
+      was sampled.
     """
 
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = (*IN_ATTENTION, *IN_MLP)
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.targets if name not in (*IN_ATTENTION, *IN_MLP)]
@@ -38,6 +41,12 @@ class LoRAConfig:
             raise ConfigError(f"unknown lora.targets '{unknown[0]}': known are {', '.join((*IN_ATTENTION, *IN_MLP))}")
         if self.rank < 0 or not self.targets:
             raise ConfigError("lora needs a rank of at least 0 and at least one target")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"lora.dropout is {self.dropout:g}, must be at least 0 and below 1")
+
+
+class DropoutKey(nnx.Variable):
+    """Key data uint32 [layers..., 2] of a layer's dropout; there only while a training step runs."""
 
 
 class LoRALinear(nnx.Module):
@@ -51,7 +60,8 @@ class LoRALinear(nnx.Module):
         self.kernel, self.bias = base.kernel, base.bias
         self.lora_a = nnx.LoRAParam(first)
         self.lora_b = nnx.LoRAParam(jnp.zeros((*layers, config.rank, size_out)))
-        self.scale, self._dtype = config.alpha / config.rank, base.dtype
+        self.dropout_key: DropoutKey | None = nnx.data(None)
+        self.scale, self.dropout, self._dtype = config.alpha / config.rank, config.dropout, base.dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., in] -> [..., out]."""
@@ -60,6 +70,9 @@ class LoRALinear(nnx.Module):
         y = x @ self.kernel[...].astype(dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(dtype)
+        if self.dropout_key is not None:
+            key = jax.random.wrap_key_data(self.dropout_key[...])
+            x = jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
         return y + (x @ self.lora_a[...].astype(dtype)) @ self.lora_b[...].astype(dtype) * self.scale
 
     def merged(self) -> jax.Array:
@@ -76,6 +89,17 @@ def add_lora(model: Qwen2_5_VL, config: LoRAConfig, seed: int = 0) -> Qwen2_5_VL
     for name, key in zip(config.targets, keys, strict=True):
         owner = _owner(copy, name)
         setattr(owner, name, LoRALinear(getattr(owner, name), config, key))
+    return copy
+
+
+def with_dropout(model: Qwen2_5_VL, key: jax.Array) -> Qwen2_5_VL:
+    """The model as one training step computes it: `lora.dropout` of each update's inputs left out, by `key`."""
+    if not any(layer.dropout for layer in lora_layers(model).values()):
+        return model
+    copy = _copy(model)
+    for number, layer in enumerate(lora_layers(copy).values()):
+        keys = jax.random.split(jax.random.fold_in(key, number), layer.kernel.shape[:-2])
+        layer.dropout_key = DropoutKey(jax.random.key_data(keys))
     return copy
 
 

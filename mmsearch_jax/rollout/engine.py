@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -122,8 +123,9 @@ class Engine:
         self._decode = jax.jit(
             decode, static_argnames=("length", "gather"), donate_argnums=(1, 2), out_shardings=(cache, whole, whole)
         )  # fmt: skip
+        # A function of its own: jit's cache goes by function, and would count the programs of other engines too.
         self._copy = jax.jit(
-            programs.copy_rows, static_argnames="length", donate_argnums=(0, 1), out_shardings=(cache, whole)
+            functools.partial(programs.copy_rows), static_argnames="length", donate_argnums=(0, 1), out_shardings=(cache, whole)
         )  # fmt: skip
         self._encode = jax.jit(lambda weights, vision: nnx.merge(graph, weights).encode_images(vision))
 

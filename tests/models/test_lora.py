@@ -10,7 +10,7 @@ from mmsearch_jax.errors import CheckpointError, ConfigError
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
 from mmsearch_jax.models.adapters import load_adapter, save_adapter
-from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
+from mmsearch_jax.models.lora import DropoutKey, LoRAConfig, LoRALinear, add_lora, lora_layers, merge_lora, with_dropout
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from tests.models.test_qwen2_5_vl import CONFIG
 
@@ -67,9 +67,11 @@ def test_only_the_updates_are_trained_and_take_optimiser_memory(model):
 
 
 def test_an_adapter_comes_back_as_it_was_written(model, tmp_path):
-    adapted = trained(model, LoRAConfig(4, 8.0, ("k_proj", "up_proj")))
+    adapted = trained(model, LoRAConfig(4, 8.0, ("k_proj", "up_proj"), dropout=0.1))
     save_adapter(adapted, tmp_path, "base")
-    np.testing.assert_array_equal(hidden(load_adapter(model, tmp_path)), hidden(adapted))
+    loaded = load_adapter(model, tmp_path)
+    np.testing.assert_array_equal(hidden(loaded), hidden(adapted))
+    assert {layer.dropout for layer in lora_layers(loaded).values()} == {0.1}
 
 
 def test_an_adapter_of_another_model_is_refused(model, tmp_path):
@@ -91,6 +93,48 @@ def test_an_adapter_of_another_model_is_refused(model, tmp_path):
 def test_unknown_targets_are_named():
     with pytest.raises(ConfigError, match=r"unknown lora.targets 'lm_head': known are q_proj"):
         LoRAConfig(targets=("lm_head",))
+
+
+def test_dropout_leaves_inputs_of_the_update_out_and_scales_the_others():
+    base = nnx.Linear(64, 64, use_bias=False, rngs=nnx.Rngs(0))
+    layer = LoRALinear(base, LoRAConfig(64, 128.0, dropout=0.25), jax.random.key(1))
+    # So that the update is its input, twice: alpha / rank.
+    layer.lora_a[...] = layer.lora_b[...] = jnp.eye(64)
+    x = jax.random.normal(jax.random.key(2), (500, 64))
+    layer.dropout_key = DropoutKey(jax.random.key_data(jax.random.key(3)))
+    update = np.asarray(layer(x) - base(x))
+    left_out = np.abs(update) < 1e-6
+    assert abs(left_out.mean() - 0.25) < 0.02
+    np.testing.assert_allclose(update, np.where(left_out, 0, 2 * x / 0.75), rtol=1e-3, atol=1e-4)
+
+
+def test_dropout_differs_by_step_and_layer_and_never_outlives_the_step(model):
+    adapted = trained(model, LoRAConfig(4, dropout=0.5))
+    plain = hidden(trained(model, LoRAConfig(4)))
+    np.testing.assert_array_equal(hidden(adapted), plain)
+    first, again, second = (hidden(with_dropout(adapted, jax.random.key(i))) for i in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert float(jnp.abs(first - second).max()) > 1e-3 < float(jnp.abs(first - plain).max())
+    keys = lora_layers(with_dropout(adapted, jax.random.key(0)))["q_proj"].dropout_key
+    assert keys is not None and len(np.unique(keys[...], axis=0)) == CONFIG.text.num_hidden_layers
+    np.testing.assert_array_equal(hidden(adapted), plain)
+    with pytest.raises(ConfigError, match=r"lora.dropout is 1, must be at least 0 and below 1"):
+        LoRAConfig(dropout=1)
+
+
+def test_a_resumed_run_with_dropout_ends_with_the_same_weights(model, tmp_path):
+    from tests.learners.test_training import SGD, batches
+
+    adapted = add_lora(model, LoRAConfig(4, dropout=0.3))
+
+    def run(steps, folder, seed=5):
+        learnt = supervised.train(adapted, batches, steps, SGD, folder, "sft", seed=seed, show_progress=False)
+        return lora_layers(learnt)["q_proj"].lora_b[...]
+
+    whole = run(3, tmp_path / "a")
+    run(2, tmp_path / "b")
+    np.testing.assert_array_equal(run(3, tmp_path / "b"), whole)
+    assert float(jnp.abs(run(3, tmp_path / "c", seed=6) - whole).max()) > 0
 
 
 def test_training_moves_the_updates_alone(model, tmp_path):

@@ -1,6 +1,7 @@
 """After warm-up nothing is compiled any more, whatever comes."""
 
 import asyncio
+import dataclasses
 
 import jax
 import numpy as np
@@ -49,10 +50,15 @@ def requests(rng: np.random.Generator, count: int) -> list[EpisodeRequest]:
     return made
 
 
+def engine_of(sizes: EngineConfig) -> Engine:
+    processor = ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84)
+    return Engine(random_policy.model(), random_policy.TOKENIZER, processor, sizes)
+
+
 def test_nothing_is_compiled_after_warm_up():
-    engine = Engine(
-        random_policy.model(), random_policy.TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), SIZES
-    )
+    # Of other sizes: its programs are not to be counted with the second engine's.
+    engine_of(dataclasses.replace(SIZES, num_slots=4, decode_width=2)).warm_up()
+    engine = engine_of(SIZES)
     compilations, seen = Compilations(), []
     programs = engine.warm_up(lambda: seen.append(1))
     assert programs == len(seen) and compilations.count >= programs
