@@ -20,6 +20,12 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         },
         # What the backward pass computes again to save memory: "none", "dots" (all but products with weights) or "full".
         "remat": "none",
+        # Of the computation; parameters that are trained, and the optimiser, are float32 in any case.
+        "dtype": "float32",
+        # Over all devices of all processes; -1 is what the others leave (docs/training.md).
+        "mesh": {"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1},
+        # 0: a checkpoint at the end only. `keep` of the latest, and the best.
+        "run": {"checkpoint_every": 0, "keep": 2, "max_skipped": 5, "resume": True, "wandb": ""},
         # The mini-world is built in the work folder when it is not there yet.
         "world": {
             "num_lands": 160, "num_grpo_lands": 100, "num_sft_rows": 900, "num_grpo_rows": 432, "num_eval_rows": 300,

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmsearch_jax import __version__, data_cli
-from mmsearch_jax.errors import ConfigError, MMSearchError, ToolFailed
+from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
 
+EXIT_PREEMPTED = 75
+"""Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
 CONFIGS = Path(__file__).parents[1] / "configs"
 _EPILOG = """\
 a first run:
@@ -62,7 +64,7 @@ _EXAMPLES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code (0 done, 2 something for the user to mend, 130 interrupted)."""
+    """Runs a command; returns the exit code (0 done, 2 something for the user to mend, 75 pre-empted, 130 interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options, rest = _parser().parse_known_args(arguments)
     try:
@@ -73,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.overrides and not hasattr(options, "config"):
             raise ConfigError(f"mmsearch {options.command} takes no config, so no {options.overrides[0]}")
         options.run(options)
+    except Preempted as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return EXIT_PREEMPTED
     except (MMSearchError, OSError) as error:
         if options.debug:
             raise  # the whole traceback, as asked
@@ -128,20 +133,22 @@ def _parser() -> argparse.ArgumentParser:
         "Makes the tiny base policy from nothing.\nWrites a Hugging Face folder that transformers loads, too.",
         "tiny_pretrain.py",
     )
-    add(
+    sft = add(
         "sft",
         _sft,
         "Supervised fine-tuning on the teacher's conversations, made with the live tools.\n"
         "Writes policies/sft, metrics.jsonl, TensorBoard events and checkpoints to the work folder.",
         "tiny_sft.py",
     )
-    add(
+    grpo = add(
         "grpo",
         _grpo,
         "GRPO with live search, from an SFT policy.\n"
         "Writes policies/grpo, rollouts/, metrics.jsonl, TensorBoard events and checkpoints to the work folder.",
         "tiny_grpo.py",
     )
+    for command in (sft, grpo):
+        _add_processes(command)
     add(
         "eval", _eval, "Evaluates a policy and prints its line of the table.\n"
         "Modes: policy (tools by tags), prompted (the same, untrained), direct (no tools), rag (fixed workflow).\n"
@@ -187,9 +194,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_processes(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("several processes (docs/training.md)")
+    group.add_argument(
+        "--distributed", action="store_true", help="find the other processes in the environment (TPU pod, Slurm, GKE)"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="or name process 0,")
+    group.add_argument("--num-processes", type=int, metavar="N", help="how many there are,")
+    group.add_argument("--process-id", type=int, metavar="I", help="and which one this is")
+    group.add_argument(
+        "--heartbeat-timeout", type=int, default=60, metavar="SECONDS",
+        help="stop when another process has been silent for so long (default: %(default)s)",
+    )  # fmt: skip
+
+
 def _load(options: argparse.Namespace):
     from mmsearch_jax.configuration import load_config, save_config
 
+    if hasattr(options, "coordinator"):
+        from mmsearch_jax.distributed.processes import start
+
+        start(
+            options.coordinator, options.num_processes, options.process_id, from_environment=options.distributed,
+            heartbeat_timeout_s=options.heartbeat_timeout,
+        )  # fmt: skip
     config = load_config(options.config, options.overrides)
     save_config(config, options.workdir / "config.json")
     return config
@@ -216,21 +244,21 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     config = _load(options)
-    from mmsearch_jax.stages import run_pretrain
+    from mmsearch_jax.training import run_pretrain
 
     print(f"base policy: {run_pretrain(config, options.workdir)}")
 
 
 def _sft(options: argparse.Namespace) -> None:
     config = _load(options)
-    from mmsearch_jax.stages import run_sft
+    from mmsearch_jax.training import run_sft
 
     print(f"policy: {run_sft(config, options.workdir)}")
 
 
 def _grpo(options: argparse.Namespace) -> None:
     config = _load(options)
-    from mmsearch_jax.stages import run_grpo
+    from mmsearch_jax.training import run_grpo
 
     print(f"policy: {run_grpo(config, options.workdir)}")
 

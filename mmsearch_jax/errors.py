@@ -39,3 +39,15 @@ class ToolFailed(ToolError):
 
 class PortInUse(MMSearchError):
     """The port to listen on is taken."""
+
+
+class TrainingDiverged(MMSearchError):
+    """Training cannot go on: gradients are no longer finite."""
+
+
+class JudgeFailed(MMSearchError):
+    """The LLM judge gave no verdict."""
+
+
+class Preempted(MMSearchError):
+    """The process was asked to stop, and has saved what it needs to go on."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from mmsearch_jax import stages
+from mmsearch_jax import stages, training
 from mmsearch_jax.configuration import load_config, save_config
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.table import percent, print_table
@@ -33,9 +33,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         for name in (stages.TRAINING_WORLD, stages.EVALUATION_WORLD):
             stages.prepare_world(config, workdir, name)
     with _phase("sft", seconds):
-        sft = stages.run_sft(config, workdir)
+        sft = training.run_sft(config, workdir)
     with _phase("grpo", seconds):
-        grpo = stages.run_grpo(_from(config, sft), workdir)
+        grpo = training.run_grpo(_from(config, sft), workdir)
     with _phase("evaluation", seconds):
         summaries = [
             _evaluate(config, workdir, base, "direct", mode="direct"),

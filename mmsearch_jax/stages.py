@@ -7,7 +7,6 @@ arguments, not configs.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -16,29 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-import numpy as np
 import tqdm
 
 from mmsearch_jax.configuration import as_arguments
 from mmsearch_jax.data import image_urls
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack_stream
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import load_image
 from mmsearch_jax.data.schema import Row
-from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import read_rows
-from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.evaluate import evaluate
-from mmsearch_jax.learners import grpo, supervised
-from mmsearch_jax.learners.losses import GRPOLossConfig
-from mmsearch_jax.learners.train_state import OptimizerConfig
-from mmsearch_jax.miniworld import build, lessons, pretraining
-from mmsearch_jax.models.adapters import save_adapter
-from mmsearch_jax.models.config import TextConfig, VisionConfig
-from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
-from mmsearch_jax.models.policies import Policy, load_policy, save_policy
-from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.rewards.compose import RewardConfig
+from mmsearch_jax.miniworld import build
+from mmsearch_jax.models.policies import Policy, load_policy
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sampling import SamplingParams
@@ -130,53 +117,6 @@ def run_conversations(config: ml_collections.ConfigDict, workdir: Path, url: str
     return out
 
 
-def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
-    """Supervised fine-tuning; returns the trained policy's folder."""
-    policy = load_policy(config.checkpoint)
-    world = prepare_world(config, workdir, TRAINING_WORLD)
-    with tools(config, world) as url:
-        conversations = run_conversations(config, workdir, url, policy)
-    rows = read_rows(conversations)
-    builder = SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config)
-    style = episode_config(config).prompt_style
-    sequences = [builder.conversation(row, style, [policy.image_processor(load_image(row.image))]) for row in rows]
-    shape = BatchShape(**config.sft.batch)
-    fitting = [sequence for sequence in sequences if len(sequence) <= shape.length]
-    if len(fitting) < len(sequences):
-        print(
-            f"left out: {len(sequences) - len(fitting)} of {len(sequences)} conversations longer than sft.batch.length"
-        )
-    if not fitting:
-        raise DataError(f"every conversation is longer than sft.batch.length {shape.length}: raise it")
-    trained = supervised.train(
-        _trainable(config, policy).model, _epochs(fitting, shape, config.seed), config.sft.num_steps,
-        OptimizerConfig(**config.sft.optimizer), workdir, "sft", seed=config.seed, freeze=tuple(config.sft.freeze),
-        checkpoint_every=config.sft.checkpoint_every,
-    )  # fmt: skip
-    return _save(trained, workdir / "policies" / "sft", policy)
-
-
-def run_grpo(config: ml_collections.ConfigDict, workdir: Path) -> Path:
-    """GRPO with live search; returns the trained policy's folder."""
-    policy = _trainable(config, load_policy(config.checkpoint))
-    world = prepare_world(config, workdir, TRAINING_WORLD)
-    settings = config.grpo
-    recipe = grpo.GRPOConfig(
-        **{key: settings[key] for key in (
-            "num_steps", "prompts_per_step", "group_size", "updates_per_batch", "temperature", "normalise_std",
-            "min_group", "skip_uniform",
-        )},
-        loss=GRPOLossConfig(**settings.loss), reward=RewardConfig(**settings.reward),
-    )  # fmt: skip
-    with tools(config, world) as url:
-        trained = grpo.train(
-            policy.model, make_engine(config, policy), read_rows(world / "grpo"), tool_client(config, url), recipe,
-            episode_config(config), BatchShape(**settings.batch), OptimizerConfig(**settings.optimizer), workdir,
-            seed=config.seed, freeze=tuple(settings.freeze), checkpoint_every=settings.checkpoint_every,
-        )  # fmt: skip
-    return _save(trained, workdir / "policies" / "grpo", policy)
-
-
 def run_eval(config: ml_collections.ConfigDict, workdir: Path, rows: list[Row] | None = None) -> dict[str, Any]:
     """One evaluation on the real mini-world; returns its summary."""
     policy = load_policy(config.checkpoint)
@@ -194,61 +134,6 @@ def run_eval(config: ml_collections.ConfigDict, workdir: Path, rows: list[Row] |
             make_engine(config, policy), rows, rules, tool_client(config, url), workdir, settings.name,
             benchmark="miniworld", checkpoint=str(policy.folder), temperature=settings.temperature, seed=config.seed,
         )  # fmt: skip
-
-
-def _trainable(config: ml_collections.ConfigDict, policy: Policy) -> Policy:
-    """The policy as it is trained: with LoRA where the config asks for it, and its remat policy."""
-    lora = LoRAConfig(**as_arguments(config.lora))
-    model = add_lora(policy.model, lora, config.seed) if lora.rank else policy.model
-    model.set_remat(config.remat)
-    return dataclasses.replace(policy, model=model)
-
-
-def _save(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
-    """Writes the policy, LoRA merged, and the adapter alone beside it."""
-    if lora_layers(trained):
-        save_adapter(trained, folder / "adapter", str(policy.folder))
-        trained = merge_lora(trained)
-    save_policy(trained, folder, policy.folder)
-    return folder
-
-
-def _epochs(sequences: list[TrainingSequence], shape: BatchShape, seed: int):
-    """Batches from a step on: the sequences in a fresh order every epoch, packed."""
-
-    def endless() -> Iterator[TrainingSequence]:
-        epoch = 0
-        while True:
-            for index in np.random.default_rng([seed, epoch]).permutation(len(sequences)):
-                yield sequences[int(index)]
-            epoch += 1
-
-    def batches(start: int) -> Iterator[TokenBatch]:
-        stream = pack_stream(endless(), shape)
-        for _ in range(start):
-            next(stream)
-        yield from stream
-
-    return batches
-
-
-def run_pretrain(config: ml_collections.ConfigDict, workdir: Path) -> Path:
-    """Makes the tiny base; returns its folder."""
-    out = Path(config.out)
-    pretraining.make_base(
-        out, workdir,
-        text=TextConfig(**as_arguments(config.text)), vision=VisionConfig(**as_arguments(config.vision)),
-        max_pixels=config.max_pixels, shape=BatchShape(**config.batch),
-        courses=[_course(course) for _, course in sorted(config.courses.items())],
-        num_scenes=config.num_scenes, world_size=config.world_size,
-        seed=config.seed, checkpoint_every=config.checkpoint_every,
-    )  # fmt: skip
-    return out
-
-
-def _course(config: ml_collections.ConfigDict) -> pretraining.Course:
-    parts = [pretraining.Part(part.steps, lessons.Mixture(**part.mixture)) for _, part in sorted(config.parts.items())]
-    return pretraining.Course(parts, OptimizerConfig(**config.optimizer))
 
 
 def run_ask(config: ml_collections.ConfigDict, workdir: Path, image: str | Path, question: str) -> Trajectory:

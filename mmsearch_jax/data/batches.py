@@ -143,6 +143,12 @@ def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead
         waiting = [waiting[i] for i in left]
 
 
+def empty_batch(shape: BatchShape, extras: Sequence[str] = ()) -> TokenBatch:
+    """A batch of padding alone, for a process that has nothing left while others have."""
+    batch = _fill([], [], shape)
+    return batch._replace(extras={name: np.zeros((shape.rows, shape.length), np.float32) for name in sorted(extras)})
+
+
 def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
     """One batch of the rows of several (of one length), in order; their image buffers follow one another.
 

@@ -61,11 +61,11 @@ class Skipped(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A batch, the state from which the next one follows, and the samples left out on the way to it."""
+    """A batch, the state from which the next one follows (None: its number says it), and the samples left out on the way."""
 
     batch: TokenBatch
-    state: dict[str, Any]
-    skipped: list[Skipped]
+    state: dict[str, Any] | None = None
+    skipped: Sequence[Skipped] = ()
 
 
 class _Loader:

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 
 from mmsearch_jax.errors import ConfigError
 
@@ -40,8 +40,9 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None =
     sizes = mesh_sizes(config, len(devices))
     if devices[0].platform == "cpu":
         return Mesh(np.asarray(devices).reshape(sizes), AXES)
-    # On real chips the order matters: it decides which axis runs over which links.
-    return jax.make_mesh(sizes, AXES, devices=devices)
+    # On real chips the order matters: it decides which axis runs over which links. The compiler spreads the shardings, as
+    # with `Mesh`; by default `make_mesh` would have every operation say its own.
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int]:

@@ -1,15 +1,29 @@
-"""Training checkpoints by Orbax: parameters, optimiser, step, and where the data stood; atomic, the last few kept."""
+"""Training checkpoints by Orbax: what is learnt, optimiser, step, and where the data stood; atomic, the last few and the best.
+
+Frozen parameters are not in them: they come from the policy that the run began with.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
 
 from mmsearch_jax.errors import CheckpointError
 from mmsearch_jax.learners.train_state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """What makes one checkpoint better than another: a metric of its step, and whether more of it is better."""
+
+    metric: str
+    largest: bool
 
 
 class Checkpoints:
@@ -17,11 +31,26 @@ class Checkpoints:
 
     Args:
       keep: how many of the latest to keep.
+      best: keep the best one, too.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2):
+    def __init__(self, folder: str | Path, keep: int = 2, best: Best | None = None):
         self._folder = Path(folder).resolve()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        policies: list[managers.PreservationPolicy] = [managers.LatestN(keep)]
+        if best is not None:
+            # Orbax keeps the largest.
+            sign = 1.0 if best.largest else -1.0
+            policies.append(
+                managers.BestN(
+                    get_metric_fn=lambda metrics: sign * metrics[best.metric],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._best = best
+        options = ocp.CheckpointManagerOptions(
+            create=True, preservation_policy=managers.AnyPreservationPolicy(policies)
+        )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Self:
@@ -32,42 +61,73 @@ class Checkpoints:
         self._manager.close()
 
     @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return self._folder
+
+    @property
     def latest_step(self) -> int | None:
         """Step of the newest whole checkpoint, if there is one."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, extra: dict[str, Any] | None = None) -> None:
-        """Starts writing a checkpoint; `extra` is plain JSON (data position, counters)."""
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all whole checkpoints."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        extra: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Starts writing a checkpoint, unless there is one of this step.
+
+        Args:
+          extra: plain JSON (data position, counters).
+          metrics: of this step; without `Best.metric` in them the checkpoint is not in the running for the best.
+        """
+        if step in self._manager.all_steps():
+            return
+        measured = None
+        if self._best is not None and metrics is not None and self._best.metric in metrics:
+            measured = {self._best.metric: float(metrics[self._best.metric])}
         self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(_tree(state)), extra=ocp.args.JsonSave(extra or {})),
-        )
+            step, metrics=measured,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_tree(state)), extra=ocp.args.JsonSave(dict(extra or {}))
+            ),
+        )  # fmt: skip
+
+    def read_extra(self, step: int) -> dict[str, Any]:
+        """The `extra` of a checkpoint."""
+        restored = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))
+        return dict(restored["extra"] or {})
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
-        """Reads a checkpoint into the shapes and shardings of `like`.
+        """Reads a checkpoint into the shapes, shardings and frozen parameters of `like`, whatever mesh it was written on.
 
         Raises:
           CheckpointError: there is none, or it is of another model or optimiser.
         """
         step = self.latest_step if step is None else step
         if step is None:
-            raise CheckpointError(f"no checkpoint in {self._folder}: start the run without --resume")
+            raise CheckpointError(f"no checkpoint in {self._folder}: start the run anew")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like))
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()),
-            )
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
         except (ValueError, KeyError, FileNotFoundError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
                 f"the checkpoint of step {step} in {self._folder} does not fit this config ({first}): use another --workdir"
             ) from error
-        state = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(restored["state"]))
-        return state, dict(restored["extra"] or {})
+        learnt = dataclasses.replace(like, frozen=None)
+        state = jax.tree.unflatten(jax.tree.structure(learnt), jax.tree.leaves(restored["state"]))
+        return dataclasses.replace(state, frozen=like.frozen), self.read_extra(step)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
     # A plain dict keyed by position-independent names: Orbax stores names, not our classes.
-    leaves = jax.tree_util.tree_leaves_with_path(state)
+    leaves = jax.tree_util.tree_leaves_with_path(dataclasses.replace(state, frozen=None))
     return {f"{i:04d}{jax.tree_util.keystr(path)}": leaf for i, (path, leaf) in enumerate(leaves)}

@@ -9,40 +9,32 @@ that broke through no fault of the policy are left out of their group instead of
 from __future__ import annotations
 
 import asyncio
-import collections
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
-from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.schema import Row, read_image
-from mmsearch_jax.errors import ConfigError
-from mmsearch_jax.learners.advantages import group_advantages
-from mmsearch_jax.learners.checkpoints import Checkpoints
-from mmsearch_jax.learners.logprobs import token_logprobs
-from mmsearch_jax.learners.losses import GRPOLossConfig, grpo_loss
-from mmsearch_jax.learners.metrics import RunLog
-from mmsearch_jax.learners.train_state import (
-    OptimizerConfig,
-    TrainState,
-    apply_gradients,
-    create_train_state,
-    jit_update,
-    make_optimizer,
-    split_model,
-)
-from mmsearch_jax.models.config import ModelConfig
-from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.distributed.processes import largest_of_all
+from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.learners.checkpoints import Best
+from mmsearch_jax.learners.groups import Groups, group, rollout_metrics
+from mmsearch_jax.learners.losses import GRPOLossConfig
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, training_sequence
+from mmsearch_jax.learners.run import Run, RunConfig
+from mmsearch_jax.learners.throughput import utilisation
+from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
+from mmsearch_jax.models.lora import lora_layers
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.rewards.compose import RewardConfig, reward
+from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sampling import SamplingParams
@@ -57,23 +49,35 @@ class GRPOConfig:
 
     Attributes:
       num_steps: rollout batches.
-      prompts_per_step, group_size: each step samples `prompts_per_step` x `group_size` trajectories.
-      updates_per_batch: optimiser updates on one rollout batch (mini-batches are not reused).
+      prompts_per_step, group_size: each step samples `prompts_per_step` x `group_size` trajectories, of all processes.
+      oversample: further trajectories of each group; once `group_size` have ended, the rest are cut off. Nobody waits for the
+        slowest search, and a broken episode is made up for.
+      sampling_rounds: with more than 1, prompts whose groups are uniform or too small are replaced by the next ones, so many
+        times at most (DAPO's dynamic sampling, arXiv 2503.14476).
+      updates_per_batch: mini-batches of a rollout batch; each makes an update.
+      epochs: times that a rollout batch is learnt from.
+      overlap: roll out the next batch while this one is learnt: its policy is one update behind, which the ratios correct.
       temperature: of sampling, and of the log-probs in the loss: what is optimised is the policy as it is sampled. Below 1
         the trajectories fail less by mere chance, and the rewards tell more about what greedy decoding gets wrong.
       normalise_std: see `learners.advantages`.
       min_group: groups with fewer sound trajectories are dropped (and counted).
       skip_uniform: leave out groups whose rewards are all equal: they have no gradient but for the KL's.
+      save_groups: groups whose trajectories are written to rollouts/ at each step.
     """
 
     num_steps: int = 30
     prompts_per_step: int = 8
     group_size: int = 8
+    oversample: int = 0
+    sampling_rounds: int = 1
     updates_per_batch: int = 1
+    epochs: int = 1
+    overlap: bool = False
     temperature: float = 1.0
     normalise_std: bool = False
     min_group: int = 2
     skip_uniform: bool = True
+    save_groups: int = 1
     loss: GRPOLossConfig = GRPOLossConfig()
     reward: RewardConfig = RewardConfig()
 
@@ -82,48 +86,44 @@ class GRPOConfig:
             raise ConfigError(
                 f"grpo.temperature is {self.temperature:g}, must be above 0: greedy trajectories of a group are all alike"
             )
+        for name in ("prompts_per_step", "group_size", "sampling_rounds", "updates_per_batch", "epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"grpo.{name} is {getattr(self, name)}, must be at least 1")
+        if self.group_size < self.min_group:
+            raise ConfigError(
+                f"grpo.group_size {self.group_size} is below min_group {self.min_group}: nothing would be learnt"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
-class Learner:
-    """The jitted pieces, on packed batches.
+class Rollouts:
+    """One step's trajectories of this process, scored and grouped, and how many prompts were taken so far."""
 
-    Attributes:
-      accumulate: (state, total, batch) -> (total with the batch's weighted gradients, metrics).
-      apply: (state, total, weight) -> (updated state, metrics); `weight` is the sum of the batches' "weight" metrics.
-      score: (params, frozen, batch) -> log-probs [B, L].
-    """
-
-    graph: Any
-    accumulate: Callable[[TrainState, Any, TokenBatch], tuple[Any, dict[str, jax.Array]]]
-    apply: Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
-    score: Callable[[Any, Any, TokenBatch], jax.Array]
+    trajectories: list[Trajectory]
+    rows: dict[str, Row]
+    images: dict[str, bytes]
+    groups: Groups
+    prompts_taken: int
+    seconds: float
 
 
-def make_learner(graph: Any, optimizer: Any, config: GRPOLossConfig, temperature: float = 1.0) -> Learner:
-    """Builds the gradients, the update and the scoring of reference log-probs; what they replace is donated."""
+class Prompts:
+    """This process's share of the prompts: every P-th of an order that follows from the seed, each row once an epoch."""
 
-    def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        scored = token_logprobs(nnx.merge(graph, frozen, params), batch, temperature)
-        mask = jnp.asarray(batch.loss_weights) > 0
-        value, metrics = grpo_loss(
-            scored.logprobs, batch.extras["rollout_logprobs"], batch.extras["ref_logprobs"], batch.extras["advantages"],
-            mask, batch.extras["sequence_weights"], config,
-        )  # fmt: skip
-        entropy = jnp.where(mask, scored.entropy, 0.0).sum() / jnp.maximum(mask.sum(), 1)
-        return value, {"loss": value, "entropy": entropy, **metrics}
+    def __init__(self, rows: Sequence[Row], seed: int):
+        self._rows, self._seed = rows, seed
+        self._process, self._processes = jax.process_index(), jax.process_count()
 
-    def accumulate(state: TrainState, total: Any, batch: TokenBatch) -> tuple[Any, dict[str, jax.Array]]:
-        (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch)
-        return jax.tree.map(lambda t, g: t + metrics["weight"] * g, total, gradients), metrics
+    def take(self, taken: int, count: int) -> list[tuple[int, Row]]:
+        """The next prompts of this process, which has taken so many before; each with its place in the common order."""
+        places = [self._process + number * self._processes for number in range(taken, taken + count)]
+        return [(place, prompt_at(self._rows, place, self._seed)) for place in places]
 
-    def apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
-        return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
 
-    def score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
-        return token_logprobs(nnx.merge(graph, frozen, params), batch, temperature).logprobs
-
-    return Learner(graph, jax.jit(accumulate, donate_argnums=1), jit_update(apply), jax.jit(score))
+def prompt_at(rows: Sequence[Row], place: int, seed: int) -> Row:
+    """The row at a place of the endless order: a fresh permutation each time that all rows were used."""
+    epoch, within = divmod(place, len(rows))
+    return rows[int(np.random.default_rng([seed, epoch]).permutation(len(rows))[within])]
 
 
 def train(
@@ -137,195 +137,171 @@ def train(
     optimizer: OptimizerConfig,
     workdir: str | Path,
     *,
+    scorer: Scorer | None = None,
+    run_config: RunConfig | None = None,
+    mesh: LearnerMesh | None = None,
     seed: int = 0,
     freeze: tuple[str, ...] = ("vision",),
-    checkpoint_every: int = 0,
-    resume: bool = True,
+    identity: Mapping[str, Any] | None = None,
     ready_timeout_s: float = 60.0,
     show_progress: bool = True,
 ) -> Qwen2_5_VL:
     """Trains the policy against the live tools and returns it; the given model is the frozen reference.
 
     Args:
-      engine: samples; its weights are replaced after every step.
+      engine: samples on this host's chips; its weights are replaced after every step.
       rows: prompts with gold answers; visited in an order that follows from `seed`, again and again.
-      shape: of a learner's batch; a rollout batch is split over as many as it needs.
+      shape: of a learner's global batch; a rollout batch is split over as many as it needs.
+      scorer: gives trajectories their rewards; by default by the answer match and `config.reward`.
+      mesh: what the learner is spread over; by default all devices, weights and rows split.
       freeze: top-level modules that are not trained; with "vision" the reference shares it and features stay cached.
+      identity: see `Run`.
       ready_timeout_s: how long the search server may be away once every trajectory of a step failed for lack of it.
 
     Raises:
+      DataError: there is no row.
       ToolUnavailable: every trajectory of a step failed for lack of the tools.
+      TrainingDiverged, Preempted, CheckpointError: see `Run`.
     """
+    if not rows:
+        raise DataError("there is no prompt to learn from: the set is empty, or a filter has left nothing")
+    mesh = mesh or LearnerMesh.of(MeshConfig())
     graph, reference, frozen = split_model(model, freeze)
-    transformation = make_optimizer(optimizer, config.num_steps * config.updates_per_batch)
-    state = create_train_state(reference, frozen, transformation)
-    learner = make_learner(graph, transformation, config.loss, config.temperature)
+    transformation = make_optimizer(optimizer, config.num_steps * config.updates_per_batch * config.epochs)
+    state = mesh.train_state(reference, frozen, transformation)
+    full = not lora_layers(model)
+    updater = PolicyUpdater(
+        graph, mesh.place(reference), transformation, config.loss, model.config, mesh, shape,
+        updates_per_batch=config.updates_per_batch, epochs=config.epochs, temperature=config.temperature,
+        full=full, train_vision=full and "vision" not in freeze,
+    )  # fmt: skip
+    sampler = _Sampler(engine, Prompts(rows, seed), tool_client, scorer or Scorer(config.reward), config, episode, seed)
+    run = Run(
+        workdir, "grpo", config.num_steps, run_config or RunConfig(), identity=identity, best=Best("reward", largest=True),
+        show_progress=show_progress,
+    )  # fmt: skip
 
     async def loop() -> TrainState:
         nonlocal state
-        with Checkpoints(Path(workdir) / "checkpoints" / "grpo") as checkpoints:
-            if resume and checkpoints.latest_step is not None:
-                state, _ = checkpoints.restore(state)
-            start = (checkpoints.latest_step or 0) if resume else 0
-            with RunLog(workdir, "grpo", config.num_steps, start, show_progress) as log:
-                for step in range(start, config.num_steps):
-                    began = time.monotonic()
-                    _sync(engine, learner.graph, state, step, "vision" in freeze)
-                    chosen = rows_of_step(rows, step, config.prompts_per_step, seed)
-                    images = {row.id: read_image(row.image) for row in chosen}
-                    requests = _requests(chosen, images, step, config, seed)
-                    trajectories = await run_episodes(engine, requests, episode, tool_client)
-                    rolled = time.monotonic()
-                    by_id = {row.id: row for row in chosen}
-                    kept, metrics = score_groups(trajectories, by_id, config)
-                    if not kept and metrics["dropped"] == len(trajectories):
-                        await tool_client.wait_ready(ready_timeout_s)
-                    state, more = _learn(state, learner, reference, kept, images, engine, shape, config)
-                    ended = time.monotonic()
-                    sampled = sum(trajectory.num_sampled for trajectory in trajectories)
-                    metrics |= more | {
-                        "rollout_seconds": rolled - began, "learn_seconds": ended - rolled,
-                        "tokens_per_second": sampled / (rolled - began),
-                    }  # fmt: skip
-                    log.write(step + 1, metrics, shown=("reward", "accuracy", "searches", "kl", "tokens_per_second"))
-                    write_jsonl(trajectories[: config.group_size], Path(workdir) / "rollouts" / f"{step + 1:05d}.jsonl")
-                    if step + 1 == config.num_steps or (checkpoint_every and (step + 1) % checkpoint_every == 0):
-                        checkpoints.save(step + 1, state)
-        await tool_client.close()
+        with run:
+            state, start, position = run.begin(state)
+            taken = (position or {"prompts": 0})["prompts"] // jax.process_count()
+            ahead: asyncio.Task[Rollouts] | None = None
+            for step in range(start, config.num_steps):
+                began = time.monotonic()
+                if ahead is None:
+                    engine.set_weights(state.params, step, keep_image_features="vision" in freeze)
+                    synced = time.monotonic()
+                    rollouts = await sampler.roll_out(taken)
+                else:
+                    rollouts = await ahead
+                    synced = began
+                    engine.set_weights(state.params, step, keep_image_features="vision" in freeze)
+                waited = time.monotonic()
+                taken = rollouts.prompts_taken
+                ahead = None
+                if config.overlap and step + 1 < config.num_steps:
+                    ahead = asyncio.create_task(sampler.roll_out(taken))
+                metrics = rollout_metrics(rollouts.trajectories, rollouts.rows)
+                if metrics["dropped"] == sum(n for name, n in metrics.items() if name.startswith("status_")):
+                    await tool_client.wait_ready(ready_timeout_s)
+                sequences = [
+                    training_sequence(t, a, engine.prepare_image(rollouts.images[t.row_id]).processed, model.config)
+                    for t, a in rollouts.groups.learnt
+                ]
+                before = time.monotonic()
+                # In a thread: with `overlap` the rollouts go on meanwhile.
+                updated: Updated = await asyncio.to_thread(updater.learn, state, sequences)
+                state = updated.state
+                ended = time.monotonic()
+                sampled = sum(trajectory.num_sampled for trajectory in rollouts.trajectories)
+                metrics |= updated.metrics | {
+                    "useful_groups": rollouts.groups.num_useful, "uniform_groups": rollouts.groups.num_uniform,
+                    "sync_seconds": synced - began, "rollout_seconds": rollouts.seconds, "wait_seconds": waited - synced,
+                    "learn_seconds": ended - before, "step_seconds": ended - began,
+                    "tokens_per_second": sampled / rollouts.seconds,
+                    **(utilisation(updated.flops, ended - before) if updated.flops else {}),
+                }  # fmt: skip
+                _save_some(rollouts, config, Path(workdir), step + 1)
+                run.finish_step(
+                    step + 1, state, metrics, lambda own=taken: {"prompts": largest_of_all(own) * jax.process_count()},
+                    ("reward", "accuracy", "searches", "kl", "tokens_per_second"),
+                )  # fmt: skip
         return state
 
-    final = asyncio.run(loop())
+    async def whole() -> TrainState:
+        try:
+            return await loop()
+        finally:
+            await tool_client.close()
+            await sampler.close()
+
+    final = asyncio.run(whole())
     return nnx.merge(graph, final.frozen, final.params)
 
 
-def rows_of_step(rows: Sequence[Row], step: int, count: int, seed: int) -> list[Row]:
-    """The rows of one step: a fresh permutation each time that all rows were used, whatever step one starts from."""
-    chosen = []
-    for index in range(step * count, (step + 1) * count):
-        epoch, place = divmod(index, len(rows))
-        chosen.append(rows[int(np.random.default_rng([seed, epoch]).permutation(len(rows))[place])])
-    return chosen
+class _Sampler:
+    """Rolls prompts out until there is enough to learn from."""
+
+    def __init__(
+        self, engine: Engine, prompts: Prompts, tool_client: ToolClient, scorer: Scorer, config: GRPOConfig,
+        episode: EpisodeConfig, seed: int,
+    ):  # fmt: skip
+        self._engine, self._prompts, self._client, self._scorer = engine, prompts, tool_client, scorer
+        self._config, self._episode, self._seed = config, episode, seed
+        if config.prompts_per_step % jax.process_count():
+            raise ConfigError(
+                f"grpo.prompts_per_step is {config.prompts_per_step}, which {jax.process_count()} processes cannot share "
+                "evenly: change it"
+            )
+        self._share = config.prompts_per_step // jax.process_count()
+
+    async def roll_out(self, taken: int) -> Rollouts:
+        """One step's rollouts, from this process's prompt number `taken` on."""
+        began, config = time.monotonic(), self._config
+        trajectories: list[Trajectory] = []
+        rows: dict[str, Row] = {}
+        images: dict[str, bytes] = {}
+        wanted, grouped = self._share, Groups([], 0, 0)
+        for _ in range(config.sampling_rounds):
+            chosen = self._prompts.take(taken, wanted)
+            taken += wanted
+            rows |= {row.id: row for _, row in chosen}
+            images |= {row.id: read_image(row.image) for _, row in chosen if row.id not in images}
+            made = await run_episodes(
+                self._engine, self._requests(chosen, images), self._episode, self._client,
+                keep_per_group=config.group_size if config.oversample else None,
+            )  # fmt: skip
+            await self._scorer.score(made, rows)
+            trajectories += made
+            grouped = group(
+                trajectories, min_group=config.min_group, skip_uniform=config.skip_uniform,
+                normalise_std=config.normalise_std, at_most=self._share,
+            )  # fmt: skip
+            wanted = self._share - grouped.num_useful
+            if not wanted:
+                break
+        return Rollouts(trajectories, rows, images, grouped, taken, time.monotonic() - began)
+
+    async def close(self) -> None:
+        """Frees what the scorer holds."""
+        await self._scorer.close()
+
+    def _requests(self, chosen: Sequence[tuple[int, Row]], images: Mapping[str, bytes]) -> list[EpisodeRequest]:
+        sampling = SamplingParams(temperature=self._config.temperature)
+        requests = []
+        for place, row in chosen:
+            for member in range(self._config.group_size + self._config.oversample):
+                number = int(np.random.default_rng([self._seed, place, member]).integers(2**31))
+                requests.append(
+                    EpisodeRequest(row.id, f"{place}-{row.id}", row.question, images[row.id], number, sampling)
+                )
+        return requests
 
 
-def score_groups(
-    trajectories: Sequence[Trajectory], rows: dict[str, Row], config: GRPOConfig
-) -> tuple[list[tuple[Trajectory, float]], dict[str, Any]]:
-    """Rewards every sound trajectory in place, and pairs those that will be learnt from with their advantage."""
-    sound = [trajectory for trajectory in trajectories if not trajectory.infrastructure_failure]
-    for trajectory in sound:
-        trajectory.reward, trajectory.reward_parts = reward(trajectory, rows[trajectory.row_id].answers, config.reward)
-    groups: dict[str, list[Trajectory]] = collections.defaultdict(list)
-    for trajectory in sound:
-        groups[trajectory.group_id].append(trajectory)
-    whole = {name: members for name, members in groups.items() if len(members) >= config.min_group}
-    uniform = {name for name, members in whole.items() if len({member.reward for member in members}) == 1}
-    used = [t for name, members in whole.items() for t in members if not (config.skip_uniform and name in uniform)]
-    advantages = group_advantages([t.reward or 0.0 for t in used], [t.group_id for t in used], config.normalise_std)
-    return list(zip(used, map(float, advantages), strict=True)), _rollout_metrics(
-        trajectories, sound, rows, len(uniform)
-    )
-
-
-def training_sequence(
-    trajectory: Trajectory, advantage: float, image: ProcessedImage, model: ModelConfig
-) -> TrainingSequence:
-    """The trajectory as the learner reads it: the sampler's ids, positions and log-probs, nothing encoded again."""
-    positions, _ = mrope_positions(trajectory.token_ids, trajectory.image_grids, model)
-    mask = np.asarray(trajectory.loss_mask, np.float32)
-    length = len(mask)
-    extras = {
-        "rollout_logprobs": np.asarray(trajectory.logprobs, np.float32),
-        "advantages": np.full(length, advantage, np.float32),
-        "sequence_weights": np.full(length, 1.0 / max(1.0, float(mask.sum())), np.float32),
-        "ref_logprobs": np.zeros(length, np.float32),
-    }
-    ids = np.asarray(trajectory.token_ids, np.int32)
-    return TrainingSequence(ids, positions, mask, [image], model.image_token_id, extras)
-
-
-def _learn(
-    state: TrainState,
-    learner: Learner,
-    reference: Any,
-    kept: Sequence[tuple[Trajectory, float]],
-    images: Mapping[str, bytes],
-    engine: Engine,
-    shape: BatchShape,
-    config: GRPOConfig,
-) -> tuple[TrainState, dict[str, float]]:
-    if not kept:
-        return state, {"updates": 0}
-    sequences = [
-        training_sequence(t, a, engine.prepare_image(images[t.row_id]).processed, engine.model_config) for t, a in kept
-    ]
-    share = -(-len(sequences) // config.updates_per_batch)
-    records: list[dict[str, float]] = []
-    for begin in range(0, len(sequences), share):
-        # One update, however many batches its sequences fill.
-        total, weight = jax.tree.map(jnp.zeros_like, state.params), 0.0
-        parts: list[dict[str, float]] = []
-        waiting = sequences[begin : begin + share]
-        while waiting:
-            packed, left = pack(waiting, shape)
-            scored = learner.score(reference, state.frozen, packed.batch)
-            batch = packed.batch._replace(extras={**packed.batch.extras, "ref_logprobs": scored})
-            total, metrics = learner.accumulate(state, total, batch)
-            parts.append({name: float(value) for name, value in jax.device_get(metrics).items()})
-            weight += parts[-1]["weight"]
-            waiting = [waiting[i] for i in left]
-        state, applied = learner.apply(state, total, jnp.float32(weight))
-        applied = {name: float(value) for name, value in jax.device_get(applied).items()}
-        records += [{**part, **applied} for part in parts]
-    means = {
-        name: float(np.average([r[name] for r in records], weights=[r["weight"] for r in records]))
-        for name in records[0]
-        if name != "weight"
-    }
-    means["max_ratio"] = max(record["max_ratio"] for record in records)
-    return state, means | {"updates": -(-len(sequences) // share)}
-
-
-def _sync(engine: Engine, graph: Any, state: TrainState, version: int, vision_frozen: bool) -> None:
-    """Gives the engine a copy of the weights: the learner's own buffers are donated at the next update."""
-    model = nnx.merge(graph, state.frozen, jax.tree.map(jnp.copy, state.params))
-    engine.set_weights(nnx.split(model)[1], version, keep_image_features=vision_frozen)
-
-
-def _requests(
-    rows: Sequence[Row], images: Mapping[str, bytes], step: int, config: GRPOConfig, seed: int
-) -> list[EpisodeRequest]:
-    sampling = SamplingParams(temperature=config.temperature)
-    requests = []
-    for place, row in enumerate(rows):
-        for member in range(config.group_size):
-            number = int(np.random.default_rng([seed, step, place, member]).integers(2**31))
-            group = f"{step}-{place}-{row.id}"
-            requests.append(EpisodeRequest(row.id, group, row.question, images[row.id], number, sampling))
-    return requests
-
-
-def _rollout_metrics(
-    trajectories: Sequence[Trajectory], sound: Sequence[Trajectory], rows: dict[str, Row], uniform: int
-) -> dict[str, Any]:
-    def mean(values: Sequence[float]) -> float:
-        return float(np.mean(values)) if values else 0.0
-
-    free = [t for t in sound if not rows[t.row_id].search_required]
-    statuses = collections.Counter(t.status for t in trajectories)
-    calls = [t.tool_calls() for t in sound]
-    return {
-        "reward": mean([t.reward or 0.0 for t in sound]),
-        "accuracy": mean([t.reward_parts["match"] for t in sound]),
-        "format": mean([t.reward_parts["format"] for t in sound]),
-        "searches": mean([len(c) for c in calls]),
-        "text_searches": mean([sum(r.tool == "text_search" for r in c) for c in calls]),
-        "whole_image_searches": mean([sum(r.tool == "image_search" and r.query is None for r in c) for c in calls]),
-        "crop_searches": mean([sum(r.tool == "image_search" and r.query is not None for r in c) for c in calls]),
-        "needless_searches": mean([float(bool(t.tool_calls())) for t in free]),
-        "turns": mean([len(t.turns) for t in sound]),
-        "sampled_tokens": mean([t.num_sampled for t in sound]),
-        "tokens": mean([len(t.token_ids) for t in sound]),
-        "dropped": len(trajectories) - len(sound),
-        "uniform_groups": uniform,
-        **{f"status_{name}": count for name, count in statuses.items()},
-    }
+def _save_some(rollouts: Rollouts, config: GRPOConfig, workdir: Path, step: int) -> None:
+    """The trajectories of the first groups, for people to look at."""
+    names = list(dict.fromkeys(t.group_id for t in rollouts.trajectories))[: config.save_groups]
+    suffix = f".{jax.process_index()}" if jax.process_count() > 1 else ""
+    shown = [t for t in rollouts.trajectories if t.group_id in names]
+    write_jsonl(shown, workdir / "rollouts" / f"{step:05d}{suffix}.jsonl")

@@ -27,7 +27,7 @@ def token_logprobs(model: Any, batch: TokenBatch, temperature: float = 1.0, chun
 
     Args:
       temperature: by which the logits are divided, as the sampler does: the scores are those of what it samples from.
-      chunk: tokens whose logits exist at one time.
+      chunk: tokens whose logits exist at one time on a device.
     """
     features = model.encode_images(batch.vision) if batch.vision is not None else None
     index = jnp.asarray(batch.feature_index) if features is not None else None
@@ -35,14 +35,11 @@ def token_logprobs(model: Any, batch: TokenBatch, temperature: float = 1.0, chun
     token_ids = jnp.asarray(batch.token_ids)
     hidden = model(token_ids, jnp.asarray(batch.positions), segments, features, index)
     targets = jnp.concatenate([token_ids[:, 1:], jnp.zeros_like(token_ids[:, :1])], axis=1)
-    scored, entropy = _chunked_scores(
-        model, hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), temperature, chunk
-    )
+    scored, entropy = _chunked_scores(model, hidden, targets, temperature, chunk)
     follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
 
     def shifted(values: jax.Array) -> jax.Array:
-        values = values.reshape(token_ids.shape)[:, :-1]
-        return jnp.pad(jnp.where(follows, values, 0.0), ((0, 0), (1, 0)))
+        return jnp.pad(jnp.where(follows, values[:, :-1], 0.0), ((0, 0), (1, 0)))
 
     return TokenLogprobs(shifted(scored), shifted(entropy))
 
@@ -50,18 +47,32 @@ def token_logprobs(model: Any, batch: TokenBatch, temperature: float = 1.0, chun
 def _chunked_scores(
     model: Any, hidden: jax.Array, targets: jax.Array, temperature: float, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
-    count = hidden.shape[0]
-    padding = -count % chunk
-    hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
-    targets = jnp.pad(targets, (0, padding)).reshape(-1, chunk)
+    """Log-probs and entropies [B, L] of targets [B, L] behind hidden states [B, L, D].
+
+    Rows and lengths that are split over a mesh stay where they are: every device walks over chunks of its own tokens.
+    """
+    batch, length, _ = hidden.shape
+    mesh = jax.sharding.get_abstract_mesh()
+    row_shards, parts = (1, 1) if mesh.empty else (mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["sequence"])
+    own_rows, own_length = -(-batch // row_shards), -(-length // parts)
+    steps = -(-own_rows * own_length // chunk)
+    size = -(-own_length // steps)
+    padding = parts * steps * size - length
+
+    def chunks(values: jax.Array) -> jax.Array:
+        padded = jnp.pad(values, ((0, 0), (0, padding), *((0, 0),) * (values.ndim - 2)))
+        return jnp.moveaxis(padded.reshape(batch, parts, steps, size, *values.shape[2:]), 2, 0)
+
+    def whole(values: jax.Array) -> jax.Array:
+        return jnp.moveaxis(values, 0, 2).reshape(batch, -1)[:, :length]
 
     @jax.checkpoint
     def score(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = model.logits(hidden) / temperature
         log_total = jax.nn.logsumexp(logits, axis=-1)
-        picked = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         mean_logit = jnp.sum(jax.nn.softmax(logits, axis=-1) * logits, axis=-1)
         return picked - log_total, log_total - mean_logit
 
-    logprobs, entropy = jax.lax.map(lambda pair: score(*pair), (hidden, targets))
-    return logprobs.reshape(-1)[:count], entropy.reshape(-1)[:count]
+    logprobs, entropy = jax.lax.map(lambda pair: score(*pair), (chunks(hidden), chunks(targets)))
+    return whole(logprobs), whole(entropy)

@@ -1,24 +1,48 @@
-"""The GRPO loss as a pure function of log-probs: clipped surrogate, KL to the reference, aggregation.
+"""The loss of GRPO and its relatives as pure functions of log-probs: ratio, clipped surrogate, KL, aggregation.
 
-It knows arrays only. Formulas: PPO's clipped surrogate (arXiv 1707.06347), GRPO (arXiv 2402.03300), the k1, k2, k3
-estimators of KL (Schulman, "Approximating KL divergence", 2020). Legend: B rows, L tokens.
+They know arrays only. What each option is called in the literature:
+
+  GRPO (arXiv 2402.03300)      aggregation="sequence", advantages divided by the group's deviation
+  DeepMMSearch-R1 (sec. 3.2)   the same without the division
+  DAPO (arXiv 2503.14476)      aggregation="token", clip_high=0.28, kl_coef=0
+  Dr. GRPO (arXiv 2503.20783)  aggregation="constant", no division, kl_coef=0
+  GSPO (arXiv 2507.18071)      ratio="sequence", aggregation="sequence", clip_low=3e-4, clip_high=4e-4, kl_coef=0
+  truncated importance sampling (Yao et al., "Your efficient RL framework secretly brings you off-policy RL training",
+                               2025)   importance_cap=2
+
+Legend: B rows, L tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from mmsearch_jax.errors import ConfigError
+
+_CHOICES = {
+    "kl_estimator": ("k1", "k2", "k3"),
+    "aggregation": ("token", "sequence", "constant"),
+    "ratio": ("token", "sequence"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class GRPOLossConfig:
     """Attributes:
     clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
-    kl_coef: weight of the KL to the reference policy; `kl_estimator` is "k1", "k2" or "k3".
-    aggregation: "token" (mean over all trained tokens of the batch) or "sequence" (mean over each sequence's tokens,
-      then over sequences; needs `sequence_weights`).
+    kl_coef: weight of the KL to the reference policy; with 0 the reference is not even scored.
+    kl_estimator: "k1", "k2" or "k3" (Schulman, "Approximating KL divergence", 2020). As a loss, k1 has no gradient in
+      expectation and k2 has the true one; k3, GRPO's, lies between.
+    aggregation: "token" (mean over all trained tokens), "sequence" (mean over each sequence's tokens, then over
+      sequences) or "constant" (sum over each sequence's tokens / `constant_length`, then mean over sequences).
+    constant_length: tokens by which "constant" divides.
+    ratio: of the policy to the old one: of each "token", or one for the whole "sequence" (the geometric mean of its tokens').
+    importance_cap: 0 compares the policy with the sampler's own log-probs. Above 0 it is compared with the learner's at the
+      batch's beginning, and each token weighs min(learner's / sampler's probability, cap).
     """
 
     clip_low: float = 0.2
@@ -26,12 +50,43 @@ class GRPOLossConfig:
     kl_coef: float = 0.001
     kl_estimator: str = "k3"
     aggregation: str = "token"
+    constant_length: int = 1024
+    ratio: str = "token"
+    importance_cap: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kl_estimator not in ("k1", "k2", "k3"):
-            raise ValueError(f"unknown kl_estimator '{self.kl_estimator}': use k1, k2 or k3")
-        if self.aggregation not in ("token", "sequence"):
-            raise ValueError(f"unknown aggregation '{self.aggregation}': use token or sequence")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"unknown loss.{name} '{getattr(self, name)}': use {', '.join(known)}")
+        if not 0 < self.clip_low <= 1 or self.clip_high <= 0 or self.kl_coef < 0 or self.importance_cap < 0:
+            raise ConfigError(
+                f"loss.clip_low {self.clip_low:g} must lie in (0, 1], clip_high {self.clip_high:g} above 0, kl_coef "
+                f"{self.kl_coef:g} and importance_cap {self.importance_cap:g} not below 0"
+            )
+        if self.constant_length < 1:
+            raise ConfigError(f"loss.constant_length is {self.constant_length}, must be at least 1")
+
+
+class Scored(NamedTuple):
+    """What the loss looks at, [B, L] each; all but `policy` are constants.
+
+    Attributes:
+      policy: log-probs of the sampled tokens, with gradient.
+      old: those of the policy that the batch began with, as the learner computes them; used with `importance_cap` only.
+      rollout: the sampler's own.
+      reference: of the frozen policy; used with a `kl_coef` only.
+      advantages: float.
+      mask: bool; nothing outside it has any influence.
+      segment_ids: int; which sequence of its row a token belongs to.
+    """
+
+    policy: jax.Array
+    old: jax.Array
+    rollout: jax.Array
+    reference: jax.Array
+    advantages: jax.Array
+    mask: jax.Array
+    segment_ids: jax.Array
 
 
 def kl_estimate(policy: jax.Array, reference: jax.Array, estimator: str) -> jax.Array:
@@ -44,43 +99,63 @@ def kl_estimate(policy: jax.Array, reference: jax.Array, estimator: str) -> jax.
     return jnp.expm1(difference) - difference
 
 
-def grpo_loss(
-    policy_logprobs: jax.Array,
-    rollout_logprobs: jax.Array,
-    ref_logprobs: jax.Array,
-    advantages: jax.Array,
-    loss_mask: jax.Array,
-    sequence_weights: jax.Array,
-    config: GRPOLossConfig,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+def sequence_sums(values: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """Each token's sum over its sequence; both [B, L]."""
+
+    def of_row(row: jax.Array, segments: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(row, segments, num_segments=row.shape[0] + 1)[segments]
+
+    return jax.vmap(of_row)(values, segment_ids)
+
+
+def grpo_loss(scored: Scored, config: GRPOLossConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Loss to minimise, and its metrics.
 
-    Args:
-      policy_logprobs: [B, L], with gradient; the others are constants.
-      loss_mask: bool [B, L]; nothing outside it has any influence.
-      sequence_weights: float [B, L], 1 / (number of trained tokens in the token's sequence); for "sequence".
-
     Returns:
-      The scalar loss, and kl, clip_fraction, max_ratio, rollout_learner_kl (k3 of the same policy seen by sampler and
-      learner: on the first update of a batch it shows their numerical mismatch) and weight (tokens or sequences that the
-      mean is over: with it the losses of several batches average to that of all of them).
+      The scalar loss, and kl, clip_fraction, max_ratio, rollout_learner_kl (k3 of one policy as sampler and learner see it:
+      their numerical mismatch, or, after the batch's first update and without `importance_cap`, also what was learnt since)
+      and weight (tokens or sequences that the mean is over: with it the losses of several batches average to that of all).
     """
-    mask = loss_mask.astype(policy_logprobs.dtype)
-    log_ratio = jnp.where(loss_mask, policy_logprobs - rollout_logprobs, 0.0)
+    mask = scored.mask
+
+    def masked(values: jax.Array) -> jax.Array:
+        return jnp.where(mask, values, 0.0)
+
+    ones = masked(jnp.ones_like(scored.policy))
+    lengths = jnp.maximum(sequence_sums(ones, scored.segment_ids), 1.0)
+    behind = scored.old if config.importance_cap else scored.rollout
+    log_ratio = masked(scored.policy - behind)
+    if config.ratio == "sequence":
+        log_ratio = masked(sequence_sums(log_ratio, scored.segment_ids) / lengths)
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
-    surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
-    kl = jnp.where(loss_mask, kl_estimate(policy_logprobs, ref_logprobs, config.kl_estimator), 0.0)
-    per_token = jnp.where(loss_mask, -surrogate + config.kl_coef * kl, 0.0)
-    tokens = jnp.maximum(mask.sum(), 1.0)
-    weights = jnp.where(loss_mask, sequence_weights if config.aggregation == "sequence" else 1.0, 0.0)
-    weight = weights.sum()
-    loss = (per_token * weights).sum() / jnp.maximum(weight, 1e-6)
+    surrogate = jnp.minimum(ratio * scored.advantages, clipped * scored.advantages)
+    mismatch = masked((scored.old if config.importance_cap else scored.policy) - scored.rollout)
+    importance = ones
+    if config.importance_cap:
+        importance = masked(jax.lax.stop_gradient(jnp.minimum(jnp.exp(mismatch), config.importance_cap)))
+    kl = masked(kl_estimate(scored.policy, scored.reference, config.kl_estimator)) if config.kl_coef else 0.0 * ones
+    per_token = masked(-importance * surrogate + config.kl_coef * kl)
+    loss, weight = _aggregate(per_token, ones, lengths, config)
+    tokens = jnp.maximum(ones.sum(), 1.0)
     metrics = {
         "weight": weight,
         "kl": kl.sum() / tokens,
-        "clip_fraction": (jnp.where(loss_mask, clipped != ratio, False)).sum() / tokens,
-        "max_ratio": jnp.max(jnp.where(loss_mask, ratio, 0.0)),
-        "rollout_learner_kl": (jnp.where(loss_mask, jnp.expm1(log_ratio) - log_ratio, 0.0)).sum() / tokens,
+        "clip_fraction": jnp.where(mask, clipped != ratio, False).sum() / tokens,
+        "max_ratio": jnp.max(masked(ratio)),
+        "rollout_learner_kl": masked(jnp.expm1(mismatch) - mismatch).sum() / tokens,
+        "importance": importance.sum() / tokens,
     }
     return loss, metrics
+
+
+def _aggregate(
+    per_token: jax.Array, ones: jax.Array, lengths: jax.Array, config: GRPOLossConfig
+) -> tuple[jax.Array, jax.Array]:
+    """The mean by `config.aggregation`, and the number of tokens or sequences that it is over."""
+    if config.aggregation == "token":
+        weight = ones.sum()
+        return per_token.sum() / jnp.maximum(weight, 1.0), weight
+    sequences = (ones / lengths).sum()
+    divisor = lengths if config.aggregation == "sequence" else config.constant_length
+    return (per_token / divisor).sum() / jnp.maximum(sequences, 1e-6), sequences

@@ -15,45 +15,74 @@ from typing import Any, Self
 import tqdm
 from tensorboardX import SummaryWriter
 
+from mmsearch_jax.errors import ConfigError
+
 
 class RunLog:
     """Logs of one phase of a run; a context manager.
 
     Args:
-      workdir: the run's folder; `metrics.jsonl` is appended to, so that a resumed run goes on in it.
+      workdir: the run's folder; `metrics.jsonl` is appended to, less what an interrupted run wrote there beyond `start`.
       phase: name of the phase ("sft", "grpo", ...), put before every TensorBoard tag.
       num_steps: length of the progress bar.
       start: steps that were made before (a resumed run).
+      wandb_project: logs to Weights & Biases, too.
+      writes: whether this process writes at all; of several, one does.
+
+    Raises:
+      ConfigError: `wandb_project` is set, but the package is not there.
     """
 
-    def __init__(self, workdir: str | Path, phase: str, num_steps: int, start: int = 0, show_progress: bool = True):
+    def __init__(
+        self, workdir: str | Path, phase: str, num_steps: int, start: int = 0, show_progress: bool = True,
+        wandb_project: str = "", writes: bool = True,
+    ):  # fmt: skip
         folder = Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
-        self._phase = phase
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / "tensorboard" / phase))
-        self._bar = tqdm.tqdm(
-            total=num_steps, initial=start, desc=phase, unit="step", disable=not show_progress, dynamic_ncols=True
-        )
+        self._phase, self._writes = phase, writes
         self._began = time.monotonic()
+        self._bar = tqdm.tqdm(
+            total=num_steps, initial=start, desc=phase, unit="step", disable=not (show_progress and writes),
+            dynamic_ncols=True,
+        )  # fmt: skip
+        self._wandb = None
+        if not writes:
+            return
+        _forget_later_steps(folder / "metrics.jsonl", phase, start)
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start + 1)
+        if wandb_project:
+            self._wandb = _start_wandb(wandb_project, folder, phase)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+        if not self._writes:
+            return
         self._events.close()
         self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish()
 
     def write(self, step: int, metrics: Mapping[str, Any], shown: tuple[str, ...] = ()) -> None:
         """Records one step's numbers; those named in `shown` stand behind the progress bar."""
+        if not self._writes:
+            return
         numbers = {name: _plain(value) for name, value in metrics.items()}
         record = {"phase": self._phase, "step": step, "seconds": round(time.monotonic() - self._began, 3), **numbers}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        for name, value in numbers.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                self._events.add_scalar(f"{self._phase}/{name}", value, step)
+        tagged = {
+            f"{self._phase}/{name}": value
+            for name, value in numbers.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        for tag, value in tagged.items():
+            self._events.add_scalar(tag, value, step)
+        if self._wandb is not None:
+            self._wandb.log({**tagged, f"{self._phase}/step": step})
         self._bar.update(step - self._bar.n)
         self._bar.set_postfix({name: _short(numbers[name]) for name in shown if name in numbers}, refresh=False)
 
@@ -73,3 +102,28 @@ def _plain(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _forget_later_steps(path: Path, phase: str, start: int) -> None:
+    """Drops the phase's records behind step `start`, and a last line that was cut short."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record.get("phase") != phase or record.get("step", 0) <= start:
+            kept.append(line + "\n")
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    part.replace(path)
+
+
+def _start_wandb(project: str, folder: Path, phase: str) -> Any:
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError("logging to Weights & Biases needs its package: pip install wandb") from error
+    return wandb.init(project=project, name=f"{folder.name}-{phase}", dir=str(folder), resume="allow")

@@ -6,10 +6,12 @@ sequences come from or of what they say.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +22,27 @@ import optax
 from flax import nnx
 
 from mmsearch_jax.data.batches import TokenBatch
+from mmsearch_jax.data.pipeline import Step, merge_states
+from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.distributed.processes import records_of_all, sums_of_all
 from mmsearch_jax.errors import DataError
-from mmsearch_jax.learners.checkpoints import Checkpoints
+from mmsearch_jax.learners.checkpoints import Best
 from mmsearch_jax.learners.logprobs import token_logprobs
-from mmsearch_jax.learners.metrics import RunLog
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.run import Run, RunConfig
+from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import (
     OptimizerConfig,
     TrainState,
     apply_gradients,
-    create_train_state,
     jit_update,
     make_optimizer,
     split_model,
 )
-from mmsearch_jax.models.lora import with_dropout
+from mmsearch_jax.models.lora import lora_layers, with_dropout
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+
+_SHOWN_SKIPS = 20
 
 
 def weighted_loss(model: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -49,107 +57,207 @@ def weighted_loss(model: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, j
         "target_tokens": count,
         # Share of tokens that the policy would be sure of: more telling than the mean for copied text.
         "target_sure": jnp.sum(fully & (logprobs > jnp.log(0.5))) / count,
+        "weight": total,
     }
     return -jnp.sum(weights * logprobs) / total, metrics
 
 
-def make_update(
-    graph: Any, optimizer: optax.GradientTransformation, seed: int = 0
-) -> Callable[[TrainState, TokenBatch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The jitted training step; the state is donated (see `jit_update`). `seed` and the step choose LoRA's dropout."""
+Update = Callable[[TrainState, Sequence[TokenBatch]], tuple[TrainState, dict[str, jax.Array]]]
 
-    def loss(params: Any, frozen: Any, batch: TokenBatch, step: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(seed), step)
+
+def make_update(
+    graph: Any, optimizer: optax.GradientTransformation, seed: int = 0, mesh: LearnerMesh | None = None
+) -> Update:
+    """One update from one batch, or from several as if they were one: all of their tokens weigh alike.
+
+    The state is donated (see `jit_update`). `seed`, the step and the batch's number choose LoRA's dropout.
+    """
+    inside = mesh.inside if mesh is not None else lambda function: function
+
+    def loss(params: Any, frozen: Any, batch: TokenBatch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         return weighted_loss(with_dropout(nnx.merge(graph, frozen, params), key), batch)
 
-    def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict[str, jax.Array]]:
-        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
-            state.params, state.frozen, batch, state.step
-        )
-        state, more = apply_gradients(state, gradients, optimizer)
-        return state, {"loss": value, **metrics, **more}
+    def gradients(state: TrainState, batch: TokenBatch, number: Any) -> tuple[Any, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), number)
+        (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch, key)
+        return found, {"loss": value, **metrics}
 
-    return jit_update(update)
+    def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+        found, metrics = gradients(state, batch, 0)
+        state, more = apply_gradients(state, found, optimizer)
+        return state, {**metrics, **more}
+
+    def accumulate(
+        state: TrainState, total: Any, batch: TokenBatch, number: jax.Array
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        found, metrics = gradients(state, batch, number)
+        return jax.tree.map(lambda t, g: t + metrics["weight"] * g, total, found), metrics
+
+    def apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
+
+    at_once = inside(jit_update(update))
+    add, finish = inside(jax.jit(accumulate, donate_argnums=1)), inside(jit_update(apply))
+
+    def from_batches(state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, dict[str, jax.Array]]:
+        if len(batches) == 1:
+            return at_once(state, batches[0])
+        total, parts = jax.tree.map(jnp.zeros_like, state.params), []
+        for number, batch in enumerate(batches):
+            total, metrics = add(state, total, batch, jnp.int32(number))
+            parts.append(metrics)
+        state, more = finish(state, total, sum(part["weight"] for part in parts))
+        return state, {**_joined(parts), **more}
+
+    return from_batches
+
+
+def _joined(parts: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    """The metrics of several batches as those of one."""
+
+    def over(name: str) -> jax.Array:
+        return jnp.stack([part[name] for part in parts])
+
+    def mean(name: str, weight: str) -> jax.Array:
+        return (over(name) * over(weight)).sum() / over(weight).sum()
+
+    return {
+        "weight": over("weight").sum(),
+        "target_tokens": over("target_tokens").sum(),
+        "loss": mean("loss", "weight"),
+        "target_nll": mean("target_nll", "target_tokens"),
+        "target_sure": mean("target_sure", "target_tokens"),
+    }
 
 
 def train(
     model: Qwen2_5_VL,
-    batches: Callable[[int], Iterator[TokenBatch]],
+    data: Callable[[int, Any], Iterator[Step]],
     num_steps: int,
     optimizer: OptimizerConfig,
     workdir: str | Path,
     phase: str,
     *,
+    config: RunConfig | None = None,
+    mesh: LearnerMesh | None = None,
     seed: int = 0,
     freeze: tuple[str, ...] = (),
-    checkpoint_every: int = 0,
-    resume: bool = True,
+    accumulate: int = 1,
+    validation: Sequence[TokenBatch] = (),
+    validate_every: int = 0,
+    identity: Mapping[str, Any] | None = None,
     show_progress: bool = True,
 ) -> Qwen2_5_VL:
     """Trains for `num_steps` updates and returns the trained model (the given one is left as it is).
 
     Args:
-      batches: gives the batches from a step on; the same step must give the same batches again.
+      data: gives this process's part of the batches behind a number of steps, or behind the state that was saved with them;
+        the same place must give the same batches again.
       workdir: takes metrics.jsonl, TensorBoard events and checkpoints/<phase>.
+      mesh: what the learner is spread over; by default all devices, weights and rows split.
       seed: of LoRA's dropout.
       freeze: top-level modules that are not trained ("vision").
-      checkpoint_every: steps between checkpoints; 0 writes one at the end only.
-      resume: go on from the newest checkpoint in the work folder.
+      accumulate: batches that make one update.
+      validation: batches whose loss is measured every `validate_every` steps and at the end; the checkpoint of the least one
+        is kept.
+      identity: see `Run`.
 
     Raises:
       DataError: the batches end before the steps do.
       CheckpointError: the checkpoint to resume from is of another config.
+      TrainingDiverged, Preempted: see `Run`.
     """
+    mesh = mesh or LearnerMesh.of(MeshConfig())
     graph, trained, frozen = split_model(model, freeze)
     transformation = make_optimizer(optimizer, num_steps)
-    state = create_train_state(trained, frozen, transformation)
-    update = make_update(graph, transformation, seed)
-    with Checkpoints(Path(workdir) / "checkpoints" / phase) as checkpoints:
-        if resume and checkpoints.latest_step is not None:
-            state, _ = checkpoints.restore(state)
-        start = int(state.step)
-        with RunLog(workdir, phase, num_steps, start, show_progress) as log:
-            stream = _prefetched(batches(start))
-            for step in range(start + 1, num_steps + 1):
-                began = time.monotonic()
-                batch = next(stream, None)
-                if batch is None:
-                    raise DataError(f"{phase}: the data end after {step - 1} of {num_steps} steps: repeat them")
-                waited = time.monotonic() - began
-                state, metrics = update(state, batch)
-                metrics = jax.device_get(metrics)
-                seconds = time.monotonic() - began
-                tokens = int(np.count_nonzero(batch.segment_ids))
-                metrics |= {
-                    "tokens_per_second": tokens / seconds,
-                    "data_seconds": waited,
-                    "fill": tokens / batch.segment_ids.size,
-                }
-                log.write(step, metrics, shown=("loss", "target_nll", "target_sure", "tokens_per_second"))
-                if step == num_steps or (checkpoint_every and step % checkpoint_every == 0):
-                    checkpoints.save(step, state)
+    state = mesh.train_state(trained, frozen, transformation)
+    update = make_update(graph, transformation, seed, mesh)
+    evaluate = mesh.jit(lambda params, frozen, batch: weighted_loss(nnx.merge(graph, frozen, params), batch)[1])
+    full, train_vision = not lora_layers(model), "vision" not in freeze and not lora_layers(model)
+    best = Best("validation_loss", largest=False) if validation else None
+    run = Run(
+        workdir, phase, num_steps, config or RunConfig(), identity=identity, best=best, show_progress=show_progress
+    )
+    with run:
+        state, start, position = run.begin(state)
+        stream = _prefetched(data(start * accumulate, position))
+        left_out: collections.Counter[str] = collections.Counter()
+        for step in range(start + 1, num_steps + 1):
+            began = time.monotonic()
+            steps = list(itertools.islice(stream, accumulate))
+            if len(steps) < accumulate:
+                raise DataError(f"{phase}: the data end after {step - 1} of {num_steps} steps: repeat them")
+            waited = time.monotonic() - began
+            state, computed = update(state, [mesh.batch(made.batch) for made in steps])
+            metrics: dict[str, Any] = {
+                name: value for name, value in jax.device_get(computed).items() if name != "weight"
+            }
+            seconds = time.monotonic() - began
+            counts = _counts(steps, model, full, train_vision)
+            metrics |= {
+                "tokens_per_second": counts["tokens"] / seconds,
+                "data_seconds": waited,
+                "step_seconds": seconds,
+                "fill": counts["tokens"] / counts["room"],
+                **utilisation(counts["flops"], seconds),
+            }
+            _tell_skipped(run, left_out, steps)
+            metrics["skipped_rows"] = left_out["rows"]
+            if validation and (step == num_steps or (validate_every and step % validate_every == 0)):
+                found = [
+                    jax.device_get(evaluate(state.params, state.frozen, mesh.batch(batch))) for batch in validation
+                ]
+                metrics["validation_loss"] = _mean_nll(found)
+            run.finish_step(
+                step, state, metrics, lambda reached=steps[-1].state: reached and merge_states(records_of_all(reached)),
+                ("loss", "target_nll", "target_sure", "tokens_per_second"),
+            )  # fmt: skip
     return nnx.merge(graph, state.frozen, state.params)
 
 
-def _prefetched(batches: Iterator[TokenBatch], depth: int = 2) -> Iterator[TokenBatch]:
+def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: bool) -> dict[str, float]:
+    """Tokens, room for tokens, and floating-point operations of an update, of all processes."""
+    return sums_of_all({
+        "tokens": float(sum(np.count_nonzero(made.batch.segment_ids) for made in steps)),
+        "room": float(sum(made.batch.segment_ids.size for made in steps)),
+        "flops": sum(step_flops(model.config, made.batch, full=full, train_vision=train_vision) for made in steps),
+    })  # fmt: skip
+
+
+def _tell_skipped(run: Run, left_out: collections.Counter[str], steps: Sequence[Step]) -> None:
+    for skipped in (skipped for made in steps for skipped in made.skipped):
+        left_out["rows"] += 1
+        if left_out["rows"] <= _SHOWN_SKIPS:
+            run.say(f"left out: {skipped.reason}")
+        if left_out["rows"] == _SHOWN_SKIPS:
+            run.say("further rows that are left out are only counted (skipped_rows)")
+
+
+def _mean_nll(parts: Sequence[Mapping[str, Any]]) -> float:
+    return float(np.average([p["target_nll"] for p in parts], weights=[p["target_tokens"] for p in parts]))
+
+
+def _prefetched(steps: Iterator[Step], depth: int = 2) -> Iterator[Step]:
     """Makes the next batches in a thread while the device works."""
     ready: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
 
+    def put(item: Any) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
     def produce() -> None:
         try:
-            for batch in batches:
-                while not stop.is_set():
-                    try:
-                        ready.put(batch, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
+            for step in steps:
+                put(step)
                 if stop.is_set():
                     return
-            ready.put(None)
+            put(None)
         except Exception as error:  # handed to the consumer, which raises it
-            ready.put(error)
+            put(error)
 
     threading.Thread(target=produce, daemon=True).start()
     try:

@@ -127,10 +127,16 @@ def jit_update(update: Callable[..., tuple[TrainState, Any]]) -> Callable[..., t
         state, metrics = update(dataclasses.replace(learnt, frozen=frozen), *arguments)
         return dataclasses.replace(state, frozen=None), metrics
 
-    jitted = jax.jit(inner, donate_argnums=0)
+    jitted: Any = None
 
     def outer(state: TrainState, *arguments: Any) -> tuple[TrainState, Any]:
-        new, metrics = jitted(dataclasses.replace(state, frozen=None), state.frozen, *arguments)
+        nonlocal jitted
+        learnt = dataclasses.replace(state, frozen=None)
+        if jitted is None:
+            # What comes out lies where what went in lay: else the compiler may choose, and compile again for its own choice.
+            places = jax.tree.map(lambda leaf: leaf.sharding, learnt)
+            jitted = jax.jit(inner, donate_argnums=0, out_shardings=(places, None))
+        new, metrics = jitted(learnt, state.frozen, *arguments)
         return dataclasses.replace(new, frozen=state.frozen), metrics
 
     return outer

@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,12 @@ import tqdm
 from flax import nnx
 
 from mmsearch_jax import protocol
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, pack_stream
+from mmsearch_jax.data.batches import BatchShape, pack_stream
 from mmsearch_jax.data.chat import IM_END, IMAGE_PAD, VISION_END, VISION_START, ChatRenderer
 from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.learners import supervised
+from mmsearch_jax.learners.run import RunConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig
 from mmsearch_jax.miniworld import language, lessons
 from mmsearch_jax.miniworld.generated import GeneratedWorld
@@ -88,7 +90,7 @@ def make_base(
         batches = _batches(builder, pool, shape, course.parts, seed + number)
         model = supervised.train(
             model, batches, course.steps, course.optimizer, workdir, f"pretrain_{number}",
-            checkpoint_every=checkpoint_every, show_progress=show_progress,
+            config=RunConfig(checkpoint_every), show_progress=show_progress,
         )  # fmt: skip
     graph, state = nnx.split(model)
     small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))
@@ -116,14 +118,14 @@ def _batches(
     shape: BatchShape,
     parts: Sequence[Part],
     seed: int,
-) -> Callable[[int], Iterator[TokenBatch]]:
-    def batches(start: int) -> Iterator[TokenBatch]:
+) -> Callable[[int, Any], Iterator[Step]]:
+    def batches(start: int, _: Any) -> Iterator[Step]:
         first = 0
         for part in parts:
             first, begin = first + part.steps, max(start, first)
             # Each stretch has its own seed, so a resumed run goes on with fresh, not repeated, lessons.
             stream = lessons.pretraining_lessons(builder, pool, part.mixture, shape.length, [seed, begin])
-            yield from itertools.islice(pack_stream(stream, shape), max(0, first - begin))
+            yield from map(Step, itertools.islice(pack_stream(stream, shape), max(0, first - begin)))
 
     return batches
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from mmsearch_jax.models import attention_cpu, attention_tpu
 
@@ -51,12 +53,7 @@ def causal_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, se
     Returns:
       [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
     """
-    platform = _platform()
-    if platform == "tpu":
-        return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=True)
-    if platform == "cpu":
-        return attention_cpu.causal_blocks(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
-    return _gpu(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
+    return _over_mesh(_causal, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
 
 def segment_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
@@ -65,11 +62,7 @@ def segment_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, s
     Returns:
       [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
     """
-    platform = _platform()
-    if platform == "tpu":
-        return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=False)
-    mask = same_segment_mask(segment_ids_BL)
-    return (attention if platform == "cpu" else _gpu)(q_BLHh, k_BLKh, v_BLKh, mask)
+    return _over_mesh(_within_segments, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
 
 def causal_mask(segment_ids_BL: jax.Array) -> jax.Array:
@@ -82,6 +75,49 @@ def causal_mask(segment_ids_BL: jax.Array) -> jax.Array:
 def same_segment_mask(segment_ids_BL: jax.Array) -> jax.Array:
     """[B, L, L]: members of the same segment see one another; 0 is padding."""
     return (segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]) & (segment_ids_BL[:, :, None] != 0)
+
+
+def _causal(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+    platform = _platform()
+    if platform == "tpu":
+        return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=True)
+    if platform == "cpu":
+        return attention_cpu.causal_blocks(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
+    return _gpu(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
+
+
+def _within_segments(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+    platform = _platform()
+    if platform == "tpu":
+        return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=False)
+    mask = same_segment_mask(segment_ids_BL)
+    return (attention if platform == "cpu" else _gpu)(q_BLHh, k_BLKh, v_BLKh, mask)
+
+
+def _over_mesh(
+    function: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array
+) -> jax.Array:
+    """The function on each device's own rows and heads: a kernel is one block to the compiler, which cannot split it.
+
+    Tokens that are split over `sequence` are brought together, and the heads are split over that axis instead (the exchange
+    of DeepSpeed-Ulysses, arXiv 2309.14509). What does not divide stays whole.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(q, k, v, ids)
+    rows, heads = _divided(mesh, q.shape[0], ("data", "fsdp")), _divided(mesh, k.shape[2], ("tensor", "sequence"))
+    split = PartitionSpec(rows, None, heads, None)
+    return jax.shard_map(
+        function, in_specs=(split, split, split, PartitionSpec(rows, None)), out_specs=split, check_vma=False
+    )(q, k, v, ids)
+
+
+def _divided(mesh: AbstractMesh, size: int, axes: tuple[str, str]) -> tuple[str, ...] | None:
+    """The most of these mesh axes, from the first on, over which a dim of this size can be split."""
+    for number in (2, 1):
+        if size % math.prod(mesh.shape[axis] for axis in axes[:number]) == 0:
+            return axes[:number]
+    return None
 
 
 def _platform() -> str:

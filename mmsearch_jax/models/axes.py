@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from mmsearch_jax.distributed.sharding import RULES, Rules, named_sharding
 
@@ -60,6 +61,9 @@ def logical_axes(path: str) -> tuple[str, ...]:
 
 def placement(mesh: Mesh, rules: Rules = RULES) -> Placement:
     """Where each parameter goes on a mesh."""
+    if mesh.size == 1:
+        # Nothing is split, so dims need no names (models of tests have none).
+        return lambda path, shape: NamedSharding(mesh, PartitionSpec())
     return lambda path, shape: named_sharding(logical_axes(path), shape, mesh, rules)
 
 
@@ -67,7 +71,15 @@ def shard_state(state: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     """The same `nnx` state with every parameter where the rules put it."""
     place = placement(mesh, rules)
     flat = [
-        (path, leaf.replace(jax.device_put(leaf.get_value(), place(".".join(map(str, path)), leaf.get_value().shape))))
+        (path, leaf.replace(spread(leaf.get_value(), place(".".join(map(str, path)), leaf.get_value().shape))))
         for path, leaf in nnx.to_flat_state(state)
     ]
     return nnx.from_flat_state(flat)
+
+
+def spread(values: jax.Array, sharding: Sharding) -> jax.Array:
+    """The array under another sharding, of all processes too: then each must hold all the values, or its part of them."""
+    if sharding.is_fully_addressable or not values.is_fully_addressable:
+        return jax.device_put(values, sharding)
+    host = np.asarray(values)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: host[index])

@@ -1,31 +1,50 @@
 """The reward of a trajectory: R = (1 - l) * s + l * s_fmt (DeepMMSearch-R1, sec. 3.2).
 
-s is 0 or 1 from the answer match, s_fmt is 0 or 1 for a well-formed episode. An optional factor on s for
-episodes that searched follows MMSearch-R1. It knows trajectories, and nothing of groups or advantages.
+s is 0 or 1 from the answer match or from an LLM judge, s_fmt is 0 or 1 for a well-formed episode. Options: a factor on s for
+episodes that searched (MMSearch-R1), and DAPO's soft punishment of overlong ones. It knows trajectories, and nothing of groups
+or advantages.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import ConfigError, JudgeFailed
 from mmsearch_jax.protocol import Answer, Invalid
 from mmsearch_jax.rewards import match
+from mmsearch_jax.rewards.judge import Judge, JudgeConfig
 from mmsearch_jax.trajectory import Trajectory
+
+MATCHES = ("exact", "judge", "exact_or_judge")
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig:
-    """`format_weight` is l; `search_penalty` takes that share from s when any search was made (0.1 in
-    MMSearch-R1, 0 in DeepMMSearch-R1)."""
+    """What is rewarded.
+
+    Attributes:
+      format_weight: l.
+      search_penalty: takes that share from s when any search was made (0.1 in MMSearch-R1, 0 in DeepMMSearch-R1).
+      match: who decides s: "exact" (see `match`), "judge", or "exact_or_judge" (the judge is asked only where the exact match
+        says no).
+      overlong_buffer: the last so many tokens before the limit cost more and more, up to 1 at the limit (DAPO's soft overlong
+        punishment, arXiv 2503.14476, eq. 13); 0 for none.
+    """
 
     format_weight: float = 0.1
     search_penalty: float = 0.0
+    match: str = "exact"
+    overlong_buffer: int = 0
 
     def __post_init__(self) -> None:
         for name in ("format_weight", "search_penalty"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+                raise ConfigError(f"reward.{name} is {getattr(self, name)}, must lie in [0, 1]")
+        if self.match not in MATCHES:
+            raise ConfigError(f"unknown reward.match '{self.match}': use {', '.join(MATCHES)}")
 
 
 def well_formed(trajectory: Trajectory) -> bool:
@@ -40,10 +59,22 @@ def well_formed(trajectory: Trajectory) -> bool:
     return not refused and not any(isinstance(turn.action, Invalid) for turn in turns)
 
 
+def overlong_penalty(num_tokens: int, max_tokens: int, buffer: int) -> float:
+    """From 0 (outside the buffer before the limit) to -1 (at the limit)."""
+    if not buffer:
+        return 0.0
+    return -min(1.0, max(0.0, (num_tokens - (max_tokens - buffer)) / buffer))
+
+
 def reward(
-    trajectory: Trajectory, answers: Iterable[str], config: RewardConfig | None = None
-) -> tuple[float, dict[str, float]]:
-    """The reward in [0, 1] and its parts ("match", "format", "searched").
+    trajectory: Trajectory, answers: Iterable[str], config: RewardConfig | None = None, *, judged: bool | None = None,
+    max_tokens: int = 0,
+) -> tuple[float, dict[str, float]]:  # fmt: skip
+    """The reward in [-1, 1] and its parts ("match", "format", "searched", and what the options add).
+
+    Args:
+      judged: a judge's verdict, where one was asked.
+      max_tokens: the limit that `overlong_buffer` ends at.
 
     Raises:
       ValueError: the episode broke through no fault of the policy (`trajectory.infrastructure_failure`), or
@@ -52,9 +83,71 @@ def reward(
     config = config or RewardConfig()
     if trajectory.infrastructure_failure or trajectory.status == "running":
         raise ValueError(f"trajectory {trajectory.id} ended as {trajectory.status}: drop it, do not score it")
-    answered = trajectory.status == "answered" and match.matches(trajectory.answer, answers)
+    exact = trajectory.status == "answered" and match.matches(trajectory.answer, answers)
+    answered = exact
+    if judged is not None:
+        answered = judged or (config.match == "exact_or_judge" and exact)
     searched = bool(trajectory.tool_calls())
     score = float(answered) * (1.0 - config.search_penalty if searched else 1.0)
     form = float(well_formed(trajectory))
     total = (1.0 - config.format_weight) * score + config.format_weight * form
-    return total, {"match": float(answered), "format": form, "searched": float(searched)}
+    parts = {"match": float(answered), "format": form, "searched": float(searched)}
+    if judged is not None:
+        parts["judge_agrees_with_exact"] = float(judged == exact)
+    if config.overlong_buffer:
+        parts["overlong"] = overlong_penalty(len(trajectory.token_ids), max_tokens, config.overlong_buffer)
+        total += parts["overlong"]
+    return total, parts
+
+
+class Scorer:
+    """Gives trajectories their rewards, with a judge where the config asks for one.
+
+    Args:
+      max_tokens: of a trajectory (`overlong_buffer` ends there).
+
+    Raises:
+      ConfigError: `match` needs a judge, and none is named.
+    """
+
+    def __init__(self, config: RewardConfig, judge: JudgeConfig | None = None, max_tokens: int = 0):
+        self._config, self._max_tokens = config, max_tokens
+        self._judge = Judge(judge) if config.match != "exact" and judge is not None and judge.url else None
+        if config.match != "exact" and self._judge is None:
+            raise ConfigError(
+                f"reward.match is '{config.match}', but reward.judge.url is empty: name the judge's endpoint"
+            )
+        if config.overlong_buffer and config.overlong_buffer >= max_tokens:
+            raise ConfigError(
+                f"reward.overlong_buffer is {config.overlong_buffer}, a trajectory has {max_tokens} tokens at most: lower it"
+            )
+
+    async def score(self, trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> None:
+        """Sets `reward` and `reward_parts` of all that can be scored.
+
+        Those that broke stay without a reward; so do those for which the judge gave no verdict, with status "judge_failed".
+        """
+        await asyncio.gather(*(self._score(t, rows[t.row_id]) for t in trajectories if not t.infrastructure_failure))
+
+    async def close(self) -> None:
+        """Closes the judge's connections."""
+        if self._judge is not None:
+            await self._judge.close()
+
+    async def _score(self, trajectory: Trajectory, row: Row) -> None:
+        try:
+            judged = await self._verdict(trajectory, row)
+        except JudgeFailed as error:
+            trajectory.status, trajectory.error = "judge_failed", str(error)
+            return
+        trajectory.reward, trajectory.reward_parts = reward(
+            trajectory, row.answers, self._config, judged=judged, max_tokens=self._max_tokens
+        )
+
+    async def _verdict(self, trajectory: Trajectory, row: Row) -> bool | None:
+        answer = trajectory.answer
+        if self._judge is None or trajectory.status != "answered" or not answer:
+            return None
+        if self._config.match == "exact_or_judge" and match.matches(answer, row.answers):
+            return None
+        return await self._judge.correct(row.question, row.answers, answer)

@@ -1,66 +1,159 @@
-"""The GRPO loss and its parts against their formulas, written out in float64 NumPy."""
+"""The loss of GRPO and its relatives against their formulas, written out in float64 NumPy with plain loops."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.advantages import group_advantages
-from mmsearch_jax.learners.losses import GRPOLossConfig, grpo_loss
+from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
+
+# Two rows; three sequences of unequal length share the first, and padding ends both.
+SEGMENTS = np.array([[1] * 5 + [2] * 3 + [3] * 4 + [0] * 2, [1] * 9 + [0] * 5])
 
 
-def case(seed=0, rows=3, length=7):
+def case(seed=0, noise=0.4):
     rng = np.random.default_rng(seed)
-    policy, rollout, ref = (-rng.exponential(1.0, (rows, length)) for _ in range(3))
-    rollout = policy + 0.4 * rng.normal(size=policy.shape)
-    advantages = np.repeat(rng.normal(size=(rows, 1)), length, 1)
-    mask = rng.random((rows, length)) < 0.6
-    mask[:, 1] = True
-    weights = np.repeat(1.0 / mask.sum(1, keepdims=True), length, 1)
-    return policy, rollout, ref, advantages, mask, weights
+    policy, reference = (-rng.exponential(1.0, SEGMENTS.shape) for _ in range(2))
+    old = policy + noise * rng.normal(size=policy.shape)
+    rollout = old + 0.5 * rng.normal(size=policy.shape)
+    advantages = np.zeros(SEGMENTS.shape)
+    for row, segment in sequences():
+        advantages[row, SEGMENTS[row] == segment] = rng.normal()
+    mask = (rng.random(SEGMENTS.shape) < 0.6) & (SEGMENTS > 0)
+    mask[:, [1, 6, 9]] = SEGMENTS[:, [1, 6, 9]] > 0
+    return Scored(policy, old, rollout, reference, advantages, mask, SEGMENTS)
 
 
-def expected(policy, rollout, ref, advantages, mask, _, config):
-    """PPO's clipped surrogate with a KL penalty (arXiv 1707.06347, 2402.03300), token by token in plain loops."""
-    per_row = []
-    for row in range(len(policy)):
-        terms = []
-        for t in np.flatnonzero(mask[row]):
-            ratio = np.exp(policy[row, t] - rollout[row, t])
+def sequences():
+    return [(row, segment) for row in range(len(SEGMENTS)) for segment in np.unique(SEGMENTS[row]) if segment]
+
+
+def terms(scored, config, ratio_of):
+    """Of every sequence its tokens' losses, by PPO's clipped surrogate (arXiv 1707.06347) and a KL penalty."""
+    made = []
+    for row, segment in sequences():
+        places = np.flatnonzero((SEGMENTS[row] == segment) & scored.mask[row])
+        made.append([])
+        for t in places:
+            ratio = ratio_of(row, t, places)
             clipped = min(max(ratio, 1 - config.clip_low), 1 + config.clip_high)
-            d = ref[row, t] - policy[row, t]
+            advantage = scored.advantages[row, t]
+            d = scored.reference[row, t] - scored.policy[row, t]
             kl = {"k1": -d, "k2": d * d / 2, "k3": np.exp(d) - d - 1}[config.kl_estimator]
-            terms.append(-min(ratio * advantages[row, t], clipped * advantages[row, t]) + config.kl_coef * kl)
-        per_row.append(terms)
-    if config.aggregation == "token":
-        return sum(map(sum, per_row)) / sum(map(len, per_row))
-    return np.mean([np.mean(terms) for terms in per_row])
+            weight = 1.0
+            if config.importance_cap:
+                weight = min(np.exp(scored.old[row, t] - scored.rollout[row, t]), config.importance_cap)
+            made[-1].append(-weight * min(ratio * advantage, clipped * advantage) + config.kl_coef * kl)
+    return made
+
+
+def of_token(scored, behind):
+    return lambda row, t, places: np.exp(scored.policy[row, t] - behind[row, t])
+
+
+def of_sequence(scored, behind):
+    return lambda row, t, places: np.exp(np.mean(scored.policy[row, places] - behind[row, places]))
+
+
+def computed(scored, config):
+    with jax.enable_x64(True):
+        return float(grpo_loss(Scored(*map(jnp.asarray, scored)), config)[0])
+
+
+def grpo(made):
+    return np.mean([np.mean(tokens) for tokens in made])
+
+
+def dapo(made):
+    return sum(map(sum, made)) / sum(map(len, made))
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-@pytest.mark.parametrize("aggregation", ["token", "sequence"])
-def test_loss_equals_the_formula(estimator, aggregation):
-    config = GRPOLossConfig(clip_low=0.2, clip_high=0.28, kl_coef=0.1, kl_estimator=estimator, aggregation=aggregation)
-    values = case()
+@pytest.mark.parametrize(("aggregation", "mean"), [("token", dapo), ("sequence", grpo)])
+def test_grpo_and_dapo(estimator, aggregation, mean):
+    config = GRPOLossConfig(0.2, 0.28, 0.1, estimator, aggregation)
+    scored = case()
+    assert computed(scored, config) == pytest.approx(mean(terms(scored, config, of_token(scored, scored.rollout))))
+
+
+def test_dr_grpo_divides_by_a_constant_not_by_the_length():
+    config = GRPOLossConfig(kl_coef=0.0, aggregation="constant", constant_length=20)
+    scored = case(1)
+    expected = np.mean([sum(tokens) / 20 for tokens in terms(scored, config, of_token(scored, scored.rollout))])
+    assert computed(scored, config) == pytest.approx(expected)
+
+
+def test_gspo_has_one_ratio_a_sequence():
+    config = GRPOLossConfig(0.05, 0.1, 0.0, aggregation="sequence", ratio="sequence")
+    scored = case(2, noise=0.05)
+    scored = scored._replace(rollout=scored.old)
+    made = terms(scored, config, of_sequence(scored, scored.rollout))
+    assert computed(scored, config) == pytest.approx(grpo(made))
+    # Arithmetic, so that the test itself is seen to tell tokens from sequences.
+    assert computed(scored, config) != pytest.approx(grpo(terms(scored, config, of_token(scored, scored.rollout))))
+
+
+def test_truncated_importance_sampling_weighs_by_the_capped_mismatch():
+    config = GRPOLossConfig(0.2, 0.2, 0.05, importance_cap=1.3)
+    scored = case(3)
+    assert computed(scored, config) == pytest.approx(dapo(terms(scored, config, of_token(scored, scored.old))))
+    weights = np.exp(scored.old - scored.rollout)[scored.mask]
+    assert weights.min() < 1 < 1.3 < weights.max()
+
+
+def gradient(scored, config):
     with jax.enable_x64(True):
-        loss, _ = grpo_loss(*(jnp.asarray(value) for value in values), config)
-        assert float(loss) == pytest.approx(expected(*values, config), rel=1e-10)
+        scored = Scored(*map(jnp.asarray, scored))
+        return np.asarray(jax.grad(lambda policy: grpo_loss(scored._replace(policy=policy), config)[0])(scored.policy))
 
 
-def test_tokens_outside_the_mask_have_no_influence_on_loss_or_gradient():
-    policy, rollout, ref, advantages, mask, weights = case(1)
-    config = GRPOLossConfig(kl_coef=0.1)
+def test_without_clipping_the_gradient_is_that_of_policy_gradient_with_capped_weights():
+    # At policy = old the surrogate's gradient is -weight * advantage / tokens.
+    scored = case(4)
+    scored = scored._replace(old=scored.policy)
+    config = GRPOLossConfig(0.5, 0.5, 0.0, importance_cap=1.2)
+    weights = np.minimum(np.exp(scored.old - scored.rollout), 1.2)
+    expected = np.where(scored.mask, -weights * scored.advantages / scored.mask.sum(), 0)
+    np.testing.assert_allclose(gradient(scored, config), expected, rtol=1e-9)
 
-    def loss(policy, rollout, ref):
-        return grpo_loss(
-            policy, rollout, ref, jnp.asarray(advantages), jnp.asarray(mask), jnp.asarray(weights), config
-        )[0]
 
-    value, gradient = jax.value_and_grad(loss)(jnp.asarray(policy), jnp.asarray(rollout), jnp.asarray(ref))
-    other = np.where(mask, policy, -50.0), np.where(mask, rollout, -0.01), np.where(mask, ref, -90.0)
-    assert float(loss(*map(jnp.asarray, other))) == pytest.approx(float(value), rel=1e-6)
-    assert np.all(np.asarray(gradient)[~mask] == 0)
-    assert np.any(np.asarray(gradient)[mask] != 0)
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_the_gradient_equals_finite_differences(ratio):
+    config = GRPOLossConfig(0.2, 0.28, 0.1, "k3", "sequence", ratio=ratio)
+    scored = case(5, noise=0.1)
+    found, step = gradient(scored, config), 1e-6
+    for row, t in ((0, 1), (0, 6), (0, 9), (1, 1), (1, 6)):
+        move = np.zeros(SEGMENTS.shape)
+        move[row, t] = step
+        ends = [computed(scored._replace(policy=scored.policy + sign * move), config) for sign in (1, -1)]
+        assert found[row, t] == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=1e-7)
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_tokens_outside_the_mask_have_no_influence_on_loss_or_gradient(ratio):
+    scored = case(1)
+    config = GRPOLossConfig(kl_coef=0.1, ratio=ratio, importance_cap=2.0)
+    noise = {
+        name: np.where(scored.mask, getattr(scored, name), -50.0) for name in ("policy", "old", "rollout", "reference")
+    }
+    assert computed(scored._replace(**noise), config) == pytest.approx(computed(scored, config))
+    found = gradient(scored, config)
+    assert np.all(found[~scored.mask] == 0) and np.any(found[scored.mask] != 0)
+
+
+@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+def test_losses_of_two_batches_average_to_that_of_both(aggregation):
+    config = GRPOLossConfig(aggregation=aggregation, constant_length=10)
+    scored = case(6)
+    parts = []
+    for row in range(2):
+        with jax.enable_x64(True):
+            loss, metrics = grpo_loss(Scored(*(jnp.asarray(value[row : row + 1]) for value in scored)), config)
+            parts.append((float(loss), float(metrics["weight"])))
+    values, weights = zip(*parts, strict=True)
+    assert np.average(values, weights=weights) == pytest.approx(computed(scored, config))
 
 
 def test_advantages_are_relative_to_the_group_and_sum_to_zero():
@@ -72,6 +165,16 @@ def test_advantages_are_relative_to_the_group_and_sum_to_zero():
     np.testing.assert_allclose(scaled[3:], 0)
 
 
-def test_unknown_options_are_refused():
-    with pytest.raises(ValueError, match="use k1, k2 or k3"):
-        GRPOLossConfig(kl_estimator="k4")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"kl_estimator": "k4"}, "loss.kl_estimator 'k4': use k1, k2, k3"),
+        ({"aggregation": "mean"}, "use token, sequence, constant"),
+        ({"ratio": "turn"}, "use token, sequence"),
+        ({"clip_low": 1.5}, "clip_low 1.5 must lie in"),
+        ({"constant_length": 0}, "constant_length is 0"),
+    ],
+)
+def test_unknown_options_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        GRPOLossConfig(**setting)

@@ -1,5 +1,6 @@
 """The training loops on a very small policy."""
 
+import asyncio
 import json
 
 import jax
@@ -8,12 +9,17 @@ import pytest
 from flax import nnx
 
 from mmsearch_jax.data.batches import BatchShape, pack_stream
+from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import CheckpointError, DataError
 from mmsearch_jax.learners import grpo, supervised
+from mmsearch_jax.learners.groups import group, rollout_metrics
+from mmsearch_jax.learners.policy_update import training_sequence
+from mmsearch_jax.learners.run import RunConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.protocol import Answer
+from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.trajectory import Trajectory, Turn
 from tests.learners.small_sequences import PLACEHOLDER, sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
@@ -24,7 +30,7 @@ def model():
     return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
 
 
-def batches(start):
+def batches(start, _=None):
     def endless():
         number = 0
         while True:
@@ -34,7 +40,7 @@ def batches(start):
     stream = pack_stream(endless(), BatchShape(2, 32))
     for _ in range(start):
         next(stream)
-    return stream
+    return map(Step, stream)
 
 
 SGD = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
@@ -44,11 +50,11 @@ def test_the_loop_learns_and_a_resumed_run_ends_with_the_same_weights(model, tmp
     whole = supervised.train(model, batches, 8, SGD, tmp_path / "whole", "sft", show_progress=False)
 
     # Interrupted: a run whose data end after four steps, with a checkpoint at the third.
-    def short(start):
+    def short(start, _):
         return (batch for _, batch in zip(range(4 - start), batches(start), strict=False))
 
     with pytest.raises(DataError, match="the data end after 4 of 8 steps"):
-        supervised.train(model, short, 8, SGD, tmp_path / "cut", "sft", checkpoint_every=3, show_progress=False)
+        supervised.train(model, short, 8, SGD, tmp_path / "cut", "sft", config=RunConfig(3), show_progress=False)
     resumed = supervised.train(model, batches, 8, SGD, tmp_path / "cut", "sft", show_progress=False)
     for a, b in zip(jax.tree.leaves(nnx.split(whole)[1]), jax.tree.leaves(nnx.split(resumed)[1]), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -89,12 +95,12 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(model):
     state = create_train_state(trained, kept, optimizer)
     update = supervised.make_update(graph, optimizer)
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
-    batch = next(batches(0))
-    state, metrics = update(state, batch._replace(loss_weights=batch.loss_weights * np.inf))
+    batch = next(batches(0)).batch
+    state, metrics = update(state, [batch._replace(loss_weights=batch.loss_weights * np.inf)])
     assert int(metrics["skipped_updates"]) == 1
     for a, b in zip(before, jax.tree.leaves(state.params), strict=True):
         np.testing.assert_array_equal(a, b)
-    state, metrics = update(state, batch)
+    state, metrics = update(state, [batch])
     assert int(metrics["skipped_updates"]) == 1
 
 
@@ -110,10 +116,12 @@ def test_broken_episodes_are_left_out_of_their_group_never_scored_zero():
     rows = {"row": Row("row", "i.jpg", "q", ("Paris",), "crop", True)}
     made = [trajectory("a", "g", "Paris"), trajectory("b", "g", "Oslo"), trajectory("c", "g", "", "tool_failed"),
             trajectory("d", "h", "Rome"), trajectory("e", "h", "Rome")]  # fmt: skip
-    kept, metrics = grpo.score_groups(made, rows, grpo.GRPOConfig())
-    assert [(t.id, round(a, 6)) for t, a in kept] == [("a", 0.45), ("b", -0.45)]
+    asyncio.run(Scorer(RewardConfig()).score(made, rows))
+    grouped = group(made)
+    assert [(t.id, round(a, 6)) for t, a in grouped.learnt] == [("a", 0.45), ("b", -0.45)]
     assert made[2].reward is None
-    assert (metrics["dropped"], metrics["uniform_groups"]) == (1, 1)
+    assert (grouped.num_useful, grouped.num_uniform) == (1, 1)
+    assert rollout_metrics(made, rows)["dropped"] == 1
 
 
 def test_the_learner_trains_on_the_samplers_ids_and_on_sampled_tokens_only():
@@ -121,7 +129,7 @@ def test_the_learner_trains_on_the_samplers_ids_and_on_sampled_tokens_only():
     made = trajectory("a", "g", "Paris")
     made.token_ids = [PLACEHOLDER, PLACEHOLDER, 9, 10]
     made.image_grids = [picture.grid]
-    learnt = grpo.training_sequence(made, 0.5, picture, CONFIG)
+    learnt = training_sequence(made, 0.5, picture, CONFIG)
     assert learnt.token_ids.tolist() == made.token_ids
     assert learnt.loss_weights.tolist() == [0, 0, 1, 1]
     assert learnt.extras["rollout_logprobs"].tolist() == [0, 0, -1, -2]
@@ -129,6 +137,6 @@ def test_the_learner_trains_on_the_samplers_ids_and_on_sampled_tokens_only():
 
 def test_every_row_is_visited_once_an_epoch():
     rows = [Row(str(i), "i.jpg", "q", ("a",), "crop", True) for i in range(10)]
-    seen = [row.id for step in range(5) for row in grpo.rows_of_step(rows, step, 4, seed=0)]
+    seen = [row.id for step in range(5) for _, row in grpo.Prompts(rows, seed=0).take(4 * step, 4)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == sorted(row.id for row in rows)
     assert seen[:10] != seen[10:]

@@ -2,9 +2,18 @@
 
 import pytest
 
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch
-from mmsearch_jax.rewards.compose import RewardConfig, reward, well_formed
+from mmsearch_jax.rewards.compose import RewardConfig, Scorer, overlong_penalty, reward, well_formed
 from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
+
+ROW = Row("r", "i.jpg", "Where is it?", ("Paris",), "crop", True)
+
+
+def answered(answer):
+    """An episode of one turn, of `ROW`."""
+    return episode(Answer(answer), answer=answer)
 
 
 def episode(*actions, status="answered", answer: str | None = "Paris", refused=False):
@@ -51,5 +60,22 @@ def test_an_answer_outside_an_answered_episode_does_not_count():
 
 
 def test_weights_outside_the_unit_interval_are_refused():
-    with pytest.raises(ValueError, match="format_weight"):
+    with pytest.raises(ConfigError, match="reward.format_weight is 1.5"):
         RewardConfig(format_weight=1.5)
+    with pytest.raises(ConfigError, match="unknown reward.match 'llm': use exact, judge, exact_or_judge"):
+        RewardConfig(match="llm")
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(70, 0.0), (80, 0.0), (85, -0.25), (100, -1.0), (130, -1.0)])
+def test_overlong_episodes_are_punished_softly(tokens, expected):
+    # DAPO, eq. 13, with a limit of 100 tokens and a buffer of 20.
+    assert overlong_penalty(tokens, 100, 20) == pytest.approx(expected)
+    made = answered("Paris")
+    made.token_ids = [1] * tokens
+    total, parts = reward(made, ["Paris"], RewardConfig(overlong_buffer=20), max_tokens=100)
+    assert total == pytest.approx(1.0 + expected) and parts["overlong"] == pytest.approx(expected)
+
+
+def test_a_buffer_as_long_as_the_episode_is_refused():
+    with pytest.raises(ConfigError, match="overlong_buffer is 200, a trajectory has 100 tokens at most"):
+        Scorer(RewardConfig(overlong_buffer=200), max_tokens=100)

@@ -1,0 +1,83 @@
+"""Several processes of one run: starting together, agreeing on numbers, and exchanging small records.
+
+With one process all of it costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mmsearch_jax.errors import ConfigError
+
+
+def start(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None, *,
+    from_environment: bool = False, heartbeat_timeout_s: int = 60,
+) -> None:  # fmt: skip
+    """Joins this process to the others of its run; must come before anything else that uses JAX.
+
+    Args:
+      coordinator: "host:port" of process 0; with it, the number of processes and this one's are needed too.
+      from_environment: find all three in what TPU pods, Slurm, Open MPI and GKE set (`jax.distributed.initialize`).
+      heartbeat_timeout_s: when a process has been silent for so long, all others stop.
+
+    Raises:
+      ConfigError: some of the three are missing, or the others cannot be found or reached.
+    """
+    given = [coordinator, num_processes, process_id]
+    if not from_environment and all(value is None for value in given):
+        return
+    if not from_environment and any(value is None for value in given):
+        raise ConfigError("several processes need --coordinator, --num-processes and --process-id, all three")
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, heartbeat_timeout_seconds=heartbeat_timeout_s
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(
+            f"cannot join the other processes ({first}): see that --coordinator is reachable, or name it if the environment "
+            "does not (docs/training.md)"
+        ) from error
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """The block is run by process 0, and by the others when that has ended: what it wrote to a shared folder is there."""
+    if jax.process_count() > 1 and jax.process_index() > 0:
+        multihost_utils.sync_global_devices("first process first")
+    yield
+    if jax.process_count() > 1 and jax.process_index() == 0:
+        multihost_utils.sync_global_devices("first process first")
+
+
+def largest_of_all(value: int) -> int:
+    """The largest of all processes' values: each must come here."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.int32(value)).max())
+
+
+def sums_of_all(values: dict[str, float]) -> dict[str, float]:
+    """The sums over all processes, which must have the same names: each must come here."""
+    if jax.process_count() == 1:
+        return values
+    gathered = multihost_utils.process_allgather(np.asarray(list(values.values()), np.float64))
+    return dict(zip(values, map(float, gathered.sum(axis=0)), strict=True))
+
+
+def records_of_all(record: Any) -> list[Any]:
+    """Every process's JSON value, by process: each must come here."""
+    if jax.process_count() == 1:
+        return [record]
+    encoded = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    padded = np.zeros(largest_of_all(len(encoded)), np.uint8)
+    padded[: len(encoded)] = encoded
+    return [json.loads(bytes(row).rstrip(b"\0")) for row in multihost_utils.process_allgather(padded)]

@@ -1,0 +1,102 @@
+"""From trajectories to what is learnt from them: rewards, groups, advantages, and what a step's rollouts were like.
+
+It knows trajectories and rows, and nothing of models or devices.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.distributed.processes import records_of_all
+from mmsearch_jax.learners.advantages import group_advantages
+from mmsearch_jax.trajectory import Trajectory
+
+
+class Groups(NamedTuple):
+    """What one batch of rollouts has to teach.
+
+    Attributes:
+      learnt: trajectories with their advantages.
+      num_useful: groups among them whose rewards differ.
+      num_uniform: groups whose rewards are all equal.
+    """
+
+    learnt: list[tuple[Trajectory, float]]
+    num_useful: int
+    num_uniform: int
+
+
+def group(
+    trajectories: Sequence[Trajectory], *, min_group: int = 2, skip_uniform: bool = True, normalise_std: bool = False,
+    at_most: int | None = None,
+) -> Groups:  # fmt: skip
+    """Compares scored trajectories within their groups.
+
+    Args:
+      min_group: groups with fewer scored trajectories are left out.
+      skip_uniform: leave out groups whose rewards are all equal, too.
+      at_most: useful groups to take; the first ones.
+    """
+    members: dict[str, list[Trajectory]] = collections.defaultdict(list)
+    for trajectory in trajectories:
+        if trajectory.reward is not None:
+            members[trajectory.group_id].append(trajectory)
+    whole = {name: found for name, found in members.items() if len(found) >= min_group}
+    uniform = {name for name, found in whole.items() if len({member.reward for member in found}) == 1}
+    useful = [name for name in whole if name not in uniform][:at_most]
+    taken = [name for name in whole if name in useful or (name in uniform and not skip_uniform)]
+    used = [trajectory for name in taken for trajectory in whole[name]]
+    advantages = group_advantages([t.reward or 0.0 for t in used], [t.group_id for t in used], normalise_std)
+    return Groups(list(zip(used, map(float, advantages), strict=True)), len(useful), len(uniform))
+
+
+def rollout_metrics(trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> dict[str, Any]:
+    """What the step's rollouts were like, those of all processes together: each must come here."""
+    told = [entry for entries in records_of_all([_entry(t, rows[t.row_id]) for t in trajectories]) for entry in entries]
+    sound = [entry for entry in told if "reward" in entry]
+
+    def mean(name: str, among: Sequence[Mapping[str, Any]] = sound) -> float:
+        return float(np.mean([entry[name] for entry in among])) if among else 0.0
+
+    parts = sorted({name for entry in sound for name in entry["parts"]})
+    statuses = collections.Counter(entry["status"] for entry in told)
+    return {
+        "reward": mean("reward"),
+        "accuracy": float(np.mean([entry["parts"]["match"] for entry in sound])) if sound else 0.0,
+        **{
+            f"reward_{name}": float(np.mean([entry["parts"].get(name, 0.0) for entry in sound]))
+            for name in parts
+            if name not in ("match", "searched")
+        },
+        "searches": mean("searches"),
+        "text_searches": mean("text"),
+        "whole_image_searches": mean("whole"),
+        "crop_searches": mean("crop"),
+        "needless_searches": mean("searched", [entry for entry in sound if not entry["required"]]),
+        "turns": mean("turns"),
+        "sampled_tokens": mean("sampled"),
+        "tokens": mean("tokens"),
+        "longest": max((entry["tokens"] for entry in told), default=0),
+        "dropped": len(told) - len(sound),
+        **{f"status_{name}": count for name, count in statuses.items()},
+    }
+
+
+def _entry(trajectory: Trajectory, row: Row) -> dict[str, Any]:
+    entry: dict[str, Any] = {"status": trajectory.status, "tokens": len(trajectory.token_ids)}
+    if trajectory.reward is None:
+        return entry
+    calls = trajectory.tool_calls()
+    return entry | {
+        "reward": trajectory.reward, "parts": trajectory.reward_parts, "required": row.search_required,
+        "searches": len(calls), "searched": float(bool(calls)),
+        "text": sum(call.tool == "text_search" for call in calls),
+        "whole": sum(call.tool == "image_search" and call.query is None for call in calls),
+        "crop": sum(call.tool == "image_search" and call.query is not None for call in calls),
+        "turns": len(trajectory.turns), "sampled": trajectory.num_sampled,
+    }  # fmt: skip

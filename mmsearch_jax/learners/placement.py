@@ -1,0 +1,123 @@
+"""Where the learner's arrays live: parameters, optimiser and batches over one mesh of all devices of all processes.
+
+A mesh of one device is no exception: the same code runs on a laptop and on a pod. It knows train states and token batches,
+and nothing of what is learnt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmsearch_jax.data.batches import BatchShape, TokenBatch
+from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
+from mmsearch_jax.distributed.sharding import RULES, Rules
+from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.learners.train_state import TrainState, create_train_state
+from mmsearch_jax.models.axes import Placement, placement, shard_state, spread
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerMesh:
+    """A mesh with the rules by which arrays are spread over it."""
+
+    mesh: Mesh
+    rules: Rules = dataclasses.field(default_factory=lambda: RULES)
+
+    @classmethod
+    def of(cls, config: MeshConfig) -> LearnerMesh:
+        """Over all devices of all processes.
+
+        Raises:
+          ConfigError: the sizes do not make up the number of devices.
+        """
+        return cls(make_mesh(config))
+
+    @property
+    def parameters(self) -> Placement:
+        """Where `models.hf` puts each parameter as it reads it."""
+        return placement(self.mesh, self.rules)
+
+    def check(self, shape: BatchShape, name: str) -> None:
+        """That a global batch can be split over the mesh.
+
+        Raises:
+          ConfigError: it cannot; `name` is the batch's in the config.
+        """
+        rows, parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"], self.mesh.shape["sequence"]
+        for key, size, by in (
+            ("rows", shape.rows, rows),
+            ("images", shape.images, rows),
+            ("length", shape.length, parts),
+        ):
+            if size % by:
+                axes = "sequence" if key == "length" else "data x fsdp"
+                near = max(1, round(size / by)) * by
+                raise ConfigError(
+                    f"{name}.{key} is {size}, but the mesh splits it {by} ways ({axes}): set it to {near}, say"
+                )
+
+    def train_state(self, trained: Any, frozen: Any, optimizer: Any) -> TrainState:
+        """A fresh train state on the mesh; each moment of the optimiser lies where its parameter does."""
+        return self.on_mesh(create_train_state(self.place(trained), self.place(frozen), optimizer))
+
+    def place(self, state: Any) -> Any:
+        """An `nnx` state with every parameter where the rules put it."""
+        return shard_state(state, self.mesh, self.rules)
+
+    def on_mesh(self, tree: Any) -> Any:
+        """The tree with every array that is not on the mesh yet (counters, say) whole on each of its devices."""
+        whole = NamedSharding(self.mesh, PartitionSpec())
+
+        def place(leaf: jax.Array) -> jax.Array:
+            there = isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh == self.mesh
+            return leaf if there else spread(leaf, whole)
+
+        return jax.tree.map(place, tree)
+
+    def batch(self, own: TokenBatch) -> TokenBatch:
+        """The global batch of which `own` holds this process's rows and images, on the mesh."""
+        rows, tokens = ("data", "fsdp"), "sequence"
+        index = own.feature_index
+        if own.vision is not None and jax.process_count() > 1:
+            # Features are numbered through all processes' images. A merged token stands for 2 x 2 patches.
+            before = jax.process_index() * own.vision.patches.shape[0] * own.vision.patches.shape[1] // 4
+            index = np.where(index >= 0, index + before, -1).astype(np.int32)
+        flat = functools.partial(self._global, PartitionSpec(rows, tokens))
+        return TokenBatch(
+            flat(own.token_ids), self._global(PartitionSpec(None, rows, tokens), own.positions), flat(own.segment_ids),
+            flat(own.loss_weights), flat(index),
+            None if own.vision is None else jax.tree.map(functools.partial(self._global, PartitionSpec(rows)), own.vision),
+            {name: flat(values) for name, values in own.extras.items()},
+        )  # fmt: skip
+
+    def own_rows(self, values: jax.Array) -> np.ndarray:
+        """This process's rows of a global [B, L] array, as NumPy."""
+        if values.is_fully_addressable:
+            return np.asarray(values)
+        spec = PartitionSpec(("data", "fsdp"), None)
+        return np.asarray(multihost_utils.global_array_to_host_local_array(values, self.mesh, spec))
+
+    def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """`jax.jit` for arrays on the mesh; what is traced can see the mesh (attention splits itself by it)."""
+        return self.inside(jax.jit(function, **options))
+
+    def inside(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, called with the mesh in sight."""
+
+        @functools.wraps(function)
+        def wrapped(*arguments: Any) -> Any:
+            with jax.set_mesh(self.mesh):
+                return function(*arguments)
+
+        return wrapped
+
+    def _global(self, spec: PartitionSpec, values: Any) -> jax.Array:
+        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), np.asarray(values))

@@ -1,0 +1,168 @@
+"""Updates of the policy from a batch of trajectories: packed, scored by reference and old policy, learnt in one or more epochs.
+
+Each process packs its own trajectories; the batches that they learn from are global.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, empty_batch, pack
+from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
+from mmsearch_jax.learners.logprobs import token_logprobs
+from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.throughput import step_flops
+from mmsearch_jax.learners.train_state import TrainState, apply_gradients, jit_update
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.trajectory import Trajectory
+
+_EXTRAS = ("advantages", "rollout_logprobs")
+
+
+class Updated(NamedTuple):
+    """The new state, metrics of the updates, and the floating-point operations that they took in all processes."""
+
+    state: TrainState
+    metrics: dict[str, float]
+    flops: float
+
+
+def training_sequence(
+    trajectory: Trajectory, advantage: float, image: ProcessedImage, model: ModelConfig
+) -> TrainingSequence:
+    """The trajectory as the learner reads it: the sampler's ids, positions and log-probs, nothing encoded again."""
+    positions, _ = mrope_positions(trajectory.token_ids, trajectory.image_grids, model)
+    mask = np.asarray(trajectory.loss_mask, np.float32)
+    extras = {
+        "rollout_logprobs": np.asarray(trajectory.logprobs, np.float32),
+        "advantages": np.full(len(mask), advantage, np.float32),
+    }
+    ids = np.asarray(trajectory.token_ids, np.int32)
+    return TrainingSequence(ids, positions, mask, [image], model.image_token_id, extras)
+
+
+class PolicyUpdater:
+    """The jitted pieces, and the loop over mini-batches and epochs.
+
+    Args:
+      graph: of the model whose parameters the train states hold.
+      reference: parameters of the frozen reference policy, where the state's are. Of a model with LoRA these are the updates as
+        they were at the start: the base is there once.
+      shape: of a global batch.
+      updates_per_batch: mini-batches, each of which makes an update.
+      epochs: times that each mini-batch is learnt from.
+      temperature: of sampling: what is optimised is the policy as it is sampled.
+      full, train_vision: what is trained (see `step_flops`).
+    """
+
+    def __init__(
+        self, graph: Any, reference: Any, optimizer: Any, config: GRPOLossConfig, model: ModelConfig, mesh: LearnerMesh,
+        shape: BatchShape, *, updates_per_batch: int = 1, epochs: int = 1, temperature: float = 1.0, full: bool = True,
+        train_vision: bool = False,
+    ):  # fmt: skip
+        self._reference, self._config, self._model, self._mesh = reference, config, model, mesh
+        processes = jax.process_count()
+        self._shape = shape._replace(rows=shape.rows // processes, images=shape.images // processes)
+        self._updates, self._epochs = updates_per_batch, epochs
+        self._full, self._train_vision = full, train_vision
+
+        def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
+            found = token_logprobs(nnx.merge(graph, frozen, params), batch, temperature)
+            mask, extras = batch.loss_weights > 0, batch.extras
+            nothing = jnp.zeros_like(found.logprobs)
+            value, metrics = grpo_loss(
+                Scored(
+                    found.logprobs, extras.get("old_logprobs", nothing), extras["rollout_logprobs"],
+                    extras.get("ref_logprobs", nothing), extras["advantages"], mask, batch.segment_ids,
+                ),
+                config,
+            )  # fmt: skip
+            entropy = jnp.where(mask, found.entropy, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+            return value, {"loss": value, "entropy": entropy, **metrics}
+
+        def accumulate(state: TrainState, total: Any, batch: TokenBatch) -> tuple[Any, dict[str, jax.Array]]:
+            (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch)
+            return jax.tree.map(lambda t, g: t + metrics["weight"] * g, total, gradients), metrics
+
+        def apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+            return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
+
+        def score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
+            return token_logprobs(nnx.merge(graph, frozen, params), batch, temperature).logprobs
+
+        self._accumulate: Callable[..., Any] = mesh.jit(accumulate, donate_argnums=1)
+        self._apply: Callable[..., Any] = mesh.inside(jit_update(apply))
+        self._score: Callable[..., jax.Array] = mesh.jit(score)
+
+    def learn(self, state: TrainState, sequences: Sequence[TrainingSequence]) -> Updated:
+        """Updates the policy from this process's sequences and those of all others: each must come here.
+
+        The state is donated. Without any sequence nothing happens.
+        """
+        share = max(1, -(-len(sequences) // self._updates))
+        parts = [self._packed(sequences[begin : begin + share]) for begin in range(0, self._updates * share, share)]
+        batches = [self._scored(state, part) for part in parts if part]
+        flops = sum(self._flops(batch) for part in parts for batch in part)
+        records: list[dict[str, float]] = []
+        for _ in range(self._epochs):
+            for of_update in batches:
+                state, metrics = self._update(state, of_update)
+                records += metrics
+        means = _averages(records) | {"updates": self._epochs * len(batches)}
+        return Updated(state, means, self._epochs * sums_of_all({"flops": flops})["flops"])
+
+    def _packed(self, sequences: Sequence[TrainingSequence]) -> list[TokenBatch]:
+        """As many batches as the process with the most needs, the last ones empty perhaps."""
+        waiting, batches = list(sequences), []
+        while waiting:
+            packed, left = pack(waiting, self._shape)
+            batches.append(packed.batch)
+            waiting = [waiting[i] for i in left]
+        missing = largest_of_all(len(batches)) - len(batches)
+        return batches + [empty_batch(self._shape, _EXTRAS)] * missing
+
+    def _scored(self, state: TrainState, batches: Sequence[TokenBatch]) -> list[TokenBatch]:
+        """On the mesh, with the log-probs of the other policies that the loss asks for."""
+        made = []
+        for own in batches:
+            batch = self._mesh.batch(own)
+            more = {}
+            if self._config.kl_coef:
+                more["ref_logprobs"] = self._score(self._reference, state.frozen, batch)
+            if self._config.importance_cap:
+                more["old_logprobs"] = self._score(state.params, state.frozen, batch)
+            made.append(batch._replace(extras={**batch.extras, **more}))
+        return made
+
+    def _update(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, list[dict[str, float]]]:
+        total, parts = jax.tree.map(jnp.zeros_like, state.params), []
+        for batch in batches:
+            total, metrics = self._accumulate(state, total, batch)
+            parts.append({name: float(value) for name, value in jax.device_get(metrics).items()})
+        weight = sum(part["weight"] for part in parts)
+        state, applied = self._apply(state, total, self._mesh.on_mesh(jnp.float32(weight)))
+        applied = {name: float(value) for name, value in jax.device_get(applied).items()}
+        return state, [{**part, **applied} for part in parts]
+
+    def _flops(self, batch: TokenBatch) -> float:
+        scorings = bool(self._config.kl_coef) + bool(self._config.importance_cap)
+        return step_flops(self._model, batch, full=self._full, train_vision=self._train_vision, scorings=scorings)
+
+
+def _averages(records: Sequence[dict[str, float]]) -> dict[str, float]:
+    if not records:
+        return {}
+    weights = [record["weight"] for record in records]
+    means = {
+        name: float(np.average([r[name] for r in records], weights=weights)) for name in records[0] if name != "weight"
+    }
+    return means | {name: max(record[name] for record in records) for name in ("max_ratio", "skipped_updates")}

@@ -1,0 +1,153 @@
+"""What every training run has around its steps: resuming, metrics, checkpoints, a guard against divergence, pre-emption.
+
+It knows steps and train states, and nothing of losses or data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+from mmsearch_jax.distributed.processes import largest_of_all
+from mmsearch_jax.errors import CheckpointError, Preempted, TrainingDiverged
+from mmsearch_jax.learners.checkpoints import Best, Checkpoints
+from mmsearch_jax.learners.metrics import RunLog
+from mmsearch_jax.learners.train_state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How a run is kept.
+
+    Attributes:
+      checkpoint_every: steps between checkpoints; 0 writes one at the end only.
+      keep: how many of the latest checkpoints to keep; the best is kept besides.
+      max_skipped: updates left out in a row, for a gradient that was not finite, before the run is stopped.
+      resume: go on from the newest checkpoint in the work folder.
+      wandb: project of Weights & Biases to log to as well; empty for none.
+    """
+
+    checkpoint_every: int = 0
+    keep: int = 2
+    max_skipped: int = 5
+    resume: bool = True
+    wandb: str = ""
+
+
+class Run:
+    """One phase of a run in a work folder; a context manager.
+
+    Args:
+      identity: the settings on which the numbers depend, as plain JSON; a checkpoint of other settings is refused.
+      best: which checkpoint to keep besides the latest.
+    """
+
+    def __init__(
+        self, workdir: str | Path, phase: str, num_steps: int, config: RunConfig, *, identity: Mapping[str, Any] | None = None,
+        best: Best | None = None, show_progress: bool = True,
+    ):  # fmt: skip
+        self._config, self._num_steps, self._identity = config, num_steps, dict(identity or {})
+        self.checkpoints = Checkpoints(Path(workdir) / "checkpoints" / phase, config.keep, best)
+        self._workdir, self._phase, self._show = Path(workdir), phase, show_progress
+        self._skipped_in_a_row, self._skipped_before = 0, 0
+        self._stopping = threading.Event()
+        self._log: RunLog | None = None
+        self._old_handler: Any = None
+
+    def __enter__(self) -> Self:
+        # Python lets the main thread alone take signals; elsewhere (tests) there is no pre-emption to answer.
+        if threading.current_thread() is threading.main_thread():
+            self._old_handler = signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._log is not None:
+            self._log.__exit__()
+        self.checkpoints.__exit__()
+        if self._old_handler is not None:
+            signal.signal(signal.SIGTERM, self._old_handler)
+
+    def begin(self, state: TrainState) -> tuple[TrainState, int, Any]:
+        """The state to start from, the number of steps that were made, and the data's position saved with them (or None).
+
+        Raises:
+          CheckpointError: the newest checkpoint is of another config; says which setting differs.
+        """
+        step, position = self.checkpoints.latest_step if self._config.resume else None, None
+        if step is not None:
+            self._compare(step, self.checkpoints.read_extra(step).get("identity", {}))
+            state, extra = self.checkpoints.restore(state, step)
+            position = extra.get("position")
+        self._skipped_before = int(state.skipped)
+        self._log = RunLog(
+            self._workdir, self._phase, self._num_steps, step or 0, self._show, wandb_project=self._config.wandb,
+            writes=jax.process_index() == 0,
+        )  # fmt: skip
+        return state, step or 0, position
+
+    def say(self, text: str) -> None:
+        """Prints a line without breaking the progress bar."""
+        assert self._log is not None
+        self._log.say(text)
+
+    def finish_step(
+        self,
+        step: int,
+        state: TrainState,
+        metrics: Mapping[str, Any],
+        position: Callable[[], Any],
+        shown: tuple[str, ...],
+    ) -> None:
+        """Records a step, and saves where it is time to.
+
+        Args:
+          step: number of steps made, this one included.
+          position: where the data stand, as plain JSON; asked only when a checkpoint is written.
+          shown: the metrics that stand behind the progress bar.
+
+        Raises:
+          TrainingDiverged: too many updates in a row were left out.
+          Preempted: the process was asked to stop; a checkpoint has been written.
+        """
+        assert self._log is not None
+        self._log.write(step, metrics, shown)
+        self._guard(step, int(state.skipped))
+        every = self._config.checkpoint_every
+        stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps
+        if step == self._num_steps or stopping or (every and step % every == 0):
+            self.checkpoints.save(step, state, {"position": position(), "identity": self._identity}, metrics)
+        if stopping:
+            self.checkpoints.__exit__()
+            raise Preempted(
+                f"asked to stop: step {step} is saved in {self.checkpoints.folder}; the same command goes on from it"
+            )
+
+    def _guard(self, step: int, skipped: int) -> None:
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped > self._skipped_before else 0
+        self._skipped_before = skipped
+        if self._skipped_in_a_row < self._config.max_skipped:
+            return
+        good = [number for number in self.checkpoints.steps if number <= step - self._skipped_in_a_row]
+        last = (
+            f"the last good checkpoint is step {good[-1]} in {self.checkpoints.folder}"
+            if good
+            else "there is no checkpoint yet"
+        )
+        raise TrainingDiverged(
+            f"{self._skipped_in_a_row} updates in a row had a gradient that is not finite (up to step {step}); {last}. "
+            "Lower the learning rate, or look at the data of these steps"
+        )
+
+    def _compare(self, step: int, saved: Mapping[str, Any]) -> None:
+        for name, value in self._identity.items():
+            if name in saved and saved[name] != value:
+                raise CheckpointError(
+                    f"the checkpoint of step {step} in {self.checkpoints.folder} was made with {name} = {saved[name]}, this "
+                    f"run has {value}: set it back, or use another --workdir"
+                )

@@ -1,0 +1,95 @@
+"""What a training step costs and how much of the hardware it used: floating-point operations by hand count, MFU, memory.
+
+Counted is what the method needs: matrix products over real tokens and patches, attention over pairs in the same segment. Not
+counted: padding, norms, and what remat computes twice. A product of [m, k] and [k, n] is 2 m k n operations; a backward pass
+has one product for the inputs and one for the weights, if these are trained (PaLM, arXiv 2204.02311, appendix B).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmsearch_jax.data.batches import TokenBatch
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
+
+# Dense bf16 operations a second and chip, from the vendors' data sheets; the first name that the device's kind contains.
+_PEAKS = {
+    "v7": 2307e12, "v6": 918e12, "v5p": 459e12, "v5 lite": 197e12, "v5e": 197e12, "v4": 275e12, "v5": 459e12,
+    "b200": 2250e12, "h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12,
+}  # fmt: skip
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Dense bf16 operations a second of a chip, or None where they are not known (a CPU)."""
+    kind = device_kind.lower()
+    return next((peak for name, peak in _PEAKS.items() if name in kind), None)
+
+
+def step_flops(config: ModelConfig, batch: TokenBatch, *, full: bool, train_vision: bool, scorings: int = 0) -> float:
+    """Operations of one training step on a batch.
+
+    Args:
+      batch: host arrays.
+      full: all of the language model is trained; else low-rank updates, whose own products are too few to count.
+      train_vision: the tower is trained, too.
+      scorings: further forward passes (of a reference policy).
+    """
+    passes = (3 if full or train_vision else 2) + scorings
+    if not full and train_vision:
+        # Gradients flow through all of the language model, but its weights have none.
+        passes -= 1
+    text = text_flops(config.text, np.asarray(batch.segment_ids))
+    vision = 0.0
+    if batch.vision is not None:
+        vision = vision_flops(config.vision, batch.vision.window_segment_ids, batch.vision.image_segment_ids)
+    return passes * text + ((3 if train_vision else 1) + scorings) * vision
+
+
+def text_flops(config: TextConfig, segment_ids: np.ndarray) -> float:
+    """Of one forward pass of the language model with its vocabulary projection; segment ids int [B, L]."""
+    heads = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    weights = config.hidden_size * (2 * heads + 2 * keys + 3 * config.intermediate_size)
+    tokens, pairs = _tokens_and_pairs(segment_ids)
+    causal = (pairs + tokens) / 2
+    head = config.hidden_size * config.vocab_size
+    return 2 * tokens * (config.num_hidden_layers * weights + head) + 4 * config.num_hidden_layers * causal * heads
+
+
+def vision_flops(config: VisionConfig, window_ids: np.ndarray, image_ids: np.ndarray) -> float:
+    """Of one forward pass of the vision tower; segment ids int [R, P]."""
+    size = config.hidden_size
+    joined = size * config.spatial_merge_size**2
+    patches, whole_pairs = _tokens_and_pairs(np.asarray(image_ids))
+    _, window_pairs = _tokens_and_pairs(np.asarray(window_ids))
+    full = len(config.fullatt_block_indexes)
+    weights = config.depth * size * (4 * size + 3 * config.intermediate_size) + config.patch_dim * size
+    merger = joined * (joined + config.out_hidden_size) / config.spatial_merge_size**2
+    attention = 4 * size * (full * whole_pairs + (config.depth - full) * window_pairs)
+    return 2 * patches * (weights + merger) + attention
+
+
+def utilisation(flops: float, seconds: float) -> dict[str, float]:
+    """Metrics of a step: tflops_per_second of all chips together, mfu where the chip's peak is known, hbm_peak_gb of this
+    process's fullest chip where the platform tells."""
+    metrics = {"tflops_per_second": flops / seconds / 1e12}
+    peak = peak_flops(jax.devices()[0].device_kind)
+    if peak is not None:
+        metrics["mfu"] = flops / seconds / (peak * jax.device_count())
+    used = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    if any(used):
+        metrics["hbm_peak_gb"] = max(used) / 1e9
+    return metrics
+
+
+def _tokens_and_pairs(segment_ids: np.ndarray) -> tuple[float, float]:
+    """Number of tokens, and of ordered pairs in the same segment; 0 is padding."""
+    tokens = pairs = 0.0
+    for row in segment_ids:
+        counts: Any = np.bincount(row[row > 0])
+        tokens += float(counts.sum())
+        pairs += float((counts.astype(np.float64) ** 2).sum())
+    return tokens, pairs
