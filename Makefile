@@ -7,7 +7,7 @@ CONSTRAINTS := .ci/constraints-py$(if $(filter 3.11,$(VERSION)),311,312).txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 JOBS ?= 2
 
-.PHONY: quickstart test test-parity test-tpu lint types contracts check bench results clean help
+.PHONY: quickstart test test-slow test-parity test-tpu lint types contracts check bench results clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ quickstart: $(VENV)/.installed ## set up, then the whole pipeline on the embedde
 
 test: $(VENV)/.installed-test ## every test but those that need torch
 	$(BIN)/python -m pytest -n $(JOBS) tests
+
+test-slow: $(VENV)/.installed-test ## what takes minutes: fifty steps on every kind of mesh, twenty kills
+	$(BIN)/python -m pytest -m slow tests
 
 test-parity: $(VENV)/.installed-parity ## numerics against transformers' torch model
 	$(BIN)/python -m pytest -s --override-ini="addopts=-q" tests/parity

@@ -1,6 +1,7 @@
 """The loop of GRPO with a small random policy: on-policy log-probs, resuming, and a search server that goes away."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -10,14 +11,18 @@ from flax import nnx
 
 from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import ConfigError, ToolUnavailable
+from mmsearch_jax.errors import ConfigError, DataError, ToolUnavailable
 from mmsearch_jax.learners import grpo
+from mmsearch_jax.learners.checkpoints import Checkpoints
 from mmsearch_jax.learners.losses import GRPOLossConfig
+from mmsearch_jax.learners.run import Run, RunConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig
 from mmsearch_jax.protocol import SearchReply, SearchResult
+from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sequence import EngineConfig
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.trajectory import read_jsonl
 from tests.rollout import random_policy
 
 SIZES = EngineConfig(num_slots=8, max_length=256, extend_rows=(4,), extend_buckets=(64,), decode_rows=(),
@@ -56,11 +61,30 @@ def rows(tmp_path):
     return made
 
 
-def train(rows, calls, workdir, recipe=RECIPE, shape=SHAPE):
+@functools.cache
+def engine():
+    """One for all tests: it is compiled once, and every run gives it weights of its own."""
+    return random_policy.engine(SIZES)
+
+
+class EverySecond(Scorer):
+    """Rewards every other trajectory: a random policy is never right, and there would be nothing to learn."""
+
+    async def score(self, trajectories, rows):
+        await super().score(trajectories, rows)
+        for number, trajectory in enumerate(trajectories):
+            trajectory.reward = float(number % 2)
+
+
+def every_second():
+    return EverySecond(RewardConfig())
+
+
+def train(rows, calls, workdir, recipe=RECIPE, shape=SHAPE, **options):
     client = ToolClient("http://test", max_retries=0, transport=Server(calls))
     return grpo.train(
-        random_policy.model(), random_policy.engine(SIZES), rows, client, recipe, EPISODE, shape,
-        OptimizerConfig(learning_rate=1e-3), workdir, ready_timeout_s=0.2, show_progress=False,
+        random_policy.model(), engine(), rows, client, recipe, EPISODE, shape,
+        OptimizerConfig(learning_rate=1e-3), workdir, ready_timeout_s=0.2, show_progress=False, **options,
     )  # fmt: skip
 
 
@@ -104,3 +128,86 @@ def test_an_update_is_the_same_however_many_batches_it_fills(rows, tmp_path, agg
         np.testing.assert_allclose(one, other, atol=3e-5)
     assert metrics(tmp_path / "whole")[0]["loss"] == pytest.approx(metrics(tmp_path / "parts")[0]["loss"], abs=1e-5)
     assert metrics(tmp_path / "parts")[0]["updates"] == 1
+
+
+def saved_trajectories(workdir, step):
+    return [(t.group_id, t.token_ids, t.policy_version) for t in read_jsonl(workdir / "rollouts" / f"{step:05d}.jsonl")]
+
+
+def test_a_resumed_run_rolls_out_and_learns_the_same(rows, tmp_path):
+    recipe = dataclasses.replace(RECIPE, num_steps=3, save_groups=9, loss=GRPOLossConfig(importance_cap=2.0))
+
+    def stop_after_first(run, step, *arguments):
+        finish(run, step, *arguments)
+        if step == 1:
+            raise KeyboardInterrupt
+
+    whole = train(rows, float("inf"), tmp_path / "whole", recipe, scorer=every_second())
+    finish = Run.finish_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "finish_step", stop_after_first)
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                rows,
+                float("inf"),
+                tmp_path / "cut",
+                recipe,
+                run_config=RunConfig(checkpoint_every=1),
+                scorer=every_second(),
+            )
+    resumed = train(rows, float("inf"), tmp_path / "cut", recipe, scorer=every_second())
+    for step in (1, 2, 3):
+        assert saved_trajectories(tmp_path / "cut", step) == saved_trajectories(tmp_path / "whole", step)
+    for one, other in zip(jax.tree.leaves(nnx.split(whole)[1]), jax.tree.leaves(nnx.split(resumed)[1]), strict=True):
+        np.testing.assert_array_equal(one, other)
+    losses = [record["loss"] for record in metrics(tmp_path / "whole")]
+    assert losses[1] != losses[2]
+    assert [record["loss"] for record in metrics(tmp_path / "cut")] == [r["loss"] for r in metrics(tmp_path / "whole")]
+
+
+def test_uniform_groups_are_replaced_by_further_prompts(rows, tmp_path):
+    # No answer of a random policy is right, so all groups are uniform, and every round is taken.
+    recipe = dataclasses.replace(RECIPE, num_steps=1, skip_uniform=True, sampling_rounds=3, save_groups=9)
+    train(rows, float("inf"), tmp_path, recipe)
+    with Checkpoints(tmp_path / "checkpoints" / "grpo") as checkpoints:
+        assert checkpoints.read_extra(1)["position"] == {"prompts": 6}
+    assert len({name for name, _, _ in saved_trajectories(tmp_path, 1)}) == 6
+    assert metrics(tmp_path)[0]["uniform_groups"] == 6 and metrics(tmp_path)[0]["updates"] == 0
+
+
+def test_of_more_trajectories_than_needed_the_first_to_end_are_kept(rows, tmp_path):
+    train(rows, float("inf"), tmp_path, dataclasses.replace(RECIPE, num_steps=1, oversample=2))
+    record = metrics(tmp_path)[0]
+    assert record["status_surplus"] == record["dropped"] == 4
+
+
+def test_with_overlap_the_rollouts_are_one_update_behind(rows, tmp_path):
+    recipe = dataclasses.replace(RECIPE, num_steps=3, overlap=True, loss=GRPOLossConfig(importance_cap=2.0))
+    train(rows, float("inf"), tmp_path, recipe, scorer=every_second())
+    versions = [{version for _, _, version in saved_trajectories(tmp_path, step)} for step in (1, 2, 3)]
+    assert versions == [{0}, {0}, {1}]
+    first, second, third = metrics(tmp_path)
+    # The learner's policy has moved on: its mismatch with the sampler's is not numerical any more.
+    assert first["rollout_learner_kl"] < 1e-8 < second["rollout_learner_kl"]
+    assert third["updates"] == 1
+
+
+def test_mini_batches_and_epochs_multiply_updates_and_move_the_ratio(rows, tmp_path):
+    recipe = dataclasses.replace(RECIPE, num_steps=1, updates_per_batch=2, epochs=2)
+    train(rows, float("inf"), tmp_path, recipe, scorer=every_second())
+    record = metrics(tmp_path)[0]
+    assert record["updates"] == 4 and record["max_ratio"] > 1.0001
+
+
+def test_an_empty_set_of_prompts_is_refused(tmp_path):
+    with pytest.raises(DataError, match="there is no prompt to learn from"):
+        train([], float("inf"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"group_size": 1}, "group_size 1 is below min_group 2"), ({"epochs": 0}, "grpo.epochs is 0, must be at least 1")],
+)
+def test_settings_that_teach_nothing_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        grpo.GRPOConfig(**setting)

@@ -1,0 +1,135 @@
+"""SFT and GRPO updates on several devices and in several processes: the losses of one device, step by step."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+# Each process runs this: argv is the work folder, the mesh, its number, the number of processes, the coordinator.
+_SCRIPT = """
+import json, sys
+from pathlib import Path
+workdir, sizes, process, processes, coordinator, steps = sys.argv[1:]
+process, processes = int(process), int(processes)
+if processes > 1:
+    from mmsearch_jax.distributed.processes import start
+    start(coordinator, processes, process)
+import jax, numpy as np
+from flax import nnx
+from mmsearch_jax.data.batches import BatchShape, pack
+from mmsearch_jax.data.pipeline import Step
+from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.learners import supervised
+from mmsearch_jax.learners.losses import GRPOLossConfig
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.policy_update import PolicyUpdater
+from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from tests.learners.small_sequences import sequence
+from tests.models.test_qwen2_5_vl import CONFIG, image
+
+STEPS, ROWS = int(steps), 8
+mesh = LearnerMesh.of(MeshConfig(*map(int, sizes.split(","))))
+model = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+SHAPE = BatchShape(ROWS, 32, ROWS, 24)
+mesh.check(SHAPE, "batch")
+OURS = range(process * ROWS // processes, (process + 1) * ROWS // processes)
+
+
+def whole_batch(step, extras=lambda i, made: {}):
+    # One sequence a row, so that every process can make its own rows of the very same batch.
+    own = []
+    for i in OURS:
+        made = sequence(100 * step + i, 10 + (i + step) % 20, image(i, 4, 6) if i % 2 else None)
+        own.append(made.__class__(made.token_ids, made.positions, made.loss_weights, made.images, made.image_token_id,
+                                  extras(i, made)))
+    rows = [pack([one], BatchShape(1, 32, 1, 24))[0].batch for one in own]
+    from mmsearch_jax.data.batches import join_batches
+    return join_batches(rows), own
+
+
+def data(start, _):
+    for step in range(start, STEPS):
+        yield Step(whole_batch(step)[0])
+
+
+SGD = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
+trained = supervised.train(model, data, STEPS, SGD, workdir, "sft", mesh=mesh, show_progress=False)
+if process == 0:
+    records = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").open()]
+    sft = [record["loss"] for record in records]
+    print("SFT", json.dumps(sft))
+
+graph, reference, frozen = split_model(model, ("vision",))
+optimizer = make_optimizer(SGD, 2 * STEPS)
+state = mesh.train_state(reference, frozen, optimizer)
+config = GRPOLossConfig(kl_coef=0.05, aggregation="sequence", importance_cap=2.0, kl_estimator="k2")
+updater = PolicyUpdater(graph, mesh.place(reference), optimizer, config, CONFIG, mesh, SHAPE, epochs=2)
+
+
+def extras(i, made):
+    rng = np.random.default_rng(i)
+    return {
+        "advantages": np.full(len(made), rng.normal(), np.float32),
+        "rollout_logprobs": rng.normal(-6.0, 0.3, len(made)).astype(np.float32),
+    }
+
+
+losses = []
+for step in range(5):
+    updated = updater.learn(state, whole_batch(step, extras)[1])
+    state = updated.state
+    losses.append([updated.metrics[name] for name in ("loss", "kl", "entropy", "grad_norm", "importance")])
+if process == 0:
+    print("GRPO", json.dumps(losses))
+"""
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def run(workdir, sizes, devices, processes, steps):
+    coordinator = f"127.0.0.1:{free_port()}"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", _SCRIPT, str(workdir), sizes, str(number), str(processes), coordinator, str(steps)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu",
+                 "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(processes)
+    ]  # fmt: skip
+    ended = [process.communicate(timeout=600) for process in started]
+    for process, (_, errors) in zip(started, ended, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    lines = dict(line.split(" ", 1) for line in ended[0][0].splitlines() if line.startswith(("SFT", "GRPO")))
+    return {name: json.loads(values) for name, values in lines.items()}
+
+
+def compare(found, expected, steps):
+    assert len(found["SFT"]) == len(expected["SFT"]) == steps
+    worst = max(abs(a - b) for a, b in zip(found["SFT"], expected["SFT"], strict=True))
+    assert worst < 1e-5, worst
+    for one, other in zip(found["GRPO"], expected["GRPO"], strict=True):
+        assert one == pytest.approx(other, abs=2e-5, rel=1e-4)
+
+
+def test_losses_equal_those_of_one_device(tmp_path):
+    expected = run(tmp_path / "one", "1,1,1,1", 1, 1, 8)
+    compare(run(tmp_path / "devices", "2,2,1,2", 8, 1, 8), expected, 8)
+    compare(run(tmp_path / "processes", "1,2,1,1", 1, 2, 8), expected, 8)
+
+
+@pytest.mark.slow
+def test_fifty_steps_on_every_kind_of_mesh(tmp_path):
+    expected = run(tmp_path / "one", "1,1,1,1", 1, 1, 50)
+    for number, (sizes, devices, processes) in enumerate(
+        [("1,8,1,1", 8, 1), ("2,2,1,2", 8, 1), ("1,2,2,2", 8, 1), ("1,2,1,1", 1, 2), ("2,2,1,1", 1, 4)]
+    ):
+        compare(run(tmp_path / str(number), sizes, devices, processes, 50), expected, 50)
