@@ -22,6 +22,8 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         "remat": "none",
         # Of the computation; parameters that are trained, and the optimiser, are float32 in any case.
         "dtype": "float32",
+        # Area to which larger images are made smaller; 0: as the checkpoint says.
+        "max_pixels": 0,
         # Over all devices of all processes; -1 is what the others leave (docs/training.md).
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1},
         # 0: a checkpoint at the end only. `keep` of the latest, and the best.

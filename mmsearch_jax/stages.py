@@ -7,6 +7,7 @@ arguments, not configs.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 import tqdm
 
 from mmsearch_jax.configuration import as_arguments
@@ -25,6 +27,7 @@ from mmsearch_jax.data.schema import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.evaluate import evaluate
 from mmsearch_jax.miniworld import build
+from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.policies import Policy, load_policy
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
@@ -89,6 +92,23 @@ def make_engine(config: ml_collections.ConfigDict, policy: Policy) -> Engine:
     return Engine(policy.model, policy.tokenizer, policy.image_processor, settings)
 
 
+def policy_of(
+    config: ml_collections.ConfigDict, param_dtype: Any = np.float32, place: Placement | None = None
+) -> Policy:
+    """The policy that the config names, computing in its dtype and seeing images at its size.
+
+    Args:
+      param_dtype: of the parameters; None keeps what is stored.
+      place: where each parameter goes; by default all on the first device.
+    """
+    policy = load_policy(config.checkpoint, np.dtype(config.dtype), param_dtype, place)
+    if not config.max_pixels:
+        return policy
+    return dataclasses.replace(
+        policy, image_processor=dataclasses.replace(policy.image_processor, max_pixels=config.max_pixels)
+    )
+
+
 def tool_client(config: ml_collections.ConfigDict, url: str) -> ToolClient:
     """A client of the search server."""
     return ToolClient(url, deadline_s=config.tools.deadline_s)
@@ -119,7 +139,7 @@ def run_conversations(config: ml_collections.ConfigDict, workdir: Path, url: str
 
 def run_eval(config: ml_collections.ConfigDict, workdir: Path, rows: list[Row] | None = None) -> dict[str, Any]:
     """One evaluation on the real mini-world; returns its summary."""
-    policy = load_policy(config.checkpoint)
+    policy = policy_of(config)
     world = prepare_world(config, workdir, EVALUATION_WORLD)
     settings = config.eval
     if rows is None:
@@ -149,7 +169,7 @@ def run_ask(config: ml_collections.ConfigDict, workdir: Path, image: str | Path,
     else:
         load_image(image)
         encoded = Path(image).read_bytes()
-    policy = load_policy(config.checkpoint)
+    policy = policy_of(config)
     small = config.copy_and_resolve_references()
     with small.unlocked():
         small.engine.update({"num_slots": 1, "extend_rows": (1,), "decode_rows": ()})

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 
@@ -36,7 +37,7 @@ from mmsearch_jax.miniworld import lessons, pretraining
 from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.config import TextConfig, VisionConfig
 from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
-from mmsearch_jax.models.policies import Policy, load_policy, save_policy
+from mmsearch_jax.models.policies import Policy, save_policy
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.rewards.judge import JudgeConfig
@@ -181,8 +182,8 @@ def _trainable(config: ml_collections.ConfigDict, mesh: LearnerMesh) -> Policy:
     """The policy as it is trained: on the mesh, with LoRA where the config asks for it, and its remat policy."""
     lora = LoRAConfig(**as_arguments(config.lora))
     # Updates are float32 in any case; a base that is not trained need not be.
-    param_dtype = None if lora.rank else jax.numpy.float32
-    policy = load_policy(config.checkpoint, jax.numpy.dtype(config.dtype), param_dtype, mesh.parameters)
+    param_dtype = None if lora.rank else np.float32
+    policy = stages.policy_of(config, param_dtype, mesh.parameters)
     model = add_lora(policy.model, lora, config.seed) if lora.rank else policy.model
     model.set_remat(config.remat)
     return dataclasses.replace(policy, model=model)
