@@ -1,0 +1,102 @@
+"""Does a killed SFT run end as an unbroken one? python -m benchmarks.kill_resume [--kills 20] [--steps 12]
+
+Runs `mmsearch sft` on a small mini-world with a checkpoint at every step, kills it with SIGKILL at random moments (compilation,
+a step, a checkpoint write), starts it again each time, and compares losses and final weights with those of a run that was left
+alone. All runs share the machine's compilation cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_SETTINGS = {
+    "world.num_lands": 16, "world.num_grpo_lands": 8, "world.num_sft_rows": 48, "world.num_grpo_rows": 8,
+    "sft.batch.rows": 2, "sft.batch.images": 6, "run.checkpoint_every": 1,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Runs, kills, compares, and prints what was found; ends with code 1 when anything differs."""
+    parser = argparse.ArgumentParser(description="SIGKILL at random moments against an unbroken run.")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = compare(Path(folder), options.kills, options.steps, options.seed)
+    print(json.dumps(report, indent=2))
+    sys.exit(not (report["equal_losses"] and report["equal_weights"]))
+
+
+def compare(folder: Path, kills: int, steps: int, seed: int) -> dict[str, object]:
+    """Moments of the kills (seconds into a run, steps that stood in its checkpoints), and whether all came out equal."""
+    began = time.monotonic()
+    _finish(_start(folder / "whole", folder, steps))
+    duration = time.monotonic() - began
+    # The world and its conversations are not what is tested.
+    shutil.copytree(folder / "whole" / "worlds", folder / "killed" / "worlds")
+    rng, moments = random.Random(seed), []
+    while len(moments) < kills:
+        process = _start(folder / "killed", folder, steps)
+        delay = rng.uniform(0.2, 1.1) * duration
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            moments.append({"seconds": round(delay, 1), "steps_saved": _steps_saved(folder / "killed")})
+            continue
+        if process.returncode:
+            _finish(process)
+        # It came to its end: what is left of the kills begins anew.
+        shutil.rmtree(folder / "killed" / "checkpoints")
+        (folder / "killed" / "metrics.jsonl").unlink()
+    _finish(_start(folder / "killed", folder, steps))
+    return {
+        "kills": moments,
+        "equal_losses": _losses(folder / "whole") == _losses(folder / "killed"),
+        "equal_weights": _weights(folder / "whole") == _weights(folder / "killed"),
+    }
+
+
+def _start(workdir: Path, folder: Path, steps: int) -> subprocess.Popen[bytes]:
+    settings = {**_SETTINGS, "sft.num_steps": steps}
+    workdir.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mmsearch_jax.cli", "sft", "--workdir", str(workdir),
+         *(f"--config.{key}={value}" for key, value in settings.items())],
+        env=environment, stdout=(workdir / "log.txt").open("ab"), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def _finish(process: subprocess.Popen[bytes]) -> None:
+    if process.wait():
+        raise SystemExit(f"`{' '.join(map(str, process.args[2:]))}` ended with code {process.returncode}")  # type: ignore
+
+
+def _steps_saved(workdir: Path) -> int:
+    found = [int(path.name) for path in (workdir / "checkpoints" / "sft").glob("*") if path.name.isdigit()]
+    return max(found, default=0)
+
+
+def _losses(workdir: Path) -> list[tuple[int, float]]:
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").open(encoding="utf-8")]
+    return [(record["step"], record["loss"]) for record in records]
+
+
+def _weights(workdir: Path) -> bytes:
+    return (workdir / "policies" / "sft" / "model.safetensors").read_bytes()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""SFT steps of ours against transformers + torch + peft, on the CPU: python -m benchmarks.sft_step [--quick] [--json FILE].
+
+The same random Qwen2.5-VL (27 million parameters), the same LoRA updates to begin with, AdamW, float32, the same threads.
+Twice: sequences of one length, where both do the same work, and realistic lengths, which we pack and a usual trainer pads.
+The losses must be equal. The peer runs in an environment of its own, made on first use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from benchmarks.peers import environment
+from benchmarks.table import Measured, report
+from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
+from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.supervised import make_update
+from mmsearch_jax.learners.throughput import step_flops
+from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
+from mmsearch_jax.models import hf
+from mmsearch_jax.models.adapters import save_adapter
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from mmsearch_jax.models.lora import LoRAConfig, add_lora
+from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+
+CONFIG = ModelConfig(
+    text=TextConfig(
+        vocab_size=8192, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=2, mrope_section=(8, 12, 12), tie_word_embeddings=True,
+    ),
+    vision=VisionConfig(
+        depth=2, hidden_size=128, intermediate_size=256, num_heads=4, out_hidden_size=512, fullatt_block_indexes=(1,)
+    ),
+    image_token_id=5, vision_start_token_id=3, vision_end_token_id=4, video_token_id=6, eos_token_id=2,
+)  # fmt: skip
+GRID, LEARNING_RATE, ROWS, LENGTH = (1, 12, 16), 1e-3, 4, 512
+TOKENS_AN_IMAGE = GRID[1] * GRID[2] // 4
+
+
+def make_sequence(rng: np.random.Generator, length: int, num_images: int) -> TrainingSequence:
+    """Random tokens in turns, with images among them; every second half of a turn is trained."""
+    ids = rng.integers(10, CONFIG.text.vocab_size, length)
+    images, place = [], 2
+    for _ in range(num_images):
+        ids[place - 1], ids[place + TOKENS_AN_IMAGE] = CONFIG.vision_start_token_id, CONFIG.vision_end_token_id
+        ids[place : place + TOKENS_AN_IMAGE] = CONFIG.image_token_id
+        images.append(
+            ProcessedImage(rng.normal(size=(GRID[1] * GRID[2], CONFIG.vision.patch_dim)).astype(np.float32), GRID)
+        )
+        place += TOKENS_AN_IMAGE + 6
+    weights = (np.arange(length) // 32 % 2 == 1) & (ids > 9)
+    weights[0] = False
+    positions, _ = mrope_positions(ids, [image.grid for image in images], CONFIG)
+    return TrainingSequence(ids.astype(np.int32), positions, weights.astype(np.float32), images, CONFIG.image_token_id)
+
+
+def realistic(rng: np.random.Generator, count: int) -> list[TrainingSequence]:
+    """Lengths of tool-use conversations: log-normal, a median of 350 tokens, at most 1,024; one to three images."""
+    made = []
+    for _ in range(count):
+        num_images = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
+        length = int(np.clip(rng.lognormal(np.log(350), 0.6), 64 * num_images + 40, 1024))
+        made.append(make_sequence(rng, length, num_images))
+    return made
+
+
+def packed(sequences: Sequence[TrainingSequence], shape: BatchShape) -> list[TokenBatch]:
+    """All sequences in as few batches as they need."""
+    waiting, batches = list(sequences), []
+    while waiting:
+        made, left = pack(waiting, shape)
+        batches.append(made.batch)
+        waiting = [waiting[i] for i in left]
+    return batches
+
+
+def ours(model: Any, batches: Sequence[Sequence[TokenBatch]]) -> dict[str, list[float]]:
+    """Losses and seconds of an update from each element."""
+    mesh = LearnerMesh.of(MeshConfig())
+    graph, trained, frozen = split_model(model)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE, decay="constant", b2=0.999), 1000)
+    update = make_update(graph, optimizer, mesh=mesh)
+    # Compiled on a state of its own, so that the measured run begins with the first update.
+    compiled = mesh.train_state(trained, frozen, optimizer)
+    jax.block_until_ready(update(compiled, [mesh.batch(batches[0][0])])[1]["loss"])
+    state = mesh.train_state(trained, frozen, optimizer)
+    losses, seconds = [], []
+    for step in batches:
+        began = time.perf_counter()
+        state, metrics = update(state, [mesh.batch(batch) for batch in step])
+        losses.append(float(metrics["loss"]))
+        seconds.append(time.perf_counter() - began)
+    return {"losses": losses, "seconds": seconds}
+
+
+def written(folder: Path, name: str, steps: Sequence[Sequence[TrainingSequence]]) -> list[str]:
+    """The steps' sequences as files for the peer."""
+    names = []
+    for number, step in enumerate(steps):
+        path = folder / f"{name}{number}.npz"
+        arrays: dict[str, np.ndarray] = {}
+        for i, sequence in enumerate(step):
+            arrays |= {f"ids{i}": sequence.token_ids, f"weights{i}": sequence.loss_weights}
+            arrays[f"patches{i}"] = np.concatenate([image.patches for image in sequence.images])
+        np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
+        names.append(str(path))
+    return names
+
+
+def main() -> None:
+    """Runs both sides on both kinds of batches and prints the ratios."""
+    parser = argparse.ArgumentParser(description="SFT steps against transformers + torch + peft.")
+    parser.add_argument("--quick", action="store_true", help="a minute: fewer steps")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    steps, count = (4, 24) if options.quick else (12, 96)
+    rng = np.random.default_rng(0)
+    equal = [[make_sequence(rng, LENGTH, 1) for _ in range(ROWS)] for _ in range(steps)]
+    mixed = realistic(rng, count)
+    padded = [mixed[i : i + ROWS] for i in range(0, count, ROWS)]
+    model = add_lora(Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0)), LoRAConfig(8, 16.0))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        hf.save_pretrained(Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0)), folder / "base")
+        save_adapter(model, folder / "adapter", str(folder / "base"))
+        work = {
+            "base": str(folder / "base"), "adapter": str(folder / "adapter"), "learning_rate": LEARNING_RATE, "grid": GRID,
+            "threads": os.cpu_count(), "equal": written(folder, "equal", equal), "mixed": written(folder, "mixed", padded),
+        }  # fmt: skip
+        (folder / "work.json").write_text(json.dumps(work))
+        python = environment("transformers")
+        script = Path(__file__).parent / "peers" / "transformers_sft.py"
+        ran = subprocess.run(
+            [python, str(script), str(folder / "work.json")], stdout=subprocess.PIPE, text=True, check=True
+        )
+        peer = json.loads(ran.stdout.splitlines()[-1])
+    same = ours(model, [packed(step, BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2])) for step in equal])
+    worst = max(abs(a - b) for a, b in zip(same["losses"], peer["equal"]["losses"], strict=True))
+    if worst > 2e-3:
+        raise SystemExit(f"the losses differ by {worst:.2g}: {same['losses']} and {peer['equal']['losses']}")
+    shape = BatchShape(ROWS, 1024, 16, GRID[1] * GRID[2])
+    full = packed(mixed, shape)
+    ragged = ours(model, [[batch] for batch in full])
+    tokens = sum(map(len, mixed))
+    medians = [statistics.median(side["seconds"]) for side in (same, peer["equal"])]
+    rates = [tokens / sum(side["seconds"]) for side in (ragged, peer["mixed"])]
+    flops = step_flops(
+        CONFIG, packed(equal[0], BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2]))[0], full=False, train_vision=False
+    )
+    fill = tokens / sum(batch.segment_ids.size for batch in full)
+    padding = tokens / sum(len(step) * max(map(len, step)) for step in padded)
+    print(f"{peer['version']}; largest difference of {steps} losses {worst:.1e}")
+    print(
+        f"one length: ours {medians[0]:.2f} s a step ({flops / medians[0] / 1e9:.0f} GFLOP/s), torch {medians[1]:.2f} s"
+    )
+    print(f"mixed: ours {rates[0]:.0f} useful tokens/s (fill {fill:.0%}), torch {rates[1]:.0f} (fill {padding:.0%})")
+    report(
+        {
+            "sft step, equal tokens": Measured(medians[1] / medians[0], "x", "at least 1", medians[1] >= medians[0]),
+            "sft, realistic lengths": Measured(rates[0] / rates[1], "x", "at least 1.5", rates[0] >= 1.5 * rates[1]),
+        },
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
