@@ -38,10 +38,11 @@ contracts: $(VENV)/.installed-test ## imports run one way
 
 check: lint types contracts ## all three
 
-bench: $(VENV)/.installed ## image retrieval and grounding on the real mini-world; the input side
+bench: $(VENV)/.installed ## image retrieval, grounding, the input side, rollouts; those against peers are run one by one
 	$(BIN)/python -m benchmarks.image_retrieval
 	$(BIN)/python -m benchmarks.grounding
 	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.rollout
 
 results: $(VENV)/.installed ## the quickstart with three seeds, written to docs/results.md
 	$(BIN)/python -m benchmarks.results
