@@ -12,7 +12,7 @@ import pytest
 _SCRIPT = """
 import json, sys
 from pathlib import Path
-workdir, sizes, process, processes, coordinator, steps = sys.argv[1:]
+workdir, sizes, process, processes, coordinator, steps, until = sys.argv[1:]
 process, processes = int(process), int(processes)
 if processes > 1:
     from mmsearch_jax.distributed.processes import start
@@ -24,14 +24,16 @@ from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.losses import GRPOLossConfig
+from mmsearch_jax.errors import DataError
 from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.run import RunConfig
 from mmsearch_jax.learners.policy_update import PolicyUpdater
 from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from tests.learners.small_sequences import sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
 
-STEPS, ROWS = int(steps), 8
+STEPS, UNTIL, ROWS = int(steps), int(until), 8
 mesh = LearnerMesh.of(MeshConfig(*map(int, sizes.split(","))))
 model = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
 SHAPE = BatchShape(ROWS, 32, ROWS, 24)
@@ -52,12 +54,18 @@ def whole_batch(step, extras=lambda i, made: {}):
 
 
 def data(start, _):
-    for step in range(start, STEPS):
+    for step in range(start, UNTIL):
         yield Step(whole_batch(step)[0])
 
 
 SGD = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
-trained = supervised.train(model, data, STEPS, SGD, workdir, "sft", mesh=mesh, show_progress=False)
+run = RunConfig(checkpoint_every=4)
+try:
+    supervised.train(model, data, STEPS, SGD, workdir, "sft", config=run, mesh=mesh, show_progress=False)
+except DataError:
+    # Cut short, with a checkpoint behind it.
+    assert UNTIL < STEPS
+    sys.exit()
 if process == 0:
     records = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").open()]
     sft = [record["loss"] for record in records]
@@ -94,11 +102,12 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def run(workdir, sizes, devices, processes, steps):
+def run(workdir, sizes, devices, processes, steps, until=None):
     coordinator = f"127.0.0.1:{free_port()}"
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT, str(workdir), sizes, str(number), str(processes), coordinator, str(steps)],
+            [sys.executable, "-c", _SCRIPT, str(workdir), sizes, str(number), str(processes), coordinator, str(steps),
+             str(until or steps)],
             env={**os.environ, "JAX_PLATFORMS": "cpu",
                  "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -120,10 +129,17 @@ def compare(found, expected, steps):
         assert one == pytest.approx(other, abs=2e-5, rel=1e-4)
 
 
-def test_losses_equal_those_of_one_device(tmp_path):
+def test_losses_of_eight_devices_equal_those_of_one(tmp_path):
     expected = run(tmp_path / "one", "1,1,1,1", 1, 1, 8)
     compare(run(tmp_path / "devices", "2,2,1,2", 8, 1, 8), expected, 8)
-    compare(run(tmp_path / "processes", "1,2,1,1", 1, 2, 8), expected, 8)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_over_another_mesh_and_another_number_of_processes(tmp_path):
+    expected = run(tmp_path / "one", "1,1,1,1", 1, 1, 8)
+    run(tmp_path / "moved", "1,4,2,1", 8, 1, 8, until=4)
+    found = run(tmp_path / "moved", "2,1,1,1", 1, 2, 8)
+    compare(found, expected, 8)
 
 
 @pytest.mark.slow

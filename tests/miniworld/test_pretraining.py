@@ -34,12 +34,12 @@ def with_images(batch):
 
 def test_parts_follow_one_another(batches):
     assert pretraining.Course(PARTS, OptimizerConfig()).steps == 5
-    assert [with_images(batch) for batch in batches(0)] == [False, False, False, True, True]
+    assert [with_images(batch) for batch, _, _ in batches(0, None)] == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize(("start", "expected"), [(2, [False, True, True]), (3, [True, True]), (4, [True]), (5, [])])
 def test_a_run_is_taken_up_in_the_middle(batches, start, expected):
-    assert [with_images(batch) for batch in batches(start)] == expected
+    assert [with_images(batch) for batch, _, _ in batches(start, None)] == expected
 
 
 def test_what_is_said_of_a_picture_is_true_of_it():

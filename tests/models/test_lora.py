@@ -145,5 +145,5 @@ def test_training_moves_the_updates_alone(model, tmp_path):
     for name, layer in lora_layers(learnt).items():
         np.testing.assert_array_equal(layer.kernel[...], lora_layers(adapted)[name].kernel[...])
         assert float(jnp.abs(layer.lora_b[...]).max()) > 0
-    losses = [supervised.weighted_loss(m, next(batches(0)))[0] for m in (model, merge_lora(learnt))]
+    losses = [supervised.weighted_loss(m, next(batches(0)).batch)[0] for m in (model, merge_lora(learnt))]
     assert losses[1] < losses[0]
