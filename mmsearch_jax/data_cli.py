@@ -7,10 +7,14 @@ import collections
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tqdm
 
 from mmsearch_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from mmsearch_jax.data.convert.run import Counts
 
 CACHE_SOURCE = "fvqa-cache"
 _SHOWN_PROBLEMS = 20
@@ -18,6 +22,8 @@ _EPILOG = """\
 examples:
   mmsearch data convert mmsearch-r1 fvqa_train.parquet runs/data/fvqa.array_record
   mmsearch data convert sharegpt conversations.json runs/data/sft.array_record --images pictures
+  mmsearch data convert infoseek downloads/infoseek runs/data/infoseek.array_record --split val
+  mmsearch data convert fvqa downloads/fvqa runs/tfds --tfds
   mmsearch data convert rows runs/data/sft.array_record runs/data/sft.parquet
   mmsearch data convert fvqa-cache image_search.pkl runs/data/cache.jsonl
   mmsearch data validate runs/data/sft.array_record
@@ -38,9 +44,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         return action
 
     convert = add("convert", _convert, "Turns other projects' data into rows.\nBad records go to rejected.jsonl.")
-    convert.add_argument("source", help="mmsearch-r1, search-r1, verl, sharegpt, rows (our own) or fvqa-cache")
-    convert.add_argument("path", type=Path, help="file to read")
-    convert.add_argument("out", type=Path, help="file to write")
+    convert.add_argument(
+        "source",
+        help="of a file: mmsearch-r1, search-r1, verl, sharegpt, rows (our own), fvqa-cache; of a folder: "
+        "deepmmsearchvqa, fvqa, infoseek, encyclopedic-vqa, simplevqa, dynvqa, okvqa, a-okvqa",
+    )
+    convert.add_argument("path", type=Path, help="file to read, or a published set's folder")
+    convert.add_argument("out", type=Path, help="file to write (with --tfds: folder)")
+    convert.add_argument("--split", help="of a published set: which one")
+    convert.add_argument(
+        "--tfds", action="store_true", help="prepare all splits of a published set as a TFDS data set below OUT"
+    )
     convert.add_argument("--images", type=Path, help="folder of the images (default: that of the file)")
     convert.add_argument("--no-embed", action="store_true", help="keep references, and do not look into the images")
     validate = add("validate", _validate, "Checks every row and names file, row, field and reason of what is wrong.")
@@ -66,17 +80,38 @@ def run(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from mmsearch_jax.data.convert import run as conversion
 
+    if options.tfds:
+        _prepare(options)
+        return
     if options.source == CACHE_SOURCE:
         counts = conversion.convert_cache(options.path, options.out)
     else:
         counts = conversion.convert(
-            options.source, options.path, options.out, images=options.images, embed=not options.no_embed
-        )
-    print(f"{counts.read} read, {counts.written} written to {options.out}, {counts.rejected.total()} rejected")
+            options.source, options.path, options.out, split=options.split, images=options.images,
+            embed=not options.no_embed,
+        )  # fmt: skip
+    _print_counts(counts, options.out, options.out.with_name(conversion.REJECTED_FILE))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data import tfds_builders
+
+    if options.split or options.images or options.no_embed:
+        raise DataError("--tfds prepares all splits with their images: leave --split, --images and --no-embed out")
+    prepared = tfds_builders.prepare(options.source, options.path, options.out)
+    if not prepared.counts:
+        print(f"{prepared.folder} was there already: remove it to build it anew")
+    for split, counts in prepared.counts.items():
+        print(f"{split}: ", end="")
+        _print_counts(counts, prepared.folder, tfds_builders.rejected_file(options.source, split, options.out))
+
+
+def _print_counts(counts: Counts, out: Path, rejected: Path) -> None:
+    print(f"{counts.read} read, {counts.written} written to {out}, {counts.rejected.total()} rejected")
     for reason, number in counts.rejected.most_common():
         print(f"  {number:>8} {reason}")
     if counts.rejected:
-        print(f"each with its row and reason: {options.out.with_name(conversion.REJECTED_FILE)}")
+        print(f"each with its row and reason: {rejected}")
 
 
 def _validate(options: argparse.Namespace) -> None:
