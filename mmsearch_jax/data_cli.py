@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ examples:
   mmsearch data convert fvqa-cache image_search.pkl runs/data/cache.jsonl
   mmsearch data validate runs/data/sft.array_record
   mmsearch data stats runs/data/sft.array_record
+  mmsearch data overlap runs/data/sft.array_record runs/data/infoseek.array_record
   mmsearch data inspect runs/data/sft.array_record --rows 50 -o rows.html
 
 A file's ending gives its format: .jsonl, .array_record (for training), .parquet, .tar."""
@@ -60,6 +62,22 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     validate = add("validate", _validate, "Checks every row and names file, row, field and reason of what is wrong.")
     validate.add_argument("--images", action="store_true", help="read and decode the images, too (slow)")
     add("stats", _stats, "Counts rows by source, kind, category, turns and images.")
+    overlap = add(
+        "overlap", _overlap, "Finds evaluation images and questions in a training set.\nNames every pair in a file."
+    )
+    overlap.add_argument("train", type=Path, help="file of training rows")
+    overlap.add_argument("evaluation", type=Path, help="file of evaluation rows")
+    overlap.add_argument(
+        "--max-distance", type=int, default=4, metavar="BITS",
+        help="image hashes (64 bits) that differ in so many are near-duplicates (default: %(default)s)",
+    )  # fmt: skip
+    overlap.add_argument(
+        "--min-similarity", type=float, default=0.8, metavar="SHARE",
+        help="questions with this share of common words are the same (default: %(default)s)",
+    )  # fmt: skip
+    overlap.add_argument(
+        "-o", "--out", type=Path, default=Path("overlap.jsonl"), help="file to write (default: overlap.jsonl)"
+    )
     inspect = add("inspect", _inspect, "Shows rows with their images as one HTML page.")
     inspect.add_argument("--rows", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
     inspect.add_argument("--skip", type=int, default=0, metavar="N", help="how many to pass over first")
@@ -158,6 +176,32 @@ def _stats(options: argparse.Namespace) -> None:
     print(f"{options.path}: {rows} rows")
     for name, values in counts.items():
         print(f"{name:<16} {_listed(values.most_common(12))}{' ...' if len(values) > 12 else ''}")
+
+
+def _overlap(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data.formats import jsonl
+    from mmsearch_jax.data.overlap import find_overlap
+    from mmsearch_jax.data.storage import stream_rows
+
+    if not 0 <= options.max_distance < 64 or not 0 < options.min_similarity <= 1:
+        raise DataError("--max-distance must lie in [0, 63] and --min-similarity in (0, 1]")
+    report = find_overlap(
+        tqdm.tqdm(stream_rows(options.train), desc="train", unit="row"),
+        tqdm.tqdm(stream_rows(options.evaluation), desc="evaluation", unit="row"),
+        options.max_distance, options.min_similarity,
+    )  # fmt: skip
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    jsonl.write(map(dataclasses.asdict, report.pairs), options.out)
+    for what, pairs in (
+        ("share an image", [pair for pair in report.pairs if pair.image_distance is not None]),
+        ("ask the same question (about the same image, or about none)", [p for p in report.pairs if p.same_question]),
+    ):
+        train, evaluation = {pair.train_id for pair in pairs}, {pair.eval_id for pair in pairs}
+        print(
+            f"{len(train)} of {report.train_rows} training rows {what} with "
+            f"{len(evaluation)} of {report.eval_rows} evaluation rows"
+        )
+    print(f"{report.unreadable} images could not be read; every pair: {options.out}")
 
 
 def _listed(values: Iterable[tuple[str, int]]) -> str:
