@@ -117,8 +117,12 @@ async def _generate(
 
 
 def _seeds(config: ml_collections.ConfigDict) -> Iterator[Row]:
-    """The questions to work through: a share of the file, the same ones in every run."""
+    """The questions to work through: a share of the file, the same ones in every run; of one id, the first."""
+    seen: set[str] = set()
     for row in stream_rows(config.seeds.path):
+        if row.id in seen:
+            continue
+        seen.add(row.id)
         digest = hashlib.sha256(f"{config.seed}/{row.id}".encode()).digest()
         if int.from_bytes(digest[:8], "big") < config.seeds.share * 2**64:
             yield row

@@ -13,11 +13,13 @@ SUBJECTS = {"capital": "Place", "How many": "Arts", "anthem": "Events"}
 class ScriptedTeacher:
     """Serves /v1/chat/completions in a test's own loop; `asked` counts calls."""
 
-    def __init__(self):
+    def __init__(self, delay_s=0.0):
+        self.delay_s = delay_s
         self.asked, self.unlabelled, self.saw_image = 0, 0, True
 
     async def handle(self, request):
         self.asked += 1
+        await asyncio.sleep(self.delay_s)
         messages = (await request.json())["messages"]
         content = messages[0]["content"]
         if isinstance(content, str) and "unlabelled" in content:

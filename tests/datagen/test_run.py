@@ -38,6 +38,7 @@ def seeds(path, bad=()):
     rows += [Row(f"count-{i}", image, "How many flags are there?", ("2",), "visual", False) for i in range(6)]
     rows += [Row(f"bad-{word}", image, f"How many flags? ({word})", ("2",), "", None) for word in bad]
     if bad:
+        rows.append(rows[0])  # an id that was there already
         rows.append(Row("bad-image", b"no image", "How many?", ("2",), "", None))
         # Answered without a search where the seed says that one is needed.
         rows.append(Row("bad-mismatch", image, "How many flags are seen?", ("2",), "", True))
