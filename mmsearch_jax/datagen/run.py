@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import tqdm
 
 from mmsearch_jax.chat_client import ChatClient, ChatEndpoint
@@ -26,11 +25,13 @@ from mmsearch_jax.errors import ConfigError, DataError
 from mmsearch_jax.rewards.judge import Judge
 from mmsearch_jax.rollout.tool_client import ToolClient
 
+Config = Any
+"""An `ml_collections.ConfigDict`, whose values have no types that a checker could follow."""
 ROWS, JOURNAL = "rows.array_record", "journal.jsonl"
 _READY_S = 10.0
 
 
-def run_datagen(config: ml_collections.ConfigDict, workdir: Path, *, show_progress: bool = True) -> dict[str, Any]:
+def run_datagen(config: Config, workdir: Path, *, show_progress: bool = True) -> dict[str, Any]:
     """Makes a set, or goes on with one; returns its datasheet.
 
     Raises:
@@ -67,14 +68,14 @@ def run_datagen(config: ml_collections.ConfigDict, workdir: Path, *, show_progre
     return sheet
 
 
-def _endpoint(config: ml_collections.ConfigDict, section: str) -> ChatEndpoint:
+def _endpoint(config: Config, section: str) -> ChatEndpoint:
     try:
         return ChatEndpoint(**as_arguments(config))
     except ConfigError as error:
         raise ConfigError(f"{section}: {error}") from error
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
+def _check(config: Config) -> None:
     for key in ("seeds.path", "teacher.url", "tools.url"):
         section, name = key.split(".")
         if not config[section][name]:
@@ -86,9 +87,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("concurrency and labels.samples must be at least 1, and labels.categories may not be empty")
 
 
-async def _generate(
-    config: ml_collections.ConfigDict, journal: Journal, budget: Budget, show_progress: bool
-) -> str | None:
+async def _generate(config: Config, journal: Journal, budget: Budget, show_progress: bool) -> str | None:
     tools = ToolClient(config.tools.url, config.tools.deadline_s, max_concurrency=config.tools.max_concurrency)
     chat = ChatClient(_endpoint(config.teacher, "teacher"), "teacher", "turn")
     target = None
@@ -116,7 +115,7 @@ async def _generate(
                 await client.close()
 
 
-def _seeds(config: ml_collections.ConfigDict) -> Iterator[Row]:
+def _seeds(config: Config) -> Iterator[Row]:
     """The questions to work through: a share of the file, the same ones in every run; of one id, the first."""
     seen: set[str] = set()
     for row in stream_rows(config.seeds.path):
@@ -128,7 +127,7 @@ def _seeds(config: ml_collections.ConfigDict) -> Iterator[Row]:
             yield row
 
 
-def _chosen(config: ml_collections.ConfigDict, entries: list[Entry]) -> set[str]:
+def _chosen(config: Config, entries: list[Entry]) -> set[str]:
     candidates = [
         Candidate(entry.id, entry.category, bool(entry.search_required)) for entry in entries if entry.outcome == "kept"
     ]
@@ -138,7 +137,7 @@ def _chosen(config: ml_collections.ConfigDict, entries: list[Entry]) -> set[str]
     return {candidate.id for candidate in choose(candidates, balance.size, balance.search_share, config.seed)}
 
 
-def _conversations(config: ml_collections.ConfigDict, chosen: set[str], journal: Journal) -> Iterator[Row]:
+def _conversations(config: Config, chosen: set[str], journal: Journal) -> Iterator[Row]:
     for row in _seeds(config):
         if row.id in chosen:
             entry = journal.entries[row.id]
