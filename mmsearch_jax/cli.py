@@ -58,6 +58,10 @@ _EXAMPLES = {
     ),
     "import-hf": ("mmsearch import-hf assets/tiny-base runs/imported",),
     "export-hf": ("mmsearch export-hf runs/quickstart/policies/grpo runs/exported",),
+    "datagen": (
+        "mmsearch datagen --config.seeds.path=infoseek.array_record --config.tools.url=http://localhost:8765 \\\n"
+        "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME",
+    ),
     "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     "report": ("mmsearch report runs/quickstart", "mmsearch report runs/quickstart -o report.html"),
 }
@@ -180,6 +184,13 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, run, text)
         command.add_argument("source", type=Path, help="folder to read")
         command.add_argument("out", type=Path, help="folder to write")
+    add(
+        "datagen",
+        _datagen,
+        "Makes conversations with search from questions with answers: a teacher writes, the live tools answer.\n"
+        "Writes rows.array_record, datasheet.md and datasheet.json; the same command goes on after a kill.",
+        "datagen.py",
+    )
     report = add(
         "report",
         _report,
@@ -300,6 +311,16 @@ def _export_hf(options: argparse.Namespace) -> None:
 
     export_hf(options.source, options.out)
     print(f"Hugging Face folder: {options.out}")
+
+
+def _datagen(options: argparse.Namespace) -> None:
+    config = _load(options)
+    from mmsearch_jax.datagen.run import ROWS, run_datagen
+
+    sheet = run_datagen(config, options.workdir)
+    for outcome, count in sheet["stages"].items():
+        print(f"{count:>8} {outcome}")
+    print(f"{sheet['stopped']}\n{sheet['set']['rows']} rows: {options.workdir / ROWS}, datasheet.md beside them")
 
 
 def _report(options: argparse.Namespace) -> None:

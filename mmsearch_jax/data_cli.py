@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tqdm
 
 from mmsearch_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from mmsearch_jax.data.convert.run import Counts
 
 CACHE_SOURCE = "fvqa-cache"
 _SHOWN_PROBLEMS = 20
@@ -18,10 +23,13 @@ _EPILOG = """\
 examples:
   mmsearch data convert mmsearch-r1 fvqa_train.parquet runs/data/fvqa.array_record
   mmsearch data convert sharegpt conversations.json runs/data/sft.array_record --images pictures
+  mmsearch data convert infoseek downloads/infoseek runs/data/infoseek.array_record --split val
+  mmsearch data convert fvqa downloads/fvqa runs/tfds --tfds
   mmsearch data convert rows runs/data/sft.array_record runs/data/sft.parquet
   mmsearch data convert fvqa-cache image_search.pkl runs/data/cache.jsonl
   mmsearch data validate runs/data/sft.array_record
   mmsearch data stats runs/data/sft.array_record
+  mmsearch data overlap runs/data/sft.array_record runs/data/infoseek.array_record
   mmsearch data inspect runs/data/sft.array_record --rows 50 -o rows.html
 
 A file's ending gives its format: .jsonl, .array_record (for training), .parquet, .tar."""
@@ -38,14 +46,38 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         return action
 
     convert = add("convert", _convert, "Turns other projects' data into rows.\nBad records go to rejected.jsonl.")
-    convert.add_argument("source", help="mmsearch-r1, search-r1, verl, sharegpt, rows (our own) or fvqa-cache")
-    convert.add_argument("path", type=Path, help="file to read")
-    convert.add_argument("out", type=Path, help="file to write")
+    convert.add_argument(
+        "source",
+        help="of a file: mmsearch-r1, search-r1, verl, sharegpt, rows (our own), fvqa-cache; of a folder: "
+        "deepmmsearchvqa, fvqa, infoseek, encyclopedic-vqa, simplevqa, dynvqa, okvqa, a-okvqa",
+    )
+    convert.add_argument("path", type=Path, help="file to read, or a published set's folder")
+    convert.add_argument("out", type=Path, help="file to write (with --tfds: folder)")
+    convert.add_argument("--split", help="of a published set: which one")
+    convert.add_argument(
+        "--tfds", action="store_true", help="prepare all splits of a published set as a TFDS data set below OUT"
+    )
     convert.add_argument("--images", type=Path, help="folder of the images (default: that of the file)")
     convert.add_argument("--no-embed", action="store_true", help="keep references, and do not look into the images")
     validate = add("validate", _validate, "Checks every row and names file, row, field and reason of what is wrong.")
     validate.add_argument("--images", action="store_true", help="read and decode the images, too (slow)")
     add("stats", _stats, "Counts rows by source, kind, category, turns and images.")
+    overlap = add(
+        "overlap", _overlap, "Finds evaluation images and questions in a training set.\nNames every pair in a file."
+    )
+    overlap.add_argument("train", type=Path, help="file of training rows")
+    overlap.add_argument("evaluation", type=Path, help="file of evaluation rows")
+    overlap.add_argument(
+        "--max-distance", type=int, default=4, metavar="BITS",
+        help="image hashes (64 bits) that differ in so many are near-duplicates (default: %(default)s)",
+    )  # fmt: skip
+    overlap.add_argument(
+        "--min-similarity", type=float, default=0.8, metavar="SHARE",
+        help="questions with this share of common words are the same (default: %(default)s)",
+    )  # fmt: skip
+    overlap.add_argument(
+        "-o", "--out", type=Path, default=Path("overlap.jsonl"), help="file to write (default: overlap.jsonl)"
+    )
     inspect = add("inspect", _inspect, "Shows rows with their images as one HTML page.")
     inspect.add_argument("--rows", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
     inspect.add_argument("--skip", type=int, default=0, metavar="N", help="how many to pass over first")
@@ -66,17 +98,38 @@ def run(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from mmsearch_jax.data.convert import run as conversion
 
+    if options.tfds:
+        _prepare(options)
+        return
     if options.source == CACHE_SOURCE:
         counts = conversion.convert_cache(options.path, options.out)
     else:
         counts = conversion.convert(
-            options.source, options.path, options.out, images=options.images, embed=not options.no_embed
-        )
-    print(f"{counts.read} read, {counts.written} written to {options.out}, {counts.rejected.total()} rejected")
+            options.source, options.path, options.out, split=options.split, images=options.images,
+            embed=not options.no_embed,
+        )  # fmt: skip
+    _print_counts(counts, options.out, options.out.with_name(conversion.REJECTED_FILE))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data import tfds_builders
+
+    if options.split or options.images or options.no_embed:
+        raise DataError("--tfds prepares all splits with their images: leave --split, --images and --no-embed out")
+    prepared = tfds_builders.prepare(options.source, options.path, options.out)
+    if not prepared.counts:
+        print(f"{prepared.folder} was there already: remove it to build it anew")
+    for split, counts in prepared.counts.items():
+        print(f"{split}: ", end="")
+        _print_counts(counts, prepared.folder, tfds_builders.rejected_file(options.source, split, options.out))
+
+
+def _print_counts(counts: Counts, out: Path, rejected: Path) -> None:
+    print(f"{counts.read} read, {counts.written} written to {out}, {counts.rejected.total()} rejected")
     for reason, number in counts.rejected.most_common():
         print(f"  {number:>8} {reason}")
     if counts.rejected:
-        print(f"each with its row and reason: {options.out.with_name(conversion.REJECTED_FILE)}")
+        print(f"each with its row and reason: {rejected}")
 
 
 def _validate(options: argparse.Namespace) -> None:
@@ -123,6 +176,32 @@ def _stats(options: argparse.Namespace) -> None:
     print(f"{options.path}: {rows} rows")
     for name, values in counts.items():
         print(f"{name:<16} {_listed(values.most_common(12))}{' ...' if len(values) > 12 else ''}")
+
+
+def _overlap(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data.formats import jsonl
+    from mmsearch_jax.data.overlap import find_overlap
+    from mmsearch_jax.data.storage import stream_rows
+
+    if not 0 <= options.max_distance < 64 or not 0 < options.min_similarity <= 1:
+        raise DataError("--max-distance must lie in [0, 63] and --min-similarity in (0, 1]")
+    report = find_overlap(
+        tqdm.tqdm(stream_rows(options.train), desc="train", unit="row"),
+        tqdm.tqdm(stream_rows(options.evaluation), desc="evaluation", unit="row"),
+        options.max_distance, options.min_similarity,
+    )  # fmt: skip
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    jsonl.write(map(dataclasses.asdict, report.pairs), options.out)
+    for what, pairs in (
+        ("share an image", [pair for pair in report.pairs if pair.image_distance is not None]),
+        ("ask the same question (about the same image, or about none)", [p for p in report.pairs if p.same_question]),
+    ):
+        train, evaluation = {pair.train_id for pair in pairs}, {pair.eval_id for pair in pairs}
+        print(
+            f"{len(train)} of {report.train_rows} training rows {what} with "
+            f"{len(evaluation)} of {report.eval_rows} evaluation rows"
+        )
+    print(f"{report.unreadable} images could not be read; every pair: {options.out}")
 
 
 def _listed(values: Iterable[tuple[str, int]]) -> str:

@@ -45,7 +45,11 @@ class TrainingDiverged(MMSearchError):
     """Training cannot go on: gradients are no longer finite."""
 
 
-class JudgeFailed(MMSearchError):
+class ChatFailed(MMSearchError):
+    """A chat endpoint gave no usable reply."""
+
+
+class JudgeFailed(ChatFailed):
     """The LLM judge gave no verdict."""
 
 

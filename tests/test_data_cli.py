@@ -9,6 +9,7 @@ import pytest
 from mmsearch_jax import cli
 from mmsearch_jax.data.storage import read_rows, write_rows
 from tests.data.rows import bare_row, full_row, jpeg
+from tests.data.test_convert import fvqa, write_parquet
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -81,3 +82,16 @@ def test_an_unknown_source_or_format_is_one_line(rows_file, tmp_path, capsys):
     assert "unknown source 'odd', expected one of mmsearch-r1" in capsys.readouterr().err
     assert mmsearch("convert", "rows", rows_file, tmp_path / "a.csv") == 2
     assert "must end in .jsonl" in capsys.readouterr().err
+
+
+def test_a_published_set_becomes_a_file_or_a_tfds_data_set(tmp_path, capsys):
+    (tmp_path / "f").mkdir()
+    write_parquet([fvqa("a"), fvqa("b", images=None)], tmp_path / "f" / "fvqa_train.parquet")
+    assert mmsearch("convert", "fvqa", tmp_path / "f", tmp_path / "out.jsonl", "--split", "train") == 0
+    assert len(read_rows(tmp_path / "out.jsonl")) == 1
+    assert mmsearch("convert", "fvqa", tmp_path / "f", tmp_path / "tfds", "--tfds") == 0
+    assert capsys.readouterr().out.count("2 read, 1 written") == 2
+    assert (tmp_path / "tfds" / "fvqa" / "1.0.0" / "dataset_info.json").is_file()
+    assert mmsearch("convert", "fvqa", tmp_path / "f", tmp_path / "out.jsonl") == 2
+    assert mmsearch("convert", "fvqa", tmp_path / "f", tmp_path / "tfds", "--tfds", "--split", "train") == 2
+    assert mmsearch("convert", "rows", tmp_path / "out.jsonl", tmp_path / "b.tar", "--split", "train") == 2

@@ -6,12 +6,14 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import tqdm
 
 from mmsearch_jax.data import storage
 from mmsearch_jax.data.convert import pickles, sharegpt, verl
+from mmsearch_jax.data.convert.published import find_files
+from mmsearch_jax.data.convert.sets import SETS
 from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.image_processing import load_image
 from mmsearch_jax.data.schema import Row, embed_images, validate
@@ -34,7 +36,7 @@ SOURCES = {
     "sharegpt": Source(sharegpt.records, sharegpt.sharegpt_row),
     "rows": Source(lambda path: (row for _, row in storage.scan_rows(path)), lambda row, number: row),
 }
-"""By the name that the command line takes; "rows" are our own, in any format."""
+"""Single files, by the name that the command line takes; "rows" are our own, in any format. `sets.SETS` has the others."""
 
 
 @dataclasses.dataclass
@@ -46,53 +48,82 @@ class Counts:
     rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
-def convert(
-    source: str, path: str | Path, out: str | Path, *, images: str | Path | None = None, embed: bool = True,
-    show_progress: bool = True,
-) -> Counts:  # fmt: skip
-    """Converts a file into rows.
+def read(
+    source: str, path: str | Path, refused: IO[str], counts: Counts, *, split: str | None = None,
+    images: str | Path | None = None, embed: bool = True,
+) -> Iterator[Row]:  # fmt: skip
+    """The usable rows of any source, one by one.
 
     Args:
-      source: one of `SOURCES`.
-      out: file to write; its ending gives the format. `rejected.jsonl` is written beside it.
-      images: folder that image paths are relative to; by default that of `path`.
-      embed: store the images' bytes in the rows (each is decoded once, so that a damaged one is set aside now).
+      source: one of `SOURCES` or `SETS`.
+      path: the file, or the folder of a published set.
+      refused: gets a line of JSON for each record that cannot be used, with its number and reason.
+      counts: counted up on the way (`written` is the caller's).
+      split: of a published set.
+      images: folder that image paths are relative to; by default `path`, or its folder.
+      embed: put the images' bytes into the rows (each is decoded once, so that a damaged one is set aside now).
 
     Raises:
-      DataError: an unknown source, a file that cannot be read at all, or not one row that can be used.
+      DataError: an unknown source or split, or a file that cannot be read at all.
     """
-    if source not in SOURCES:
-        raise DataError(f"unknown source '{source}', expected one of {', '.join(SOURCES)}")
-    path, out = Path(path), Path(out)
+    path = Path(path)
     folder = Path(images) if images is not None else (path if path.is_dir() else path.parent)
-    records, to_row = SOURCES[source]
-    counts, seen = Counts(), {}
+    records, to_row = _opened(source, path, folder, split)
+    seen: dict[str, int] = {}
+    for number, record in enumerate(records, 1):
+        counts.read += 1
+        try:
+            row = _checked(record, number, to_row, folder, embed)
+            if row.id in seen:
+                raise DataError(f"id: '{row.id}' was already that of row {seen[row.id]}")
+        except DataError as error:
+            counts.rejected[_reason(error)] += 1
+            refused.write(jsonl.dumps({"row": number, "reason": str(error)}) + "\n")
+            continue
+        seen[row.id] = number
+        yield row
+
+
+def convert(
+    source: str, path: str | Path, out: str | Path, *, split: str | None = None, images: str | Path | None = None,
+    embed: bool = True, show_progress: bool = True,
+) -> Counts:  # fmt: skip
+    """Converts a source into a file of rows.
+
+    Args:
+      out: file to write; its ending gives the format. `rejected.jsonl` is written beside it.
+      source, path, split, images, embed: as for `read`.
+
+    Raises:
+      DataError: as `read`, or there is not one row that can be used.
+    """
+    counts, out = Counts(), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     rejected = out.with_name(REJECTED_FILE)
-    with (
-        rejected.open("w", encoding="utf-8") as refused,
-        tqdm.tqdm(records(path), desc=f"convert {source}", unit="row", disable=not show_progress) as bar,
-    ):
-
-        def rows() -> Iterator[Row]:
-            for number, record in enumerate(bar, 1):
-                counts.read += 1
-                try:
-                    row = _checked(record, number, to_row, folder, embed)
-                    if row.id in seen:
-                        raise DataError(f"id: '{row.id}' was already that of row {seen[row.id]}")
-                except DataError as error:
-                    counts.rejected[_reason(error)] += 1
-                    refused.write(jsonl.dumps({"row": number, "reason": str(error)}) + "\n")
-                    continue
-                seen[row.id] = number
-                yield row
-
-        counts.written = storage.write_rows(rows(), out)
+    with rejected.open("w", encoding="utf-8") as refused:
+        rows = read(source, path, refused, counts, split=split, images=images, embed=embed)
+        with tqdm.tqdm(rows, desc=f"convert {source}", unit="row", disable=not show_progress) as bar:
+            counts.written = storage.write_rows(bar, out)
     if not counts.written:
         out.unlink()
         raise DataError(f"none of {counts.read} records of {path} is a usable row: see {rejected}")
     return counts
+
+
+def _opened(
+    source: str, path: Path, folder: Path, split: str | None
+) -> tuple[Iterator[Any], Callable[[Any, int], Row]]:
+    if source in SETS:
+        published = SETS[source]
+        files = find_files(published, source, path, split)
+        return published.records(files, split or "", path), lambda record, number: published.to_row(
+            record, number, folder
+        )
+    if source not in SOURCES:
+        raise DataError(f"unknown source '{source}', expected one of {', '.join([*SOURCES, *SETS])}")
+    if split:
+        raise DataError(f"{source} is one file and has no split '{split}': leave --split out")
+    return SOURCES[source].records(path), SOURCES[source].to_row
 
 
 def convert_cache(path: str | Path, out: str | Path) -> Counts:

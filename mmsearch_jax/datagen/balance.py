@@ -1,0 +1,54 @@
+"""Which of the finished conversations make the set: about uniform over categories, with a given share that needs a search."""
+
+from __future__ import annotations
+
+import collections
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Candidate(NamedTuple):
+    """A finished conversation, as far as the choice goes."""
+
+    id: str
+    category: str
+    search_required: bool
+
+
+def choose(candidates: Sequence[Candidate], size: int, search_share: float, seed: int) -> list[Candidate]:
+    """A balanced choice, in the candidates' order.
+
+    The share comes first: where one side is short, the set is smaller. Within a side each category gives as many as any other
+    until it is used up.
+
+    Args:
+      size: how many at most; 0 for as many as the share allows.
+      search_share: in [0, 1], of the chosen that need a search.
+    """
+    required = [c for c in candidates if c.search_required]
+    free = [c for c in candidates if not c.search_required]
+    most = size or len(candidates)
+    if search_share > 0:
+        most = min(most, int(len(required) / search_share + 1e-9))
+    if search_share < 1:
+        most = min(most, int(len(free) / (1 - search_share) + 1e-9))
+    num_required = min(len(required), round(most * search_share))
+    num_free = min(len(free), most - num_required)
+    chosen = {*_uniform(required, num_required, seed), *_uniform(free, num_free, seed)}
+    return [candidate for candidate in candidates if candidate in chosen]
+
+
+def _uniform(candidates: Sequence[Candidate], count: int, seed: int) -> list[Candidate]:
+    piles: dict[str, list[Candidate]] = collections.defaultdict(list)
+    for candidate in candidates:
+        piles[candidate.category].append(candidate)
+    names = sorted(piles)
+    shuffler = random.Random(seed)
+    for name in names:
+        shuffler.shuffle(piles[name])
+    # One of each category in turn; who comes first where the last round is not full is chance.
+    shuffler.shuffle(names)
+    longest = max(map(len, piles.values()), default=0)
+    dealt = [piles[name][turn] for turn in range(longest) for name in names if turn < len(piles[name])]
+    return dealt[:count]

@@ -1,0 +1,90 @@
+"""The record of a run: a line of JSON for each finished seed, only ever appended, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.data.schema import ConversationTurn
+from mmsearch_jax.errors import DataError
+
+TRANSIENT = ("teacher_failed", "tool_failed", "unlabelled", "target_failed", "judge_failed")
+"""Outcomes that another run may better: their seeds are tried again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What came of a seed: "kept", or the stage that dropped it and why."""
+
+    id: str
+    outcome: str
+    why: str = ""
+    turns: tuple[ConversationTurn, ...] = ()
+    category: str = ""
+    search_required: bool | None = None
+    measured_by: str = ""
+    """Who said whether a search is needed: "target" (measured), "seed", or "teacher" (whether it searched)."""
+
+
+class Journal:
+    """The file; a last line that a kill has torn is cut off.
+
+    Raises:
+      DataError: another line is damaged, or the run was one with other settings.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]):
+        self._path, self.entries, self.spent = path, dict[str, Entry](), dict[str, int]()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+            with path.open("r+b") as file:
+                file.truncate(sum(map(len, lines)))
+        for number, line in enumerate(lines, 1):
+            try:
+                self._read(json.loads(line), settings)
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path}, line {number} is damaged ({error}): remove the line to go on") from error
+        self._file = path.open("a", encoding="utf-8")
+        if not lines:
+            self._append({"settings": settings})
+
+    def write(self, entry: Entry, spent: dict[str, int]) -> None:
+        """Adds a finished seed, and what the run has spent so far."""
+        self.entries[entry.id], self.spent = entry, spent
+        self._append({**dataclasses.asdict(entry), "spent": spent})
+
+    def done(self, name: str) -> bool:
+        """Whether a seed need not be worked through again."""
+        entry = self.entries.get(name)
+        return entry is not None and entry.outcome not in TRANSIENT
+
+    def close(self, spent: dict[str, int]) -> None:
+        """Notes what the run has spent, seeds that did not come to an end included, and closes the file."""
+        if spent != self.spent:
+            self._append({"spent": spent})
+        self._file.close()
+
+    def _append(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def _read(self, record: dict[str, Any], settings: dict[str, Any]) -> None:
+        if "settings" in record:
+            changed = [key for key in settings if record["settings"].get(key) != json.loads(json.dumps(settings[key]))]
+            if changed:
+                raise DataError(
+                    f"{self._path} was made with another {', '.join(changed)}: choose another --workdir, or set them back"
+                )
+            return
+        self.spent = record.pop("spent")
+        if not record:
+            return
+        turns = tuple(
+            ConversationTurn(t["text"], t["observation"], tuple(t["box"]) if t["box"] else None)
+            for t in record.pop("turns")
+        )
+        self.entries[record["id"]] = Entry(turns=turns, **record)

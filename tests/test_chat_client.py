@@ -1,0 +1,23 @@
+"""The chat client beyond what the judge's tests say of it: images, refusals, usage."""
+
+import asyncio
+
+from mmsearch_jax.chat_client import ChatClient, ChatEndpoint, Completion, image_part, text_part
+from tests.data.rows import jpeg
+from tests.rewards.test_judge import Endpoint, served
+
+
+def test_images_refusals_and_usage():
+    async def main():
+        endpoint = Endpoint("hello")
+        async with served(endpoint) as url:
+            client = ChatClient(ChatEndpoint(url, "m", temperature=0.5))
+            content = [image_part(jpeg()), text_part("Which?")]
+            reply = await client.ask([{"role": "user", "content": content}], lambda reply: reply)
+            await client.close()
+        assert reply == Completion("hello", False, 0)
+        sent = endpoint.bodies[0]
+        assert sent["temperature"] == 0.5
+        assert sent["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/")
+
+    asyncio.run(main())
