@@ -41,18 +41,16 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._phase, self._writes = phase, writes
         self._began = time.monotonic()
+        self._wandb = _start_wandb(wandb_project, folder, phase) if wandb_project and writes else None
         self._bar = tqdm.tqdm(
             total=num_steps, initial=start, desc=phase, unit="step", disable=not (show_progress and writes),
             dynamic_ncols=True,
         )  # fmt: skip
-        self._wandb = None
         if not writes:
             return
         _forget_later_steps(folder / "metrics.jsonl", phase, start)
         self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start + 1)
-        if wandb_project:
-            self._wandb = _start_wandb(wandb_project, folder, phase)
 
     def __enter__(self) -> Self:
         return self

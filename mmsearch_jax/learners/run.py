@@ -52,7 +52,7 @@ class Run:
         self, workdir: str | Path, phase: str, num_steps: int, config: RunConfig, *, identity: Mapping[str, Any] | None = None,
         best: Best | None = None, show_progress: bool = True,
     ):  # fmt: skip
-        self._config, self._num_steps, self._identity = config, num_steps, dict(identity or {})
+        self._config, self._num_steps, self._identity = config, num_steps, _flat(identity or {})
         self.checkpoints = Checkpoints(Path(workdir) / "checkpoints" / phase, config.keep, best)
         self._workdir, self._phase, self._show = Path(workdir), phase, show_progress
         self._skipped_in_a_row, self._skipped_before = 0, 0
@@ -151,3 +151,11 @@ class Run:
                     f"the checkpoint of step {step} in {self.checkpoints.folder} was made with {name} = {saved[name]}, this "
                     f"run has {value}: set it back, or use another --workdir"
                 )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, so that an error can name the very one."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
