@@ -26,6 +26,8 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         "max_pixels": 0,
         # Over all devices of all processes; -1 is what the others leave (docs/training.md).
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1},
+        # Rows that differ from `distributed.sharding.RULES`: "embed": () keeps weights whole over fsdp.
+        "sharding_rules": {},
         # 0: a checkpoint at the end only. `keep` of the latest, and the best.
         "run": {"checkpoint_every": 0, "keep": 2, "max_skipped": 5, "resume": True, "wandb": ""},
         # The mini-world is built in the work folder when it is not there yet.

@@ -55,7 +55,7 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
       ConfigError: the batch cannot be split over the mesh, or `sft.data` does not fit the processes.
       DataError: a set is missing or empty.
     """
-    settings, mesh = config.sft, LearnerMesh.of(MeshConfig(**config.mesh))
+    settings, mesh = config.sft, LearnerMesh.of(MeshConfig(**config.mesh), config.sharding_rules)
     shape = BatchShape(**settings.batch)
     mesh.check(shape, "sft.batch")
     policy = _trainable(config, mesh)
@@ -75,7 +75,7 @@ def run_grpo(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     Raises:
       ConfigError: the batch cannot be split over the mesh, or rows of one's own are given without a search server.
     """
-    settings, mesh = config.grpo, LearnerMesh.of(MeshConfig(**config.mesh))
+    settings, mesh = config.grpo, LearnerMesh.of(MeshConfig(**config.mesh), config.sharding_rules)
     shape = BatchShape(**settings.batch)
     mesh.check(shape, "grpo.batch")
     if settings.rows and not config.tools.url:

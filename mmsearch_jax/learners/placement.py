@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
-from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
+from mmsearch_jax.distributed.mesh import AXES, MeshConfig, make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.train_state import TrainState, create_train_state
@@ -32,13 +32,23 @@ class LearnerMesh:
     rules: Rules = dataclasses.field(default_factory=lambda: RULES)
 
     @classmethod
-    def of(cls, config: MeshConfig) -> LearnerMesh:
+    def of(cls, config: MeshConfig, rules: Mapping[str, Sequence[str]] | None = None) -> LearnerMesh:
         """Over all devices of all processes.
 
+        Args:
+          rules: mesh axes of some logical axes, in place of those in `distributed.sharding.RULES`.
+
         Raises:
-          ConfigError: the sizes do not make up the number of devices.
+          ConfigError: the sizes do not make up the number of devices, or a rule is of an unknown logical or mesh axis.
         """
-        return cls(make_mesh(config))
+        changed = {name: tuple(axes) for name, axes in (rules or {}).items()}
+        for name, axes in changed.items():
+            if name not in RULES or not set(axes) <= set(AXES):
+                raise ConfigError(
+                    f"sharding rule '{name}' -> {axes}: logical axes are {', '.join(sorted(RULES))}; "
+                    f"mesh axes {', '.join(AXES)}"
+                )
+        return cls(make_mesh(config), {**RULES, **changed})
 
     @property
     def parameters(self) -> Placement:

@@ -1,0 +1,40 @@
+"""What a mesh accepts, and how rules of a config change where arrays lie."""
+
+import pytest
+from jax.sharding import PartitionSpec
+
+from mmsearch_jax.data.batches import BatchShape
+from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.distributed.sharding import partition_spec
+from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.learners.placement import LearnerMesh
+
+
+class EightDevices:
+    """The shape of a mesh is all that is looked at."""
+
+    shape = {"data": 1, "fsdp": 4, "tensor": 1, "sequence": 2}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (BatchShape(6, 32), r"sft.batch.rows is 6, but the mesh splits it 4 ways \(data x fsdp\): set it to 8"),
+        (BatchShape(8, 33), r"sft.batch.length is 33, but the mesh splits it 2 ways \(sequence\): set it to 32"),
+        (BatchShape(8, 32, 3, 4), r"sft.batch.images is 3, .* set it to 4"),
+    ],
+)
+def test_a_batch_that_does_not_divide_the_mesh_is_refused_with_the_nearest_that_does(shape, message):
+    with pytest.raises(ConfigError, match=message):
+        LearnerMesh(EightDevices()).check(shape, "sft.batch")  # type: ignore[arg-type]
+
+
+def test_rules_of_a_config_take_the_place_of_the_table_s():
+    mesh = LearnerMesh.of(MeshConfig(), {"embed": ["tensor"], "mlp": ()})
+    spec = partition_spec(("embed", "mlp"), (8, 8), EightDevices(), {**mesh.rules, "embed": ("fsdp",)})  # type: ignore[arg-type]
+    assert mesh.rules["embed"] == ("tensor",) and spec == PartitionSpec(("fsdp",), None)
+    for rules in ({"embd": ("tensor",)}, {"embed": ("tensr",)}):
+        with pytest.raises(
+            ConfigError, match="sharding rule 'embe?d'.*logical axes are batch, embed.*mesh axes data, fsdp"
+        ):
+            LearnerMesh.of(MeshConfig(), rules)
