@@ -199,7 +199,11 @@ def _on_this_host(policy: Policy) -> Policy:
 def _gathered(model: Qwen2_5_VL) -> Qwen2_5_VL:
     """The model with every parameter whole on this host."""
     graph, state = nnx.split(model)
-    return nnx.merge(graph, jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), state))
+
+    def whole(leaf: jax.Array) -> jax.Array:
+        return jax.numpy.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+    return nnx.merge(graph, jax.tree.map(whole, state))
 
 
 def _save(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:

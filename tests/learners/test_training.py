@@ -96,7 +96,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(model):
     update = supervised.make_update(graph, optimizer)
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
     batch = next(batches(0)).batch
-    state, metrics = update(state, [batch._replace(loss_weights=batch.loss_weights * np.inf)])
+    state, metrics = update(state, [batch._replace(loss_weights=np.where(batch.loss_weights > 0, np.inf, 0.0))])
     assert int(metrics["skipped_updates"]) == 1
     for a, b in zip(before, jax.tree.leaves(state.params), strict=True):
         np.testing.assert_array_equal(a, b)
