@@ -55,3 +55,7 @@ class JudgeFailed(ChatFailed):
 
 class Preempted(MMSearchError):
     """The process was asked to stop, and has saved what it needs to go on."""
+
+
+class ProcessFailed(MMSearchError):
+    """Another process of the run failed, so that this one cannot go on."""

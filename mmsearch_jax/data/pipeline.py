@@ -260,7 +260,8 @@ def _check(config: PipelineConfig, num_sets: int, process: int, num_processes: i
         )
     if not 0 <= process < num_processes or lanes % num_processes:
         raise ConfigError(
-            f"process {process} of {num_processes} cannot serve {lanes} lanes: processes must divide lanes"
+            f"process {process} of {num_processes} cannot serve {lanes} lanes: processes must divide lanes "
+            "(sft.data.lanes: the largest number of processes that the run may ever have)"
         )
     weights = config.weights
     if weights is not None and (len(weights) != num_sets or min(weights) <= 0):

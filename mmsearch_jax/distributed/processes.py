@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.errors import ConfigError, ProcessFailed
 
 
 def start(
@@ -50,12 +50,22 @@ def start(
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """The block is run by process 0, and by the others when that has ended: what it wrote to a shared folder is there."""
-    if jax.process_count() > 1 and jax.process_index() > 0:
-        multihost_utils.sync_global_devices("first process first")
-    yield
-    if jax.process_count() > 1 and jax.process_index() == 0:
-        multihost_utils.sync_global_devices("first process first")
+    """The block is run by process 0, and by the others when that has ended: what it wrote to a shared folder is there.
+
+    Raises:
+      ProcessFailed: on the others, when the block raised on process 0.
+    """
+    first = jax.process_index() == 0
+    if not first and largest_of_all(0):
+        raise ProcessFailed("process 0 failed at what it does first for all: its own output says why")
+    try:
+        yield
+    except Exception:
+        if first:
+            largest_of_all(1)
+        raise
+    if first:
+        largest_of_all(0)
 
 
 def largest_of_all(value: int) -> int:

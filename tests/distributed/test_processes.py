@@ -23,6 +23,18 @@ assert [record["from"] for record in told] == [0, 1] and len(told[1]["text"]) ==
 with processes.first_process_first():
     print("block of", number, flush=True)
 """
+_FAIL_FIRST = """
+import sys
+from mmsearch_jax.distributed import processes
+from mmsearch_jax.errors import ProcessFailed
+number = int(sys.argv[1])
+processes.start(sys.argv[2], 2, number)
+try:
+    with processes.first_process_first():
+        raise OSError("disk full") if number == 0 else AssertionError("must not come here")
+except (OSError, ProcessFailed) as error:
+    print(error, flush=True)
+"""
 _DIE = """
 import os, sys, time
 from mmsearch_jax.distributed import processes
@@ -56,6 +68,12 @@ def test_processes_agree_on_numbers_and_exchange_records():
     for process, (out, errors), number in zip(running, said, (0, 1), strict=True):
         assert process.returncode == 0, errors[-2000:]
         assert f"block of {number}" in out
+
+
+def test_a_failure_of_process_0_is_told_to_those_that_wait_for_it():
+    first, second = (process.communicate(timeout=120)[0] for process in started(_FAIL_FIRST))
+    assert "disk full" in first
+    assert "process 0 failed at what it does first for all" in second
 
 
 def test_when_one_dies_the_other_stops_with_a_message_and_does_not_hang():
