@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +20,8 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
-from safetensors import numpy as safetensors
 
-from benchmarks.peers import environment
+from benchmarks.peers import run_peer, save_text_alone
 from benchmarks.table import Measured, report
 from mmsearch_jax.data.image_processing import ImageProcessor
 from mmsearch_jax.models import hf
@@ -52,11 +50,7 @@ def make_work(folder: Path, repeats: int, new_tokens: int) -> dict[str, Any]:
     model = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
     hf.save_pretrained(model, folder / "vl")
     qwen_vocabulary.write(folder / "vl", qwen_vocabulary.ranks())
-    tensors = safetensors.load_file(folder / "vl" / "model.safetensors")
-    part = "model.language_model."
-    text = {"model." + name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
-    (folder / "text").mkdir()
-    safetensors.save_file(text, folder / "text" / "model.safetensors")
+    save_text_alone(model, folder / "text")
     rng = np.random.default_rng(0)
     prompts = [rng.integers(100, 100_000, size=int(rng.integers(*PROMPT))).tolist() for _ in range(BATCH)]
     renderer = make_engine(folder / "vl").renderer
@@ -100,17 +94,6 @@ def generate(work: dict[str, Any]) -> dict[str, Any]:
     return {"tokens": tokens, "seconds": seconds[1:], "version": "ours"}
 
 
-def peer(name: str, script: str, work: Path) -> dict[str, Any]:
-    """A peer's result, from its own environment."""
-    command = [str(environment(name)), str(Path(__file__).parent / "peers" / script), str(work)]
-    ran = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"}
-    )
-    if ran.returncode:
-        sys.exit(f"{name} failed: {ran.stderr[-2000:]}")
-    return json.loads(ran.stdout.splitlines()[-1])
-
-
 def cut(tokens: list[int], stop: list[int]) -> list[int]:
     """What stands before the first stop token."""
     ends = [i for i, token in enumerate(tokens) if token in stop]
@@ -131,8 +114,8 @@ def main() -> None:
         file.write_text(json.dumps(work))
         results = {
             "ours": generate(work),
-            "transformers": peer("transformers", "transformers_generate.py", file),
-            "tunix": peer("tunix", "tunix_generate.py", file),
+            "transformers": run_peer("transformers", "transformers_generate.py", file),
+            "tunix": run_peer("tunix", "tunix_generate.py", file),
         }
     speeds, ours = {}, [cut(row, work["stop"]) for row in results["ours"]["tokens"]]
     for name, result in results.items():

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks.peers import environment
+from benchmarks.peers import run_peer
 from benchmarks.table import Measured, report
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
 from mmsearch_jax.data.image_processing import ProcessedImage
@@ -143,12 +142,7 @@ def main() -> None:
             "threads": os.cpu_count(), "equal": written(folder, "equal", equal), "mixed": written(folder, "mixed", padded),
         }  # fmt: skip
         (folder / "work.json").write_text(json.dumps(work))
-        python = environment("transformers")
-        script = Path(__file__).parent / "peers" / "transformers_sft.py"
-        ran = subprocess.run(
-            [python, str(script), str(folder / "work.json")], stdout=subprocess.PIPE, text=True, check=True
-        )
-        peer = json.loads(ran.stdout.splitlines()[-1])
+        peer = run_peer("transformers", "transformers_sft.py", folder / "work.json")
     same = ours(model, [packed(step, BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2])) for step in equal])
     worst = max(abs(a - b) for a, b in zip(same["losses"], peer["equal"]["losses"], strict=True))
     if worst > 2e-3:

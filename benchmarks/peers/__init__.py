@@ -1,9 +1,17 @@
 """What a user would pick instead, each in an environment of its own: `environment("tunix")` makes it."""
 
+import json
+import os
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
+
+from safetensors import numpy as safetensors
+
+from mmsearch_jax.models import hf
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 _HERE = Path(__file__).parent
 
@@ -33,3 +41,23 @@ def environment(name: str, folder: Path = Path("runs/peers")) -> Path:
         subprocess.run(install, check=True)
         stamp.write_text(requirements.read_text())
     return python.absolute()
+
+
+def run_peer(name: str, script: str, work: Path) -> dict[str, Any]:
+    """What `benchmarks/peers/<script>` prints as its last line, JSON, when it has done `work` in the peer's environment."""
+    command = [str(environment(name)), str(_HERE / script), str(work)]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
+    if ran.returncode:
+        sys.exit(f"{name} failed: {ran.stderr[-2000:]}")
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def save_text_alone(model: Qwen2_5_VL, folder: Path) -> None:
+    """The language model's weights under the names of a Qwen2.5, for peers that know text only."""
+    hf.save_pretrained(model, folder)
+    file, part = folder / "model.safetensors", "model.language_model."
+    tensors = safetensors.load_file(file)
+    text = {"model." + name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+    safetensors.save_file(text, file)
