@@ -48,24 +48,31 @@ CONFIG = ModelConfig(
     image_token_id=5, vision_start_token_id=3, vision_end_token_id=4, video_token_id=6, eos_token_id=2,
 )  # fmt: skip
 GRID, LEARNING_RATE, ROWS, LENGTH = (1, 12, 16), 1e-3, 4, 512
-TOKENS_AN_IMAGE = GRID[1] * GRID[2] // 4
 
 
-def make_sequence(rng: np.random.Generator, length: int, num_images: int) -> TrainingSequence:
+def make_sequence(
+    rng: np.random.Generator,
+    length: int,
+    num_images: int,
+    config: ModelConfig = CONFIG,
+    grid: tuple[int, int, int] = GRID,
+) -> TrainingSequence:
     """Random tokens in turns, with images among them; every second half of a turn is trained."""
-    ids = rng.integers(10, CONFIG.text.vocab_size, length)
-    images, place = [], 2
+    # Below 10 and from 151,643 on stand the special tokens of the small model and of the published ones.
+    ids = rng.integers(10, min(config.text.vocab_size, 151_643), length)
+    images, place, size = [], 2, grid[1] * grid[2] // 4
     for _ in range(num_images):
-        ids[place - 1], ids[place + TOKENS_AN_IMAGE] = CONFIG.vision_start_token_id, CONFIG.vision_end_token_id
-        ids[place : place + TOKENS_AN_IMAGE] = CONFIG.image_token_id
+        ids[place - 1], ids[place + size] = config.vision_start_token_id, config.vision_end_token_id
+        ids[place : place + size] = config.image_token_id
         images.append(
-            ProcessedImage(rng.normal(size=(GRID[1] * GRID[2], CONFIG.vision.patch_dim)).astype(np.float32), GRID)
+            ProcessedImage(rng.normal(size=(grid[1] * grid[2], config.vision.patch_dim)).astype(np.float32), grid)
         )
-        place += TOKENS_AN_IMAGE + 6
-    weights = (np.arange(length) // 32 % 2 == 1) & (ids > 9)
+        place += size + 6
+    special = (config.image_token_id, config.vision_start_token_id, config.vision_end_token_id)
+    weights = (np.arange(length) // 32 % 2 == 1) & ~np.isin(ids, special)
     weights[0] = False
-    positions, _ = mrope_positions(ids, [image.grid for image in images], CONFIG)
-    return TrainingSequence(ids.astype(np.int32), positions, weights.astype(np.float32), images, CONFIG.image_token_id)
+    positions, _ = mrope_positions(ids, [image.grid for image in images], config)
+    return TrainingSequence(ids.astype(np.int32), positions, weights.astype(np.float32), images, config.image_token_id)
 
 
 def realistic(rng: np.random.Generator, count: int) -> list[TrainingSequence]:
@@ -147,7 +154,7 @@ def main() -> None:
     worst = max(abs(a - b) for a, b in zip(same["losses"], peer["equal"]["losses"], strict=True))
     if worst > 2e-3:
         raise SystemExit(f"the losses differ by {worst:.2g}: {same['losses']} and {peer['equal']['losses']}")
-    shape = BatchShape(ROWS, 1024, 16, GRID[1] * GRID[2])
+    shape = BatchShape(ROWS, 1024, 5 * ROWS, GRID[1] * GRID[2])
     full = packed(mixed, shape)
     ragged = ours(model, [[batch] for batch in full])
     tokens = sum(map(len, mixed))

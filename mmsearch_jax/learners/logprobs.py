@@ -22,12 +22,16 @@ class TokenLogprobs(NamedTuple):
     entropy: jax.Array
 
 
-def token_logprobs(model: Any, batch: TokenBatch, temperature: float = 1.0, chunk: int = 1024) -> TokenLogprobs:
+def token_logprobs(
+    model: Any, batch: TokenBatch, temperature: float = 1.0, chunk: int = 1024, *, head_is_trained: bool = True
+) -> TokenLogprobs:
     """Scores every token of the batch.
 
     Args:
       temperature: by which the logits are divided, as the sampler does: the scores are those of what it samples from.
       chunk: tokens whose logits exist at one time on a device.
+      head_is_trained: False (LoRA) gives the vocabulary projection no gradient, nor the entropy; then the gradient towards the
+        hidden states is made together with the scores, and the backward pass need not compute the logits again.
     """
     features = model.encode_images(batch.vision) if batch.vision is not None else None
     index = jnp.asarray(batch.feature_index) if features is not None else None
@@ -35,7 +39,7 @@ def token_logprobs(model: Any, batch: TokenBatch, temperature: float = 1.0, chun
     token_ids = jnp.asarray(batch.token_ids)
     hidden = model(token_ids, jnp.asarray(batch.positions), segments, features, index)
     targets = jnp.concatenate([token_ids[:, 1:], jnp.zeros_like(token_ids[:, :1])], axis=1)
-    scored, entropy = _chunked_scores(model, hidden, targets, temperature, chunk)
+    scored, entropy = _chunked_scores(model, hidden, targets, temperature, chunk, head_is_trained)
     follows = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
 
     def shifted(values: jax.Array) -> jax.Array:
@@ -45,7 +49,7 @@ def token_logprobs(model: Any, batch: TokenBatch, temperature: float = 1.0, chun
 
 
 def _chunked_scores(
-    model: Any, hidden: jax.Array, targets: jax.Array, temperature: float, chunk: int
+    model: Any, hidden: jax.Array, targets: jax.Array, temperature: float, chunk: int, head_is_trained: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probs and entropies [B, L] of targets [B, L] behind hidden states [B, L, D].
 
@@ -66,7 +70,6 @@ def _chunked_scores(
     def whole(values: jax.Array) -> jax.Array:
         return jnp.moveaxis(values, 0, 2).reshape(batch, -1)[:, :length]
 
-    @jax.checkpoint
     def score(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = model.logits(hidden) / temperature
         log_total = jax.nn.logsumexp(logits, axis=-1)
@@ -74,5 +77,17 @@ def _chunked_scores(
         mean_logit = jnp.sum(jax.nn.softmax(logits, axis=-1) * logits, axis=-1)
         return picked - log_total, log_total - mean_logit
 
-    logprobs, entropy = jax.lax.map(lambda pair: score(*pair), (chunks(hidden), chunks(targets)))
+    def score_with_slope(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def scores(of: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return score(of, targets)
+
+        point = jax.lax.stop_gradient(hidden)
+        logprobs, slope_of, entropy = jax.vjp(scores, point, has_aux=True)
+        (slope,) = slope_of(jnp.ones_like(logprobs))
+        # 0 in value, and in gradient what the scores' own would be: each depends on its own hidden state alone.
+        linear = jnp.sum(((hidden - point) * jax.lax.stop_gradient(slope)).astype(jnp.float32), axis=-1)
+        return jax.lax.stop_gradient(logprobs) + linear, jax.lax.stop_gradient(entropy)
+
+    function = jax.checkpoint(score) if head_is_trained else score_with_slope
+    logprobs, entropy = jax.lax.map(lambda pair: function(*pair), (chunks(hidden), chunks(targets)))
     return whole(logprobs), whole(entropy)

@@ -20,7 +20,7 @@ from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
-from mmsearch_jax.learners.train_state import TrainState, apply_gradients, jit_update
+from mmsearch_jax.learners.train_state import TrainState, apply_gradients, jit_update, trains_head
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.trajectory import Trajectory
@@ -76,7 +76,8 @@ class PolicyUpdater:
         self._full, self._train_vision = full, train_vision
 
         def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
-            found = token_logprobs(nnx.merge(graph, frozen, params), batch, temperature)
+            model = nnx.merge(graph, frozen, params)
+            found = token_logprobs(model, batch, temperature, head_is_trained=trains_head(params))
             mask, extras = batch.loss_weights > 0, batch.extras
             nothing = jnp.zeros_like(found.logprobs)
             value, metrics = grpo_loss(

@@ -38,6 +38,7 @@ from mmsearch_jax.learners.train_state import (
     jit_update,
     make_optimizer,
     split_model,
+    trains_head,
 )
 from mmsearch_jax.models.lora import lora_layers, with_dropout
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
@@ -45,9 +46,11 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 _SHOWN_SKIPS = 20
 
 
-def weighted_loss(model: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean negative log-likelihood in nats over the batch's loss weights, and its metrics."""
-    logprobs = token_logprobs(model, batch).logprobs
+def weighted_loss(
+    model: Any, batch: TokenBatch, *, head_is_trained: bool = True
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean negative log-likelihood in nats over the batch's loss weights, and its metrics (see `token_logprobs`)."""
+    logprobs = token_logprobs(model, batch, head_is_trained=head_is_trained).logprobs
     weights = jnp.asarray(batch.loss_weights)
     total = jnp.maximum(jnp.sum(weights), 1e-6)
     fully = weights >= 1.0
@@ -75,7 +78,8 @@ def make_update(
     inside = mesh.inside if mesh is not None else lambda function: function
 
     def loss(params: Any, frozen: Any, batch: TokenBatch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return weighted_loss(with_dropout(nnx.merge(graph, frozen, params), key), batch)
+        model = with_dropout(nnx.merge(graph, frozen, params), key)
+        return weighted_loss(model, batch, head_is_trained=trains_head(params))
 
     def gradients(state: TrainState, batch: TokenBatch, number: Any) -> tuple[Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), number)

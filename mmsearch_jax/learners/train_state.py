@@ -111,6 +111,11 @@ def split_model(model: nnx.Module, freeze: tuple[str, ...] = ()) -> tuple[Any, A
     return graph, trained, kept
 
 
+def trains_head(params: Any) -> bool:
+    """Whether the vocabulary projection, or the embedding that is tied to it, is among trainable parameters."""
+    return any(path[-1] in ("embedding", "lm_head") for path, _ in nnx.to_flat_state(params))
+
+
 def create_train_state(trained: Any, frozen: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """A fresh state around copied parameters: updates donate their buffers, which the caller may still hold."""
     params = jax.tree.map(jnp.copy, trained)

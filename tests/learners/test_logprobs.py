@@ -10,6 +10,9 @@ from flax import nnx
 
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, pack
 from mmsearch_jax.learners.logprobs import token_logprobs
+from mmsearch_jax.learners.supervised import weighted_loss
+from mmsearch_jax.learners.train_state import split_model, trains_head
+from mmsearch_jax.models.lora import LoRAConfig, add_lora
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from tests.learners.small_sequences import SHAPE, sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
@@ -89,6 +92,51 @@ def test_gradients_equal_the_formula_in_float64(chunk):
             to_head += np.outer(hidden[row, t - 1], to_z) / temperature
     np.testing.assert_allclose(got[0], to_hidden, rtol=1e-5, atol=2e-5)
     np.testing.assert_allclose(got[1], to_head, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("chunk", [4, 64])
+def test_with_a_frozen_head_the_gradient_to_hidden_states_is_the_same(chunk):
+    """The formula is compared above; here nothing flows to the head or through the entropy."""
+    rng = np.random.default_rng(1)
+    hidden = jnp.asarray(rng.normal(size=(2, 10, 6)), jnp.float32)
+    head = jnp.asarray(rng.normal(size=(6, 50)), jnp.float32)
+    on_logprob = rng.normal(size=(2, 10))
+    segments = np.array([[1] * 4 + [2] * 6, [1] * 7 + [0] * 3])
+    tokens = rng.integers(0, 50, (2, 10))
+    batch = TokenBatch(tokens, np.zeros((3, 2, 10), np.int32), segments, None, None, None, {})
+
+    def objective(hidden, head, trained):
+        found = token_logprobs(LinearPolicy(hidden, head), batch, 0.7, chunk, head_is_trained=trained)
+        return jnp.sum(found.logprobs * on_logprob) + (0.0 if trained else jnp.sum(found.entropy)), found
+
+    (_, usual), (to_hidden, to_head) = jax.value_and_grad(objective, (0, 1), has_aux=True)(hidden, head, True)
+    (_, frozen), (also_to_hidden, nothing) = jax.value_and_grad(objective, (0, 1), has_aux=True)(hidden, head, False)
+    np.testing.assert_array_equal(frozen.logprobs, usual.logprobs)
+    np.testing.assert_array_equal(frozen.entropy, usual.entropy)
+    assert float(jnp.abs(to_hidden).max()) > 0.1 and float(jnp.abs(to_head).max()) > 0.1
+    np.testing.assert_allclose(also_to_hidden, to_hidden, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(nothing, 0.0)
+
+
+def test_updates_of_low_rank_learn_the_same_with_the_quicker_head(model):
+    with_lora = add_lora(Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0)), LoRAConfig(4, 8.0))
+    graph, params, frozen = split_model(with_lora)
+    assert not trains_head(params) and trains_head(split_model(model)[1])
+    # The second factor of an update begins at 0, which would hide the first one's gradient.
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
+    )
+    batch = pack([sequence(seed, 20) for seed in range(2)], BatchShape(2, 20))[0].batch
+
+    def gradient(trained):
+        def loss(params):
+            return weighted_loss(nnx.merge(graph, frozen, params), batch, head_is_trained=trained)[0]
+
+        return jax.tree.leaves(jax.jit(jax.grad(loss))(params))
+
+    for a, b in zip(gradient(True), gradient(False), strict=True):
+        assert float(jnp.abs(a).max()) > 1e-4
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
 
 
 def plain_logprobs(model, batch):
