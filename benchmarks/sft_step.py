@@ -85,14 +85,23 @@ def realistic(rng: np.random.Generator, count: int) -> list[TrainingSequence]:
     return made
 
 
-def packed(sequences: Sequence[TrainingSequence], shape: BatchShape) -> list[TokenBatch]:
-    """All sequences in as few batches as they need."""
-    waiting, batches = list(sequences), []
-    while waiting:
-        made, left = pack(waiting, shape)
+def packed(sequences: Sequence[TrainingSequence], shape: BatchShape) -> TokenBatch:
+    """All sequences in one batch."""
+    made, left = pack(sequences, shape)
+    assert not left, "the shape has no room for all"
+    return made.batch
+
+
+def streamed(sequences: Sequence[TrainingSequence], shape: BatchShape) -> list[TokenBatch]:
+    """Batches packed from a stream out of two batches' worth of tokens, as the input pipeline does, while there is so much."""
+    stream, batches = list(sequences), []
+    while True:
+        seen = np.searchsorted(np.cumsum([len(sequence) for sequence in stream]), 2 * shape.rows * shape.length) + 1
+        if seen > len(stream):
+            return batches
+        made, left = pack(stream[:seen], shape)
         batches.append(made.batch)
-        waiting = [waiting[i] for i in left]
-    return batches
+        stream = [stream[i] for i in left] + stream[seen:]
 
 
 def ours(model: Any, batches: Sequence[Sequence[TokenBatch]]) -> dict[str, list[float]]:
@@ -150,20 +159,20 @@ def main() -> None:
         }  # fmt: skip
         (folder / "work.json").write_text(json.dumps(work))
         peer = run_peer("transformers", "transformers_sft.py", folder / "work.json")
-    same = ours(model, [packed(step, BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2])) for step in equal])
+    same = ours(model, [[packed(step, BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2]))] for step in equal])
     worst = max(abs(a - b) for a, b in zip(same["losses"], peer["equal"]["losses"], strict=True))
     if worst > 2e-3:
         raise SystemExit(f"the losses differ by {worst:.2g}: {same['losses']} and {peer['equal']['losses']}")
-    shape = BatchShape(ROWS, 1024, 5 * ROWS, GRID[1] * GRID[2])
-    full = packed(mixed, shape)
+    shape = BatchShape(ROWS, 1024, 4 * ROWS, GRID[1] * GRID[2])
+    full = streamed(mixed + realistic(rng, 24), shape)
     ragged = ours(model, [[batch] for batch in full])
-    tokens = sum(map(len, mixed))
+    tokens, own_tokens = sum(map(len, mixed)), sum(int((batch.segment_ids > 0).sum()) for batch in full)
     medians = [statistics.median(side["seconds"]) for side in (same, peer["equal"])]
-    rates = [tokens / sum(side["seconds"]) for side in (ragged, peer["mixed"])]
+    rates = [own_tokens / sum(ragged["seconds"]), tokens / sum(peer["mixed"]["seconds"])]
     flops = step_flops(
-        CONFIG, packed(equal[0], BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2]))[0], full=False, train_vision=False
+        CONFIG, packed(equal[0], BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2])), full=False, train_vision=False
     )
-    fill = tokens / sum(batch.segment_ids.size for batch in full)
+    fill = own_tokens / sum(batch.segment_ids.size for batch in full)
     padding = tokens / sum(len(step) * max(map(len, step)) for step in padded)
     print(f"{peer['version']}; largest difference of {steps} losses {worst:.1e}")
     print(

@@ -1,0 +1,118 @@
+"""What `grpo.overlap` gains when searches are slow: python -m benchmarks.overlap [--checkpoint DIR] [--json FILE].
+
+Two runs of `mmsearch grpo` on the mini-world, with and without overlap, from the SFT policy that `make quickstart` leaves. A
+proxy before the search server delays every search by a log-normal time (mean 1 s, sigma 1; the same seed in both runs).
+Compared are the seconds of a step, without the first two, which compile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+from aiohttp import web
+
+from benchmarks.table import Measured, report
+from mmsearch_jax.configuration import load_config
+from mmsearch_jax.stages import TRAINING_WORLD, prepare_world
+from tools_server.process import start_server
+
+_CONFIG = Path(__file__).parents[1] / "configs" / "tiny_grpo.py"
+_MEAN_S, _SIGMA, _COMPILING = 1.0, 1.0, 2
+
+
+@contextmanager
+def slow_proxy(url: str) -> Iterator[str]:
+    """The address of a server that passes requests on to `url`, searches after a delay."""
+    loop, address = asyncio.new_event_loop(), threading.Event()
+    found: list[str] = []
+    rng = np.random.default_rng(0)
+
+    async def serve() -> None:
+        async with aiohttp.ClientSession() as session:
+
+            async def forward(request: web.Request) -> web.Response:
+                if request.method == "POST":
+                    await asyncio.sleep(rng.lognormal(np.log(_MEAN_S) - _SIGMA**2 / 2, _SIGMA))
+                body = await request.read()
+                async with session.request(
+                    request.method, url + request.path, data=body, headers=_kind(request)
+                ) as reply:
+                    return web.Response(status=reply.status, body=await reply.read(), content_type=reply.content_type)
+
+            app = web.Application(client_max_size=2**26)
+            app.router.add_route("*", "/{path:.*}", forward)
+            runner = web.AppRunner(app)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            found.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
+            address.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await runner.cleanup()
+
+    task = loop.create_task(serve())
+    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.gather(task, return_exceptions=True)))
+    thread.start()
+    if not address.wait(30):
+        raise SystemExit("the proxy did not start")
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+
+
+def _kind(request: web.Request) -> dict[str, str]:
+    return {"Content-Type": request.content_type} if request.can_read_body else {}
+
+
+def step_seconds(workdir: Path, url: str, checkpoint: str, steps: int, overlap: bool) -> list[float]:
+    """Seconds of each step of a run, without those that compile."""
+    command = [
+        sys.executable, "-m", "mmsearch_jax.cli", "grpo", "--config", str(_CONFIG), "--workdir", str(workdir),
+        f"--config.checkpoint={checkpoint}", f"--config.tools.url={url}", f"--config.grpo.num_steps={steps}",
+        f"--config.grpo.overlap={overlap}", "--config.grpo.loss.importance_cap=2.0",
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [record["step_seconds"] for record in records if "step_seconds" in record][_COMPILING:]
+
+
+def main() -> None:
+    """Prints both medians and their ratio."""
+    parser = argparse.ArgumentParser(description="The gain of one-step-off overlap with slow searches.")
+    parser.add_argument("--checkpoint", default="runs/quickstart/policies/sft", help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="five steps instead of twelve")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    if not Path(options.checkpoint).is_dir():
+        raise SystemExit(f"no policy at {options.checkpoint}: run `make quickstart`, or name one with --checkpoint")
+    steps = 5 if options.quick else 12
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {overlap: Path(temporary) / str(overlap) for overlap in (False, True)}
+        worlds = [prepare_world(load_config(_CONFIG, []), folder, TRAINING_WORLD) for folder in folders.values()]
+        seconds = {}
+        for overlap, folder in folders.items():
+            with start_server(worlds[0] / "corpus") as server, slow_proxy(server.url) as url:
+                seconds[overlap] = statistics.median(step_seconds(folder, url, options.checkpoint, steps, overlap))
+    print(f"seconds a step: {seconds[False]:.1f}, with overlap {seconds[True]:.1f}")
+    ratio = seconds[False] / seconds[True]
+    report({"grpo step, overlap": Measured(ratio, "x", "above 1", ratio > 1)}, options.json)
+
+
+if __name__ == "__main__":
+    main()
