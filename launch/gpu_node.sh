@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# A training command on the GPUs of this machine, in one process:
+#
+#   launch/gpu_node.sh sft --config configs/sft_qwen2_5_vl_7b.py --workdir runs/sft7b
+#
+# Makes .venv with CUDA on first use (MMSEARCH_CUDA=cuda12 for older drivers). The tools server for `grpo` is started beside it when
+# MMSEARCH_CORPUS names a corpus, and its address is given to the trainer. MMSEARCH_DRY_RUN=1 prints the commands.
+set -euo pipefail
+
+root="$(cd "$(dirname "$0")/.." && pwd)"
+fail() { echo "error: $*" >&2; exit 2; }
+[ $# -gt 0 ] || fail "no training command: launch/gpu_node.sh sft --workdir runs/sft"
+if ! command -v nvidia-smi > /dev/null; then fail "no nvidia-smi here: this machine has no NVIDIA driver (on a CPU run mmsearch itself)"; fi
+export MMSEARCH_PLATFORM=gpu
+# shellcheck source=launch/env.sh
+. "$root/launch/env.sh"
+do_it() { if [ -n "${MMSEARCH_DRY_RUN:-}" ]; then printf '+'; printf ' %q' "$@"; printf '\n'; else "$@"; fi; }
+
+python="$root/.venv/bin/python"
+if [ ! -x "$root/.venv/bin/mmsearch" ]; then
+  version="$(python3 -c 'import sys; print(311 if sys.version_info[:2] == (3, 11) else 312)')"
+  [ -x "$python" ] || do_it python3 -m venv "$root/.venv"
+  do_it "$python" -m pip install --quiet --constraint "$root/.ci/constraints-py$version.txt" \
+    --editable "${root}[${MMSEARCH_CUDA:-cuda13}]"
+fi
+more=()
+if [ -n "${MMSEARCH_CORPUS:-}" ]; then
+  [ -d "$MMSEARCH_CORPUS" ] || fail "MMSEARCH_CORPUS names no folder: $MMSEARCH_CORPUS"
+  port="${MMSEARCH_TOOLS_PORT:-8765}"
+  if [ -n "${MMSEARCH_DRY_RUN:-}" ]; then
+    do_it "$root/.venv/bin/mmsearch" serve-tools --corpus "$MMSEARCH_CORPUS" --port "$port"
+  else
+    "$root/.venv/bin/mmsearch" serve-tools --corpus "$MMSEARCH_CORPUS" --port "$port" &
+    trap 'kill %1 2> /dev/null || true' EXIT
+  fi
+  more=("--config.tools.url=http://127.0.0.1:$port")
+fi
+do_it "$root/.venv/bin/mmsearch" "$@" "${more[@]}"

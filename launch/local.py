@@ -1,0 +1,142 @@
+"""A pod rehearsal on one machine: several real processes of a training command, joined by jax.distributed, on CPU devices.
+
+    python launch/local.py --processes 2 -- sft --workdir runs/rehearsal --config.sft.data.lanes=2
+    python launch/local.py --processes 2 --kill-after 60 -- grpo --workdir runs/rehearsal ...
+
+It is the code path of a pod: when a process dies the others stop by themselves, and all are started again and resume from the
+last checkpoint. `--kill-after` kills one on purpose, once. Each process writes to WORKDIR/logs/process-I.log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What the trainer returns when the user must mend something: starting again would say the same.
+EXIT_USER = 2
+# The others' time to find out that one has died, beyond the heartbeat.
+_GRACE_S = 60.0
+
+
+def main() -> int:
+    """Runs the command to its end; returns its exit code."""
+    options = _parse()
+    logs = Path(_workdir(options.command)) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    kill_after = options.kill_after
+    for attempt in range(options.restarts + 1):
+        _say(f"attempt {attempt + 1}: {options.processes} processes, logs in {logs}")
+        codes = run_once(options, logs, kill_after)
+        if not any(codes):
+            _say("all processes have ended well")
+            return 0
+        kill_after = None
+        _say(f"exit codes {codes}")
+        if EXIT_USER in codes:
+            _say(f"process {codes.index(EXIT_USER)} says: {_last_line(logs / f'process-{codes.index(EXIT_USER)}.log')}")
+            return EXIT_USER
+    _say(f"given up after {options.restarts} restarts: see {logs}")
+    return 1
+
+
+def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) -> list[int]:
+    """Starts all processes, waits until all have ended, and returns their exit codes (negative: the signal)."""
+    running = _start(options, logs)
+    _say(f"process ids {' '.join(str(process.pid) for process in running)}")
+
+    def pass_on(number: int, _: object) -> None:
+        for process in running:
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    began, failed_at = time.monotonic(), None
+    try:
+        while any(process.poll() is None for process in running):
+            now = time.monotonic()
+            if kill_after is not None and now - began >= kill_after:
+                _say(f"killing process {options.processes - 1}, as asked")
+                running[-1].kill()
+                kill_after = None
+            if failed_at is None and any(process.poll() for process in running):
+                failed_at = now
+            if failed_at is not None and now - failed_at > options.heartbeat_timeout + _GRACE_S:
+                _say("the others have not stopped by themselves: killing them")
+                for process in running:
+                    process.kill()
+            time.sleep(0.2)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+    return [process.wait() for process in running]
+
+
+def _start(options: argparse.Namespace, logs: Path) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {
+        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={options.devices}",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }  # fmt: skip
+    running = []
+    for number in range(options.processes):
+        command = [
+            sys.executable, "-m", "mmsearch_jax.cli", *options.command, "--coordinator", coordinator, "--num-processes",
+            str(options.processes), "--process-id", str(number), "--heartbeat-timeout", str(options.heartbeat_timeout),
+        ]  # fmt: skip
+        with (logs / f"process-{number}.log").open("ab") as log:
+            running.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment))
+    return running
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Several processes of a training command on this machine.",
+        usage="%(prog)s [options] -- sft|grpo ...",
+    )
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="default: %(default)s")
+    parser.add_argument("--devices", type=int, default=1, help="simulated CPU devices of each (default: %(default)s)")
+    parser.add_argument(
+        "--kill-after", type=float, metavar="SECONDS", help="kill the last process so long after the start"
+    )
+    parser.add_argument("--restarts", type=int, default=3, help="at most (default: %(default)s)")
+    parser.add_argument("--heartbeat-timeout", type=int, default=30, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("command", nargs="+", help="an mmsearch command that trains, with its arguments")
+    options = parser.parse_args()
+    if options.command[0] not in ("sft", "grpo"):
+        parser.error(f"'{options.command[0]}' does not train in several processes: use sft or grpo")
+    if options.processes < 1 or options.devices < 1:
+        parser.error("--processes and --devices must be at least 1")
+    return options
+
+
+def _workdir(command: list[str]) -> str:
+    for i, argument in enumerate(command):
+        if argument == "--workdir" and i + 1 < len(command):
+            return command[i + 1]
+        if argument.startswith("--workdir="):
+            return argument.removeprefix("--workdir=")
+    return f"runs/{command[0]}"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "nothing")
+
+
+def _say(text: str) -> None:
+    print(f"[rehearsal] {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

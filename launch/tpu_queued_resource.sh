@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Runs a training command on a TPU slice that is asked for by a queued resource, from nothing to its end:
+#
+#   launch/tpu_queued_resource.sh up --name sft7b --zone us-east5-a --type v5p-16 -- \
+#       sft --config configs/sft_qwen2_5_vl_7b.py --workdir /mnt/runs/sft7b
+#
+# up creates the slice, waits for it, pushes the committed code, starts the command on every worker, and follows it. A slice that
+# is pre-empted is deleted and asked for again, and the run resumes from its last checkpoint, so --workdir must outlive the slice
+# (a mounted bucket or disk: --setup mounts it). Each step is a command of its own, too:
+#   create, wait, push, run, follow, logs, delete      (--dry-run prints what would be run)
+set -euo pipefail
+
+here="$(cd "$(dirname "$0")" && pwd)"
+name="" zone="" type="" project="" secrets="" setup="" spot="" dry="" runtime="" attempts=20 poll=60
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; cat <<'TEXT'
+options: --name NAME  --zone ZONE  --type ACCELERATOR (v5litepod-16, v5p-16, v6e-16)  --project ID
+         --runtime VERSION (default: by type)  --spot  --attempts N (20)  --poll SECONDS (60)
+         --secrets FILE (lines KEY=VALUE; copied to the workers, never an argument)  --setup FILE (run on each worker first)
+TEXT
+}
+fail() { echo "error: $*" >&2; exit 2; }
+
+[ $# -gt 0 ] || { usage; exit 2; }
+step="$1"; shift
+case "$step" in -h|--help) usage; exit 0;; up|create|wait|push|run|follow|logs|delete) ;; *) fail "unknown step '$step': see --help";; esac
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --name|--zone|--type|--project|--runtime|--secrets|--setup|--attempts|--poll)
+      [ $# -ge 2 ] || fail "$1 needs a value"; printf -v "${1#--}" '%s' "$2"; shift 2;;
+    --spot) spot=1; shift;;
+    --dry-run) dry=1; shift;;
+    --) shift; break;;
+    *) fail "unknown option '$1': see --help (the training command comes after --)";;
+  esac
+done
+command=("$@")
+[ -n "$name" ] || fail "--name is missing: how the slice is to be called"
+[ -n "$zone" ] || fail "--zone is missing: where the slice is to stand, such as us-east5-a"
+case "$step" in up|create) [ -n "$type" ] || fail "--type is missing, such as v5p-16";; esac
+case "$step" in up|run) [ ${#command[@]} -gt 0 ] || fail "no training command: put it after --, such as: -- sft --workdir /mnt/runs/sft";; esac
+for file in "$secrets" "$setup"; do [ -z "$file" ] || [ -f "$file" ] || fail "no file $file"; done
+if [ -z "$runtime" ]; then
+  case "$type" in v5p*) runtime=v2-alpha-tpuv5;; v6e*) runtime=v2-alpha-tpuv6e;; *) runtime=v2-alpha-tpuv5-lite;; esac
+fi
+[ -n "$dry" ] || command -v gcloud > /dev/null || fail "gcloud is not installed: install the Google Cloud CLI, then 'gcloud auth login'"
+
+place=(--zone "$zone")
+[ -z "$project" ] || place+=(--project "$project")
+
+do_it() { # prints the command in a dry run, else runs it
+  if [ -n "$dry" ]; then printf '+'; printf ' %q' "$@"; printf '\n'; else "$@"; fi
+}
+on_workers() { do_it gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker="$1" --command "$2"; }
+to_workers() { do_it gcloud compute tpus tpu-vm scp "$1" "$name:$2" "${place[@]}" --worker=all; }
+state() { gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format='value(state.state)' 2> /dev/null || echo NONE; }
+
+create() {
+  local tier=()
+  [ -z "$spot" ] || tier=(--spot)
+  local said
+  if ! said="$(do_it gcloud compute tpus queued-resources create "$name" --node-id "$name" "${place[@]}" \
+      --accelerator-type "$type" --runtime-version "$runtime" "${tier[@]}" 2>&1)"; then
+    echo "$said" >&2
+    case "$said" in
+      *uota*) fail "the project has no quota for $type in $zone: ask for it in the console (IAM & Admin, Quotas), or take another zone or --spot";;
+      *ermission*|*PERMISSION*) fail "this account may not create TPUs: it needs the role TPU Admin ('gcloud auth list' says who you are)";;
+      *ALREADY_EXISTS*|*already\ exists*) fail "$name is there already: '$0 delete --name $name --zone $zone', or another --name";;
+      *) fail "the slice could not be asked for";;
+    esac
+  fi
+  echo "$said"
+}
+wait_active() {
+  if [ -n "$dry" ]; then echo "+ (wait until $name is ACTIVE)"; return; fi
+  local now last=""
+  while :; do
+    now="$(state)"
+    [ "$now" = "$last" ] || { echo "$name: $now"; last="$now"; }
+    case "$now" in
+      ACTIVE) return 0;;
+      FAILED|SUSPENDED|SUSPENDING|NONE) return 1;;
+    esac
+    sleep "$poll"
+  done
+}
+push() {
+  local code; code="$(mktemp -d)/code.tar.gz"
+  git -C "$here/.." archive --format=tar.gz -o "$code" HEAD
+  to_workers "$code" code.tar.gz || return 1
+  [ -z "$setup" ] || to_workers "$setup" setup.sh || return 1
+  if [ -n "$secrets" ]; then
+    to_workers "$secrets" .mmsearch_secrets && on_workers all 'chmod 600 ~/.mmsearch_secrets' || return 1
+  fi
+  on_workers all "set -e; mkdir -p ~/mmsearch; tar xzf code.tar.gz -C ~/mmsearch; [ ! -f setup.sh ] || bash setup.sh
+cd ~/mmsearch; [ -x .venv/bin/python ] || python3 -m venv .venv
+v=\$(.venv/bin/python -c 'import sys; print(311 if sys.version_info[:2] == (3, 11) else 312)')
+.venv/bin/python -m pip install --quiet --constraint .ci/constraints-py\$v.txt --editable '.[tpu]'"
+}
+run() { # started apart from the connection, which may break; its exit code is left in job.rc
+  local words; words="$(printf ' %q' "${command[@]}")"
+  on_workers all "cd ~/mmsearch; rm -f job.rc; nohup bash -c '\
+set -a; [ ! -f ~/.mmsearch_secrets ] || . ~/.mmsearch_secrets; set +a; . launch/env.sh; \
+.venv/bin/mmsearch$(printf '%s' "$words" | sed "s/'/'\\\\''/g") --distributed; echo \$? > job.rc' > job.log 2>&1 < /dev/null &"
+}
+follow() { # returns the job's exit code, or 75 when the slice is gone
+  if [ -n "$dry" ]; then echo "+ (follow job.rc on worker 0)"; return 0; fi
+  local code
+  while :; do
+    sleep "$poll"
+    if code="$(on_workers 0 'cat ~/mmsearch/job.rc 2> /dev/null || tail -c 200 ~/mmsearch/job.log >&2')"; then
+      if [ -n "$code" ]; then
+        [ "$code" = 0 ] || on_workers 0 'tail -n 20 ~/mmsearch/job.log' || true
+        return "$code"
+      fi
+    elif [ "$(state)" != ACTIVE ]; then
+      return 75
+    fi
+  done
+}
+delete() { do_it gcloud compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet; }
+
+up() {
+  local attempt code
+  for ((attempt = 1; attempt <= attempts; attempt++)); do
+    create
+    if wait_active; then
+      code=0
+      { push && run && follow; } || code=$?
+      # Whatever the code: of a slice that is gone it tells nothing.
+      [ -n "$dry" ] || [ "$code" = 0 ] || [ "$(state)" = ACTIVE ] || code=75
+      case "$code" in
+        0) echo "done"; delete; return 0;;
+        2) delete; fail "the command has something for you to mend (see above)";;
+        75) echo "$name was pre-empted: asking for it again (attempt $attempt of $attempts)";;
+        *) fail "the command ended with code $code: '$0 logs --name $name --zone $zone' shows its log; the slice is kept";;
+      esac
+    else
+      echo "$name is $(state): asking for it again (attempt $attempt of $attempts)"
+    fi
+    delete || true
+  done
+  fail "given up after $attempts attempts"
+}
+
+case "$step" in
+  up) up;; create) create;; wait) wait_active || fail "$name is $(state)";; push) push;; run) run;; follow) follow;;
+  logs) on_workers 0 'tail -n 200 -f ~/mmsearch/job.log';; delete) delete;;
+esac

@@ -1,0 +1,186 @@
+"""The launch scripts: shellcheck, dry runs, and a `gcloud`, `srun` and `scontrol` that record calls and can fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = ROOT / "launch"
+TRAIN = ["sft", "--workdir", "/mnt/it's here"]
+
+# Answers as gcloud does. $FAKE holds: calls (what was asked), states (a line a describe), rcs (one for each look at job.rc).
+GCLOUD = r"""#!/usr/bin/env bash
+printf '%s\n' "$*" | tr '\n' ' ' >> "$FAKE/calls"; echo >> "$FAKE/calls"
+next() { [ -s "$FAKE/$1" ] || return 1; head -n 1 "$FAKE/$1"; [ "$(wc -l < "$FAKE/$1")" = 1 ] || sed -i 1d "$FAKE/$1"; }
+case "$*" in
+  *"queued-resources create"*) if [ -f "$FAKE/create_error" ]; then cat "$FAKE/create_error" >&2; exit 1; fi;;
+  *"queued-resources describe"*) next states;;
+  *"cat ~/mmsearch/job.rc"*) rc="$(next rcs)"; [ "$rc" != broken ] || exit 255; [ "$rc" = running ] || echo "$rc";;
+esac
+"""
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """Runs a script with the fakes first on the path."""
+    bin_folder, state = tmp_path / "bin", tmp_path / "fake"
+    bin_folder.mkdir()
+    state.mkdir()
+    (bin_folder / "gcloud").write_text(GCLOUD)
+    for name in ("srun", "scontrol", "nvidia-smi"):
+        (bin_folder / name).write_text(
+            f'#!/usr/bin/env bash\necho "{name} $*" >> "$FAKE/calls"\n[ {name} = scontrol ] || exit "${{SRUN_CODE:-0}}"\n'
+        )
+    for file in bin_folder.iterdir():
+        file.chmod(0o755)
+
+    def run(script, *arguments, files=(), **environment):
+        for name, text in dict(files).items():
+            (state / name).write_text(text)
+        done = subprocess.run(
+            ["bash", str(LAUNCH / script), *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT,
+            env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "FAKE": str(state), **environment},
+        )  # fmt: skip
+        calls = state / "calls"
+        return done, calls.read_text().splitlines() if calls.exists() else []
+
+    return run
+
+
+def tpu(fake, *more, step="up", files=()):
+    return fake(
+        "tpu_queued_resource.sh", step, "--name", "run1", "--zone", "z", "--type", "v5p-16", "--poll", "0", *more, "--", *TRAIN,
+        files={"states": "ACTIVE\n", "rcs": "0\n", **dict(files)},
+    )  # fmt: skip
+
+
+def test_shellcheck_has_nothing_to_say():
+    scripts = sorted(map(str, [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")]))
+    assert len(scripts) >= 4
+    checker = Path(sys.executable).parent / "shellcheck"
+    done = subprocess.run([str(checker), *scripts], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_slice_is_asked_for_used_and_deleted(fake):
+    done, calls = tpu(
+        fake, "--spot", files={"states": "WAITING_FOR_RESOURCES\nPROVISIONING\nACTIVE\n", "rcs": "running\n0\n"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "queued-resources create run1" in calls[0] and "--spot" in calls[0] and "v2-alpha-tpuv5 " in calls[0]
+    kinds = [("scp" if " scp " in call else "rc" if "job.rc 2>" in call else call.split()[3]) for call in calls]
+    assert kinds == ["create", "describe", "describe", "describe", "scp", "ssh", "ssh", "rc", "rc", "delete"]
+
+
+def test_the_remote_command_keeps_every_word_as_it_was_given(fake, tmp_path):
+    _, calls = tpu(fake, step="run")
+    remote = calls[0].split("--command ", 1)[1]
+    # What the worker's shell would run, with `mmsearch` in its place.
+    home = tmp_path / "home"
+    (home / "mmsearch" / ".venv" / "bin").mkdir(parents=True)
+    (home / "mmsearch" / "launch").mkdir()
+    (home / "mmsearch" / "launch" / "env.sh").write_text((LAUNCH / "env.sh").read_text())
+    program = home / "mmsearch" / ".venv" / "bin" / "mmsearch"
+    program.write_text('#!/usr/bin/env bash\nprintf "<%s>" "$@"; echo " key=$SECRET_KEY"; exit 3\n')
+    program.chmod(0o755)
+    (home / ".mmsearch_secrets").write_text("SECRET_KEY=abc\n")
+    subprocess.run(["bash", "-c", remote + " wait"], env={**os.environ, "HOME": str(home)}, timeout=30, check=True)
+    assert (home / "mmsearch" / "job.log").read_text() == "<sft><--workdir></mnt/it's here><--distributed> key=abc\n"
+    assert (home / "mmsearch" / "job.rc").read_text() == "3\n"
+
+
+@pytest.mark.parametrize(
+    ("states", "rcs"),
+    [
+        ("ACTIVE\nSUSPENDED\nACTIVE\n", "broken\n0\n"),  # gone while the job ran: the worker cannot be reached
+        ("ACTIVE\nACTIVE\nACTIVE\n", "75\n0\n"),  # the trainer was told, saved and ended
+        ("SUSPENDED\nSUSPENDED\nACTIVE\n", "0\n"),  # gone before it could be used
+    ],
+)
+def test_a_pre_empted_slice_is_asked_for_again_and_the_command_run_again(fake, states, rcs):
+    done, calls = tpu(fake, files={"states": states, "rcs": rcs})
+    assert done.returncode == 0, done.stderr
+    assert sum("create" in call for call in calls) == 2
+    assert sum("queued-resources delete" in call for call in calls) == 2
+    assert "asking for it again (attempt 1 of 20)" in done.stdout
+
+
+def test_what_the_user_must_mend_is_not_tried_again(fake):
+    done, calls = tpu(fake, files={"rcs": "2\n"})
+    assert done.returncode == 2 and "something for you to mend" in done.stderr
+    assert sum("create" in call for call in calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("ERROR: Quota exceeded for TPUS in z", "no quota for v5p-16 in z"),
+        ("ERROR: PERMISSION_DENIED: tpu.nodes.create", "the role TPU Admin"),
+        ("ERROR: ALREADY_EXISTS: run1", "delete --name run1 --zone z"),
+    ],
+)
+def test_a_refusal_says_what_to_do(fake, said, message):
+    done, calls = tpu(fake, files={"create_error": said})
+    assert done.returncode == 2 and message in done.stderr
+    assert len(calls) == 1
+
+
+def test_secrets_go_as_a_file_and_never_as_an_argument(fake, tmp_path):
+    secrets = tmp_path / "keys.env"
+    secrets.write_text("JUDGE_API_KEY=sk-very-secret\n")
+    done, calls = tpu(fake, "--secrets", str(secrets))
+    assert done.returncode == 0
+    assert any(str(secrets) in call for call in calls)
+    assert "sk-very-secret" not in "".join(calls) + done.stdout + done.stderr
+
+
+def test_a_dry_run_calls_nothing(fake):
+    done, calls = tpu(fake, "--dry-run")
+    assert done.returncode == 0 and calls == []
+    assert "+ gcloud compute tpus queued-resources create run1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("tpu_queued_resource.sh", ["fly"], "unknown step 'fly'"),
+        ("tpu_queued_resource.sh", ["up", "--name", "a"], "--zone is missing"),
+        ("tpu_queued_resource.sh", ["up", "--name", "a", "--zone", "z", "--type", "v5p-16"], "no training command"),
+        ("tpu_queued_resource.sh", ["up", "--name"], "--name needs a value"),
+        ("tpu_queued_resource.sh", ["push", "--name", "a", "--zone", "z", "--secrets", "/no"], "no file /no"),
+        ("slurm.sbatch", [], "no training command"),
+        ("gpu_node.sh", [], "no training command"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_do(fake, script, arguments, message):
+    done, calls = fake(script, *arguments)
+    assert done.returncode == 2 and message in done.stderr
+    assert calls == []
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (75, True), (1, False)])
+def test_a_slurm_job_that_was_pre_empted_goes_back_into_the_queue(fake, tmp_path, code, requeued):
+    program = tmp_path / "venv" / "bin" / "mmsearch"
+    program.parent.mkdir(parents=True)
+    program.write_text("")
+    program.chmod(0o755)
+    done, calls = fake(
+        "slurm.sbatch", *TRAIN, SLURM_SUBMIT_DIR=str(ROOT), MMSEARCH_VENV=str(tmp_path / "venv"), SLURM_JOB_ID="17",
+        SRUN_CODE=str(code),
+    )  # fmt: skip
+    assert done.returncode == code
+    assert calls[0] == f"srun --kill-on-bad-exit=0 {program} sft --workdir /mnt/it's here --distributed"
+    assert ("scontrol requeue 17" in calls) == requeued
+
+
+def test_on_a_gpu_machine_the_search_server_stands_beside_the_trainer(fake, tmp_path):
+    done, _ = fake("gpu_node.sh", "grpo", "--workdir", "runs/g", MMSEARCH_DRY_RUN="1", MMSEARCH_CORPUS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    serve, train = (line for line in done.stdout.splitlines() if "mmsearch " in line)
+    assert f"serve-tools --corpus {tmp_path} --port 8765" in serve
+    assert train.endswith("grpo --workdir runs/g --config.tools.url=http://127.0.0.1:8765")
+    done, _ = fake("gpu_node.sh", "grpo", MMSEARCH_CORPUS="/nowhere", MMSEARCH_DRY_RUN="1")
+    assert done.returncode == 2 and "/nowhere" in done.stderr
