@@ -159,9 +159,10 @@ def test_a_reply_of_five_megabytes_is_cut_to_the_observation_s_budget(engine):
             # The script was written for another observation: what comes after it is the policy's to say.
             return await run_episodes(engine, requests(HUGE, 2), config, tools)
 
-    started = time.monotonic()
+    started = time.process_time()
     trajectories = asyncio.run(run())
-    assert time.monotonic() - started < 30
+    # Of this process's own work, whatever else the machine does: five megabytes must not be encoded word by word.
+    assert time.process_time() - started < 60
     for trajectory in trajectories:
         observation = trajectory.turns[0].observation or ""
         assert 0 < len(scripted.RENDERER.encode(observation)) <= 60 and observation.endswith("</information>")
