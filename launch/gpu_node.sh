@@ -16,13 +16,7 @@ export MMSEARCH_PLATFORM=gpu
 . "$root/launch/env.sh"
 do_it() { if [ -n "${MMSEARCH_DRY_RUN:-}" ]; then printf '+'; printf ' %q' "$@"; printf '\n'; else "$@"; fi; }
 
-python="$root/.venv/bin/python"
-if [ ! -x "$root/.venv/bin/mmsearch" ]; then
-  version="$(python3 -c 'import sys; print(311 if sys.version_info[:2] == (3, 11) else 312)')"
-  [ -x "$python" ] || do_it python3 -m venv "$root/.venv"
-  do_it "$python" -m pip install --quiet --constraint "$root/.ci/constraints-py$version.txt" \
-    --editable "${root}[${MMSEARCH_CUDA:-cuda13}]"
-fi
+[ -x "$root/.venv/bin/mmsearch" ] || "$root/launch/install.sh" "${MMSEARCH_CUDA:-cuda13}"
 more=()
 if [ -n "${MMSEARCH_CORPUS:-}" ]; then
   [ -d "$MMSEARCH_CORPUS" ] || fail "MMSEARCH_CORPUS names no folder: $MMSEARCH_CORPUS"

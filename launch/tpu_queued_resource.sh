@@ -91,10 +91,8 @@ push() {
   if [ -n "$secrets" ]; then
     to_workers "$secrets" .mmsearch_secrets && on_workers all 'chmod 600 ~/.mmsearch_secrets' || return 1
   fi
-  on_workers all "set -e; mkdir -p ~/mmsearch; tar xzf code.tar.gz -C ~/mmsearch; [ ! -f setup.sh ] || bash setup.sh
-cd ~/mmsearch; [ -x .venv/bin/python ] || python3 -m venv .venv
-v=\$(.venv/bin/python -c 'import sys; print(311 if sys.version_info[:2] == (3, 11) else 312)')
-.venv/bin/python -m pip install --quiet --constraint .ci/constraints-py\$v.txt --editable '.[tpu]'"
+  on_workers all "set -e; mkdir -p ~/mmsearch; tar xzf code.tar.gz -C ~/mmsearch; [ ! -f setup.sh ] || bash setup.sh; \
+bash ~/mmsearch/launch/install.sh tpu"
 }
 run() { # started apart from the connection, which may break; its exit code is left in job.rc
   local words; words="$(printf ' %q' "${command[@]}")"

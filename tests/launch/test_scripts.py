@@ -184,3 +184,23 @@ def test_on_a_gpu_machine_the_search_server_stands_beside_the_trainer(fake, tmp_
     assert train.endswith("grpo --workdir runs/g --config.tools.url=http://127.0.0.1:8765")
     done, _ = fake("gpu_node.sh", "grpo", MMSEARCH_CORPUS="/nowhere", MMSEARCH_DRY_RUN="1")
     assert done.returncode == 2 and "/nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("has", ["python3", "python3.12", ""])
+def test_the_environment_is_made_with_a_python_that_is_new_enough(fake, tmp_path, has):
+    """A copy of the script, so that no environment stands beside it; "" is a machine whose Python is too old."""
+    copy, programs = tmp_path / "copy" / "launch", tmp_path / "programs"
+    copy.mkdir(parents=True)
+    programs.mkdir()
+    (copy / "install.sh").write_text((LAUNCH / "install.sh").read_text())
+    for name in ("python3", "python3.13", "python3.12", "python3.11"):
+        (programs / name).write_text(f"#!/bin/bash\ncase $2 in *sys.exit*) [ {name} = '{has}' ];; *) echo 312;; esac\n")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(copy / "install.sh"), "tpu"], capture_output=True, text=True,
+        env={"PATH": f"{programs}:{os.environ['PATH']}", "MMSEARCH_DRY_RUN": "1"},
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert f"+ {has or 'python3.11'} -m venv .venv" in lines
+    assert lines[-1].endswith(".ci/constraints-py312.txt --editable .\\[tpu\\]")
+    assert ("+ sudo apt-get install -y -q python3.11 python3.11-venv" in lines) == (not has)
