@@ -187,7 +187,7 @@ def test_on_a_gpu_machine_the_search_server_stands_beside_the_trainer(fake, tmp_
 
 
 @pytest.mark.parametrize("has", ["python3", "python3.12", ""])
-def test_the_environment_is_made_with_a_python_that_is_new_enough(fake, tmp_path, has):
+def test_the_environment_is_made_with_a_python_that_is_new_enough(tmp_path, has):
     """A copy of the script, so that no environment stands beside it; "" is a machine whose Python is too old."""
     copy, programs = tmp_path / "copy" / "launch", tmp_path / "programs"
     copy.mkdir(parents=True)
