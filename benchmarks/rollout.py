@@ -28,10 +28,11 @@ import numpy as np
 
 from benchmarks.table import Measured, report
 from mmsearch_jax.errors import ToolFailed
-from mmsearch_jax.protocol import Answer, SearchReply, TextSearch, render_turn
+from mmsearch_jax.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.search_api import SearchReply
 from mmsearch_jax.trajectory import Trajectory
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, Play
@@ -51,7 +52,7 @@ class MockTools:
         self._mu, self._sigma, self._failures = np.log(max(mean_s, 1e-9)) - sigma**2 / 2, sigma, failures
         self._calls = 0
 
-    async def text_search(self, query: str, top_k: int = 5) -> SearchReply:
+    async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
         """Waits, then answers or fails."""
         self._calls += 1
         seed = int.from_bytes(hashlib.sha256(query.encode()).digest()[:4])
@@ -73,7 +74,7 @@ class LockstepTools:
         self._running -= 1
         self._release()
 
-    async def text_search(self, query: str, top_k: int = 5) -> SearchReply:
+    async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
         """The reply, at the end of the round."""
         reply = await self._tools.text_search(query, top_k)
         self._waiting += 1

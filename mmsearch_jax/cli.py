@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmsearch_jax import __version__, data_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
+from tools_server.options import add_arguments as add_server_arguments
 
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
@@ -171,12 +172,10 @@ def _parser() -> argparse.ArgumentParser:
     serve = add(
         "serve-tools",
         _serve_tools,
-        "Serves text search, image search and grounding over a corpus.\n"
+        "Serves text search, image search and grounding: over the web, or over a corpus on this machine.\n"
         "It sees pixels and strings only, loads no JAX, and runs until it is interrupted.",
     )
-    serve.add_argument("--corpus", type=Path, required=True, help="folder with pages.jsonl and images.jsonl")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    serve.add_argument("--port", type=int, default=8765, help="port (default: %(default)s; 0: a free one)")
+    add_server_arguments(serve)
     for name, run, text in (
         ("import-hf", _import_hf, "Turns a Hugging Face Qwen2.5-VL folder into a policy folder of ours (Orbax)."),
         ("export-hf", _export_hf, "Turns a policy folder into a Hugging Face folder that transformers loads."),
@@ -241,7 +240,7 @@ def _load(options: argparse.Namespace):
 
 
 def _quickstart(options: argparse.Namespace) -> None:
-    from mmsearch_jax.configuration import load_config
+    from mmsearch_jax.configuration import load_config, set_overrides
 
     config = load_config(options.config)
     if options.smoke:
@@ -249,11 +248,7 @@ def _quickstart(options: argparse.Namespace) -> None:
 
         with config.unlocked():
             settings.smoke(config)
-    from mmsearch_jax.configuration import PREFIX, set_key
-
-    for override in options.overrides:
-        key, _, value = override.removeprefix(PREFIX).partition("=")
-        set_key(config, key, value)
+    set_overrides(config, options.overrides)
     from mmsearch_jax import quickstart
 
     quickstart.run(config, options.workdir)
@@ -300,9 +295,10 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _serve_tools(options: argparse.Namespace) -> None:
+    from tools_server.options import config_of
     from tools_server.serve import serve
 
-    serve(options.corpus, options.host, options.port)
+    serve(config_of(options, options.overrides))
 
 
 def _import_hf(options: argparse.Namespace) -> None:

@@ -34,12 +34,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ml_collectio
     if not path.is_file():
         raise ConfigError(f"no config file at {path}: the bundled ones are in configs/")
     config = _run(path)
+    set_overrides(config, overrides)
+    return config.lock()
+
+
+def set_overrides(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
+    """Sets values from the command line, "--config.a.b=value" each.
+
+    Raises:
+      ConfigError: not of that form, an unknown key, or a value of another kind.
+    """
     for override in overrides:
         key, equals, text = override.removeprefix(PREFIX).partition("=")
         if not override.startswith(PREFIX) or not equals:
             raise ConfigError(f"cannot read '{override}': write --config.KEY=VALUE")
         set_key(config, key, text)
-    return config.lock()
 
 
 def set_key(config: ml_collections.ConfigDict, key: str, text: str) -> None:

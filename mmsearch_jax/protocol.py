@@ -1,4 +1,4 @@
-"""The grammar that the policy and the search tools share: tags, prompts, observations and the HTTP schema.
+"""The grammar that the policy and the search tools share: tags, prompts and observations.
 
 This is the one place that spells a tag. It turns text into actions and search results into text; it knows
 nothing of tokens, chat markup, models or the network, and imports neither JAX nor NumPy. The grammar is that
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.search_api import SearchResult
 
 REASON, TEXT_SEARCH, IMAGE_SEARCH, ANSWER, INFORMATION = (
     "reason", "text_search", "img_search", "answer", "information",
@@ -157,6 +157,7 @@ def render_observation(
     note: str | None = None,
     max_chars: int | None = None,
     fits: Callable[[str], bool] | None = None,
+    summary: str | None = None,
 ) -> str:
     """The observation that the policy reads: `<information>`, one numbered line a result, `</information>`.
 
@@ -166,9 +167,12 @@ def render_observation(
       max_chars: bound on the content's length.
       fits: whether a whole rendered observation is short enough (say, in tokens). The content is cut until it
         is; the closing tag always stands. If even the empty observation does not fit, that one is returned.
+      summary: the results condensed; stands in their place.
     """
     lines = [_one_line(note)] if note else []
-    if results is not None:
+    if summary is not None:
+        lines += [line for line in map(_one_line, summary.splitlines()) if line]
+    elif results is not None:
         lines += [f"[{i}] {_result_line(result)}" for i, result in enumerate(results, 1)] or ["No results."]
     content = neutralise("\n".join(lines))
     if max_chars is not None:
@@ -288,109 +292,3 @@ def rag_prompt(question: str, observations: Sequence[str], style: str = "paper")
     if style == "short":
         return "\n".join([*(observation_content(text) for text in observations), question])
     return "\n".join(["These search results may help.", *observations, direct_prompt(question, style)])
-
-
-# HTTP schema ------------------------------------------------------------------------------------------------
-
-ROUTE_TEXT_SEARCH, ROUTE_IMAGE_SEARCH, ROUTE_GROUND = "/v1/text_search", "/v1/image_search", "/v1/ground"
-ROUTE_HEALTH, ROUTE_READY, ROUTE_METRICS = "/healthz", "/readyz", "/metrics"
-ERROR_CODES = ("bad_request", "internal", "overloaded")
-
-Box = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels of the image that was sent; x1 and y1 exclusive."""
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "None": (type(None),),
-}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class _Message:
-    """A record that travels as a JSON object; `to_json` gives the object, `from_json` checks and reads it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object (a dict of plain values)."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Any):
-        """Reads the object; unknown fields are ignored so that the schema can grow.
-
-        Raises:
-          DataError: not an object, a field is missing, or of the wrong kind; names it.
-        """
-        if not isinstance(record, Mapping):
-            raise DataError(f"{cls.__name__}: expected a JSON object, got {type(record).__name__}")
-        values: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            if field.name in record:
-                values[field.name] = _checked(record[field.name], str(field.type), f"{cls.__name__}.{field.name}")
-            elif field.default is dataclasses.MISSING:
-                raise DataError(f"{cls.__name__}: the field '{field.name}' is missing")
-        return cls(**values)
-
-
-def _checked(value: Any, kind: str, where: str) -> Any:
-    if kind.startswith("tuple[SearchResult"):
-        if not isinstance(value, list | tuple):
-            raise DataError(f"{where}: expected a list of results, got {type(value).__name__}")
-        return tuple(SearchResult.from_json(item) for item in value)
-    if kind.startswith("Box") and value is not None:
-        numbers = isinstance(value, list | tuple) and len(value) == 4
-        if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-            raise DataError(f"{where}: expected four numbers x0, y0, x1, y1, got {value!r}")
-        return tuple(int(v) for v in value)
-    allowed = tuple(t for name in kind.split(" | ") for t in _KINDS.get(name, ()))
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        if not (value is None and "None" in kind):
-            raise DataError(f"{where}: expected {kind}, got {type(value).__name__}")
-    return value
-
-
-@dataclasses.dataclass(frozen=True)
-class TextSearchRequest(_Message):
-    """POST /v1/text_search."""
-
-    query: str
-    top_k: int = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSearchRequest(_Message):
-    """POST /v1/image_search and /v1/ground; `expression` None searches the whole image."""
-
-    image_base64: str
-    expression: str | None = None
-    top_k: int = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchResult(_Message):
-    """One hit."""
-
-    title: str
-    snippet: str
-    url: str = ""
-    thumbnail_base64: str | None = None
-    score: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchReply(_Message):
-    """What a search route answers. `box` is where the expression was found; `grounded` false means that it
-    was not (the whole image was searched) or that there was no expression."""
-
-    results: tuple[SearchResult, ...]
-    tool: str
-    box: Box | None = None
-    grounded: bool = False
-    note: str | None = None
-    elapsed_ms: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class ErrorReply(_Message):
-    """Body of every answer with an HTTP status of 400 or more; `code` is one of `ERROR_CODES`."""
-
-    code: str
-    message: str

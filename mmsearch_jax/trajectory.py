@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.errors import DataError
-from mmsearch_jax.protocol import Action, Answer, ImageSearch, Invalid, SearchResult, TextSearch
+from mmsearch_jax.protocol import Action, Answer, ImageSearch, Invalid, TextSearch
+from mmsearch_jax.search_api import SearchResult
 
 PROMPT, SAMPLED, OBSERVATION = 0, 1, 2
 """Provenance of a token: given by the user, sampled by the policy, or put in by the host. Only SAMPLED is

@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsearch_jax import protocol
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.protocol import (
-    Answer,
-    ImageSearch,
-    Invalid,
-    SearchResult,
-    TextSearch,
-    parse_turn,
-    render_turn,
-)
+from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch, parse_turn, render_turn
+from mmsearch_jax.search_api import SearchResult
 
 PLAIN = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 ACTIONS = st.one_of(
@@ -155,31 +147,6 @@ def test_the_paper_style_prompts_differ_by_tool_and_name_every_tag():
     assert protocol.later_prompt(TextSearch("q")) != protocol.later_prompt(ImageSearch())
     with pytest.raises(ValueError, match="unknown prompt style"):
         protocol.first_turn_prompt("Who?", "long")
-
-
-def test_messages_travel_as_json():
-    reply = protocol.SearchReply((SearchResult("a", "b", score=1),), "text_search", (1, 2, 3, 4), True, None, 1.5)
-    record = reply.to_json()
-    record["new_field"] = 1
-    assert protocol.SearchReply.from_json(record) == reply
-    assert protocol.ImageSearchRequest.from_json({"image_base64": "x"}).expression is None
-
-
-@pytest.mark.parametrize(
-    ("kind", "record", "message"),
-    [
-        (protocol.TextSearchRequest, [], "JSON object"),
-        (protocol.TextSearchRequest, {}, "'query' is missing"),
-        (protocol.TextSearchRequest, {"query": 3}, "query: expected str"),
-        (protocol.TextSearchRequest, {"query": "q", "top_k": True}, "top_k: expected int"),
-        (protocol.SearchReply, {"results": "x", "tool": "t"}, "list of results"),
-        (protocol.SearchReply, {"results": [{}], "tool": "t"}, "'title' is missing"),
-        (protocol.SearchReply, {"results": [], "tool": "t", "box": [1, 2]}, "four numbers"),
-    ],
-)
-def test_malformed_messages_name_the_field(kind, record, message):
-    with pytest.raises(DataError, match=message):
-        kind.from_json(record)
 
 
 def test_the_protocol_imports_without_jax():

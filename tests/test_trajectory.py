@@ -6,7 +6,8 @@ import pytest
 
 from mmsearch_jax import trajectory as tr
 from mmsearch_jax.errors import DataError
-from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, SearchResult, TextSearch
+from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch
+from mmsearch_jax.search_api import SearchResult
 
 
 def two_turns() -> tr.Trajectory:

@@ -1,140 +1,85 @@
-"""The HTTP face of the search tools: routes, limits and typed errors. What a search does is the indexes'
-business.
-
-Work on pixels and pages runs in a small thread pool, so the event loop always answers; when too much waits, a
-request is turned away at once with `overloaded` rather than kept until its caller gives up.
-"""
+"""The HTTP face of the search tools: routes, checks and typed errors. What a search does is the service's business."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hmac
 import json
 import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from aiohttp import web
 
-from mmsearch_jax import protocol
+from mmsearch_jax import search_api
 from mmsearch_jax.errors import DataError
-from mmsearch_jax.protocol import ErrorReply, ImageSearchRequest, SearchReply, SearchResult, TextSearchRequest
-from tools_server import grounding
-from tools_server.image_index import ImageIndex
-from tools_server.images import MAX_PIXELS, decode_image
+from mmsearch_jax.search_api import ERRORS, ErrorReply, ImageSearchRequest, SearchReply, TextSearchRequest
+from tools_server import schema
+from tools_server.failures import SearchFailure
 from tools_server.metrics import Metrics
-from tools_server.text_index import TextIndex
+from tools_server.service import Limits, SearchService
 
 _log = logging.getLogger("tools_server")
-_T = TypeVar("_T")
+_T = TypeVar("_T", TextSearchRequest, ImageSearchRequest)
+_OPEN_ROUTES = (search_api.ROUTE_HEALTH, search_api.ROUTE_READY)
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What one request, and all of them together, may ask for."""
-
-    max_body_bytes: int = 16 * 2**20
-    max_pixels: int = MAX_PIXELS
-    max_query_chars: int = 2000
-    max_top_k: int = 20
-    max_waiting: int = 256
-    num_threads: int = 2
-
-
-class _BadRequest(Exception):
-    """The request cannot be served as it is."""
-
-
-class _Overloaded(Exception):
-    """Too many requests wait already."""
-
-
-class SearchTools:
-    """The searches that the routes offer, over one corpus. Blocking; safe to use from several threads.
+def create_app(
+    load: Callable[[], SearchService],
+    limits: Limits | None = None,
+    token: str = "",
+    add_routes: Callable[[web.Application], None] | None = None,
+) -> web.Application:
+    """An aiohttp application. The service is loaded at its start, before it takes requests.
 
     Args:
-      corpus: folder with `pages.jsonl`, `images.jsonl` and the pictures.
-
-    Raises:
-      DataError: the corpus is missing or damaged.
+      load: makes the service; called once, off the event loop. If it raises, the application's start fails.
+      token: what callers must send as `Authorization: Bearer ...`; "" lets everybody in.
+      add_routes: adds further routes, outside of the token's guard.
     """
-
-    def __init__(self, corpus: Path, limits: Limits | None = None):
-        if not corpus.is_dir():
-            raise DataError(f"no corpus at {corpus}: --corpus must name a folder with pages.jsonl and images.jsonl")
-        self.limits = limits or Limits()
-        self.pages = TextIndex.from_corpus(corpus)
-        self.pictures = ImageIndex.from_corpus(corpus)
-
-    def text_search(self, request: TextSearchRequest) -> SearchReply:
-        """The best pages for a query."""
-        hits = self.pages.search(request.query, request.top_k)
-        results = tuple(SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits)
-        return SearchReply(results, tool="text_search")
-
-    def image_search(self, request: ImageSearchRequest) -> SearchReply:
-        """The pictures most like the image, or like the region of it that the expression means."""
-        image = decode_image(request.image_base64, self.limits.max_pixels)
-        found = grounding.Grounding(None)
-        if request.expression is not None:
-            found = grounding.ground(image, request.expression)
-        part = image if found.box is None else image.crop(found.box)
-        results = tuple(
-            SearchResult(
-                picture.title,
-                picture.description,
-                picture.url,
-                self.pictures.thumbnail(picture),
-                round(score, 4),
-            )
-            for picture, score in self.pictures.search(part, request.top_k)
-        )
-        return SearchReply(results, tool="image_search", box=found.box, grounded=found.box is not None, note=found.note)
-
-    def ground(self, request: ImageSearchRequest) -> SearchReply:
-        """Where the expression points, without a search."""
-        image = decode_image(request.image_base64, self.limits.max_pixels)
-        found = grounding.ground(image, request.expression or "")
-        return SearchReply((), tool="ground", box=found.box, grounded=found.box is not None, note=found.note)
-
-
-def create_app(load: Callable[[], SearchTools], limits: Limits | None = None) -> web.Application:
-    """An aiohttp application. The tools are loaded at its start, before it takes requests.
-
-    Args:
-      load: makes the tools; called once, off the event loop. If it raises, the application's start fails.
-    """
-    return _Routes(load, limits or Limits()).application()
+    return _Routes(load, limits or Limits(), token, add_routes).application()
 
 
 class _Routes:
-    def __init__(self, load: Callable[[], SearchTools], limits: Limits):
-        self._load, self._limits = load, limits
+    def __init__(
+        self, load: Callable[[], SearchService], limits: Limits, token: str,
+        add_routes: Callable[[web.Application], None] | None,
+    ):  # fmt: skip
+        self._load, self._limits, self._token, self._add_routes = load, limits, token, add_routes
         self._metrics = Metrics()
-        self._pool = ThreadPoolExecutor(limits.num_threads, thread_name_prefix="search")
-        self._tools: SearchTools | None = None
-        self._waiting = 0
+        self._service: SearchService | None = None
+        self._public: set[str] = set(_OPEN_ROUTES)
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=self._limits.max_body_bytes, middlewares=[self._guard])
-        app.router.add_get(protocol.ROUTE_HEALTH, self._health)
-        app.router.add_get(protocol.ROUTE_READY, self._ready)
-        app.router.add_get(protocol.ROUTE_METRICS, self._show_metrics)
-        app.router.add_post(protocol.ROUTE_TEXT_SEARCH, self._text_search)
-        app.router.add_post(protocol.ROUTE_IMAGE_SEARCH, self._image_search)
-        app.router.add_post(protocol.ROUTE_GROUND, self._ground)
+        if self._add_routes is not None:
+            self._add_routes(app)
+            self._public |= {resource.canonical for resource in app.router.resources()}
+        app.router.add_get(search_api.ROUTE_HEALTH, self._health)
+        app.router.add_get(search_api.ROUTE_READY, self._ready)
+        app.router.add_get(search_api.ROUTE_METRICS, self._show_metrics)
+        app.router.add_get(search_api.ROUTE_OPENAPI, self._openapi)
+        self._add(app, search_api.ROUTE_TEXT_SEARCH, TextSearchRequest, self._text_search)
+        self._add(app, search_api.ROUTE_IMAGE_SEARCH, ImageSearchRequest, self._image_search)
+        self._add(app, search_api.ROUTE_GROUND, ImageSearchRequest, self._ground)
+        app.router.add_post(search_api.ROUTE_IMAGES, self._keep_image)
+        app.router.add_post(search_api.ROUTE_RETRIEVE, self._retrieve)
         app.on_startup.append(self._start)
         app.on_cleanup.append(self._stop)
         return app
 
     async def _start(self, app: web.Application) -> None:
-        self._tools = await asyncio.get_running_loop().run_in_executor(self._pool, self._load)
+        self._service = await asyncio.get_running_loop().run_in_executor(None, self._load)
 
     async def _stop(self, app: web.Application) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+        await self._tools.close()
+
+    @property
+    def _tools(self) -> SearchService:
+        assert self._service is not None, "requests are taken only after the start"
+        return self._service
 
     # Routes
 
@@ -142,58 +87,106 @@ class _Routes:
         return web.json_response({"status": "ok"})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        return web.json_response({"status": "ready"})
+        parts = self._tools.parts
+        backends = [*parts.text.backends, *parts.image.backends]
+        ready: dict[str, Any] = {
+            "status": "ready",
+            "cache": parts.cache.mode,
+            "backends": {backend.name: backend.breaker.state for backend in backends},
+        }
+        if parts.budget is not None:
+            ready["budget"] = await parts.budget.status()
+        return web.json_response(ready)
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._metrics.render())
+        spent = await self._tools.parts.budget.status() if self._tools.parts.budget is not None else None
+        return web.Response(text=self._metrics.render(self._tools.parts, spent))
 
-    async def _text_search(self, request: web.Request) -> web.Response:
-        asked = await self._read(request, TextSearchRequest)
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response(schema.openapi(self._limits))
+
+    async def _text_search(self, asked: TextSearchRequest) -> SearchReply:
         self._check_text("query", asked.query)
-        return await self._answer(lambda tools: tools.text_search(asked))
+        return await self._tools.text_search(asked)
 
-    async def _image_search(self, request: web.Request) -> web.Response:
-        asked = await self._read(request, ImageSearchRequest)
-        if asked.expression is not None:
+    async def _image_search(self, asked: ImageSearchRequest) -> SearchReply:
+        if asked.expression is not None and asked.box is None:
             self._check_text("expression", asked.expression)
-        return await self._answer(lambda tools: tools.image_search(asked))
+        return await self._tools.image_search(asked)
 
-    async def _ground(self, request: web.Request) -> web.Response:
-        asked = await self._read(request, ImageSearchRequest)
+    async def _ground(self, asked: ImageSearchRequest) -> SearchReply:
         self._check_text("expression", asked.expression or "")
-        return await self._answer(lambda tools: tools.ground(asked))
+        return await self._tools.ground(asked)
+
+    async def _keep_image(self, request: web.Request) -> web.Response:
+        data = await request.read()
+        if not data:
+            raise DataError("the body is empty: send the encoded image itself")
+        return web.json_response({"image_id": self._tools.keep_image(data)})
+
+    async def _retrieve(self, request: web.Request) -> web.Response:
+        """Search-R1's retriever: `{"queries": [...], "topk": 3, "return_scores": true}`."""
+        body = await _json(request)
+        queries, top_k, scores = schema.read_retrieve(body, self._limits.max_batch)
+        replies = await asyncio.gather(
+            *(self._text_search(self._checked(TextSearchRequest(query, top_k))) for query in queries)
+        )
+        return web.json_response({"result": [schema.documents(reply, scores) for reply in replies]})
 
     # What routes share
 
-    async def _read(self, request: web.Request, kind: type[_T]) -> _T:
-        try:
-            body: Any = await request.json()
-        except (ValueError, UnicodeDecodeError) as error:
-            raise _BadRequest(f"the body is not JSON: {error}") from error
-        asked = kind.from_json(body)  # pyright: ignore[reportAttributeAccessIssue]
+    def _add(
+        self, app: web.Application, route: str, kind: type[_T], search: Callable[[_T], Awaitable[SearchReply]]
+    ) -> None:
+        app.router.add_post(route, self._one(kind, search))
+        app.router.add_post(route + search_api.BATCH, self._batch(kind, search))
+
+    def _one(self, kind: type[_T], search: Callable[[_T], Awaitable[SearchReply]]) -> Any:
+        async def handle(request: web.Request) -> web.Response:
+            asked = self._checked(kind.from_json(await _json(request)))
+            return web.json_response((await self._timed(asked, search)).to_json())
+
+        return handle
+
+    def _batch(self, kind: type[_T], search: Callable[[_T], Awaitable[SearchReply]]) -> Any:
+        async def one(body: Any) -> dict[str, Any]:
+            try:
+                return (await self._timed(self._checked(kind.from_json(body)), search)).to_json()
+            except SearchFailure as failure:
+                return ErrorReply(failure.code, failure.message).to_json()
+            except DataError as error:
+                return ErrorReply("bad_request", str(error)).to_json()
+
+        async def handle(request: web.Request) -> web.Response:
+            body = await _json(request)
+            asked = body.get("requests") if isinstance(body, dict) else None
+            if not isinstance(asked, list) or not 1 <= len(asked) <= self._limits.max_batch:
+                raise DataError(f"'requests' must be a list of 1 to {self._limits.max_batch} requests")
+            return web.json_response({"replies": await asyncio.gather(*(one(item) for item in asked))})
+
+        return handle
+
+    async def _timed(self, asked: _T, search: Callable[[_T], Awaitable[SearchReply]]) -> SearchReply:
+        started = time.perf_counter()
+        reply = await search(asked)
+        return dataclasses.replace(reply, elapsed_ms=round((time.perf_counter() - started) * 1e3, 3))
+
+    def _checked(self, asked: _T) -> _T:
         if not 1 <= asked.top_k <= self._limits.max_top_k:
-            raise _BadRequest(f"top_k is {asked.top_k}, must be 1 to {self._limits.max_top_k}")
+            raise DataError(f"top_k is {asked.top_k}, must be 1 to {self._limits.max_top_k}")
+        if asked.deadline_s is not None and not asked.deadline_s > 0:
+            raise DataError(f"deadline_s is {asked.deadline_s}, must be above 0")
         return asked
 
     def _check_text(self, name: str, text: str) -> None:
         if not text.strip():
-            raise _BadRequest(f"{name} is empty")
+            raise DataError(f"{name} is empty")
         if len(text) > self._limits.max_query_chars:
-            raise _BadRequest(f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are taken")
-
-    async def _answer(self, search: Callable[[SearchTools], SearchReply]) -> web.Response:
-        tools = self._tools
-        assert tools is not None, "requests are taken only after the start"
-        if self._waiting >= self._limits.max_waiting:
-            raise _Overloaded(f"{self._waiting} searches wait already")
-        self._waiting += 1
-        started = time.perf_counter()
+            raise DataError(f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are taken")
         try:
-            reply = await asyncio.get_running_loop().run_in_executor(self._pool, search, tools)
-        finally:
-            self._waiting -= 1
-        elapsed_ms = round((time.perf_counter() - started) * 1e3, 3)
-        return web.json_response(dataclasses.replace(reply, elapsed_ms=elapsed_ms).to_json())
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{name} holds half a character (a lone surrogate) at {error.start}") from error
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
@@ -204,28 +197,52 @@ class _Routes:
             response = await self._guarded(request, handler)
         finally:
             self._metrics.in_flight -= 1
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "other"
-        self._metrics.record(route, response.status, (time.perf_counter() - started) * 1e3)
+        self._metrics.record(_route(request) or "other", response.status, (time.perf_counter() - started) * 1e3)
         return response
 
     async def _guarded(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         try:
+            if not self._admitted(request):
+                return _error(401, "not_authorised", "send the server's token as 'Authorization: Bearer TOKEN'")
             return await handler(request)
-        except (_BadRequest, DataError) as error:
+        except DataError as error:
             return _error(400, "bad_request", str(error))
-        except _Overloaded as error:
-            return _error(503, "overloaded", f"{error}: try again later")
+        except SearchFailure as failure:
+            if failure.code == "internal":
+                _log.error("%s %s failed: %s", request.method, request.path, failure.message)
+            return _error(ERRORS[failure.code], failure.code, failure.message, failure.retry_after_s)
         except web.HTTPRequestEntityTooLarge:
             return _error(413, "bad_request", f"the body is larger than {self._limits.max_body_bytes:,} bytes")
         except web.HTTPException as error:
-            return _error(error.status, "bad_request", f"{request.method} {request.path}: {error.reason}")
+            return _error(
+                error.status, "bad_request", f"{request.method} {request.path}: {error.reason}", headers=error.headers
+            )
         except Exception:
             _log.exception("%s %s failed", request.method, request.path)
             return _error(500, "internal", "the search failed; the server's log has the cause")
 
+    def _admitted(self, request: web.Request) -> bool:
+        if not self._token or _route(request) in self._public:
+            return True
+        sent = request.headers.get("Authorization", "")
+        return hmac.compare_digest(sent.encode("utf-8", "replace"), f"Bearer {self._token}".encode())
 
-def _error(status: int, code: str, message: str) -> web.Response:
-    body = json.dumps(ErrorReply(code, message).to_json(), ensure_ascii=False)
-    headers = {"Retry-After": "1"} if status == 503 else None
-    return web.Response(status=status, text=body, content_type="application/json", headers=headers)
+
+def _route(request: web.Request) -> str | None:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else None
+
+
+async def _json(request: web.Request) -> Any:
+    try:
+        return await request.json()
+    except (ValueError, RecursionError, LookupError) as error:  # LookupError: an unknown charset
+        raise DataError(f"the body is not JSON: {error}") from error
+
+
+def _error(status: int, code: str, message: str, retry_after_s: float = 0.0, headers: Any = None) -> web.Response:
+    body = json.dumps(ErrorReply(code, message).to_json())
+    kept = {name: headers[name] for name in ("Allow",) if headers is not None and name in headers}
+    if retry_after_s > 0:
+        kept["Retry-After"] = str(max(1, round(retry_after_s)))
+    return web.Response(status=status, text=body, content_type="application/json", headers=kept or None)

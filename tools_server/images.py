@@ -14,15 +14,14 @@ MAX_PIXELS = 24_000_000
 MIN_SIDE, MAX_ASPECT = 8, 200
 
 
-def decode_image(image_base64: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An encoded image as RGB, turned upright.
+def read_base64(image_base64: str) -> bytes:
+    """The bytes of an encoded image.
 
     Args:
-      image_base64: JPEG, PNG, WebP, ... in base64; a `data:` prefix is passed over.
-      max_pixels: larger images are refused before their pixels are unpacked.
+      image_base64: in base64; a `data:` prefix is passed over.
 
     Raises:
-      ImageError: not base64, not an image, damaged, too small or too large.
+      ImageError: not base64, or nothing.
     """
     if image_base64.startswith("data:"):
         image_base64 = image_base64.partition(",")[2]
@@ -32,6 +31,18 @@ def decode_image(image_base64: str, max_pixels: int = MAX_PIXELS) -> Image.Image
         raise ImageError(f"image_base64 is not base64: {error}") from error
     if not data:
         raise ImageError("image_base64 is empty: send an encoded image")
+    return data
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An encoded image (JPEG, PNG, WebP, ...) as RGB, turned upright.
+
+    Args:
+      max_pixels: larger images are refused before their pixels are unpacked.
+
+    Raises:
+      ImageError: not an image, damaged, too small or too large.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(image.size, max_pixels)
@@ -45,7 +56,7 @@ def decode_image(image_base64: str, max_pixels: int = MAX_PIXELS) -> Image.Image
     except Image.DecompressionBombError as error:
         raise ImageError(f"the image is too large: {error}") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ImageError(f"image_base64 holds no readable image: {error}; send JPEG, PNG or WebP") from error
+        raise ImageError(f"no readable image: {error}; send JPEG, PNG or WebP") from error
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

@@ -1,9 +1,13 @@
-"""Counts of what the server did, in Prometheus' text format. Knows nothing of what the routes do."""
+"""Counts of what the server did, in Prometheus' text format."""
 
 from __future__ import annotations
 
 import bisect
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tools_server.service import Parts
 
 BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 
@@ -25,8 +29,8 @@ class Metrics:
         counts[bisect.bisect_left(BUCKETS_MS, elapsed_ms)] += 1
         self._total_ms[route] += elapsed_ms  # pyright: ignore[reportArgumentType]  (a Counter of floats)
 
-    def render(self) -> str:
-        """The page that a scraper reads."""
+    def render(self, parts: Parts, spent: Mapping[str, Any] | None) -> str:
+        """The page that a scraper reads; `spent` as `RunBudget.status` gives it."""
         lines = ["# TYPE tools_requests_in_flight gauge", f"tools_requests_in_flight {self.in_flight}"]
         lines.append("# TYPE tools_requests_total counter")
         for (route, status), count in sorted(self._requests.items()):
@@ -39,4 +43,17 @@ class Metrics:
                 lines.append(f'tools_request_ms_bucket{{route="{route}",le="{bound}"}} {total}')
             lines.append(f'tools_request_ms_sum{{route="{route}"}} {self._total_ms[route]:.3f}')
             lines.append(f'tools_request_ms_count{{route="{route}"}} {total}')
+        cache = parts.cache
+        lines.append("# TYPE tools_cache_total counter")
+        for name in ("hits", "misses", "shared", "write_errors"):
+            lines.append(f'tools_cache_total{{outcome="{name}"}} {getattr(cache, name)}')
+        lines.append("# TYPE tools_backend_calls_total counter")
+        for kind, chain in (("text", parts.text), ("image", parts.image)):
+            for backend in chain.backends:
+                for outcome, count in sorted(backend.calls.items()):
+                    labels = f'kind="{kind}",backend="{backend.name}",outcome="{outcome}"'
+                    lines.append(f"tools_backend_calls_total{{{labels}}} {count}")
+        if spent is not None:
+            lines += ["# TYPE tools_spent_calls gauge", f"tools_spent_calls {spent['calls']}"]
+            lines += ["# TYPE tools_spent_usd gauge", f"tools_spent_usd {spent['usd']:.6f}"]
         return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmsearch_jax import protocol
+from mmsearch_jax import search_api
 from mmsearch_jax.errors import ToolUnavailable
 
 _ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def _is_ready(url: str) -> bool:
     # A proxy from the environment must not come between us and our own machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url + protocol.ROUTE_READY, timeout=5) as response:
+        with opener.open(url + search_api.ROUTE_READY, timeout=5) as response:
             return response.status == 200
     except (urllib.error.URLError, OSError):
         return False

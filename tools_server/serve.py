@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import signal
+import sys
 from pathlib import Path
 
+import ml_collections
 from aiohttp import web
 
 from mmsearch_jax.errors import PortInUse
-from tools_server.app import Limits, SearchTools, create_app
+from tools_server.app import create_app
+from tools_server.config import Assembly, assemble
 
 SHUTDOWN_S = 5.0
 """How long requests under way may still take after the signal."""
 
 
-def serve(corpus: Path, host: str = "127.0.0.1", port: int = 0, port_file: Path | None = None) -> None:
-    """Serves a corpus; returns after SIGINT or SIGTERM. Prints the address on one line once it can be asked.
+def serve(config: ml_collections.ConfigDict, port_file: Path | None = None) -> None:
+    """Serves what the config describes; returns after SIGINT or SIGTERM. Prints the address on one line once it can be asked.
 
     Args:
-      corpus: folder with `pages.jsonl`, `images.jsonl` and the pictures.
-      port: 0 takes a free one.
+      config: see `tools_server.config.default_config`; port 0 takes a free one.
       port_file: where to write the port's number, for whoever started the process.
 
     Raises:
-      DataError: the corpus is missing or damaged.
+      ConfigError: the config is wrong.
+      DataError: the corpus or the cache is missing or damaged.
       PortInUse: the port is taken.
     """
-    asyncio.run(_serve(corpus, host, port, port_file))
+    assembly = assemble(config)
+    if not _is_loopback(config.host) and not assembly.token:
+        print(
+            f"warning: {config.host} can be reached from other machines, and no token is asked for: anybody there can "
+            "search at your cost. Set config.token_env, or keep to 127.0.0.1",
+            file=sys.stderr,
+        )
+    asyncio.run(_serve(assembly, config.host, config.port, port_file))
 
 
-async def _serve(corpus: Path, host: str, port: int, port_file: Path | None) -> None:
+async def _serve(assembly: Assembly, host: str, port: int, port_file: Path | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    limits = Limits()
-    runner = web.AppRunner(
-        create_app(lambda: SearchTools(corpus, limits), limits), access_log=None, shutdown_timeout=SHUTDOWN_S
-    )
+    app = create_app(assembly.load, assembly.limits, assembly.token, assembly.add_routes)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     try:
         await runner.setup()
         site = web.TCPSite(runner, host, port)
@@ -57,6 +66,13 @@ async def _serve(corpus: Path, host: str, port: int, port_file: Path | None) -> 
         await stop.wait()
     finally:
         await runner.cleanup()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _listen_error(error: OSError, host: str, port: int) -> PortInUse:

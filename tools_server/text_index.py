@@ -86,7 +86,7 @@ class TextIndex:
     def search(self, query: str, top_k: int) -> list[Hit]:
         """The best pages for a query, best first; none where no word of it is known. Any text is a valid
         query."""
-        match = _match_expression(query)
+        match = match_expression(query)
         if not match:
             return []
         with self._lock:
@@ -223,7 +223,7 @@ def _cut(text: str, max_chars: int) -> str:
     return text[: max_chars - 3].rsplit(" ", 1)[0].rstrip(",;: ") + "..."
 
 
-def _match_expression(query: str) -> str:
+def match_expression(query: str) -> str:
     """The query's words as an FTS5 expression: any of them. Quoting makes every word plain text to SQLite."""
     found = list(dict.fromkeys(words(query)))
     kept = [word for word in found if word not in _STOP_WORDS] or found

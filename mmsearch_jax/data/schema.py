@@ -13,7 +13,8 @@ from typing import Any
 
 from mmsearch_jax.data import image_urls
 from mmsearch_jax.errors import DataError, ImageError
-from mmsearch_jax.protocol import Answer, Box, Invalid, parse_turn
+from mmsearch_jax.protocol import Answer, Invalid, parse_turn
+from mmsearch_jax.search_api import Box
 
 SCHEMA_VERSION = 2
 """1: one image by path, no category, provenance or crop boxes. Rows without a version are of version 1, and are read."""

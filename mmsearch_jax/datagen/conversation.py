@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mmsearch_jax import protocol
+from mmsearch_jax import protocol, search_api
 from mmsearch_jax.chat_client import ChatClient, Completion, image_part, text_part
 from mmsearch_jax.data.schema import ConversationTurn
 from mmsearch_jax.datagen.budget import Budget
 from mmsearch_jax.errors import ChatFailed, ToolError
-from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, SearchReply, TextSearch, parse_turn
+from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch, parse_turn
 from mmsearch_jax.rollout.episode import reply_note
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.search_api import SearchReply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +96,11 @@ class Teacher:
             if searches[type(action)] > limits[type(action)]:
                 return Worked("over_limit", why=protocol.refused_note(action, limits[type(action)]))
             try:
-                found = await self._search(action, image)
+                found = await self._search(action, image, question)
             except ToolError as error:
                 return Worked("tool_failed", why=str(error))
             observation = protocol.render_observation(
-                found.results, reply_note(action, found), max_chars=self._rules.observation_max_chars
+                found.results, reply_note(action, found), self._rules.observation_max_chars, summary=found.summary
             )
             turns.append(ConversationTurn(text, observation, _crop(found.box)))
             seen = observation + protocol.later_prompt(action)
@@ -112,15 +113,15 @@ class Teacher:
         self._budget.add("teacher_tokens", reply.num_tokens)
         return reply
 
-    async def _search(self, action: TextSearch | ImageSearch, image: bytes | None) -> SearchReply:
+    async def _search(self, action: TextSearch | ImageSearch, image: bytes | None, question: str) -> SearchReply:
         self._budget.charge("tool_calls")
         if isinstance(action, TextSearch):
-            return await self._tools.text_search(action.query, self._rules.top_k_text)
+            return await self._tools.text_search(action.query, self._rules.top_k_text, question)
         assert image is not None
         return await self._tools.image_search(image, action.expression, self._rules.top_k_image)
 
 
-def _crop(box: protocol.Box | None) -> protocol.Box | None:
+def _crop(box: search_api.Box | None) -> search_api.Box | None:
     """A server's box as a row may hold it; None for one without area."""
     if box is None or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
         return None

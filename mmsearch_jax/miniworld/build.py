@@ -15,10 +15,11 @@ from mmsearch_jax.errors import DataError
 from mmsearch_jax.miniworld import teacher, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
-from mmsearch_jax.protocol import ImageSearch, SearchReply, TextSearch
+from mmsearch_jax.protocol import ImageSearch, TextSearch
 from mmsearch_jax.rewards.match import matches
 from mmsearch_jax.rollout.episode import EpisodeConfig, observe, reply_note
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.search_api import SearchReply
 
 
 def build_training_world(
@@ -102,10 +103,10 @@ async def _converse(
 
     async def call(action: TextSearch | ImageSearch) -> tuple[SearchReply, str]:
         if isinstance(action, TextSearch):
-            reply = await client.text_search(action.query, episode.top_k_text)
+            reply = await client.text_search(action.query, episode.top_k_text, row.question)
         else:
             reply = await client.image_search(image, action.expression, episode.top_k_image)
-        observation, _ = observe(episode, renderer, action, reply.results, reply_note(action, reply))
+        observation, _ = observe(episode, renderer, action, reply.results, reply_note(action, reply), reply.summary)
         return reply, observation
 
     turns, answer = await teacher.converse(row, call)

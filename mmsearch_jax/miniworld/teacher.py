@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 
 from mmsearch_jax.data.schema import ConversationTurn, Row
 from mmsearch_jax.miniworld import facts
-from mmsearch_jax.protocol import Answer, ImageSearch, SearchReply, TextSearch, render_turn
+from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch, render_turn
+from mmsearch_jax.search_api import SearchReply
 
 Call = Callable[[TextSearch | ImageSearch], Awaitable[tuple[SearchReply, str]]]
 

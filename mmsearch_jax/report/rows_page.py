@@ -16,7 +16,7 @@ import jinja2
 from mmsearch_jax.data.image_processing import load_image
 from mmsearch_jax.data.storage import Scanned
 from mmsearch_jax.errors import DataError, ImageError
-from mmsearch_jax.protocol import Box
+from mmsearch_jax.search_api import Box
 
 _IMAGE_WIDTH = 448
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mmsearch_jax import protocol
+from mmsearch_jax import protocol, search_api
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, SearchReply, TextSearch
+from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch
+from mmsearch_jax.search_api import SearchReply
 from mmsearch_jax.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
 
 MODES = ("policy", "prompted", "direct", "rag")
@@ -113,8 +114,9 @@ def observe(
     config: EpisodeConfig,
     renderer: ChatRenderer,
     action: TextSearch | ImageSearch | Invalid,
-    results: Sequence[protocol.SearchResult] | None,
+    results: Sequence[search_api.SearchResult] | None,
     note: str | None = None,
+    summary: str | None = None,
 ) -> tuple[str, str]:
     """The observation and the whole user text (observation and later prompt), as the policy will read them.
 
@@ -124,7 +126,7 @@ def observe(
     def fits(text: str) -> bool:
         return len(renderer.encode(text)) <= config.observation_max_tokens
 
-    observation = protocol.render_observation(results, note, fits=fits)
+    observation = protocol.render_observation(results, note, fits=fits, summary=summary)
     later = protocol.later_prompt(action, config.prompt_style) if not config.plain else ""
     return observation, observation + later
 
@@ -222,7 +224,7 @@ class Episode:
         self._update_turn(tool=record)
         if self.config.mode == "rag":
             return self._rag_observed(action, reply)
-        return self._admit(action, reply.results, reply_note(action, reply))
+        return self._admit(action, reply.results, reply_note(action, reply), summary=reply.summary)
 
     def fail(self, status: str, error: str) -> Done:
         """Ends the episode from outside: a broken tool, a deadline."""
@@ -249,13 +251,14 @@ class Episode:
     def _admit(
         self,
         action: TextSearch | ImageSearch | Invalid,
-        results: Sequence[protocol.SearchResult] | None,
+        results: Sequence[search_api.SearchResult] | None,
         note: str | None,
         closed: bool = False,
+        summary: str | None = None,
     ) -> Need:
         if self._searches_left() == 0 and self.config.say_last_turn:
             note = f"{note} {protocol.LAST_TURN_NOTE}" if note else protocol.LAST_TURN_NOTE
-        observation, user_text = observe(self.config, self._renderer, action, results, note)
+        observation, user_text = observe(self.config, self._renderer, action, results, note, summary)
         ids = self._renderer.observation_ids(user_text, closed=closed)
         if len(self.trajectory.token_ids) + len(ids) >= self.config.max_trajectory_tokens:
             return self._end("overlong", f"an observation of {len(ids)} tokens does not fit")
@@ -278,7 +281,8 @@ class Episode:
         return CallTool(action, self._top_k(action))
 
     def _rag_observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
-        observation, _ = observe(self.config, self._renderer, action, reply.results, reply_note(action, reply))
+        note = reply_note(action, reply)
+        observation, _ = observe(self.config, self._renderer, action, reply.results, note, reply.summary)
         self._update_turn(observation=observation)
         if isinstance(action, ImageSearch):
             title = reply.results[0].title if reply.results else ""

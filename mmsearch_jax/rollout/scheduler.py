@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from mmsearch_jax.errors import ToolError
-from mmsearch_jax.protocol import SearchReply, TextSearch
+from mmsearch_jax.protocol import TextSearch
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.search_api import SearchReply
 from mmsearch_jax.trajectory import Trajectory
 
 Progress = Callable[[Trajectory], None]
@@ -235,7 +236,7 @@ class _Scheduler:
         if self._tools is None:
             raise ToolError("the episode calls a tool, but no search server was given")
         if isinstance(call.action, TextSearch):
-            return await self._tools.text_search(call.action.query, call.top_k)
+            return await self._tools.text_search(call.action.query, call.top_k, request.question)
         return await self._tools.image_search(request.image, call.action.expression, call.top_k)
 
     def _collect(self) -> None:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import aiohttp
 import tenacity
 
-from mmsearch_jax import protocol
+from mmsearch_jax import search_api
 from mmsearch_jax.errors import DataError, ToolFailed, ToolTimeout, ToolUnavailable
-from mmsearch_jax.protocol import SearchReply
+from mmsearch_jax.search_api import SearchReply
+
+_DOWN_S = 2.0
+"""How long a server that does not answer is passed over."""
 
 
 class Transport(Protocol):
@@ -76,16 +80,29 @@ class _Retry(Exception):
     """A failure that may pass: worth another attempt before the deadline."""
 
 
+@dataclasses.dataclass
+class _Replica:
+    """One server of several that answer alike."""
+
+    url: str
+    transport: Transport
+    in_flight: int = 0
+    down_until: float = 0.0
+
+    def is_up(self) -> bool:
+        return time.monotonic() >= self.down_until
+
+
 class ToolClient:
-    """Calls the search server.
+    """Calls the search server, or the least busy of several; one that does not answer is passed over for a while.
 
     Args:
-      base_url: for example "http://127.0.0.1:8123".
+      base_url: for example "http://127.0.0.1:8123"; several with commas between.
       deadline_s: seconds for one call, retries included; waiting for a free connection is not counted.
       max_retries: further attempts after the first one failed for a reason that may pass (no connection,
-        overload, an internal error).
+        overload, an internal error); each further server adds one.
       max_concurrency: calls in flight at once.
-      transport: replaces HTTP.
+      transports: replace HTTP, one for each address.
     """
 
     def __init__(
@@ -94,23 +111,30 @@ class ToolClient:
         deadline_s: float = 30.0,
         max_retries: int = 3,
         max_concurrency: int = 32,
-        transport: Transport | None = None,
+        transports: Sequence[Transport] | None = None,
     ):
-        self.base_url, self.deadline_s, self.max_retries = base_url, deadline_s, max_retries
+        urls = [url.strip().rstrip("/") for url in base_url.split(",")]
+        made = transports or [HttpTransport(url, max_concurrency) for url in urls]
+        self._replicas = [_Replica(url, transport) for url, transport in zip(urls, made, strict=True)]
+        self.base_url, self.deadline_s, self.max_retries = base_url, deadline_s, max_retries + len(urls) - 1
         self._max_concurrency = max_concurrency
-        self._transport = transport or HttpTransport(base_url, max_concurrency)
         self._gate: asyncio.Semaphore | None = None
         self._gate_loop: asyncio.AbstractEventLoop | None = None
 
-    async def text_search(self, query: str, top_k: int = 5) -> SearchReply:
+    async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
         """Searches pages.
+
+        Args:
+          question: what the results are to answer; a server that condenses them shows it to its model.
 
         Raises:
           ToolUnavailable: nothing answers at `base_url`.
           ToolTimeout: the deadline passed.
           ToolFailed: the server refused the request or broke, or its answer cannot be read.
         """
-        return await self._search(protocol.ROUTE_TEXT_SEARCH, protocol.TextSearchRequest(query, top_k))
+        return await self._search(
+            search_api.ROUTE_TEXT_SEARCH, search_api.TextSearchRequest(query, top_k, question, self.deadline_s)
+        )
 
     async def image_search(self, image: bytes, expression: str | None = None, top_k: int = 5) -> SearchReply:
         """Searches by an encoded image (JPEG, PNG, ...), or by the crop of it that `expression` refers to.
@@ -119,40 +143,43 @@ class ToolClient:
           ToolUnavailable, ToolTimeout, ToolFailed: as `text_search`.
         """
         encoded = base64.b64encode(image).decode()
-        request = protocol.ImageSearchRequest(encoded, expression, top_k)
-        return await self._search(protocol.ROUTE_IMAGE_SEARCH, request)
+        request = search_api.ImageSearchRequest(encoded, expression, top_k, deadline_s=self.deadline_s)
+        return await self._search(search_api.ROUTE_IMAGE_SEARCH, request)
 
     async def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """Waits until the server says that it is ready.
+        """Waits until every server says that it is ready.
 
         Raises:
-          ToolUnavailable: it did not within `timeout_s`.
+          ToolUnavailable: one did not within `timeout_s`.
         """
-        give_up, why = time.monotonic() + timeout_s, "no answer"
-        while (left := give_up - time.monotonic()) > 0:
-            try:
-                request = self._transport.request("GET", protocol.ROUTE_READY, None)
-                status, _ = await asyncio.wait_for(request, left)
-                if status == 200:
-                    return
-                why = f"HTTP {status}"
-            except (ConnectionError, TimeoutError) as error:
-                why = str(error) or why
-            await asyncio.sleep(min(0.1, max(0.0, give_up - time.monotonic())))
-        raise ToolUnavailable(self._down(f"not ready after {timeout_s:g} s ({why})"))
+        give_up = time.monotonic() + timeout_s
+        for replica in self._replicas:
+            why = "no answer"
+            while (left := give_up - time.monotonic()) > 0:
+                try:
+                    request = replica.transport.request("GET", search_api.ROUTE_READY, None)
+                    status, _ = await asyncio.wait_for(request, left)
+                    if status == 200:
+                        break
+                    why = f"HTTP {status}"
+                except (ConnectionError, TimeoutError) as error:
+                    why = str(error) or why
+                await asyncio.sleep(min(0.1, max(0.0, give_up - time.monotonic())))
+            else:
+                raise ToolUnavailable(_down(replica.url, f"not ready after {timeout_s:g} s ({why})"))
 
     async def close(self) -> None:
         """Closes connections; a later call opens them again."""
-        await self._transport.close()
+        for replica in self._replicas:
+            await replica.transport.close()
 
     async def _search(
-        self, route: str, request: protocol.TextSearchRequest | protocol.ImageSearchRequest
+        self, route: str, request: search_api.TextSearchRequest | search_api.ImageSearchRequest
     ) -> SearchReply:
-        body = request.to_json()
         async with self._slot():
             try:
                 async with asyncio.timeout(self.deadline_s):
-                    return await self._attempts(route, body)
+                    return await self._attempts(route, request.to_json())
             except TimeoutError as error:
                 raise ToolTimeout(
                     f"{self.base_url}{route}: no answer within {self.deadline_s:g} s; "
@@ -160,34 +187,48 @@ class ToolClient:
                 ) from error
 
     async def _attempts(self, route: str, body: Mapping[str, Any]) -> SearchReply:
+        failed: list[_Replica] = []
+        pause = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
         attempts = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self.max_retries + 1),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
+            # To another server at once; to one that has failed already, after a pause.
+            wait=lambda state: pause(state) if len(failed) >= len(self._replicas) else 0.0,
             retry=tenacity.retry_if_exception_type((_Retry, ConnectionError)),
             reraise=True,
         )
+        replica = self._choose(failed)
         try:
             async for attempt in attempts:
                 with attempt:
-                    return self._read(route, *await self._transport.request("POST", route, body))
+                    replica = self._choose(failed)
+                    return await self._once(replica, route, body, failed)
         except ConnectionError as error:
-            raise ToolUnavailable(self._down(str(error))) from error
+            raise ToolUnavailable(_down(replica.url, str(error))) from error
         except _Retry as error:
             raise ToolFailed(f"{error} ({self.max_retries + 1} attempts)") from error
         raise AssertionError("tenacity re-raises the last failure")
 
-    def _read(self, route: str, status: int, body: Any) -> SearchReply:
-        if status == 200:
-            try:
-                return SearchReply.from_json(body)
-            except DataError as error:
-                raise ToolFailed(f"{self.base_url}{route}: unreadable answer: {error}") from error
+    def _choose(self, failed: Sequence[_Replica]) -> _Replica:
+        """The least busy of those that did not fail this call and are up; of all, if there is none."""
+        fresh = [replica for replica in self._replicas if replica not in failed] or self._replicas
+        up = [replica for replica in fresh if replica.is_up()] or fresh
+        return min(up, key=lambda replica: replica.in_flight)
+
+    async def _once(
+        self, replica: _Replica, route: str, body: Mapping[str, Any], failed: list[_Replica]
+    ) -> SearchReply:
+        replica.in_flight += 1
         try:
-            reply = protocol.ErrorReply.from_json(body)
-        except DataError:
-            reply = protocol.ErrorReply("internal" if status >= 500 else "bad_request", str(body)[:200])
-        message = f"{self.base_url}{route}: HTTP {status} {reply.code}: {reply.message}"
-        raise _Retry(message) if status >= 500 or status == 429 else ToolFailed(message)
+            return _read(replica.url + route, *await replica.transport.request("POST", route, body))
+        except ConnectionError:
+            replica.down_until = time.monotonic() + _DOWN_S
+            failed.append(replica)
+            raise
+        except _Retry:
+            failed.append(replica)
+            raise
+        finally:
+            replica.in_flight -= 1
 
     def _slot(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
@@ -195,5 +236,20 @@ class ToolClient:
             self._gate, self._gate_loop = asyncio.Semaphore(self._max_concurrency), loop
         return self._gate
 
-    def _down(self, why: str) -> str:
-        return f"no search server at {self.base_url}: {why}; start one with `mmsearch serve-tools`"
+
+def _read(where: str, status: int, body: Any) -> SearchReply:
+    if status == 200:
+        try:
+            return SearchReply.from_json(body)
+        except DataError as error:
+            raise ToolFailed(f"{where}: unreadable answer: {error}") from error
+    try:
+        reply = search_api.ErrorReply.from_json(body)
+    except DataError:
+        reply = search_api.ErrorReply("internal" if status >= 500 else "bad_request", str(body)[:200])
+    message = f"{where}: HTTP {status} {reply.code}: {reply.message}"
+    raise _Retry(message) if status >= 500 or status == 429 else ToolFailed(message)
+
+
+def _down(url: str, why: str) -> str:
+    return f"no search server at {url}: {why}; start one with `mmsearch serve-tools`"

@@ -5,7 +5,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsearch_jax import protocol
+from mmsearch_jax import protocol, search_api
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.errors import DataError
 from mmsearch_jax.trajectory import OBSERVATION, PROMPT, SAMPLED
@@ -89,7 +89,7 @@ def test_text_never_becomes_a_control_token_and_keeps_its_bytes(text):
 
 @given(NASTY)
 def test_an_observation_opens_exactly_one_user_and_one_assistant_message(text):
-    observation = protocol.render_observation([protocol.SearchResult("t", text)])
+    observation = protocol.render_observation([search_api.SearchResult("t", text)])
     ids = RENDERER.observation_ids(observation)
     assert ids.count(RENDERER.im_start) == 2 and ids.count(RENDERER.im_end) == 2
     assert RENDERER.image_pad not in ids

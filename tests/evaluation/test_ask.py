@@ -5,7 +5,8 @@ import io
 from rich.console import Console
 
 from mmsearch_jax.evaluation.ask import print_episode
-from mmsearch_jax.protocol import Answer, ImageSearch, SearchResult, TextSearch
+from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch
+from mmsearch_jax.search_api import SearchResult
 from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
 
 

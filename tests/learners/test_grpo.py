@@ -17,11 +17,11 @@ from mmsearch_jax.learners.checkpoints import Checkpoints
 from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.run import Run, RunConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig
-from mmsearch_jax.protocol import SearchReply, SearchResult
 from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sequence import EngineConfig
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.search_api import SearchReply, SearchResult
 from mmsearch_jax.trajectory import read_jsonl
 from tests.rollout import random_policy
 
@@ -81,7 +81,7 @@ def every_second():
 
 
 def train(rows, calls, workdir, recipe=RECIPE, shape=SHAPE, **options):
-    client = ToolClient("http://test", max_retries=0, transport=Server(calls))
+    client = ToolClient("http://test", max_retries=0, transports=[Server(calls)])
     return grpo.train(
         random_policy.model(), engine(), rows, client, recipe, EPISODE, shape,
         OptimizerConfig(learning_rate=1e-3), workdir, ready_timeout_s=0.2, show_progress=False, **options,

@@ -10,8 +10,9 @@ from PIL import Image
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.scoring import Sample, summarise
-from mmsearch_jax.protocol import Answer, ImageSearch, SearchResult, TextSearch
+from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch
 from mmsearch_jax.report.page import write_report
+from mmsearch_jax.search_api import SearchResult
 from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'

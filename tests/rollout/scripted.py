@@ -17,10 +17,11 @@ from mmsearch_jax import protocol
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import ProcessedImage
 from mmsearch_jax.errors import ToolFailed
-from mmsearch_jax.protocol import SearchReply, SearchResult, TextSearch
+from mmsearch_jax.protocol import TextSearch
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig, observe
 from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.search_api import SearchReply, SearchResult
 from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()
@@ -151,7 +152,7 @@ class FakeTools:
     def __init__(self, delay_s: float = 0.0):
         self.delay_s, self.calls, self.in_flight, self.peak = delay_s, [], 0, 0
 
-    async def text_search(self, query: str, top_k: int = 5) -> SearchReply:
+    async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
         self.calls.append(query)
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)

@@ -9,10 +9,11 @@ import time
 import pytest
 from aiohttp import web
 
-from mmsearch_jax import protocol
-from mmsearch_jax.protocol import Answer, SearchReply, SearchResult, TextSearch, render_turn
+from mmsearch_jax import search_api
+from mmsearch_jax.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.search_api import SearchReply, SearchResult
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, FakeTools, Play
 
@@ -39,7 +40,7 @@ class Server:
 
     async def start(self):
         app = web.Application()
-        app.router.add_post(protocol.ROUTE_TEXT_SEARCH, self._search)
+        app.router.add_post(search_api.ROUTE_TEXT_SEARCH, self._search)
         self._runner = web.AppRunner(app, shutdown_timeout=0.05)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
@@ -49,7 +50,7 @@ class Server:
 
     async def _search(self, request):
         self.asked += 1
-        query = protocol.TextSearchRequest.from_json(await request.json()).query
+        query = search_api.TextSearchRequest.from_json(await request.json()).query
         if query == "slow":
             await asyncio.sleep(1.5)
         if query == "flaky" and self.asked % 10 < 3:

@@ -128,7 +128,7 @@ def test_the_surplus_of_a_group_is_cut_as_soon_as_enough_have_ended():
     engine = scripted.engine(*PLAYS, slow)
 
     class OneIsSlow(FakeTools):
-        async def text_search(self, query, top_k=5):
+        async def text_search(self, query, top_k=5, question=""):
             await asyncio.sleep(60 if query == "slow" else 0)
             return await super().text_search(query, top_k)
 

@@ -7,11 +7,11 @@ import time
 import pytest
 from aiohttp import web
 
-from mmsearch_jax import protocol
+from mmsearch_jax import search_api
 from mmsearch_jax.errors import ToolFailed, ToolTimeout, ToolUnavailable
 from mmsearch_jax.rollout.tool_client import ToolClient
 
-REPLY = protocol.SearchReply((protocol.SearchResult("Peru", "Capital: Lima"),), "text_search")
+REPLY = search_api.SearchReply((search_api.SearchResult("Peru", "Capital: Lima"),), "text_search")
 
 
 class Scripted:
@@ -41,26 +41,31 @@ class Scripted:
 
 def client(*answers, **options):
     transport = Scripted(*answers)
-    return ToolClient("http://test", transport=transport, **options), transport
+    return ToolClient("http://test", transports=[transport], **options), transport
 
 
 def test_a_search_sends_the_schema_and_reads_the_reply():
     tools, transport = client((200, REPLY.to_json()), (200, REPLY.to_json()))
     assert asyncio.run(tools.text_search("peru", 3)) == REPLY
     assert asyncio.run(tools.image_search(b"abc", "the flag", 2)) == REPLY
-    assert transport.requests[0] == ("POST", protocol.ROUTE_TEXT_SEARCH, {"query": "peru", "top_k": 3})
-    assert transport.requests[1][2] == {"image_base64": "YWJj", "expression": "the flag", "top_k": 2}
+    method, route, asked = transport.requests[0]
+    assert (method, route) == ("POST", search_api.ROUTE_TEXT_SEARCH)
+    assert search_api.TextSearchRequest.from_json(asked) == search_api.TextSearchRequest("peru", 3, "", 30.0)
+    assert (
+        transport.requests[1][2] | {"image_base64": "YWJj", "expression": "the flag", "top_k": 2}
+        == transport.requests[1][2]
+    )
 
 
 def test_overload_and_lost_connections_are_tried_again():
-    busy = (503, protocol.ErrorReply("overloaded", "busy").to_json())
+    busy = (503, search_api.ErrorReply("overloaded", "busy").to_json())
     tools, transport = client(busy, ConnectionError("reset"), (200, REPLY.to_json()))
     assert asyncio.run(tools.text_search("peru")) == REPLY
     assert len(transport.requests) == 3
 
 
 def test_a_refused_request_is_not_tried_again():
-    tools, transport = client((400, protocol.ErrorReply("bad_request", "the query is empty").to_json()))
+    tools, transport = client((400, search_api.ErrorReply("bad_request", "the query is empty").to_json()))
     with pytest.raises(ToolFailed, match="bad_request: the query is empty"):
         asyncio.run(tools.text_search(""))
     assert len(transport.requests) == 1
@@ -98,7 +103,7 @@ def test_concurrency_is_bounded_and_waiting_is_not_counted_against_the_deadline(
 
 def test_it_talks_real_http_over_several_event_loops():
     async def search(request):
-        query = protocol.TextSearchRequest.from_json(await request.json()).query
+        query = search_api.TextSearchRequest.from_json(await request.json()).query
         if query == "html":
             return web.Response(text="<html>", content_type="text/html", status=502)
         return web.json_response(REPLY.to_json())
@@ -113,8 +118,8 @@ def test_it_talks_real_http_over_several_event_loops():
 
     async def session():
         app = web.Application()
-        app.router.add_post(protocol.ROUTE_TEXT_SEARCH, search)
-        app.router.add_get(protocol.ROUTE_READY, ready)
+        app.router.add_post(search_api.ROUTE_TEXT_SEARCH, search)
+        app.router.add_get(search_api.ROUTE_READY, ready)
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -136,3 +141,49 @@ def test_it_talks_real_http_over_several_event_loops():
         await tools.close()
 
     asyncio.run(gone())
+
+
+# Several servers ------------------------------------------------------------------------------------------------
+
+
+def replicas(*scripts, **options):
+    transports = [Scripted(*answers) for answers in scripts]
+    urls = ",".join(f"http://test{i}" for i in range(len(transports)))
+    return ToolClient(urls, transports=transports, **options), transports
+
+
+def test_the_least_busy_server_is_asked():
+    tools, transports = replicas([0.2] * 8, [0.2] * 8)
+
+    async def go():
+        await asyncio.gather(*(tools.text_search(f"q{i}") for i in range(8)))
+
+    asyncio.run(go())
+    assert [len(transport.requests) for transport in transports] == [4, 4]
+
+
+def test_a_server_that_does_not_answer_is_left_for_the_other_at_once():
+    refused = [ConnectionError("refused")] * 9
+    tools, (first, second) = replicas(refused, [(200, REPLY.to_json())] * 9)
+
+    async def go():
+        started = time.monotonic()
+        for _ in range(5):
+            assert await tools.text_search("q") == REPLY
+        return time.monotonic() - started
+
+    assert asyncio.run(go()) < 1.0
+    assert (len(first.requests), len(second.requests)) == (1, 5)
+
+
+def test_an_overloaded_server_is_left_for_the_other_too():
+    busy = (503, search_api.ErrorReply("overloaded", "busy").to_json())
+    tools, (first, second) = replicas([busy], [(200, REPLY.to_json())])
+    assert asyncio.run(tools.text_search("q")) == REPLY
+    assert (len(first.requests), len(second.requests)) == (1, 1)
+
+
+def test_when_all_servers_are_gone_the_message_names_one():
+    tools, _ = replicas([ConnectionError("refused")] * 9, [ConnectionError("refused")] * 9, max_retries=1)
+    with pytest.raises(ToolUnavailable, match=r"no search server at http://test[01]: refused"):
+        asyncio.run(tools.text_search("q"))

@@ -15,9 +15,9 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from mmsearch_jax import protocol
+from mmsearch_jax import search_api
 from mmsearch_jax.errors import ToolUnavailable
-from mmsearch_jax.protocol import ErrorReply, SearchReply
+from mmsearch_jax.search_api import ErrorReply, SearchReply
 from tests.tools_server.small_corpus import COLOURS, bands, encode, scene, write_corpus
 from tools_server.process import start_server
 
@@ -46,7 +46,7 @@ def ask(url: str, route: str, body: Any = None, raw: bytes | None = None) -> tup
 
 
 def test_text_search_answers_in_the_schema(url: str):
-    status, body = ask(url, protocol.ROUTE_TEXT_SEARCH, {"query": "Velmora capital", "top_k": 2})
+    status, body = ask(url, search_api.ROUTE_TEXT_SEARCH, {"query": "Velmora capital", "top_k": 2})
     reply = SearchReply.from_json(body)
     assert status == 200
     assert (reply.tool, reply.results[0].title, reply.results[0].snippet) == (
@@ -60,13 +60,13 @@ def test_text_search_answers_in_the_schema(url: str):
 
 
 def test_no_hit_is_an_answer_not_an_error(url: str):
-    status, body = ask(url, protocol.ROUTE_TEXT_SEARCH, {"query": "qqqq", "top_k": 2})
+    status, body = ask(url, search_api.ROUTE_TEXT_SEARCH, {"query": "qqqq", "top_k": 2})
     assert (status, body["results"]) == (200, [])
 
 
 def test_the_whole_image_is_searched_without_an_expression(url: str):
     request = {"image_base64": encode(bands(COLOURS["Flag of Harland"])), "top_k": 1}
-    status, body = ask(url, protocol.ROUTE_IMAGE_SEARCH, request)
+    status, body = ask(url, search_api.ROUTE_IMAGE_SEARCH, request)
     reply = SearchReply.from_json(body)
     assert status == 200
     assert [result.title for result in reply.results] == ["Flag of Harland"]
@@ -78,7 +78,7 @@ def test_the_whole_image_is_searched_without_an_expression(url: str):
 def test_an_expression_searches_the_crop_it_means(url: str, side: str, title: str):
     image, boxes = scene("Flag of Velmora", "Flag of New Velmora")
     request = {"image_base64": encode(image), "expression": f"the flag on the {side}", "top_k": 1}
-    _, body = ask(url, protocol.ROUTE_IMAGE_SEARCH, request)
+    _, body = ask(url, search_api.ROUTE_IMAGE_SEARCH, request)
     reply = SearchReply.from_json(body)
     assert reply.grounded
     assert reply.box is not None
@@ -91,7 +91,7 @@ def test_an_expression_that_is_not_found_falls_back_to_the_whole_image_and_says_
         "image_base64": encode(Image.new("RGB", (200, 150), (90, 90, 90))),
         "expression": "the flag on the left",
     }
-    _, body = ask(url, protocol.ROUTE_IMAGE_SEARCH, request)
+    _, body = ask(url, search_api.ROUTE_IMAGE_SEARCH, request)
     assert (body["grounded"], body["box"]) == (False, None)
     assert "whole image" in body["note"]
     assert body["results"]
@@ -100,7 +100,7 @@ def test_an_expression_that_is_not_found_falls_back_to_the_whole_image_and_says_
 def test_grounding_alone_gives_a_box(url: str):
     image, _ = scene("Flag of Velmora", "Flag of New Velmora")
     request = {"image_base64": encode(image, "PNG"), "expression": "the flag on the left"}
-    status, body = ask(url, protocol.ROUTE_GROUND, request)
+    status, body = ask(url, search_api.ROUTE_GROUND, request)
     assert (status, body["grounded"], body["results"]) == (200, True, [])
 
 
@@ -111,18 +111,18 @@ TORN = encode(bands(COLOURS["Flag of Harland"]), "PNG")[:400]
 @pytest.mark.parametrize(
     ("route", "body", "words"),
     [
-        (protocol.ROUTE_TEXT_SEARCH, {}, "'query' is missing"),
-        (protocol.ROUTE_TEXT_SEARCH, {"query": 3}, "expected str"),
-        (protocol.ROUTE_TEXT_SEARCH, {"query": " "}, "query is empty"),
-        (protocol.ROUTE_TEXT_SEARCH, {"query": "a" * 5000}, "at most 2000"),
-        (protocol.ROUTE_TEXT_SEARCH, {"query": "a", "top_k": 0}, "top_k is 0"),
-        (protocol.ROUTE_TEXT_SEARCH, [1], "expected a JSON object"),
-        (protocol.ROUTE_IMAGE_SEARCH, {"image_base64": "!!"}, "not base64"),
-        (protocol.ROUTE_IMAGE_SEARCH, {"image_base64": ""}, "is empty"),
-        (protocol.ROUTE_IMAGE_SEARCH, {"image_base64": "aGVsbG8="}, "no readable image"),
-        (protocol.ROUTE_IMAGE_SEARCH, {"image_base64": TORN}, "no readable image"),
-        (protocol.ROUTE_IMAGE_SEARCH, {"image_base64": TINY}, "at least 8"),
-        (protocol.ROUTE_GROUND, {"image_base64": TINY}, "expression is empty"),
+        (search_api.ROUTE_TEXT_SEARCH, {}, "'query' is missing"),
+        (search_api.ROUTE_TEXT_SEARCH, {"query": 3}, "expected str"),
+        (search_api.ROUTE_TEXT_SEARCH, {"query": " "}, "query is empty"),
+        (search_api.ROUTE_TEXT_SEARCH, {"query": "a" * 5000}, "at most 2000"),
+        (search_api.ROUTE_TEXT_SEARCH, {"query": "a", "top_k": 0}, "top_k is 0"),
+        (search_api.ROUTE_TEXT_SEARCH, [1], "expected a JSON object"),
+        (search_api.ROUTE_IMAGE_SEARCH, {"image_base64": "!!"}, "not base64"),
+        (search_api.ROUTE_IMAGE_SEARCH, {"image_base64": ""}, "is empty"),
+        (search_api.ROUTE_IMAGE_SEARCH, {"image_base64": "aGVsbG8="}, "no readable image"),
+        (search_api.ROUTE_IMAGE_SEARCH, {"image_base64": TORN}, "no readable image"),
+        (search_api.ROUTE_IMAGE_SEARCH, {"image_base64": TINY}, "at least 8"),
+        (search_api.ROUTE_GROUND, {"image_base64": TINY}, "expression is empty"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(url: str, route: str, body: Any, words: str):
@@ -133,29 +133,29 @@ def test_a_bad_request_is_told_what_is_wrong(url: str, route: str, body: Any, wo
 
 
 def test_bodies_that_are_not_json_or_too_large_are_refused(url: str):
-    status, answer = ask(url, protocol.ROUTE_TEXT_SEARCH, raw=b"\xff{")
+    status, answer = ask(url, search_api.ROUTE_TEXT_SEARCH, raw=b"\xff{")
     assert (status, answer["code"]) == (400, "bad_request")
-    status, answer = ask(url, protocol.ROUTE_TEXT_SEARCH, raw=b" " * (17 * 2**20))
+    status, answer = ask(url, search_api.ROUTE_TEXT_SEARCH, raw=b" " * (17 * 2**20))
     assert (status, answer["code"]) == (413, "bad_request")
 
 
 def test_images_of_too_many_pixels_are_refused(url: str):
     huge = encode(Image.new("1", (8000, 8000)), "PNG")
-    status, answer = ask(url, protocol.ROUTE_IMAGE_SEARCH, {"image_base64": huge})
+    status, answer = ask(url, search_api.ROUTE_IMAGE_SEARCH, {"image_base64": huge})
     assert (status, answer["code"]) == (400, "bad_request")
     assert "8000 x 8000" in answer["message"]
 
 
 def test_unknown_routes_and_methods_are_typed_errors(url: str):
     assert ask(url, "/nowhere")[1]["code"] == "bad_request"
-    assert ask(url, protocol.ROUTE_TEXT_SEARCH)[0] == 405
+    assert ask(url, search_api.ROUTE_TEXT_SEARCH)[0] == 405
 
 
 def test_health_readiness_and_metrics(url: str):
-    assert ask(url, protocol.ROUTE_HEALTH) == (200, {"status": "ok"})
-    assert ask(url, protocol.ROUTE_READY)[0] == 200
-    ask(url, protocol.ROUTE_TEXT_SEARCH, {"query": "velmora"})
-    text = ask(url, protocol.ROUTE_METRICS)[1]
+    assert ask(url, search_api.ROUTE_HEALTH) == (200, {"status": "ok"})
+    assert ask(url, search_api.ROUTE_READY)[0] == 200
+    ask(url, search_api.ROUTE_TEXT_SEARCH, {"query": "velmora"})
+    text = ask(url, search_api.ROUTE_METRICS)[1]
     assert 'tools_requests_total{route="/v1/text_search",status="200"}' in text
 
 
@@ -168,9 +168,9 @@ def test_many_requests_at_once_are_all_answered(url: str):
             async def one(i: int) -> int:
                 image_body = {"image_base64": image, "expression": "the flag on the left"}
                 route, body = (
-                    (protocol.ROUTE_TEXT_SEARCH, {"query": "velmora"})
+                    (search_api.ROUTE_TEXT_SEARCH, {"query": "velmora"})
                     if i % 2
-                    else (protocol.ROUTE_IMAGE_SEARCH, image_body)
+                    else (search_api.ROUTE_IMAGE_SEARCH, image_body)
                 )
                 async with session.post(url + route, json=body) as response:
                     return response.status

@@ -1,0 +1,127 @@
+"""Answers from the store where the mode allows it, from the call where not; equal queries at once share one call."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mmsearch_jax.errors import ConfigError
+from tools_server.cache.store import Entry, Store
+from tools_server.failures import SearchFailure
+
+_log = logging.getLogger("tools_server")
+
+MODES = ("off", "live", "record", "replay", "replay-or-live")
+_POLL_S = 0.05
+
+Reply = dict[str, Any]
+
+
+def key_of(request: dict[str, Any]) -> str:
+    """The name of an answer: a hash of everything that decides it."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+class Cache:
+    """A store and how it is used.
+
+    Args:
+      mode:
+        off: nothing is kept; equal queries at once still share a call.
+        live: answers are kept, and fetched anew when they are too old.
+        record: every query is fetched, and kept.
+        replay: nothing is fetched; a query that was not recorded fails.
+        replay-or-live: an answer of any age is used, others are fetched and kept.
+      ttl_s, negative_ttl_s: age at which an answer, or one without results, is too old in mode live.
+      call_s: the longest that a call may take; bounds how long another server's call is waited for.
+
+    Raises:
+      ConfigError: unknown mode.
+    """
+
+    def __init__(
+        self, store: Store | None, mode: str, ttl_s: float = 30 * 86400.0, negative_ttl_s: float = 3600.0,
+        call_s: float = 60.0,
+    ):  # fmt: skip
+        if mode not in MODES:
+            raise ConfigError(f"config.cache.mode is '{mode}', must be one of {', '.join(MODES)}")
+        self._store, self.mode = None if mode == "off" else store, mode
+        self._ttl_s, self._negative_ttl_s, self._call_s = ttl_s, negative_ttl_s, call_s
+        self._under_way: dict[str, asyncio.Task[Reply]] = {}
+        self.hits = self.misses = self.shared = self.write_errors = 0
+
+    async def answer(self, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> tuple[Reply, bool]:
+        """The answer to a request and whether it was kept from before.
+
+        Args:
+          request: everything that decides the answer, as JSON.
+          call: fetches it. It runs to its end even if whoever asked first goes away: it is paid for, and others may wait.
+
+        Raises:
+          SearchFailure: what `call` raised, or not_recorded.
+        """
+        key = key_of(request)
+        kept = await self._look(key)
+        if kept is not None:
+            self.hits += 1
+            return kept, True
+        if self.mode == "replay":
+            raise SearchFailure(
+                "not_recorded", "this query was not recorded: record it, or set config.cache.mode to replay-or-live"
+            )
+        task = self._under_way.get(key)
+        if task is None:
+            self.misses += 1
+            task = asyncio.create_task(self._fetch(key, request, call))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        else:
+            self.shared += 1
+        return await asyncio.shield(task), False
+
+    async def drain(self) -> None:
+        """Waits for the calls under way."""
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    async def _look(self, key: str) -> Reply | None:
+        if self._store is None or self.mode == "record":
+            return None
+        entry = await self._store.get(key)
+        if entry is None or (self.mode == "live" and self._too_old(entry)):
+            return None
+        return entry.reply
+
+    def _too_old(self, entry: Entry) -> bool:
+        limit = self._ttl_s if entry.reply.get("results") else self._negative_ttl_s
+        return time.time() - entry.stored_s > limit
+
+    async def _fetch(self, key: str, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> Reply:
+        store = self._store
+        if store is None:
+            return await call()
+        while not await store.claim(key, self._call_s):
+            await asyncio.sleep(_POLL_S)  # another server fetches it
+            kept = await self._look(key)
+            if kept is not None:
+                return kept
+        try:
+            reply = await call()
+            await self._keep(store, key, Entry(request, reply))
+            return reply
+        finally:
+            await store.release(key)
+
+    async def _keep(self, store: Store, key: str, entry: Entry) -> None:
+        try:
+            await store.put(key, entry)
+        except Exception as error:  # whatever the store raises: a full disk, a lost Redis
+            self.write_errors += 1
+            if self.mode == "record":
+                raise SearchFailure("internal", f"the answer could not be recorded ({type(error).__name__})") from error
+            # The answer is paid for and right: it is given, only not kept.
+            _log.warning("an answer could not be kept: %s", error)

@@ -1,0 +1,1 @@
+"""What keeps a run within rates, budgets and deadlines, whatever the upstreams do."""

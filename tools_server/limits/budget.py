@@ -1,0 +1,43 @@
+"""What a run may spend on searches, kept in the store: a server that starts again goes on where it stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools_server.cache.store import Allowance, Store
+from tools_server.failures import SearchFailure
+
+
+class RunBudget:
+    """The budget of one run. Calls are booked before they are made, so it is never exceeded.
+
+    Args:
+      run: its name; another name starts from nothing.
+      max_calls, max_usd: bounds; 0 is none.
+    """
+
+    def __init__(self, store: Store, run: str, max_calls: int = 0, max_usd: float = 0.0):
+        self._store, self.run = store, run
+        self._allowance = Allowance(max_calls, round(max_usd * 1e6))
+
+    async def reserve(self, backend: str, cost_usd: float) -> None:
+        """See `guarded.Budget`."""
+        if not await self._store.book(self.run, backend, round(cost_usd * 1e6), self._allowance):
+            spent = await self._store.spent(self.run)
+            raise SearchFailure(
+                "out_of_budget",
+                f"the budget of run '{self.run}' is spent ({spent.calls} calls, ${spent.micro_usd / 1e6:.4f}): raise "
+                "config.budget.max_calls or max_usd, or name another config.budget.run",
+            )
+
+    async def refund(self, backend: str, cost_usd: float) -> None:
+        """See `guarded.Budget`."""
+        await self._store.unbook(self.run, backend, round(cost_usd * 1e6))
+
+    async def status(self) -> dict[str, Any]:
+        """What is spent of what."""
+        spent = await self._store.spent(self.run)
+        return {
+            "run": self.run, "calls": spent.calls, "usd": spent.micro_usd / 1e6,
+            "max_calls": self._allowance.max_calls, "max_usd": self._allowance.max_micro_usd / 1e6,
+        }  # fmt: skip

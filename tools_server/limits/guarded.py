@@ -1,0 +1,215 @@
+"""A backend within its limits: rate, concurrency, budget, retries, circuit breaker, hedging. And several in a row."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+import tenacity
+from aiolimiter import AsyncLimiter
+
+from mmsearch_jax.search_api import SearchResult
+from tools_server.backends.base import Backend
+from tools_server.failures import SearchFailure
+from tools_server.limits.breaker import CircuitBreaker, Resting
+
+Q = TypeVar("Q")
+
+
+@dataclasses.dataclass(frozen=True)
+class BackendLimits:
+    """How hard one backend may be used.
+
+    Attributes:
+      calls_per_s: rate (token bucket that holds one second's worth).
+      max_concurrency: calls under way at once.
+      attempt_timeout_s: after which a call is given up and, while there is time, made again.
+      max_attempts: calls for one query.
+      breaker_window, breaker_share, breaker_rest_s: see `CircuitBreaker`.
+      hedge_after_s: a second call is made beside one that has not answered by then, and the first answer taken; 0 never
+        (a hedged call is paid for).
+    """
+
+    calls_per_s: float = 10.0
+    max_concurrency: int = 64
+    attempt_timeout_s: float = 8.0
+    max_attempts: int = 6
+    breaker_window: int = 20
+    breaker_share: float = 0.9
+    breaker_rest_s: float = 10.0
+    hedge_after_s: float = 0.0
+
+
+class Budget(Protocol):
+    """What a run may still spend."""
+
+    async def reserve(self, backend: str, cost_usd: float) -> None:
+        """Books one call before it is made.
+
+        Raises:
+          SearchFailure: out_of_budget; nothing is booked.
+        """
+        ...
+
+    async def refund(self, backend: str, cost_usd: float) -> None:
+        """Takes the money (not the call) of a booking back: the upstream refused, so it did not charge."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """An answer: results, whose, and what all calls for it cost."""
+
+    results: tuple[SearchResult, ...]
+    backend: str
+    cost_usd: float
+
+
+@dataclasses.dataclass
+class _Work:
+    """What one query has come to so far."""
+
+    cost_usd: float = 0.0
+    failure: SearchFailure | None = None
+
+
+class Guarded(Generic[Q]):
+    """One backend within its limits.
+
+    Args:
+      budget: asked before every call; None for a backend that is free.
+    """
+
+    def __init__(self, backend: Backend[Q], limits: BackendLimits, budget: Budget | None):
+        self.name, self._backend, self._limits, self._budget = backend.name, backend, limits, budget
+        self._cost = backend.cost_usd
+        # One second's worth; a bucket of less than one call would never let any through.
+        burst = max(limits.calls_per_s, 1.0)
+        self._rate = AsyncLimiter(burst, burst / limits.calls_per_s)
+        self._gate = asyncio.Semaphore(limits.max_concurrency)
+        self.breaker = CircuitBreaker(limits.breaker_window, limits.breaker_share, limits.breaker_rest_s)
+        self.calls: dict[str, int] = {}
+        """Calls by how they ended: "ok" or a failure's code."""
+
+    async def search(self, query: Q, top_k: int, deadline_s: float) -> Found:
+        """One query, retried within the deadline while that may help.
+
+        Raises:
+          SearchFailure: no answer; says what the last call came to.
+        """
+        work = _Work()
+        attempts = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, SearchFailure) and error.passing),
+            wait=_pause, stop=tenacity.stop_after_attempt(self._limits.max_attempts), reraise=True,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(deadline_s):
+                async for attempt in attempts:
+                    with attempt:
+                        results = await self._hedged(query, top_k, work)
+                        return Found(results, self.name, work.cost_usd)
+        except TimeoutError:
+            why = f": {work.failure.message}" if work.failure else ""
+            code = work.failure.code if work.failure else "upstream_timeout"
+            raise SearchFailure(code, f"{self.name} gave no answer within {deadline_s:.1f} s{why}") from None
+        raise AssertionError("tenacity re-raises the last failure")
+
+    async def _hedged(self, query: Q, top_k: int, work: _Work) -> tuple[SearchResult, ...]:
+        if not self._limits.hedge_after_s:
+            return await self._once(query, top_k, work)
+        calls = {asyncio.ensure_future(self._once(query, top_k, work))}
+        try:
+            done, _ = await asyncio.wait(calls, timeout=self._limits.hedge_after_s)
+            if not done:
+                calls.add(asyncio.ensure_future(self._once(query, top_k, work)))
+            waiting = calls
+            while True:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                good = [call for call in done if call.exception() is None]
+                if good or not waiting:
+                    return (good or list(done))[0].result()
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    async def _once(self, query: Q, top_k: int, work: _Work) -> tuple[SearchResult, ...]:
+        await self._rate.acquire()
+        async with self._gate:
+            try:
+                probe = self.breaker.admit()
+            except Resting as resting:
+                why = f"{self.name} fails nearly always: left alone for {resting.rest_s:.0f} s"
+                raise SearchFailure("upstream_error", why, retry_after_s=resting.rest_s) from None
+            outcome = None
+            try:
+                if self._budget is not None:
+                    await self._budget.reserve(self.name, self._cost)
+                work.cost_usd += self._cost
+                results = await self._called(query, top_k, work)
+                outcome = "ok"
+                return results
+            except SearchFailure as failure:
+                outcome = failure.code
+                raise
+            finally:
+                self._count(outcome, probe)
+
+    async def _called(self, query: Q, top_k: int, work: _Work) -> tuple[SearchResult, ...]:
+        timeout_s = self._limits.attempt_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._backend.search(query, top_k)
+        except TimeoutError:
+            # It hung, so it may have been charged: the money stays booked.
+            work.failure = SearchFailure(
+                "upstream_timeout", f"{self.name} did not answer within {timeout_s:g} s", passing=True
+            )
+            raise work.failure from None
+        except SearchFailure as failure:
+            work.failure, work.cost_usd = failure, work.cost_usd - self._cost
+            if self._budget is not None:
+                await self._budget.refund(self.name, self._cost)
+            raise
+
+    def _count(self, outcome: str | None, probe: bool) -> None:
+        if outcome is None:
+            self.breaker.forget(probe)
+            return
+        self.calls[outcome] = self.calls.get(outcome, 0) + 1
+        # "Too fast" and "wrong key" say that it lives; only silence and errors are held against it.
+        self.breaker.record(outcome not in ("upstream_error", "upstream_timeout"), probe)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Exponential with jitter, and never shorter than the upstream asked for."""
+    pause = tenacity.wait_random_exponential(multiplier=0.1, max=5.0)(state)
+    error = state.outcome.exception() if state.outcome is not None else None
+    return max(pause, error.retry_after_s) if isinstance(error, SearchFailure) else pause
+
+
+class Chain(Generic[Q]):
+    """Backends in the order in which they are tried: the next one answers when one cannot."""
+
+    def __init__(self, backends: Sequence[Guarded[Q]]):
+        self.backends = list(backends)
+
+    async def search(self, query: Q, top_k: int, deadline_s: float) -> Found:
+        """One query within a deadline, of which each backend may use its share of what is left.
+
+        Raises:
+          SearchFailure: none answered. The message has every reason, the code is the last one that is not about money or keys.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        failures: list[SearchFailure] = []
+        for i, backend in enumerate(self.backends):
+            try:
+                return await backend.search(query, top_k, (end - loop.time()) / (len(self.backends) - i))
+            except SearchFailure as failure:
+                failures.append(failure)
+        telling = [f for f in failures if f.code not in ("out_of_budget", "not_authorised")] or failures
+        message = "; ".join(failure.message for failure in failures)
+        raise SearchFailure(telling[-1].code, message, retry_after_s=max(f.retry_after_s for f in failures))

@@ -1,0 +1,266 @@
+"""What a search does, from request to reply: cache, grounding, backends, page reading, condensing. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from PIL import Image
+
+from mmsearch_jax.errors import ImageError
+from mmsearch_jax.search_api import ImageSearchRequest, SearchReply, SearchResult, TextSearchRequest
+from tools_server.backends.base import Picture
+from tools_server.cache.cache import Cache
+from tools_server.condense import Condenser
+from tools_server.failures import SearchFailure
+from tools_server.grounders.base import Grounder, Grounding
+from tools_server.images import MAX_PIXELS, decode_image, read_base64
+from tools_server.limits.budget import RunBudget
+from tools_server.limits.guarded import Chain, Found
+from tools_server.text_index import choose_extracts, split_extracts
+from tools_server.work_pool import WorkPool
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request, and all of them together, may ask for.
+
+    Attributes:
+      max_body_bytes: of a request.
+      max_pixels: of an image, before it is unpacked.
+      max_query_chars: of a query or an expression; longer ones are refused.
+      max_top_k: results of one search.
+      max_batch: requests in one.
+      max_waiting: pieces of work that wait for a thread; more are refused at once.
+      num_threads: for pixels and indexes.
+      deadline_s: for one search, whatever the caller would wait.
+      max_snippet_chars: of one result; a longer one is cut to what fits the query best.
+      max_kept_image_bytes: of images that were sent to /v1/images, together.
+    """
+
+    max_body_bytes: int = 16 * 2**20
+    max_pixels: int = MAX_PIXELS
+    max_query_chars: int = 2000
+    max_top_k: int = 20
+    max_batch: int = 64
+    max_waiting: int = 256
+    num_threads: int = 2
+    deadline_s: float = 30.0
+    max_snippet_chars: int = 800
+    max_kept_image_bytes: int = 256 * 2**20
+
+
+class PageReader(Protocol):
+    """Reads pages of the web."""
+
+    async def read(self, url: str) -> str:
+        """A page's text; "" where there is none to be had, for whatever reason."""
+        ...
+
+    async def close(self) -> None:
+        """Closes connections."""
+        ...
+
+
+@dataclasses.dataclass
+class Parts:
+    """What a service is put together from.
+
+    Attributes:
+      identity: names what decides an answer (backends, models, how many pages are read); part of every cache key.
+      reader, num_pages: reads the first pages of a text search; None and 0 leave the results as they are.
+      condenser: None leaves results as they are.
+      closers: called at the end, in this order.
+    """
+
+    text: Chain[str]
+    image: Chain[Picture]
+    grounder: Grounder
+    cache: Cache
+    budget: RunBudget | None
+    pool: WorkPool
+    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
+    reader: PageReader | None = None
+    num_pages: int = 0
+    condenser: Condenser | None = None
+    closers: list[Callable[[], Awaitable[None]]] = dataclasses.field(default_factory=list)
+
+
+class SearchService:
+    """The three tools."""
+
+    def __init__(self, parts: Parts, limits: Limits):
+        self.parts, self.limits = parts, limits
+        self._images = _KeptImages(limits.max_kept_image_bytes)
+
+    async def text_search(self, asked: TextSearchRequest) -> SearchReply:
+        """The best pages for a query.
+
+        Raises:
+          SearchFailure: no answer; says why.
+        """
+        query = " ".join(asked.query.split())
+        request = {"tool": "text_search", "query": query, "top_k": asked.top_k, **self.parts.identity.get("text", {})}
+        if self.parts.condenser is not None:
+            request["question"] = asked.question
+        return await self._answered(request, asked.deadline_s, lambda: self._find_text(query, asked))
+
+    async def image_search(self, asked: ImageSearchRequest) -> SearchReply:
+        """Pages that show the image, or the region of it that the box or the expression means.
+
+        Raises:
+          SearchFailure: no answer.
+          ImageError: the image cannot be read.
+        """
+        data = self._image(asked)
+        request = {
+            "tool": "image_search", "image": hashlib.sha256(data).hexdigest(), "expression": asked.expression,
+            "box": asked.box, "top_k": asked.top_k, **self.parts.identity.get("image", {}),
+        }  # fmt: skip
+        return await self._answered(request, asked.deadline_s, lambda: self._find_images(data, asked))
+
+    async def ground(self, asked: ImageSearchRequest) -> SearchReply:
+        """Where the expression points, without a search.
+
+        Raises:
+          SearchFailure, ImageError: as `image_search`.
+        """
+        image = await self._decode(self._image(asked))
+        found = await self.parts.grounder.ground(image, asked.expression or "")
+        return _grounded(SearchReply((), tool="ground"), found, asked_for=True)
+
+    def keep_image(self, data: bytes) -> str:
+        """Keeps an encoded image for later requests; returns its id, the SHA-256 of its bytes."""
+        return self._images.put(data)
+
+    async def close(self) -> None:
+        """Ends what is under way, then closes everything."""
+        await self.parts.cache.drain()
+        for close in self.parts.closers:
+            await close()
+        self.parts.pool.close()
+
+    # Steps ------------------------------------------------------------------------------------------------------
+
+    async def _answered(
+        self, request: dict[str, Any], deadline_s: float | None, call: Callable[[], Awaitable[SearchReply]]
+    ) -> SearchReply:
+        async def work() -> dict[str, Any]:
+            return (await call()).to_json()
+
+        wait_s = min(deadline_s or self.limits.deadline_s, self.limits.deadline_s)
+        try:
+            # A little more than the call's own deadline, so that the call can say what kept it.
+            async with asyncio.timeout(wait_s + 0.5):
+                kept, cached = await self.parts.cache.answer(request, work)
+        except TimeoutError:
+            raise SearchFailure("upstream_timeout", f"no answer within {wait_s:g} s", passing=True) from None
+        reply = SearchReply.from_json(kept)
+        return dataclasses.replace(reply, cached=True, cost_usd=0.0) if cached else reply
+
+    async def _find_text(self, query: str, asked: TextSearchRequest) -> SearchReply:
+        found = await self.parts.text.search(query, asked.top_k, self.limits.deadline_s)
+        results = await self._read_pages(found.results)
+        reply = _reply(found, "text_search")
+        if self.parts.condenser is not None and results:
+            summary = await self.parts.condenser.text(query, asked.question, results)
+            reply = dataclasses.replace(reply, summary=summary.text, summarised_by=summary.by, note=summary.note)
+        shortened = await asyncio.to_thread(lambda: tuple(self._shortened(result, query) for result in results))
+        return dataclasses.replace(reply, results=shortened)
+
+    async def _find_images(self, data: bytes, asked: ImageSearchRequest) -> SearchReply:
+        image = await self._decode(data)
+        found = Grounding(None)
+        if asked.box is not None:
+            found = Grounding(_inside(asked.box, image))
+        elif asked.expression is not None:
+            found = await self.parts.grounder.ground(image, asked.expression)
+        part = image if found.box is None else image.crop(found.box)
+        answer = await self.parts.image.search(Picture(part), asked.top_k, self.limits.deadline_s)
+        reply = _grounded(_reply(answer, "image_search"), found, asked.expression is not None)
+        if self.parts.condenser is not None and reply.results:
+            summary = await self.parts.condenser.images(reply.results)
+            note = " ".join(part for part in (reply.note, summary.note) if part) or None
+            reply = dataclasses.replace(reply, summary=summary.text, summarised_by=summary.by, note=note)
+        return reply
+
+    async def _read_pages(self, results: tuple[SearchResult, ...]) -> tuple[SearchResult, ...]:
+        """The first results with their page's text in place of the snippet, where it says more."""
+        reader = self.parts.reader
+        if reader is None or not self.parts.num_pages:
+            return results
+        first = results[: self.parts.num_pages]
+        texts = await asyncio.gather(*(reader.read(result.url) if result.url else _nothing() for result in first))
+        read = [
+            dataclasses.replace(result, snippet=text) if len(text) > len(result.snippet) else result
+            for result, text in zip(first, texts, strict=True)
+        ]
+        return (*read, *results[len(first) :])
+
+    def _shortened(self, result: SearchResult, query: str) -> SearchResult:
+        if len(result.snippet) <= self.limits.max_snippet_chars:
+            return result
+        extracts = split_extracts(result.snippet)
+        return dataclasses.replace(
+            result, snippet=choose_extracts(extracts, query, result.title, self.limits.max_snippet_chars)
+        )
+
+    def _image(self, asked: ImageSearchRequest) -> bytes:
+        if asked.image_id:
+            return self._images.get(asked.image_id)
+        return read_base64(asked.image_base64)
+
+    async def _decode(self, data: bytes) -> Image.Image:
+        return await self.parts.pool.run(lambda: decode_image(data, self.limits.max_pixels))
+
+
+async def _nothing() -> str:
+    return ""
+
+
+def _reply(found: Found, tool: str) -> SearchReply:
+    status = "ok" if found.results else "no_results"
+    return SearchReply(found.results, tool, status=status, backend=found.backend, cost_usd=found.cost_usd)
+
+
+def _grounded(reply: SearchReply, found: Grounding, asked_for: bool) -> SearchReply:
+    missed = asked_for and found.box is None
+    return dataclasses.replace(
+        reply, box=found.box, grounded=found.box is not None, note=found.note, other_boxes=found.others,
+        status="no_detection" if missed else reply.status,
+    )  # fmt: skip
+
+
+def _inside(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3])
+    if x1 - x0 < 1 or y1 - y0 < 1:
+        raise ImageError(f"the box {list(box)} holds no pixel of an image of {image.width} x {image.height}")
+    return x0, y0, x1, y1
+
+
+class _KeptImages:
+    """Encoded images by the hash of their bytes; the longest unused go first when they grow too many."""
+
+    def __init__(self, max_bytes: int):
+        self._max_bytes, self._size = max_bytes, 0
+        self._kept: collections.OrderedDict[str, bytes] = collections.OrderedDict()
+
+    def put(self, data: bytes) -> str:
+        name = hashlib.sha256(data).hexdigest()
+        if name not in self._kept:
+            self._kept[name] = data
+            self._size += len(data)
+        self._kept.move_to_end(name)
+        while self._size > self._max_bytes and len(self._kept) > 1:
+            self._size -= len(self._kept.popitem(last=False)[1])
+        return name
+
+    def get(self, name: str) -> bytes:
+        if name not in self._kept:
+            raise SearchFailure("unknown_image", "no image of this id is kept: send it to /v1/images again")
+        self._kept.move_to_end(name)
+        return self._kept[name]
