@@ -20,8 +20,13 @@ def split_extracts(text: str) -> list[str]:
     for line in text.splitlines():
         line = " ".join(line.split())
         if line:
-            extracts += [line] if is_fact(line) else _SENTENCE_END.split(line)
+            extracts += [line] if is_fact(line) else split_sentences(line)
     return extracts
+
+
+def split_sentences(line: str) -> list[str]:
+    """A line of prose, cut after full stops, question and exclamation marks that a capital or a digit follows."""
+    return _SENTENCE_END.split(line)
 
 
 def is_fact(line: str) -> bool:

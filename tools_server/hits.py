@@ -7,11 +7,12 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """One page: a title, an address, and text made of lines ("Capital: Paris") and prose."""
+    """One page: a title, an address, and text made of lines ("Capital: Paris") and prose. `id` is its corpus's, if any."""
 
     title: str
     url: str
     text: str
+    id: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
