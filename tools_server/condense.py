@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from mmsearch_jax.chat_client import ChatClient, Completion, Unreadable
 from mmsearch_jax.errors import ChatFailed
 from mmsearch_jax.search_api import SearchResult
-from tools_server.text_index import match_expression, split_extracts
+from tools_server.extracts import split_extracts
+from tools_server.ranking import match_expression
 
 _TEXT_PROMPT = """Below are a question, a web query that was made for it, and the pages that the query found.
 Write 10 to 12 sentences at most with what the pages say that helps to answer the question: names, dates, numbers, and who says

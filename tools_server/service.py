@@ -16,12 +16,12 @@ from mmsearch_jax.search_api import ImageSearchRequest, SearchReply, SearchResul
 from tools_server.backends.base import Picture
 from tools_server.cache.cache import Cache
 from tools_server.condense import Condenser
+from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
 from tools_server.grounders.base import Grounder, Grounding
 from tools_server.images import MAX_PIXELS, decode_image, read_base64
 from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import Chain, Found
-from tools_server.text_index import choose_extracts, split_extracts
 from tools_server.work_pool import WorkPool
 
 

@@ -1,0 +1,89 @@
+"""The lines and sentences of a page that best fit a query. Extracts are whole, never rewritten."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tools_server.ranking import STOP_WORDS, words
+
+MAX_SNIPPET_CHARS = 160
+SEPARATOR = "; "
+"""Stands between the extracts of a snippet."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(]?[A-ZÀ-Þ0-9])")
+_FACT = re.compile(r"([^:.!?]{1,40}): (.+)", re.DOTALL)
+
+
+def split_extracts(text: str) -> list[str]:
+    """A page's lines; a line of prose is split into its sentences, a "Label: value" line is kept whole."""
+    extracts = []
+    for line in text.splitlines():
+        line = " ".join(line.split())
+        if line:
+            extracts += [line] if is_fact(line) else split_sentences(line)
+    return extracts
+
+
+def split_sentences(line: str) -> list[str]:
+    """A line of prose, cut after full stops, question and exclamation marks that a capital or a digit follows."""
+    return _SENTENCE_END.split(line)
+
+
+def is_fact(line: str) -> bool:
+    """Whether a line is of the form "Label: value" with a label of at most five words."""
+    match = _FACT.fullmatch(line)
+    return match is not None and len(words(match[1])) <= 5
+
+
+def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS) -> str:
+    """The one to three extracts that best fit the query, best first, joined by `SEPARATOR`.
+
+    Words of the page's title don't count: every line of a page on Peru is about Peru. Where no other word of
+    the query occurs, the page's first extracts are taken. Extracts are whole; only a sentence that is longer
+    than the limit and stands first is cut, at a word, marked by "..."; a "Label: value" line that stands
+    first is never cut.
+    """
+    about = set(words(title))
+    wanted = [w for w in dict.fromkeys(words(query)) if w not in about and w not in STOP_WORDS]
+    scores = [(_fit(extract, wanted), -i) for i, extract in enumerate(extracts)]
+    order = [-i for _, i in sorted(scores, reverse=True)]
+    relevant = [i for i in order if scores[i][0] > 0]
+    chosen: list[str] = []
+    # Beside what fits, the page's opening lines give context; a long best extract stands alone.
+    for i in [*relevant[:3], *(j for j in range(len(extracts)) if j not in relevant)]:
+        length = len(SEPARATOR.join([*chosen, extracts[i]]))
+        if not chosen:
+            chosen.append(extracts[i] if is_fact(extracts[i]) else _cut(extracts[i], max_chars))
+        elif length <= max_chars and len(chosen) < 3 and (i in relevant or not relevant):
+            chosen.append(extracts[i])
+    return SEPARATOR.join(chosen)
+
+
+def _fit(extract: str, wanted: Sequence[str]) -> float:
+    """How well an extract answers: query words in its label count most, all of the label asked for still
+    more."""
+    if not wanted:
+        return 0.0
+    match = _FACT.fullmatch(extract) if is_fact(extract) else None
+    label = [_stem(w) for w in words(match[1])] if match else []
+    body = {_stem(w) for w in words(match[2] if match else extract)}
+    stems = [_stem(w) for w in wanted]
+    in_label = sum(w in label for w in stems)
+    score = 3.0 * in_label + sum(w in body for w in stems) / (1.0 + 0.02 * len(body))
+    if in_label:
+        score += 2.0 * in_label / len(label)
+    return score
+
+
+def _stem(word: str) -> str:
+    """Cuts plural endings and the like, so that "populations" meets "population"."""
+    for ending, rest in (("ies", "y"), ("sses", "ss"), ("s", "")):
+        if len(word) > 4 and word.endswith(ending) and not word.endswith("ss"):
+            return word[: -len(ending)] + rest
+    return word
+
+
+def _cut(text: str, max_chars: int) -> str:
+    if len(text) <= max_chars:
+        return text
+    return text[: max_chars - 3].rsplit(" ", 1)[0].rstrip(",;: ") + "..."

@@ -1,0 +1,24 @@
+"""A page of a corpus and a search's hit: what every text index gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """One page: a title, an address, and text made of lines ("Capital: Paris") and prose. `id` is its corpus's, if any."""
+
+    title: str
+    url: str
+    text: str
+    id: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A page that was found, its extract for the query, and its score (higher is better)."""
+
+    page: Page
+    snippet: str
+    score: float

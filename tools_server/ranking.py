@@ -1,0 +1,56 @@
+"""How full-text search ranks: the words of a query, and what a page's title adds to its BM25 score.
+
+A page whose whole title stands in the query comes first, so that "Guinea capital" meets Guinea before Papua New Guinea.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+MAX_QUERY_WORDS = 32
+NUM_CANDIDATES = 60
+"""So many of BM25's best are looked at again with their titles."""
+TITLE_WEIGHT, TEXT_WEIGHT = 4.0, 1.0
+"""What a word counts in BM25, by where it stands."""
+STOP_WORDS = frozenset({
+    "a", "an", "and", "are", "at", "by", "did", "do", "does", "for", "from", "has", "have", "how", "i",
+    "in", "is", "it", "its", "me", "of", "on", "or", "that", "the", "there", "this", "to", "was", "were",
+    "what", "when", "where", "which", "who", "whose", "with", "many", "much",
+})  # fmt: skip
+_WORD = re.compile(r"\w+", re.UNICODE)
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words without diacritics."""
+    folded = unicodedata.normalize("NFKD", text.casefold())
+    return _WORD.findall("".join(c for c in folded if not unicodedata.combining(c)))
+
+
+def match_expression(query: str) -> str:
+    """The query's words as an FTS5 expression: any of them. Quoting makes every word plain text to SQLite."""
+    found = list(dict.fromkeys(words(query)))
+    kept = [word for word in found if word not in STOP_WORDS] or found
+    return " OR ".join(f'"{word}"' for word in kept[:MAX_QUERY_WORDS])
+
+
+def with_title(bm25: float, title: Sequence[str], asked: Sequence[str]) -> float:
+    """The score of a page: BM25, plus how much of its title is in the query and whether it stands there word by word.
+
+    Args:
+      bm25: higher is better.
+      title: the title's words.
+      asked: the query's words.
+    """
+    if not title:
+        return bm25
+    content = [word for word in asked if word not in STOP_WORDS]
+    named = [word for word in title if word not in STOP_WORDS] or title
+    covered = sum(word in asked for word in named) / len(named)
+    told = sum(word in named for word in content) / max(len(content), 1)
+    return bm25 + 4.0 * covered * told + (6.0 + len(title) if _contains(asked, title) else 0.0)
+
+
+def _contains(sequence: Sequence[str], part: Sequence[str]) -> bool:
+    return any(list(sequence[i : i + len(part)]) == list(part) for i in range(len(sequence) - len(part) + 1))
