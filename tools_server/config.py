@@ -87,12 +87,12 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
     token = _secret(config.token_env, "token_env")
     sessions = Sessions()
     names = [*config.text.backends, *config.image.backends]
+    text = [_web(config, name, TEXT, "text", sessions) for name in _others(config.text.backends)]
+    image = [_web(config, name, IMAGE, "image", sessions) for name in _others(config.image.backends)]
     if local.NAME in names and not config.corpus:
         raise ConfigError(
             "the backend 'local' needs a corpus: --corpus DIR, or name web backends in config.text.backends"
         )
-    text = [_web(config, name, TEXT, "text", sessions) for name in _others(config.text.backends)]
-    image = [_web(config, name, IMAGE, "image", sessions) for name in _others(config.image.backends)]
     condenser = _condenser(config)
     uses_store = bool(text or image) or config.cache.mode != "off"
     store = _store(config) if uses_store else None
