@@ -35,7 +35,7 @@ class BackendLimits:
     calls_per_s: float = 10.0
     max_concurrency: int = 64
     attempt_timeout_s: float = 8.0
-    max_attempts: int = 6
+    max_attempts: int = 10
     breaker_window: int = 20
     breaker_share: float = 0.9
     breaker_rest_s: float = 10.0
