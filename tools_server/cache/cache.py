@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import hashlib
 import json
 import logging
@@ -18,6 +19,8 @@ _log = logging.getLogger("tools_server")
 
 MODES = ("off", "live", "record", "replay", "replay-or-live")
 _POLL_S = 0.05
+_RECENT = 1024
+"""Answers that are held in memory, in front of the store: the rollouts of a group ask the same things."""
 
 Reply = dict[str, Any]
 
@@ -53,6 +56,7 @@ class Cache:
         self._store, self.mode = None if mode == "off" else store, mode
         self._ttl_s, self._negative_ttl_s, self._call_s = ttl_s, negative_ttl_s, call_s
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
+        self._recent: collections.OrderedDict[str, Entry] = collections.OrderedDict()
         self.hits = self.misses = self.shared = self.read_errors = self.write_errors = 0
 
     async def answer(self, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> tuple[Reply, bool]:
@@ -92,7 +96,7 @@ class Cache:
         if self._store is None or self.mode == "record":
             return None
         try:
-            entry = await self._store.get(key)
+            entry = self._recent.get(key) or await self._store.get(key)
         except StoreError as error:
             self.read_errors += 1
             if self.mode == "replay":
@@ -100,7 +104,12 @@ class Cache:
             _log.warning("a kept answer could not be looked up: %s", error)
             return None
         if entry is None or (self.mode == "live" and self._too_old(entry)):
+            self._recent.pop(key, None)
             return None
+        self._recent[key] = entry
+        self._recent.move_to_end(key)
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
         return entry.reply
 
     def _too_old(self, entry: Entry) -> bool:
