@@ -52,7 +52,10 @@ def write_corpus(folder: Path, pages: int) -> list[str]:
         for i in range(pages):
             words = [f"w{n}" for n in np.minimum(rng.zipf(1.3, _WORDS), _VOCABULARY)]
             title = f"Page {i}"
-            out.write(json.dumps({"id": str(i), "title": title, "url": f"https://x.example/{i}", "text": " ".join(words)}) + "\n")
+            out.write(
+                json.dumps({"id": str(i), "title": title, "url": f"https://x.example/{i}", "text": " ".join(words)})
+                + "\n"
+            )
             queries.append(" ".join(words[-3:]))
     (folder / "images.jsonl").write_text("", encoding="utf-8")
     return queries[:500]
@@ -115,7 +118,9 @@ def web_server(folder: Path, upstream: Upstream, *arguments: str) -> Iterator[Se
         "backends.serper.calls_per_s": 10_000.0, "backends.serper.max_concurrency": 2_000,
         "cache.mode": "live", "cache.path": folder / "web.sqlite", "limits.deadline_s": DEADLINE_S,
     }  # fmt: skip
-    with start_server("", arguments=[*(f"--config.{key}={value}" for key, value in settings.items()), *arguments]) as server:
+    with start_server(
+        "", arguments=[*(f"--config.{key}={value}" for key, value in settings.items()), *arguments]
+    ) as server:
         yield server
 
 

@@ -1,6 +1,6 @@
-"""A retriever as Search-R1 builds its own (FastAPI, a blocking handler in its thread pool), over the very index that ours serves.
+"""A retriever as Search-R1 builds its own (FastAPI, a blocking handler in its thread pool), over the index that ours serves.
 
-    python fastapi_retriever.py CORPUS PORT
+python fastapi_retriever.py CORPUS PORT
 """
 
 import sys
@@ -33,7 +33,10 @@ def application(index: TextIndex) -> FastAPI:
         return {
             "result": [
                 [
-                    {"document": {"id": hit.page.url, "contents": f'"{hit.page.title}"\n{hit.snippet}'}, "score": hit.score}
+                    {
+                        "document": {"id": hit.page.url, "contents": f'"{hit.page.title}"\n{hit.snippet}'},
+                        "score": hit.score,
+                    }
                     for hit in hits
                 ]
                 for hits in found
@@ -45,5 +48,8 @@ def application(index: TextIndex) -> FastAPI:
 
 if __name__ == "__main__":
     uvicorn.run(
-        application(TextIndex.from_corpus(Path(sys.argv[1]))), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning"
+        application(TextIndex.from_corpus(Path(sys.argv[1]))),
+        host="127.0.0.1",
+        port=int(sys.argv[2]),
+        log_level="warning",
     )
