@@ -15,12 +15,30 @@ _META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0
 _META_WITHIN = 2048
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 # What a browser reads these as (WHATWG Encoding Standard); and no charset that runs a program of its own.
-_READ_AS = {"iso-8859-1": "windows-1252", "latin-1": "windows-1252", "ascii": "windows-1252", "us-ascii": "windows-1252"}
+_READ_AS = {
+    "iso-8859-1": "windows-1252",
+    "latin-1": "windows-1252",
+    "ascii": "windows-1252",
+    "us-ascii": "windows-1252",
+}
 _CHARSETS = re.compile(
     r"utf-?(8|16|16-?le|16-?be)|(windows|cp)-?(125\d|874|932|949)|iso-?8859-?\d+|koi8-[ru]|big5(-hkscs)?|gbk|gb2312|"
     r"gb18030|euc-?(jp|kr)|shift[-_]jis|sjis|tis-620|mac-?roman"
 )
-_HIDDEN = ("script", "style", "noscript", "template", "svg", "iframe", "object", "nav", "header", "footer", "form", "head")
+_HIDDEN = (
+    "script",
+    "style",
+    "noscript",
+    "template",
+    "svg",
+    "iframe",
+    "object",
+    "nav",
+    "header",
+    "footer",
+    "form",
+    "head",
+)
 
 
 def page_text(page: Fetched, max_chars: int) -> str:

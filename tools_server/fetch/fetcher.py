@@ -1,4 +1,4 @@
-"""Fetches a page of the web within bounds: bytes, time, redirects, kinds of content, connections. Every hop passes the guard."""
+"""Fetches a page of the web within bounds: bytes, time, redirects, kinds of content. Every hop passes the guard."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ class Fetcher:
           headers: sent to `url` itself and to no address that it leads on to.
 
         Raises:
-          FetchFailed: none was to be had: refused, dns, connection, timeout, redirects, status, content_type, encoding, too_large.
+          FetchFailed: none was to be had: refused, dns, connection, timeout, redirects, status, content_type, encoding or
+            too_large.
         """
         try:
             async with asyncio.timeout(self._limits.timeout_s):

@@ -56,8 +56,8 @@ TRICKS = [
     "http://public.example/\r\nX: y", "http://public.example/a b", "http://public.example\x00.evil/", "http://\ud800/",
     "http://public.example/\u00a0",
     # Schemes and forms that are not a page's address
-    "file:///etc/passwd", "ftp://public.example/", "gopher://127.0.0.1:{port}/_x", "dict://127.0.0.1:{port}/", "data:text/html,x",
-    "javascript:alert(1)", "ws://public.example/", "jar:http://public.example!/", "unix:///run/docker.sock", "ldap://127.0.0.1/",
+    "file:///etc/passwd", "ftp://public.example/", "gopher://127.0.0.1:{port}/_x", "dict://127.0.0.1:{port}/",
+    "data:text/html,x", "javascript:1", "ws://public.example/", "jar:http://public.example!/", "unix:///run/docker.sock", "ldap://127.0.0.1/",
     "//127.0.0.1/", "127.0.0.1", "localhost:{port}", "http:127.0.0.1", "http:/127.0.0.1/", "http:///127.0.0.1/", "http://", "",
     "http://?", "http://.", "http://..", "http://[", "http://[::1", "http://]", "http://[127.0.0.1]/", "http://[v1.x]/",
     # Ports

@@ -10,7 +10,9 @@ from mmsearch_jax.errors import ConfigError
 from tools_server.fetch.addresses import AllowList, is_public
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.215.14", "1.1.1.1", "223.255.255.254", "2606:4700::1", "2a00:1450::1"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "93.184.215.14", "1.1.1.1", "223.255.255.254", "2606:4700::1", "2a00:1450::1"]
+)
 def test_hosts_of_the_public_internet_are_public(address: str):
     assert is_public(ipaddress.ip_address(address))
 

@@ -75,7 +75,8 @@ def test_other_kinds_of_text_are_taken(kind: str):
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/pdf", "image/png", "application/octet-stream", "video/mp4", "text/html-not", "application/json", "x"]
+    "kind",
+    ["application/pdf", "image/png", "application/octet-stream", "video/mp4", "text/html-not", "application/json", "x"],
 )
 def test_what_is_not_a_page_is_not_read(kind: str):
     assert fetch(answering(b"%PDF-1.7", kind=kind)) == "content_type"

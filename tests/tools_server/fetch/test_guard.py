@@ -55,8 +55,9 @@ def test_no_trick_gets_through(monkeypatch: pytest.MonkeyPatch):
             reasons = {trick: await failure(made, trick.replace("{port}", str(port))) for trick in TRICKS}
             assert {trick: reason for trick, reason in reasons.items() if reason not in ("refused", "dns")} == {}
             assert [t for t, reason in reasons.items() if reason == "dns"] == [
-                "http://[v1.x]/", "http://zone.example/", "http://no-such-name.example/",
-            ]  # fmt: skip
+                "http://[v1.x]/",
+                "http://no-such-name.example/",
+            ]
             assert (connections, opened) == ([], [])
             # The listener does count, or the figure above would mean nothing.
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -124,7 +125,9 @@ def follow(location: Callable[[int], str], status: int = 302) -> tuple[str, list
     return asyncio.run(go())
 
 
-TARGETS = [t for t in TRICKS if "\r" not in t and "\n" not in t and "\x00" not in t and "\ud800" not in t and "://" in t]
+TARGETS = [
+    t for t in TRICKS if "\r" not in t and "\n" not in t and "\x00" not in t and "\ud800" not in t and "://" in t
+]
 
 
 def test_a_redirect_to_a_forbidden_target_is_not_followed():
