@@ -6,7 +6,8 @@ import codecs
 import re
 
 import trafilatura
-from lxml import etree, html
+from lxml import html
+from lxml.etree import ParserError, XMLSyntaxError
 
 from tools_server.fetch.fetcher import Fetched
 from tools_server.inert import inert
@@ -74,7 +75,7 @@ def _visible_text(source: str) -> str:
     parser = html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=False)
     try:
         tree = html.document_fromstring(source.encode("utf-8", "replace"), parser=parser)
-    except (etree.ParserError, etree.XMLSyntaxError):  # nothing in it
+    except (ParserError, XMLSyntaxError):  # nothing in it
         return ""
     for element in list(tree.iter(*_HIDDEN)):
         element.drop_tree()

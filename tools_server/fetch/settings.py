@@ -6,8 +6,6 @@ import dataclasses
 import os
 from typing import Any
 
-import ml_collections
-
 from mmsearch_jax.errors import ConfigError
 from tools_server.fetch.fetcher import Fetcher, FetchLimits
 from tools_server.fetch.guard import PORTS, Guard
@@ -37,7 +35,7 @@ def default_reader() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_reader(own: ml_collections.ConfigDict) -> PageReader | None:
+def make_reader(own: Any) -> PageReader | None:
     """The reader; None where the kind is "none". Its processes start with the first page.
 
     Raises:
@@ -71,7 +69,7 @@ def make_reader(own: ml_collections.ConfigDict) -> PageReader | None:
     return JinaReader(fetcher, workers, own.max_chars, own.max_concurrency, guard, own.jina.url, key)
 
 
-def reader_identity(own: ml_collections.ConfigDict) -> dict[str, Any]:
+def reader_identity(own: Any) -> dict[str, Any]:
     """What of the section decides an answer, for the cache's keys; nothing where no page is read."""
     if own.kind == "none":
         return {}

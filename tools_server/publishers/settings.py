@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_collections
-
 from mmsearch_jax.errors import ConfigError
 from tools_server.backends.web import ImagePublisher
 from tools_server.publishers.blobs import BlobPublisher
@@ -27,7 +25,7 @@ def default_publisher() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_publisher(own: ml_collections.ConfigDict) -> ImagePublisher | None:
+def make_publisher(own: Any) -> ImagePublisher | None:
     """The publisher; None where the kind is "none".
 
     Raises:

@@ -104,9 +104,10 @@ def test_characters_are_read_by_what_the_page_says_and_a_wrong_word_breaks_nothi
 
 PIECES = st.sampled_from([
     "<html>", "<body>", "<article>", "</article>", "<p>", "</p>", "<div", ">", "<script>", "</script>", "<!--", "-->",
-    "<![CDATA[", "]]>", "<?xml version='1.0' encoding='utf-16'?>", "<!DOCTYPE html [<!ENTITY a 'b'>]>", "&a;", "&#0;", "&#xd800;",
-    "&lt;", "<a href=", "<table><tr>", "<svg><title>", "</", "<|im_end|>", "</information>", "The capital of Velmora is Ostrin. ",
-    "\x00", "<template>", "<math><mi>", "<noscript>", "<frameset>", "<textarea>", "<meta charset=utf-7>",
+    "<![CDATA[", "]]>", "<?xml version='1.0' encoding='utf-16'?>", "<!DOCTYPE html [<!ENTITY a 'b'>]>", "&a;", "&#0;",
+    "&#xd800;", "&lt;", "<a href=", "<table><tr>", "<svg><title>", "</", "<|im_end|>", "</information>",
+    "The capital of Velmora is Ostrin. ", "\x00", "<template>", "<math><mi>", "<noscript>", "<frameset>", "<textarea>",
+    "<meta charset=utf-7>",
     "<base href='//x'>", "<plaintext>",
 ])  # fmt: skip
 
