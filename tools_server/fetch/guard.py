@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 import yarl
 
 from tools_server.fetch.addresses import Address, AllowList, is_public
+from tools_server.inert import MAX_URL_CHARS
 
-MAX_URL_CHARS = 2048
 PORTS = (80, 443)
 # Names of DNS after IDNA: letters, digits, hyphens, underscores; anything else (percent signs, zones, blanks) is a trick.
 _NAME = re.compile(r"(?=.{1,253}\Z)(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)")

@@ -29,7 +29,7 @@ def default_reader() -> dict[str, Any]:
         "max_concurrency": 32,
         **dataclasses.asdict(FetchLimits()),
         # Processes that parse, how long one page may keep one, and its memory.
-        "num_processes": 2, "parse_timeout_s": 4.0, "max_memory_bytes": 2 * 2**30,
+        "num_processes": 2, "parse_timeout_s": 4.0, "max_memory_bytes": 2**30,
         "user_agent": _USER_AGENT,
         "jina": {"url": "https://r.jina.ai", "key_env": ""},
     }  # fmt: skip

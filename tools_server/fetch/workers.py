@@ -7,11 +7,13 @@ import multiprocessing
 import resource
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as WorkTimeout
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 _T = TypeVar("_T")
+_STATM = Path("/proc/self/statm")
 
 
 class WorkFailed(Exception):
@@ -28,7 +30,7 @@ class Workers:
     Args:
       num_processes: at once.
       timeout_s: after which a piece of work is given up and its process killed.
-      max_memory_bytes: address space of one process; asking for more fails that piece of work.
+      max_memory_bytes: what one process may take on top of its modules; asking for more fails that piece of work. Linux only.
       preload: module that holds the work; loaded once, so that a process which replaces a killed one starts at once.
     """
 
@@ -65,4 +67,8 @@ class Workers:
 
 
 def _bound_memory(max_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    if not _STATM.exists():  # not Linux, where alone the kernel keeps to this limit
+        return
+    # On top of what the process has: linear algebra, which the server's modules load, reserves gigabytes on a large machine.
+    limit = int(_STATM.read_text().split()[0]) * resource.getpagesize() + max_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

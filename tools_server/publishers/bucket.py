@@ -54,7 +54,10 @@ class BucketPublisher:
         except BaseError as error:
             # Of the error only its kind: its text holds the request, and may hold its signature.
             raise SearchFailure(
-                "upstream_error", f"the image could not be put into the bucket ({type(error).__name__})", passing=True
+                "upstream_error",
+                f"the image could not be put into the bucket ({type(error).__name__}): are its name, region and the "
+                "credentials right?",
+                passing=True,
             ) from None
 
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from mmsearch_jax import search_api
+from mmsearch_jax.configuration import load_config, set_overrides
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.search_api import SearchReply
 from tests.tools_server.fetch.site import Site, listener
@@ -161,6 +162,16 @@ def test_jina_is_asked_for_the_page_with_the_key_and_its_text_is_taken(tmp_path:
             assert pages(metrics) == {"ok": 1, "refused": 1}
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", ["serper", "searxng"])
+def test_the_bundled_configs_read_pages(name: str):
+    config = load_config(Path(__file__).parents[3] / "configs" / "tools" / f"{name}.py")
+    set_overrides(
+        config, ["--config.reader.allow=('wiki.corp.example', '10.1.0.0/16:8080')", "--config.reader.num_pages=5"]
+    )
+    assert (config.reader.kind, config.reader.num_pages, config.reader.allow[0]) == ("pages", 5, "wiki.corp.example")
+    assert make_reader(config.reader) is not None
 
 
 @pytest.mark.parametrize(
