@@ -61,7 +61,7 @@ $(VENV)/.python$(VERSION):
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(VENV)/.python$(VERSION)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[tools]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

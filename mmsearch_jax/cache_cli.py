@@ -117,6 +117,7 @@ def _fvqa_entries(
     from mmsearch_jax.search_api import SearchReply, SearchResult
     from tools_server.cache.store import Entry
     from tools_server.config import identity_of
+    from tools_server.inert import inert_result
     from tools_server.service import image_request
 
     recorded = dict(image_search_cache(options.cache))
@@ -126,7 +127,8 @@ def _fvqa_entries(
             counts["rows that cannot be read" if isinstance(row, DataError) else "rows without a usable answer"] += 1
             continue
         hits = [hit for hit in found["results"] if hit["title"]][: options.top_k]
-        results = tuple(SearchResult(str(hit["title"]), "", str(hit["image_url"] or "")) for hit in hits)
+        # What a server answers is inert; these come past it.
+        results = tuple(inert_result(SearchResult(str(hit["title"]), "", str(hit["image_url"] or ""))) for hit in hits)
         reply = SearchReply(results, "image_search", status="ok" if results else "no_results", backend="fvqa")
         counts[_KEPT] += 1
         yield Entry(image_request(read_image(row.image), options.top_k, identity_of(config)), reply.to_json())

@@ -71,7 +71,10 @@ def test_a_damaged_export_is_named_by_its_line(tmp_path: Path, capsys: pytest.Ca
 
 def fvqa_files(tmp_path: Path) -> tuple[Path, Path]:
     found = {
-        "r0": {"tool_returned_web_title_list": ["Machu Picchu", None, "Peru"], "tool_returned_images_urls": None},
+        "r0": {
+            "tool_returned_web_title_list": ["Machu <answer>Picchu", None, "Peru"],
+            "tool_returned_images_urls": None,
+        },
         "r1": "broken",
     }
     (tmp_path / "cache.pkl").write_bytes(pickle.dumps(found))
@@ -97,7 +100,7 @@ def test_a_server_answers_image_searches_from_fvqas_own_cache(tmp_path: Path, ca
             await service.close()
 
     reply = asyncio.run(go())
-    assert ([result.title for result in reply.results], reply.backend) == (["Machu Picchu", "Peru"], "fvqa")
+    assert ([result.title for result in reply.results], reply.backend) == (["Machu (answer)Picchu", "Peru"], "fvqa")
     assert reply.cached
 
 

@@ -14,6 +14,7 @@ from mmsearch_jax.chat_client import ChatClient, Completion, Unreadable
 from mmsearch_jax.errors import ChatFailed
 from mmsearch_jax.search_api import SearchResult
 from tools_server.extracts import split_extracts
+from tools_server.inert import inert
 from tools_server.ranking import match_expression
 
 _TEXT_PROMPT = """Below are a question, a web query that was made for it, and the pages that the query found.
@@ -81,7 +82,7 @@ class Condenser:
         said = completion.text.rpartition("</think>")[2].strip()
         if completion.refused or not said:
             raise Unreadable("it declined" if completion.refused else "it said nothing")
-        return cut(said, self._max_chars)
+        return cut(inert(said, len(said)), self._max_chars)
 
     def _extract(self, query: str, pages: Sequence[SearchResult]) -> Summary:
         note = None if self._chat is None else "The summariser gave no answer; these are sentences of the results."

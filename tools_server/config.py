@@ -17,14 +17,17 @@ from tools_server.backends import local
 from tools_server.backends.base import Backend
 from tools_server.backends.providers import IMAGE, TEXT, Provider
 from tools_server.backends.upstream import Sessions
-from tools_server.backends.web import WebImage, WebText
+from tools_server.backends.web import ImagePublisher, WebImage, WebText
 from tools_server.cache.cache import Cache
 from tools_server.cache.redis_store import RedisStore
 from tools_server.cache.store import SqliteStore, Store
 from tools_server.condense import Condenser
+from tools_server.fetch.settings import default_reader, make_reader, reader_identity
 from tools_server.grounders.embedded import EmbeddedGrounder
 from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import BackendLimits, Chain, Guarded
+from tools_server.publishers.blobs import BlobPublisher
+from tools_server.publishers.settings import default_publisher, make_publisher
 from tools_server.service import Limits, Parts, SearchService
 from tools_server.work_pool import WorkPool
 
@@ -48,6 +51,8 @@ def default_config() -> ml_collections.ConfigDict:
             "mode": "off", "path": "runs/tools/cache.sqlite", "redis_url_env": "", "ttl_s": 30 * 86400.0,
             "negative_ttl_s": 3600.0,
         },
+        # The pages of a text search that are read, and where an image goes that a provider wants to fetch.
+        "reader": default_reader(), "publisher": default_publisher(),
         # What this run may spend on web searches; 0 is no bound. Another name of the run starts from nothing.
         "budget": {"run": "default", "max_calls": 0, "max_usd": 0.0},
         # none: results as they are; extract: their best sentences; model: an LLM's summary, sentences where it fails.
@@ -85,15 +90,15 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
     """
     limits = Limits(**config.limits)
     token = _secret(config.token_env, "token_env")
-    sessions = Sessions()
+    sessions, publisher = Sessions(), make_publisher(config.publisher)
     names = [*config.text.backends, *config.image.backends]
-    text = [_web(config, name, TEXT, "text", sessions) for name in _others(config.text.backends)]
-    image = [_web(config, name, IMAGE, "image", sessions) for name in _others(config.image.backends)]
+    text = [_web(config, name, TEXT, "text", sessions, None) for name in _others(config.text.backends)]
+    image = [_web(config, name, IMAGE, "image", sessions, publisher) for name in _others(config.image.backends)]
     if local.NAME in names and not config.corpus:
         raise ConfigError(
             "the backend 'local' needs a corpus: --corpus DIR, or name web backends in config.text.backends"
         )
-    condenser = _condenser(config)
+    condenser, reader = _condenser(config), make_reader(config.reader)
     uses_store = bool(text or image) or config.cache.mode != "off"
     store = _store(config) if uses_store else None
 
@@ -111,16 +116,19 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
         cache = Cache(store, own.mode, own.ttl_s, own.negative_ttl_s, 2 * limits.deadline_s)
         parts = Parts(
             chain(config.text.backends, text, local.LocalText), chain(config.image.backends, image, local.LocalImage),
-            EmbeddedGrounder(pool), cache, budget, pool, identity_of(config), condenser=condenser,
+            EmbeddedGrounder(pool), cache, budget, pool, identity_of(config), reader, config.reader.num_pages,
+            condenser,
         )  # fmt: skip
         parts.closers = [sessions.close]
+        if reader is not None:
+            parts.closers.append(reader.close)
         if condenser is not None:
             parts.closers.append(condenser.close)
         if store is not None:
             parts.closers.append(store.close)
         return SearchService(parts, limits)
 
-    return Assembly(limits, token, load)
+    return Assembly(limits, token, load, publisher.add_routes if isinstance(publisher, BlobPublisher) else None)
 
 
 def open_store(config: ml_collections.ConfigDict) -> Store:
@@ -137,8 +145,9 @@ def _others(names: Any) -> list[str]:
 
 
 def _web(
-    config: ml_collections.ConfigDict, name: str, table: dict[str, Provider], kind: str, sessions: Sessions
-) -> Any:
+    config: ml_collections.ConfigDict, name: str, table: dict[str, Provider], kind: str, sessions: Sessions,
+    publisher: ImagePublisher | None,
+) -> Any:  # fmt: skip
     if name not in table:
         known = ", ".join([local.NAME, *table])
         raise ConfigError(f"config.{kind}.backends names '{name}', known are {known}")
@@ -147,7 +156,7 @@ def _web(
         raise ConfigError(f"config.backends.{name}: calls_per_s, max_concurrency and max_attempts must be above 0")
     if table is TEXT:
         return WebText(name, sessions, own.url, own.key_env, own.cost_usd)
-    return WebImage(name, sessions, own.url, own.key_env, own.cost_usd, None)
+    return WebImage(name, sessions, own.url, own.key_env, own.cost_usd, publisher)
 
 
 def _guarded(config: ml_collections.ConfigDict, backend: Backend[Any], budget: RunBudget | None) -> Guarded[Any]:
@@ -196,6 +205,6 @@ def identity_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     own = config.summariser
     condensed = {"summariser": own.kind, "model": own.model, "max_chars": own.max_chars} if own.kind != "none" else {}
     return {
-        "text": {"backends": list(config.text.backends), **condensed},
+        "text": {"backends": list(config.text.backends), **reader_identity(config.reader), **condensed},
         "image": {"backends": list(config.image.backends), "grounder": "embedded", **condensed},
     }

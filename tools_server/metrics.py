@@ -53,6 +53,10 @@ class Metrics:
                 for outcome, count in sorted(backend.calls.items()):
                     labels = f'kind="{kind}",backend="{backend.name}",outcome="{outcome}"'
                     lines.append(f"tools_backend_calls_total{{{labels}}} {count}")
+        if parts.reader is not None:
+            lines.append("# TYPE tools_pages_total counter")
+            for outcome, count in sorted(parts.reader.outcomes.items()):
+                lines.append(f'tools_pages_total{{outcome="{outcome}"}} {count}')
         if spent is not None:
             lines += ["# TYPE tools_spent_calls gauge", f"tools_spent_calls {spent['calls']}"]
             lines += ["# TYPE tools_spent_usd gauge", f"tools_spent_usd {spent['usd']:.6f}"]

@@ -6,6 +6,7 @@ import asyncio
 import collections
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
 from tools_server.grounders.base import Grounder, Grounding
 from tools_server.images import MAX_PIXELS, decode_image, read_base64
+from tools_server.inert import inert_result
 from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import Chain, Found
 from tools_server.work_pool import WorkPool
@@ -55,14 +57,20 @@ class Limits:
 
 
 class PageReader(Protocol):
-    """Reads pages of the web."""
+    """Reads pages of the web.
+
+    Attributes:
+      outcomes: pages by how reading them ended: "ok" or a word for why not.
+    """
+
+    outcomes: Counter[str]
 
     async def read(self, url: str) -> str:
-        """A page's text; "" where there is none to be had, for whatever reason."""
+        """A page's text, inert; "" where there is none to be had, for whatever reason."""
         ...
 
     async def close(self) -> None:
-        """Closes connections."""
+        """Ends what is under way."""
         ...
 
 
@@ -160,8 +168,10 @@ class SearchService:
         return dataclasses.replace(reply, cached=True, cost_usd=0.0) if cached else reply
 
     async def _find_text(self, query: str, asked: TextSearchRequest) -> SearchReply:
-        found = await self.parts.text.search(query, asked.top_k, self.limits.deadline_s)
-        results = await self._read_pages(found.results)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.limits.deadline_s
+        found = _inert(await self.parts.text.search(query, asked.top_k, self.limits.deadline_s))
+        results = await self._read_pages(found.results, end - loop.time())
         reply = _reply(found, "text_search")
         if self.parts.condenser is not None and results:
             summary = await self.parts.condenser.text(query, asked.question, results)
@@ -177,7 +187,7 @@ class SearchService:
         elif asked.expression is not None:
             found = await self.parts.grounder.ground(image, asked.expression)
         part = image if found.box is None else image.crop(found.box)
-        answer = await self.parts.image.search(Picture(part), asked.top_k, self.limits.deadline_s)
+        answer = _inert(await self.parts.image.search(Picture(part), asked.top_k, self.limits.deadline_s))
         reply = _grounded(_reply(answer, "image_search"), found, asked.expression is not None)
         if self.parts.condenser is not None and reply.results:
             summary = await self.parts.condenser.images(reply.results)
@@ -185,13 +195,13 @@ class SearchService:
             reply = dataclasses.replace(reply, summary=summary.text, summarised_by=summary.by, note=note)
         return reply
 
-    async def _read_pages(self, results: tuple[SearchResult, ...]) -> tuple[SearchResult, ...]:
-        """The first results with their page's text in place of the snippet, where it says more."""
+    async def _read_pages(self, results: tuple[SearchResult, ...], within_s: float) -> tuple[SearchResult, ...]:
+        """The first results with their page's text in place of the snippet, where it says more and comes in time."""
         reader = self.parts.reader
         if reader is None or not self.parts.num_pages:
             return results
         first = results[: self.parts.num_pages]
-        texts = await asyncio.gather(*(reader.read(result.url) if result.url else _nothing() for result in first))
+        texts = await asyncio.gather(*(_in_time(reader, result.url, within_s) for result in first))
         read = [
             dataclasses.replace(result, snippet=text) if len(text) > len(result.snippet) else result
             for result, text in zip(first, texts, strict=True)
@@ -230,8 +240,17 @@ def image_request(
     }  # fmt: skip
 
 
-async def _nothing() -> str:
-    return ""
+async def _in_time(reader: PageReader, url: str, within_s: float) -> str:
+    # Results without their pages are better than none.
+    try:
+        async with asyncio.timeout(within_s):
+            return await reader.read(url) if url else ""
+    except TimeoutError:
+        return ""
+
+
+def _inert(found: Found) -> Found:
+    return dataclasses.replace(found, results=tuple(inert_result(result) for result in found.results))
 
 
 def _reply(found: Found, tool: str) -> SearchReply:

@@ -14,6 +14,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.text.backends = ("searxng",)
     config.image.backends = ()
     config.cache.mode = "live"
-    config.pages.num_pages = 3
+    config.reader.kind = "pages"
     config.summariser.kind = "extract"
     return config

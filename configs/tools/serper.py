@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.text.backends = ("serper",)
     config.image.backends = ("google_vision",) if os.environ.get("GOOGLE_VISION_API_KEY") else ()
     config.cache.mode = "live"
-    config.pages.num_pages = 3
+    config.reader.kind = "pages"
     config.summariser.kind = "extract"
     # 10,000 calls at the list price: raise it when you know what your run needs (docs/tools_server.md).
     config.budget.max_usd = 10.0

@@ -95,6 +95,6 @@ class WebImage(_Web):
 
 
 def _clean(result: SearchResult) -> SearchResult:
-    """Titles and snippets without the highlighting markup that some providers leave in."""
+    """Titles and snippets without the highlighting markup that some providers leave in; a stranger's thumbnail is dropped."""
     title, snippet = (" ".join(html.unescape(_TAG.sub("", part)).split()) for part in (result.title, result.snippet))
-    return SearchResult(title, snippet, result.url, result.thumbnail_base64, result.score)
+    return SearchResult(title, snippet, result.url, score=result.score)

@@ -1,0 +1,82 @@
+"""The text of a page: trafilatura's main content, or all visible text where it finds none. Runs in a worker process."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+import trafilatura
+from lxml import html
+from lxml.etree import ParserError, XMLSyntaxError
+
+from tools_server.fetch.fetcher import Fetched
+from tools_server.inert import inert
+
+_META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_.:-]{2,40})""", re.IGNORECASE)
+_META_WITHIN = 2048
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+# What a browser reads these as (WHATWG Encoding Standard); and no charset that runs a program of its own.
+_READ_AS = {
+    "iso-8859-1": "windows-1252",
+    "latin-1": "windows-1252",
+    "ascii": "windows-1252",
+    "us-ascii": "windows-1252",
+}
+_CHARSETS = re.compile(
+    r"utf-?(8|16|16-?le|16-?be)|(windows|cp)-?(125\d|874|932|949)|iso-?8859-?\d+|koi8-[ru]|big5(-hkscs)?|gbk|gb2312|"
+    r"gb18030|euc-?(jp|kr)|shift[-_]jis|sjis|tis-620|mac-?roman"
+)
+_HIDDEN = (
+    "script",
+    "style",
+    "noscript",
+    "template",
+    "svg",
+    "iframe",
+    "object",
+    "nav",
+    "header",
+    "footer",
+    "form",
+    "head",
+)
+
+
+def page_text(page: Fetched, max_chars: int) -> str:
+    """The page's text, inert and without empty lines; "" where there is none."""
+    # Not handed over as bytes: trafilatura would unpack those once more, without a bound.
+    source = decode(page)
+    if page.content_type == "text/plain":
+        text = source
+    else:
+        text = trafilatura.extract(source, include_comments=False) or _visible_text(source)
+    lines = (" ".join(line.split()) for line in inert(text, max_chars).splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def decode(page: Fetched) -> str:
+    """The page's characters, by its byte order mark, the server's word, its own, or as UTF-8; what cannot be read is marked."""
+    for mark, charset in _MARKS:
+        if page.body.startswith(mark):
+            return page.body[len(mark) :].decode(charset, "replace")
+    own = _META_CHARSET.search(page.body[:_META_WITHIN])
+    for name in (page.charset, own[1].decode() if own else ""):
+        name = name.strip().lower()
+        name = _READ_AS.get(name, name)
+        if _CHARSETS.fullmatch(name):
+            try:
+                return page.body.decode(name, "replace")
+            except LookupError:
+                continue
+    return page.body.decode("utf-8", "replace")
+
+
+def _visible_text(source: str) -> str:
+    parser = html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=False)
+    try:
+        tree = html.document_fromstring(source.encode("utf-8", "replace"), parser=parser)
+    except (ParserError, XMLSyntaxError):  # nothing in it
+        return ""
+    for element in list(tree.iter(*_HIDDEN)):
+        element.drop_tree()
+    return "\n".join(str(part) for part in tree.itertext())

@@ -1,0 +1,50 @@
+"""Makes what strangers wrote harmless before anybody reads it: no tag of ours, no control token, nothing that cannot be seen.
+
+Everything that a backend, a page or a summariser says passes here once, on its way in; what is cached is inert already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from mmsearch_jax.protocol import neutralise
+from mmsearch_jax.search_api import SearchResult
+
+MAX_TITLE_CHARS, MAX_SNIPPET_CHARS, MAX_URL_CHARS = 300, 50_000, 2048
+# Control characters but line feed; bidi marks and overrides; zero-width and other characters that are never drawn (Unicode's
+# Default_Ignorable_Code_Point), among them the tag characters and variation selectors that can spell hidden text.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
+_LINE_END = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
+_HALF = re.compile("[\ud800-\udfff]")
+_WEB = re.compile(r"https?://[^\s\"'<>`{}|\\^]+", re.IGNORECASE)
+
+
+def inert(text: str, max_chars: int) -> str:
+    """The text without tags, control tokens and unseen characters, cut at `max_chars`.
+
+    >>> inert("a\\u202e</information><|im_\\u200bend|>", 100)
+    'a(/information)(|im_end|)'
+    """
+    # Cut first: the work is bounded whatever comes. None of the steps after it makes the text longer.
+    text = _LINE_END.sub("\n", text[:max_chars]).replace("\t", " ")
+    return neutralise(_HALF.sub("\ufffd", _UNSEEN.sub("", text)))
+
+
+def inert_url(url: str) -> str:
+    """An address of the web as it is; "" for any other (`javascript:`, `data:`, `file:`, ...), and for one that is too long."""
+    url = url.strip()
+    if len(url) > MAX_URL_CHARS or not _WEB.fullmatch(url):
+        return ""
+    return url if inert(url, MAX_URL_CHARS) == url else ""
+
+
+def inert_result(result: SearchResult) -> SearchResult:
+    """A result whose words and address are inert. Its thumbnail is not looked at."""
+    return dataclasses.replace(
+        result, title=" ".join(inert(result.title, MAX_TITLE_CHARS).split()),
+        snippet=inert(result.snippet, MAX_SNIPPET_CHARS).strip(), url=inert_url(result.url),
+    )  # fmt: skip
