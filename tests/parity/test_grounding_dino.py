@@ -53,7 +53,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grounding-dino")
     GroundingDinoForObjectDetection(config).save_pretrained(folder)
     save_tokenizer(folder)
-    usual = {"size": {"shortest_edge": 64, "longest_edge": 128}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.3]}
+    usual = {
+        "size": {"shortest_edge": 64, "longest_edge": 128},
+        "image_mean": [0.4, 0.5, 0.6],
+        "image_std": [0.2, 0.2, 0.3],
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(usual))
     return folder
 
@@ -169,7 +173,9 @@ def test_the_heads_own_bias_moves_every_box_where_it_says(folder: Path):
     """The whole way through the network: a head that adds a large number to one side puts every box there."""
     detector = TorchDino(folder, text_threshold=0.0, device="cpu", num_threads=0)
     with torch.no_grad():
-        for head in {id(h): h for h in [*detector._model.bbox_embed, *detector._model.model.decoder.bbox_embed]}.values():
+        for head in {
+            id(h): h for h in [*detector._model.bbox_embed, *detector._model.model.decoder.bbox_embed]
+        }.values():
             head.layers[-1].weight.zero_()
             head.layers[-1].bias.copy_(torch.tensor([12.0, -12.0, -2.0, -2.0]))
     found = detector.detect(picture(400, 200), "the flag")

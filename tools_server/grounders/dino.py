@@ -21,6 +21,7 @@ from tools_server.grounders.choose import Detections
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+
 @dataclasses.dataclass(frozen=True)
 class ImageScaling:
     """How pictures are made ready.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 from PIL import Image
 
@@ -34,17 +35,18 @@ class OnnxDino:
         self._format = DinoFormat(folder, text_threshold)
         self._session = _session(file, device, num_threads)
         self._names = [item.name for item in self._session.get_inputs()]
-        given = [item.name for item in self._session.get_outputs()]
-        if not _INPUTS.issuperset(self._names) or not set(_OUTPUTS).issubset(given):
+        outputs = [item.name for item in self._session.get_outputs()]
+        if not _INPUTS.issuperset(self._names) or not set(_OUTPUTS).issubset(outputs):
             raise ConfigError(
-                f"{file} takes {', '.join(self._names)} and gives {', '.join(given)}: an export of Grounding DINO takes "
+                f"{file} takes {', '.join(self._names)} and gives {', '.join(outputs)}: an export of Grounding DINO takes "
                 f"{', '.join(sorted(_INPUTS))} and gives {' and '.join(_OUTPUTS)}"
             )
 
     def detect(self, image: Image.Image, expression: str) -> Detections:
         """See `Detector.detect`."""
         inputs = self._format.inputs(image, expression)
-        logits, pred_boxes = self._session.run(list(_OUTPUTS), {name: getattr(inputs, name) for name in self._names})
+        given = {name: getattr(inputs, name) for name in self._names}
+        logits, pred_boxes = (np.asarray(value) for value in self._session.run(list(_OUTPUTS), given))
         return self._format.detections(inputs.input_ids, logits, pred_boxes, image.size)
 
 

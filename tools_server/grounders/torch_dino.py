@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import torch
+import torch  # pyright: ignore[reportMissingImports] (an extra's)
 from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection
 
