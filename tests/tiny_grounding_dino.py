@@ -1,4 +1,4 @@
-"""Grounding DINO's tokenizer in small: its own numbers for the marks that part phrases, a few words besides. Made here, nothing trained."""
+"""Grounding DINO's tokenizer in small: its numbers for the marks that part phrases, and a few words. Nothing is trained."""
 
 from __future__ import annotations
 

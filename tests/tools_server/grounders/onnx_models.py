@@ -1,4 +1,4 @@
-"""A model in the form of Grounding DINO's exports that does one thing: it finds a planted box where the word "flag" is asked for."""
+"""A model in the form of Grounding DINO's exports that finds a planted box where the word "flag" is asked for."""
 
 from __future__ import annotations
 

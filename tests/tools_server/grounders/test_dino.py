@@ -11,7 +11,15 @@ from PIL import Image
 
 from mmsearch_jax.errors import ConfigError
 from tests.tiny_grounding_dino import save_tokenizer
-from tools_server.grounders.dino import DinoFormat, ImageScaling, corners, pixel_values, prompt, read_scaling, scaled_size
+from tools_server.grounders.dino import (
+    DinoFormat,
+    ImageScaling,
+    corners,
+    pixel_values,
+    prompt,
+    read_scaling,
+    scaled_size,
+)
 
 
 @pytest.fixture

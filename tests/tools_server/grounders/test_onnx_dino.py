@@ -51,7 +51,9 @@ def test_a_folder_without_a_model_and_a_torn_model_are_said_so(tmp_path: Path, f
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"gives classes, pred_boxes: an export of Grounding DINO takes .* and gives logits"):
+    with pytest.raises(
+        ConfigError, match=r"gives classes, pred_boxes: an export of Grounding DINO takes .* and gives logits"
+    ):
         OnnxDino(write_model(tmp_path / "other", PLANTED, output="classes"), 0.25, "cpu", 1)
 
 
