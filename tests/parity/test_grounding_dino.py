@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,53 +13,31 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from transformers import (  # noqa: E402
-    BertConfig,
-    GroundingDinoConfig,
-    GroundingDinoForObjectDetection,
-    PreTrainedTokenizerFast,
-    SwinConfig,
-)
+from transformers import GroundingDinoForObjectDetection, PreTrainedTokenizerFast  # noqa: E402
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (  # noqa: E402
     GroundingDinoImageProcessorPil,
 )
 from transformers.models.grounding_dino.processing_grounding_dino import GroundingDinoProcessor  # noqa: E402
 
 from mmsearch_jax.errors import ConfigError  # noqa: E402
-from tests.tiny_grounding_dino import VOCABULARY_SIZE, save_tokenizer, tokenizer  # noqa: E402
+from tests.parity.grounding_dino_checkpoint import QUERIES, write_checkpoint  # noqa: E402
+from tests.tiny_grounding_dino import tokenizer  # noqa: E402
+from tools_server.backends.upstream import Sessions  # noqa: E402
+from tools_server.config import default_config  # noqa: E402
+from tools_server.grounders import settings  # noqa: E402
+from tools_server.grounders.base import Grounding  # noqa: E402
 from tools_server.grounders.choose import Rules, choose  # noqa: E402
 from tools_server.grounders.dino import DinoFormat, ImageScaling, pixel_values, scaled_size  # noqa: E402
 from tools_server.grounders.torch_dino import TorchDino  # noqa: E402
 from tools_server.images import decode_image  # noqa: E402
+from tools_server.work_pool import WorkPool  # noqa: E402
 
-QUERIES, TOKENS = 12, 256
+TOKENS = 256
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with Grounding DINO's parts, all of them small."""
-    torch.manual_seed(0)
-    backbone = SwinConfig(
-        embed_dim=16, depths=[1, 1, 1, 1], num_heads=[2, 2, 4, 4], window_size=4, out_features=["stage2", "stage3", "stage4"]
-    )  # fmt: skip
-    text = BertConfig(
-        vocab_size=VOCABULARY_SIZE, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    config = GroundingDinoConfig(
-        backbone_config=backbone, text_config=text, num_queries=QUERIES, d_model=64, encoder_layers=1, decoder_layers=2,
-        encoder_ffn_dim=32, decoder_ffn_dim=32, encoder_attention_heads=2, decoder_attention_heads=2,
-        disable_custom_kernels=True,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("grounding-dino")
-    GroundingDinoForObjectDetection(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    usual = {
-        "size": {"shortest_edge": 64, "longest_edge": 128},
-        "image_mean": [0.4, 0.5, 0.6],
-        "image_std": [0.2, 0.2, 0.3],
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(usual))
-    return folder
+    return write_checkpoint(tmp_path_factory.mktemp("grounding-dino"))
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -138,6 +116,23 @@ def test_pictures_of_extreme_shape_are_answered(folder: Path, size: tuple[int, i
 def test_an_expression_longer_than_the_model_takes_is_cut(folder: Path):
     detector = TorchDino(folder, text_threshold=0.0, device="cpu", num_threads=0)
     assert len(detector.detect(picture(64, 64), "the red flag " * 300).scores) == QUERIES
+
+
+def test_a_config_that_names_it_gets_it(folder: Path):
+    config = default_config().grounder
+    config.update({"kind": "grounding_dino", "model": str(folder), "box_threshold": 0.0, "text_threshold": 0.0})
+
+    async def go() -> Grounding:
+        grounder = settings.prepare(config, Sessions())(WorkPool(1, 1))
+        try:
+            return await grounder.ground(picture(300, 200), "the flag")
+        finally:
+            await grounder.close()
+
+    found = asyncio.run(go())
+    x0, y0, x1, y1 = found.box or (0, 0, 0, 0)
+    assert 0 <= x0 < x1 <= 300 and 0 <= y0 < y1 <= 200
+    assert settings.identity(config)["kind"] == "grounding_dino"
 
 
 def test_a_planted_box_comes_out_in_pixels_of_the_turned_picture(folder: Path, monkeypatch: pytest.MonkeyPatch):

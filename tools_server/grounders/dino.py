@@ -68,6 +68,7 @@ class DinoFormat:
 
     def __init__(self, folder: Path, text_threshold: float):
         self._tokenizer = _tokenizer(folder, int(read_json(folder / "config.json").get("max_text_len", 256)))
+        self._dot = self._tokenizer.token_to_id(".")
         self._scaling = read_scaling(folder)
         self._text_threshold = text_threshold
 
@@ -78,6 +79,8 @@ class DinoFormat:
         ids, types, attention = (
             np.array([values], np.int64) for values in (encoded.ids, encoded.type_ids, encoded.attention_mask)
         )
+        # Before the end there is always the dot, however much was cut off: words without one do not see each other.
+        ids[0, -2] = self._dot
         return DinoInputs(pixels, np.ones((1, *pixels.shape[2:]), np.int64), ids, types, attention)
 
     def detections(
@@ -186,6 +189,8 @@ def _tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    if tokenizer.token_to_id(".") is None:
+        raise ConfigError(f"{path} has no token for the dot that ends a phrase: not a tokenizer of Grounding DINO")
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
 

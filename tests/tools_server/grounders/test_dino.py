@@ -76,6 +76,13 @@ def test_inputs_have_the_models_names_shapes_and_kinds(form: DinoFormat):
     assert {inputs.input_ids.dtype, inputs.pixel_mask.dtype} == {np.dtype(np.int64)}
 
 
+def test_a_long_expression_is_cut_and_still_ends_with_its_dot(form: DinoFormat):
+    ids = form.inputs(Image.new("RGB", (9, 9)), "the flag " * 300).input_ids[0].tolist()
+    assert len(ids) == 256
+    assert (ids[0], ids[-2:]) == (101, [1012, 102])
+    assert set(ids[1:-2]) == {200, 202}
+
+
 def test_only_what_fits_a_word_is_a_detection(form: DinoFormat):
     ids = form.inputs(Image.new("RGB", (100, 100)), "the flag").input_ids
     logits = np.full((1, 4, 256), -np.inf, np.float32)
