@@ -4,7 +4,8 @@ Each call becomes one request to a tools server, which searches, keeps, limits a
 Method: the official `mcp` package, version 2.
 """
 
-# No annotations as strings here: the package reads them, and what `image` may be is known only at run time.
+from __future__ import annotations
+
 import asyncio
 import base64
 import binascii
@@ -33,6 +34,9 @@ _MAX_BODY_BYTES = 2 * MAX_IMAGE_BYTES
 _HOST = "127.0.0.1"
 _READS_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=True)
 
+EncodedImage = Annotated[
+    str, Field(description="The image (JPEG, PNG, WebP): a data: URL or base64; over stdio also a path.", min_length=1)
+]
 TopK = Annotated[int, Field(description="How many results are wanted.", ge=1, le=20)]
 Expression = Annotated[
     str, Field(description="What in the image is meant, in words: 'the flag on the left'.", min_length=1)
@@ -59,8 +63,6 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
         "mmsearch", version=__version__, lifespan=closing, log_level="WARNING",
         instructions="Searches the web by text, by a whole image, or by the part of an image that words describe.",
     )  # fmt: skip
-    how = "a path, a data: URL or base64" if may_read_files else "a data: URL or base64"
-    ImageText = Annotated[str, Field(description=f"The image (JPEG, PNG, WebP): {how}.", min_length=1)]
 
     @server.tool(annotations=_READS_ONLY)
     async def text_search(
@@ -73,7 +75,7 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
 
     @server.tool(annotations=_READS_ONLY)
     async def image_search(
-        image: ImageText,
+        image: EncodedImage,
         expression: Annotated[
             str | None, Field(description="What to crop before the search, in words; without it the whole image.")
         ] = None,
@@ -83,7 +85,7 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
         return await _answered(client.image_search(await read_image(image, may_read_files), expression, top_k))
 
     @server.tool(annotations=_READS_ONLY)
-    async def ground(image: ImageText, expression: Expression) -> CallToolResult:
+    async def ground(image: EncodedImage, expression: Expression) -> CallToolResult:
         """Finds the box of what an expression describes in an image: x0, y0, x1, y1 in pixels of the image turned upright."""
         return await _answered(client.ground(await read_image(image, may_read_files), expression))
 

@@ -86,7 +86,7 @@ def test_a_host_finds_three_tools_and_what_they_take(url: str):
         assert tools["text_search"].input_schema["required"] == ["query"]
         assert tools["image_search"].input_schema["required"] == ["image"]
         assert set(tools["ground"].input_schema["required"]) == {"image", "expression"}
-        assert "a path" in tools["ground"].input_schema["properties"]["image"]["description"]
+        assert "base64" in tools["ground"].input_schema["properties"]["image"]["description"]
         assert all(tool.description and tool.annotations and tool.annotations.read_only_hint for tool in tools.values())
 
     in_process(url, talk)

@@ -68,7 +68,12 @@ class DinoFormat:
 
     def __init__(self, folder: Path, text_threshold: float):
         self._tokenizer = _tokenizer(folder, int(read_json(folder / "config.json").get("max_text_len", 256)))
-        self._dot = self._tokenizer.token_to_id(".")
+        dot = self._tokenizer.token_to_id(".")
+        if dot is None:
+            raise ConfigError(
+                f"{folder}/tokenizer.json has no token for the dot that ends a phrase: not Grounding DINO's"
+            )
+        self._dot = dot
         self._scaling = read_scaling(folder)
         self._text_threshold = text_threshold
 
@@ -189,8 +194,6 @@ def _tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    if tokenizer.token_to_id(".") is None:
-        raise ConfigError(f"{path} has no token for the dot that ends a phrase: not a tokenizer of Grounding DINO")
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
 

@@ -77,7 +77,8 @@ def identity(own: ml_collections.ConfigDict) -> Any:
 
 
 def _rules(own: ml_collections.ConfigDict) -> Rules:
-    return Rules(**{field.name: own[field.name] for field in dataclasses.fields(Rules)})
+    values: dict[str, Any] = {field.name: own[field.name] for field in dataclasses.fields(Rules)}
+    return Rules(**values)
 
 
 def _learned(own: ml_collections.ConfigDict, rules: Rules) -> Callable[[WorkPool], Grounder]:
