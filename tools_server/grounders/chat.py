@@ -48,9 +48,11 @@ class ChatGrounder:
         encoded = await asyncio.to_thread(lambda: Picture(image.resize(size, Image.Resampling.BICUBIC)).jpeg)
         content = [image_part(encoded), text_part(_PROMPT.format(expression=expression))]
         try:
-            boxes = await self._chat.ask([{"role": "user", "content": content}], read_boxes)
-        except ChatFailed as error:
-            late = isinstance(error.__cause__, TimeoutError)
+            # The client's own deadline begins only when its turn has come.
+            async with asyncio.timeout(self._chat.endpoint.deadline_s):
+                boxes = await self._chat.ask([{"role": "user", "content": content}], read_boxes)
+        except (ChatFailed, TimeoutError) as error:
+            late = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
             # The endpoint's own words are not repeated: they may hold anything.
             why = "in time" if late else "that can be read"
             code = "upstream_timeout" if late else "upstream_error"

@@ -144,6 +144,13 @@ def corners(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], 1).astype(np.float64) * [*size, *size]
 
 
+def folder_of(model: Path) -> Path:
+    """The folder with a model's tokenizer: the model itself, or where its file lies, or the folder above that."""
+    if model.is_dir():
+        return model
+    return model.parent if (model.parent / "tokenizer.json").is_file() else model.parent.parent
+
+
 def read_scaling(folder: Path) -> ImageScaling:
     """What preprocessor_config.json says; the usual scaling where there is none.
 

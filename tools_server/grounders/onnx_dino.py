@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmsearch_jax.errors import ConfigError
 from tools_server.grounders.choose import Detections
-from tools_server.grounders.dino import DinoFormat, DinoInputs
+from tools_server.grounders.dino import DinoFormat, DinoInputs, folder_of
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _INPUTS = frozenset(field.name for field in dataclasses.fields(DinoInputs))
@@ -31,8 +31,8 @@ class OnnxDino:
     """
 
     def __init__(self, model: Path, text_threshold: float, device: str, num_threads: int):
-        file, folder = _find(model)
-        self._format = DinoFormat(folder, text_threshold)
+        file = _model_file(model)
+        self._format = DinoFormat(folder_of(model), text_threshold)
         self._session = _session(file, device, num_threads)
         self._names = [item.name for item in self._session.get_inputs()]
         outputs = [item.name for item in self._session.get_outputs()]
@@ -50,14 +50,12 @@ class OnnxDino:
         return self._format.detections(inputs.input_ids, logits, pred_boxes, image.size)
 
 
-def _find(model: Path) -> tuple[Path, Path]:
-    """The model's file, and the folder with its tokenizer."""
+def _model_file(model: Path) -> Path:
     if model.is_file():
-        beside, above = model.parent, model.parent.parent
-        return model, beside if (beside / "tokenizer.json").is_file() else above
+        return model
     for name in ("onnx/model.onnx", "model.onnx"):
         if (model / name).is_file():
-            return model / name, model
+            return model / name
     raise ConfigError(f"no onnx/model.onnx in {model}: name the folder of an export, or its .onnx file")
 
 

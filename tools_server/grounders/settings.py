@@ -18,6 +18,7 @@ from tools_server.backends.upstream import Sessions
 from tools_server.grounders.base import Grounder
 from tools_server.grounders.chat import ChatGrounder
 from tools_server.grounders.choose import Rules
+from tools_server.grounders.dino import folder_of
 from tools_server.grounders.embedded import EmbeddedGrounder
 from tools_server.grounders.learned import LearnedGrounder
 from tools_server.grounders.remote import RemoteGrounder
@@ -138,17 +139,15 @@ def _check_url(url: str, example: str) -> None:
 
 def _fingerprint(model: Path) -> str:
     """The SHA-256 of a checkpoint's files, in hexadecimal."""
+    folder = folder_of(model)
     if model.is_dir():
-        kinds = (".json", ".safetensors", ".bin", ".onnx", ".onnx_data")
-        files = [path for path in model.iterdir() if path.suffix in kinds] + [*(model / "onnx").glob("model.onnx*")]
+        weights = [path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".onnx", ".onnx_data")]
+        weights += (folder / "onnx").glob("model.onnx*")
     else:
-        files = [
-            *model.parent.glob(f"{model.name}*"),
-            *model.parent.glob("*.json"),
-            *model.parent.parent.glob("*.json"),
-        ]
+        # Weights of more than 2 GB lie beside the file, under its name with an ending.
+        weights = list(model.parent.glob(f"{model.name}*"))
     total = hashlib.sha256()
-    for path in sorted(files):
+    for path in sorted([*weights, *folder.glob("*.json")]):
         with path.open("rb") as file:
             total.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
