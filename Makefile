@@ -7,7 +7,7 @@ CONSTRAINTS := .ci/constraints-py$(if $(filter 3.11,$(VERSION)),311,312).txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 JOBS ?= 2
 
-.PHONY: quickstart test test-slow test-parity test-tpu lint types contracts check bench results clean help
+.PHONY: quickstart test test-slow test-redis test-parity test-tpu lint types contracts check bench results clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,6 +20,10 @@ test: $(VENV)/.installed-test ## every test but those that need torch
 
 test-slow: $(VENV)/.installed-test ## what takes minutes: fifty steps on every kind of mesh, twenty kills
 	$(BIN)/python -m pytest -m slow tests
+
+test-redis: $(VENV)/.installed-test ## several search servers over one Redis (from Debian's packages, where it is missing)
+	command -v redis-server > /dev/null || (apt-get update -qq && apt-get install -y -qq redis-server)
+	$(BIN)/python -m pytest -m redis tests/tools_server
 
 test-parity: $(VENV)/.installed-parity ## numerics against transformers' torch model
 	$(BIN)/python -m pytest -s --override-ini="addopts=-q" tests/parity

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmsearch_jax import __version__, data_cli, mcp_cli
+from mmsearch_jax import __version__, cache_cli, data_cli, mcp_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
 from tools_server.options import add_arguments as add_server_arguments
 
@@ -67,6 +67,7 @@ _EXAMPLES = {
         "mmsearch datagen --config.seeds.path=infoseek.array_record --config.tools.url=http://localhost:8765 \\\n"
         "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME",
     ),
+    "cache": ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
     "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     "report": ("mmsearch report runs/quickstart", "mmsearch report runs/quickstart -o report.html"),
 }
@@ -183,6 +184,10 @@ def _parser() -> argparse.ArgumentParser:
     mcp_cli.add_arguments(add(
         "serve-mcp", mcp_cli.run, "Offers text search, image search and grounding to agents over the Model Context Protocol.\n"
         "A thin adapter over a running tools server (mmsearch serve-tools); needs the extra 'mcp'."
+    ))  # fmt: skip
+    cache_cli.add_arguments(add(
+        "cache", cache_cli.run, "Takes the search server's kept answers out of its store, puts them in, counts them.\n"
+        "With the mode 'replay' a run or an evaluation is repeated from them without any network."
     ))  # fmt: skip
     for name, run, text in (
         ("import-hf", _import_hf, "Turns a Hugging Face Qwen2.5-VL folder into a policy folder of ours (Orbax)."),

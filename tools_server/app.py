@@ -107,6 +107,7 @@ class _Routes:
 
     async def _text_search(self, asked: TextSearchRequest) -> SearchReply:
         self._check_text("query", asked.query)
+        _check_encodable("question", asked.question)
         return await self._tools.text_search(asked)
 
     async def _image_search(self, asked: ImageSearchRequest) -> SearchReply:
@@ -183,10 +184,7 @@ class _Routes:
             raise DataError(f"{name} is empty")
         if len(text) > self._limits.max_query_chars:
             raise DataError(f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are taken")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{name} holds half a character (a lone surrogate) at {error.start}") from error
+        _check_encodable(name, text)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
@@ -231,6 +229,13 @@ class _Routes:
 def _route(request: web.Request) -> str | None:
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else None
+
+
+def _check_encodable(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{name} holds half a character (a lone surrogate) at {error.start}") from error
 
 
 async def _json(request: web.Request) -> Any:

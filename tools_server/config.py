@@ -114,7 +114,7 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
         cache = Cache(store, own.mode, own.ttl_s, own.negative_ttl_s, 2 * limits.deadline_s)
         parts = Parts(
             chain(config.text.backends, text, local.LocalText), chain(config.image.backends, image, local.LocalImage),
-            make_grounder(pool), cache, budget, pool, _identity(config), condenser=condenser,
+            make_grounder(pool), cache, budget, pool, identity_of(config), condenser=condenser,
         )  # fmt: skip
         parts.closers = [parts.grounder.close, sessions.close]
         if condenser is not None:
@@ -194,7 +194,8 @@ def _secret(variable: str, key: str) -> str:
     return value
 
 
-def _identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def identity_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What of a config decides answers, by kind of search: part of every key in the cache."""
     own = config.summariser
     condensed = {"summariser": own.kind, "model": own.model, "max_chars": own.max_chars} if own.kind != "none" else {}
     return {

@@ -45,7 +45,7 @@ class Metrics:
             lines.append(f'tools_request_ms_count{{route="{route}"}} {total}')
         cache = parts.cache
         lines.append("# TYPE tools_cache_total counter")
-        for name in ("hits", "misses", "shared", "write_errors"):
+        for name in ("hits", "misses", "shared", "read_errors", "write_errors"):
             lines.append(f'tools_cache_total{{outcome="{name}"}} {getattr(cache, name)}')
         lines.append("# TYPE tools_backend_calls_total counter")
         for kind, chain in (("text", parts.text), ("image", parts.image)):

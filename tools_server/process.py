@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,9 +31,12 @@ class Server:
 
 @contextmanager
 def start_server(
-    corpus: str | Path, host: str = "127.0.0.1", port: int = 0, timeout_s: float = 60.0
+    corpus: str | Path, host: str = "127.0.0.1", port: int = 0, timeout_s: float = 60.0, arguments: Sequence[str] = ()
 ) -> Iterator[Server]:
     """Runs `python -m tools_server` on a corpus for as long as the block lasts.
+
+    Args:
+      arguments: further ones of its command line, for instance `--config.cache.mode=live`.
 
     Raises:
       ToolUnavailable: the server ended at once (the message is its own) or was not ready within `timeout_s`.
@@ -41,7 +44,7 @@ def start_server(
     with tempfile.TemporaryDirectory(prefix="tools-server-") as folder:
         port_file, log_file = Path(folder) / "port", Path(folder) / "log"
         command = [sys.executable, "-m", "tools_server", "--corpus", str(corpus), "--host", host]
-        command += ["--port", str(port), "--port-file", str(port_file)]
+        command += ["--port", str(port), "--port-file", str(port_file), *arguments]
         # One thread for linear algebra: the trainer beside it needs the cores, and the products are small.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))

@@ -6,13 +6,13 @@ import asyncio
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from PIL import Image
 
 from mmsearch_jax.errors import ImageError
-from mmsearch_jax.search_api import ImageSearchRequest, SearchReply, SearchResult, TextSearchRequest
+from mmsearch_jax.search_api import Box, ImageSearchRequest, SearchReply, SearchResult, TextSearchRequest
 from tools_server.backends.base import Picture
 from tools_server.cache.cache import Cache
 from tools_server.condense import Condenser
@@ -117,10 +117,7 @@ class SearchService:
           ImageError: the image cannot be read.
         """
         data = self._image(asked)
-        request = {
-            "tool": "image_search", "image": hashlib.sha256(data).hexdigest(), "expression": asked.expression,
-            "box": asked.box, "top_k": asked.top_k, **self.parts.identity.get("image", {}),
-        }  # fmt: skip
+        request = image_request(data, asked.top_k, self.parts.identity, asked.expression, asked.box)
         return await self._answered(request, asked.deadline_s, lambda: self._find_images(data, asked))
 
     async def ground(self, asked: ImageSearchRequest) -> SearchReply:
@@ -218,6 +215,21 @@ class SearchService:
 
     async def _decode(self, data: bytes) -> Image.Image:
         return await self.parts.pool.run(lambda: decode_image(data, self.limits.max_pixels))
+
+
+def image_request(
+    data: bytes, top_k: int, identity: Mapping[str, Any], expression: str | None = None, box: Box | None = None
+) -> dict[str, Any]:
+    """What decides the answer to an image search: its key in the cache.
+
+    Args:
+      data: the encoded image, as it is sent.
+      identity: see `Parts`.
+    """
+    return {
+        "tool": "image_search", "image": hashlib.sha256(data).hexdigest(), "expression": expression,
+        "box": box, "top_k": top_k, **identity.get("image", {}),
+    }  # fmt: skip
 
 
 async def _nothing() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import hashlib
 import json
 import logging
@@ -11,13 +12,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mmsearch_jax.errors import ConfigError
-from tools_server.cache.store import Entry, Store
+from tools_server.cache.store import Entry, Store, StoreError
 from tools_server.failures import SearchFailure
 
 _log = logging.getLogger("tools_server")
 
 MODES = ("off", "live", "record", "replay", "replay-or-live")
 _POLL_S = 0.05
+_RECENT = 1024
+"""Answers that are held in memory, in front of the store: the rollouts of a group ask the same things."""
 
 Reply = dict[str, Any]
 
@@ -53,7 +56,8 @@ class Cache:
         self._store, self.mode = None if mode == "off" else store, mode
         self._ttl_s, self._negative_ttl_s, self._call_s = ttl_s, negative_ttl_s, call_s
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
-        self.hits = self.misses = self.shared = self.write_errors = 0
+        self._recent: collections.OrderedDict[str, Entry] = collections.OrderedDict()
+        self.hits = self.misses = self.shared = self.read_errors = self.write_errors = 0
 
     async def answer(self, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> tuple[Reply, bool]:
         """The answer to a request and whether it was kept from before.
@@ -91,9 +95,21 @@ class Cache:
     async def _look(self, key: str) -> Reply | None:
         if self._store is None or self.mode == "record":
             return None
-        entry = await self._store.get(key)
-        if entry is None or (self.mode == "live" and self._too_old(entry)):
+        try:
+            entry = self._recent.get(key) or await self._store.get(key)
+        except StoreError as error:
+            self.read_errors += 1
+            if self.mode == "replay":
+                raise SearchFailure("internal", f"the recorded answers cannot be read: {error}") from error
+            _log.warning("a kept answer could not be looked up: %s", error)
             return None
+        if entry is None or (self.mode == "live" and self._too_old(entry)):
+            self._recent.pop(key, None)
+            return None
+        self._recent[key] = entry
+        self._recent.move_to_end(key)
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
         return entry.reply
 
     def _too_old(self, entry: Entry) -> bool:
@@ -104,24 +120,41 @@ class Cache:
         store = self._store
         if store is None:
             return await call()
-        while not await store.claim(key, self._call_s):
+        while not await self._claim(store, key):
             await asyncio.sleep(_POLL_S)  # another server fetches it
             kept = await self._look(key)
             if kept is not None:
                 return kept
         try:
-            reply = await call()
-            await self._keep(store, key, Entry(request, reply))
-            return reply
+            # Whoever held the claim before may have just kept the answer.
+            kept = await self._look(key)
+            if kept is None:
+                kept = await call()
+                await self._keep(store, key, Entry(request, kept))
+            return kept
         finally:
+            await self._release(store, key)
+
+    async def _claim(self, store: Store, key: str) -> bool:
+        try:
+            return await store.claim(key, self._call_s)
+        except StoreError as error:
+            # Better paid twice than not answered.
+            _log.warning("an answer could not be claimed: %s", error)
+            return True
+
+    async def _release(self, store: Store, key: str) -> None:
+        try:
             await store.release(key)
+        except StoreError as error:
+            _log.warning("a claim could not be released, it ends by itself after %g s: %s", self._call_s, error)
 
     async def _keep(self, store: Store, key: str, entry: Entry) -> None:
         try:
             await store.put(key, entry)
-        except Exception as error:  # whatever the store raises: a full disk, a lost Redis
+        except StoreError as error:
             self.write_errors += 1
             if self.mode == "record":
-                raise SearchFailure("internal", f"the answer could not be recorded ({type(error).__name__})") from error
+                raise SearchFailure("internal", f"the answer could not be recorded: {error}") from error
             # The answer is paid for and right: it is given, only not kept.
             _log.warning("an answer could not be kept: %s", error)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from mmsearch_jax.errors import ConfigError
-from tools_server.cache.store import Allowance, Entry, Spent
+from tools_server.cache.store import Allowance, Entry, Spent, StoreError
+
+_TIMEOUT_S = 3.0
 
 # Look and add in one step: two servers must not both spend the last call.
 _BOOK = """
@@ -35,46 +37,54 @@ class RedisStore:
 
     def __init__(self, url: str, prefix: str = "mmsearch:", ttl_s: float = 0.0):
         try:
+            from redis import exceptions
             from redis.asyncio import Redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
         except ImportError as error:
             raise ConfigError("a cache in Redis needs the extra: pip install 'mmsearch-jax[redis]'") from error
         try:
-            self._redis: Any = Redis.from_url(url, decode_responses=True)
+            self._redis: Any = Redis.from_url(
+                url, decode_responses=True, socket_connect_timeout=_TIMEOUT_S, socket_timeout=_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 1),  # a request has one deadline, and more to do in it
+            )  # fmt: skip
         except ValueError as error:
             raise ConfigError("config.cache.redis_url must look like redis://HOST:6379/0") from error
+        self._error = exceptions.RedisError
         self._prefix, self._ttl_ms = prefix, int(ttl_s * 1000)
         self._book = self._redis.register_script(_BOOK)
 
     async def get(self, key: str) -> Entry | None:
         """See `Store`."""
-        kept = await self._redis.get(f"{self._prefix}entry:{key}")
+        kept = await self._asked(self._redis.get(f"{self._prefix}entry:{key}"))
         return None if kept is None else Entry(**json.loads(kept))
 
     async def put(self, key: str, entry: Entry) -> None:
         """See `Store`. What survives the end of Redis is Redis' own setting (appendonly)."""
         value = json.dumps(dataclasses.asdict(entry), ensure_ascii=False)
-        await self._redis.set(f"{self._prefix}entry:{key}", value, px=self._ttl_ms or None)
+        await self._asked(self._redis.set(f"{self._prefix}entry:{key}", value, px=self._ttl_ms or None))
 
     async def claim(self, key: str, seconds: float) -> bool:
         """See `Store`."""
-        return bool(await self._redis.set(f"{self._prefix}claim:{key}", "1", nx=True, px=max(1, int(seconds * 1000))))
+        claim = self._redis.set(f"{self._prefix}claim:{key}", "1", nx=True, px=max(1, int(seconds * 1000)))
+        return bool(await self._asked(claim))
 
     async def release(self, key: str) -> None:
         """See `Store`."""
-        await self._redis.delete(f"{self._prefix}claim:{key}")
+        await self._asked(self._redis.delete(f"{self._prefix}claim:{key}"))
 
     async def book(self, run: str, backend: str, micro_usd: int, allowance: Allowance) -> bool:
         """See `Store`. Redis keeps one sum a run, not one a backend."""
         arguments = [allowance.max_calls, allowance.max_micro_usd, micro_usd]
-        return bool(await self._book(keys=[self._spending(run)], args=arguments))
+        return bool(await self._asked(self._book(keys=[self._spending(run)], args=arguments)))
 
     async def unbook(self, run: str, backend: str, micro_usd: int) -> None:
         """See `Store`."""
-        await self._redis.hincrby(self._spending(run), "micro_usd", -micro_usd)
+        await self._asked(self._redis.hincrby(self._spending(run), "micro_usd", -micro_usd))
 
     async def spent(self, run: str) -> Spent:
         """See `Store`."""
-        kept = await self._redis.hgetall(self._spending(run))
+        kept = await self._asked(self._redis.hgetall(self._spending(run)))
         return Spent(int(kept.get("calls", 0)), int(kept.get("micro_usd", 0)))
 
     async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
@@ -89,6 +99,12 @@ class RedisStore:
     async def close(self) -> None:
         """See `Store`."""
         await self._redis.aclose()
+
+    async def _asked(self, command: Awaitable[Any]) -> Any:
+        try:
+            return await command
+        except (self._error, OSError) as error:
+            raise StoreError(f"Redis: {type(error).__name__}") from error
 
     def _spending(self, run: str) -> str:
         return f"{self._prefix}spending:{run}"

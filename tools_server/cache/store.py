@@ -11,8 +11,9 @@ import dataclasses
 import json
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -66,8 +67,12 @@ class Allowance:
         )
 
 
+class StoreError(Exception):
+    """The store did not do what was asked: a full disk, a lost Redis."""
+
+
 class Store(Protocol):
-    """Keeps answers by key, and what each run has spent."""
+    """Keeps answers by key, and what each run has spent. Every method may raise `StoreError`."""
 
     async def get(self, key: str) -> Entry | None:
         """The answer, or None."""
@@ -131,7 +136,8 @@ class SqliteStore:
 
     async def get(self, key: str) -> Entry | None:
         """See `Store`. One look-up by primary key takes microseconds: less than a hop to a thread."""
-        row = self._reader.execute("SELECT request, reply, stored_s FROM entries WHERE key = ?", (key,)).fetchone()
+        with _errors():
+            row = self._reader.execute("SELECT request, reply, stored_s FROM entries WHERE key = ?", (key,)).fetchone()
         return None if row is None else Entry(json.loads(row[0]), json.loads(row[1]), row[2])
 
     async def put(self, key: str, entry: Entry) -> None:
@@ -168,7 +174,8 @@ class SqliteStore:
 
     async def spent(self, run: str) -> Spent:
         """See `Store`."""
-        return self._spent(self._reader, run)
+        with _errors():
+            return self._spent(self._reader, run)
 
     async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
         """See `Store`; in the order of their keys, so that two exports of one cache are equal."""
@@ -193,12 +200,14 @@ class SqliteStore:
             try:
                 result = work()
             except BaseException:
-                self._writer.execute("ROLLBACK")
+                if self._writer.in_transaction:  # a full disk has ended it already
+                    self._writer.execute("ROLLBACK")
                 raise
             self._writer.execute("COMMIT")
             return result
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, transaction)
+        with _errors():
+            return await asyncio.get_running_loop().run_in_executor(self._pool, transaction)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -213,6 +222,14 @@ class SqliteStore:
             "SELECT COALESCE(SUM(calls), 0), COALESCE(SUM(micro_usd), 0) FROM spending WHERE run = ?", (run,)
         ).fetchone()
         return Spent(*row)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"SQLite: {error}") from error
 
 
 def _dump(value: Any) -> str:

@@ -35,7 +35,7 @@ class BackendLimits:
     calls_per_s: float = 10.0
     max_concurrency: int = 64
     attempt_timeout_s: float = 8.0
-    max_attempts: int = 6
+    max_attempts: int = 10
     breaker_window: int = 20
     breaker_share: float = 0.9
     breaker_rest_s: float = 10.0
@@ -152,7 +152,7 @@ class Guarded(Generic[Q]):
                 outcome = "ok"
                 return results
             except SearchFailure as failure:
-                outcome = failure.code
+                outcome, work.failure = failure.code, failure
                 raise
             finally:
                 self._count(outcome, probe)
@@ -164,12 +164,10 @@ class Guarded(Generic[Q]):
                 return await self._backend.search(query, top_k)
         except TimeoutError:
             # It hung, so it may have been charged: the money stays booked.
-            work.failure = SearchFailure(
-                "upstream_timeout", f"{self.name} did not answer within {timeout_s:g} s", passing=True
-            )
-            raise work.failure from None
-        except SearchFailure as failure:
-            work.failure, work.cost_usd = failure, work.cost_usd - self._cost
+            why = f"{self.name} did not answer within {timeout_s:g} s"
+            raise SearchFailure("upstream_timeout", why, passing=True) from None
+        except SearchFailure:
+            work.cost_usd -= self._cost
             if self._budget is not None:
                 await self._budget.refund(self.name, self._cost)
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from mmsearch_jax.errors import ConfigError, DataError
 from tools_server.cache.cache import Cache, key_of
-from tools_server.cache.store import Entry, SqliteStore
+from tools_server.cache.store import Entry, SqliteStore, StoreError
 from tools_server.failures import SearchFailure
 
 REQUEST = {"tool": "text_search", "query": "velmora"}
@@ -146,7 +145,7 @@ def test_failures_are_shared_and_not_kept(tmp_path: Path):
 def test_a_disk_that_is_full_costs_the_recording_not_the_answer(tmp_path: Path):
     async def talk(store: SqliteStore) -> None:
         async def put(key: str, entry: Entry) -> None:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise StoreError("SQLite: database or disk is full")
 
         store.put = put
         cache = Cache(store, "live")
@@ -154,6 +153,33 @@ def test_a_disk_that_is_full_costs_the_recording_not_the_answer(tmp_path: Path):
         assert cache.write_errors == 1
         with pytest.raises(SearchFailure, match="could not be recorded"):
             await Cache(store, "record").answer(REQUEST, Calls())
+
+    with_store(tmp_path, talk)
+
+
+def test_a_store_that_cannot_be_read_costs_a_call_not_the_answer(tmp_path: Path):
+    async def talk(store: SqliteStore) -> None:
+        async def lost(*_: object) -> Any:
+            raise StoreError("Redis: ConnectionError")
+
+        await store.put(key_of(REQUEST), Entry(REQUEST, {"results": ["hit"]}))
+        store.get = store.claim = store.release = lost
+        cache, calls = Cache(store, "live"), Calls()
+        assert await cache.answer(REQUEST, calls) == ({"results": ["hit"], "number": 1}, False)
+        assert (calls.count, cache.read_errors) == (1, 2)
+        with pytest.raises(SearchFailure, match="recorded answers cannot be read"):
+            await Cache(store, "replay").answer(REQUEST, calls)
+
+    with_store(tmp_path, talk)
+
+
+def test_a_full_disk_is_the_stores_own_error(tmp_path: Path):
+    async def talk(store: SqliteStore) -> None:
+        pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
+        store._writer.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match="full"):
+            await store.put("key", Entry(REQUEST, {"results": ["x" * 100_000]}))
+        assert await store.get("key") is None
 
     with_store(tmp_path, talk)
 

@@ -1,0 +1,222 @@
+"""The search server under load: how many searches it answers, and what slow and broken providers do to it.
+
+    python -m benchmarks.tools_server [--quick] [--json FILE]
+
+Rows (all servers are real processes on this machine; 64 connections unless said otherwise):
+  speed        cached text searches a second, over those of a retriever of Search-R1's design (FastAPI, a blocking handler)
+               that serves the same index in the same run, to the same queries
+  cached_p99   of those searches
+  slow_calls   of 1,000 searches at once at a provider that takes 5 s, the share that is answered
+  slow_memory  resident memory while they wait, over before
+  slow_p99     of cached searches that arrive meanwhile
+  answered     share of searches that are answered in their deadline by a provider that fails 30 % of its calls, hangs 5 % and
+               answers 429 to 10 %
+  over_budget  calls that this provider saw beyond the run's budget, when three times as many are asked for
+  paid_twice   queries for which it was paid more than once, each asked for four times at once
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.http_load import Load, load
+from benchmarks.peers import environment
+from benchmarks.table import Measured, report
+from mmsearch_jax import search_api
+from tests.tools_server.upstreams import Upstream
+from tools_server.process import Server, start_server
+
+CONNECTIONS, DEADLINE_S, SLOW_S = 64, 20.0, 5.0
+_VOCABULARY, _WORDS = 20_000, 40
+
+
+def write_corpus(folder: Path, pages: int) -> list[str]:
+    """Pages of made-up words in Zipf's frequencies; returns queries of three words of a page each."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    queries = []
+    with (folder / "pages.jsonl").open("w", encoding="utf-8") as out:
+        for i in range(pages):
+            words = [f"w{n}" for n in np.minimum(rng.zipf(1.3, _WORDS), _VOCABULARY)]
+            title = f"Page {i}"
+            out.write(
+                json.dumps({"id": str(i), "title": title, "url": f"https://x.example/{i}", "text": " ".join(words)})
+                + "\n"
+            )
+            queries.append(" ".join(words[-3:]))
+    (folder / "images.jsonl").write_text("", encoding="utf-8")
+    return queries[:500]
+
+
+@contextmanager
+def peer(corpus: Path) -> Iterator[int]:
+    """The peer's server on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).parent / "peers" / "fastapi_retriever.py"
+    process = subprocess.Popen([str(environment("fastapi")), str(script), str(corpus), str(port)])
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, "the peer ended"
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure_speed(folder: Path, quick: bool) -> dict[str, Measured]:
+    """The rows speed and cached_p99."""
+    corpus, count = folder / "corpus", 4_000 if quick else 40_000
+    queries = write_corpus(corpus, 2_000 if quick else 20_000)
+
+    def ours(i: int) -> Any:
+        return {"query": queries[i % len(queries)], "top_k": 5}
+
+    def theirs(i: int) -> Any:
+        return {"queries": [queries[i % len(queries)]], "topk": 5, "return_scores": True}
+
+    cache = ["--config.cache.mode=live", f"--config.cache.path={folder / 'speed.sqlite'}"]
+    with start_server(corpus, arguments=cache) as server:
+        _sound(asyncio.run(load(_port(server), search_api.ROUTE_TEXT_SEARCH, ours, 8, len(queries))))
+        mine = _sound(asyncio.run(load(_port(server), search_api.ROUTE_TEXT_SEARCH, ours, CONNECTIONS, count)))
+    with peer(corpus) as port:
+        _sound(asyncio.run(load(port, search_api.ROUTE_RETRIEVE, theirs, 8, len(queries))))
+        other = _sound(asyncio.run(load(port, search_api.ROUTE_RETRIEVE, theirs, CONNECTIONS, count // 8)))
+    print(f"ours {mine.per_second:,.0f} a second, p99 {mine.quantile_ms(0.99):.1f} ms; ", end="")
+    print(f"FastAPI {other.per_second:,.0f} a second, p99 {other.quantile_ms(0.99):.1f} ms")
+    ratio, p99 = mine.per_second / other.per_second, mine.quantile_ms(0.99)
+    return {
+        "speed": Measured(ratio, "x", ">= 5", ratio >= 5),
+        "cached_p99": Measured(p99, "ms", "< 50", p99 < 50),
+    }
+
+
+@contextmanager
+def web_server(folder: Path, upstream: Upstream, *arguments: str) -> Iterator[Server]:
+    """A server whose text searches go to `upstream`, in the form of Serper."""
+    os.environ["SERPER_API_KEY"] = "benchmark"
+    settings = {
+        "text.backends": "('serper',)", "image.backends": "()", "backends.serper.url": upstream.url,
+        "backends.serper.calls_per_s": 10_000.0, "backends.serper.max_concurrency": 2_000,
+        "cache.mode": "live", "cache.path": folder / "web.sqlite", "limits.deadline_s": DEADLINE_S,
+    }  # fmt: skip
+    with start_server(
+        "", arguments=[*(f"--config.{key}={value}" for key, value in settings.items()), *arguments]
+    ) as server:
+        yield server
+
+
+async def _measure_slow(folder: Path, quick: bool) -> dict[str, Measured]:
+    calls, cached = (200, 1_000) if quick else (1_000, 8_000)
+    loop = asyncio.get_running_loop()
+    async with Upstream("serper", lambda n: "ok" if n == 0 else "slow", slow_s=SLOW_S) as upstream:
+        with web_server(folder, upstream, "--config.backends.serper.attempt_timeout_s=15.0") as server:
+            port = _port(server)
+
+            def known(i: int) -> Any:
+                return {"query": "known"}
+
+            _sound(await load(port, search_api.ROUTE_TEXT_SEARCH, known, 1, 1))
+            before = _resident_mib(server)
+            slow = asyncio.ensure_future(
+                load(port, search_api.ROUTE_TEXT_SEARCH, lambda i: {"query": f"slow {i}"}, calls, calls)
+            )
+            while upstream.in_flight < calls and not slow.done():
+                await asyncio.sleep(0.01)
+            began = loop.time()
+            quick_ones = _sound(await load(port, search_api.ROUTE_TEXT_SEARCH, known, 16, cached))
+            during = _resident_mib(server)
+            print(f"{calls} slow calls under way for {loop.time() - began:.1f} s: {before:.0f} -> {during:.0f} MiB")
+            answered = (await slow).statuses.get(200, 0) / calls
+    p99, grown = quick_ones.quantile_ms(0.99), during / before
+    return {
+        "slow_calls": Measured(100 * answered, "%", "= 100", answered == 1),
+        "slow_memory": Measured(grown, "x", "< 1.5", grown < 1.5),
+        "slow_p99": Measured(p99, "ms", "< 50", p99 < 50),
+    }
+
+
+async def _measure_faults(folder: Path, quick: bool) -> dict[str, Measured]:
+    queries = 200 if quick else 1_000
+    rng = np.random.default_rng(1)
+    ends = rng.choice(["error", "hang", "429", "ok"], p=[0.3, 0.05, 0.1, 0.55], size=100 * queries)
+    async with Upstream("serper", lambda n: str(ends[n]), retry_after="1") as upstream:
+        with web_server(folder, upstream, "--config.backends.serper.attempt_timeout_s=2.0") as server:
+            # Each query four times at once, as the rollouts of a group ask.
+            found = await load(
+                _port(server), search_api.ROUTE_TEXT_SEARCH, lambda i: {"query": f"q{i // 4}"}, CONNECTIONS, 4 * queries
+            )
+        twice = sum(count > 1 for count in upstream.paid.values())
+    answered = found.statuses.get(200, 0) / (4 * queries)
+    print(f"{4 * queries} searches, {len(upstream.requests)} calls, statuses {found.statuses}")
+    return {
+        "answered": Measured(100 * answered, "%", ">= 99.5", answered >= 0.995),
+        "paid_twice": Measured(twice, "", "= 0", twice == 0 and len(upstream.paid) >= 0.99 * queries),
+    }
+
+
+async def _measure_budget(folder: Path, quick: bool) -> dict[str, Measured]:
+    budget = 100 if quick else 500
+    rng = np.random.default_rng(2)
+    ends = rng.choice(["error", "429", "ok"], p=[0.3, 0.1, 0.6], size=100 * budget)
+    async with Upstream("serper", lambda n: str(ends[n]), retry_after="0") as upstream:
+        with web_server(folder, upstream, f"--config.budget.max_calls={budget}", "--config.budget.run=b") as server:
+            found = await load(
+                _port(server), search_api.ROUTE_TEXT_SEARCH, lambda i: {"query": f"b{i}"}, CONNECTIONS, 3 * budget
+            )
+    over = len(upstream.requests) - budget
+    print(f"budget of {budget} calls, {3 * budget} searches: {len(upstream.requests)} calls, statuses {found.statuses}")
+    return {"over_budget": Measured(over, "", "= 0", over == 0 and found.statuses.get(402, 0) > budget)}
+
+
+def _sound(found: Load) -> Load:
+    """A run that failed cannot look fast."""
+    assert set(found.statuses) == {200}, found.statuses
+    return found
+
+
+def _port(server: Server) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
+def _resident_mib(server: Server) -> float:
+    pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="smaller loads, under a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = measure_speed(folder, options.quick)
+        for measure in (_measure_slow, _measure_faults, _measure_budget):
+            part = folder / measure.__name__
+            part.mkdir()
+            rows |= asyncio.run(measure(part, options.quick))
+    report(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""A cache as a file of JSON lines: taken from one store, put into another, or made from answers that others recorded."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.search_api import SearchReply
+from tools_server.cache.cache import key_of
+from tools_server.cache.store import Entry, Store
+
+
+async def export_entries(store: Store, out: Path) -> int:
+    """Writes every answer to a file, one JSON object a line, and returns how many.
+
+    The file appears when it is whole. Keys are not written: they follow from the requests.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(out.name + ".part")
+    count = 0
+    with draft.open("w", encoding="utf-8") as lines:
+        async for _, entry in store.entries():
+            lines.write(json.dumps(dataclasses.asdict(entry), ensure_ascii=False) + "\n")
+            count += 1
+    draft.rename(out)
+    return count
+
+
+async def import_entries(store: Store, path: Path) -> int:
+    """Puts the answers of an exported file into a store and returns how many; one that is there already is replaced.
+
+    Raises:
+      DataError: no such file, or a line is no answer; names the line. The lines before it are kept.
+    """
+    count = 0
+    for entry in _read(path):
+        await store.put(key_of(entry.request), entry)
+        count += 1
+    return count
+
+
+async def count_entries(store: Store) -> collections.Counter[str]:
+    """How many answers a store holds, by tool."""
+    counts: collections.Counter[str] = collections.Counter()
+    async for _, entry in store.entries():
+        counts[str(entry.request.get("tool", "other"))] += 1
+    return counts
+
+
+def _read(path: Path) -> Iterator[Entry]:
+    if not path.is_file():
+        raise DataError(f"no exported cache at {path}: make one with `mmsearch cache export`")
+    # As bytes: only a line feed ends a line, whatever else Unicode takes for one.
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield _entry(json.loads(line))
+            except (ValueError, RecursionError, DataError) as error:
+                raise DataError(f"{path}:{number}: no kept answer ({error}): export the cache again") from error
+
+
+def _entry(record: Any) -> Entry:
+    if not isinstance(record, Mapping):
+        raise DataError(f"expected a JSON object, got {type(record).__name__}")
+    request, reply, stored_s = (record.get(name) for name in ("request", "reply", "stored_s"))
+    if not isinstance(request, dict) or not isinstance(stored_s, int | float):
+        raise DataError("'request' must be an object and 'stored_s' a number")
+    return Entry(request, SearchReply.from_json(reply).to_json(), float(stored_s))
