@@ -123,19 +123,35 @@ async def read_image(image: str, may_read_files: bool) -> bytes:
     """
     if image.startswith(("http://", "https://")):
         raise CallError("bad_image: addresses are not fetched: send the image itself, as a data: URL or base64")
-    if may_read_files and len(image) < 4096 and not image.startswith("data:"):
-        path = Path(image).expanduser()
-        if await asyncio.to_thread(path.is_file):
-            size = (await asyncio.to_thread(path.stat)).st_size
-            if size > MAX_IMAGE_BYTES:
-                raise CallError(f"bad_image: {image} has {size:,} bytes, at most {MAX_IMAGE_BYTES:,} are taken")
-            return await asyncio.to_thread(path.read_bytes)
+    if may_read_files and not image.startswith("data:"):
+        read = await asyncio.to_thread(_read_file, image)
+        if read is not None:
+            return read
     encoded = image.partition(",")[2] if image.startswith("data:") else image
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
         known = "no file of this name, and not base64" if may_read_files else "not base64"
         raise CallError(f"bad_image: {known}: {image[:60]!r}") from error
+
+
+def _read_file(name: str) -> bytes | None:
+    """A file's bytes; None where there is no such file."""
+    try:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            return None
+        size = path.stat().st_size
+        if size > MAX_IMAGE_BYTES:
+            raise CallError(f"bad_image: {name} has {size:,} bytes, at most {MAX_IMAGE_BYTES:,} are taken")
+        return path.read_bytes()
+    except PermissionError as error:
+        raise CallError(f"bad_image: {name[:200]} may not be read: {error.strerror}") from error
+    except (
+        OSError,
+        RuntimeError,
+    ):  # base64 makes names that are too long, or begin with the home of a user who is not there
+        return None
 
 
 async def _answered(call: Awaitable[SearchReply]) -> CallToolResult:

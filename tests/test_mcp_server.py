@@ -166,9 +166,20 @@ def test_a_file_that_is_too_large_is_not_read(url: str, tmp_path: Path):
     in_process(url, talk)
 
 
+def test_short_base64_is_not_taken_for_the_name_of_a_file(url: str):
+    small = encode(SCENE.resize((80, 60)), "JPEG")
+    assert 255 < len(small) < 4096
+
+    async def talk(client: Client) -> None:
+        assert not (await client.call_tool("image_search", {"image": small})).is_error
+
+    in_process(url, talk)
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [("aGVsbG8=", "bad_request: no readable image"), ("no such file.png", "bad_image: no file of this name"),
+        ("~nobody-here/a.png", "bad_image: no file of this name"),
      ("data:image/png;base64,!!", "bad_image")],
 )  # fmt: skip
 def test_a_bad_image_is_a_tool_error_that_says_so(url: str, image: str, words: str):
