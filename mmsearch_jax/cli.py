@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmsearch_jax import __version__, cache_cli, data_cli
+from mmsearch_jax import __version__, cache_cli, data_cli, mcp_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
 from tools_server.options import add_arguments as add_server_arguments
 
@@ -56,6 +56,10 @@ _EXAMPLES = {
     "serve-tools": (
         "mmsearch serve-tools --corpus runs/quickstart/worlds/real/corpus",
         "mmsearch eval --config.tools.url=http://127.0.0.1:8765      (in another terminal)",
+    ),
+    "serve-mcp": (
+        "mmsearch serve-mcp --tools-url http://127.0.0.1:8765      (started by an agent's host, over stdio)",
+        "mmsearch serve-mcp --http --port 8766",
     ),
     "import-hf": ("mmsearch import-hf assets/tiny-base runs/imported",),
     "export-hf": ("mmsearch export-hf runs/quickstart/policies/grpo runs/exported",),
@@ -177,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
         "It sees pixels and strings only, loads no JAX, and runs until it is interrupted.",
     )
     add_server_arguments(serve)
+    mcp_cli.add_arguments(add(
+        "serve-mcp", mcp_cli.run, "Offers text search, image search and grounding to agents over the Model Context Protocol.\n"
+        "A thin adapter over a running tools server (mmsearch serve-tools); needs the extra 'mcp'."
+    ))  # fmt: skip
     cache_cli.add_arguments(add(
         "cache", cache_cli.run, "Takes the search server's kept answers out of its store, puts them in, counts them.\n"
         "With the mode 'replay' a run or an evaluation is repeated from them without any network."

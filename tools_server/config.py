@@ -23,7 +23,7 @@ from tools_server.cache.redis_store import RedisStore
 from tools_server.cache.store import SqliteStore, Store
 from tools_server.condense import Condenser
 from tools_server.fetch.settings import default_reader, make_reader, reader_identity
-from tools_server.grounders.embedded import EmbeddedGrounder
+from tools_server.grounders import settings as grounders
 from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import BackendLimits, Chain, Guarded
 from tools_server.publishers.blobs import BlobPublisher
@@ -57,6 +57,8 @@ def default_config() -> ml_collections.ConfigDict:
         "budget": {"run": "default", "max_calls": 0, "max_usd": 0.0},
         # none: results as they are; extract: their best sentences; model: an LLM's summary, sentences where it fails.
         "summariser": {"kind": "none", "max_chars": 2400, **endpoint},
+        # embedded, grounding_dino, onnx, http or chat: finds what an expression means (docs/tools_server.md).
+        "grounder": grounders.default_settings(),
         "limits": dataclasses.asdict(Limits()),
     })  # fmt: skip
 
@@ -99,6 +101,7 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
             "the backend 'local' needs a corpus: --corpus DIR, or name web backends in config.text.backends"
         )
     condenser, reader = _condenser(config), make_reader(config.reader)
+    make_grounder = grounders.prepare(config.grounder, sessions)
     uses_store = bool(text or image) or config.cache.mode != "off"
     store = _store(config) if uses_store else None
 
@@ -116,10 +119,10 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
         cache = Cache(store, own.mode, own.ttl_s, own.negative_ttl_s, 2 * limits.deadline_s)
         parts = Parts(
             chain(config.text.backends, text, local.LocalText), chain(config.image.backends, image, local.LocalImage),
-            EmbeddedGrounder(pool), cache, budget, pool, identity_of(config), reader, config.reader.num_pages,
+            make_grounder(pool), cache, budget, pool, identity_of(config), reader, config.reader.num_pages,
             condenser,
         )  # fmt: skip
-        parts.closers = [sessions.close]
+        parts.closers = [parts.grounder.close, sessions.close]
         if reader is not None:
             parts.closers.append(reader.close)
         if condenser is not None:
@@ -206,5 +209,9 @@ def identity_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     condensed = {"summariser": own.kind, "model": own.model, "max_chars": own.max_chars} if own.kind != "none" else {}
     return {
         "text": {"backends": list(config.text.backends), **reader_identity(config.reader), **condensed},
-        "image": {"backends": list(config.image.backends), "grounder": "embedded", **condensed},
+        "image": {
+            "backends": list(config.image.backends),
+            "grounder": grounders.identity(config.grounder),
+            **condensed,
+        },
     }

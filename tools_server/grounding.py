@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tools_server import proposals
-from tools_server.grounders.base import Grounding
+from tools_server.grounders.base import NOT_FOUND, Grounding
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white", "grey")
 _COLOUR_WORDS = {
@@ -42,7 +42,6 @@ _ALL_WORDS = _ANY_WORDS.union(
 )
 
 _PLACE_WEIGHT, _KIND_WEIGHT, _COLOUR_WEIGHT, _SIZE_WEIGHT = 2.0, 1.2, 2.0, 1.5
-NOT_FOUND = "No such region was found; the whole image was used."
 
 
 @dataclasses.dataclass(frozen=True)

@@ -186,6 +186,8 @@ class SearchService:
             found = Grounding(_inside(asked.box, image))
         elif asked.expression is not None:
             found = await self.parts.grounder.ground(image, asked.expression)
+            if found.box is None and not found.search_whole:
+                return _grounded(SearchReply((), "image_search"), found, asked_for=True)
         part = image if found.box is None else image.crop(found.box)
         answer = _inert(await self.parts.image.search(Picture(part), asked.top_k, self.limits.deadline_s))
         reply = _grounded(_reply(answer, "image_search"), found, asked.expression is not None)

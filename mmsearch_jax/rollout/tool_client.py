@@ -41,11 +41,16 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """A keep-alive HTTP connection pool to `base_url`."""
+    """A keep-alive HTTP connection pool to `base_url`.
 
-    def __init__(self, base_url: str, max_connections: int = 64):
+    Args:
+      token: what the server wants as a bearer token; "" for none.
+    """
+
+    def __init__(self, base_url: str, max_connections: int = 64, token: str = ""):
         self._base_url = base_url.rstrip("/")
         self._max_connections = max_connections
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -72,7 +77,8 @@ class HttpTransport:
             connector = aiohttp.TCPConnector(limit=self._max_connections)
             # No timeout here: the client's deadline covers the whole call.
             timeout = aiohttp.ClientTimeout(total=None)
-            self._session, self._loop = aiohttp.ClientSession(connector=connector, timeout=timeout), loop
+            session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
+            self._session, self._loop = session, loop
         return self._session
 
 
@@ -145,6 +151,16 @@ class ToolClient:
         encoded = base64.b64encode(image).decode()
         request = search_api.ImageSearchRequest(encoded, expression, top_k, deadline_s=self.deadline_s)
         return await self._search(search_api.ROUTE_IMAGE_SEARCH, request)
+
+    async def ground(self, image: bytes, expression: str) -> SearchReply:
+        """Where an expression points in an encoded image; a reply without results.
+
+        Raises:
+          ToolUnavailable, ToolTimeout, ToolFailed: as `text_search`.
+        """
+        encoded = base64.b64encode(image).decode()
+        request = search_api.ImageSearchRequest(encoded, expression, deadline_s=self.deadline_s)
+        return await self._search(search_api.ROUTE_GROUND, request)
 
     async def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Waits until every server says that it is ready.

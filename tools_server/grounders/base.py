@@ -9,20 +9,25 @@ from PIL import Image
 
 from mmsearch_jax.search_api import Box
 
+NOT_FOUND = "No such region was found; the whole image was used."
+NOT_SEARCHED = "No such region was found; nothing was searched."
+
 
 @dataclasses.dataclass(frozen=True)
 class Grounding:
     """Where an expression points.
 
     Attributes:
-      box: the region; None: not found, and the whole image is to be searched.
+      box: the region; None: not found.
       note: what the policy must know about it, for instance that nothing was found.
       others: further regions that fit, best first.
+      search_whole: without a box, whether the whole image is to be searched in its place.
     """
 
     box: Box | None
     note: str | None = None
     others: tuple[Box, ...] = ()
+    search_whole: bool = True
 
 
 class Grounder(Protocol):
@@ -36,4 +41,8 @@ class Grounder(Protocol):
         Raises:
           SearchFailure: the grounder could not be asked.
         """
+        ...
+
+    async def close(self) -> None:
+        """Frees threads and connections."""
         ...

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from PIL import Image
 
 from tools_server import grounding
-from tools_server.grounders.base import Grounding
+from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED, Grounding
 from tools_server.work_pool import WorkPool
 
 
 class EmbeddedGrounder:
-    """Needs no weights; made for pictures in frames, as in the mini-world."""
+    """Needs no weights; made for pictures in frames, as in the mini-world.
+
+    Args:
+      search_whole: whether the whole image is searched where nothing is found.
+    """
 
     name = "embedded"
 
-    def __init__(self, pool: WorkPool):
-        self._pool = pool
+    def __init__(self, pool: WorkPool, search_whole: bool = True):
+        self._pool, self._search_whole = pool, search_whole
 
     async def ground(self, image: Image.Image, expression: str) -> Grounding:
         """See `Grounder.ground`."""
-        return await self._pool.run(lambda: grounding.ground(image, expression))
+        found = await self._pool.run(lambda: grounding.ground(image, expression))
+        if found.box is not None or self._search_whole:
+            return found
+        note = (found.note or NOT_FOUND).replace(NOT_FOUND, NOT_SEARCHED)
+        return dataclasses.replace(found, note=note, search_whole=False)
+
+    async def close(self) -> None:
+        """Nothing to free: the pool is the service's."""

@@ -239,10 +239,10 @@ def test_with_thirty_percent_errors_hangs_and_rate_limits_nearly_all_is_answered
         budget = RunBudget(store, "run", max_calls=max_calls)
         async with Upstream("serper", behave) as upstream:
             backend = WebText("serper", sessions, upstream.url, "TEST_KEY", 0.001)
-            limits = BackendLimits(2000.0, attempt_timeout_s=0.5, max_attempts=12)
+            limits = BackendLimits(2000.0, attempt_timeout_s=2.0, max_attempts=12)
             chain = Chain([Guarded(backend, limits, budget)])
             answers = await asyncio.gather(
-                *(chain.search(f"query {i}", 3, 15.0) for i in range(count)), return_exceptions=True
+                *(chain.search(f"query {i}", 3, 60.0) for i in range(count)), return_exceptions=True
             )
             status = await budget.status()
             await sessions.close()

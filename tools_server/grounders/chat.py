@@ -1,0 +1,100 @@
+"""A vision-language model that writes boxes, at any OpenAI-compatible chat endpoint.
+
+It is asked in the form that Qwen2.5-VL was trained on (arXiv 2502.13923, section on grounding): JSON with `bbox_2d` in
+pixels of the picture as the model sees it. That is the picture as sent only where its sides are multiples of 28 and its
+area is within the endpoint's bounds, so it is sent that way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import re
+
+import numpy as np
+from PIL import Image
+
+from mmsearch_jax.chat_client import ChatClient, Completion, Unreadable, image_part, text_part
+from mmsearch_jax.errors import ChatFailed
+from tools_server.backends.base import Picture
+from tools_server.failures import SearchFailure
+from tools_server.grounders.base import Grounding
+from tools_server.grounders.choose import Detections, Rules, choose
+
+PATCH = 28
+"""Side of what Qwen2.5-VL sees as one token, in pixels."""
+_MAX_PIXELS = 1280 * PATCH * PATCH
+"""What Qwen2.5-VL's examples allow for a picture; endpoints take at least this."""
+_MAX_BOXES = 1000
+_PROMPT = """Find in the image: {expression}
+Answer with JSON alone: a list of {{"bbox_2d": [x0, y0, x1, y1], "label": "..."}} in pixels, what fits best first.
+If nothing in the image fits, answer []."""
+_BOX = re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]{}]*\])')
+
+
+class ChatGrounder:
+    """Asks a model for boxes. It gives no scores: its order is the order of preference."""
+
+    name = "chat"
+
+    def __init__(self, chat: ChatClient, rules: Rules):
+        self._chat, self._rules = chat, rules
+
+    async def ground(self, image: Image.Image, expression: str) -> Grounding:
+        """See `Grounder.ground`."""
+        size = sent_size(image.size)
+        encoded = await asyncio.to_thread(lambda: Picture(image.resize(size, Image.Resampling.BICUBIC)).jpeg)
+        content = [image_part(encoded), text_part(_PROMPT.format(expression=expression))]
+        try:
+            # The client's own deadline begins only when its turn has come.
+            async with asyncio.timeout(self._chat.endpoint.deadline_s):
+                boxes = await self._chat.ask([{"role": "user", "content": content}], read_boxes)
+        except (ChatFailed, TimeoutError) as error:
+            late = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+            # The endpoint's own words are not repeated: they may hold anything.
+            why = "in time" if late else "that can be read"
+            code = "upstream_timeout" if late else "upstream_error"
+            raise SearchFailure(code, f"the grounding model gave no boxes {why}", passing=True) from error
+        scale = np.array([image.width / size[0], image.height / size[1]] * 2)
+        return choose(Detections(boxes * scale, np.linspace(1.0, 0.5, len(boxes))), image.size, self._rules)
+
+    async def close(self) -> None:
+        """Closes the connections to the model."""
+        await self._chat.close()
+
+
+def sent_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height that an image is sent with: multiples of 28, no larger than it must be or may be."""
+    width, height = size
+    shrink = min(1.0, math.sqrt(_MAX_PIXELS / (width * height)))
+    wide, high = (max(2, round(side * shrink / PATCH)) for side in (width, height))
+    # Rounding up both, or the two that are always there, may have gone over the bound again.
+    while wide * high * PATCH * PATCH > _MAX_PIXELS:
+        wide, high = (wide - 1, high) if wide > high else (wide, high - 1)
+    return wide * PATCH, high * PATCH
+
+
+def read_boxes(completion: Completion) -> np.ndarray:
+    """The boxes that a reply holds, float [N, 4]; none where it says that nothing fits.
+
+    Fences, prose around the JSON and a list that was cut off at its end are passed over.
+
+    Raises:
+      Unreadable: it declined, said nothing, or began a box and wrote none.
+    """
+    text = completion.text.rpartition("</think>")[2].strip()
+    if completion.refused or not text:
+        raise Unreadable("it declined" if completion.refused else "it said nothing")
+    boxes = []
+    for match in itertools.islice(_BOX.finditer(text), _MAX_BOXES):
+        try:
+            box = [float(value) for value in json.loads(match[1])]
+        except (ValueError, TypeError, OverflowError):
+            continue
+        if len(box) == 4:
+            boxes.append(box)
+    if not boxes and "bbox_2d" in text:
+        raise Unreadable("its boxes are not four numbers each")
+    return np.array(boxes, float).reshape(-1, 4)

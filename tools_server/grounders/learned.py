@@ -1,0 +1,53 @@
+"""A detector behind the common interface: one thread of its own, a bound on what waits for it, a deadline, the rules.
+
+Pictures go in one by one: beside a larger one a picture would be padded, and Grounding DINO's backbone and group norms see
+the padding, so that an answer would depend on who else was asking, and could not be kept or replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from PIL import Image
+
+from tools_server.failures import SearchFailure
+from tools_server.grounders.base import Grounding
+from tools_server.grounders.choose import Detections, Rules, choose
+from tools_server.work_pool import WorkPool
+
+
+class Detector(Protocol):
+    """Finds an expression in a picture; blocks, and is called from one thread at a time."""
+
+    def detect(self, image: Image.Image, expression: str) -> Detections:
+        """What it finds in an upright RGB image."""
+        ...
+
+
+class LearnedGrounder:
+    """Asks a detector, and chooses by the rules.
+
+    Args:
+      max_waiting: expressions under way or waiting; more are refused.
+      deadline_s: for one expression, waiting included.
+    """
+
+    def __init__(self, name: str, detector: Detector, rules: Rules, max_waiting: int, deadline_s: float):
+        self.name = name
+        self._detector, self._rules, self._deadline_s = detector, rules, deadline_s
+        self._pool = WorkPool(1, max_waiting)
+
+    async def ground(self, image: Image.Image, expression: str) -> Grounding:
+        """See `Grounder.ground`."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                found = await self._pool.run(lambda: self._detector.detect(image, expression))
+        except TimeoutError:
+            why = f"the grounder gave no answer within {self._deadline_s:g} s"
+            raise SearchFailure("upstream_timeout", why, passing=True) from None
+        return choose(found, image.size, self._rules)
+
+    async def close(self) -> None:
+        """Waits for the work under way."""
+        await asyncio.to_thread(self._pool.close)
