@@ -37,8 +37,11 @@ def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({
         # Address to listen on, and the environment variable with the token that callers must send ("" lets all in).
         "host": "127.0.0.1", "port": 8765, "token_env": "",
-        # Folder with pages.jsonl, images.jsonl and the pictures, for the backend "local".
+        # For the backend "local": a folder with pages.jsonl, images.jsonl and the pictures, or an index (`mmsearch index`).
         "corpus": "",
+        # Of an index: searched by bm25, dense or both ("": both where it has vectors); its embedder's folder or address, if
+        # not as it was built; an index of pictures ("": the corpus's own).
+        "local": {"by": "", "embedder": "", "pictures": ""},
         # Backends in the order in which they are tried; their own settings are under `backends`.
         "text": {"backends": (local.NAME,)},
         "image": {"backends": (local.NAME,)},
@@ -99,7 +102,7 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
 
     def load() -> SearchService:
         pool = WorkPool(limits.num_threads, limits.max_waiting)
-        corpus = local.Corpus(Path(config.corpus)) if local.NAME in names else None
+        corpus = _corpus(config) if local.NAME in names else None
         budget = RunBudget(store, **config.budget) if store is not None else None
 
         def chain(names: Sequence[str], of_web: Sequence[Backend[Any]], of_corpus: Any) -> Chain[Any]:
@@ -118,6 +121,8 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
             parts.closers.append(condenser.close)
         if store is not None:
             parts.closers.append(store.close)
+        if corpus is not None:
+            parts.closers.append(corpus.close)
         return SearchService(parts, limits)
 
     return Assembly(limits, token, load)
@@ -130,6 +135,12 @@ def open_store(config: ml_collections.ConfigDict) -> Store:
       ConfigError, DataError: as `assemble`.
     """
     return _store(config)
+
+
+def _corpus(config: ml_collections.ConfigDict) -> local.Corpus:
+    own = config.local
+    pictures = Path(own.pictures) if own.pictures else None
+    return local.Corpus(Path(config.corpus), pictures, own.by, own.embedder, config.limits.deadline_s)
 
 
 def _others(names: Any) -> list[str]:
