@@ -1,7 +1,8 @@
 """Ranks by tantivy, an extra: some ten times faster than FTS5 over a million passages.
 
-Terms are cut and stemmed like FTS5's; of a query the same words count. A title's BM25 is computed apart from its text's and
-added with the same weight, which FTS5 does within one formula: scores differ a little, clear answers do not.
+Terms are cut and stemmed like FTS5's; of a query the same words count. A title is indexed with its text, as often as it weighs
+more: so its weight is that of its words' frequency, as in FTS5. (A field of its own, boosted, was tried: one rare word in some
+title outweighed the passage that held all others, and of 200 generated queries 13 % found theirs.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ANALYSER = "english"
 _HEAP_BYTES = 256 * 2**20
 _LONGEST_WORD = 64
 _WORD = re.compile(r"\w+", re.UNICODE)
-_FIELDS = (("title", TITLE_WEIGHT), ("text", TEXT_WEIGHT))
+_REPEATS = round(TITLE_WEIGHT / TEXT_WEIGHT)
 
 
 def version() -> str:
@@ -52,8 +53,8 @@ class TantivyWriter:
         """See `engines.Writer`."""
         for number, page in enumerate(pages, first):
             document = self._document()
-            document.add_text("title", page.title)
-            document.add_text("text", page.text)
+            for text in [page.title] * _REPEATS + [page.text]:
+                document.add_text("text", text)
             document.add_unsigned("number", number)
             self._writer.add_document(document)
 
@@ -75,22 +76,19 @@ class TantivyEngine:
 
     def search(self, query: str, count: int) -> list[tuple[int, float]]:
         """See `engines.Engine`."""
+        query_of = self._library.Query
         clauses = [
-            (self._library.Occur.Should, self._library.Query.boost_query(self._term(field, term), weight))
+            (self._library.Occur.Should, query_of.term_query(self._schema, "text", term, "freq"))
             for term in self._terms(query)
-            for field, weight in _FIELDS
         ]
         if not clauses:
             return []
-        hits = self._searcher.search(self._library.Query.boolean_query(clauses), count, count=False).hits
+        hits = self._searcher.search(query_of.boolean_query(clauses), count, count=False).hits
         numbers: list[Any] = self._searcher.fast_field_values("number", [address for _, address in hits])
         return [(number, float(score)) for number, (score, _) in zip(numbers, hits, strict=True)]
 
     def close(self) -> None:
         """Nothing to free: the library unmaps its files when the last reference goes."""
-
-    def _term(self, field: str, term: str) -> tantivy.Query:
-        return self._library.Query.term_query(self._schema, field, term, "freq")
 
     def _terms(self, query: str) -> list[str]:
         found = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))
@@ -100,8 +98,7 @@ class TantivyEngine:
 
 def _schema() -> tantivy.Schema:
     builder = _library().SchemaBuilder()
-    for field, _ in _FIELDS:
-        builder.add_text_field(field, tokenizer_name=_ANALYSER, index_option="freq")
+    builder.add_text_field("text", tokenizer_name=_ANALYSER, index_option="freq")
     builder.add_unsigned_field("number", fast=True)
     return builder.build()
 

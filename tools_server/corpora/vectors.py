@@ -132,7 +132,7 @@ def _flat(folder: Path, info: VectorInfo) -> np.ndarray:
 
 def _library() -> Any:
     with contextlib.suppress(ImportError):
-        # Before usearch: the other way round its import ends the process (onnxruntime 1.31.1, usearch 2.26.6).
+        # Before usearch: the other way round its import ends the process (onnxruntime 1.32, usearch 2.26).
         import onnxruntime  # noqa: F401
     try:
         import usearch.index
