@@ -114,7 +114,7 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
         cache = Cache(store, own.mode, own.ttl_s, own.negative_ttl_s, 2 * limits.deadline_s)
         parts = Parts(
             chain(config.text.backends, text, local.LocalText), chain(config.image.backends, image, local.LocalImage),
-            EmbeddedGrounder(pool), cache, budget, pool, _identity(config), condenser=condenser,
+            EmbeddedGrounder(pool), cache, budget, pool, _identity(config, corpus), condenser=condenser,
         )  # fmt: skip
         parts.closers = [sessions.close]
         if condenser is not None:
@@ -202,10 +202,11 @@ def _secret(variable: str, key: str) -> str:
     return value
 
 
-def _identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def _identity(config: ml_collections.ConfigDict, corpus: local.Corpus | None) -> dict[str, Any]:
     own = config.summariser
     condensed = {"summariser": own.kind, "model": own.model, "max_chars": own.max_chars} if own.kind != "none" else {}
+    own_text, own_image = (corpus.identity[kind] if corpus is not None else {} for kind in ("text", "image"))
     return {
-        "text": {"backends": list(config.text.backends), **condensed},
-        "image": {"backends": list(config.image.backends), "grounder": "embedded", **condensed},
+        "text": {"backends": list(config.text.backends), **own_text, **condensed},
+        "image": {"backends": list(config.image.backends), "grounder": "embedded", **own_image, **condensed},
     }

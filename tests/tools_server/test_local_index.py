@@ -130,6 +130,26 @@ def test_pictures_come_from_an_index_of_their_own(tmp_path: Path):
     with_server(talk, tmp_path / "out", pictures=str(tmp_path / "pictures"))
 
 
+def test_a_cached_answer_is_not_given_for_another_index(tmp_path: Path):
+    for name, pages in (("one", PAGES[:1]), ("two", PAGES[1:2])):
+        build_index(tmp_path / name, [write_passages(tmp_path / "a.jsonl", pages)], show_progress=False)
+    config = default_config()
+    config.cache.mode, config.cache.path = "live", str(tmp_path / "cache.sqlite")
+    found = []
+    for name in ("one", "two", "one"):
+        config.corpus = str(tmp_path / name)
+        assembly = assemble(config)
+
+        async def go(assembly: Any = assembly) -> None:
+            async with TestClient(TestServer(create_app(assembly.load, assembly.limits))) as client:
+                response = await client.post(search_api.ROUTE_TEXT_SEARCH, json={"query": "velmora capital"})
+                reply = SearchReply.from_json(await response.json())
+                found.append((reply.results[0].title, reply.cached))
+
+        asyncio.run(go())
+    assert found == [("Velmora", False), ("New Velmora", False), ("Velmora", True)]
+
+
 def test_a_folder_that_is_neither_says_what_to_do(tmp_path: Path):
     config = default_config()
     config.corpus = str(tmp_path)

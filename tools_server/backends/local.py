@@ -47,6 +47,16 @@ class Corpus:
             self.pages = TextIndex.from_corpus(folder)
         self.pictures = PictureIndex(pictures) if pictures is not None else ImageIndex.from_corpus(folder)
 
+    @property
+    def identity(self) -> dict[str, dict[str, str]]:
+        """What of text and image search decides an answer, beside the backends' names: which index, and how it is searched."""
+        text, image = {}, {}
+        if isinstance(self.pages, PassageIndex):
+            text = {"index": self.pages.manifest.id, "by": self.pages.by}
+        if isinstance(self.pictures, PictureIndex):
+            image = {"index": self.pictures.manifest.id}
+        return {"text": text, "image": image}
+
     async def embed(self, query: str) -> np.ndarray | None:
         """The query's vector, where the corpus is searched by vectors."""
         return await self.pages.embed(query) if isinstance(self.pages, PassageIndex) else None

@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import tqdm
 
@@ -19,7 +18,7 @@ from tools_server.corpora.manifest import PASSAGES, Manifest, write_manifest
 from tools_server.corpora.passage_store import PassageStore, PassageWriter
 from tools_server.corpora.passages import corpus_file, read_passages
 from tools_server.corpora.splitting import MAX_WORDS, split_pages
-from tools_server.corpora.staging import Stage, described, staged
+from tools_server.corpora.staging import described, staged
 from tools_server.failures import SearchFailure
 from tools_server.hits import Page
 
@@ -57,12 +56,14 @@ def build_index(
         )
     kind = engine_kind(engine)
     versions = {"passages": passage_store.VERSION, engine: kind.version}
+    opened, made_by = None, None
     if embedder is not None:
-        versions["vectors"] = vectors.version()
+        # Before the long part, so that a wrong one is said at once.
+        opened, versions["vectors"] = open_embedder(embedder, _EMBED_DEADLINE_S), vectors.version()
+        made_by = {**dataclasses.asdict(embedder), "identity": opened.identity}
     recipe = {
         "sources": [described(corpus_file(path)) for path in sources], "engine": engine, "max_words": max_words,
-        "exact_up_to": exact_up_to, "embedder": dataclasses.asdict(embedder) if embedder is not None else None,
-        "versions": versions,
+        "exact_up_to": exact_up_to, "embedder": made_by, "versions": versions,
     }  # fmt: skip
     with staged(out, recipe) as stage:
         count = stage.once(
@@ -72,7 +73,14 @@ def build_index(
                 stage.folder, split_pages(read_passages(sources), max_words), engine, show_progress
             ),
         )
-        info = _embed(stage, embedder, count, exact_up_to, show_progress) if embedder is not None else None
+        info = None
+        if embedder is not None and opened is not None:
+            # Its file is not thrown away: vectors are dear, and it goes on after the last.
+            dim = stage.once(
+                "vectors", [], lambda: _embed(stage.folder, count, embedder.passage_prefix, opened, show_progress)
+            )
+            info = vectors.VectorInfo(count, dim, count <= exact_up_to, recipe["embedder"])
+            vectors.finish(stage, info, show_progress)
         return write_manifest(stage, PASSAGES, count, info)
 
 
@@ -92,36 +100,25 @@ def _write_passages(folder: Path, pages: Iterator[Page], engine: str, show_progr
     return count
 
 
-def _embed(stage: Stage, spec: EmbedderSpec, count: int, exact_up_to: int, show_progress: bool) -> vectors.VectorInfo:
-    def write() -> dict[str, Any]:
-        embedder, store = open_embedder(spec, _EMBED_DEADLINE_S), PassageStore(stage.folder)
-        try:
-            with asyncio.Runner() as runner:
-                dim = runner.run(_write_vectors(stage.folder, store, count, spec, embedder, show_progress))
-        except SearchFailure as failure:
-            raise DataError(
-                f"{failure.message}. Mend it and run the same command again: it goes on from here"
-            ) from failure
-        finally:
-            store.close()
-        return {"dim": dim, "identity": embedder.identity}
-
-    # Its file is not thrown away: vectors are dear, and it goes on after the last.
-    made = stage.once("vectors", [], write)
-    info = vectors.VectorInfo(
-        count, made["dim"], count <= exact_up_to, {**dataclasses.asdict(spec), "identity": made["identity"]}
-    )
-    vectors.finish(stage, info, show_progress)
-    return info
+def _embed(folder: Path, count: int, prefix: str, embedder: Embedder, show_progress: bool) -> int:
+    """Writes the vectors; returns their dimensions."""
+    store = PassageStore(folder)
+    try:
+        with asyncio.Runner() as runner:
+            return runner.run(_write_vectors(folder, store, count, prefix, embedder, show_progress))
+    except SearchFailure as failure:
+        raise DataError(f"{failure.message}. Mend it and run the same command again: it goes on from here") from failure
+    finally:
+        store.close()
 
 
 async def _write_vectors(
-    folder: Path, store: PassageStore, count: int, spec: EmbedderSpec, embedder: Embedder, show_progress: bool
+    folder: Path, store: PassageStore, count: int, prefix: str, embedder: Embedder, show_progress: bool
 ) -> int:
     try:
         dim = (await embedder.embed(["dimensions"])).shape[1]
         flat = vectors.FlatVectors(folder, dim)
-        texts = (spec.passage_prefix + f"{page.title}\n{page.text}".lstrip() for page in store.read(flat.count))
+        texts = (prefix + f"{page.title}\n{page.text}".lstrip() for page in store.read(flat.count))
         with tqdm.tqdm(
             total=count, initial=flat.count, desc="vectors", unit="passage", disable=not show_progress
         ) as bar:

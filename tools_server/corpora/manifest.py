@@ -53,6 +53,7 @@ def is_index(folder: Path) -> bool:
 
 def write_manifest(stage: Stage, kind: str, count: int, vectors: VectorInfo | None) -> Manifest:
     """Writes the manifest of a build whose files are whole."""
+    (stage.folder / FILE).unlink(missing_ok=True)  # left by a build that was killed just before its end
     recipe = {name: value for name, value in stage.recipe.items() if name != "versions"}
     manifest = Manifest(
         kind, count, uuid.uuid4().hex, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), recipe,

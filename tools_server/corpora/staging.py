@@ -18,7 +18,8 @@ from typing import Any
 
 from mmsearch_jax.errors import DataError
 
-_RECIPE, _STEPS, _LOCK = "recipe.json", "steps.json", "lock"
+_RECIPE, _STEPS, _LOCK, _DRAFT = _OWN = ("recipe.json", "steps.json", "lock", "draft")
+"""Files of the build itself, which the result does not keep."""
 
 
 @dataclasses.dataclass
@@ -45,7 +46,7 @@ class Stage:
         """Bytes of every file of the result, by its path in the folder."""
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in files}
-        return {name: size for name, size in sizes.items() if name not in (_RECIPE, _STEPS, _LOCK)}
+        return {name: size for name, size in sizes.items() if name not in _OWN}
 
 
 @contextlib.contextmanager
@@ -70,7 +71,7 @@ def staged(out: Path, recipe: Mapping[str, Any]) -> Iterator[Stage]:
                     _remove(path)
             _write_json(folder / _RECIPE, recipe)
         yield Stage(folder, recipe, _read_json(folder / _STEPS) or {})
-        for name in (_RECIPE, _STEPS, _LOCK):
+        for name in _OWN:
             (folder / name).unlink(missing_ok=True)
         _sync_all(folder)
         folder.rename(out)
@@ -98,7 +99,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    draft = path.with_name(path.name + ".draft")
+    draft = path.with_name(_DRAFT)
     draft.write_text(json.dumps(value), encoding="utf-8")
     _sync(draft)
     draft.rename(path)

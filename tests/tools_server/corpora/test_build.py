@@ -25,6 +25,7 @@ from tools_server.corpora import tantivy_engine
 from tools_server.corpora.build import build_index
 from tools_server.corpora.embedders import EmbedderSpec
 from tools_server.corpora.engines import ENGINES
+from tools_server.corpora.manifest import write_manifest
 from tools_server.corpora.open import open_index
 from tools_server.corpora.staging import staged
 from tools_server.corpora.vectors import FLAT_FILE
@@ -128,6 +129,23 @@ def test_vectors_that_were_made_before_a_kill_are_not_made_again(tmp_path: Path,
     assert manifest.vectors is not None and manifest.vectors["count"] == 300
     assert len(embedded) == 1 + 300 - 128  # and the probe for the dimensions
     assert embedded[1].startswith("Town t128x\n")
+
+
+def test_a_build_killed_at_its_very_end_is_ended_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = write_passages(tmp_path / "a.jsonl")
+
+    def broken(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "write_manifest", lambda *a: (write_manifest(*a), broken()))
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "out", source)
+    assert (tmp_path / "out.part" / "index.json").is_file()
+    manifest = build(tmp_path / "out", source)
+    assert set(manifest.files) == {"passages.sqlite", "fts5.sqlite"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.json", *manifest.files}
+    assert search(tmp_path / "out", "masons")[0].page.title == "Thé Tower"
 
 
 def test_a_changed_file_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
