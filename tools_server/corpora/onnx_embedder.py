@@ -20,6 +20,7 @@ from tools_server.corpora.embedders import unit
 
 _MAX_TOKENS = 512
 """Where the folder names no length: that of BERT."""
+_TOGETHER = 16
 
 
 class OnnxEmbedder:
@@ -67,17 +68,27 @@ class OnnxEmbedder:
         """Nothing to free."""
 
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
-        encoded = self._tokenizer.encode_batch(list(texts))
-        mask = np.zeros((len(encoded), max(1, *(len(entry.ids) for entry in encoded))), np.int64)
+        encoded = [entry.ids for entry in self._tokenizer.encode_batch(list(texts))]
+        # Those of like length together: little of the work is for padding then.
+        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
+        parts = [
+            self._run([encoded[row] for row in order[first : first + _TOGETHER]])
+            for first in range(0, len(order), _TOGETHER)
+        ]
+        return unit(np.concatenate(parts)[np.argsort(order)])
+
+    def _run(self, encoded: Sequence[Sequence[int]]) -> np.ndarray:
+        """Token ids of N texts -> float32 [N, dim]."""
+        mask = np.zeros((len(encoded), max(1, *map(len, encoded))), np.int64)
         ids = np.zeros_like(mask)
-        for row, entry in enumerate(encoded):
-            ids[row, : len(entry.ids)], mask[row, : len(entry.ids)] = entry.ids, 1
+        for row, tokens in enumerate(encoded):
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         hidden = np.asarray(self._session.run(None, {name: given[name] for name in self._inputs})[0])  # [N, L, dim]
         if self._first_token:
-            return unit(hidden[:, 0])
+            return hidden[:, 0]
         weight = mask[..., None].astype(np.float32)
-        return unit((hidden * weight).sum(1) / np.maximum(weight.sum(1), 1e-9))
+        return (hidden * weight).sum(1) / np.maximum(weight.sum(1), 1e-9)
 
 
 def _read(path: Path) -> dict[str, Any]:
