@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import ml_collections
@@ -91,6 +91,8 @@ def _import_fvqa(options: argparse.Namespace) -> None:
     from tools_server.cache.cache import key_of
 
     config, counts = _config(options), collections.Counter[str]()
+    if config.local.pictures:
+        raise ConfigError("config.local.pictures searches an index of your own: FVQA's answers stand for web searches")
 
     async def work(store: Store) -> None:
         for entry in _fvqa_entries(options, config, counts):

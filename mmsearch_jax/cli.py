@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmsearch_jax import __version__, cache_cli, data_cli, mcp_cli
+from mmsearch_jax import __version__, cache_cli, data_cli, index_cli, mcp_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
 from tools_server.options import add_arguments as add_server_arguments
 
@@ -69,6 +69,7 @@ _EXAMPLES = {
     ),
     "cache": ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
     "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
+    "index": ("mmsearch index build runs/wiki wiki-18.jsonl.gz", "mmsearch serve-tools --corpus runs/wiki"),
     "report": ("mmsearch report runs/quickstart", "mmsearch report runs/quickstart -o report.html"),
 }
 
@@ -213,6 +214,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--out", type=Path, help="file to write (default: WORKDIR/report.html)")
     data_cli.add_arguments(add(
         "data", data_cli.run, "Converts, validates, counts and shows rows.\nSources: MMSearch-R1, Search-R1, verl, ShareGPT."
+    ))  # fmt: skip
+    index_cli.add_arguments(add(
+        "index", index_cli.run, "Makes and searches indexes of your own passages and pictures.\nFor serve-tools --corpus."
     ))  # fmt: skip
     return parser
 

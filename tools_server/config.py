@@ -40,8 +40,11 @@ def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({
         # Address to listen on, and the environment variable with the token that callers must send ("" lets all in).
         "host": "127.0.0.1", "port": 8765, "token_env": "",
-        # Folder with pages.jsonl, images.jsonl and the pictures, for the backend "local".
+        # For the backend "local": a folder with pages.jsonl, images.jsonl and the pictures, or an index (`mmsearch index`).
         "corpus": "",
+        # Of an index: searched by bm25, dense or both ("": both where it has vectors); its embedder's folder or address, if
+        # not as it was built; an index of pictures ("": the corpus's own).
+        "local": {"by": "", "embedder": "", "pictures": ""},
         # Backends in the order in which they are tried; their own settings are under `backends`.
         "text": {"backends": (local.NAME,)},
         "image": {"backends": (local.NAME,)},
@@ -107,7 +110,7 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
 
     def load() -> SearchService:
         pool = WorkPool(limits.num_threads, limits.max_waiting)
-        corpus = local.Corpus(Path(config.corpus)) if local.NAME in names else None
+        corpus = _corpus(config) if local.NAME in names else None
         budget = RunBudget(store, **config.budget) if store is not None else None
 
         def chain(names: Sequence[str], of_web: Sequence[Backend[Any]], of_corpus: Any) -> Chain[Any]:
@@ -119,8 +122,8 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
         cache = Cache(store, own.mode, own.ttl_s, own.negative_ttl_s, 2 * limits.deadline_s)
         parts = Parts(
             chain(config.text.backends, text, local.LocalText), chain(config.image.backends, image, local.LocalImage),
-            make_grounder(pool), cache, budget, pool, identity_of(config), reader, config.reader.num_pages,
-            condenser,
+            make_grounder(pool), cache, budget, pool, identity_of(config, corpus), reader,
+            config.reader.num_pages, condenser,
         )  # fmt: skip
         parts.closers = [parts.grounder.close, sessions.close]
         if reader is not None:
@@ -129,6 +132,8 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
             parts.closers.append(condenser.close)
         if store is not None:
             parts.closers.append(store.close)
+        if corpus is not None:
+            parts.closers.append(corpus.close)
         return SearchService(parts, limits)
 
     return Assembly(limits, token, load, publisher.add_routes if isinstance(publisher, BlobPublisher) else None)
@@ -141,6 +146,12 @@ def open_store(config: ml_collections.ConfigDict) -> Store:
       ConfigError, DataError: as `assemble`.
     """
     return _store(config)
+
+
+def _corpus(config: ml_collections.ConfigDict) -> local.Corpus:
+    own = config.local
+    pictures = Path(own.pictures) if own.pictures else None
+    return local.Corpus(Path(config.corpus), pictures, own.by, own.embedder, config.limits.deadline_s)
 
 
 def _others(names: Any) -> list[str]:
@@ -203,15 +214,21 @@ def _secret(variable: str, key: str) -> str:
     return value
 
 
-def identity_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What of a config decides answers, by kind of search: part of every key in the cache."""
+def identity_of(config: ml_collections.ConfigDict, corpus: local.Corpus | None = None) -> dict[str, Any]:
+    """What decides answers, by kind of search: part of every key in the cache.
+
+    Args:
+      corpus: of the backend "local", where it is named.
+    """
     own = config.summariser
     condensed = {"summariser": own.kind, "model": own.model, "max_chars": own.max_chars} if own.kind != "none" else {}
+    own_text, own_image = (corpus.identity[kind] if corpus is not None else {} for kind in ("text", "image"))
     return {
-        "text": {"backends": list(config.text.backends), **reader_identity(config.reader), **condensed},
+        "text": {"backends": list(config.text.backends), **reader_identity(config.reader), **own_text, **condensed},
         "image": {
             "backends": list(config.image.backends),
             "grounder": grounders.identity(config.grounder),
+            **own_image,
             **condensed,
         },
     }

@@ -12,13 +12,13 @@ import dataclasses
 import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmsearch_jax.errors import DataError
 from tools_server import embedding
@@ -72,7 +72,7 @@ class ImageIndex:
         with ThreadPoolExecutor(num_threads) as pool:
             vectors = list(pool.map(_embed_file, (picture.file for picture in self.pictures)))
         self._vectors = np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)
-        self._thumbnail = functools.lru_cache(maxsize=1024)(_encode_thumbnail)
+        self._thumbnail = functools.lru_cache(maxsize=1024)(_encode_file)
 
     @classmethod
     def from_corpus(cls, folder: Path) -> ImageIndex:
@@ -87,8 +87,7 @@ class ImageIndex:
         """The pictures most like the image, best first, each with its similarity (cosine, at most 1)."""
         if not self.pictures:
             return []
-        query = embedding.embed(np.stack([embedding.thumbnail(image, part) for part in QUERY_PARTS]))
-        alike = (query @ self._vectors.T).reshape(len(QUERY_PARTS), len(self.pictures), len(INDEX_PARTS))
+        alike = (query_vectors(image) @ self._vectors.T).reshape(len(QUERY_PARTS), len(self.pictures), len(INDEX_PARTS))
         scores = alike.max((0, 2))
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [(self.pictures[i], float(scores[i])) for i in best]
@@ -105,13 +104,19 @@ def read_pictures(folder: Path) -> list[Picture]:
       DataError: a line is not a picture; names file, line and field.
     """
     path = folder / "images.jsonl"
-    if not path.is_file():
-        return []
-    pictures = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            pictures.append(_parse(line, f"{path}:{number}", folder))
-    return pictures
+    return list(stream_pictures(path)) if path.is_file() else []
+
+
+def stream_pictures(path: Path) -> Iterator[Picture]:
+    """The pictures listed in a file of JSON lines (file, title, description, url); files are beside it.
+
+    Raises:
+      DataError: a line is not a picture; names file, line and field.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _parse(line, f"{path}:{number}", path.parent)
 
 
 def _parse(line: str, where: str, folder: Path) -> Picture:
@@ -130,23 +135,41 @@ def _parse(line: str, where: str, folder: Path) -> Picture:
     )
 
 
-def _embed_file(file: Path) -> np.ndarray:
-    image = _open(file)
+def index_vectors(image: Image.Image) -> np.ndarray:
+    """What a picture is found by: float32 [len(INDEX_PARTS), F], of unit length."""
     return embedding.embed(np.stack([embedding.thumbnail(image, part) for part in INDEX_PARTS]))
 
 
-def _open(file: Path) -> Image.Image:
+def query_vectors(image: Image.Image) -> np.ndarray:
+    """What a picture is asked for by: float32 [len(QUERY_PARTS), F], of unit length."""
+    return embedding.embed(np.stack([embedding.thumbnail(image, part) for part in QUERY_PARTS]))
+
+
+def open_picture(file: Path) -> Image.Image:
+    """The picture as RGB, upright; a large JPEG at a part of its size.
+
+    Raises:
+      DataError: it cannot be read; names it.
+    """
     try:
         with Image.open(file) as image:
             image.draft("RGB", (256, 192))
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the picture {file}: {error}; mend or remove it from images.jsonl") from error
 
 
-def _encode_thumbnail(file: Path) -> str:
-    image = _open(file)
+def encode_thumbnail(image: Image.Image) -> bytes:
+    """A small JPEG of a picture, which is itself made small."""
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80)
-    return base64.b64encode(out.getvalue()).decode()
+    return out.getvalue()
+
+
+def _embed_file(file: Path) -> np.ndarray:
+    return index_vectors(open_picture(file))
+
+
+def _encode_file(file: Path) -> str:
+    return base64.b64encode(encode_thumbnail(open_picture(file))).decode()

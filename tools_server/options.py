@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `--config`, `--corpus`, `--host`, `--port`."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="config file (bundled ones: configs/tools/)")
-    parser.add_argument("--corpus", type=Path, help="folder with pages.jsonl and images.jsonl, for the backend 'local'")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        help="folder with pages.jsonl and images.jsonl, or index (mmsearch index), for the backend 'local'",
+    )
     parser.add_argument("--host", help="address to listen on (default: the config's, 127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default: the config's, 8765; 0: a free one)")
 

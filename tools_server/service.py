@@ -145,9 +145,10 @@ class SearchService:
     async def close(self) -> None:
         """Ends what is under way, then closes everything."""
         await self.parts.cache.drain()
+        # First: its threads may be in files that are closed next.
+        self.parts.pool.close()
         for close in self.parts.closers:
             await close()
-        self.parts.pool.close()
 
     # Steps ------------------------------------------------------------------------------------------------------
 

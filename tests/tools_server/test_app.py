@@ -51,9 +51,9 @@ def test_when_too_much_waits_the_server_says_so_at_once_and_stays_alive(
 ):
     search, gate = Corpus.search_text, threading.Event()
 
-    def slow(corpus: Corpus, query: str, top_k: int) -> Any:
+    def slow(corpus: Corpus, *asked: Any) -> Any:
         gate.wait(10)
-        return search(corpus, query, top_k)
+        return search(corpus, *asked)
 
     monkeypatch.setattr(Corpus, "search_text", slow)
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from mmsearch_jax.errors import DataError
 from mmsearch_jax.search_api import SearchResult
 from tools_server.backends.base import Picture
+from tools_server.corpora.manifest import is_index
+from tools_server.corpora.open import PassageIndex, open_index
+from tools_server.corpora.picture_index import PictureIndex
 from tools_server.image_index import ImageIndex
 from tools_server.text_index import TextIndex
 from tools_server.work_pool import WorkPool
@@ -15,31 +20,70 @@ NAME = "local"
 
 
 class Corpus:
-    """A folder with `pages.jsonl`, `images.jsonl` and the pictures, indexed in memory. Blocking; for several threads.
+    """What is searched on this machine: a folder of pages and pictures, indexed in memory, or indexes on disk.
+
+    Args:
+      folder: holds `pages.jsonl`, `images.jsonl` and the pictures, or is an index that `mmsearch index build` made.
+      pictures: an index that `mmsearch index build-images` made; None for the folder's own pictures, if any.
+      by, embedder, timeout_s: see `corpora.open.open_index`.
 
     Raises:
-      DataError: the corpus is missing or damaged.
+      DataError: the corpus or an index is missing or damaged.
+      ConfigError: an index cannot be searched that way.
     """
 
-    def __init__(self, folder: Path):
-        if not folder.is_dir():
-            raise DataError(f"no corpus at {folder}: --corpus must name a folder with pages.jsonl and images.jsonl")
-        self.pages = TextIndex.from_corpus(folder)
-        self.pictures = ImageIndex.from_corpus(folder)
+    def __init__(
+        self, folder: Path, pictures: Path | None = None, by: str = "", embedder: str = "", timeout_s: float = 30.0
+    ):
+        if not is_index(folder) and not (folder / "pages.jsonl").is_file():
+            raise DataError(
+                f"no corpus at {folder}: --corpus must name a folder with pages.jsonl (and images.jsonl), or an index "
+                "that `mmsearch index build` made"
+            )
+        self.pages: TextIndex | PassageIndex
+        if is_index(folder):
+            self.pages = open_index(folder, by, embedder, timeout_s)
+        else:
+            self.pages = TextIndex.from_corpus(folder)
+        self.pictures = PictureIndex(pictures) if pictures is not None else ImageIndex.from_corpus(folder)
 
-    def search_text(self, query: str, top_k: int) -> tuple[SearchResult, ...]:
-        """The best pages for a query."""
-        hits = self.pages.search(query, top_k)
+    @property
+    def identity(self) -> dict[str, dict[str, str]]:
+        """What of text and image search decides an answer, beside the backends' names: which index, and how it is searched."""
+        text, image = {}, {}
+        if isinstance(self.pages, PassageIndex):
+            text = {"index": self.pages.manifest.id, "by": self.pages.by}
+        if isinstance(self.pictures, PictureIndex):
+            image = {"index": self.pictures.manifest.id}
+        return {"text": text, "image": image}
+
+    async def embed(self, query: str) -> np.ndarray | None:
+        """The query's vector, where the corpus is searched by vectors."""
+        return await self.pages.embed(query) if isinstance(self.pages, PassageIndex) else None
+
+    def search_text(self, query: str, top_k: int, vector: np.ndarray | None = None) -> tuple[SearchResult, ...]:
+        """The best pages for a query. Blocks; for several threads."""
+        if isinstance(self.pages, PassageIndex):
+            hits = self.pages.search(query, top_k, vector)
+        else:
+            hits = self.pages.search(query, top_k)
         return tuple(SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits)
 
     def search_image(self, picture: Picture, top_k: int) -> tuple[SearchResult, ...]:
-        """The pictures most like this one."""
+        """The pictures most like this one. Blocks; for several threads."""
         return tuple(
             SearchResult(
                 found.title, found.description, found.url, self.pictures.thumbnail(found), score=round(score, 4)
             )
             for found, score in self.pictures.search(picture.image, top_k)
         )
+
+    async def close(self) -> None:
+        """Closes the files of indexes."""
+        if isinstance(self.pages, PassageIndex):
+            await self.pages.close()
+        if isinstance(self.pictures, PictureIndex):
+            self.pictures.close()
 
 
 class LocalText:
@@ -52,7 +96,8 @@ class LocalText:
 
     async def search(self, query: str, top_k: int) -> tuple[SearchResult, ...]:
         """See `Backend.search`."""
-        return await self._pool.run(lambda: self._corpus.search_text(query, top_k))
+        vector = await self._corpus.embed(query)
+        return await self._pool.run(lambda: self._corpus.search_text(query, top_k, vector))
 
 
 class LocalImage:

@@ -27,17 +27,26 @@ def read_passages(paths: Iterable[Path]) -> Iterator[Page]:
     Raises:
       DataError: a file is missing or of another format, or a record is no passage; names file, line (row) and field.
     """
-    for path in paths:
-        path = path / "pages.jsonl" if path.is_dir() else path
+    for path in map(corpus_file, paths):
         for number, record in _records(path):
             page = _page(record, f"{path}:{number}")
             if page.text.strip():
                 yield page
 
 
-def _records(path: Path) -> Iterator[tuple[int, Any]]:
+def corpus_file(path: Path) -> Path:
+    """The file of passages that a path means.
+
+    Raises:
+      DataError: there is none.
+    """
+    path = path / "pages.jsonl" if path.is_dir() else path
     if not path.is_file():
         raise DataError(f"no corpus file at {path}: name files of passages (.jsonl, .jsonl.gz, .parquet)")
+    return path
+
+
+def _records(path: Path) -> Iterator[tuple[int, Any]]:
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         yield from _json_lines(path)
     elif path.suffix == ".parquet":

@@ -1,0 +1,122 @@
+"""Ranks by tantivy, an extra: some ten times faster than FTS5 over a million passages.
+
+Terms are cut and stemmed like FTS5's; of a query the same words count. A title is indexed with its text, as often as it weighs
+more: so its weight is that of its words' frequency, as in FTS5. (A field of its own, boosted, was tried: one rare word in some
+title outweighed the passage that held all others, and of 200 generated queries 13 % found theirs.)
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmsearch_jax.errors import ConfigError
+from tools_server.hits import Page
+from tools_server.ranking import MAX_QUERY_WORDS, STOP_WORDS, TEXT_WEIGHT, TITLE_WEIGHT, words
+
+if TYPE_CHECKING:
+    import tantivy
+
+FOLDER = "tantivy"
+_ANALYSER = "english"
+_HEAP_BYTES = 256 * 2**20
+_LONGEST_WORD = 64
+_WORD = re.compile(r"\w+", re.UNICODE)
+_REPEATS = round(TITLE_WEIGHT / TEXT_WEIGHT)
+
+
+def version() -> str:
+    """The library's version, as the manifest names it.
+
+    Raises:
+      ConfigError: it is not installed.
+    """
+    _library()
+    return f"tantivy {importlib.metadata.version('tantivy')}"
+
+
+class TantivyWriter:
+    """Fills the index."""
+
+    def __init__(self, folder: Path):
+        library = _library()
+        (folder / FOLDER).mkdir()
+        self._schema = _schema()
+        self._index = library.Index(self._schema, path=str(folder / FOLDER))
+        self._index.register_tokenizer(_ANALYSER, _analyser())
+        self._writer, self._document = self._index.writer(_HEAP_BYTES), library.Document
+
+    def add(self, first: int, pages: Sequence[Page]) -> None:
+        """See `engines.Writer`."""
+        for number, page in enumerate(pages, first):
+            document = self._document()
+            for text in [page.title] * _REPEATS + [page.text]:
+                document.add_text("text", text)
+            document.add_unsigned("number", number)
+            self._writer.add_document(document)
+
+    def close(self) -> None:
+        """Writes what is in memory, and waits for merges."""
+        self._writer.commit()
+        self._writer.wait_merging_threads()
+
+
+class TantivyEngine:
+    """Searches the index, which the library maps into memory. One search takes milliseconds: it has no bound of its own."""
+
+    def __init__(self, folder: Path, timeout_s: float):
+        del timeout_s
+        self._library = _library()
+        index = self._library.Index.open(str(folder / FOLDER))
+        index.register_tokenizer(_ANALYSER, _analyser())
+        self._schema, self._searcher, self._analyser = index.schema, index.searcher(), _analyser()
+
+    def search(self, query: str, count: int) -> list[tuple[int, float]]:
+        """See `engines.Engine`."""
+        query_of = self._library.Query
+        clauses = [
+            (self._library.Occur.Should, query_of.term_query(self._schema, "text", term, "freq"))
+            for term in self._terms(query)
+        ]
+        if not clauses:
+            return []
+        hits = self._searcher.search(query_of.boolean_query(clauses), count, count=False).hits
+        numbers: list[Any] = self._searcher.fast_field_values("number", [address for _, address in hits])
+        return [(number, float(score)) for number, (score, _) in zip(numbers, hits, strict=True)]
+
+    def close(self) -> None:
+        """Nothing to free: the library unmaps its files when the last reference goes."""
+
+    def _terms(self, query: str) -> list[str]:
+        found = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))
+        kept = [word for word in found if STOP_WORDS.isdisjoint(words(word))] or found
+        return list(dict.fromkeys(term for word in kept[:MAX_QUERY_WORDS] for term in self._analyser.analyze(word)))
+
+
+def _schema() -> tantivy.Schema:
+    builder = _library().SchemaBuilder()
+    builder.add_text_field("text", tokenizer_name=_ANALYSER, index_option="freq")
+    builder.add_unsigned_field("number", fast=True)
+    return builder.build()
+
+
+def _analyser() -> tantivy.TextAnalyzer:
+    library = _library()
+    chain = library.TextAnalyzerBuilder(library.Tokenizer.simple())
+    for step in (
+        library.Filter.remove_long(_LONGEST_WORD), library.Filter.lowercase(), library.Filter.ascii_fold(),
+        library.Filter.stemmer("english"),
+    ):  # fmt: skip
+        chain = chain.filter(step)
+    return chain.build()
+
+
+def _library():
+    try:
+        import tantivy
+    except ImportError as error:
+        raise ConfigError("the engine tantivy is not installed: pip install 'mmsearch-jax[tantivy]'") from error
+    return tantivy
