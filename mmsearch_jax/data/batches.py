@@ -233,7 +233,7 @@ def _no_images(shape: BatchShape) -> VisionInputs | None:
     """A buffer of the shape's size without an image, so that batches with and without images are one program."""
     if not shape.images:
         return None
-    blank = ProcessedImage(np.zeros((4, 1176), np.float32), (1, 2, 2))
+    blank = ProcessedImage(np.zeros((4, 588), np.uint8), (1, 2, 2))
     vision, _ = pack_images([blank], shape.patches, shape.images)
     return vision._replace(
         window_segment_ids=np.zeros_like(vision.window_segment_ids),
