@@ -156,6 +156,9 @@ def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
       ValueError: some have room for images and some have none, or their extras differ.
     """
     first = batches[0]
+    if len(batches) == 1:
+        # Copying the pixels would cost as much as making them.
+        return first
     if any((b.vision is None) != (first.vision is None) or b.extras.keys() != first.extras.keys() for b in batches):
         raise ValueError("batches of one shape and with the same extras can be joined, these differ")
     vision, index, features = None, [], 0

@@ -7,6 +7,7 @@ Legend: R rows, P patches in a row, m merge size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -116,6 +117,8 @@ def pack_images(
     return VisionInputs(patches, positions, windows, frames), [row * tokens_per_row for row in range(len(images))]
 
 
+# As dear as an image's resize if it were made anew each time; a set has few sizes.
+@functools.lru_cache(maxsize=256)
 def _layout(grid: tuple[int, int, int], merge: int, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions [P, 2], window ids [P] and frame ids [P] of one image, in the order of its patches."""
     frames, rows, columns = grid

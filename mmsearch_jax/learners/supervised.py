@@ -184,15 +184,16 @@ def train(
     )
     with run:
         state, start, position = run.begin(state)
-        stream = _prefetched(data(start * accumulate, position))
+        stream = _prefetched(data(start * accumulate, position), mesh.batch)
         left_out: collections.Counter[str] = collections.Counter()
         for step in range(start + 1, num_steps + 1):
             began = time.monotonic()
-            steps = list(itertools.islice(stream, accumulate))
-            if len(steps) < accumulate:
+            ready = list(itertools.islice(stream, accumulate))
+            if len(ready) < accumulate:
                 raise DataError(f"{phase}: the data end after {step - 1} of {num_steps} steps: repeat them")
             waited = time.monotonic() - began
-            state, computed = update(state, [mesh.batch(made.batch) for made in steps])
+            steps = [made for made, _ in ready]
+            state, computed = update(state, [placed for _, placed in ready])
             metrics: dict[str, Any] = {
                 name: value for name, value in jax.device_get(computed).items() if name != "weight"
             }
@@ -241,8 +242,13 @@ def _mean_nll(parts: Sequence[Mapping[str, Any]]) -> float:
     return float(np.average([p["target_nll"] for p in parts], weights=[p["target_tokens"] for p in parts]))
 
 
-def _prefetched(steps: Iterator[Step], depth: int = 2) -> Iterator[Step]:
-    """Makes the next batches in a thread while the device works."""
+def _prefetched(
+    steps: Iterator[Step], place: Callable[[TokenBatch], TokenBatch], depth: int = 2
+) -> Iterator[tuple[Step, TokenBatch]]:
+    """Makes the next batches in a thread while the device works, and puts them there.
+
+    `depth` batches wait on the device, besides the one in use.
+    """
     ready: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -256,7 +262,7 @@ def _prefetched(steps: Iterator[Step], depth: int = 2) -> Iterator[Step]:
     def produce() -> None:
         try:
             for step in steps:
-                put(step)
+                put((step, place(step.batch)))
                 if stop.is_set():
                     return
             put(None)
