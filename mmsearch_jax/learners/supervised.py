@@ -206,6 +206,8 @@ def train(
                 "fill": counts["tokens"] / counts["room"],
                 **utilisation(counts["flops"], seconds),
             }
+            if counts["patch_room"]:
+                metrics["patch_fill"] = counts["patches"] / counts["patch_room"]
             _tell_skipped(run, left_out, steps)
             metrics["skipped_rows"] = left_out["rows"]
             if validation and (step == num_steps or (validate_every and step % validate_every == 0)):
@@ -221,10 +223,13 @@ def train(
 
 
 def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: bool) -> dict[str, float]:
-    """Tokens, room for tokens, and floating-point operations of an update, of all processes."""
+    """Tokens, patches, room for both, and floating-point operations of an update, of all processes."""
+    seen = [made.batch.vision.image_segment_ids for made in steps if made.batch.vision is not None]
     return sums_of_all({
         "tokens": float(sum(np.count_nonzero(made.batch.segment_ids) for made in steps)),
         "room": float(sum(made.batch.segment_ids.size for made in steps)),
+        "patches": float(sum(np.count_nonzero(ids) for ids in seen)),
+        "patch_room": float(sum(ids.size for ids in seen)),
         "flops": sum(step_flops(model.config, made.batch, full=full, train_vision=train_vision) for made in steps),
     })  # fmt: skip
 
