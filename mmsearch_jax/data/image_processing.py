@@ -54,7 +54,13 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         )  # fmt: skip
         if 0 in opened.size:
             raise ImageError(f"{name} is {opened.width} x {opened.height} pixels: give an image that is not empty")
-        upright = ImageOps.exif_transpose(opened)
+        if isinstance(source, Image.Image):
+            upright = ImageOps.exif_transpose(opened)
+        else:
+            # Ours alone, so it need not be copied.
+            opened.load()
+            ImageOps.exif_transpose(opened, in_place=True)
+            upright = opened
         if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
             rgba = upright.convert("RGBA")
             white = Image.new("RGB", rgba.size, (255, 255, 255))
@@ -62,7 +68,7 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
             return white
         if upright.mode.startswith("I;16"):
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        return upright.convert("RGB")
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
     except FileNotFoundError as error:
         raise ImageError(f"no image at {name}: check the path") from error
     except IsADirectoryError as error:
