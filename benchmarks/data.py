@@ -1,54 +1,123 @@
-"""What the input side costs: images a second on one core, and how full packed rows are.
+"""What the input side costs: images and tokens a second on one core, chips that a host feeds, how full packed rows are.
 
-python -m benchmarks.data            (prints one table; with torch installed, transformers' processor stands beside ours)
+python -m benchmarks.data [--quick] [--json FILE]    (with the `parity` extra, transformers and a DataLoader stand beside ours)
+
+Everything is CPU time, so another job on the machine changes little. `benchmarks.data_memory` iterates a million rows.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
-import io
-import time
-from collections.abc import Callable
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack
+from benchmarks.data_loaders import SHAPE, SIZE, Rate, conversations, cpu_seconds, ours, photographs, transformers_
+from benchmarks.table import Measured, report
+from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
 from mmsearch_jax.data.image_processing import ImageProcessor, load_image
+from mmsearch_jax.learners.throughput import peak_flops, step_flops
+from mmsearch_jax.models.config import ModelConfig
 
-SIZE, IMAGES, LENGTH, ROWS = (1024, 768), 8, 8192, 8
 # Multi-turn conversations with search results: most of 1 to 4 thousand tokens, a tail up to the limit.
-MEDIAN, SPREAD, SEQUENCES = 2200, 0.6, 2000
+LENGTH, ROWS, MEDIAN, SPREAD, SEQUENCES = 8192, 8, 2200, 0.6, 2000
+# A host of the fastest TPU whose hosts are described: four chips, 208 hyperthreads. The 7B's LoRA step at this share of the
+# chip's peak, which is an assumption (no such step has been timed) and a high one: a slower chip is fed more easily.
+CHIP, MFU, HOST_CORES, HOST_CHIPS = "TPU v5p", 0.5, 104, 4
+PEER = importlib.util.find_spec("torch") is not None
 
 
-def pictures() -> list[bytes]:
-    """JPEGs of smooth noise, about as costly to decode as photographs."""
-    rng, encoded = np.random.default_rng(0), []
-    for _ in range(IMAGES):
-        coarse = Image.fromarray(rng.integers(0, 256, (96, 128, 3), dtype=np.uint8))
-        buffer = io.BytesIO()
-        coarse.resize(SIZE, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=88)
-        encoded.append(buffer.getvalue())
-    return encoded
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description="The input side: cost of images and tokens, packing.")
+    parser.add_argument("--quick", action="store_true", help="under a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    photos = photographs(8 if options.quick else 24)
+    rows = image_rows(photos) | loader_rows(photos, 4 if options.quick else 20)
+    share = 100 * fill(SEQUENCES // 4 if options.quick else SEQUENCES)
+    rows[f"packing, {ROWS} x {LENGTH}, median {MEDIAN}"] = Measured(share, "%", "at least 95", share >= 95)
+    report(rows, options.json)
 
 
-def seconds_an_image(work: Callable[[bytes], object], encoded: list[bytes]) -> float:
-    """CPU seconds (of all threads) an image, the best of three rounds."""
-    work(encoded[0])
-    rounds = []
-    for _ in range(3):
-        began = time.process_time()
-        for image in encoded:
-            work(image)
-        rounds.append((time.process_time() - began) / len(encoded))
-    return min(rounds)
+def image_rows(photos: list[bytes]) -> dict[str, Measured]:
+    """One image from its JPEG to what is shipped, in this process."""
+    processor = ImageProcessor()
+    cost = cpu_seconds(lambda image: processor(load_image(image)), photos)
+    decoding = cpu_seconds(load_image, photos)
+    print(f"JPEGs of {SIZE[0]} x {SIZE[1]}: {1000 * cost:.1f} ms of CPU each, {1000 * decoding:.1f} of them decoding")
+    if not PEER:
+        return {"image, images/s per core": Measured(1 / cost, "", "", True)}
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    peer = Qwen2VLImageProcessorPil(min_pixels=processor.min_pixels, max_pixels=processor.max_pixels)
+    theirs = cpu_seconds(lambda image: peer(images=load_image(image), return_tensors="pt"), photos)
+    print(f"transformers' processor: {1000 * theirs:.1f} ms")
+    return {
+        "image, images/s per core": Measured(1 / cost, "", "", True),
+        "image, against transformers' processor": Measured(theirs / cost, "x", "", True),
+    }
 
 
-def fill(held_over_first: bool, lookahead: int = 2) -> float:
-    """Share of packed rows that holds tokens, over a whole stream of log-normal lengths."""
-    lengths = np.random.default_rng(0).lognormal(np.log(MEDIAN), SPREAD, SEQUENCES).clip(200, LENGTH).astype(int)
+def loader_rows(photos: list[bytes], batches: int) -> dict[str, Measured]:
+    """Whole loaders with one worker, and what ours feeds."""
+    made, tokenizer = conversations(photos), vocabulary()
+    with tempfile.TemporaryDirectory() as folder:
+        own, batch = ours(made, tokenizer, Path(folder), batches)
+    rows = {
+        "loader, images/s per core": Measured(own.images / own.cpu_seconds, "", "", True),
+        "loader, tokens/s per core": Measured(own.tokens / own.cpu_seconds, "", "", True),
+    }
+    if PEER:
+        theirs = transformers_(made, tokenizer, 2 * batches)
+        print(f"transformers + DataLoader: {theirs.images / theirs.cpu_seconds:.1f} images/s per core")
+        ratio = own.images / own.cpu_seconds / (theirs.images / theirs.cpu_seconds)
+        rows["loader, against transformers + DataLoader"] = Measured(ratio, "x", "at least 4", ratio >= 4)
+    else:
+        print("transformers' loader: not measured, torch is not installed")
+    assert batch.vision is not None
+    shipped = batch.vision.patches.nbytes
+    print(
+        f"pixels of {SHAPE.images} images: {shipped / 1e6:.1f} MB as bytes, {8 * shipped / 1e6:.1f} as float32 with both frames"
+    )
+    chips = fed_chips(own, batch)
+    rows[f"{CHIP} chips fed by {HOST_CORES} cores"] = Measured(chips, "", f"at least {HOST_CHIPS}", chips >= HOST_CHIPS)
+    return rows
+
+
+def fed_chips(rate: Rate, batch: TokenBatch) -> float:
+    """Chips that all cores of a host keep busy with the 7B's LoRA step on such batches."""
+    peak = peak_flops(CHIP)
+    assert peak is not None
+    step = step_flops(ModelConfig(), batch, full=False, train_vision=False) / (peak * MFU)
+    tokens = np.count_nonzero(batch.segment_ids)
+    print(
+        f"the 7B's LoRA step on {tokens} tokens: {step:.3f} s on one {CHIP} at {100 * MFU:.0f} % of its peak (assumed)"
+    )
+    return float(HOST_CORES * (rate.tokens / rate.cpu_seconds) / (tokens / step))
+
+
+def vocabulary() -> Any:
+    """Qwen's own where the `parity` extra is installed, for a true number of tokens."""
+    if importlib.util.find_spec("dashscope"):
+        from tests.parity import qwen_vocabulary
+
+        with tempfile.TemporaryDirectory() as folder:
+            from mmsearch_jax.models.tokenizer import load_tokenizer
+
+            return load_tokenizer(qwen_vocabulary.write(Path(folder), qwen_vocabulary.ranks()))
+    from tests import tiny_tokenizer
+
+    return tiny_tokenizer.build()
+
+
+def fill(count: int, lookahead: int = 2) -> float:
+    """Share of packed rows that holds tokens, over a whole stream of log-normal lengths, as the pipeline packs."""
+    lengths = np.random.default_rng(0).lognormal(np.log(MEDIAN), SPREAD, count).clip(200, LENGTH).astype(int)
     stream = (
         TrainingSequence(np.zeros(n, np.int32), np.zeros((3, n), np.int32), np.ones(n, np.float32)) for n in lengths
     )
@@ -59,32 +128,10 @@ def fill(held_over_first: bool, lookahead: int = 2) -> float:
             waiting.append(sequence)
         if sum(map(len, waiting)) < lookahead * ROWS * LENGTH:
             # The stream's end, where there is nothing left to choose from, says nothing of its middle.
-            return float(np.mean(shares))
-        packed, left = pack(waiting, shape, held_over if held_over_first else 0)
-        shares.append(np.count_nonzero(packed.batch.segment_ids) / packed.batch.segment_ids.size)
+            return statistics.mean(shares)
+        packed, left = pack(waiting, shape, held_over)
+        shares.append(float(np.mean(packed.batch.segment_ids > 0)))
         waiting = [waiting[i] for i in left]
-
-
-def main() -> None:
-    """Measures and prints."""
-    encoded, processor = pictures(), ImageProcessor()
-    table = Table("measure", "value", title=f"{IMAGES} JPEGs of {SIZE[0]} x {SIZE[1]}; CPU time of all threads")
-    ours = seconds_an_image(lambda image: processor(load_image(image)), encoded)
-    decoding = seconds_an_image(load_image, encoded)
-    table.add_row("ours, decode to patches", f"{1 / ours:.1f} images/s per core ({1000 * ours:.0f} ms)")
-    table.add_row("of which decoding", f"{1000 * decoding:.0f} ms")
-    if importlib.util.find_spec("torch"):
-        from transformers import Qwen2VLImageProcessor
-
-        theirs = Qwen2VLImageProcessor(min_pixels=processor.min_pixels, max_pixels=processor.max_pixels)
-        cost = seconds_an_image(lambda image: theirs(images=load_image(image), return_tensors="np"), encoded)
-        table.add_row("transformers' processor", f"{1 / cost:.1f} images/s per core ({1000 * cost:.0f} ms)")
-        table.add_row("ours against transformers'", f"{cost / ours:.2f} times")
-    else:
-        table.add_row("transformers' processor", "not measured: torch is not installed")
-    for name, first in (("packing, held-over first (pipeline)", True), ("packing, longest first", False)):
-        table.add_row(f"{name}, {ROWS} x {LENGTH}", f"{100 * fill(first):.1f} % full")
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.lora import LoRAConfig, add_lora
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.models.vision import model_input
 
 CONFIG = ModelConfig(
     text=TextConfig(
@@ -64,9 +65,7 @@ def make_sequence(
     for _ in range(num_images):
         ids[place - 1], ids[place + size] = config.vision_start_token_id, config.vision_end_token_id
         ids[place : place + size] = config.image_token_id
-        images.append(
-            ProcessedImage(rng.normal(size=(grid[1] * grid[2], config.vision.patch_dim)).astype(np.float32), grid)
-        )
+        images.append(ProcessedImage(rng.integers(0, 256, (grid[1] * grid[2], 588), dtype=np.uint8), grid))
         place += size + 6
     special = (config.image_token_id, config.vision_start_token_id, config.vision_end_token_id)
     weights = (np.arange(length) // 32 % 2 == 1) & ~np.isin(ids, special)
@@ -131,7 +130,9 @@ def written(folder: Path, name: str, steps: Sequence[Sequence[TrainingSequence]]
         arrays: dict[str, np.ndarray] = {}
         for i, sequence in enumerate(step):
             arrays |= {f"ids{i}": sequence.token_ids, f"weights{i}": sequence.loss_weights}
-            arrays[f"patches{i}"] = np.concatenate([image.patches for image in sequence.images])
+            arrays[f"patches{i}"] = np.concatenate(
+                [model_input(image.patches, CONFIG.vision.temporal_patch_size) for image in sequence.images]
+            )
         np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
         names.append(str(path))
     return names

@@ -21,6 +21,9 @@ def report(rows: dict[str, Measured], file: Path | None) -> None:
     for name, row in rows.items():
         print(f"{name:<{width}} {row.value:>8.2f} {row.unit:<4} {row.aim:<14} {'yes' if row.holds else 'NO'}")
     if file is not None:
-        file.write_text(
-            json.dumps({name: row._asdict() for name, row in rows.items()}, indent=1) + "\n", encoding="utf-8"
-        )
+        write_json(file, rows)
+
+
+def write_json(path: Path, rows: dict[str, Measured]) -> None:
+    """Writes {row: {value, unit, aim, holds}}."""
+    path.write_text(json.dumps({name: row._asdict() for name, row in rows.items()}, indent=1) + "\n", encoding="utf-8")

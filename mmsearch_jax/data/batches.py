@@ -156,6 +156,9 @@ def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
       ValueError: some have room for images and some have none, or their extras differ.
     """
     first = batches[0]
+    if len(batches) == 1:
+        # Copying the pixels would cost as much as making them.
+        return first
     if any((b.vision is None) != (first.vision is None) or b.extras.keys() != first.extras.keys() for b in batches):
         raise ValueError("batches of one shape and with the same extras can be joined, these differ")
     vision, index, features = None, [], 0
@@ -233,7 +236,7 @@ def _no_images(shape: BatchShape) -> VisionInputs | None:
     """A buffer of the shape's size without an image, so that batches with and without images are one program."""
     if not shape.images:
         return None
-    blank = ProcessedImage(np.zeros((4, 1176), np.float32), (1, 2, 2))
+    blank = ProcessedImage(np.zeros((4, 588), np.uint8), (1, 2, 2))
     vision, _ = pack_images([blank], shape.patches, shape.images)
     return vision._replace(
         window_segment_ids=np.zeros_like(vision.window_segment_ids),

@@ -1,7 +1,8 @@
-"""Image files to the patches that the vision tower reads, without torch.
+"""Image files to uint8 patches, without torch: what the host does of an image; the vision tower does the rest.
 
-Equals transformers' Qwen2-VL image processor (Pillow backend): bicubic resize to multiples of patch x merge size within
-a pixel budget, scaling, normalisation, and patches in blocks of merge x merge neighbours.
+Together they equal transformers' Qwen2-VL image processor (Pillow backend): bicubic resize to multiples of patch x merge
+size within a pixel budget, patches in blocks of merge x merge neighbours, then (`models/vision.py`) scaling, normalisation
+and a copy for every frame of a temporal patch. As bytes without copies a batch takes an eighth of the memory.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmsearch_jax.data import image_urls
+from mmsearch_jax.data import image_urls, pixels
 from mmsearch_jax.errors import CheckpointError, ImageError
 
 MAX_ASPECT_RATIO = 200
 # What Pillow lets through when a header, a chunk or an EXIF tag is not what it says it is.
 _DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error)
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+"""By which the vision tower normalises red, green and blue: CLIP's, as every Qwen2.5-VL was trained."""
 
 
 class ProcessedImage(NamedTuple):
-    """`patches` float32 [P, channels * frames * height * width of a patch]; `grid` (t, h, w) in patches, P = t * h * w."""
+    """`patches` uint8 [P, channels * height * width of a patch]; `grid` (t, h, w) in patches, P = t * h * w."""
 
     patches: np.ndarray
     grid: tuple[int, int, int]
@@ -52,7 +54,13 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         )  # fmt: skip
         if 0 in opened.size:
             raise ImageError(f"{name} is {opened.width} x {opened.height} pixels: give an image that is not empty")
-        upright = ImageOps.exif_transpose(opened)
+        if isinstance(source, Image.Image):
+            upright = ImageOps.exif_transpose(opened)
+        else:
+            # Ours alone, so it need not be copied.
+            opened.load()
+            ImageOps.exif_transpose(opened, in_place=True)
+            upright = opened
         if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
             rgba = upright.convert("RGBA")
             white = Image.new("RGB", rgba.size, (255, 255, 255))
@@ -60,7 +68,7 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
             return white
         if upright.mode.startswith("I;16"):
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        return upright.convert("RGB")
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
     except FileNotFoundError as error:
         raise ImageError(f"no image at {name}: check the path") from error
     except IsADirectoryError as error:
@@ -101,22 +109,23 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """Turns images into patches; see the module's text. Pixel bounds are areas after resizing."""
+    """Turns images into patches; see the module's text. Pixel bounds are areas after resizing.
+
+    `temporal_patch_size` is kept for the file only: the vision tower knows its own.
+    """
 
     min_pixels: int = 56 * 56
     max_pixels: int = 28 * 28 * 1280
     patch_size: int = 14
     temporal_patch_size: int = 2
     merge_size: int = 2
-    mean: tuple[float, float, float] = _CLIP_MEAN
-    std: tuple[float, float, float] = _CLIP_STD
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageProcessor:
         """Reads `preprocessor_config.json` of a checkpoint folder.
 
         Raises:
-          CheckpointError: no such file, or not JSON.
+          CheckpointError: no such file, not JSON, or another normalisation than the vision tower's.
         """
         path = Path(folder) / "preprocessor_config.json"
         if not path.is_file():
@@ -125,6 +134,11 @@ class ImageProcessor:
             record = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
+        for name, known in (("image_mean", MEAN), ("image_std", STD)):
+            if not np.allclose(record.get(name, known), known):
+                raise CheckpointError(
+                    f"{path} has {name} {record[name]}: the vision tower normalises by {list(known)} only"
+                )
         size = record.get("size") or {}
         return cls(
             min_pixels=record.get("min_pixels") or size.get("shortest_edge") or cls.min_pixels,
@@ -132,8 +146,6 @@ class ImageProcessor:
             patch_size=record.get("patch_size", cls.patch_size),
             temporal_patch_size=record.get("temporal_patch_size", cls.temporal_patch_size),
             merge_size=record.get("merge_size", cls.merge_size),
-            mean=tuple(record.get("image_mean", cls.mean)),
-            std=tuple(record.get("image_std", cls.std)),
         )
 
     def to_hf(self) -> dict:
@@ -147,8 +159,8 @@ class ImageProcessor:
             "patch_size": self.patch_size,
             "temporal_patch_size": self.temporal_patch_size,
             "merge_size": self.merge_size,
-            "image_mean": list(self.mean),
-            "image_std": list(self.std),
+            "image_mean": list(MEAN),
+            "image_std": list(STD),
         }
 
     def num_tokens(self, grid: tuple[int, int, int]) -> int:
@@ -156,24 +168,12 @@ class ImageProcessor:
         return grid[0] * grid[1] * grid[2] // self.merge_size**2
 
     def __call__(self, image: Image.Image) -> ProcessedImage:
-        """Resizes, normalises and cuts an RGB image.
+        """Resizes and cuts an RGB image.
 
         Raises:
           ImageError: the image is too narrow.
         """
         factor = self.patch_size * self.merge_size
         height, width = smart_resize(image.height, image.width, factor, self.min_pixels, self.max_pixels)
-        resized = image.resize((width, height), Image.Resampling.BICUBIC)
-        pixels = np.asarray(resized, np.float32) / np.float32(255)
-        pixels = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        rows, columns, patch, merge = (
-            height // self.patch_size,
-            width // self.patch_size,
-            self.patch_size,
-            self.merge_size,
-        )
-        blocks = pixels.transpose(2, 0, 1).reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
-        blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
-        # A still image fills every frame of a temporal patch.
-        repeated = np.repeat(blocks, self.temporal_patch_size, axis=5)
-        return ProcessedImage(repeated.reshape(rows * columns, -1), (1, rows, columns))
+        patches = pixels.cut(pixels.resize(np.asarray(image), height, width), self.patch_size, self.merge_size)
+        return ProcessedImage(patches, (1, height // self.patch_size, width // self.patch_size))

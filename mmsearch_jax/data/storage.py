@@ -97,14 +97,13 @@ def localised(row: Row, folder: Path) -> Row:
     Raises:
       ImageError: a data URL is malformed.
     """
-    folder = folder.resolve()
 
     def placed(image: str | bytes) -> str | bytes:
         if isinstance(image, bytes) or not image:
             return image
         if image.startswith("data:"):
             return image_urls.read_url(image)
-        return image if image.startswith(image_urls.SCHEMES) else os.path.normpath(folder / image)
+        return image if image.startswith(image_urls.SCHEMES) else os.path.normpath(folder.resolve() / image)
 
     return dataclasses.replace(row, image=placed(row.image), more_images=tuple(map(placed, row.more_images)))
 

@@ -7,6 +7,7 @@ Legend: R rows, P patches in a row, m merge size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ class VisionInputs(NamedTuple):
     """Rows of packed images.
 
     Attributes:
-      patches: float32 [R, P, patch_dim].
+      patches: uint8 [R, P, channels * height * width of a patch]; `models/vision.py` normalises them.
       positions: int32 [R, P, 2], row and column of each patch in its image.
       window_segment_ids: int32 [R, P], 1, 2, ... per window.
       image_segment_ids: int32 [R, P], 1, 2, ... per frame of an image.
@@ -102,7 +103,7 @@ def pack_images(
     row_patches, num_rows = row_patches or longest, num_rows or len(images)
     if longest > row_patches or len(images) > num_rows or row_patches % merge_size**2:
         raise ValueError(f"{len(images)} images of up to {longest} patches do not fit {num_rows} rows of {row_patches}")
-    patches = np.zeros((num_rows, row_patches, images[0].patches.shape[1]), np.float32)
+    patches = np.zeros((num_rows, row_patches, images[0].patches.shape[1]), np.uint8)
     positions = np.zeros((num_rows, row_patches, 2), np.int32)
     windows = np.zeros((num_rows, row_patches), np.int32)
     frames = np.zeros((num_rows, row_patches), np.int32)
@@ -116,6 +117,8 @@ def pack_images(
     return VisionInputs(patches, positions, windows, frames), [row * tokens_per_row for row in range(len(images))]
 
 
+# As dear as an image's resize if it were made anew each time; a set has few sizes.
+@functools.lru_cache(maxsize=256)
 def _layout(grid: tuple[int, int, int], merge: int, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions [P, 2], window ids [P] and frame ids [P] of one image, in the order of its patches."""
     frames, rows, columns = grid

@@ -184,15 +184,16 @@ def train(
     )
     with run:
         state, start, position = run.begin(state)
-        stream = _prefetched(data(start * accumulate, position))
+        stream = _prefetched(data(start * accumulate, position), mesh.batch)
         left_out: collections.Counter[str] = collections.Counter()
         for step in range(start + 1, num_steps + 1):
             began = time.monotonic()
-            steps = list(itertools.islice(stream, accumulate))
-            if len(steps) < accumulate:
+            ready = list(itertools.islice(stream, accumulate))
+            if len(ready) < accumulate:
                 raise DataError(f"{phase}: the data end after {step - 1} of {num_steps} steps: repeat them")
             waited = time.monotonic() - began
-            state, computed = update(state, [mesh.batch(made.batch) for made in steps])
+            steps = [made for made, _ in ready]
+            state, computed = update(state, [placed for _, placed in ready])
             metrics: dict[str, Any] = {
                 name: value for name, value in jax.device_get(computed).items() if name != "weight"
             }
@@ -205,6 +206,8 @@ def train(
                 "fill": counts["tokens"] / counts["room"],
                 **utilisation(counts["flops"], seconds),
             }
+            if counts["patch_room"]:
+                metrics["patch_fill"] = counts["patches"] / counts["patch_room"]
             _tell_skipped(run, left_out, steps)
             metrics["skipped_rows"] = left_out["rows"]
             if validation and (step == num_steps or (validate_every and step % validate_every == 0)):
@@ -220,10 +223,13 @@ def train(
 
 
 def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: bool) -> dict[str, float]:
-    """Tokens, room for tokens, and floating-point operations of an update, of all processes."""
+    """Tokens, patches, room for both, and floating-point operations of an update, of all processes."""
+    seen = [made.batch.vision.image_segment_ids for made in steps if made.batch.vision is not None]
     return sums_of_all({
         "tokens": float(sum(np.count_nonzero(made.batch.segment_ids) for made in steps)),
         "room": float(sum(made.batch.segment_ids.size for made in steps)),
+        "patches": float(sum(np.count_nonzero(ids) for ids in seen)),
+        "patch_room": float(sum(ids.size for ids in seen)),
         "flops": sum(step_flops(model.config, made.batch, full=full, train_vision=train_vision) for made in steps),
     })  # fmt: skip
 
@@ -241,8 +247,13 @@ def _mean_nll(parts: Sequence[Mapping[str, Any]]) -> float:
     return float(np.average([p["target_nll"] for p in parts], weights=[p["target_tokens"] for p in parts]))
 
 
-def _prefetched(steps: Iterator[Step], depth: int = 2) -> Iterator[Step]:
-    """Makes the next batches in a thread while the device works."""
+def _prefetched(
+    steps: Iterator[Step], place: Callable[[TokenBatch], TokenBatch], depth: int = 2
+) -> Iterator[tuple[Step, TokenBatch]]:
+    """Makes the next batches in a thread while the device works, and puts them there.
+
+    `depth` batches wait on the device, besides the one in use.
+    """
     ready: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -256,7 +267,7 @@ def _prefetched(steps: Iterator[Step], depth: int = 2) -> Iterator[Step]:
     def produce() -> None:
         try:
             for step in steps:
-                put(step)
+                put((step, place(step.batch)))
                 if stop.is_set():
                     return
             put(None)

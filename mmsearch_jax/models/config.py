@@ -33,7 +33,7 @@ class VisionConfig:
 
     @property
     def patch_dim(self) -> int:
-        """Numbers in one patch: channels x frames x height x width."""
+        """Numbers that are embedded of one patch: channels x frames x height x width."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
     @property

@@ -1,6 +1,7 @@
 """The vision tower of Qwen2.5-VL: patches of all images of a batch to features in the language model's width.
 
 Windows and images are segments of a packed row of patches, so one mask serves any mix of sizes; nothing is reordered.
+Patches come as bytes, and are normalised here and nowhere else.
 Legend: R rows, P patches in a row, D width, m merge size.
 """
 
@@ -12,12 +13,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmsearch_jax.data.image_processing import MEAN, STD
 from mmsearch_jax.data.vision_inputs import VisionInputs
 from mmsearch_jax.models.attention import segment_attention
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, linear, rotate, scan_layers, stacked
 
 _EPS = 1e-6
+
+
+def model_input(patches: jax.Array, num_frames: int) -> jax.Array:
+    """uint8 [..., 3 * n] (channel by channel, n pixels each) to float32 [..., 3 * num_frames * n]: scaled, normalised, and
+    copied into every frame of a temporal patch, since the images are still."""
+    channels = patches.reshape(*patches.shape[:-1], 3, 1, -1).astype(jnp.float32) / 255.0
+    normal = (channels - jnp.array(MEAN)[:, None, None]) / jnp.array(STD)[:, None, None]
+    return jnp.repeat(normal, num_frames, axis=-2).reshape(*patches.shape[:-1], -1)
 
 
 class VisionBlock(nnx.Module):
@@ -68,6 +78,7 @@ class VisionTower(nnx.Module):
         self.merger = PatchMerger(config, rngs=rngs, **dtypes)
         self._full = tuple(i in config.fullatt_block_indexes for i in range(config.depth))
         self._head_dim, self._theta = config.head_dim, config.rope_theta
+        self._num_frames = config.temporal_patch_size
         self._dtype, self.remat = dtypes["dtype"], "none"
 
     def __call__(self, vision: VisionInputs) -> jax.Array:
@@ -79,7 +90,7 @@ class VisionTower(nnx.Module):
         def block(layer: VisionBlock, x: jax.Array, full: jax.Array) -> jax.Array:
             return layer(x, angles, jnp.where(full, images, windows))
 
-        x = self.patch_embed(jnp.asarray(vision.patches).astype(self._dtype))
+        x = self.patch_embed(model_input(jnp.asarray(vision.patches), self._num_frames).astype(self._dtype))
         x = scan_layers(self.blocks, block, x, jnp.asarray(self._full), remat=self.remat)
         merged = self.merger(x)
         return merged.reshape(-1, merged.shape[-1])

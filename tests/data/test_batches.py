@@ -13,7 +13,7 @@ IMAGE_TOKEN = 9
 
 
 def image(rng: np.random.Generator, rows: int = 4, columns: int = 4) -> ProcessedImage:
-    return ProcessedImage(rng.normal(size=(rows * columns, 1176)).astype(np.float32), (1, rows, columns))
+    return ProcessedImage(rng.integers(0, 256, (rows * columns, 588), dtype=np.uint8), (1, rows, columns))
 
 
 def sequence(rng: np.random.Generator, length: int, images: list[ProcessedImage] | None = None) -> TrainingSequence:
@@ -55,7 +55,7 @@ def test_sequences_of_one_group_share_their_image():
     assert vision is not None and vision.patches.shape[0] == 2
     for i, row, start in packed.places:
         features = packed.batch.feature_index[row, start : start + 4]
-        patches = vision.patches.reshape(-1, 4, 1176)[features].reshape(-1, 1176)
+        patches = vision.patches.reshape(-1, 4, 588)[features].reshape(-1, 588)
         np.testing.assert_array_equal(patches, sequences[i].images[0].patches)
 
 

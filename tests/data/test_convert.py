@@ -79,13 +79,7 @@ def test_mmsearch_r1_rows_and_their_known_defects(tmp_path):
 
 
 def test_search_r1_rows_are_text_with_several_answers(tmp_path):
-    row = {
-        "data_source": "nq", "ability": "fact-reasoning", "extra_info": {"split": "test", "index": 0},
-        "prompt": [{"role": "user", "content": "Use <search>. For example <answer> Beijing </answer>. Question: Who?\n"}],
-        "reward_model": {"style": "rule", "ground_truth": {"target": ["He", "Him"]}},
-    }  # fmt: skip
-    path = write_parquet([row], tmp_path / "test.parquet")
-    convert("search-r1", path, tmp_path / "rows.parquet", show_progress=False)
+    convert("search-r1", search_r1(tmp_path / "test.parquet"), tmp_path / "rows.parquet", show_progress=False)
     (found,) = read_rows(tmp_path / "rows.parquet")
     assert (found.id, found.question, found.answers, found.image) == ("nq-test-0", "Who?", ("He", "Him"), "")
 
@@ -126,6 +120,34 @@ def test_sharegpt_conversations_lose_the_prompts_that_the_renderer_writes_anew(e
     assert [(t.text, t.observation) for t in first.turns] == [(t.text, t.observation) for t in conversation()]
     assert (second.question, second.answers, second.turns, second.image) == ("Which flag?", ("Peru's",), (), jpeg())
     assert counts.rejected.total() == 6 and refused(tmp_path).keys() == {3, 4, 5, 6, 7, 8}
+
+
+def search_r1(path):
+    """One row as Search-R1's Parquet files have it."""
+    row = {
+        "data_source": "nq", "ability": "fact-reasoning", "extra_info": {"split": "test", "index": 0},
+        "prompt": [{"role": "user", "content": "Use <search>. For example <answer> Beijing </answer>. Question: Who?\n"}],
+        "reward_model": {"style": "rule", "ground_truth": {"target": ["He", "Him"]}},
+    }  # fmt: skip
+    return write_parquet([row], path)
+
+
+@pytest.mark.parametrize("ending", sorted(FORMATS))
+@pytest.mark.parametrize("source", ["mmsearch-r1", "search-r1", "verl", "sharegpt"])
+def test_every_source_survives_every_format_and_the_way_back(source, ending, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    path = tmp_path / ("talk.json" if source == "sharegpt" else "a.parquet")
+    if source == "sharegpt":
+        path.write_text(json.dumps([sharegpt()]))
+    elif source == "search-r1":
+        search_r1(path)
+    else:
+        write_parquet([fvqa("a"), fvqa("bc", image_urls=None)], path)
+    convert(source, path, tmp_path / "direct.jsonl", show_progress=False)
+    convert(source, path, tmp_path / f"there{ending}", show_progress=False)
+    convert("rows", tmp_path / f"there{ending}", tmp_path / "back.jsonl", show_progress=False)
+    rows = read_rows(tmp_path / "direct.jsonl")
+    assert rows and read_rows(tmp_path / f"there{ending}") == rows == read_rows(tmp_path / "back.jsonl")
 
 
 @pytest.mark.parametrize("ending", sorted(FORMATS))

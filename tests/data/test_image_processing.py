@@ -27,19 +27,16 @@ def encoded(image, kind, **options):
 def test_patches_follow_the_merge_blocks_one_by_one():
     image = noise(84, 56)
     processed = ImageProcessor(min_pixels=28 * 28)(image)
-    processor = ImageProcessor()
-    pixels = (np.asarray(image, np.float32) / 255 - np.array(processor.mean)) / np.array(processor.std)
+    pixels = np.asarray(image)
     expected = []
     for block_row in range(2):
         for block_column in range(3):
             for inner_row in range(2):
                 for inner_column in range(2):
                     y, x = 14 * (2 * block_row + inner_row), 14 * (2 * block_column + inner_column)
-                    channels = pixels[y : y + 14, x : x + 14].transpose(2, 0, 1)
-                    # Channel, then frame (a still image twice), then height and width.
-                    expected.append(np.stack([channels, channels], axis=1).ravel())
+                    expected.append(pixels[y : y + 14, x : x + 14].transpose(2, 0, 1).ravel())
     assert processed.grid == (1, 4, 6)
-    np.testing.assert_allclose(processed.patches, expected, atol=1e-5)
+    np.testing.assert_array_equal(processed.patches, expected)
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000))
@@ -72,6 +69,13 @@ def test_a_missing_or_damaged_processor_file_is_named(tmp_path):
         ImageProcessor.from_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="is not JSON"):
+        ImageProcessor.from_pretrained(tmp_path)
+
+
+def test_another_normalisation_than_the_vision_tower_s_is_refused(tmp_path):
+    record = ImageProcessor().to_hf() | {"image_mean": [0.5, 0.5, 0.5]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"has image_mean \[0.5, 0.5, 0.5\]: the vision tower normalises by"):
         ImageProcessor.from_pretrained(tmp_path)
 
 
@@ -149,7 +153,7 @@ def test_each_image_starts_where_its_row_starts():
     processor = ImageProcessor(min_pixels=28 * 28)
     images = [processor(noise(56, 28)), processor(noise(84, 56)), processor(noise(28, 28))]
     vision, offsets = pack_images(images, num_rows=4)
-    assert vision.patches.shape == (4, 24, 1176) and offsets == [0, 6, 12]
+    assert vision.patches.shape == (4, 24, 588) and offsets == [0, 6, 12]
     assert [int((row > 0).sum()) for row in vision.image_segment_ids] == [8, 24, 4, 0]
     with pytest.raises(ValueError, match="3 images of up to 24 patches do not fit 2 rows"):
         pack_images(images, num_rows=2)

@@ -3,6 +3,10 @@
 import dataclasses
 import itertools
 import json
+import os
+import pickle
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -75,11 +79,11 @@ def answers(batch):
 
 @pytest.fixture(scope="module")
 def reference(rows_file):
-    return take(pipeline(rows_file), 6)
+    return take(pipeline(rows_file), 9)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 4])
-@pytest.mark.parametrize("resume_at", [0, 3])
+@pytest.mark.parametrize("resume_at", range(6))
 def test_a_resume_gives_the_same_bytes_with_any_number_of_processes(rows_file, reference, num_processes, resume_at):
     # The state as a checkpoint holds it.
     state = json.loads(json.dumps(reference[resume_at - 1].state)) if resume_at else None
@@ -88,6 +92,45 @@ def test_a_resume_gives_the_same_bytes_with_any_number_of_processes(rows_file, r
         joined = join_batches([shard[i].batch for shard in shards])
         assert equal(joined, reference[resume_at + i].batch)
         assert merge_states([shard[i].state for shard in shards]) == reference[resume_at + i].state
+
+
+_PROCESS = """
+import itertools, json, pathlib, pickle, sys
+from tests.data.test_pipeline import CONFIG, dataclasses, pipeline
+if __name__ == "__main__":
+    rows, out, process, num_processes, num_workers, state = sys.argv[1:]
+    config = dataclasses.replace(CONFIG, num_workers=int(num_workers))
+    steps = pipeline(pathlib.Path(rows), config, int(process), int(num_processes)).steps(json.loads(state))
+    pathlib.Path(out).write_bytes(pickle.dumps([(s.batch, s.state) for s in itertools.islice(steps, 2)]))
+    steps.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "num_workers"),
+    [(2, 0), pytest.param(2, 2, marks=pytest.mark.slow), pytest.param(4, 1, marks=pytest.mark.slow)],
+)
+def test_real_processes_with_workers_go_on_where_one_stopped(
+    rows_file, reference, num_processes, num_workers, tmp_path
+):
+    (tmp_path / "process.py").write_text(_PROCESS)
+    state, outs = json.dumps(reference[4].state), [tmp_path / f"{i}.pickle" for i in range(num_processes)]
+    # Grain's workers are spawned, and so must find this repository as the process does.
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    running = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "process.py", rows_file, out, str(i), str(num_processes), str(num_workers), state],
+            env=environment, stderr=subprocess.PIPE, text=True,
+        )
+        for i, out in enumerate(outs)
+    ]  # fmt: skip
+    for process in running:
+        _, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, errors[-2000:]
+    shards = [pickle.loads(out.read_bytes()) for out in outs]
+    for step, parts in enumerate(zip(*shards, strict=True), 5):
+        assert equal(join_batches([batch for batch, _ in parts]), reference[step].batch)
+        assert merge_states([state for _, state in parts]) == reference[step].state
 
 
 def test_the_number_of_workers_changes_nothing(rows_file, reference):

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from mmsearch_jax.data.storage import write_rows
-from tests.data.published_layouts import put
+from mmsearch_jax.data.convert.run import convert
+from mmsearch_jax.data.storage import read_rows, write_rows
+from tests.data.published_layouts import LAYOUTS, layout, put
 from tests.data.rows import full_row, jpeg
 from tests.data.test_convert import fvqa, refused, write_parquet
 
@@ -66,12 +67,40 @@ def test_bad_records_are_named_and_the_good_ones_built(tmp_path):
     assert refused(tmp_path).keys() == {2, 3}
 
 
+_BUILD_ALL = """
+import json, pathlib, sys
+from mmsearch_jax.data import tfds_builders
+found = {}
+for name in sorted(tfds_builders.BUILDERS):
+    prepared = tfds_builders.prepare(name, pathlib.Path(sys.argv[1]) / name, sys.argv[2])
+    (split, counts), = prepared.counts.items()
+    rows = tfds_builders.TfdsRows(prepared.folder, split)
+    found[name] = [split, counts.written, counts.rejected.total(), [repr(rows[i]) for i in range(len(rows))]]
+print("RESULT" + json.dumps(found))
+"""
+
+
+def test_each_builder_gives_the_rows_of_its_set_in_its_true_layout(tmp_path):
+    expected = {}
+    for name in LAYOUTS:
+        split, written, rejected = layout(name, tmp_path / "sets" / name)
+        convert(name, tmp_path / "sets" / name, tmp_path / "rows" / f"{name}.jsonl", split=split, show_progress=False)
+        rows = read_rows(tmp_path / "rows" / f"{name}.jsonl")
+        expected[name] = [split, written, rejected, sorted(map(repr, rows))]
+    command = [sys.executable, "-c", _BUILD_ALL, str(tmp_path / "sets"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.split("RESULT")[1])
+    # TFDS deals the rows to its shards in an order of its own.
+    assert {name: [*what, sorted(rows)] for name, (*what, rows) in found.items()} == expected
+
+
 def test_every_published_set_has_a_builder():
     from mmsearch_jax.data import tfds_builders
     from mmsearch_jax.data.convert.sets import SETS
     from mmsearch_jax.errors import DataError
 
-    assert tfds_builders.BUILDERS.keys() == SETS.keys()
+    assert tfds_builders.BUILDERS.keys() == SETS.keys() == LAYOUTS.keys()
     assert len({builder.name for builder in tfds_builders.BUILDERS.values()}) == len(SETS)
     with pytest.raises(DataError, match="no example of a set of ours"):
         tfds_builders.row_of_example({"images": []})

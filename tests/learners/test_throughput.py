@@ -46,7 +46,7 @@ def test_the_language_model(model):
 
 
 def test_the_vision_tower(model):
-    patches = np.zeros((2, 64, VISION.patch_dim), np.float32)
+    patches = np.zeros((2, 64, 588), np.uint8)
     ids = np.ones((2, 64), np.int32)
     inputs = VisionInputs(patches, np.zeros((2, 64, 2), np.int32), ids, ids)
     found = counted_by_xla(model, lambda model, inputs: model.encode_images(inputs), inputs)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import queue
 
 import jax
 import numpy as np
@@ -60,6 +61,35 @@ def test_the_loop_learns_and_a_resumed_run_ends_with_the_same_weights(model, tmp
         np.testing.assert_array_equal(a, b)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").open()]
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_the_next_batches_are_on_the_device_before_they_are_asked_for():
+    placed = queue.Queue()
+
+    def place(batch):
+        placed.put(batch)
+        return jax.device_put(batch)
+
+    stream = supervised._prefetched(batches(0), place)
+    first, on_device = next(stream)
+    # Two more arrive without anybody having taken the first one's successor.
+    arrived = [placed.get(timeout=30) for _ in range(3)]
+    assert isinstance(on_device.token_ids, jax.Array)
+    np.testing.assert_array_equal(on_device.token_ids, first.batch.token_ids)
+    second, _ = next(stream)
+    assert arrived[0] is first.batch and arrived[1] is second.batch
+    stream.close()
+
+
+def test_what_breaks_while_batches_are_made_reaches_the_loop():
+    def broken():
+        yield next(batches(0))
+        raise DataError("row 7 is gone")
+
+    stream = supervised._prefetched(broken(), jax.device_put)
+    next(stream)
+    with pytest.raises(DataError, match="row 7 is gone"):
+        next(stream)
 
 
 def test_a_checkpoint_of_another_model_is_refused(model, tmp_path):

@@ -38,7 +38,7 @@ def model():
 
 def image(seed, height, width):
     rng = np.random.default_rng(seed)
-    return ProcessedImage(rng.normal(size=(height * width, 1176)).astype(np.float32), (1, height, width))
+    return ProcessedImage(rng.integers(0, 256, (height * width, 588), dtype=np.uint8), (1, height, width))
 
 
 def test_step_by_step_equals_the_full_forward(model):
@@ -109,7 +109,7 @@ def test_placeholders_and_images_must_match(ids, grids, message):
 @pytest.mark.parametrize(("patches", "grid"), [(24, (1, 4, 4)), (12, (1, 3, 4))])
 def test_an_image_has_the_patches_of_its_grid(patches, grid):
     with pytest.raises(DataError, match=f"image 1 has {patches} patches and the grid"):
-        pack_images([image(0, 4, 6), ProcessedImage(np.zeros((patches, 1176), np.float32), grid)])
+        pack_images([image(0, 4, 6), ProcessedImage(np.zeros((patches, 588), np.uint8), grid)])
 
 
 def test_positions_go_on_from_where_a_turn_ended():

@@ -20,6 +20,7 @@ from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.models.vision import model_input
 
 TOLERANCE = 1e-4
 IMAGE = 5
@@ -79,19 +80,24 @@ def our_inputs(model, ids, images, config):
     return features, index, positions, after
 
 
+def pixel_values(images):
+    """What transformers' image processor gives for these patches (tests/parity/test_image_processor.py)."""
+    return torch.tensor(np.concatenate([model_input(image.patches, 2) for image in images]))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_logits_features_and_positions_equal(name, tmp_path):
     text, vision, grids = CASES[name]
     rng = np.random.default_rng(0)
     ours, theirs, config = models(text, vision, tmp_path)
-    images = [ProcessedImage(rng.normal(size=(h * w, 1176)).astype(np.float32), (t, h, w)) for t, h, w in grids]
+    images = [ProcessedImage(rng.integers(0, 256, (h * w, 588), dtype=np.uint8), (t, h, w)) for t, h, w in grids]
     ids = conversation(grids, rng)
     features, index, positions, _ = our_inputs(ours, ids, images, config)
     tokens = torch.tensor([ids])
     kinds = (tokens == IMAGE).int()
     extra, feature_error = {}, 0.0
     if images:
-        pixels, grid = torch.tensor(np.concatenate([i.patches for i in images])), torch.tensor(grids)
+        pixels, grid = pixel_values(images), torch.tensor(grids)
         extra = {"pixel_values": pixels, "image_grid_thw": grid}
         with torch.no_grad():
             reference = theirs.model.get_image_features(pixels, grid)
@@ -116,12 +122,12 @@ def test_logits_features_and_positions_equal(name, tmp_path):
 def test_greedy_generation_is_equal_token_by_token(grids, tmp_path):
     rng = np.random.default_rng(3)
     ours, theirs, config = models(TEXT, VISION, tmp_path)
-    images = [ProcessedImage(rng.normal(size=(h * w, 1176)).astype(np.float32), (t, h, w)) for t, h, w in grids]
+    images = [ProcessedImage(rng.integers(0, 256, (h * w, 588), dtype=np.uint8), (t, h, w)) for t, h, w in grids]
     ids = conversation(grids, rng)
     extra = {}
     if images:
         extra = {
-            "pixel_values": torch.tensor(np.concatenate([i.patches for i in images])),
+            "pixel_values": pixel_values(images),
             "image_grid_thw": torch.tensor(grids),
         }
     tokens = torch.tensor([ids])
@@ -148,7 +154,7 @@ def test_a_conversation_fed_in_pieces_gives_the_reference_s_logits(tmp_path):
     rng = np.random.default_rng(5)
     ours, theirs, config = models(TEXT, VISION, tmp_path)
     grids = [(1, 6, 10), (1, 10, 18)]
-    images = [ProcessedImage(rng.normal(size=(h * w, 1176)).astype(np.float32), (t, h, w)) for t, h, w in grids]
+    images = [ProcessedImage(rng.integers(0, 256, (h * w, 588), dtype=np.uint8), (t, h, w)) for t, h, w in grids]
     first = [7, 3, *[IMAGE] * 15, 4, *rng.integers(11, 300, 6).tolist()]
     turn = rng.integers(11, 300, 4).tolist()
     second = [8, 3, *[IMAGE] * 45, 4, *rng.integers(11, 300, 3).tolist()]
@@ -157,7 +163,7 @@ def test_a_conversation_fed_in_pieces_gives_the_reference_s_logits(tmp_path):
     with torch.no_grad():
         expected = theirs(
             input_ids=tokens, mm_token_type_ids=(tokens == IMAGE).int(), image_grid_thw=torch.tensor(grids),
-            pixel_values=torch.tensor(np.concatenate([i.patches for i in images])),
+            pixel_values=pixel_values(images),
         ).logits[0].numpy()  # fmt: skip
     cache, at, got = KVCache.create(config, 1, len(ids) + 5, jnp.float32), 0, []
     singles = [([token], []) for token in turn]

@@ -54,7 +54,7 @@ def batch(mesh):
     rows = ("data", "fsdp")
     ids = array((ROWS, LENGTH), jnp.int32, (rows, "sequence"))
     vision = VisionInputs(
-        array((IMAGES, PATCHES, CONFIG.vision.patch_dim), jnp.float32, (rows,)),
+        array((IMAGES, PATCHES, 588), jnp.uint8, (rows,)),
         array((IMAGES, PATCHES, 2), jnp.int32, (rows,)),
         array((IMAGES, PATCHES), jnp.int32, (rows,)), array((IMAGES, PATCHES), jnp.int32, (rows,)),
     )  # fmt: skip

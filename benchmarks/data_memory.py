@@ -1,0 +1,84 @@
+"""Does the pipeline's memory grow with the set? python -m benchmarks.data_memory [--rows 1000000] [--quick] [--json FILE]
+
+Writes a synthetic ArrayRecord set of short conversations without images, reads one epoch of it through the pipeline (shuffled,
+rendered, masked, packed) and prints the process's resident memory at the start and at the end. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import tqdm
+
+from benchmarks.table import Measured, report
+from mmsearch_jax.data.batches import BatchShape
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig
+from mmsearch_jax.data.schema import ConversationTurn, Row
+from mmsearch_jax.data.sequences import SequenceBuilder
+from mmsearch_jax.data.storage import write_rows
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.protocol import Answer, render_turn
+from tests import tiny_tokenizer
+
+# By then buffers, caches and the allocator's pools are full (measured: no growth from 40,000 rows on).
+_SETTLED = 50_000
+
+
+def main() -> None:
+    """Writes the set, iterates it and prints what the memory did."""
+    parser = argparse.ArgumentParser(description="Memory over an epoch of a large set.")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--quick", action="store_true", help="under a minute: 20,000 rows")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    count = 20_000 if options.quick else options.rows
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.array_record"
+        write_rows(tqdm.tqdm(made(count), "write", count, unit="row"), path)
+        print(f"{count} rows, {path.stat().st_size / 1e6:.0f} MB")
+        samples, seconds = iterate(path, count)
+    start, end = samples[0], samples[-1]
+    print(f"resident memory: {start / 1e6:.0f} MB after {min(_SETTLED, count // 2)} rows, at most {max(samples) / 1e6:.0f} MB, "
+          f"{end / 1e6:.0f} MB at the end; {count / seconds:.0f} rows/s")  # fmt: skip
+    growth = 100 * (end / start - 1)
+    report({f"memory growth over {count} rows": Measured(growth, "%", "under 2", growth < 2)}, options.json)
+
+
+def made(count: int) -> Iterator[Row]:
+    """Rows that differ in their text."""
+    for number in range(count):
+        turns = (ConversationTurn(render_turn("I know.", Answer(f"answer {number}"))),)
+        yield Row(f"r{number}", "", f"What is the capital of {number}?", (f"answer {number}",), "", False, turns=turns)
+
+
+def iterate(path: Path, count: int) -> tuple[list[int], float]:
+    """Resident bytes through one epoch, from the moment when the buffers are full; and the seconds that it took."""
+    renderer = ChatRenderer(tiny_tokenizer.build())
+    builder = SequenceBuilder(renderer, ModelConfig(image_token_id=renderer.image_pad))
+    config = PipelineConfig(BatchShape(rows=8, length=2048), prompt_style="short")
+    began, samples, taken = time.monotonic(), [], 0
+    with tqdm.tqdm(desc="iterate", total=count, unit="row") as bar:
+        for step in Pipeline([path], config, builder, ImageProcessor()).steps():
+            assert step.state is not None and not step.skipped
+            bar.update(step.state["lanes"]["0"]["next"] - taken)
+            taken = step.state["lanes"]["0"]["next"]
+            if taken >= min(_SETTLED, count // 2):
+                samples.append(_resident())
+            if taken >= count:
+                return samples, time.monotonic() - began
+    raise AssertionError("the pipeline repeats without end")
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main()
