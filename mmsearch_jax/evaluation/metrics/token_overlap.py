@@ -45,8 +45,8 @@ def f1_recall(answer: str, golds: Sequence[str], language: str) -> float:
     """Share of a gold answer's words that stand in the answer, for the gold answer where it is largest.
 
     Args:
-      language: "en" or "zh". The source parts Chinese into words by a dictionary (jieba); here each character is a word, so that
-        partly right answers may score otherwise. It also leaves the case of Chinese gold answers as it is; here it is folded.
+      language: "en" or "zh". The source parts Chinese into words by a dictionary (jieba); here each character is a word, so
+        that partly right answers may score otherwise. It also leaves the case of Chinese gold answers as it is; here it is folded.
     """
     words = chinese_words if language == "zh" else english_words
     spoken = words(vqa.normalise(answer))

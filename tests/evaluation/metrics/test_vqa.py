@@ -38,7 +38,8 @@ def test_direct_answers_need_three_who_agree():
 
 @pytest.mark.parametrize(
     ("answer", "index"),
-    [("the bus", 1), ("B", 1), ("(b)", 1), ("B. bus", 1), ("b) the bus", 1), ("C: car", None), ("E", None), ("a bus or a tram", None)],
+    [("the bus", 1), ("B", 1), ("(b)", 1), ("B. bus", 1), ("b) the bus", 1), ("C: car", None), ("E", None),
+     ("a bus or a tram", None)],
 )  # fmt: skip
 def test_a_choice_is_named_by_text_or_letter(answer, index):
     choices = ["tram", "bus", "train", "bicycle"]
