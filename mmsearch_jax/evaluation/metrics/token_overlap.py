@@ -46,7 +46,7 @@ def f1_recall(answer: str, golds: Sequence[str], language: str) -> float:
 
     Args:
       language: "en" or "zh". The source parts Chinese into words by a dictionary (jieba); here each character is a word, so
-        that partly right answers may score otherwise. It also leaves the case of Chinese gold answers as it is; here it is folded.
+        that partly right answers may score otherwise. It also leaves the case of Chinese gold answers as it is.
     """
     words = chinese_words if language == "zh" else english_words
     spoken = words(vqa.normalise(answer))
