@@ -303,11 +303,9 @@ def _eval(options: argparse.Namespace) -> None:
     if options.checkpoint:
         with config.unlocked():
             config.checkpoint = options.checkpoint
-    from rich.console import Console
-
     from mmsearch_jax import evaluating
     from mmsearch_jax.evaluation.samples import Shard, parse_shard
-    from mmsearch_jax.evaluation.table import benchmark_table, comparison
+    from mmsearch_jax.evaluation.table import print_benchmarks, print_table
 
     shard = parse_shard(options.shard) if options.shard else Shard(*_process())
     many = "benchmarks" in config
@@ -322,7 +320,10 @@ def _eval(options: argparse.Namespace) -> None:
         if merged is None:
             return  # The first process has it.
         done = evaluating.Suite(merged.summaries, done.missing)
-    Console().print(benchmark_table(*done) if many else comparison(done.summaries))
+    if many:
+        print_benchmarks(*done)
+    else:
+        print_table(done.summaries)
 
 
 def _process() -> tuple[int, int]:

@@ -104,7 +104,9 @@ def policy_of(
         return policy
     # What the checkpoint was made for is never exceeded.
     max_pixels = min(config.max_pixels, policy.image_processor.max_pixels)
-    return dataclasses.replace(policy, image_processor=dataclasses.replace(policy.image_processor, max_pixels=max_pixels))
+    return dataclasses.replace(
+        policy, image_processor=dataclasses.replace(policy.image_processor, max_pixels=max_pixels)
+    )
 
 
 def tool_client(config: ml_collections.ConfigDict, url: str) -> ToolClient:

@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
             "infoseek", "val", "infoseek", 2000, get="github.com/open-vision-language/infoseek; images: OVEN's"
         ),
         "encyclopedic_vqa": _set(
-            "encyclopedic-vqa", "test", "encyclopedic_vqa", 2000,
+            "encyclopedic-vqa", "test", "exact_match", 2000,
             get="github.com/google-research/google-research, encyclopedic_vqa; images: iNaturalist 2021, Google Landmarks v2",
         ),
         "simplevqa": _set(

@@ -18,7 +18,7 @@ _HEADS = (
     "n", "accu-\nracy", "95 %", "visual", "whole\nimage", "crop", "two-\nhop", "needs\nsearch",
     "search-\nes each", "needless\nsearches",
 )  # fmt: skip
-_RUN_HEADS = ("n", "metric", "score", "95 %", "judge", "agree-\nment", "search-\nes each", "needless", "seconds\neach")
+_RUN_HEADS = ("n", "metric", "score", "95 %", "judge", "kappa", "search-\nes each", "need-\nless")
 
 
 def comparison(summaries: Sequence[dict[str, Any]]) -> Table:
@@ -47,12 +47,13 @@ def comparison(summaries: Sequence[dict[str, Any]]) -> Table:
 
 
 def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> Table:
-    """One line a benchmark: those that ran, then those that did not, with what to do."""
+    """One line a benchmark: those that ran, then those that did not."""
     table = Table(
         title="Benchmarks",
-        caption="score: the benchmark's own figure in %, with the interval of the mean; judge: accuracy by the LLM judge\n"
-        "in %, with the share of equal verdicts and Cohen's kappa; *: not all questions asked",
-        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1),
+        caption="score: the benchmark's own figure in %, with the interval of the mean;\n"
+        "judge: accuracy by the LLM judge in %, kappa: its agreement with the metric;\n"
+        "needless: % searched of the questions that need none; *: not all were asked",
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     table.add_column("\nbenchmark", overflow="fold", min_width=12)
     for head in _RUN_HEADS:
@@ -66,14 +67,21 @@ def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str
             percent(summary["metric"]["score"]),
             _span(summary["ci95"]),
             percent(judge["accuracy"]) if judge else "-",
-            f"{percent(judge['agreement']['share'])} ({judge['agreement']['kappa']:.2f})" if judge else "-",
+            f"{judge['agreement']['kappa']:.2f}" if judge else "-",
             f"{summary['searches_per_question']:.2f}",
             percent(needless["share"]) if needless["n"] else "-",
-            f"{summary['seconds']['mean']:.1f}",
         )
-    for name, why in missing.items():
-        table.add_row(escape(name), "-", f"[dim]{escape(why)}[/dim]")
+    for name in missing:
+        table.add_row(escape(name), "-", "[dim]missing[/dim]")
     return table
+
+
+def print_benchmarks(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> None:
+    """Prints the table, and below it how to have what is missing."""
+    console = Console()
+    console.print(benchmark_table(summaries, missing))
+    for name, why in missing.items():
+        console.print(f"{escape(name)}: {escape(why)}", style="dim", soft_wrap=True)
 
 
 def difference_table(found: Sequence[Mapping[str, Any]]) -> Table:

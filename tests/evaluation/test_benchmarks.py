@@ -128,7 +128,7 @@ def test_a_missing_set_is_named_with_how_to_get_it_and_the_others_run(tmp_path, 
         and "github.com/allenai/aokvqa" in suite["missing"]["a_okvqa"]
     )
     out = capsys.readouterr().out
-    assert "okvqa" in out and "95.0" in out and "github.com" in out and "needs a search server" in " ".join(out.split())
+    assert "okvqa" in out and "95.0" in out and "github.com" in out and "needs a search server" in out
 
 
 def test_a_sample_is_chosen_by_the_seed_and_grows_without_losing_rows(tmp_path):

@@ -126,7 +126,7 @@ def _mean(values: Sequence[float]) -> float:
 METRICS: dict[str, Metric] = {
     "match": Metric(_match, "rewards/match.py: equality by rules"),
     "infoseek": Metric(_infoseek, "infoseek_eval: EM over aliases, ranges; harmonic mean of the splits", _infoseek_headline),
-    "encyclopedic_vqa": Metric(_encyclopedic, "google-research/encyclopedic_vqa: exact match alone, without BEM"),
+    "exact_match": Metric(_encyclopedic, "google-research/encyclopedic_vqa: exact match alone, without BEM"),
     "simplevqa": Metric(_match, "SimpleVQA: F-score of three grades, here by rules", _simplevqa_headline),
     "f1_recall": Metric(_f1_recall, "Dyn-VQA: token F1-Recall"),
     "vqa_accuracy": Metric(_vqa, "VQA: mean over annotators left out of min(1, matches / 3)"),
