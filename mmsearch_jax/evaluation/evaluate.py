@@ -98,9 +98,9 @@ class Evaluation:
     def stamp(self, policy: Policy, rows: Sequence[Row]) -> Stamp:
         """What the samples are made with."""
         settings = {
+            **{f"policy.{key}": value for key, value in policy.identity.items()},
             "benchmark": self.benchmark, "eval.temperature": self.temperature, "seed": self.seed,
             "eval.oracle": self.evidence is not None,
-            **{f"policy.{key}": value for key, value in policy.identity.items()},
             **{f"episode.{key}": value for key, value in dataclasses.asdict(self.rules).items()},
         }  # fmt: skip
         identity = {
@@ -297,7 +297,7 @@ def _check(rows: Sequence[Row], evaluation: Evaluation) -> None:
     if (ids := len({row.id for row in rows})) < len(rows):
         raise DataError(f"evaluation '{name}': rows have repeated ids, {len(rows)} rows but {ids} ids")
     if evaluation.evidence is not None and all(evaluation.evidence(row) is None for row in rows):
-        raise ConfigError(
+        raise DataError(
             f"eval.oracle: the rows of {evaluation.benchmark} bring no evidence with them in meta['evidence'] "
             "(docs/evaluation.md says for which sets the oracle is defined)"
         )
