@@ -52,16 +52,12 @@ class Suite(NamedTuple):
 
 def run_eval(config: Config, workdir: Path, rows: list[Row] | None = None, shard: Shard = _WHOLE) -> dict[str, Any]:
     """One evaluation on the real mini-world; returns its summary."""
-    world = stages.prepare_world(config, workdir, stages.EVALUATION_WORLD)
-    rows = _limited(config, read_rows(world / "eval") if rows is None else rows)
+    rows = _limited(config, _miniworld_rows(config, workdir) if rows is None else rows)
     rules = _rules(config, config.episode)
     evidence = miniworld_evidence() if config.eval.oracle else None
     evaluation = _evaluation(config, workdir, config.eval.name, MINIWORLD, rules, evidence=evidence)
-    with stages.tools(config, world) as url:
-        return evaluate(
-            policy_of(config), rows, evaluation, stages.tool_client(config, url), workdir, shard=shard,
-            budget=_budget(config), if_changed=config.eval.if_changed,
-        )  # fmt: skip
+    with _tools(config, workdir, rules, evidence) as url:
+        return _evaluate(config, workdir, policy_of(config), rows, evaluation, url, _budget(config), shard)
 
 
 def run_suite(config: Config, workdir: Path, shard: Shard = _WHOLE) -> Suite:
@@ -139,7 +135,8 @@ def policy_of(config: Config) -> Policy:
     changed = config.copy_and_resolve_references()
     with changed.unlocked():
         changed.checkpoint = str(folder)
-    policy = stages.policy_of(changed, np.dtype(config.dtype))
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    policy = stages.policy_of(changed, np.dtype(config.dtype), lambda path, shape: here)
     model = policy.model if adapter is None else merge_lora(load_adapter(policy.model, adapter))
 
     def make_engine(rules: EpisodeConfig) -> Engine:
@@ -177,17 +174,35 @@ def _run_benchmark(
     if own:
         tiny = settings.tiny_rules and not config.endpoint.url
         rules, metric, skipped = _rules(config, settings.episode if tiny else config.episode), "match", {}
-        rows = read_rows(stages.prepare_world(config, workdir, stages.EVALUATION_WORLD) / "eval")
+        rows = _miniworld_rows(config, workdir)
     else:
         rules, metric = _rules(config, config.episode), settings.metric
         rows, skipped = _loaded(config, name, workdir / "eval" / folder)
     evidence = (miniworld_evidence() if own else given_evidence) if config.eval.oracle else None
     evaluation = _evaluation(config, workdir, folder, name, rules, metric=metric, skipped=skipped, evidence=evidence)
-    with _tools(config, workdir, own, rules, evidence) as url:
-        return evaluate(
-            policy, _limited(config, rows), evaluation, stages.tool_client(config, url) if url else None, workdir, shard=shard,
-            budget=budget, if_changed=config.eval.if_changed,
-        )  # fmt: skip
+    if own:
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            # Of what the mini-world knows, no other server has heard.
+            config.tools.url = ""
+    elif not config.tools.url and rules.mode != "direct" and evidence is None:
+        raise _Missing("needs a search server: start one with `mmsearch serve-tools`, and give --config.tools.url")
+    with _tools(config, workdir, rules, evidence) as url:
+        return _evaluate(config, workdir, policy, _limited(config, rows), evaluation, url, budget, shard)
+
+
+def _evaluate(
+    config: Config, workdir: Path, policy: Policy, rows: list[Row], evaluation: Evaluation, url: str, budget: Budget,
+    shard: Shard,
+) -> dict[str, Any]:  # fmt: skip
+    return evaluate(
+        policy, rows, evaluation, stages.tool_client(config, url) if url else None, workdir, shard=shard, budget=budget,
+        if_changed=config.eval.if_changed,
+    )  # fmt: skip
+
+
+def _miniworld_rows(config: Config, workdir: Path) -> list[Row]:
+    return read_rows(stages.prepare_world(config, workdir, stages.EVALUATION_WORLD) / "eval")
 
 
 def _loaded(config: Config, name: str, folder: Path) -> Loaded:
@@ -197,26 +212,18 @@ def _loaded(config: Config, name: str, folder: Path) -> Loaded:
     try:
         return load_rows(benchmark, Path(config.data), folder, config.seed)
     except DataError as error:
-        raise _Missing(f"{error}; get it: {settings.get}") from error
+        raise _Missing(f"{error}; get it from {settings.where}") from error
 
 
 @contextmanager
-def _tools(
-    config: Config, workdir: Path, own: bool, rules: EpisodeConfig, evidence: EvidenceOf | None
-) -> Iterator[str]:
-    """The address of the search server; "" where none is asked."""
+def _tools(config: Config, workdir: Path, rules: EpisodeConfig, evidence: EvidenceOf | None) -> Iterator[str]:
+    """The address of the config's search server, or of one over the mini-world; "" where none is asked."""
     if rules.mode == "direct" or evidence is not None:
         yield ""
-    elif own:
-        changed = config.copy_and_resolve_references()
-        with changed.unlocked():
-            changed.tools.url = ""
-        with stages.tools(changed, stages.prepare_world(config, workdir, stages.EVALUATION_WORLD)) as url:
-            yield url
-    elif not config.tools.url:
-        raise _Missing("needs a search server: start one with `mmsearch serve-tools`, and give --config.tools.url")
-    else:
-        yield config.tools.url
+        return
+    world = Path() if config.tools.url else stages.prepare_world(config, workdir, stages.EVALUATION_WORLD)
+    with stages.tools(config, world) as url:
+        yield url
 
 
 def _evaluation(

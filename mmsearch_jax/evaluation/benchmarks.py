@@ -34,7 +34,7 @@ class Benchmark:
       metric: one of `metrics.table.METRICS`.
       only: values of `meta` that a row must have.
       choices: whether the question lists the row's choices, one of which is to be named.
-      get: where the set is had from, in a few words.
+      where: where the set is had from, in a few words.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Benchmark:
     sample: int = 0
     only: Mapping[str, str] = dataclasses.field(default_factory=dict)
     choices: bool = False
-    get: str = ""
+    where: str = ""
 
     def __post_init__(self) -> None:
         metric_named(self.metric)
