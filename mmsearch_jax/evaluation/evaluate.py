@@ -8,6 +8,7 @@ through no fault of the policy are counted apart, and tried again by the next ru
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,8 @@ from mmsearch_jax.rollout.tool_client import ToolClient
 
 EvidenceOf = Callable[[Row], Evidence | None]
 _WHOLE = Shard()
+_READERS = 16
+"""Images looked at, or fetched, at one time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,20 +314,22 @@ def _oracle(evaluation: Evaluation, row: Row) -> OracleTools | None:
 
 def _readable(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, str]]:
     """By id the rows whose image can be read (fetched, where it was a URL), and why each other one cannot."""
-    readable: dict[str, Row] = {}
-    unreadable: dict[str, str] = {}
-    for row in rows:
-        if row.id in readable or row.id in unreadable:
-            continue
-        try:
-            if isinstance(row.image, str) and row.image.startswith(image_urls.SCHEMES):
-                row = embed_images(dataclasses.replace(row, more_images=()))
-            load_image(row.image)
-        except ImageError as error:
-            unreadable[row.id] = str(error)
-        else:
-            readable[row.id] = row
+    different = list({row.id: row for row in rows}.values())
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        looked = list(pool.map(_looked_at, different))
+    readable = {row.id: row for row in looked if isinstance(row, Row)}
+    unreadable = {row.id: str(why) for row, why in zip(different, looked, strict=True) if isinstance(why, ImageError)}
     return readable, unreadable
+
+
+def _looked_at(row: Row) -> Row | ImageError:
+    try:
+        if isinstance(row.image, str) and row.image.startswith(image_urls.SCHEMES):
+            row = embed_images(dataclasses.replace(row, more_images=()))
+        load_image(row.image)
+    except ImageError as error:
+        return error
+    return row
 
 
 async def _wait_ready(tool_client: ToolClient, timeout_s: float) -> None:

@@ -66,8 +66,8 @@ def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str
             escape(summary["metric"]["name"]),
             percent(summary["metric"]["score"]),
             _span(summary["ci95"]),
-            percent(judge["accuracy"]) if judge else "-",
-            f"{judge['agreement']['kappa']:.2f}" if judge else "-",
+            percent(judge["accuracy"]) if judge and judge["n"] else "-",
+            f"{judge['agreement']['kappa']:.2f}" if judge and judge["n"] else "-",
             f"{summary['searches_per_question']:.2f}",
             percent(needless["share"]) if needless["n"] else "-",
         )

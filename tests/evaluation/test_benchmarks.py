@@ -39,6 +39,15 @@ def done(tmp_path_factory):
                 "--config.judge.model=judge"]  # fmt: skip
         prices = ["--config.endpoint.price_prompt=2.0", "--config.endpoint.price_reply=8.0"]
         assert run(root, data, url, *more, *prices) == 0
+        one = ["--config.only=infoseek", f"--config.tools.url={tools.url}"]
+        for mode, others in {"direct": [], "rag": [], "prompted": ["--config.eval.direct=direct"]}.items():
+            assert run(root, data, url, *one, f"--config.eval.mode={mode}", f"--config.eval.name={mode}", *others) == 0
+        crippled = [
+            "--config.eval.allow_image=false",
+            "--config.eval.max_text_searches=1",
+            "--config.eval.name=crippled",
+        ]
+        assert run(root, data, url, *one, *crippled) == 0
     return root, endpoint
 
 
@@ -92,6 +101,32 @@ def test_tool_use_cost_and_self_correction_equal_hand_counts(done):
     # 7 turns of 100 prompt tokens at 2 $ and 10 of reply at 8 $ a million.
     assert summary["cost_usd"]["total"] == pytest.approx(7 * (100 * 2 + 10 * 8) / 1e6)
     assert summary["lengths"]["turns"] == 7 / 4
+
+
+def test_the_modes_differ_in_their_tools_alone(done):
+    root, _ = done
+    direct, rag = (summary_of(root, "infoseek", name) for name in ("direct", "rag"))
+    assert direct["searches_per_question"] == 0.0
+    assert rag["searches_by_tool"] == {"text": 1.0, "whole_image": 1.0, "crop": 0.0}
+    sample = next(s for s in read_samples(root / "eval" / "rag" / "infoseek") if s["id"] == "v4")
+    assert [turn["action"]["kind"] for turn in sample["trajectory"]["turns"]] == [
+        "image_search",
+        "text_search",
+        "answer",
+    ]
+    # Asked directly the script of the first question speaks in tags, which is no answer; the others are right as before.
+    assert direct["accuracy"] == 0.5
+    needless = summary_of(root, "infoseek", "prompted")["tool_use"]
+    assert needless["needless"] == {"by": "direct run", "n": 2, "share": 0.0}
+    assert needless["missed"] == {"by": "direct run", "n": 2, "share": 0.5}
+
+
+def test_ablations_by_flag_refuse_what_they_take_away(done):
+    sample = next(s for s in read_samples(done[0] / "eval" / "crippled" / "infoseek") if s["id"] == "v1")
+    turns = sample["trajectory"]["turns"]
+    assert [turn["tool"]["refused"] for turn in turns[:3]] == [True, False, True] and sample["calls"] == 1
+    assert "No image search is offered here." in turns[0]["observation"]
+    assert "No text search is left: 1 allowed." in turns[2]["observation"]
 
 
 def test_an_image_that_came_with_the_row_lies_beside_the_samples(done):

@@ -15,6 +15,7 @@ from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.evaluation.samples import Shard, parse_shard, read_samples
 from tests.data.rows import jpeg
 from tests.datagen.test_run import served
+from tests.distributed.test_learners_on_meshes import free_port
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.evaluation.test_benchmarks import run, summary_of
 
@@ -163,3 +164,23 @@ def test_a_served_policy_that_fails_is_no_wrong_answer_and_is_tried_again(tmp_pa
         assert run(tmp_path, data, url, *settings("--config.eval.limit=3")) == 0
     summary = summary_of(tmp_path, "livevqa")
     assert summary["complete"] and summary["n"] == 3 and summary["statuses"] == {"answered": 3}
+
+
+def test_two_processes_share_the_questions_and_the_first_merges(tmp_path):
+    data, endpoint = rows_file(tmp_path), ScriptedEndpoint(SCRIPTS)
+    with served(endpoint) as url:
+        arguments = ["eval", "--config", "configs/eval/deepmmsearch.py", "--workdir", str(tmp_path), f"--config.data={data}",
+                     f"--config.endpoint.url={url}", "--config.endpoint.model=scripted", *settings()]  # fmt: skip
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "mmsearch_jax.cli", *arguments, "--coordinator", f"127.0.0.1:{port}", "--num-processes",
+                 "2", "--process-id", str(number)],
+                env={**os.environ, "JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for port in [free_port()] for number in range(2)
+        ]  # fmt: skip
+        said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "Benchmarks" in said[0] and "Benchmarks" not in said[1]
+    assert set(endpoint.asked.values()) == {1} and len(endpoint.asked) == NUMBER
+    assert summary_of(tmp_path, "livevqa")["complete"]
