@@ -18,7 +18,7 @@ from mmsearch_jax.configuration import as_arguments
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
-from mmsearch_jax.errors import CheckpointError, ConfigError, DataError, MMSearchError
+from mmsearch_jax.errors import CheckpointError, ConfigError, DataError, MMSearchError, ToolFailed
 from mmsearch_jax.evaluation.benchmarks import Benchmark, Loaded, load_rows
 from mmsearch_jax.evaluation.budget import Budget
 from mmsearch_jax.evaluation.conclude import conclude, right_by_id
@@ -27,7 +27,7 @@ from mmsearch_jax.evaluation.fingerprint import fingerprint
 from mmsearch_jax.evaluation.judging import Judging
 from mmsearch_jax.evaluation.oracle import Evidence, given_evidence
 from mmsearch_jax.evaluation.policies import EnginePolicy, Policy
-from mmsearch_jax.evaluation.samples import RUN_FILE, WHOLE, Shard, write_json
+from mmsearch_jax.evaluation.samples import RUN_FILE, WHOLE, Shard, read_stamp, write_json
 from mmsearch_jax.evaluation.served_policy import Prices, ServedPolicy
 from mmsearch_jax.miniworld.evidence import gold_results
 from mmsearch_jax.miniworld.real import RealWorld
@@ -82,10 +82,9 @@ def run_suite(config: Config, workdir: Path, shard: Shard = WHOLE) -> Suite:
             # What is wrong with one set, or with its server, does not cost the others.
             missing[name] = f"failed: {error}"
             failed.append(error)
-    write_json(
-        workdir / "eval" / config.eval.name / SUITE_FILE,
-        {"summaries": [summary["name"] for summary in summaries], "missing": missing},
-    )
+    root = workdir / "eval" / config.eval.name
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(root / SUITE_FILE, {"summaries": [summary["name"] for summary in summaries], "missing": missing})
     if failed and not summaries:
         raise failed[0]
     return Suite(summaries, missing)
@@ -102,11 +101,14 @@ def conclude_runs(config: Config, workdir: Path) -> Suite:
     found = [folder for folder in folders if (folder / RUN_FILE).is_file()]
     if not found:
         raise DataError(f"no samples in {root}: run the evaluation first, or give its --workdir and --config.eval.name")
-    summaries = []
+    summaries, broken = [], dict[str, str]()
     for folder in found:
-        benchmark = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["identity"]["benchmark"]
-        summaries.append(conclude(folder, _judging(config, benchmark), direct=_direct(config, workdir, benchmark)))
-    return Suite(summaries, {})
+        benchmark = read_stamp(folder).identity["benchmark"]
+        try:
+            summaries.append(conclude(folder, _judging(config, benchmark), direct=_direct(config, workdir, benchmark)))
+        except ToolFailed as error:
+            broken[benchmark] = f"failed: {error}"
+    return Suite(summaries, broken)
 
 
 def all_processes_done(config: Config, workdir: Path) -> Suite | None:

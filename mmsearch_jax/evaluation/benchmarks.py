@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import hashlib
 import heapq
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -70,25 +71,26 @@ def load_rows(benchmark: Benchmark, root: Path, folder: Path, seed: int) -> Load
     Raises:
       DataError: the set is not there, or cannot be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    counts, skipped = Counts(), collections.Counter[str]()
+    counts, skipped, refused = Counts(), collections.Counter[str](), io.StringIO()
     score = metric_named(benchmark.metric).score
 
     def usable() -> Iterator[Row]:
-        with (folder / REJECTED_FILE).open("w", encoding="utf-8") as refused:
-            for row in _records(benchmark, root / benchmark.path, refused, counts):
-                if any(row.meta.get(key) != value for key, value in benchmark.only.items()):
-                    skipped[f"not of {', '.join(f'{key} {value}' for key, value in benchmark.only.items())}"] += 1
-                elif why := _unusable(row, score):
-                    skipped[why] += 1
-                else:
-                    yield with_choices(row) if benchmark.choices else row
+        for row in _records(benchmark, root / benchmark.path, refused, counts):
+            if any(row.meta.get(key) != value for key, value in benchmark.only.items()):
+                skipped[f"not of {', '.join(f'{key} {value}' for key, value in benchmark.only.items())}"] += 1
+            elif why := _unusable(row, score):
+                skipped[why] += 1
+            else:
+                yield with_choices(row) if benchmark.choices else row
 
     if benchmark.sample:
         chosen = heapq.nsmallest(benchmark.sample, enumerate(usable()), key=lambda numbered: _lot(seed, numbered[1].id))
         rows = [row for _, row in sorted(chosen, key=lambda numbered: numbered[0])]
     else:
         rows = list(usable())
+    if counts.rejected:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / REJECTED_FILE).write_text(refused.getvalue(), encoding="utf-8")
     return Loaded(rows, skipped + counts.rejected)
 
 

@@ -49,6 +49,8 @@ from mmsearch_jax.rollout.tool_client import ToolClient
 EvidenceOf = Callable[[Row], Evidence | None]
 _READERS = 16
 """Images looked at, or fetched, at one time."""
+_MAX_FAILURES = 100
+"""So many episodes in a row that broke end the run: a server is down, and there is no use in going on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,14 +147,15 @@ def evaluate(
         raise DataError(f"evaluation '{evaluation.name}': no row has a readable image; {row_id}: {why}")
     write_json(folder / f"{shard.file(UNREADABLE)}.json", unreadable)
     pending = [(readable[row.id], repeat) for row, repeat in pending if row.id in readable]
-    if pending and not budget.exhausted():
+    stopped = budget.exhausted()
+    if pending and not stopped:
         if tools is not None and evaluation.rules.mode != "direct" and evaluation.evidence is None:
             asyncio.run(_wait_ready(tools, ready_timeout_s))
         scores = [sound[row.id, repeat] for row, repeat in mine if (row.id, repeat) in sound]
         progress = _Progress(evaluation.name, len(mine), scores, show_progress)
-        _ask(policy, pending, evaluation, tools, folder, stamp, shard, budget, progress)
+        stopped = _ask(policy, pending, evaluation, tools, folder, stamp, shard, budget, progress)
     return conclude(
-        folder, evaluation.judging, shard, evaluation.direct, stopped=budget.exhausted(), show_progress=show_progress
+        folder, evaluation.judging, shard, evaluation.direct, stopped=stopped, show_progress=show_progress
     )  # fmt: skip
 
 
@@ -175,7 +178,9 @@ class _Progress:
 def _ask(
     policy: Policy, pending: Sequence[tuple[Row, int]], evaluation: Evaluation, tools: ToolClient | None, folder: Path,
     stamp: Stamp, shard: Shard, budget: Budget, progress: _Progress,
-) -> None:  # fmt: skip
+) -> str | None:  # fmt: skip
+    """Asks, and logs what comes of it; returns why questions are left, where some are."""
+    in_a_row, why = 0, ""
     metric, sampling = metric_named(evaluation.metric), SamplingParams(temperature=evaluation.temperature)
     rows = {row.id: row for row, _ in pending}
     requests = [
@@ -188,8 +193,14 @@ def _ask(
 
     with progress.bar, Log(folder / f"{shard.file(SAMPLES)}.jsonl") as log:
 
+        def stopped() -> str | None:
+            return f"{in_a_row} episodes in a row broke: {why}" if in_a_row >= _MAX_FAILURES else budget.exhausted()
+
         def ended(outcome: Outcome) -> None:
+            nonlocal in_a_row, why
             trajectory = outcome.trajectory
+            in_a_row = in_a_row + 1 if trajectory.infrastructure_failure else 0
+            why = trajectory.error or trajectory.status
             repeat = int(trajectory.group_id.partition("/")[0])
             calls = trajectory.tool_calls()
             cost = outcome.cost_usd + sum(call.cost_usd for call in calls)
@@ -200,7 +211,8 @@ def _ask(
             budget.add(len(calls), cost)
             progress.add(sample)
 
-        policy.play(requests, evaluation.rules, tools, ended, lambda: budget.exhausted() is not None)
+        policy.play(requests, evaluation.rules, tools, ended, lambda: stopped() is not None)
+        return stopped()
 
 
 def _seed(seed: int, name: str, repeat: int) -> int:

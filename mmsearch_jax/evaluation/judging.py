@@ -24,6 +24,8 @@ from mmsearch_jax.rewards import judge as rewards_judge
 
 CORRECT, WRONG = "correct", "wrong"
 GRADES_VERSION = 1
+_MAX_FAILURES = 50
+"""So many verdicts in a row that could not be had, and the others are not asked for: the judge is down."""
 _GRADES_PROMPT = """\
 Grade an answer to a question.
 
@@ -67,30 +69,34 @@ def judge_samples(
     asked = [sample for sample in samples if _needs_verdict(sample) and _key(sample) not in known]
     if not asked:
         return 0
-    failed = 0
+    failed = in_a_row = 0
 
     async def work() -> None:
-        nonlocal failed
-        # One verdict for equal questions, however many samples share it.
         give = _Grader(judging) if judging.grades else _Judge(judging)
+        # Here and not in the client alone: whoever waits is to hear that the judge is down.
+        gate = asyncio.Semaphore(judging.endpoint.max_concurrency)
+
+        async def one(sample: dict[str, Any], log: Log) -> None:
+            nonlocal failed, in_a_row
+            row, answer = from_record(sample["row"]), sample["trajectory"]["answer"]
+            async with gate:
+                try:
+                    if in_a_row >= _MAX_FAILURES:
+                        raise JudgeFailed("the judge is down")
+                    verdict = await give.verdict(row.question, row.answers, answer)
+                except JudgeFailed:
+                    failed, in_a_row = failed + 1, in_a_row + 1
+                else:
+                    in_a_row = 0
+                    log.write({
+                        "id": sample["id"], "repeat": sample["repeat"], "answer": answer,
+                        "judge": judging.endpoint.model, "prompt": judging.prompt, "verdict": verdict,
+                    })  # fmt: skip
+            progress()
+
         try:
             with Log(folder / f"{shard.file(JUDGEMENTS)}.jsonl") as log:
-
-                async def one(sample: dict[str, Any]) -> None:
-                    nonlocal failed
-                    row, answer = from_record(sample["row"]), sample["trajectory"]["answer"]
-                    try:
-                        verdict = await give.verdict(row.question, row.answers, answer)
-                    except JudgeFailed:
-                        failed += 1
-                    else:
-                        log.write({
-                            "id": sample["id"], "repeat": sample["repeat"], "answer": answer,
-                            "judge": judging.endpoint.model, "prompt": judging.prompt, "verdict": verdict,
-                        })  # fmt: skip
-                    progress()
-
-                await asyncio.gather(*(one(sample) for sample in asked))
+                await asyncio.gather(*(one(sample, log) for sample in asked))
         finally:
             await give.close()
 

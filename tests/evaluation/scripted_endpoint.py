@@ -14,12 +14,12 @@ class ScriptedEndpoint:
 
     Args:
       scripts: by question what the policy writes, turn by turn; a plain string is the answer at once.
-      right: answers that the judge accepts.
+      right: answers that the judge accepts; None: the judge refuses its service.
       hold_after: so many questions are answered, and no further one while it stands; None: all.
     """
 
     def __init__(self, scripts, right=(), hold_after=None):
-        self.scripts, self.right, self.hold_after = scripts, frozenset(right), hold_after
+        self.scripts, self.right, self.hold_after = scripts, right, hold_after
         self.asked, self.judged = collections.Counter(), collections.Counter()
         self.requests = []
 
@@ -48,6 +48,8 @@ class ScriptedEndpoint:
     def _verdict(self, prompt):
         answer = re.search(r'Answer to (?:judge|grade): "(.*)"', prompt)[1]
         self.judged[answer] += 1
+        if self.right is None:
+            return web.json_response({"error": "no"}, status=400)
         return _said("CORRECT" if answer in self.right else "INCORRECT")
 
 

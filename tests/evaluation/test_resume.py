@@ -186,3 +186,22 @@ def test_two_processes_share_the_questions_and_the_first_merges(tmp_path):
     assert "Benchmarks" in said[0] and "Benchmarks" not in said[1]
     assert set(endpoint.asked.values()) == {1} and len(endpoint.asked) == NUMBER
     assert summary_of(tmp_path, "livevqa")["complete"]
+
+
+def test_a_policy_or_a_judge_that_is_down_is_not_asked_for_ever(tmp_path, capsys):
+    questions = [f"Number {i:03d}?" for i in range(150)]
+    data, endpoint = rows_file(tmp_path), ScriptedEndpoint(dict.fromkeys(questions), right=None)
+    rows = [
+        Row(f"r{i:03d}", str(tmp_path / "a.jpg"), question, ("Lima",), "", None) for i, question in enumerate(questions)
+    ]
+    write_rows(rows, tmp_path / "rows.jsonl")
+    with served(endpoint) as url:
+        assert run(tmp_path, data, url, *settings(concurrency=1)) == 2
+        assert "every episode broke; the first" in capsys.readouterr().err
+        summary = summary_of(tmp_path, "livevqa")
+        assert summary["stopped"].startswith("100 episodes in a row broke") and endpoint.asked.total() == 100
+        endpoint.scripts = dict.fromkeys(questions, "Lima")
+        judge = [f"--config.judge.url={url}", "--config.judge.model=j", "--config.judge.max_concurrency=1"]
+        assert run(tmp_path, data, url, *settings(*judge)) == 0
+    judged = summary_of(tmp_path, "livevqa")["judge"]
+    assert (judged["n"], judged["failed"], endpoint.judged.total()) == (0, 150, 50)
