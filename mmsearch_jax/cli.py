@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmsearch_jax import __version__, cache_cli, data_cli, index_cli, mcp_cli
+from mmsearch_jax import __version__, cache_cli, data_cli, eval_cli, index_cli, mcp_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
 from tools_server.options import add_arguments as add_server_arguments
 
@@ -25,7 +25,7 @@ a first run:
 stage by stage:
   mmsearch sft  --workdir runs/sft
   mmsearch grpo --workdir runs/grpo --config.checkpoint=runs/sft/policies/sft
-  mmsearch eval --workdir runs/eval --config.checkpoint=runs/grpo/policies/grpo
+  mmsearch eval --workdir runs/eval --checkpoint runs/grpo/policies/grpo
   mmsearch report runs/eval
 
 Any config value can be set: --config.sft.num_steps=100. `mmsearch COMMAND --help` says more."""
@@ -45,10 +45,13 @@ _EXAMPLES = {
         "mmsearch grpo --workdir runs/frugal --config.grpo.reward.search_penalty=0.05",
     ),
     "eval": (
-        "mmsearch eval --workdir runs/eval --config.checkpoint=runs/grpo/policies/grpo --config.eval.name=grpo",
+        "mmsearch eval --workdir runs/eval --checkpoint runs/grpo/policies/grpo --config.eval.name=grpo",
         "mmsearch eval --workdir runs/eval --config.eval.mode=direct --config.eval.name=direct",
         "mmsearch eval --workdir runs/eval --config.eval.allow_crop=false --config.eval.name=no_crop",
+        "mmsearch eval --config configs/eval/deepmmsearch.py --checkpoint runs/grpo/policies/grpo --workdir runs/eval",
+        "mmsearch eval --config configs/eval/deepmmsearch.py --workdir runs/eval --rejudge --config.judge.url=...",
     ),
+    "compare": ("mmsearch compare runs/eval/eval/sft runs/eval/eval/grpo",),
     "ask": (
         'mmsearch ask photo.jpg "What is the capital of the country of the flag on the left?" \\\n'
         "      --config.checkpoint=runs/grpo/policies/grpo",
@@ -160,12 +163,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (sft, grpo):
         _add_processes(command)
-    add(
-        "eval", _eval, "Evaluates a policy and prints its line of the table.\n"
+    evaluation = add(
+        "eval", _eval, "Evaluates a policy on one benchmark or many, and prints the table.\n"
         "Modes: policy (tools by tags), prompted (the same, untrained), direct (no tools), rag (fixed workflow).\n"
-        "Writes eval/<name>/summary.json and eval/<name>/samples.jsonl (whole trajectories).",
+        "Writes summary.json and samples.jsonl (whole trajectories) below eval/<name>; the same command goes on after a kill.",
         "eval/miniworld.py",
     )  # fmt: skip
+    eval_cli.add_arguments(evaluation)
+    _add_processes(evaluation)
+    compare = add(
+        "compare",
+        _compare,
+        "Compares two evaluations of the same questions: difference, interval, McNemar's test.\n"
+        "Takes the folders of two benchmarks' runs, or of two runs over many.",
+    )
+    eval_cli.add_compare_arguments(compare)
     ask = add(
         "ask",
         _ask,
@@ -293,11 +305,11 @@ def _grpo(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    config = _load(options)
-    from mmsearch_jax.evaluation.table import print_table
-    from mmsearch_jax.stages import run_eval
+    eval_cli.run(_load(options), options)
 
-    print_table([run_eval(config, options.workdir)])
+
+def _compare(options: argparse.Namespace) -> None:
+    eval_cli.compare(options)
 
 
 def _ask(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ CONFIGS = [
     "tiny_grpo.py",
     "quickstart.py",
     "eval/miniworld.py",
+    "eval/deepmmsearch.py",
 ]
 
 

@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from mmsearch_jax.errors import ToolError
-from mmsearch_jax.protocol import TextSearch
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
-from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
 from mmsearch_jax.search_api import SearchReply
 from mmsearch_jax.trajectory import Trajectory
 
@@ -34,7 +33,8 @@ fed again."""
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeRequest:
-    """One episode to run. Requests of one group differ in `seed` alone; their prompt is prefilled once."""
+    """One episode to run. Requests of one group differ in `seed` alone; their prompt is prefilled once. `tools` are this
+    episode's own, in place of those of all."""
 
     row_id: str
     group_id: str
@@ -42,6 +42,7 @@ class EpisodeRequest:
     image: bytes
     seed: int = 0
     sampling: SamplingParams = SamplingParams()
+    tools: Tools | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -70,6 +71,7 @@ async def run_episodes(
     *,
     episode_deadline_s: float | None = None,
     keep_per_group: int | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> list[Trajectory]:
     """Runs every request to its end.
 
@@ -79,10 +81,11 @@ async def run_episodes(
       episode_deadline_s: seconds from an episode's start after which it ends with status "deadline".
       keep_per_group: once so many episodes of a group have ended soundly, its others end with status "surplus": who asks for
         a few more than needed never waits for the slowest.
+      stop: asked before an episode is begun; once it says so, none is begun any more, and those under way go on to their end.
 
     Returns:
       Trajectories in the order of the requests. A tool that broke gives status "tool_failed", never a wrong
-      answer.
+      answer; one that was not begun keeps status "running".
 
     Raises:
       ValueError: the engine's slots are shorter than `config.max_trajectory_tokens`.
@@ -94,7 +97,7 @@ async def run_episodes(
             f"{engine.config.max_length}: lower the one or raise the other"
         )
     scheduler = _Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group)
-    return await scheduler.run(requests)
+    return await scheduler.run(requests, stop)
 
 
 def run_episodes_sync(
@@ -105,13 +108,14 @@ def run_episodes_sync(
     progress: Progress | None = None,
     *,
     episode_deadline_s: float | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> list[Trajectory]:
     """`run_episodes` for callers without an event loop."""
 
     async def main() -> list[Trajectory]:
         try:
             return await run_episodes(
-                engine, requests, config, tool_client, progress, episode_deadline_s=episode_deadline_s
+                engine, requests, config, tool_client, progress, episode_deadline_s=episode_deadline_s, stop=stop
             )
         finally:
             if tool_client is not None:
@@ -141,7 +145,7 @@ class _Scheduler:
         self._calling: set[_Run] = set()
         """Have a tool call in flight; with or without a slot."""
 
-    async def run(self, requests: Sequence[EpisodeRequest]) -> list[Trajectory]:
+    async def run(self, requests: Sequence[EpisodeRequest], stop: Callable[[], bool] | None = None) -> list[Trajectory]:
         trajectories = [
             Trajectory(f"{r.row_id}/{i}", r.row_id, r.group_id, r.seed, self._engine.policy_version)
             for i, r in enumerate(requests)
@@ -149,6 +153,8 @@ class _Scheduler:
         fresh = collections.deque(zip(requests, trajectories, strict=True))
         try:
             while fresh or self._waiting or self._resident or self._calling:
+                if stop is not None and fresh and stop():
+                    fresh.clear()
                 self._start(fresh)
                 self._expire()
                 self._admit()
@@ -217,6 +223,8 @@ class _Scheduler:
             run.task.cancel()
             run.task = None
         self._engine.release(run.sequence)
+        if run.started is not None:
+            run.episode.trajectory.seconds = time.monotonic() - run.started
         if self._progress is not None:
             self._progress(run.episode.trajectory)
         if not run.episode.trajectory.infrastructure_failure:
@@ -233,11 +241,10 @@ class _Scheduler:
                 self._follow(run, run.episode.fail(*_SURPLUS))
 
     async def _call(self, request: EpisodeRequest, call: CallTool) -> SearchReply:
-        if self._tools is None:
+        tools = request.tools or self._tools
+        if tools is None:
             raise ToolError("the episode calls a tool, but no search server was given")
-        if isinstance(call.action, TextSearch):
-            return await self._tools.text_search(call.action.query, call.top_k, request.question)
-        return await self._tools.image_search(request.image, call.action.expression, call.top_k)
+        return await call_tool(tools, call.action, call.top_k, request.question, request.image)
 
     def _collect(self) -> None:
         """Follows up on tool calls that have come back."""

@@ -1,5 +1,5 @@
 # What we use of ml_collections, for the type checker: what it infers from the library itself depends on the order of files.
-from collections.abc import Iterator, ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from contextlib import AbstractContextManager
 from typing import Any
 
