@@ -53,6 +53,10 @@ _EXAMPLES = {
         'mmsearch ask photo.jpg "What is the capital of the country of the flag on the left?" \\\n'
         "      --config.checkpoint=runs/grpo/policies/grpo",
     ),
+    "serve": (
+        "mmsearch serve --config.checkpoint=runs/grpo/policies/grpo",
+        "mmsearch serve --config.checkpoint=runs/grpo/policies/grpo --tools-url http://127.0.0.1:8765 --port 8001",
+    ),
     "serve-tools": (
         "mmsearch serve-tools --corpus runs/quickstart/worlds/real/corpus",
         "mmsearch eval --config.tools.url=http://127.0.0.1:8765      (in another terminal)",
@@ -105,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmsearch-jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, run: Callable[[argparse.Namespace], None], text: str, config: str = "", **defaults: str):
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str, config: str = "", workdir: bool = True):
         command = commands.add_parser(
             name, help=text.splitlines()[0].rstrip("."), description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog="\n".join(["examples:", *(f"  {example}" for example in _EXAMPLES[name])]),
@@ -120,8 +124,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--config", type=Path, default=CONFIGS / config, metavar="FILE",
                 help=f"config file (default: configs/{config}); set values with --config.KEY=VALUE",
             )  # fmt: skip
+        if config and workdir:
             command.add_argument(
-                "--workdir", type=Path, default=Path(defaults.get("workdir", f"runs/{name}")), metavar="DIR",
+                "--workdir", type=Path, default=Path(f"runs/{name}"), metavar="DIR",
                 help="folder for metrics, checkpoints and results (default: %(default)s)",
             )  # fmt: skip
         return command
@@ -169,6 +174,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     ask.add_argument("image", help="image file, or its URL")
     ask.add_argument("question", help="what to ask")
+    chat = add(
+        "serve",
+        _serve,
+        "Serves a policy to OpenAI clients: chat completions with images, streamed or whole, and search episodes.\n"
+        "Prints its address once it can be asked, and runs until it is interrupted (docs/serving.md).",
+        "serve.py",
+        workdir=False,
+    )
+    chat.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    chat.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    chat.add_argument("--tools-url", metavar="URL", help="offer search episodes with this server (config.tools.url)")
     serve = add(
         "serve-tools",
         _serve_tools,
@@ -292,6 +308,16 @@ def _ask(options: argparse.Namespace) -> None:
     print_episode(trajectory)
     if trajectory.infrastructure_failure:
         raise ToolFailed(trajectory.error or f"the episode ended with status {trajectory.status}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from mmsearch_jax.configuration import load_config, set_key
+    from mmsearch_jax.serving.serve import serve
+
+    config = load_config(options.config, options.overrides)
+    if options.tools_url:
+        set_key(config, "tools.url", options.tools_url)
+    serve(config, options.host, options.port)
 
 
 def _serve_tools(options: argparse.Namespace) -> None:

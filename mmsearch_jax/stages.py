@@ -67,14 +67,19 @@ def tools(config: ml_collections.ConfigDict, world: Path) -> Iterator[str]:
       ToolUnavailable: nothing answers at the config's address (said before anything slow starts).
     """
     if config.tools.url:
-        asyncio.run(_check_ready(tool_client(config, config.tools.url)))
+        asyncio.run(check_ready(tool_client(config, config.tools.url)))
         yield config.tools.url
         return
     with start_server(world / "corpus") as server:
         yield server.url
 
 
-async def _check_ready(client: ToolClient) -> None:
+async def check_ready(client: ToolClient) -> None:
+    """Waits a little until the search server is ready, and closes the client.
+
+    Raises:
+      ToolUnavailable: it is not.
+    """
     try:
         await client.wait_ready(_READY_S)
     finally:
