@@ -6,6 +6,7 @@ JAX is imported only by the commands that compute.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ _EXAMPLES = {
     "ask": (
         'mmsearch ask photo.jpg "What is the capital of the country of the flag on the left?" \\\n'
         "      --config.checkpoint=runs/grpo/policies/grpo",
+        'mmsearch ask photo.jpg "What is this?" --json',
     ),
     "serve": (
         "mmsearch serve --config.checkpoint=runs/grpo/policies/grpo",
@@ -168,12 +170,13 @@ def _parser() -> argparse.ArgumentParser:
     ask = add(
         "ask",
         _ask,
-        "Asks one question about one image and prints the episode turn by turn.\n"
+        "Asks one question about one image and prints the episode as it goes; crops are saved to WORKDIR/crops.\n"
         "Searches the real mini-world, or the server named by --config.tools.url.",
         "eval/miniworld.py",
     )
     ask.add_argument("image", help="image file, or its URL")
     ask.add_argument("question", help="what to ask")
+    ask.add_argument("--json", action="store_true", help="print the trajectory as one JSON object instead")
     chat = add(
         "serve",
         _serve,
@@ -301,11 +304,19 @@ def _eval(options: argparse.Namespace) -> None:
 
 def _ask(options: argparse.Namespace) -> None:
     config = _load(options)
-    from mmsearch_jax.evaluation.ask import print_episode
-    from mmsearch_jax.stages import run_ask
+    from mmsearch_jax.stages import read_image_argument, run_ask
 
-    trajectory = run_ask(config, options.workdir, options.image, options.question)
-    print_episode(trajectory)
+    # Before anything slow starts.
+    encoded = read_image_argument(options.image)
+    if options.json:
+        trajectory = run_ask(config, options.workdir, encoded, options.question)
+        print(json.dumps({"question": options.question, "image": options.image, **trajectory.to_json()}))
+    else:
+        from mmsearch_jax.data.image_processing import load_image
+        from mmsearch_jax.evaluation.ask import EpisodePrinter
+
+        printer = EpisodePrinter(image=load_image(encoded), crops=options.workdir / "crops")
+        trajectory = run_ask(config, options.workdir, encoded, options.question, printer)
     if trajectory.infrastructure_failure:
         raise ToolFailed(trajectory.error or f"the episode ended with status {trajectory.status}")
 

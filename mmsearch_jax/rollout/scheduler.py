@@ -16,7 +16,7 @@ from mmsearch_jax.errors import ToolError
 from mmsearch_jax.protocol import TextSearch
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
-from mmsearch_jax.rollout.run import EpisodeRequest, Run
+from mmsearch_jax.rollout.run import EpisodeRequest, Run, Watch
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.search_api import SearchReply
@@ -40,6 +40,7 @@ async def run_episodes(
     *,
     episode_deadline_s: float | None = None,
     keep_per_group: int | None = None,
+    watch: Watch | None = None,
 ) -> list[Trajectory]:
     """Runs every request to its end.
 
@@ -49,6 +50,7 @@ async def run_episodes(
       episode_deadline_s: seconds from an episode's start after which it ends with status "deadline".
       keep_per_group: once so many episodes of a group have ended soundly, its others end with status "surplus": who asks for
         a few more than needed never waits for the slowest.
+      watch: called with an episode's run whenever something of it has changed.
 
     Returns:
       Trajectories in the order of the requests. A tool that broke gives status "tool_failed", never a wrong
@@ -58,7 +60,7 @@ async def run_episodes(
       ValueError: the engine's slots are shorter than `config.max_trajectory_tokens`.
       ImageError: a request's image cannot be read.
     """
-    scheduler = Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group)
+    scheduler = Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group, watch)
     return await scheduler.run(requests)
 
 
@@ -70,13 +72,14 @@ def run_episodes_sync(
     progress: Progress | None = None,
     *,
     episode_deadline_s: float | None = None,
+    watch: Watch | None = None,
 ) -> list[Trajectory]:
     """`run_episodes` for callers without an event loop."""
 
     async def main() -> list[Trajectory]:
         try:
             return await run_episodes(
-                engine, requests, config, tool_client, progress, episode_deadline_s=episode_deadline_s
+                engine, requests, config, tool_client, progress, episode_deadline_s=episode_deadline_s, watch=watch
             )
         finally:
             if tool_client is not None:
@@ -95,9 +98,10 @@ class Scheduler:
         engine: Engine,
         config: EpisodeConfig,
         tool_client: ToolClient | None,
-        progress: Progress | None,
-        deadline_s: float | None,
-        keep_per_group: int | None,
+        progress: Progress | None = None,
+        deadline_s: float | None = None,
+        keep_per_group: int | None = None,
+        watch: Watch | None = None,
     ):
         if config.max_trajectory_tokens > engine.config.max_length:
             raise ValueError(
@@ -106,6 +110,7 @@ class Scheduler:
             )
         self._engine, self._config, self._tools = engine, config, tool_client
         self._progress, self._deadline_s, self._keep = progress, deadline_s, keep_per_group
+        self._watch = watch
         self._sound: collections.Counter[str] = collections.Counter()
         """Sound endings of each group."""
         self._waiting: collections.deque[Run] = collections.deque()
@@ -206,7 +211,7 @@ class Scheduler:
                 self._engine.renderer,
             )
             sequence = LiveSequence(trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain)
-            self.add(Run(request, episode, sequence))
+            self.add(Run(request, episode, sequence, watch=self._watch))
             room -= 1
 
     def _follow(self, run: Run, need: Need) -> None:

@@ -60,7 +60,7 @@ class Service:
     def __init__(self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: Limits):
         self.model, self.limits, self.tools = model, limits, tools
         self._engine, self._rules = engine, rules
-        self._scheduler = Scheduler(engine, rules, tools, None, None, None)
+        self._scheduler = Scheduler(engine, rules, tools)
         self._preparing = 0
         self._open: set[Completion] = set()
         self.failure: BaseException | None = None
