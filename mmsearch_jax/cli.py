@@ -70,7 +70,7 @@ _EXAMPLES = {
         "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME",
     ),
     "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
-    "report": ("mmsearch report runs/quickstart", "mmsearch report runs/quickstart -o report.html"),
+    "report": ("mmsearch report runs/quickstart", "mmsearch report runs/sft runs/grpo -o report.html"),
 }
 
 
@@ -212,11 +212,11 @@ def _parser() -> argparse.ArgumentParser:
     report = add(
         "report",
         _report,
-        "Writes one self-contained HTML page about a run.\n"
-        "It holds the table, learning curves and trajectories with images, crops and search results.",
+        "Writes one self-contained HTML page about one run or several.\n"
+        "It holds tables, comparisons, use of tools, learning curves and every trajectory with images, crops and results.",
     )
-    report.add_argument("workdir", type=Path, help="the run's work folder")
-    report.add_argument("-o", "--out", type=Path, help="file to write (default: WORKDIR/report.html)")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="work folders")
+    report.add_argument("-o", "--out", type=Path, help="file to write (default: report.html in the first folder)")
     data_cli.add_arguments(add(
         "data", data_cli.run, "Converts, validates, counts and shows rows.\nSources: MMSearch-R1, Search-R1, verl, ShareGPT."
     ))  # fmt: skip
@@ -365,7 +365,7 @@ def _datagen(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from mmsearch_jax.report.page import write_report
 
-    print(f"report: {write_report(options.workdir, options.out or options.workdir / 'report.html')}")
+    print(f"report: {write_report(options.runs, options.out or options.runs[0] / 'report.html')}")
 
 
 if __name__ == "__main__":
