@@ -217,6 +217,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="work folders")
     report.add_argument("-o", "--out", type=Path, help="file to write (default: report.html in the first folder)")
+    report.add_argument("--image-mib", type=int, default=14, help="MiB of images to embed (default: %(default)s)")
+    report.add_argument(
+        "--tokens", type=int, default=2_000_000, help="tokens to embed with origin and log-prob (default: %(default)s)"
+    )
     data_cli.add_arguments(add(
         "data", data_cli.run, "Converts, validates, counts and shows rows.\nSources: MMSearch-R1, Search-R1, verl, ShareGPT."
     ))  # fmt: skip
@@ -364,8 +368,11 @@ def _datagen(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from mmsearch_jax.report.page import write_report
+    from mmsearch_jax.report.viewer_data import Budget
 
-    print(f"report: {write_report(options.runs, options.out or options.runs[0] / 'report.html')}")
+    budget = Budget(image_bytes=options.image_mib << 20, tokens=options.tokens)
+    out = options.out or options.runs[0] / "report.html"
+    print(f"report: {write_report(options.runs, out, budget=budget)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.table import KIND_NAMES, percent
 from mmsearch_jax.report.curves import learning_curves
 from mmsearch_jax.report.pairs import Pair, pairs
-from mmsearch_jax.report.runs import Evaluation, find_evaluations, parsed, read_samples, run_labels
+from mmsearch_jax.report.runs import Evaluation, find_evaluations, main_place, parsed, read_samples, run_labels
 from mmsearch_jax.report.tool_use import PARTS, ToolUse, tool_use
 from mmsearch_jax.report.viewer_data import Budget, ViewerData, collect
 
@@ -43,13 +43,13 @@ def write_report(
     for folder in folders:
         if not (folder / "metrics.jsonl").is_file() and not any(e.folder.is_relative_to(folder) for e in evaluations):
             raise DataError(f"nothing to report in {folder}: it has neither eval/**/summary.json nor metrics.jsonl")
-    labels = run_labels(folders)
+    labels, groups = run_labels(folders), _by_benchmark(evaluations)
     data = collect(evaluations, budget or Budget())
     environment = jinja2.Environment(loader=jinja2.PackageLoader("mmsearch_jax.report", "."), autoescape=True)
     environment.filters["percent"] = percent
     page = environment.get_template("page.html.jinja").render(
-        title=title, facts=_facts(folders, evaluations), benchmarks=_benchmarks(evaluations), kinds=KIND_NAMES,
-        matrix=_matrix(evaluations), pairs=_pairs(evaluations), parts=PARTS, bars=_bars(evaluations, data),
+        title=title, facts=_facts(folders, evaluations), benchmarks=_tables(groups), kinds=KIND_NAMES,
+        matrix=_matrix(evaluations), pairs=_pairs(groups), parts=PARTS, bars=_bars(evaluations, data, len(groups) > 1),
         curves=learning_curves({label: f / "metrics.jsonl" for label, f in zip(labels, folders, strict=True)}), data=data,
         css=_own("page.css"), script=markupsafe.Markup("\n").join(map(_own, _SCRIPTS)), nonce=secrets.token_hex(16),
     )  # fmt: skip
@@ -63,18 +63,22 @@ def _own(name: str) -> markupsafe.Markup:
     return markupsafe.Markup(resources.files("mmsearch_jax.report").joinpath(name).read_text(encoding="utf-8"))
 
 
-def _benchmarks(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """A table each: the evaluations, and the kinds of questions that occur."""
-    grouped: dict[str, list[Evaluation]] = collections.defaultdict(list)
+def _by_benchmark(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    groups: dict[str, list[Evaluation]] = collections.defaultdict(list)
     for evaluation in evaluations:
-        grouped[evaluation.benchmark].append(evaluation)
+        groups[evaluation.benchmark].append(evaluation)
+    return groups
+
+
+def _tables(groups: Mapping[str, Sequence[Evaluation]]) -> list[dict[str, Any]]:
+    """A table each: the evaluations, and the kinds of questions that occur."""
     return [
         {
             "name": name, "evaluations": [{"label": e.label, **e.summary} for e in group],
             "kinds": [k for k in KIND_NAMES if any(e.summary["by_kind"].get(k, {}).get("n") for e in group)],
             "judged": any(e.summary.get("judge") for e in group),
         }
-        for name, group in grouped.items()
+        for name, group in groups.items()
     ]  # fmt: skip
 
 
@@ -93,26 +97,30 @@ def _matrix(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     return {"benchmarks": benchmarks, "rows": rows, "averages": averages}
 
 
-def _pairs(evaluations: Sequence[Evaluation]) -> list[tuple[str, Pair]]:
-    grouped: dict[str, list[tuple[str, dict[str, bool]]]] = collections.defaultdict(list)
-    for evaluation in evaluations:
-        outcomes = {str(key): sample["correct"] for key, sample in read_samples(evaluation.folder)}
-        sound = {key: correct for key, correct in outcomes.items() if correct is not None}
-        grouped[evaluation.benchmark].append((evaluation.label, sound))
-    return [(benchmark, pair) for benchmark, outcomes in grouped.items() for pair in pairs(outcomes)]
+def _pairs(groups: Mapping[str, Sequence[Evaluation]]) -> list[tuple[str, Pair]]:
+    made = []
+    for benchmark, group in groups.items():
+        outcomes = []
+        for evaluation in group:
+            correct = {str(key): sample["correct"] for key, sample in read_samples(evaluation.folder)}
+            outcomes.append((evaluation.label, {key: value for key, value in correct.items() if value is not None}))
+        made += [(benchmark, pair) for pair in pairs(outcomes, main_place(group))]
+    return made
 
 
-def _bars(evaluations: Sequence[Evaluation], data: ViewerData) -> list[tuple[str, list[ToolUse]]]:
+def _bars(evaluations: Sequence[Evaluation], data: ViewerData, several: bool) -> dict[str, list[ToolUse]]:
     """The plots: for each benchmark, all questions, then those that need a search and those that do not."""
     plots: dict[str, list[ToolUse]] = collections.defaultdict(list)
     for evaluation, episodes in zip(evaluations, data.tools, strict=True):
-        for group, wanted in (("all", None), ("needs a search", True), ("needs no search", False)):
-            tools = [each for each, needs in episodes if wanted is None or needs is wanted]
-            bar = tool_use(evaluation.label, group, tools)
+        for group, wanted in (
+            ("all questions", None),
+            ("questions that need a search", True),
+            ("that need none", False),
+        ):
+            bar = tool_use(evaluation.label, [each for each, needs in episodes if wanted is None or needs is wanted])
             if bar is not None and evaluation.summary.get("mode") != "direct":
-                name = f"{evaluation.benchmark or 'questions'}: {group}" if wanted is None else group
-                plots[f"{evaluation.benchmark}\0{name}"].append(bar)
-    return [(key.split("\0")[1], bars) for key, bars in plots.items()]
+                plots[f"{evaluation.benchmark}: {group}" if several else group].append(bar)
+    return plots
 
 
 def _facts(folders: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[str]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 
 from scipy import stats
-
-MAX_PAIRS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,19 +25,21 @@ class Pair:
         return 100 * (self.became_right - self.became_wrong) / self.n
 
 
-def pairs(outcomes: Sequence[tuple[str, Mapping[str, bool]]]) -> list[Pair]:
-    """Compares each with each later one.
+def pairs(outcomes: Sequence[tuple[str, Mapping[str, bool]]], main: int) -> list[Pair]:
+    """Compares each evaluation with one of them: those before it lead to it, it leads to those after it.
 
     Args:
       outcomes: label, and by question whether it was answered right.
+      main: place of the one that the others are compared with.
     """
     made = []
-    for (first, before), (second, after) in itertools.combinations(outcomes, 2):
+    for place, _ in enumerate(outcomes):
+        (first, before), (second, after) = (outcomes[i] for i in sorted((place, main)))
         common = before.keys() & after.keys()
-        if not common:
+        if place == main or not common:
             continue
         right = sum(after[key] and not before[key] for key in common)
         wrong = sum(before[key] and not after[key] for key in common)
         p = float(stats.binomtest(right, right + wrong).pvalue) if right + wrong else 1.0
         made.append(Pair(first, second, len(common), right, wrong, p))
-    return made[-MAX_PAIRS:]
+    return made

@@ -42,6 +42,12 @@ def find_evaluations(workdirs: Sequence[Path]) -> list[Evaluation]:
     )  # fmt: skip
 
 
+def main_place(evaluations: Sequence[Evaluation]) -> int:
+    """Which of one benchmark's evaluations the others are compared with: the last trained policy, or else the last."""
+    known = [i for i, evaluation in enumerate(evaluations) if evaluation.summary.get("name") in _ORDER]
+    return known[-1] if known else len(evaluations) - 1
+
+
 def run_labels(workdirs: Sequence[Path]) -> list[str]:
     """Short names of the folders: the last part, or the whole path where that is not enough."""
     names = [workdir.resolve().name for workdir in workdirs]

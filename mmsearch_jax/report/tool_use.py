@@ -17,7 +17,6 @@ class ToolUse:
     """One bar: shares of `PARTS` (they add up to 1) among `n` episodes."""
 
     label: str
-    group: str
     n: int
     shares: dict[str, float]
 
@@ -37,9 +36,9 @@ def way_of(tools: Sequence[str]) -> str:
     return "none" if not texts else "text" if texts == 1 else "multi_text"
 
 
-def tool_use(label: str, group: str, tools: Sequence[Sequence[str]]) -> ToolUse | None:
+def tool_use(label: str, tools: Sequence[Sequence[str]]) -> ToolUse | None:
     """The bar of some episodes; None where there are none."""
     if not tools:
         return None
     ways = [way_of(each) for each in tools]
-    return ToolUse(label, group, len(ways), {part: ways.count(part) / len(ways) for part in PARTS})
+    return ToolUse(label, len(ways), {part: ways.count(part) / len(ways) for part in PARTS})
