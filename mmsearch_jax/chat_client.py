@@ -55,11 +55,20 @@ class ChatEndpoint:
 
 
 class Completion(NamedTuple):
-    """A reply. `refused`: the endpoint says that the model declined; `num_tokens`: prompt and reply, 0 where not told."""
+    """A reply.
+
+    Attributes:
+      refused: the endpoint says that the model declined.
+      num_tokens: prompt and reply; 0 where not told.
+      reply_tokens: of these, the reply's.
+      cut: whether the reply ended for want of room (`max_tokens`).
+    """
 
     text: str
     refused: bool = False
     num_tokens: int = 0
+    reply_tokens: int = 0
+    cut: bool = False
 
 
 class Unreadable(Exception):
@@ -101,8 +110,11 @@ class ChatClient:
         self._gate: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def ask(self, messages: Sequence[Mapping[str, Any]], read: Callable[[Completion], T]) -> T:
+    async def ask(self, messages: Sequence[Mapping[str, Any]], read: Callable[[Completion], T], **settings: Any) -> T:
         """What `read` makes of a reply; a reply that it cannot read (`Unreadable`) is asked for again.
+
+        Args:
+          settings: further fields of the request, or other values than the endpoint's (`max_tokens`, `seed`, ...).
 
         Raises:
           ChatFailed (or `error`): nothing readable within the deadline; says why.
@@ -122,7 +134,7 @@ class ChatClient:
                     async for attempt in attempts:
                         with attempt:
                             try:
-                                return read(await self._once(messages))
+                                return read(await self._once(messages, settings))
                             except (_Passing, Unreadable, aiohttp.ClientError) as error:
                                 why = str(error) or type(error).__name__
                                 raise
@@ -144,13 +156,13 @@ class ChatClient:
             self._session, self._loop = aiohttp.ClientSession(), loop
             self._gate = asyncio.Semaphore(self.endpoint.max_concurrency)
 
-    async def _once(self, messages: Sequence[Mapping[str, Any]]) -> Completion:
+    async def _once(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Completion:
         assert self._session is not None
         endpoint = self.endpoint
         key = os.environ.get(endpoint.key_env, "")
         body = {
             "model": endpoint.model, "temperature": endpoint.temperature, "max_tokens": endpoint.max_tokens,
-            "messages": list(messages),
+            "messages": list(messages), **settings,
         }  # fmt: skip
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with self._session.post(
@@ -171,7 +183,8 @@ def _completion(text: str) -> Completion:
         choice = body["choices"][0]
         said, refusal = choice["message"].get("content") or "", choice["message"].get("refusal")
         refused = bool(refusal) or choice.get("finish_reason") == "content_filter"
-        num_tokens = int((body.get("usage") or {}).get("total_tokens") or 0)
+        usage, cut = body.get("usage") or {}, choice.get("finish_reason") == "length"
+        num_tokens, reply_tokens = (int(usage.get(key) or 0) for key in ("total_tokens", "completion_tokens"))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _Passing(f"no chat completion: {text[:100]}") from error
-    return Completion(said, refused, num_tokens)
+    return Completion(said, refused, num_tokens, reply_tokens, cut)

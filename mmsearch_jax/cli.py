@@ -26,7 +26,7 @@ a first run:
 stage by stage:
   mmsearch sft  --workdir runs/sft
   mmsearch grpo --workdir runs/grpo --config.checkpoint=runs/sft/policies/sft
-  mmsearch eval --workdir runs/eval --config.checkpoint=runs/grpo/policies/grpo
+  mmsearch eval --workdir runs/eval --checkpoint runs/grpo/policies/grpo
   mmsearch report runs/eval
 
 Any config value can be set: --config.sft.num_steps=100. `mmsearch COMMAND --help` says more."""
@@ -46,10 +46,13 @@ _EXAMPLES = {
         "mmsearch grpo --workdir runs/frugal --config.grpo.reward.search_penalty=0.05",
     ),
     "eval": (
-        "mmsearch eval --workdir runs/eval --config.checkpoint=runs/grpo/policies/grpo --config.eval.name=grpo",
+        "mmsearch eval --workdir runs/eval --checkpoint runs/grpo/policies/grpo --config.eval.name=grpo",
         "mmsearch eval --workdir runs/eval --config.eval.mode=direct --config.eval.name=direct",
         "mmsearch eval --workdir runs/eval --config.eval.allow_crop=false --config.eval.name=no_crop",
+        "mmsearch eval --config configs/eval/deepmmsearch.py --checkpoint runs/grpo/policies/grpo --workdir runs/eval",
+        "mmsearch eval --config configs/eval/deepmmsearch.py --workdir runs/eval --rejudge --config.judge.url=...",
     ),
+    "compare": ("mmsearch compare runs/eval/eval/sft runs/eval/eval/grpo",),
     "ask": (
         'mmsearch ask photo.jpg "What is the capital of the country of the flag on the left?" \\\n'
         "      --config.checkpoint=runs/grpo/policies/grpo",
@@ -161,12 +164,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (sft, grpo):
         _add_processes(command)
-    add(
-        "eval", _eval, "Evaluates a policy and prints its line of the table.\n"
+    evaluation = add(
+        "eval", _eval, "Evaluates a policy on one benchmark or many, and prints the table.\n"
         "Modes: policy (tools by tags), prompted (the same, untrained), direct (no tools), rag (fixed workflow).\n"
-        "Writes eval/<name>/summary.json and eval/<name>/samples.jsonl (whole trajectories).",
+        "Writes summary.json and samples.jsonl (whole trajectories) below eval/<name>; the same command goes on after a kill.",
         "eval/miniworld.py",
     )  # fmt: skip
+    evaluation.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="a policy of ours, a Hugging Face folder, or a LoRA adapter (config.checkpoint)",
+    )
+    evaluation.add_argument("--shard", metavar="I/N", help="ask the I-th of N parts of the questions (from 0)")
+    evaluation.add_argument(
+        "--rejudge", action="store_true",
+        help="ask no policy: judge, score and merge what the samples hold (also: after the last shard)",
+    )  # fmt: skip
+    _add_processes(evaluation)
+    compare = add(
+        "compare",
+        _compare,
+        "Compares two evaluations of the same questions: difference, interval, McNemar's test.\n"
+        "Takes the folders of two benchmarks' runs, or of two runs over many.",
+    )
+    compare.add_argument("first", type=Path, help="folder of a run, such as runs/eval/eval/sft")
+    compare.add_argument("second", type=Path, help="and of the one to compare with it")
+    compare.add_argument("-o", "--out", type=Path, help="write the figures as JSON, too")
     ask = add(
         "ask",
         _ask,
@@ -300,10 +323,50 @@ def _grpo(options: argparse.Namespace) -> None:
 
 def _eval(options: argparse.Namespace) -> None:
     config = _load(options)
-    from mmsearch_jax.evaluation.table import print_table
-    from mmsearch_jax.stages import run_eval
+    if options.checkpoint:
+        with config.unlocked():
+            config.checkpoint = options.checkpoint
+    from mmsearch_jax import evaluating
+    from mmsearch_jax.evaluation.samples import Shard, parse_shard
+    from mmsearch_jax.evaluation.table import print_benchmarks, print_table
 
-    print_table([run_eval(config, options.workdir)])
+    shard = parse_shard(options.shard) if options.shard else Shard(*_process())
+    many = "benchmarks" in config
+    if options.rejudge:
+        done = evaluating.conclude_runs(config, options.workdir)
+    elif many:
+        done = evaluating.run_suite(config, options.workdir, shard)
+    else:
+        done = evaluating.Suite([evaluating.run_eval(config, options.workdir, shard=shard)], {})
+    if _process()[1] > 1 and not options.shard:
+        merged = evaluating.all_processes_done(config, options.workdir)
+        if merged is None:
+            return  # The first process has it.
+        done = evaluating.Suite(merged.summaries, done.missing)
+    if many:
+        print_benchmarks(*done)
+    else:
+        print_table(done.summaries)
+
+
+def _process() -> tuple[int, int]:
+    """Which of how many processes of a distributed run this is."""
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmsearch_jax.evaluation.compare import compare_runs
+    from mmsearch_jax.evaluation.samples import write_json
+    from mmsearch_jax.evaluation.table import difference_table
+
+    found = compare_runs(options.first, options.second)
+    if options.out:
+        write_json(options.out, found)
+    Console().print(difference_table(found))
 
 
 def _ask(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from mmsearch_jax import stages, training
+from mmsearch_jax import evaluating, stages, training
 from mmsearch_jax.configuration import load_config, save_config
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.table import percent, print_table
@@ -73,10 +73,12 @@ def _evaluate(
 ) -> dict[str, Any]:
     changed = _from(config, checkpoint)
     with changed.unlocked():
-        changed.eval = load_config(EVALUATION_CONFIG).eval
+        bundled = load_config(EVALUATION_CONFIG)
+        for section in ("eval", "endpoint", "judge", "budget", "base"):
+            changed[section] = bundled[section]
         changed.eval.update({"name": name, **settings})
     rows = read_rows(stages.prepare_world(config, workdir, stages.EVALUATION_WORLD) / "eval")
-    return stages.run_eval(changed, workdir, [row for row in rows if not kinds or row.kind in kinds])
+    return evaluating.run_eval(changed, workdir, [row for row in rows if not kinds or row.kind in kinds])
 
 
 def _from(config: ml_collections.ConfigDict, checkpoint: str | Path) -> ml_collections.ConfigDict:

@@ -1,7 +1,7 @@
-"""The stages of a run, from a config and a work folder: worlds, SFT, GRPO, evaluation.
+"""What the stages of a run share, from a config and a work folder: worlds, tools, engine, policy; and one question asked.
 
-Each is what one command does, and the quickstart does them one after the other. Below this module functions take
-arguments, not configs.
+`training.py` and `evaluating.py` build on it, and the quickstart does it all. Below this module functions take arguments,
+not configs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from mmsearch_jax.configuration import as_arguments
 from mmsearch_jax.data import image_urls
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.data.schema import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.ask import EpisodePrinter
-from mmsearch_jax.evaluation.evaluate import evaluate
 from mmsearch_jax.miniworld import build
 from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.policies import Policy, load_policy
@@ -111,8 +109,10 @@ def policy_of(
     policy = load_policy(config.checkpoint, np.dtype(config.dtype), param_dtype, place)
     if not config.max_pixels:
         return policy
+    # What the checkpoint was made for is never exceeded.
+    max_pixels = min(config.max_pixels, policy.image_processor.max_pixels)
     return dataclasses.replace(
-        policy, image_processor=dataclasses.replace(policy.image_processor, max_pixels=config.max_pixels)
+        policy, image_processor=dataclasses.replace(policy.image_processor, max_pixels=max_pixels)
     )
 
 
@@ -142,25 +142,6 @@ def run_conversations(config: ml_collections.ConfigDict, workdir: Path, url: str
 
         asyncio.run(work())
     return out
-
-
-def run_eval(config: ml_collections.ConfigDict, workdir: Path, rows: list[Row] | None = None) -> dict[str, Any]:
-    """One evaluation on the real mini-world; returns its summary."""
-    policy = policy_of(config)
-    world = prepare_world(config, workdir, EVALUATION_WORLD)
-    settings = config.eval
-    if rows is None:
-        rows = read_rows(world / "eval")
-    rows = rows[: settings.limit] if settings.limit else rows
-    rules = episode_config(
-        config, mode=settings.mode, allow_text=settings.allow_text, allow_image=settings.allow_image,
-        allow_crop=settings.allow_crop,
-    )  # fmt: skip
-    with tools(config, world) as url:
-        return evaluate(
-            make_engine(config, policy), rows, rules, tool_client(config, url), workdir, settings.name,
-            benchmark="miniworld", checkpoint=str(policy.folder), temperature=settings.temperature, seed=config.seed,
-        )  # fmt: skip
 
 
 def read_image_argument(image: str | Path) -> bytes:

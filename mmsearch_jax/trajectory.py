@@ -27,12 +27,15 @@ STATUSES = (
     "overlong",
     "invalid_action",
     "tool_failed",
+    "policy_failed",
     "judge_failed",
     "deadline",
     "surplus",
     "cancelled",
 )
-INFRASTRUCTURE_FAILURES = frozenset({"tool_failed", "judge_failed", "deadline", "surplus", "cancelled"})
+INFRASTRUCTURE_FAILURES = frozenset(
+    {"tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled"}
+)
 """Endings that say nothing about the policy: such trajectories are dropped, never scored."""
 
 _ACTIONS = {"text_search": TextSearch, "image_search": ImageSearch, "answer": Answer, "invalid": Invalid}
@@ -42,7 +45,7 @@ _ACTIONS = {"text_search": TextSearch, "image_search": ImageSearch, "answer": An
 class ToolRecord:
     """One tool call. `tool` is "text_search" or "image_search"; `query` is the query or referring expression
     (None: the whole image); `box` is where the expression was found, in pixels of the input image; `refused`
-    calls were never sent (a limit), `error` is set when the tool broke."""
+    calls were never sent (a limit), `error` is set when the tool broke; `cost_usd` is what the server says that it cost."""
 
     tool: str
     query: str | None = None
@@ -53,6 +56,7 @@ class ToolRecord:
     elapsed_ms: float = 0.0
     refused: bool = False
     error: str | None = None
+    cost_usd: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Trajectory:
       sampling_logprobs: the same under the distribution that was sampled from (top-k, top-p and bans too).
       image_grids: (t, h, w) in patches of each image, in the order of their placeholders.
       policy_version: version of the weights that sampled, as given to `Engine.set_weights`.
+      seconds: from the episode's begin to its end, by the clock.
     """
 
     id: str
@@ -112,6 +117,7 @@ class Trajectory:
     error: str | None = None
     reward: float | None = None
     reward_parts: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = dataclasses.field(default=0.0, compare=False)
 
     def append(self, token_ids: Sequence[int], provenance: int) -> None:
         """Appends tokens that were not sampled."""

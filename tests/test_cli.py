@@ -19,6 +19,7 @@ COMMANDS = [
     "sft",
     "grpo",
     "eval",
+    "compare",
     "ask",
     "serve",
     "serve-tools",

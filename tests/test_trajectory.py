@@ -70,4 +70,6 @@ def test_infrastructure_failures_are_told_apart():
     episode = two_turns()
     for status in tr.STATUSES:
         episode.status = status
-        assert episode.infrastructure_failure == (status in ("tool_failed", "judge_failed", "deadline", "surplus"))
+        assert episode.infrastructure_failure == (
+            status in ("tool_failed", "policy_failed", "judge_failed", "deadline", "surplus")
+        )

@@ -1,24 +1,19 @@
 """Evaluates a policy on the mini-world's real half: flags, monuments and facts that no training saw.
 
-mmsearch eval --config configs/eval/miniworld.py --config.checkpoint=runs/grpo/policies/grpo --workdir runs/eval
+mmsearch eval --config configs/eval/miniworld.py --checkpoint runs/grpo/policies/grpo --workdir runs/eval
 """
 
 import ml_collections
 
 from configs import tiny
+from configs.eval import settings
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Evaluation on the real mini-world."""
     config = tiny.base()
-    config.eval = ml_collections.ConfigDict({
-        # Folder under <workdir>/eval.
-        "name": "policy",
-        # policy: tools by tags; prompted: the same with an untrained policy; direct: no tools; rag: fixed workflow.
-        "mode": "policy",
-        "allow_text": True, "allow_image": True, "allow_crop": True,
-        "temperature": 0.0,
-        # Rows to ask, in order; 0 asks all.
-        "limit": 0,
-    })  # fmt: skip
+    config.base = ""
+    config.update(settings.sections())
+    # A world of its own: whatever is asked anew in the same folder is asked of what is there now.
+    config.eval.if_changed = "replace"
     return config

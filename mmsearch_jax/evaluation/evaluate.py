@@ -1,116 +1,335 @@
 """Asks a policy every question of a benchmark by the episode loop that training uses, and writes what came of it.
 
-`eval/<name>/samples.jsonl` grows as episodes end; `summary.json` is written last. Rows whose image cannot be read are set
-aside and named in the summary; episodes that broke through no fault of the policy are counted apart.
+`samples.jsonl` grows as episodes end, `summary.json` is written last. What is in the log is not asked again, so that the same
+command goes on after a kill. Rows whose image cannot be read are set aside and named in the summary; episodes that broke
+through no fault of the policy are counted apart, and tried again by the next run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tqdm
 
+from mmsearch_jax.data import image_urls
 from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.data.schema import Row, read_image, to_record
-from mmsearch_jax.errors import DataError, ImageError, ToolFailed
-from mmsearch_jax.evaluation.scoring import Sample, score, summarise
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.data.schema import Row, embed_images, read_image, to_record
+from mmsearch_jax.errors import ConfigError, DataError, ImageError, ToolFailed
+from mmsearch_jax.evaluation.budget import Budget
+from mmsearch_jax.evaluation.judging import Judging, judge_samples, verdict_of, verdicts
+from mmsearch_jax.evaluation.metrics.table import metric_named
+from mmsearch_jax.evaluation.oracle import Evidence, OracleTools
+from mmsearch_jax.evaluation.policies import Outcome, Policy
+from mmsearch_jax.evaluation.sample import Sample, from_log, score
+from mmsearch_jax.evaluation.samples import (
+    IMAGES,
+    SAMPLES,
+    SUMMARY,
+    UNREADABLE,
+    Log,
+    Shard,
+    Stamp,
+    open_folder,
+    read_judgements,
+    read_samples,
+    read_stamp,
+    read_unreadable,
+    write_json,
+)
+from mmsearch_jax.evaluation.scoring import summarise
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sampling import SamplingParams
-from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes_sync
+from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.trajectory import Trajectory
+
+EvidenceOf = Callable[[Row], Evidence | None]
+_WHOLE = Shard()
+_READERS = 16
+"""Images looked at, or fetched, at one time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is asked, and how.
+
+    Attributes:
+      name: folder under `workdir`/eval.
+      benchmark: the set's name.
+      rules: of the episodes, the mode among them.
+      metric: one of `metrics.table.METRICS`.
+      samples: of each question.
+      temperature: 0 decodes greedily.
+      seed: of the first question's first sample.
+      checkpoint: what the table calls the policy.
+      evidence: gives each row's evidence, which then stands in for the tools (the oracle ablation); None: the tools.
+      judging: the LLM judge; None for none.
+      direct: the run in mode "direct" to compare searches with: right or not, by row id.
+      skipped: rows that are not asked, by reason; for the summary.
+    """
+
+    name: str
+    benchmark: str
+    rules: EpisodeConfig
+    metric: str = "match"
+    samples: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+    checkpoint: str = ""
+    evidence: EvidenceOf | None = None
+    judging: Judging | None = None
+    direct: Mapping[str, bool] | None = None
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        metric_named(self.metric)
+        if self.samples < 1 or self.temperature < 0:
+            raise ConfigError(
+                f"eval.samples is {self.samples}, must be at least 1; eval.temperature {self.temperature:g}, at least 0"
+            )
+        if self.samples > 1 and not self.temperature:
+            raise ConfigError(
+                f"{self.samples} samples at temperature 0 are all the same: set --config.eval.temperature"
+            )
+
+    def stamp(self, policy: Policy, rows: Sequence[Row]) -> Stamp:
+        """What the samples are made with."""
+        settings = {
+            **{f"policy.{key}": value for key, value in policy.identity.items()},
+            "benchmark": self.benchmark, "eval.temperature": self.temperature, "seed": self.seed,
+            "eval.oracle": self.evidence is not None,
+            **{f"episode.{key}": value for key, value in dataclasses.asdict(self.rules).items()},
+        }  # fmt: skip
+        identity = {
+            "name": self.name, "benchmark": self.benchmark, "mode": self.rules.mode, "checkpoint": self.checkpoint,
+            "policy": dict(policy.identity), "policy_version": policy.version, "seed": self.seed,
+            "temperature": self.temperature, "skipped_rows": dict(self.skipped),
+        }  # fmt: skip
+        return Stamp(settings, self.metric, identity, [row.id for row in rows], self.samples)
 
 
 def evaluate(
-    engine: Engine,
-    rows: Sequence[Row],
-    episode: EpisodeConfig,
-    tool_client: ToolClient | None,
-    workdir: str | Path,
-    name: str,
-    *,
-    benchmark: str,
-    checkpoint: str,
-    temperature: float = 0.0,
-    seed: int = 0,
-    ready_timeout_s: float = 10.0,
+    policy: Policy, rows: Sequence[Row], evaluation: Evaluation, tools: ToolClient | None, workdir: str | Path, *,
+    shard: Shard = _WHOLE, budget: Budget | None = None, if_changed: str = "refuse", ready_timeout_s: float = 10.0,
     show_progress: bool = True,
-) -> dict[str, Any]:
-    """Runs the rows once each and returns the summary.
+) -> dict[str, Any]:  # fmt: skip
+    """Asks what is not in the log yet, and returns the summary of all that is.
 
     Args:
-      tool_client: closed at the end; may be None in mode "direct".
-      name: folder under `workdir`/eval.
-      temperature: 0 decodes greedily.
+      tools: closed at the end; may be None where no episode calls any.
+      shard: the part of the questions that this process asks.
+      budget: ends the run early; may be shared by several evaluations. None: no limit.
+      if_changed: see `samples.open_folder`.
       ready_timeout_s: how long the search server may take to say that it is ready, before anything is asked.
 
     Raises:
-      DataError: there are no rows, or none whose image can be read.
+      ConfigError: the folder holds samples of other settings.
+      DataError: there are no rows, none whose image can be read, or none with evidence for the oracle.
       ToolUnavailable: no search server answers.
       ToolFailed: every episode broke (the summary and the samples are written all the same).
     """
-    if not rows:
-        raise DataError(f"evaluation '{name}' has no rows: check the benchmark's path and limits")
-    by_id = {row.id: row for row in rows}
-    if len(by_id) < len(rows):
-        raise DataError(f"evaluation '{name}': rows have repeated ids, {len(rows)} rows but {len(by_id)} ids")
-    rows, unreadable = _readable(rows)
-    if not rows:
+    _check(rows, evaluation)
+    budget = budget or Budget()
+    stamp = evaluation.stamp(policy, rows)
+    folder = open_folder(Path(workdir) / "eval" / evaluation.name, stamp, if_changed)
+    done = [sample for sample in read_samples(folder) if sample["config"] == stamp.config]
+    budget.add(sum(sample["calls"] for sample in done), sum(sample["cost_usd"] for sample in done))
+    asked = {(sample["id"], sample["repeat"]) for sample in done if sample["correct"] is not None}
+    mine = [(number, row) for number, row in enumerate(rows) if shard.has(row.id)]
+    pending = [
+        (number + repeat * len(rows), row, repeat)
+        for repeat in range(evaluation.samples) for number, row in mine if (row.id, repeat) not in asked
+    ]  # fmt: skip
+    readable, unreadable = _readable([row for _, row, _ in pending])
+    if not readable and pending and not asked:
         row_id, why = next(iter(unreadable.items()))
-        raise DataError(f"evaluation '{name}': no row has a readable image; {row_id}: {why}")
-    if tool_client is not None and episode.mode != "direct":
-        asyncio.run(_wait_ready(tool_client, ready_timeout_s))
-    folder = Path(workdir) / "eval" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    sampling = SamplingParams(temperature=temperature)
-    requests = [
-        EpisodeRequest(row.id, row.id, row.question, read_image(row.image), seed + i, sampling)
-        for i, row in enumerate(rows)
-    ]
-    right = scored = 0
-    with (
-        (folder / "samples.jsonl").open("w", encoding="utf-8") as out,
-        tqdm.tqdm(total=len(rows), desc=f"eval {name}", unit="question", disable=not show_progress) as bar,
-    ):
-
-        def ended(trajectory: Trajectory) -> None:
-            nonlocal right, scored
-            sample = score(by_id[trajectory.row_id], trajectory)
-            out.write(jsonl.dumps(_record(sample)) + "\n")
-            out.flush()
-            right, scored = right + bool(sample.correct), scored + (sample.correct is not None)
-            bar.set_postfix(accuracy=f"{right / max(scored, 1):.3f}", refresh=False)
-            bar.update()
-
-        trajectories = run_episodes_sync(engine, requests, episode, tool_client, ended)
-    samples = [score(by_id[trajectory.row_id], trajectory) for trajectory in trajectories]
-    summary = summarise(
-        samples, name=name, benchmark=benchmark, mode=episode.mode, checkpoint=checkpoint,
-        policy_version=engine.policy_version, seed=seed, unreadable_rows=unreadable,
+        raise DataError(f"evaluation '{evaluation.name}': no row has a readable image; {row_id}: {why}")
+    write_json(folder / f"{shard.file(UNREADABLE)}.json", unreadable)
+    pending = [(seed, readable[row.id], repeat) for seed, row, repeat in pending if row.id in readable]
+    if pending and not budget.exhausted():
+        if tools is not None and evaluation.rules.mode != "direct" and evaluation.evidence is None:
+            asyncio.run(_wait_ready(tools, ready_timeout_s))
+        progress = _Progress(evaluation, len(mine), done, show_progress)
+        _ask(policy, pending, evaluation, tools, folder, stamp, shard, budget, progress)
+    return conclude(
+        folder, evaluation.judging, shard, evaluation.direct, stopped=budget.exhausted(), show_progress=show_progress
     )  # fmt: skip
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    if not summary["n"]:
-        raise ToolFailed(f"evaluation '{name}': every episode broke; the first: {trajectories[0].error}")
+
+
+def conclude(
+    folder: Path, judging: Judging | None = None, shard: Shard = _WHOLE, direct: Mapping[str, bool] | None = None, *,
+    stopped: str | None = None, show_progress: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Judges what is in the log, scores it anew and writes the summary, without asking the policy anything.
+
+    Args:
+      shard: whose judgements are written; all samples of the folder are judged and counted.
+      stopped: why questions are left, if some are.
+
+    Raises:
+      DataError: there is no log, or no line in it.
+      ToolFailed: every episode broke.
+    """
+    stamp = read_stamp(folder)
+    wanted = set(stamp.ids)
+    records = [
+        record for record in read_samples(folder)
+        if record["config"] == stamp.config and record["id"] in wanted and record["repeat"] < stamp.samples
+    ]  # fmt: skip
+    if judging is not None:
+        own = [record for record in records if shard.has(record["id"])]
+        with tqdm.tqdm(total=len(own), desc="judge", unit="answer", disable=not show_progress) as bar:
+            judge_samples(own, folder, shard, judging, bar.update)
+    known = verdicts(read_judgements(folder), judging) if judging is not None else {}
+    metric = metric_named(stamp.metric)
+    samples = [
+        from_log(record, folder, metric, verdict_of(record, known) if judging is not None else None)
+        for record in records
+    ]
+    unreadable = {name: why for name, why in read_unreadable(folder).items() if name in wanted}
+    sound = sum(sample.correct is not None for sample in samples)
+    expected = (len(stamp.ids) - len(unreadable)) * stamp.samples
+    summary = summarise(
+        samples, stamp.metric, direct, {"model": judging.endpoint.model, "prompt": judging.prompt} if judging else None,
+        **stamp.identity, config=stamp.config, complete=sound >= expected,
+        questions={"of": expected, "done": sound}, stopped=stopped if sound < expected else None,
+        unreadable_rows=unreadable,
+    )  # fmt: skip
+    write_json(folder / SUMMARY, summary)
+    if samples and not sound:
+        raise ToolFailed(
+            f"evaluation '{stamp.identity['name']}': every episode broke; the first: {samples[0].trajectory.error}"
+        )
     return summary
 
 
-def _readable(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
-    """The rows whose image can be read, and why each other one cannot."""
-    readable, unreadable = [], {}
-    for row in rows:
-        try:
-            load_image(row.image)
-        except ImageError as error:
-            unreadable[row.id] = str(error)
-        else:
-            readable.append(row)
+def right_by_id(folder: Path) -> dict[str, bool]:
+    """Of a run: whether each question was answered right (by the benchmark's metric; its first sound sample).
+
+    Raises:
+      DataError: there is no run in the folder.
+    """
+    read_stamp(folder)
+    right: dict[str, bool] = {}
+    for record in read_samples(folder):
+        if record["correct"] is not None:
+            right.setdefault(record["id"], record["correct"])
+    return right
+
+
+class _Progress:
+    """The bar: how many are done, the running score, the time left."""
+
+    def __init__(self, evaluation: Evaluation, num_rows: int, done: Sequence[dict[str, Any]], show: bool):
+        sound = [sample["score"] for sample in done if sample["correct"] is not None]
+        self._sum, self._count = float(sum(sound)), len(sound)
+        self.bar = tqdm.tqdm(
+            total=num_rows * evaluation.samples, initial=len(sound), desc=f"eval {evaluation.name}", unit="question",
+            disable=not show,
+        )  # fmt: skip
+
+    def add(self, sample: Sample) -> None:
+        if sample.correct is not None:
+            self._sum, self._count = self._sum + sample.value, self._count + 1
+        self.bar.set_postfix(accuracy=f"{self._sum / max(self._count, 1):.3f}", refresh=False)
+        self.bar.update()
+
+
+def _ask(
+    policy: Policy, pending: Sequence[tuple[int, Row, int]], evaluation: Evaluation, tools: ToolClient | None, folder: Path,
+    stamp: Stamp, shard: Shard, budget: Budget, progress: _Progress,
+) -> None:  # fmt: skip
+    metric, sampling = metric_named(evaluation.metric), SamplingParams(temperature=evaluation.temperature)
+    rows = {row.id: row for _, row, _ in pending}
+    requests = [
+        EpisodeRequest(
+            row.id, f"{repeat}/{row.id}", row.question, read_image(row.image), evaluation.seed + number, sampling,
+            _oracle(evaluation, row),
+        )
+        for number, row, repeat in pending
+    ]  # fmt: skip
+
+    with progress.bar, Log(folder / f"{shard.file(SAMPLES)}.jsonl") as log:
+
+        def ended(outcome: Outcome) -> None:
+            trajectory = outcome.trajectory
+            repeat = int(trajectory.group_id.partition("/")[0])
+            calls = trajectory.tool_calls()
+            cost = outcome.cost_usd + sum(call.cost_usd for call in calls)
+            sample = score(
+                rows[trajectory.row_id], trajectory, metric, repeat=repeat, cost_usd=cost, lengths=outcome.lengths
+            )
+            log.write(_record(sample, evaluation.benchmark, stamp.config, folder))
+            budget.add(len(calls), cost)
+            progress.add(sample)
+
+        policy.play(requests, evaluation.rules, tools, ended, lambda: budget.exhausted() is not None)
+
+
+def _record(sample: Sample, benchmark: str, config: str, folder: Path) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark, "id": sample.row.id, "repeat": sample.repeat, "config": config,
+        "correct": sample.correct, "score": sample.score, "seconds": sample.trajectory.seconds,
+        "lengths": sample.lengths, "calls": len(sample.trajectory.tool_calls()), "cost_usd": sample.cost_usd,
+        "row": to_record(_by_reference(sample.row, folder)), "trajectory": sample.trajectory.to_json(),
+    }  # fmt: skip
+
+
+def _by_reference(row: Row, folder: Path) -> Row:
+    """The row with its image in a file of the folder, where it came as bytes; its further images are not shown and left out."""
+    if isinstance(row.image, str):
+        return dataclasses.replace(row, more_images=())
+    ending = jsonl.data_url(row.image[:16]).partition(";")[0].rpartition("/")[2]
+    file = f"{IMAGES}/{hashlib.sha256(row.image).hexdigest()[:32]}.{ending}"
+    if not (folder / file).is_file():
+        (folder / IMAGES).mkdir(exist_ok=True)
+        (folder / file).write_bytes(row.image)
+    return dataclasses.replace(row, image=file, more_images=())
+
+
+def _check(rows: Sequence[Row], evaluation: Evaluation) -> None:
+    name = evaluation.name
+    if not rows:
+        raise DataError(f"evaluation '{name}' has no rows: check the benchmark's path and limits")
+    if (ids := len({row.id for row in rows})) < len(rows):
+        raise DataError(f"evaluation '{name}': rows have repeated ids, {len(rows)} rows but {ids} ids")
+    if evaluation.evidence is not None and all(evaluation.evidence(row) is None for row in rows):
+        raise DataError(
+            f"eval.oracle: the rows of {evaluation.benchmark} bring no evidence with them in meta['evidence'] "
+            "(docs/evaluation.md says for which sets the oracle is defined)"
+        )
+
+
+def _oracle(evaluation: Evaluation, row: Row) -> OracleTools | None:
+    if evaluation.evidence is None:
+        return None
+    return OracleTools(evaluation.evidence(row) or Evidence())
+
+
+def _readable(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, str]]:
+    """By id the rows whose image can be read (fetched, where it was a URL), and why each other one cannot."""
+    different = list({row.id: row for row in rows}.values())
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        looked = list(pool.map(_looked_at, different))
+    readable = {row.id: row for row in looked if isinstance(row, Row)}
+    unreadable = {row.id: str(why) for row, why in zip(different, looked, strict=True) if isinstance(why, ImageError)}
     return readable, unreadable
+
+
+def _looked_at(row: Row) -> Row | ImageError:
+    try:
+        if isinstance(row.image, str) and row.image.startswith(image_urls.SCHEMES):
+            row = embed_images(dataclasses.replace(row, more_images=()))
+        load_image(row.image)
+    except ImageError as error:
+        return error
+    return row
 
 
 async def _wait_ready(tool_client: ToolClient, timeout_s: float) -> None:
@@ -118,11 +337,3 @@ async def _wait_ready(tool_client: ToolClient, timeout_s: float) -> None:
         await tool_client.wait_ready(timeout_s)
     finally:
         await tool_client.close()
-
-
-def _record(sample: Sample) -> dict[str, Any]:
-    return {
-        "correct": sample.correct,
-        "row": to_record(sample.row),
-        "trajectory": sample.trajectory.to_json(),
-    }

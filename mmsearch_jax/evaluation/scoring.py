@@ -1,4 +1,4 @@
-"""Trajectories and their rows to the numbers of a summary: accuracy with intervals, by kind, and the use of tools.
+"""Samples to the numbers of a summary: accuracy with intervals, by kind and category, by the judge, and the use of tools.
 
 Pure functions. Episodes that broke through no fault of the policy (a dead server) are counted apart and never scored.
 """
@@ -6,76 +6,72 @@ Pure functions. Episodes that broke through no fault of the policy (a dead serve
 from __future__ import annotations
 
 import collections
-import dataclasses
-import math
-from collections.abc import Sequence
+import statistics as numbers
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmsearch_jax.data.schema import KINDS, Row
-from mmsearch_jax.rewards.match import matches
-from mmsearch_jax.trajectory import Trajectory
+from mmsearch_jax.data.schema import KINDS
+from mmsearch_jax.evaluation.judging import CORRECT
+from mmsearch_jax.evaluation.metrics import graded
+from mmsearch_jax.evaluation.metrics.table import METRICS, Metric, Scored
+from mmsearch_jax.evaluation.sample import Sample
+from mmsearch_jax.evaluation.statistics import agreement, bootstrap_interval, interval, majority, mean, pass_at_k, share
+from mmsearch_jax.evaluation.tool_use import tool_use
+from mmsearch_jax.rewards.match import normalise
+from mmsearch_jax.trajectory import ToolRecord
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """One question, what the policy made of it, and whether that is right (None: an infrastructure failure)."""
+def summarise(
+    samples: Sequence[Sample], metric_name: str = "match", direct: Mapping[str, bool] | None = None,
+    judge: Mapping[str, Any] | None = None, **identity: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The summary of an evaluation; `identity` (benchmark, mode, checkpoint, ...) is put in front.
 
-    row: Row
-    trajectory: Trajectory
-    correct: bool | None
-
-
-def score(row: Row, trajectory: Trajectory) -> Sample:
-    """Compares the answer with the row's gold answers."""
-    if trajectory.infrastructure_failure:
-        return Sample(row, trajectory, None)
-    return Sample(row, trajectory, trajectory.status == "answered" and matches(trajectory.answer, row.answers))
-
-
-def summarise(samples: Sequence[Sample], **identity: Any) -> dict[str, Any]:
-    """The summary of an evaluation; `identity` (benchmark, mode, checkpoint, ...) is put in front."""
+    Args:
+      direct: see `tool_use`.
+      judge: model and prompt of the judge whose verdicts the samples carry; None where there is none.
+    """
     scored = [sample for sample in samples if sample.correct is not None]
-    free = [sample for sample in scored if not sample.row.search_required]
-    required = [sample for sample in scored if sample.row.search_required]
     crowded = [sample for sample in scored if sample.row.kind == "crop" and sample.row.num_entities >= 3]
-    calls = [sample.trajectory.tool_calls() for sample in scored]
-    right = sum(bool(sample.correct) for sample in scored)
+    free = [sample for sample in scored if sample.row.search_required is False]
     grounded = [iou for sample in scored if (iou := _grounding_iou(sample)) is not None]
+    values, images = [sample.value for sample in scored], [sample.image for sample in scored]
+    categories = sorted({sample.row.category for sample in scored} - {""})
     return {
         **identity,
         "n": len(scored),
-        "accuracy": _share(right, len(scored)),
-        "ci95": wilson_interval(right, len(scored)),
-        "by_kind": {kind: _accuracy([s for s in scored if s.row.kind == kind]) for kind in KINDS},
-        "search_required": _accuracy(required),
-        "search_free": _accuracy(free),
+        "accuracy": mean(values),
+        "ci95": interval(values, images),
+        "bootstrap95": bootstrap_interval(values, images),
+        "metric": _metric(scored, metric_name),
+        "judge": _judged(scored, judge) if judge else None,
+        "repeats": _repeats(scored),
+        "by_kind": {kind: _group(scored, lambda s, kind=kind: s.row.kind == kind) for kind in KINDS},
+        "by_category": {name: _group(scored, lambda s, name=name: s.row.category == name) for name in categories},
+        "search_required": _group(scored, lambda s: s.row.search_required is True),
+        "search_free": _group(scored, lambda s: s.row.search_required is False),
         "crop_3_or_more_entities": _accuracy(crowded),
-        "searches_per_question": _share(sum(map(len, calls)), len(scored)),
-        "needless_search_rate": _share(sum(bool(s.trajectory.tool_calls()) for s in free), len(free)),
+        "searches_per_question": share(sum(len(s.trajectory.tool_calls()) for s in scored), len(scored)),
+        "needless_search_rate": share(sum(bool(s.trajectory.tool_calls()) for s in free), len(free)),
         "searches_by_tool": {
-            "text": _share(sum(r.tool == "text_search" for c in calls for r in c), len(scored)),
-            "whole_image": _share(
-                sum(r.tool == "image_search" and r.query is None for c in calls for r in c), len(scored)
-            ),
-            "crop": _share(
-                sum(r.tool == "image_search" and r.query is not None for c in calls for r in c), len(scored)
-            ),
+            "text": _calls(scored, lambda call: call.tool == "text_search"),
+            "whole_image": _calls(scored, lambda call: call.tool == "image_search" and call.query is None),
+            "crop": _calls(scored, lambda call: call.tool == "image_search" and call.query is not None),
         },
-        "grounding": {"n": len(grounded), "mean_iou": _share(sum(grounded), len(grounded))},
-        "statuses": dict(collections.Counter(sample.trajectory.status for sample in samples)),
+        "grounding": {"n": len(grounded), "mean_iou": mean(grounded)},
+        "tool_use": tool_use(scored, direct),
+        "seconds": _times([sample.trajectory.seconds for sample in scored]),
+        "cost_usd": {
+            "total": sum(sample.cost_usd for sample in samples),
+            "per_question": share(sum(sample.cost_usd for sample in scored), len(scored)),
+        },
+        "lengths": {
+            name: mean([sample.lengths.get(name, 0) for sample in scored])
+            for name in ("prompt", "sampled", "observation", "turns")
+        },
+        "statuses": dict(sorted(collections.Counter(sample.trajectory.status for sample in samples).items())),
         "infrastructure_failures": len(samples) - len(scored),
-    }
-
-
-def wilson_interval(right: int, count: int, z: float = 1.959964) -> list[float]:
-    """Wilson's 95 % interval of a share (Wilson, 1927); [0, 1] where nothing was counted."""
-    if count == 0:
-        return [0.0, 1.0]
-    share = right / count
-    centre = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return [max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)]
+    }  # fmt: skip
 
 
 def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
@@ -85,6 +81,42 @@ def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
     overlap = max(0.0, width) * max(0.0, height)
     areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
     return overlap / (areas - overlap)
+
+
+def _metric(scored: Sequence[Sample], name: str) -> dict[str, Any]:
+    metric: Metric = METRICS[name]
+    score, parts = mean([sample.value for sample in scored]), {}
+    if metric.headline is not None and scored:
+        score, parts = metric.headline([Scored(sample.row, sample.answer, sample.value) for sample in scored])
+    return {"name": name, "source": metric.source, "score": score, "parts": parts}
+
+
+def _judged(scored: Sequence[Sample], judge: Mapping[str, Any]) -> dict[str, Any]:
+    judged = [sample for sample in scored if sample.verdict is not None]
+    right = [sample.verdict == CORRECT for sample in judged]
+    found = {
+        **judge, "n": len(judged), "accuracy": mean(right), "ci95": interval(right, [s.image for s in judged]),
+        "failed": len(scored) - len(judged), "agreement": agreement([bool(s.correct) for s in judged], right),
+    }  # fmt: skip
+    if judge["prompt"].startswith("grades"):
+        names = {CORRECT: graded.CORRECT, graded.NOT_ATTEMPTED: graded.NOT_ATTEMPTED}
+        found["grades"] = graded.f_score([names.get(str(s.verdict), graded.INCORRECT) for s in judged])
+    return found
+
+
+def _repeats(scored: Sequence[Sample]) -> dict[str, Any]:
+    """pass@k and the majority's accuracy, over questions; a question takes part in pass@k with at least k sound samples."""
+    questions: dict[str, list[Sample]] = collections.defaultdict(list)
+    for sample in scored:
+        questions[sample.row.id].append(sample)
+    most = max(map(len, questions.values()), default=0)
+    counted = [(len(group), sum(bool(sample.correct) for sample in group)) for group in questions.values()]
+    chosen = [group[majority([normalise(s.answer or "") for s in group])] for group in questions.values()]
+    return {
+        "samples": most,
+        "pass_at_k": {str(k): mean([pass_at_k(n, c, k) for n, c in counted if n >= k]) for k in range(1, most + 1)},
+        "majority": mean([sample.value for sample in chosen]),
+    }
 
 
 def _grounding_iou(sample: Sample) -> float | None:
@@ -97,10 +129,25 @@ def _grounding_iou(sample: Sample) -> float | None:
     return box_iou(crops[0].box, gold) if crops[0].box is not None else 0.0
 
 
+def _calls(scored: Sequence[Sample], kind: Callable[[ToolRecord], bool]) -> float:
+    """Calls of a kind for each question."""
+    return share(sum(kind(call) for sample in scored for call in sample.trajectory.tool_calls()), len(scored))
+
+
+def _group(scored: Sequence[Sample], belongs: Callable[[Sample], bool]) -> dict[str, Any]:
+    return _accuracy([sample for sample in scored if belongs(sample)])
+
+
 def _accuracy(samples: Sequence[Sample]) -> dict[str, Any]:
-    right = sum(bool(sample.correct) for sample in samples)
-    return {"n": len(samples), "accuracy": _share(right, len(samples)), "ci95": wilson_interval(right, len(samples))}
+    values = [sample.value for sample in samples]
+    return {"n": len(samples), "accuracy": mean(values), "ci95": interval(values, [sample.image for sample in samples])}
 
 
-def _share(part: float, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _times(seconds: Sequence[float]) -> dict[str, float]:
+    if not seconds:
+        return {"mean": 0.0, "median": 0.0, "p95": 0.0}
+    ordered = sorted(seconds)
+    return {
+        "mean": mean(ordered), "median": numbers.median(ordered),
+        "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
+    }  # fmt: skip

@@ -1,8 +1,8 @@
-"""The table that people read: one line an evaluation, printed in the terminal."""
+"""The tables that people read, printed in the terminal: the mini-world's evaluations, a run over benchmarks, a comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -18,6 +18,7 @@ _HEADS = (
     "n", "accu-\nracy", "95 %", "visual", "whole\nimage", "crop", "two-\nhop", "needs\nsearch",
     "search-\nes each", "needless\nsearches",
 )  # fmt: skip
+_RUN_HEADS = ("n", "metric", "score", "95 %", "judge", "kappa", "search-\nes each", "need-\nless")
 
 
 def comparison(summaries: Sequence[dict[str, Any]]) -> Table:
@@ -32,17 +33,75 @@ def comparison(summaries: Sequence[dict[str, Any]]) -> Table:
     for head in _HEADS:
         table.add_column(head, justify="right", no_wrap=True)
     for summary in summaries:
-        low, high = summary["ci95"]
         groups = [*(summary["by_kind"][kind] for kind in KIND_NAMES), summary["search_required"]]
         table.add_row(
             escape(summary["name"]),
             str(summary["n"]),
             percent(summary["accuracy"]),
-            f"{100 * low:.0f}-{100 * high:.0f}",
+            _span(summary["ci95"]),
             *(percent(group["accuracy"]) if group["n"] else "-" for group in groups),
             f"{summary['searches_per_question']:.2f}",
             percent(summary["needless_search_rate"]) if summary["search_free"]["n"] else "-",
         )
+    return table
+
+
+def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> Table:
+    """One line a benchmark: those that ran, then those that did not."""
+    table = Table(
+        title="Benchmarks",
+        caption="score: the benchmark's own figure in %, with the interval of the mean;\n"
+        "judge: accuracy by the LLM judge in %, kappa: its agreement with the metric;\n"
+        "needless: % searched of the questions that need none; *: not all were asked",
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column("\nbenchmark", overflow="fold", min_width=12)
+    for head in _RUN_HEADS:
+        table.add_column(head, justify="left" if head == "metric" else "right", no_wrap=True)
+    for summary in summaries:
+        judge, needless = summary["judge"], summary["tool_use"]["needless"]
+        table.add_row(
+            escape(summary["benchmark"]) + ("" if summary["complete"] else "*"),
+            str(summary["n"]),
+            escape(summary["metric"]["name"]),
+            percent(summary["metric"]["score"]),
+            _span(summary["ci95"]),
+            percent(judge["accuracy"]) if judge and judge["n"] else "-",
+            f"{judge['agreement']['kappa']:.2f}" if judge and judge["n"] else "-",
+            f"{summary['searches_per_question']:.2f}",
+            percent(needless["share"]) if needless["n"] else "-",
+        )
+    for name in missing:
+        table.add_row(escape(name), "-", "[dim]missing[/dim]")
+    return table
+
+
+def print_benchmarks(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> None:
+    """Prints the table, and below it how to have what is missing."""
+    console = Console()
+    console.print(benchmark_table(summaries, missing))
+    for name, why in missing.items():
+        console.print(f"{escape(name)}: {escape(why)}", style="dim", soft_wrap=True)
+
+
+def difference_table(found: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a benchmark and scorer: both accuracies, their difference with its interval, McNemar's p."""
+    table = Table(
+        title="Second against first, over the same questions",
+        caption="in %; interval: paired bootstrap that draws images; p: McNemar, exact",
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1),
+    )  # fmt: skip
+    for head in ("benchmark", "by", "n", "first", "second", "difference", "95 %", "only first", "only second", "p"):
+        table.add_column(head, justify="left" if head in ("benchmark", "by") else "right")
+    for line in found:
+        for by, each in (("metric", line), ("judge", line["judge"])):
+            if each:
+                low, high = each["ci95"]
+                table.add_row(
+                    escape(line["benchmark"]), by, str(each["n"]), *map(percent, each["accuracy"]),
+                    f"{100 * each['difference']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}", str(each["only_first"]),
+                    str(each["only_second"]), f"{each['mcnemar_p']:.3g}",
+                )  # fmt: skip
     return table
 
 
@@ -54,3 +113,8 @@ def percent(share: float) -> str:
 def print_table(summaries: Sequence[dict[str, Any]]) -> None:
     """Prints the comparison."""
     Console().print(comparison(summaries))
+
+
+def _span(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{100 * low:.0f}-{100 * high:.0f}"

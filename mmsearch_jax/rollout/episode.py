@@ -9,14 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Protocol
 
 from mmsearch_jax import protocol, search_api
-from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.search_api import SearchReply
 from mmsearch_jax.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
 
 MODES = ("policy", "prompted", "direct", "rag")
+
+
+class Renderer(Protocol):
+    """What an episode needs of `data.chat.ChatRenderer`; a served policy's keeps messages in place of tokens."""
+
+    im_end: int
+
+    def encode(self, text: str) -> list[int]:
+        """Plain text to ids."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Ids to text."""
+        ...
+
+    def prompt_ids(self, text: str, image_token_counts: Sequence[int] = ()) -> list[int]:
+        """The conversation up to where the policy writes."""
+        ...
+
+    def observation_ids(self, text: str, *, closed: bool = False) -> list[int]:
+        """What stands between two turns."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +134,7 @@ class Generation:
 
 def observe(
     config: EpisodeConfig,
-    renderer: ChatRenderer,
+    renderer: Renderer,
     action: TextSearch | ImageSearch | Invalid,
     results: Sequence[search_api.SearchResult] | None,
     note: str | None = None,
@@ -150,7 +172,7 @@ class Episode:
         image_grids: Sequence[tuple[int, int, int]],
         image_token_counts: Sequence[int],
         config: EpisodeConfig,
-        renderer: ChatRenderer,
+        renderer: Renderer,
     ):
         self.trajectory, self.config = trajectory, config
         self._question, self._renderer = question, renderer
@@ -219,7 +241,7 @@ class Episode:
             tool="text_search" if text else "image_search",
             query=action.query if text else action.expression,
             box=reply.box, grounded=reply.grounded, results=tuple(reply.results), note=reply.note,
-            elapsed_ms=reply.elapsed_ms,
+            elapsed_ms=reply.elapsed_ms, cost_usd=reply.cost_usd,
         )  # fmt: skip
         self._update_turn(tool=record)
         if self.config.mode == "rag":

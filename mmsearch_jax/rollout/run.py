@@ -11,6 +11,7 @@ from mmsearch_jax.protocol import ImageSearch, TextSearch
 from mmsearch_jax.rollout.episode import CallTool, Done, Generation, Need
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
+from mmsearch_jax.rollout.tool_client import Tools
 from mmsearch_jax.search_api import SearchReply
 from mmsearch_jax.trajectory import Trajectory
 
@@ -19,7 +20,8 @@ Watch = Callable[["Run"], None]
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeRequest:
-    """One episode to run. Requests of one group differ in `seed` alone; their prompt is prefilled once."""
+    """One episode to run. Requests of one group differ in `seed` alone; their prompt is prefilled once. `tools` are this
+    episode's own, in place of those of all."""
 
     row_id: str
     group_id: str
@@ -27,6 +29,7 @@ class EpisodeRequest:
     image: bytes
     seed: int = 0
     sampling: SamplingParams = SamplingParams()
+    tools: Tools | None = None
 
 
 class Driver(Protocol):

@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from mmsearch_jax.errors import ToolError
-from mmsearch_jax.protocol import TextSearch
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
 from mmsearch_jax.rollout.run import EpisodeRequest, Run, Watch
 from mmsearch_jax.rollout.sequence import LiveSequence
-from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
 from mmsearch_jax.search_api import SearchReply
 from mmsearch_jax.trajectory import Trajectory
 
@@ -41,6 +40,7 @@ async def run_episodes(
     episode_deadline_s: float | None = None,
     keep_per_group: int | None = None,
     watch: Watch | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> list[Trajectory]:
     """Runs every request to its end.
 
@@ -51,17 +51,18 @@ async def run_episodes(
       keep_per_group: once so many episodes of a group have ended soundly, its others end with status "surplus": who asks for
         a few more than needed never waits for the slowest.
       watch: called with an episode's run whenever something of it has changed.
+      stop: asked before an episode is begun; once it says so, none is begun any more, and those under way go on to their end.
 
     Returns:
       Trajectories in the order of the requests. A tool that broke gives status "tool_failed", never a wrong
-      answer.
+      answer; one that was not begun keeps status "running".
 
     Raises:
       ValueError: the engine's slots are shorter than `config.max_trajectory_tokens`.
       ImageError: a request's image cannot be read.
     """
     scheduler = Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group, watch)
-    return await scheduler.run(requests)
+    return await scheduler.run(requests, stop)
 
 
 def run_episodes_sync(
@@ -73,13 +74,21 @@ def run_episodes_sync(
     *,
     episode_deadline_s: float | None = None,
     watch: Watch | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> list[Trajectory]:
     """`run_episodes` for callers without an event loop."""
 
     async def main() -> list[Trajectory]:
         try:
             return await run_episodes(
-                engine, requests, config, tool_client, progress, episode_deadline_s=episode_deadline_s, watch=watch
+                engine,
+                requests,
+                config,
+                tool_client,
+                progress,
+                episode_deadline_s=episode_deadline_s,
+                watch=watch,
+                stop=stop,
             )
         finally:
             if tool_client is not None:
@@ -97,7 +106,7 @@ class Scheduler:
         self,
         engine: Engine,
         config: EpisodeConfig,
-        tool_client: ToolClient | None,
+        tool_client: Tools | None,
         progress: Progress | None = None,
         deadline_s: float | None = None,
         keep_per_group: int | None = None,
@@ -122,7 +131,7 @@ class Scheduler:
         self._news = asyncio.Event()
         """A run was added or cancelled while nothing but tools was waited for."""
 
-    async def run(self, requests: Sequence[EpisodeRequest]) -> list[Trajectory]:
+    async def run(self, requests: Sequence[EpisodeRequest], stop: Callable[[], bool] | None = None) -> list[Trajectory]:
         trajectories = [
             Trajectory(f"{r.row_id}/{i}", r.row_id, r.group_id, r.seed, self._engine.policy_version)
             for i, r in enumerate(requests)
@@ -130,6 +139,8 @@ class Scheduler:
         fresh = collections.deque(zip(requests, trajectories, strict=True))
         try:
             while fresh or self.busy:
+                if stop is not None and fresh and stop():
+                    fresh.clear()
                 self._start(fresh)
                 await self.step()
         finally:
@@ -239,6 +250,8 @@ class Scheduler:
             run.task.cancel()
             run.task = None
         self._engine.release(run.sequence)
+        if run.started is not None:
+            run.episode.trajectory.seconds = time.monotonic() - run.started
         if self._progress is not None:
             self._progress(run.episode.trajectory)
         if self._keep is not None and not run.episode.trajectory.infrastructure_failure:
@@ -255,11 +268,10 @@ class Scheduler:
                 self._follow(run, run.episode.fail(*_SURPLUS))
 
     async def _call(self, request: EpisodeRequest, call: CallTool) -> SearchReply:
-        if self._tools is None:
+        tools = request.tools or self._tools
+        if tools is None:
             raise ToolError("the episode calls a tool, but no search server was given")
-        if isinstance(call.action, TextSearch):
-            return await self._tools.text_search(call.action.query, call.top_k, request.question)
-        return await self._tools.image_search(request.image, call.action.expression, call.top_k)
+        return await call_tool(tools, call.action, call.top_k, request.question, request.image)
 
     def _collect(self) -> None:
         """Follows up on tool calls that have come back."""

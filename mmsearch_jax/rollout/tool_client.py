@@ -18,6 +18,7 @@ import tenacity
 
 from mmsearch_jax import search_api
 from mmsearch_jax.errors import DataError, ToolFailed, ToolTimeout, ToolUnavailable
+from mmsearch_jax.protocol import ImageSearch, TextSearch
 from mmsearch_jax.search_api import SearchReply
 
 _DOWN_S = 2.0
@@ -38,6 +39,31 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Frees what the transport holds; it may be used again afterwards."""
         ...
+
+
+class Tools(Protocol):
+    """What an episode calls: the search server's client, or what stands in for it."""
+
+    async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
+        """Searches pages."""
+        ...
+
+    async def image_search(self, image: bytes, expression: str | None = None, top_k: int = 5) -> SearchReply:
+        """Searches by an image or a crop of it."""
+        ...
+
+
+async def call_tool(
+    tools: Tools, action: TextSearch | ImageSearch, top_k: int, question: str, image: bytes
+) -> SearchReply:
+    """The call that an action asks for.
+
+    Raises:
+      ToolError: it gave no result.
+    """
+    if isinstance(action, TextSearch):
+        return await tools.text_search(action.query, top_k, question)
+    return await tools.image_search(image, action.expression, top_k)
 
 
 class HttpTransport:

@@ -6,7 +6,8 @@ import pytest
 
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import DataError, ToolFailed, ToolUnavailable
-from mmsearch_jax.evaluation.evaluate import evaluate
+from mmsearch_jax.evaluation.evaluate import Evaluation, evaluate
+from mmsearch_jax.evaluation.policies import EnginePolicy
 from mmsearch_jax.evaluation.table import print_table
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, FakeTools, Play
@@ -42,10 +43,8 @@ def rows_for(folder, *plays):
 
 
 def run(rows, plays, workdir, tools=None):
-    return evaluate(
-        scripted.engine(*plays), rows, CONFIG, tools or Tools(), workdir, "x",
-        benchmark="b", checkpoint="c", show_progress=False,
-    )  # fmt: skip
+    policy = EnginePolicy(lambda rules: scripted.engine(*plays), {"fingerprint": "f"})
+    return evaluate(policy, rows, Evaluation("x", "b", CONFIG), tools or Tools(), workdir, show_progress=False)
 
 
 def test_samples_and_summary_tell_right_from_wrong_from_broken_and_from_unreadable(tmp_path, capsys):
@@ -69,7 +68,7 @@ def test_samples_and_summary_tell_right_from_wrong_from_broken_and_from_unreadab
 def test_a_server_that_is_down_is_said_before_anything_is_asked(tmp_path):
     with pytest.raises(ToolUnavailable, match="no search server"):
         run(rows_for(tmp_path, SEARCH), (SEARCH,), tmp_path, Tools(down=True))
-    assert not (tmp_path / "eval").exists()
+    assert not list(tmp_path.glob("eval/x/samples*"))
 
 
 def test_when_every_episode_broke_there_is_no_accuracy_of_zero(tmp_path):

@@ -1,0 +1,128 @@
+"""Benchmarks: where their rows lie, which of them are asked, and why others are not."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import heapq
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mmsearch_jax.data.convert.run import Counts, read
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.storage import FORMATS
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.evaluation.metrics.table import metric_named
+from mmsearch_jax.evaluation.published import EVALUATION_SETS, read_evaluation_set
+
+REJECTED_FILE = "rejected.jsonl"
+_NO_IMAGE = "the question has no image"
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """One set of questions.
+
+    Attributes:
+      source: a published set as `data.convert` calls it, "mmsearch", "livevqa", or "rows" for a file of ours.
+      path: its folder or file, relative to the config's `data`; a file of ours is told by its ending, whatever the source.
+      split: as the set's authors call it; several with commas between.
+      sample: so many rows, chosen by the seed; 0: all.
+      metric: one of `metrics.table.METRICS`.
+      only: values of `meta` that a row must have.
+      choices: whether the question lists the row's choices, one of which is to be named.
+      where: where the set is had from, in a few words.
+    """
+
+    name: str
+    source: str
+    path: str
+    metric: str
+    split: str = ""
+    sample: int = 0
+    only: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    choices: bool = False
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        metric_named(self.metric)
+
+
+class Loaded(NamedTuple):
+    """The rows to ask, in the set's order, and how many others there were, by reason."""
+
+    rows: list[Row]
+    skipped: collections.Counter[str]
+
+
+def load_rows(benchmark: Benchmark, root: Path, folder: Path, seed: int) -> Loaded:
+    """Reads a benchmark from disk.
+
+    A smaller sample of the same seed is a part of a larger one. Records that cannot be used stand in
+    `folder`/rejected.jsonl.
+
+    Args:
+      root: what the benchmark's path is relative to.
+
+    Raises:
+      DataError: the set is not there, or cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    counts, skipped = Counts(), collections.Counter[str]()
+    score = metric_named(benchmark.metric).score
+
+    def usable() -> Iterator[Row]:
+        with (folder / REJECTED_FILE).open("w", encoding="utf-8") as refused:
+            for row in _records(benchmark, root / benchmark.path, refused, counts):
+                if any(row.meta.get(key) != value for key, value in benchmark.only.items()):
+                    skipped[f"not of {', '.join(f'{key} {value}' for key, value in benchmark.only.items())}"] += 1
+                elif why := _unusable(row, score):
+                    skipped[why] += 1
+                else:
+                    yield with_choices(row) if benchmark.choices else row
+
+    if benchmark.sample:
+        chosen = heapq.nsmallest(benchmark.sample, enumerate(usable()), key=lambda numbered: _lot(seed, numbered[1].id))
+        rows = [row for _, row in sorted(chosen, key=lambda numbered: numbered[0])]
+    else:
+        rows = list(usable())
+    return Loaded(rows, skipped + counts.rejected)
+
+
+def with_choices(row: Row) -> Row:
+    """The row as a question of multiple choice; its right choice alone is gold."""
+    choices = json.loads(row.meta["choices"])
+    listed = "\n".join(f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices))
+    return dataclasses.replace(
+        row, question=f"{row.question}\nAnswer with one of these:\n{listed}",
+        answers=(choices[int(row.meta["correct_choice"])],),
+    )  # fmt: skip
+
+
+def _records(benchmark: Benchmark, path: Path, refused, counts: Counts) -> Iterator[Row]:
+    if path.suffix in FORMATS or benchmark.source == "rows":
+        yield from read("rows", path, refused, counts, embed=False)
+        return
+    for split in filter(None, benchmark.split.split(",")):
+        if benchmark.source in EVALUATION_SETS:
+            yield from read_evaluation_set(benchmark.source, path, split, refused, counts)
+        else:
+            yield from read(benchmark.source, path, refused, counts, split=split, embed=False)
+
+
+def _unusable(row: Row, score: Callable[[Row, str], float]) -> str:
+    """Why a row cannot be asked or its answer not be scored; "" where both can."""
+    if not row.image:
+        return _NO_IMAGE
+    try:
+        score(row, "")
+    except DataError as error:
+        return str(error).partition(": ")[2]
+    return ""
+
+
+def _lot(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()

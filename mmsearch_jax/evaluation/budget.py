@@ -1,0 +1,36 @@
+"""What an evaluation may spend: tool calls, dollars, minutes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+
+@dataclasses.dataclass
+class Budget:
+    """Counts what is spent; 0 is no limit. Calls and dollars count over all runs in the folder, minutes from now on.
+
+    An episode that has begun is played to its end, so that a little more may be spent than allowed.
+    """
+
+    calls: int = 0
+    dollars: float = 0.0
+    minutes: float = 0.0
+    spent_calls: int = 0
+    spent_dollars: float = 0.0
+    began: float = dataclasses.field(default_factory=time.monotonic)
+
+    def add(self, calls: int, dollars: float) -> None:
+        """Notes what an episode used."""
+        self.spent_calls += calls
+        self.spent_dollars += dollars
+
+    def exhausted(self) -> str | None:
+        """What is used up, in words; None while something of each is left."""
+        if self.calls and self.spent_calls >= self.calls:
+            return f"budget.calls ({self.calls}) is spent"
+        if self.dollars and self.spent_dollars >= self.dollars:
+            return f"budget.dollars ({self.dollars:g}) is spent"
+        if self.minutes and time.monotonic() - self.began >= 60 * self.minutes:
+            return f"budget.minutes ({self.minutes:g}) are over"
+        return None

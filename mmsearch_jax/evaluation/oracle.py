@@ -1,0 +1,66 @@
+"""The oracle ablation: in place of the search server, the evidence that a row brings with it.
+
+What is left is the policy's reading: a question that it misses with the evidence before it was not lost to the search.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.search_api import Box, SearchReply, SearchResult
+
+EVIDENCE = "evidence"
+"""Key of a row's `meta`: JSON {"image": [{"title", "text"}, ...], "text": [...]}, what a perfect search of each tool finds."""
+
+
+class Evidence(NamedTuple):
+    """What each tool finds, and where the question's object stands (None where nobody has said)."""
+
+    image: tuple[SearchResult, ...] = ()
+    text: tuple[SearchResult, ...] = ()
+    box: Box | None = None
+
+
+class OracleTools:
+    """Answers one row's searches from its evidence, whatever is asked."""
+
+    def __init__(self, evidence: Evidence):
+        self._evidence = evidence
+
+    async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
+        """The row's pages."""
+        return SearchReply(self._evidence.text[:top_k], "text_search", backend="oracle")
+
+    async def image_search(self, image: bytes, expression: str | None = None, top_k: int = 5) -> SearchReply:
+        """What the image, or the object that the question is about, shows."""
+        crop = expression is not None
+        return SearchReply(
+            self._evidence.image[:top_k], "image_search", box=self._evidence.box if crop else None, grounded=crop,
+            backend="oracle",
+        )  # fmt: skip
+
+
+def given_evidence(row: Row) -> Evidence | None:
+    """The evidence that a row of a published set holds; None where it holds none.
+
+    That is `meta["evidence"]`, or SimpleVQA's `atomic_fact`: what the image shows, to which the gold answer is the page.
+
+    Raises:
+      DataError: `meta["evidence"]` is not what it should be.
+    """
+    if EVIDENCE in row.meta:
+        try:
+            found = json.loads(row.meta[EVIDENCE])
+            image, text = (
+                tuple(SearchResult(str(hit["title"]), str(hit["text"])) for hit in found.get(tool, ()))
+                for tool in ("image", "text")
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"row {row.id}: meta['{EVIDENCE}'] is not {{'image': [...], 'text': [...]}}") from error
+        return Evidence(image, text)
+    if fact := row.meta.get("atomic_fact"):
+        return Evidence((SearchResult(fact, ""),), (SearchResult(fact, row.answers[0]),))
+    return None

@@ -1,0 +1,71 @@
+"""One question, what the policy made of it, and what that is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.data.schema import Row, from_record
+from mmsearch_jax.data.storage import localised
+from mmsearch_jax.evaluation.metrics.table import Metric
+from mmsearch_jax.trajectory import Trajectory
+
+RIGHT_FROM = 0.5
+"""A score of so much counts as right where right or wrong is asked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """An episode with its row.
+
+    Attributes:
+      correct: None after an infrastructure failure.
+      score: by the benchmark's metric, 0 to 1; None: as `correct` says.
+      repeat: number of the sample of this question.
+      verdict: the judge's; None where there is none.
+      cost_usd: of tools and policy.
+      lengths: in tokens by source, and turns.
+    """
+
+    row: Row
+    trajectory: Trajectory
+    correct: bool | None
+    score: float | None = None
+    repeat: int = 0
+    verdict: str | None = None
+    cost_usd: float = 0.0
+    lengths: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The score of a sample that has one."""
+        return float(bool(self.correct)) if self.score is None else self.score
+
+    @property
+    def answer(self) -> str | None:
+        """What was answered; None where the episode ended otherwise."""
+        return self.trajectory.answer if self.trajectory.status == "answered" else None
+
+    @property
+    def image(self) -> str | bytes:
+        """What samples about one image have in common."""
+        return self.row.image or self.row.id
+
+
+def score(row: Row, trajectory: Trajectory, metric: Metric, **more: Any) -> Sample:
+    """The sample of an episode. No answer scores 0; an infrastructure failure has no score."""
+    if trajectory.infrastructure_failure:
+        return Sample(row, trajectory, None, **more)
+    answered = trajectory.status == "answered" and trajectory.answer is not None
+    value = metric.score(row, trajectory.answer or "") if answered else 0.0
+    return Sample(row, trajectory, value >= RIGHT_FROM, value, **more)
+
+
+def from_log(record: dict[str, Any], folder: Path, metric: Metric, verdict: str | None = None) -> Sample:
+    """The sample that a line of samples.jsonl describes, scored anew."""
+    row, trajectory = localised(from_record(record["row"]), folder), Trajectory.from_json(record["trajectory"])
+    return score(
+        row, trajectory, metric, repeat=record["repeat"], verdict=verdict, cost_usd=record["cost_usd"],
+        lengths=record["lengths"],
+    )  # fmt: skip

@@ -1,0 +1,216 @@
+"""The log of an evaluation: a line of JSON for each episode and for each verdict, only ever appended.
+
+One folder holds one benchmark asked of one policy in one way; several shards write a file each. A run that is killed loses the
+episodes that were under way and nothing else: a torn last line is cut off before the next one is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmsearch_jax.data.formats import jsonl
+from mmsearch_jax.errors import ConfigError, DataError
+
+RUN_FILE, SAMPLES, JUDGEMENTS, UNREADABLE, SUMMARY = "run.json", "samples", "judgements", "unreadable", "summary.json"
+IMAGES = "images"
+IF_CHANGED = ("refuse", "new", "replace")
+
+
+class Shard(NamedTuple):
+    """Which part of the questions this process asks."""
+
+    index: int = 0
+    count: int = 1
+
+    def has(self, name: str) -> bool:
+        """Whether the row of that id is of this part, whatever the other rows are."""
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % self.count == self.index
+
+    def file(self, stem: str) -> str:
+        """The shard's own file of a kind."""
+        return stem if self.count == 1 else f"{stem}-{self.index}-of-{self.count}"
+
+
+def parse_shard(text: str) -> Shard:
+    """Reads "1/4": the second of four.
+
+    Raises:
+      ConfigError: it is not of that form.
+    """
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal() or int(index) >= int(count):
+        raise ConfigError(f"--shard {text}: write INDEX/COUNT with INDEX from 0, such as 0/4")
+    return Shard(int(index), int(count))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """What a folder's samples were made with.
+
+    Attributes:
+      settings: what decides answers, flat, plain values.
+      metric: what scores them.
+      identity: what else the summary names (name, seed, ...).
+      ids: of the rows that are asked.
+      samples: of each question.
+    """
+
+    settings: Mapping[str, Any]
+    metric: str
+    identity: Mapping[str, Any]
+    ids: Sequence[str]
+    samples: int
+
+    @property
+    def config(self) -> str:
+        """Hash of the settings."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12]
+
+    def write(self, folder: Path) -> None:
+        """Writes run.json."""
+        write_json(folder / RUN_FILE, dataclasses.asdict(self))
+
+
+def read_stamp(folder: Path) -> Stamp:
+    """The stamp of a folder.
+
+    Raises:
+      DataError: there is none.
+    """
+    try:
+        return Stamp(**json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"no evaluation in {folder} ({error}): give the folder that holds its {RUN_FILE}") from error
+
+
+def open_folder(folder: Path, stamp: Stamp, if_changed: str = "refuse") -> Path:
+    """Makes the folder ready for samples of these settings, and returns it.
+
+    Args:
+      if_changed: what to do where it holds samples of others: "refuse"; "new": take a folder beside it, named after the
+        settings; "replace": remove them.
+
+    Raises:
+      ConfigError: it holds samples of other settings; names the first that differs and both values.
+    """
+    if if_changed not in IF_CHANGED:
+        raise ConfigError(f"eval.if_changed is '{if_changed}', expected one of {', '.join(IF_CHANGED)}")
+    if (folder / RUN_FILE).is_file() and (old := read_stamp(folder)).config != stamp.config:
+        if if_changed == "new":
+            return open_folder(folder.with_name(f"{folder.name}-{stamp.config[:8]}"), stamp, "refuse")
+        if if_changed == "refuse":
+            raise ConfigError(
+                f"{folder} holds samples made with {_difference(old, stamp)}: set it back, or choose another "
+                "--config.eval.name, or --config.eval.if_changed=new"
+            )
+        _remove(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write(folder)
+    return folder
+
+
+class Log:
+    """Appends records to one file."""
+
+    def __init__(self, path: Path):
+        _cut_torn_line(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Adds a line, which is with the operating system when this returns."""
+        self._file.write(jsonl.dumps(record) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def read_samples(folder: str | Path) -> list[dict[str, Any]]:
+    """Every sample of a folder, of all shards, by id and repeat; of one key the last line counts.
+
+    Raises:
+      DataError: a line that is not the last of its file is damaged.
+    """
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in _records(Path(folder), SAMPLES):
+        key = tuple(record[part] for part in ("benchmark", "id", "repeat", "config"))
+        # What broke may have been tried by another shard with success.
+        if record["correct"] is not None or key not in found:
+            found[key] = record
+    return sorted(found.values(), key=lambda record: (record["id"], record["repeat"]))
+
+
+def read_judgements(folder: str | Path) -> list[dict[str, Any]]:
+    """Every verdict of a folder, of all shards."""
+    return list(_records(Path(folder), JUDGEMENTS))
+
+
+def read_unreadable(folder: Path) -> dict[str, str]:
+    """The rows whose image could not be read, of all shards, and why."""
+    return {
+        name: why
+        for path in sorted(folder.glob(f"{UNREADABLE}*.json"))
+        for name, why in json.loads(path.read_text(encoding="utf-8")).items()
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON; the file appears when it is whole."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _remove(folder: Path) -> None:
+    """What evaluations leave, and nothing else that may lie there."""
+    for stem in (SAMPLES, JUDGEMENTS, UNREADABLE, "summary"):
+        for path in (*folder.glob(f"{stem}.json*"), *folder.glob(f"{stem}-*-of-*.json*")):
+            path.unlink()
+    shutil.rmtree(folder / IMAGES, ignore_errors=True)
+
+
+def _records(folder: Path, stem: str) -> Iterator[dict[str, Any]]:
+    for path in sorted([*folder.glob(f"{stem}.jsonl"), *folder.glob(f"{stem}-*-of-*.jsonl")]):
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    break  # Torn by a kill, or being written this moment.
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number} is damaged ({error}): remove the line to go on") from error
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        while size:
+            # Backwards in blocks: a line may be long.
+            start = max(0, size - (1 << 16))
+            file.seek(start)
+            newline = file.read(size - start).rfind(b"\n")
+            if newline >= 0:
+                size = start + newline + 1
+                break
+            size = start
+        file.truncate(size)
+
+
+def _difference(old: Stamp, new: Stamp) -> str:
+    key = next(key for key in [*new.settings, *old.settings] if old.settings.get(key) != new.settings.get(key))
+    values = [f"{stamp.settings.get(key)}" for stamp in (old, new)]
+    if key.startswith("policy."):
+        values = [f"{value} ({stamp.identity['checkpoint']})" for value, stamp in zip(values, (old, new), strict=True)]
+    return f"{key} = {values[0]}, which is now {values[1]}"

@@ -1,0 +1,54 @@
+"""A model over HTTP that plays scripts, and judges: what it says depends on what it is sent alone."""
+
+import asyncio
+import collections
+import re
+
+from aiohttp import web
+
+from mmsearch_jax.protocol import Answer, render_turn
+
+
+class ScriptedEndpoint:
+    """Serves /v1/chat/completions in a test's own loop.
+
+    Args:
+      scripts: by question what the policy writes, turn by turn; a plain string is the answer at once.
+      right: answers that the judge accepts.
+      delay_s: before each turn of the policy.
+    """
+
+    def __init__(self, scripts, right=(), delay_s=0.0):
+        self.scripts, self.right, self.delay_s = scripts, frozenset(right), delay_s
+        self.asked, self.judged = collections.Counter(), collections.Counter()
+        self.requests = []
+
+    async def handle(self, request):
+        body = await request.json()
+        first = body["messages"][0]["content"]
+        if isinstance(first, str):
+            return self._verdict(first)
+        await asyncio.sleep(self.delay_s)
+        self.requests.append(body)
+        assert first[0]["type"] == "image_url" and first[0]["image_url"]["url"].startswith("data:image/")
+        said = first[1]["text"]
+        question = next(known for known in self.scripts if known in said)
+        turn = sum(message["role"] == "assistant" for message in body["messages"])
+        self.asked[question] += not turn
+        script = self.scripts[question]
+        if script is None:
+            return web.json_response({"error": "overloaded"}, status=400)
+        if isinstance(script, str):
+            plain = "<answer>" not in said
+            script = [script if plain else render_turn("I see.", Answer(script))]
+        return _said(script[turn])
+
+    def _verdict(self, prompt):
+        answer = re.search(r'Answer to (?:judge|grade): "(.*)"', prompt)[1]
+        self.judged[answer] += 1
+        return _said("CORRECT" if answer in self.right else "INCORRECT")
+
+
+def _said(text):
+    usage = {"total_tokens": 110, "prompt_tokens": 100, "completion_tokens": 10}
+    return web.json_response({"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": usage})

@@ -1,0 +1,39 @@
+"""Two runs of a scripted policy, compared: by hand."""
+
+import json
+
+import pytest
+
+from mmsearch_jax import cli
+from mmsearch_jax.errors import DataError
+from mmsearch_jax.evaluation.compare import compare_runs
+from tests.datagen.test_run import served
+from tests.evaluation.scripted_endpoint import ScriptedEndpoint
+from tests.evaluation.test_benchmarks import run
+from tests.evaluation.test_resume import QUESTIONS, SCRIPTS, rows_file, settings
+
+
+def test_the_difference_is_paired_by_question_by_metric_and_judge(tmp_path, capsys):
+    data = rows_file(tmp_path)
+    # 8 of 24 are wrong in the first run; the second mends 6 of them and loses 1.
+    better = dict(SCRIPTS)
+    for i in range(0, 18, 3):
+        better[QUESTIONS[i]] = "Lima"
+    better[QUESTIONS[1]] = "Quito"
+    for name, scripts in (("first", SCRIPTS), ("second", better)):
+        with served(ScriptedEndpoint(scripts, right=("Lima",))) as url:
+            judge = [f"--config.judge.url={url}", "--config.judge.model=j", f"--config.eval.name={name}"]
+            assert run(tmp_path, data, url, *settings(*judge)) == 0
+    folders = [str(tmp_path / "eval" / name) for name in ("first", "second")]
+    assert cli.main(["compare", *folders, "-o", str(tmp_path / "compared.json")]) == 0
+    (line,) = json.loads((tmp_path / "compared.json").read_text())
+    for found in (line, line["judge"]):
+        assert found["accuracy"] == [pytest.approx(16 / 24), pytest.approx(21 / 24)] and found["n"] == 24
+        assert (found["only_first"], found["only_second"]) == (1, 6)
+        # Two-sided: 2 * (1 + 7) / 2^7.
+        assert found["mcnemar_p"] == pytest.approx(16 / 128)
+    assert "+20.8" in capsys.readouterr().out
+    assert cli.main(["compare", folders[0], str(tmp_path)]) == 2
+    assert "no evaluation in" in capsys.readouterr().err
+    with pytest.raises(DataError, match="no evaluation in"):
+        compare_runs(tmp_path, tmp_path)

@@ -1,0 +1,104 @@
+"""Who answers: our engine with a checkpoint or an adapter, an endpoint's transcript, and a run that is stopped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import tiny
+from mmsearch_jax import evaluating
+from mmsearch_jax.chat_client import Completion
+from mmsearch_jax.configuration import load_config, set_overrides
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.evaluation.fingerprint import fingerprint
+from mmsearch_jax.evaluation.policies import EnginePolicy
+from mmsearch_jax.evaluation.samples import read_samples
+from mmsearch_jax.evaluation.served_policy import Transcript, _turn
+from mmsearch_jax.models.adapters import save_adapter
+from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
+from mmsearch_jax.models.policies import load_policy, save_policy
+from mmsearch_jax.rollout.scheduler import EpisodeRequest
+from tests.data.rows import jpeg
+from tests.rollout import scripted
+from tests.rollout.scripted import CONFIG, FakeTools, Play
+
+
+def logprobs(config, workdir, checkpoint, name, base=""):
+    """The summary of a direct answer, and its log-probs."""
+    set_overrides(config, [f"--config.checkpoint={checkpoint}", f"--config.eval.name={name}", f"--config.base={base}"])
+    rows = [Row("r", jpeg(1), "How many flags are in the image?", ("2",), "visual", False)]
+    summary = evaluating.run_eval(config, workdir, rows)
+    (sample,) = read_samples(workdir / "eval" / name)
+    return summary, sample["trajectory"]["logprobs"]
+
+
+def small_config():
+    config = load_config("configs/eval/miniworld.py").unlock()
+    engine = {"num_slots": 2, "extend_rows": (2,), "decode_rows": (), "length_buckets": ()}
+    config.engine.update(engine)
+    config.episode.max_turn_tokens = 8
+    config.eval.mode = "direct"
+    return config
+
+
+def test_an_adapter_answers_as_the_checkpoint_that_it_is_merged_into(tmp_path):
+    adapted = add_lora(load_policy(tiny.TINY_BASE).model, LoRAConfig(rank=2, alpha=8.0))
+    for i, layer in enumerate(lora_layers(adapted).values()):
+        layer.lora_b[...] = 0.3 * jax.random.normal(jax.random.key(i), layer.lora_b.shape, jnp.float32)
+    save_adapter(adapted, tmp_path / "adapter", "no/such/base")
+    save_policy(merge_lora(adapted), tmp_path / "merged", tiny.TINY_BASE)
+    with pytest.raises(CheckpointError, match="give it with --config.base"):
+        logprobs(small_config(), tmp_path, tmp_path / "adapter", "adapter")
+    from_adapter, by_adapter = logprobs(small_config(), tmp_path, tmp_path / "adapter", "adapter", tiny.TINY_BASE)
+    from_merged, by_merged = logprobs(small_config(), tmp_path, tmp_path / "merged", "merged")
+    assert by_adapter == pytest.approx(by_merged, abs=1e-5) and any(by_adapter)
+    assert [summary["policy"]["kind"] for summary in (from_adapter, from_merged)] == ["adapter", "checkpoint"]
+
+
+def test_a_fingerprint_is_of_contents_and_not_of_places(tmp_path):
+    for name in "ab":
+        (tmp_path / name / "params").mkdir(parents=True)
+        (tmp_path / name / "params" / "weights").write_bytes(bytes(9 << 20))
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    trained = np.frombuffer(bytes(9 << 20), np.uint8).copy()
+    trained[::1000] += 1
+    (tmp_path / "b" / "params" / "weights").write_bytes(trained.tobytes())
+    assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "b")
+    assert fingerprint(tmp_path / "a", tmp_path / "b") != fingerprint(tmp_path / "a")
+
+
+def test_once_stopped_no_episode_is_begun_and_those_under_way_end():
+    plays = [Play(i + 1, ["<reason>I see it</reason><answer>Lima</answer>"]) for i in range(9)]
+    policy, ended = EnginePolicy(lambda rules: scripted.engine(*plays), {}), []
+    requests = [EpisodeRequest(f"q{p.number}", f"q{p.number}", p.question, scripted.picture()) for p in plays]
+    policy.play(requests, CONFIG, FakeTools(), ended.append, lambda: bool(ended))
+    # Four slots: four were begun before the first had ended.
+    assert len(ended) == 4 and {outcome.trajectory.status for outcome in ended} == {"answered"}
+    assert ended[0].lengths["turns"] == 1 and ended[0].lengths["sampled"] > 5 and ended[0].trajectory.seconds > 0
+
+
+def test_a_transcript_spells_text_in_numbers_and_keeps_messages():
+    transcript = Transcript(jpeg())
+    for text in ("", "a", "capital of Peru", "这是什么车?", "\ud800 lone", "\U0001f30d x"):
+        assert transcript.decode(transcript.encode(text)) == text
+    assert len(transcript.encode("x" * 9)) == 3
+    transcript.prompt_ids("What?", [0])
+    transcript.observation_ids("seen")
+    assert [message["role"] for message in transcript.messages] == ["user", "user"]
+    assert transcript.messages[0]["content"][1] == {"type": "text", "text": "What?"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "plain", "turn"),
+    [
+        (Completion("<reason>r</reason><answer>A</answer> more <answer>B</answer>"), False,
+         ("<reason>r</reason><answer>A</answer>", "closed")),
+        (Completion("<reason>r</reason><answer>A", cut=True), False, ("<reason>r</reason><answer>A", "length")),
+        (Completion("no tags"), False, ("no tags", "closed")),
+        (Completion("Lima </answer> x"), True, ("Lima </answer> x", "closed")),
+        (Completion("Li", cut=True), True, ("Li", "length")),
+    ],
+)  # fmt: skip
+def test_a_reply_ends_where_our_engine_would_have_ended_it(reply, plain, turn):
+    assert _turn(reply, plain) == turn

@@ -1,0 +1,57 @@
+"""Needless and missed searches, and self-correction: each case by hand."""
+
+import pytest
+
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.evaluation.metrics.table import METRICS
+from mmsearch_jax.evaluation.sample import score
+from mmsearch_jax.evaluation.tool_use import corrected, tool_use
+from mmsearch_jax.protocol import Answer, TextSearch
+from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
+
+
+def sample(name, answer, *searches, needed=None):
+    """An episode; each search is its query and what it showed."""
+    row = Row(name, "i.jpg", "q?", ("Lima", "Ciudad de los Reyes"), "", needed)
+    turns = [
+        Turn("", None, TextSearch(query), 0, 0, f"<information>{seen}</information>", ToolRecord("text_search", query))
+        for query, seen in searches
+    ]
+    turns.append(Turn("", None, Answer(answer), 0, 0))
+    return score(row, Trajectory(name, name, "g", status="answered", answer=answer, turns=turns), METRICS["match"])
+
+
+NOTHING, SHOWN = "[1] Peru: a country", "[1] Peru: its capital is LIMA."
+
+
+@pytest.mark.parametrize(
+    ("answer", "searches", "outcome"),
+    [
+        ("Lima", [("peru", NOTHING), ("capital of peru", SHOWN)], True),
+        ("Quito", [("peru", NOTHING), ("capital of peru", SHOWN)], False),  # shown, and still wrong
+        ("Lima", [("peru", NOTHING), ("peru again", NOTHING)], False),  # known, not found
+        ("Lima", [("peru", NOTHING), ("peru", SHOWN)], False),  # the same query
+        ("Lima", [("peru", NOTHING)], False),  # not refined
+        ("Lima", [("peru", SHOWN), ("capital", SHOWN)], None),  # nothing to correct
+        ("Lima", [], None),
+        ("Lima", [("peru", "[1] Climate of Peru"), ("c", "[1] ciudad de los reyes, they say")], True),
+    ],
+)
+def test_self_correction_is_a_refined_query_that_led_to_the_answer(answer, searches, outcome):
+    assert corrected(sample("r", answer, *searches)) is outcome
+
+
+def test_searches_are_needless_or_missed_by_the_rows_flags_or_by_a_direct_run():
+    samples = [
+        sample("a", "Lima", ("q", SHOWN), needed=False), sample("b", "Lima", needed=False),
+        sample("c", "Quito", needed=True), sample("d", "Quito", ("q", NOTHING), needed=True), sample("e", "Lima"),
+    ]  # fmt: skip
+    use = tool_use(samples)
+    assert use["needless"] == {"by": "flag", "n": 2, "share": 0.5}
+    assert use["missed"] == {"by": "flag", "n": 2, "share": 0.5}
+    assert use["calls_per_correct_answer"] == pytest.approx(2 / 3)
+    # The direct run has a, b and d right, c wrong, and does not know e.
+    use = tool_use(samples, {"a": True, "b": True, "c": False, "d": True})
+    assert use["needless"] == {"by": "direct run", "n": 3, "share": pytest.approx(2 / 3)}
+    assert use["missed"] == {"by": "direct run", "n": 1, "share": 1.0}
+    assert tool_use([])["calls_per_correct_answer"] is None
