@@ -20,7 +20,7 @@ from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.table import KIND_NAMES, percent
 from mmsearch_jax.report.curves import learning_curves
 from mmsearch_jax.report.pairs import Pair, pairs
-from mmsearch_jax.report.runs import Evaluation, find_evaluations, main_place, parsed, read_samples, run_labels
+from mmsearch_jax.report.runs import Evaluation, find_evaluations, main_place, parsed, run_labels
 from mmsearch_jax.report.tool_use import PARTS, ToolUse, tool_use
 from mmsearch_jax.report.viewer_data import Budget, ViewerData, collect
 
@@ -49,7 +49,8 @@ def write_report(
     environment.filters["percent"] = percent
     page = environment.get_template("page.html.jinja").render(
         title=title, facts=_facts(folders, evaluations), benchmarks=_tables(groups), kinds=KIND_NAMES,
-        matrix=_matrix(evaluations), pairs=_pairs(groups), parts=PARTS, bars=_bars(evaluations, data, len(groups) > 1),
+        matrix=_matrix(evaluations), pairs=_pairs(evaluations, data), parts=PARTS,
+        bars=_bars(evaluations, data, several=len(groups) > 1),
         curves=learning_curves({label: f / "metrics.jsonl" for label, f in zip(labels, folders, strict=True)}), data=data,
         css=_own("page.css"), script=markupsafe.Markup("\n").join(map(_own, _SCRIPTS)), nonce=secrets.token_hex(16),
     )  # fmt: skip
@@ -76,7 +77,7 @@ def _tables(groups: Mapping[str, Sequence[Evaluation]]) -> list[dict[str, Any]]:
         {
             "name": name, "evaluations": [{"label": e.label, **e.summary} for e in group],
             "kinds": [k for k in KIND_NAMES if any(e.summary["by_kind"].get(k, {}).get("n") for e in group)],
-            "judged": any(e.summary.get("judge") for e in group),
+            "detailed": any(e.summary.get("tool_use") for e in group), "judged": any(e.summary.get("judge") for e in group),
         }
         for name, group in groups.items()
     ]  # fmt: skip
@@ -97,14 +98,11 @@ def _matrix(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     return {"benchmarks": benchmarks, "rows": rows, "averages": averages}
 
 
-def _pairs(groups: Mapping[str, Sequence[Evaluation]]) -> list[tuple[str, Pair]]:
+def _pairs(evaluations: Sequence[Evaluation], data: ViewerData) -> list[tuple[str, Pair]]:
     made = []
-    for benchmark, group in groups.items():
-        outcomes = []
-        for evaluation in group:
-            correct = {str(key): sample["correct"] for key, sample in read_samples(evaluation.folder)}
-            outcomes.append((evaluation.label, {key: value for key, value in correct.items() if value is not None}))
-        made += [(benchmark, pair) for pair in pairs(outcomes, main_place(group))]
+    for benchmark, group in _by_benchmark(evaluations).items():
+        samples = [(each.label, data.scored[evaluations.index(each)]) for each in group]
+        made += [(benchmark, pair) for pair in pairs(samples, main_place(group))]
     return made
 
 

@@ -8,11 +8,12 @@ import dataclasses
 import gzip
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tqdm
 
 from mmsearch_jax.evaluation.table import KIND_NAMES
+from mmsearch_jax.report.pairs import Scored
 from mmsearch_jax.report.pictures import Pictures
 from mmsearch_jax.report.runs import Evaluation, read_samples
 from mmsearch_jax.report.tokens import TokenPool, TokenWriter
@@ -40,7 +41,11 @@ class Budget:
 @dataclasses.dataclass(frozen=True)
 class ViewerData:
     """What the page embeds: `episodes` (JSON, gzip, base64), `images` and `thumbnails` (JSON), and sentences on what was left
-    out. `tools` holds, for each evaluation, the tools of each scored episode with whether its question needs a search.
+    out; besides, what was counted over all episodes.
+
+    Attributes:
+      tools: for each evaluation, the tools of each scored episode with whether its question needs a search.
+      scored: for each evaluation, its scored samples.
     """
 
     episodes: str
@@ -48,7 +53,19 @@ class ViewerData:
     thumbnails: str
     notes: list[str]
     count: int
-    tools: list[list[tuple[tuple[str, ...], bool | None]]]
+    tools: list[list[tuple[list[str], bool | None]]]
+    scored: list[list[Scored]]
+
+
+class _Read(NamedTuple):
+    episode: dict[str, Any]
+    image: str
+    needs_search: bool | None
+    score: float | None
+
+
+def _score(sample: dict[str, Any]) -> float | None:
+    return None if sample["correct"] is None else sample.get("score", float(sample["correct"]))
 
 
 def collect(evaluations: Sequence[Evaluation], budget: Budget) -> ViewerData:
@@ -59,19 +76,23 @@ def collect(evaluations: Sequence[Evaluation], budget: Budget) -> ViewerData:
     """
     pictures, pool = Pictures(budget.image_bytes, budget.thumbnail_bytes), TokenPool()
     records: list[dict[str, Any]] = []
-    sources: list[tuple[Any, Evaluation]] = []
-    tools: list[list[tuple[tuple[str, ...], bool | None]]] = []
-    tokens_left_out = 0
+    sources: list[tuple[str, Evaluation]] = []
+    tools, scored, tokens_left_out = [], [], 0
     for number, evaluation in enumerate(tqdm.tqdm(evaluations, desc="report", unit="evaluation", leave=False)):
         writer = TokenWriter(str(evaluation.summary.get("checkpoint", "")), pool, budget.tokens // len(evaluations))
-        of_key: dict[tuple[Any, ...], tuple[dict[str, Any], Any, bool | None]] = {}
+        of_key: dict[tuple[Any, ...], _Read] = {}
         for key, sample in read_samples(evaluation.folder):
-            compact = _episode(sample, number, pictures, writer, budget)
-            of_key[key] = (compact, sample["row"]["image"], sample["row"].get("search_required"))
-        for compact, image, _ in of_key.values():
-            records.append(compact)
-            sources.append((image, evaluation))
-        tools.append([(tuple(c["tools"]), needs) for c, _, needs in of_key.values() if c["outcome"] != "failed"])
+            # What broke may have been tried by another shard with success.
+            if sample["correct"] is not None or key not in of_key:
+                row = sample["row"]
+                episode = _episode(sample, number, pictures, writer, budget)
+                of_key[key] = _Read(episode, str(row["image"]), row.get("search_required"), _score(sample))
+        read = list(of_key.values())
+        records += [each.episode for each in read]
+        sources += [(each.image, evaluation) for each in read]
+        sound = [each for each in read if each.score is not None]
+        tools.append([(each.episode["tools"], each.needs_search) for each in sound])
+        scored.append([Scored(each.episode["id"], each.image, each.score) for each in sound if each.score is not None])
         tokens_left_out += writer.left_out
     _embed_images(records, sources, pictures)
     order = sorted(range(len(records)), key=lambda i: _kind_rank(records[i]))
@@ -82,12 +103,12 @@ def collect(evaluations: Sequence[Evaluation], budget: Budget) -> ViewerData:
     packed = gzip.compress(json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode(), 6, mtime=0)
     return ViewerData(
         episodes=base64.b64encode(packed).decode(), images=json.dumps(pictures.images, separators=(",", ":")),
-        thumbnails=json.dumps(pictures.thumbnails, separators=(",", ":")), count=len(records), tools=tools,
+        thumbnails=json.dumps(pictures.thumbnails, separators=(",", ":")), count=len(records), tools=tools, scored=scored,
         notes=_notes(pictures, tokens_left_out, budget),
     )  # fmt: skip
 
 
-def _embed_images(records: list[dict[str, Any]], sources: list[tuple[Any, Evaluation]], pictures: Pictures) -> None:
+def _embed_images(records: list[dict[str, Any]], sources: list[tuple[str, Evaluation]], pictures: Pictures) -> None:
     """Images go first to questions on which evaluations disagree, then to those that somebody got wrong."""
     outcomes: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
     for record, (_, evaluation) in zip(records, sources, strict=True):

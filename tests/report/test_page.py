@@ -31,7 +31,7 @@ def embedded(page: str, name: str):
 def test_the_page_needs_no_network_and_shows_table_comparison_tool_use_and_curves(page):
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(https?:|//)""", page)
     assert not re.findall(r"""url\((?!#)|@import|<link""", page)
-    for part in ("<svg", "McNemar", "sft → grpo", "crop only", "62.5", "[52.5, 72.5]"):
+    for part in ("<svg", "McNemar", "sft → grpo", "crop only", "62.5", "[52.5, 72.5]", "2 of 3", "37.5 %", "0.0125"):
         assert part in page
 
 
@@ -122,11 +122,13 @@ def test_several_benchmarks_make_the_papers_table(run, tmp_path):
     assert "<th>dynvqa</th><th>infoseek</th>" in table and table.count("37.5") == 3
 
 
-def test_of_several_lines_of_one_question_the_last_counts_and_a_torn_line_does_not(tmp_path):
+def test_of_several_lines_the_last_sound_one_counts_and_a_torn_one_does_not(tmp_path):
     image = synthetic.picture(tmp_path, 0)
     first, again = (synthetic.episode(0, image, right) for right in (False, True))
+    broken = {**first, "correct": None}
     folder = synthetic.write_evaluation(tmp_path, "grpo", [first])
     (folder / "samples.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(again)}\n" + json.dumps(first)[:40])
+    (folder / "samples-1-of-2.jsonl").write_text(json.dumps(broken) + "\n")
     data = embedded(write_report(tmp_path, tmp_path / "report.html").read_text(), "episodes")
     assert [e["outcome"] for e in data["episodes"]] == ["right"]
 
