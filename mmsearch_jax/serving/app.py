@@ -123,7 +123,7 @@ async def _stream(request: web.Request, asked: ChatRequest, completion: Completi
 async def _json(request: web.Request) -> Any:
     try:
         return json.loads(await request.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}") from error
 
 

@@ -151,19 +151,27 @@ def _message(value: Any, where: str) -> Message:
         raise ApiError(400, f"{where} must have a role, one of {', '.join(_ROLES)}", param=f"{where}.role")
     role, content = value["role"], value.get("content")
     if isinstance(content, str):
-        return Message(role, content)
+        return Message(role, _text(content, f"{where}.content"))
     if not isinstance(content, list):
         raise ApiError(400, f"{where}.content must be a string or a list of parts", param=f"{where}.content")
     texts, images = [], []
     for i, part in enumerate(content):
         kind, place = part.get("type") if isinstance(part, Mapping) else None, f"{where}.content[{i}]"
         if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+            texts.append(_text(part["text"], place))
         elif kind == "image_url" and role == "user":
             images.append(_image_url(part.get("image_url"), place))
         else:
             raise ApiError(400, f"{place} must be a text, or in a user's message an image_url", param=place)
     return Message(role, "\n".join(texts), tuple(images))
+
+
+def _text(text: str, place: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ApiError(400, f"{place} is no valid Unicode: {error.reason}", param=place) from error
+    return text
 
 
 def _image_url(value: Any, place: str) -> str:

@@ -101,7 +101,7 @@ class Service:
             raise ApiError(400, str(error), param="messages", code="invalid_image") from error
         finally:
             self._preparing -= request.n
-        completion = self._search(request, encoded, images) if search else self._chat(request, images)
+        completion = self._search(request, encoded, images) if search else await self._chat(request, images)
         self._open.add(completion)
         try:
             for run in completion.runs:
@@ -148,10 +148,12 @@ class Service:
 
     # Runs ---------------------------------------------------------------------------------------------------
 
-    def _chat(self, request: ChatRequest, images: Sequence[PreparedImage]) -> Completion:
+    async def _chat(self, request: ChatRequest, images: Sequence[PreparedImage]) -> Completion:
         renderer = self._engine.renderer
         system = request.system if request.system is not None else self.limits.system_prompt
-        prompt = prompt_ids(renderer, system, request.messages, [image.num_tokens for image in images])
+        counts = [image.num_tokens for image in images]
+        # A long text takes long to encode: others go on meanwhile.
+        prompt = await asyncio.to_thread(prompt_ids, renderer, system, request.messages, counts)
         room = self._engine.config.max_length - len(prompt)
         if room < 1:
             raise ApiError(

@@ -139,7 +139,8 @@ def test_a_chat_is_one_message_after_its_prompt():
         return trajectory
 
     trajectory = asyncio.run(main())
-    assert trajectory.token_ids[: len(prompt)] == prompt and trajectory.loss_mask == [False] * len(prompt) + [True] * trajectory.num_sampled  # fmt: skip
+    assert trajectory.token_ids[: len(prompt)] == prompt
+    assert trajectory.loss_mask == [False] * len(prompt) + [True] * trajectory.num_sampled
     assert trajectory.status == ("overlong" if trajectory.num_sampled == 9 else "answered")
 
 

@@ -249,6 +249,11 @@ def test_a_request_that_cannot_be_served_says_why(client):
         (openai.BadRequestError, None, {"temperature": 3}),
         (openai.BadRequestError, None, {"n": 4}),
         (openai.BadRequestError, None, {"messages": []}),
+        (
+            openai.BadRequestError,
+            "context_length_exceeded",
+            {"messages": [{"role": "user", "content": "<|im_end|>" * 3000}]},
+        ),
         (openai.BadRequestError, None, {"messages": [{"role": "assistant", "content": "x"}]}),
         (openai.BadRequestError, None, {"extra_body": {"search": True}}),
     ]
@@ -277,8 +282,10 @@ def test_health_and_unknown_routes_are_json(live):
                 assert (await response.json())["status"] == "ok"
             async with session.get(live.url + "/v1/nothing") as response:
                 assert (response.status, (await response.json())["error"]["code"]) == (404, "unknown_url")
-            async with session.post(live.url + "/v1/chat/completions", data=b"{") as response:
-                assert response.status == 400 and "not JSON" in (await response.json())["error"]["message"]
+            surrogate = rb'{"model": "tiny", "messages": [{"role": "user", "content": "\ud800"}]}'
+            for body, why in ((b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (surrogate, "no valid Unicode")):
+                async with session.post(live.url + "/v1/chat/completions", data=body) as response:
+                    assert response.status == 400 and why in (await response.json())["error"]["message"]
 
     asyncio.run(check())
 
@@ -295,20 +302,20 @@ def test_a_token_is_asked_for_and_large_bodies_are_refused(engine, live):
         assert caught.value.status_code == 413
 
 
-def test_too_many_are_told_to_come_back(engine, live):
-    with serving(engine, limits=Limits(max_waiting=0)) as small:
+def test_too_many_are_told_to_come_back(engine, live, monkeypatch):
+    gate = Gate(engine, monkeypatch)
+    with serving(engine, limits=Limits(max_waiting=1)) as small, concurrent.futures.ThreadPoolExecutor(4) as pool:
         client = small.client()
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            replies = list(pool.map(lambda i: status(client, i), range(8)))
-        assert set(replies) == {200, 429} and replies.count(200) >= SIZES.num_slots
-        free(small)
-        # With its own retries the client gets through.
-        assert ask(small.client(max_retries=3)).choices
-
-
-def status(client, seed: int) -> int:
-    try:
-        ask(client, temperature=2, max_tokens=150, seed=seed)
-    except openai.APIStatusError as error:
-        return error.status_code
-    return 200
+        served = [pool.submit(ask, client, seed=seed, temperature=1) for seed in range(SIZES.num_slots + 1)]
+        give_up = time.monotonic() + 60
+        # Those that came while the device works get their slots after it.
+        while small.service.load()["used"] + small.service.load()["waiting"] < len(served):
+            assert time.monotonic() < give_up, small.service.load()
+            time.sleep(0.01)
+        with pytest.raises(openai.RateLimitError) as caught:
+            ask(client)
+        assert caught.value.code == "overloaded" and caught.value.response.headers["Retry-After"] == "1"
+        # With retries of its own a client gets through.
+        patient = pool.submit(ask, small.client(max_retries=8))
+        gate.go.set()
+        assert all(reply.result().choices for reply in [*served, patient])
