@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmsearch_jax import __version__, data_cli
+from mmsearch_jax import __version__, data_cli, eval_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
 from tools_server.options import add_arguments as add_server_arguments
 
@@ -170,16 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "Writes summary.json and samples.jsonl (whole trajectories) below eval/<name>; the same command goes on after a kill.",
         "eval/miniworld.py",
     )  # fmt: skip
-    evaluation.add_argument(
-        "--checkpoint",
-        metavar="DIR",
-        help="a policy of ours, a Hugging Face folder, or a LoRA adapter (config.checkpoint)",
-    )
-    evaluation.add_argument("--shard", metavar="I/N", help="ask the I-th of N parts of the questions (from 0)")
-    evaluation.add_argument(
-        "--rejudge", action="store_true",
-        help="ask no policy: judge, score and merge what the samples hold (also: after the last shard)",
-    )  # fmt: skip
+    eval_cli.add_arguments(evaluation)
     _add_processes(evaluation)
     compare = add(
         "compare",
@@ -187,9 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         "Compares two evaluations of the same questions: difference, interval, McNemar's test.\n"
         "Takes the folders of two benchmarks' runs, or of two runs over many.",
     )
-    compare.add_argument("first", type=Path, help="folder of a run, such as runs/eval/eval/sft")
-    compare.add_argument("second", type=Path, help="and of the one to compare with it")
-    compare.add_argument("-o", "--out", type=Path, help="write the figures as JSON, too")
+    eval_cli.add_compare_arguments(compare)
     ask = add(
         "ask",
         _ask,
@@ -322,51 +311,11 @@ def _grpo(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    config = _load(options)
-    if options.checkpoint:
-        with config.unlocked():
-            config.checkpoint = options.checkpoint
-    from mmsearch_jax import evaluating
-    from mmsearch_jax.evaluation.samples import Shard, parse_shard
-    from mmsearch_jax.evaluation.table import print_benchmarks, print_table
-
-    shard = parse_shard(options.shard) if options.shard else Shard(*_process())
-    many = "benchmarks" in config
-    if options.rejudge:
-        done = evaluating.conclude_runs(config, options.workdir)
-    elif many:
-        done = evaluating.run_suite(config, options.workdir, shard)
-    else:
-        done = evaluating.Suite([evaluating.run_eval(config, options.workdir, shard=shard)], {})
-    if _process()[1] > 1 and not options.shard:
-        merged = evaluating.all_processes_done(config, options.workdir)
-        if merged is None:
-            return  # The first process has it.
-        done = evaluating.Suite(merged.summaries, done.missing)
-    if many:
-        print_benchmarks(*done)
-    else:
-        print_table(done.summaries)
-
-
-def _process() -> tuple[int, int]:
-    """Which of how many processes of a distributed run this is."""
-    import jax
-
-    return jax.process_index(), jax.process_count()
+    eval_cli.run(_load(options), options)
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from mmsearch_jax.evaluation.compare import compare_runs
-    from mmsearch_jax.evaluation.samples import write_json
-    from mmsearch_jax.evaluation.table import difference_table
-
-    found = compare_runs(options.first, options.second)
-    if options.out:
-        write_json(options.out, found)
-    Console().print(difference_table(found))
+    eval_cli.compare(options)
 
 
 def _ask(options: argparse.Namespace) -> None:

@@ -17,19 +17,21 @@ from mmsearch_jax.chat_client import ChatEndpoint
 from mmsearch_jax.configuration import as_arguments
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.data.storage import read_rows
-from mmsearch_jax.distributed.processes import largest_of_all
+from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
 from mmsearch_jax.errors import CheckpointError, ConfigError, DataError, MMSearchError
 from mmsearch_jax.evaluation.benchmarks import Benchmark, Loaded, load_rows
 from mmsearch_jax.evaluation.budget import Budget
-from mmsearch_jax.evaluation.evaluate import Evaluation, EvidenceOf, conclude, evaluate, right_by_id
+from mmsearch_jax.evaluation.conclude import conclude, right_by_id
+from mmsearch_jax.evaluation.evaluate import Evaluation, EvidenceOf, evaluate
 from mmsearch_jax.evaluation.fingerprint import fingerprint
 from mmsearch_jax.evaluation.judging import Judging
 from mmsearch_jax.evaluation.oracle import Evidence, given_evidence
 from mmsearch_jax.evaluation.policies import EnginePolicy, Policy
-from mmsearch_jax.evaluation.samples import RUN_FILE, Shard, write_json
+from mmsearch_jax.evaluation.samples import RUN_FILE, WHOLE, Shard, write_json
 from mmsearch_jax.evaluation.served_policy import Prices, ServedPolicy
 from mmsearch_jax.miniworld.evidence import gold_results
 from mmsearch_jax.miniworld.real import RealWorld
+from mmsearch_jax.models import policies as models
 from mmsearch_jax.models.adapters import load_adapter
 from mmsearch_jax.models.lora import merge_lora
 from mmsearch_jax.rollout.engine import Engine
@@ -40,7 +42,6 @@ Config = Any
 """An `ml_collections.ConfigDict`, whose values have no types that a checker could follow."""
 MINIWORLD, SUITE_FILE = "miniworld", "suite.json"
 _ADAPTER = "adapter_config.json"
-_WHOLE = Shard()
 
 
 class Suite(NamedTuple):
@@ -50,7 +51,7 @@ class Suite(NamedTuple):
     missing: dict[str, str]
 
 
-def run_eval(config: Config, workdir: Path, rows: list[Row] | None = None, shard: Shard = _WHOLE) -> dict[str, Any]:
+def run_eval(config: Config, workdir: Path, rows: list[Row] | None = None, shard: Shard = WHOLE) -> dict[str, Any]:
     """One evaluation on the real mini-world; returns its summary."""
     rows = _limited(config, _miniworld_rows(config, workdir) if rows is None else rows)
     rules = _rules(config, config.episode)
@@ -60,7 +61,7 @@ def run_eval(config: Config, workdir: Path, rows: list[Row] | None = None, shard
         return _evaluate(config, workdir, policy_of(config), rows, evaluation, url, _budget(config), shard)
 
 
-def run_suite(config: Config, workdir: Path, shard: Shard = _WHOLE) -> Suite:
+def run_suite(config: Config, workdir: Path, shard: Shard = WHOLE) -> Suite:
     """Every benchmark of the config that is there.
 
     Raises:
@@ -124,6 +125,23 @@ def policy_of(config: Config) -> Policy:
         settings = as_arguments(config.endpoint)
         prices = Prices(settings.pop("price_prompt"), settings.pop("price_reply"))
         return ServedPolicy(_endpoint(settings, "endpoint"), prices)
+    policy, identity = checkpoint_of(config)
+
+    def make_engine(rules: EpisodeConfig) -> Engine:
+        length = rules.max_trajectory_tokens
+        shorter = tuple(bucket for bucket in config.engine.length_buckets if bucket < length)
+        sizes = {**as_arguments(config.engine), "max_length": length, "length_buckets": shorter, "seed": config.seed}
+        return Engine(policy.model, policy.tokenizer, policy.image_processor, EngineConfig(**sizes))
+
+    return EnginePolicy(make_engine, identity)
+
+
+def checkpoint_of(config: Config) -> tuple[models.Policy, dict[str, Any]]:
+    """The config's checkpoint, an adapter merged into its base; and what tells it from others.
+
+    Raises:
+      CheckpointError: as `policy_of`.
+    """
     folder, adapter = Path(config.checkpoint), None
     if (folder / _ADAPTER).is_file():
         record = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
@@ -137,18 +155,13 @@ def policy_of(config: Config) -> Policy:
         changed.checkpoint = str(folder)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     policy = stages.policy_of(changed, np.dtype(config.dtype), lambda path, shape: here)
-    model = policy.model if adapter is None else merge_lora(load_adapter(policy.model, adapter))
-
-    def make_engine(rules: EpisodeConfig) -> Engine:
-        length = rules.max_trajectory_tokens
-        shorter = tuple(bucket for bucket in config.engine.length_buckets if bucket < length)
-        sizes = {**as_arguments(config.engine), "max_length": length, "length_buckets": shorter, "seed": config.seed}
-        return Engine(model, policy.tokenizer, policy.image_processor, EngineConfig(**sizes))
-
-    return EnginePolicy(make_engine, {
+    if adapter is not None:
+        policy = dataclasses.replace(policy, model=merge_lora(load_adapter(policy.model, adapter)))
+    identity = {
         "kind": "checkpoint" if adapter is None else "adapter", "dtype": config.dtype, "max_pixels": config.max_pixels,
         "fingerprint": fingerprint(folder, *([adapter] if adapter is not None else [])),
-    })  # fmt: skip
+    }  # fmt: skip
+    return policy, identity
 
 
 def miniworld_evidence() -> EvidenceOf:
@@ -202,7 +215,9 @@ def _evaluate(
 
 
 def _miniworld_rows(config: Config, workdir: Path) -> list[Row]:
-    return read_rows(stages.prepare_world(config, workdir, stages.EVALUATION_WORLD) / "eval")
+    with first_process_first():
+        world = stages.prepare_world(config, workdir, stages.EVALUATION_WORLD)
+    return read_rows(world / "eval")
 
 
 def _loaded(config: Config, name: str, folder: Path) -> Loaded:

@@ -21,36 +21,32 @@ from mmsearch_jax.data import image_urls
 from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.image_processing import load_image
 from mmsearch_jax.data.schema import Row, embed_images, read_image, to_record
-from mmsearch_jax.errors import ConfigError, DataError, ImageError, ToolFailed
+from mmsearch_jax.errors import ConfigError, DataError, ImageError
 from mmsearch_jax.evaluation.budget import Budget
-from mmsearch_jax.evaluation.judging import Judging, judge_samples, verdict_of, verdicts
+from mmsearch_jax.evaluation.conclude import conclude
+from mmsearch_jax.evaluation.judging import Judging
 from mmsearch_jax.evaluation.metrics.table import metric_named
 from mmsearch_jax.evaluation.oracle import Evidence, OracleTools
 from mmsearch_jax.evaluation.policies import Outcome, Policy
-from mmsearch_jax.evaluation.sample import Sample, from_log, score
+from mmsearch_jax.evaluation.sample import Sample, score
 from mmsearch_jax.evaluation.samples import (
     IMAGES,
     SAMPLES,
-    SUMMARY,
     UNREADABLE,
+    WHOLE,
     Log,
     Shard,
     Stamp,
     open_folder,
-    read_judgements,
     read_samples,
-    read_stamp,
-    read_unreadable,
     write_json,
 )
-from mmsearch_jax.evaluation.scoring import summarise
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from mmsearch_jax.rollout.tool_client import ToolClient
 
 EvidenceOf = Callable[[Row], Evidence | None]
-_WHOLE = Shard()
 _READERS = 16
 """Images looked at, or fetched, at one time."""
 
@@ -66,7 +62,7 @@ class Evaluation:
       metric: one of `metrics.table.METRICS`.
       samples: of each question.
       temperature: 0 decodes greedily.
-      seed: of the first question's first sample.
+      seed: of the samples, together with row id and repeat.
       checkpoint: what the table calls the policy.
       evidence: gives each row's evidence, which then stands in for the tools (the oracle ablation); None: the tools.
       judging: the LLM judge; None for none.
@@ -108,15 +104,15 @@ class Evaluation:
         }  # fmt: skip
         identity = {
             "name": self.name, "benchmark": self.benchmark, "mode": self.rules.mode, "checkpoint": self.checkpoint,
-            "policy": dict(policy.identity), "policy_version": policy.version, "seed": self.seed,
-            "temperature": self.temperature, "skipped_rows": dict(self.skipped),
+            "policy": dict(policy.identity), "seed": self.seed, "temperature": self.temperature,
+            "skipped_rows": dict(self.skipped),
         }  # fmt: skip
         return Stamp(settings, self.metric, identity, [row.id for row in rows], self.samples)
 
 
 def evaluate(
     policy: Policy, rows: Sequence[Row], evaluation: Evaluation, tools: ToolClient | None, workdir: str | Path, *,
-    shard: Shard = _WHOLE, budget: Budget | None = None, if_changed: str = "refuse", ready_timeout_s: float = 10.0,
+    shard: Shard = WHOLE, budget: Budget | None = None, if_changed: str = "refuse", ready_timeout_s: float = 10.0,
     show_progress: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Asks what is not in the log yet, and returns the summary of all that is.
@@ -140,98 +136,33 @@ def evaluate(
     folder = open_folder(Path(workdir) / "eval" / evaluation.name, stamp, if_changed)
     done = [sample for sample in read_samples(folder) if sample["config"] == stamp.config]
     budget.add(sum(sample["calls"] for sample in done), sum(sample["cost_usd"] for sample in done))
-    asked = {(sample["id"], sample["repeat"]) for sample in done if sample["correct"] is not None}
-    mine = [(number, row) for number, row in enumerate(rows) if shard.has(row.id)]
-    pending = [
-        (number + repeat * len(rows), row, repeat)
-        for repeat in range(evaluation.samples) for number, row in mine if (row.id, repeat) not in asked
-    ]  # fmt: skip
-    readable, unreadable = _readable([row for _, row, _ in pending])
-    if not readable and pending and not asked:
+    sound = {(sample["id"], sample["repeat"]): sample["score"] for sample in done if sample["correct"] is not None}
+    mine = [(row, repeat) for repeat in range(evaluation.samples) for row in rows if shard.has(row.id)]
+    pending = [(row, repeat) for row, repeat in mine if (row.id, repeat) not in sound]
+    readable, unreadable = _readable([row for row, _ in pending])
+    if not readable and pending and not sound:
         row_id, why = next(iter(unreadable.items()))
         raise DataError(f"evaluation '{evaluation.name}': no row has a readable image; {row_id}: {why}")
     write_json(folder / f"{shard.file(UNREADABLE)}.json", unreadable)
-    pending = [(seed, readable[row.id], repeat) for seed, row, repeat in pending if row.id in readable]
+    pending = [(readable[row.id], repeat) for row, repeat in pending if row.id in readable]
     if pending and not budget.exhausted():
         if tools is not None and evaluation.rules.mode != "direct" and evaluation.evidence is None:
             asyncio.run(_wait_ready(tools, ready_timeout_s))
-        progress = _Progress(evaluation, len(mine), done, show_progress)
+        scores = [sound[row.id, repeat] for row, repeat in mine if (row.id, repeat) in sound]
+        progress = _Progress(evaluation.name, len(mine), scores, show_progress)
         _ask(policy, pending, evaluation, tools, folder, stamp, shard, budget, progress)
     return conclude(
         folder, evaluation.judging, shard, evaluation.direct, stopped=budget.exhausted(), show_progress=show_progress
     )  # fmt: skip
 
 
-def conclude(
-    folder: Path, judging: Judging | None = None, shard: Shard = _WHOLE, direct: Mapping[str, bool] | None = None, *,
-    stopped: str | None = None, show_progress: bool = True,
-) -> dict[str, Any]:  # fmt: skip
-    """Judges what is in the log, scores it anew and writes the summary, without asking the policy anything.
-
-    Args:
-      shard: whose judgements are written; all samples of the folder are judged and counted.
-      stopped: why questions are left, if some are.
-
-    Raises:
-      DataError: there is no log, or no line in it.
-      ToolFailed: every episode broke.
-    """
-    stamp = read_stamp(folder)
-    wanted = set(stamp.ids)
-    records = [
-        record for record in read_samples(folder)
-        if record["config"] == stamp.config and record["id"] in wanted and record["repeat"] < stamp.samples
-    ]  # fmt: skip
-    if judging is not None:
-        own = [record for record in records if shard.has(record["id"])]
-        with tqdm.tqdm(total=len(own), desc="judge", unit="answer", disable=not show_progress) as bar:
-            judge_samples(own, folder, shard, judging, bar.update)
-    known = verdicts(read_judgements(folder), judging) if judging is not None else {}
-    metric = metric_named(stamp.metric)
-    samples = [
-        from_log(record, folder, metric, verdict_of(record, known) if judging is not None else None)
-        for record in records
-    ]
-    unreadable = {name: why for name, why in read_unreadable(folder).items() if name in wanted}
-    sound = sum(sample.correct is not None for sample in samples)
-    expected = (len(stamp.ids) - len(unreadable)) * stamp.samples
-    summary = summarise(
-        samples, stamp.metric, direct, {"model": judging.endpoint.model, "prompt": judging.prompt} if judging else None,
-        **stamp.identity, config=stamp.config, complete=sound >= expected,
-        questions={"of": expected, "done": sound}, stopped=stopped if sound < expected else None,
-        unreadable_rows=unreadable,
-    )  # fmt: skip
-    write_json(folder / SUMMARY, summary)
-    if samples and not sound:
-        raise ToolFailed(
-            f"evaluation '{stamp.identity['name']}': every episode broke; the first: {samples[0].trajectory.error}"
-        )
-    return summary
-
-
-def right_by_id(folder: Path) -> dict[str, bool]:
-    """Of a run: whether each question was answered right (by the benchmark's metric; its first sound sample).
-
-    Raises:
-      DataError: there is no run in the folder.
-    """
-    read_stamp(folder)
-    right: dict[str, bool] = {}
-    for record in read_samples(folder):
-        if record["correct"] is not None:
-            right.setdefault(record["id"], record["correct"])
-    return right
-
-
 class _Progress:
     """The bar: how many are done, the running score, the time left."""
 
-    def __init__(self, evaluation: Evaluation, num_rows: int, done: Sequence[dict[str, Any]], show: bool):
-        sound = [sample["score"] for sample in done if sample["correct"] is not None]
-        self._sum, self._count = float(sum(sound)), len(sound)
+    def __init__(self, name: str, total: int, scores: Sequence[float], show: bool):
+        self._sum, self._count = sum(scores), len(scores)
         self.bar = tqdm.tqdm(
-            total=num_rows * evaluation.samples, initial=len(sound), desc=f"eval {evaluation.name}", unit="question",
-            disable=not show,
+            total=total, initial=len(scores), desc=f"eval {name}", unit="question", disable=not show
         )  # fmt: skip
 
     def add(self, sample: Sample) -> None:
@@ -242,17 +173,17 @@ class _Progress:
 
 
 def _ask(
-    policy: Policy, pending: Sequence[tuple[int, Row, int]], evaluation: Evaluation, tools: ToolClient | None, folder: Path,
+    policy: Policy, pending: Sequence[tuple[Row, int]], evaluation: Evaluation, tools: ToolClient | None, folder: Path,
     stamp: Stamp, shard: Shard, budget: Budget, progress: _Progress,
 ) -> None:  # fmt: skip
     metric, sampling = metric_named(evaluation.metric), SamplingParams(temperature=evaluation.temperature)
-    rows = {row.id: row for _, row, _ in pending}
+    rows = {row.id: row for row, _ in pending}
     requests = [
         EpisodeRequest(
-            row.id, f"{repeat}/{row.id}", row.question, read_image(row.image), evaluation.seed + number, sampling,
+            row.id, f"{repeat}/{row.id}", row.question, read_image(row.image), _seed(evaluation.seed, row.id, repeat), sampling,
             _oracle(evaluation, row),
         )
-        for number, row, repeat in pending
+        for row, repeat in pending
     ]  # fmt: skip
 
     with progress.bar, Log(folder / f"{shard.file(SAMPLES)}.jsonl") as log:
@@ -270,6 +201,11 @@ def _ask(
             progress.add(sample)
 
         policy.play(requests, evaluation.rules, tools, ended, lambda: budget.exhausted() is not None)
+
+
+def _seed(seed: int, name: str, repeat: int) -> int:
+    """Of one sample: the same whatever else is asked, by whichever shard."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}/{name}".encode()).digest()[:4], "big")
 
 
 def _record(sample: Sample, benchmark: str, config: str, folder: Path) -> dict[str, Any]:

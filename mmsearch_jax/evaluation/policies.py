@@ -31,11 +31,6 @@ class Policy(Protocol):
         """What tells it from others: plain values, equal exactly where the answers would be."""
         ...
 
-    @property
-    def version(self) -> int:
-        """Of the weights."""
-        ...
-
     def play(
         self, requests: Sequence[EpisodeRequest], rules: EpisodeConfig, tools: ToolClient | None,
         ended: Callable[[Outcome], None], stop: Callable[[], bool],
@@ -61,11 +56,6 @@ class EnginePolicy:
         self._make_engine, self.identity = make_engine, identity
         self._engine: Engine | None = None
         self._length = 0
-
-    @property
-    def version(self) -> int:
-        """Of the weights: 0 before anything was asked."""
-        return self._engine.policy_version if self._engine is not None else 0
 
     def play(
         self, requests: Sequence[EpisodeRequest], rules: EpisodeConfig, tools: ToolClient | None,

@@ -38,6 +38,10 @@ class Shard(NamedTuple):
         return stem if self.count == 1 else f"{stem}-{self.index}-of-{self.count}"
 
 
+WHOLE = Shard()
+"""All questions."""
+
+
 def parse_shard(text: str) -> Shard:
     """Reads "1/4": the second of four.
 

@@ -91,11 +91,6 @@ class ServedPolicy:
         """The model's name: where it is served is of no account."""
         return {"kind": "endpoint", "model": self._endpoint.model}
 
-    @property
-    def version(self) -> int:
-        """Not known."""
-        return 0
-
     def play(
         self, requests: Sequence[EpisodeRequest], rules: EpisodeConfig, tools: ToolClient | None,
         ended: Callable[[Outcome], None], stop: Callable[[], bool],

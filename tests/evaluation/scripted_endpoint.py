@@ -15,11 +15,11 @@ class ScriptedEndpoint:
     Args:
       scripts: by question what the policy writes, turn by turn; a plain string is the answer at once.
       right: answers that the judge accepts.
-      delay_s: before each turn of the policy.
+      hold_after: so many questions are answered, and no further one while it stands; None: all.
     """
 
-    def __init__(self, scripts, right=(), delay_s=0.0):
-        self.scripts, self.right, self.delay_s = scripts, frozenset(right), delay_s
+    def __init__(self, scripts, right=(), hold_after=None):
+        self.scripts, self.right, self.hold_after = scripts, frozenset(right), hold_after
         self.asked, self.judged = collections.Counter(), collections.Counter()
         self.requests = []
 
@@ -28,13 +28,15 @@ class ScriptedEndpoint:
         first = body["messages"][0]["content"]
         if isinstance(first, str):
             return self._verdict(first)
-        await asyncio.sleep(self.delay_s)
         self.requests.append(body)
         assert first[0]["type"] == "image_url" and first[0]["image_url"]["url"].startswith("data:image/")
         said = first[1]["text"]
         question = next(known for known in self.scripts if known in said)
         turn = sum(message["role"] == "assistant" for message in body["messages"])
         self.asked[question] += not turn
+        held = self.hold_after is not None and self.asked.total() > self.hold_after
+        while held and self.hold_after is not None:
+            await asyncio.sleep(0.05)
         script = self.scripts[question]
         if script is None:
             return web.json_response({"error": "overloaded"}, status=400)

@@ -4,56 +4,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from configs import tiny
 from mmsearch_jax import evaluating
 from mmsearch_jax.chat_client import Completion
-from mmsearch_jax.configuration import load_config, set_overrides
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.configuration import load_config
 from mmsearch_jax.errors import CheckpointError
 from mmsearch_jax.evaluation.fingerprint import fingerprint
 from mmsearch_jax.evaluation.policies import EnginePolicy
-from mmsearch_jax.evaluation.samples import read_samples
 from mmsearch_jax.evaluation.served_policy import Transcript, _turn
 from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
-from mmsearch_jax.models.policies import load_policy, save_policy
+from mmsearch_jax.models.policies import load_policy
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from tests.data.rows import jpeg
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, FakeTools, Play
 
 
-def logprobs(config, workdir, checkpoint, name, base=""):
-    """The summary of a direct answer, and its log-probs."""
-    set_overrides(config, [f"--config.checkpoint={checkpoint}", f"--config.eval.name={name}", f"--config.base={base}"])
-    rows = [Row("r", jpeg(1), "How many flags are in the image?", ("2",), "visual", False)]
-    summary = evaluating.run_eval(config, workdir, rows)
-    (sample,) = read_samples(workdir / "eval" / name)
-    return summary, sample["trajectory"]["logprobs"]
+def checkpoint(folder, base=""):
+    """Its weights, and what tells it from others."""
+    overrides = [f"--config.checkpoint={folder}", f"--config.base={base}"]
+    policy, identity = evaluating.checkpoint_of(load_config("configs/eval/miniworld.py", overrides))
+    return jax.tree.leaves(nnx.state(policy.model)), identity
 
 
-def small_config():
-    config = load_config("configs/eval/miniworld.py").unlock()
-    engine = {"num_slots": 2, "extend_rows": (2,), "decode_rows": (), "length_buckets": ()}
-    config.engine.update(engine)
-    config.episode.max_turn_tokens = 8
-    config.eval.mode = "direct"
-    return config
-
-
-def test_an_adapter_answers_as_the_checkpoint_that_it_is_merged_into(tmp_path):
+def test_an_adapter_is_the_checkpoint_that_it_is_merged_into(tmp_path):
     adapted = add_lora(load_policy(tiny.TINY_BASE).model, LoRAConfig(rank=2, alpha=8.0))
     for i, layer in enumerate(lora_layers(adapted).values()):
         layer.lora_b[...] = 0.3 * jax.random.normal(jax.random.key(i), layer.lora_b.shape, jnp.float32)
     save_adapter(adapted, tmp_path / "adapter", "no/such/base")
-    save_policy(merge_lora(adapted), tmp_path / "merged", tiny.TINY_BASE)
     with pytest.raises(CheckpointError, match="give it with --config.base"):
-        logprobs(small_config(), tmp_path, tmp_path / "adapter", "adapter")
-    from_adapter, by_adapter = logprobs(small_config(), tmp_path, tmp_path / "adapter", "adapter", tiny.TINY_BASE)
-    from_merged, by_merged = logprobs(small_config(), tmp_path, tmp_path / "merged", "merged")
-    assert by_adapter == pytest.approx(by_merged, abs=1e-5) and any(by_adapter)
-    assert [summary["policy"]["kind"] for summary in (from_adapter, from_merged)] == ["adapter", "checkpoint"]
+        checkpoint(tmp_path / "adapter")
+    (base, base_identity), (merged, identity) = (
+        checkpoint(tiny.TINY_BASE),
+        checkpoint(tmp_path / "adapter", tiny.TINY_BASE),
+    )
+    wanted = jax.tree.leaves(nnx.state(merge_lora(adapted)))
+    assert all(np.allclose(ours, theirs, atol=1e-6) for ours, theirs in zip(merged, wanted, strict=True))
+    assert not all(np.allclose(ours, theirs, atol=1e-3) for ours, theirs in zip(merged, base, strict=True))
+    assert (base_identity["kind"], identity["kind"]) == ("checkpoint", "adapter")
+    assert base_identity["fingerprint"] != identity["fingerprint"]
 
 
 def test_a_fingerprint_is_of_contents_and_not_of_places(tmp_path):

@@ -46,11 +46,12 @@ def without_times(summary):
 
 
 def test_a_run_killed_outright_asks_no_finished_question_again_and_ends_alike(tmp_path):
-    data, endpoint = rows_file(tmp_path), ScriptedEndpoint(SCRIPTS, delay_s=0.15)
+    data, endpoint = rows_file(tmp_path), ScriptedEndpoint(SCRIPTS)
     with served(endpoint) as url:
         whole = tmp_path / "whole"
         assert run(whole, data, url, *settings(concurrency=NUMBER)) == 0
         endpoint.asked.clear()
+        endpoint.hold_after = 7
         command = "import sys; from tests.evaluation.test_benchmarks import run; from pathlib import Path\n"
         command += "sys.exit(run(Path(sys.argv[1]), *sys.argv[2:]))"
         killed = tmp_path / "killed"
@@ -59,17 +60,18 @@ def test_a_run_killed_outright_asks_no_finished_question_again_and_ends_alike(tm
             [sys.executable, "-c", command, str(killed), str(data), url, *settings(concurrency=2)]
         )
         deadline = time.monotonic() + 90
-        while not log.is_file() or log.read_bytes().count(b"\n") < 5:
+        while not log.is_file() or log.read_bytes().count(b"\n") < 7:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         finished = [sample["id"] for sample in read_samples(log.parent)]
-        assert 5 <= len(finished) < NUMBER and not (log.parent / "summary.json").exists()
+        assert len(finished) == 7 and not (log.parent / "summary.json").exists()
         # The worst that a kill can leave: the beginning of a line.
         with log.open("a") as file:
             file.write('{"benchmark": "livevqa", "id": "r')
         endpoint.asked.clear()
+        endpoint.hold_after = None
         assert run(killed, data, url, *settings()) == 0
     again = {f"r{QUESTIONS.index(question):02d}" for question in endpoint.asked if endpoint.asked[question]}
     assert again.isdisjoint(finished) and len(again) + len(finished) == NUMBER

@@ -1,0 +1,86 @@
+"""From the log of an evaluation to its summary: judges, scores anew and counts, without asking the policy anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tqdm
+
+from mmsearch_jax.errors import ToolFailed
+from mmsearch_jax.evaluation.judging import Judging, judge_samples, verdict_of, verdicts
+from mmsearch_jax.evaluation.metrics.table import metric_named
+from mmsearch_jax.evaluation.sample import from_log
+from mmsearch_jax.evaluation.samples import (
+    SUMMARY,
+    WHOLE,
+    Shard,
+    read_judgements,
+    read_samples,
+    read_stamp,
+    read_unreadable,
+    write_json,
+)
+from mmsearch_jax.evaluation.scoring import summarise
+
+
+def conclude(
+    folder: Path, judging: Judging | None = None, shard: Shard = WHOLE, direct: Mapping[str, bool] | None = None, *,
+    stopped: str | None = None, show_progress: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Judges what is in the log, scores it anew and writes the summary, without asking the policy anything.
+
+    Args:
+      shard: whose judgements are written; all samples of the folder are judged and counted.
+      stopped: why questions are left, if some are.
+
+    Raises:
+      DataError: there is no log, or no line in it.
+      ToolFailed: every episode broke.
+    """
+    stamp = read_stamp(folder)
+    wanted = set(stamp.ids)
+    records = [
+        record for record in read_samples(folder)
+        if record["config"] == stamp.config and record["id"] in wanted and record["repeat"] < stamp.samples
+    ]  # fmt: skip
+    if judging is not None:
+        own = [record for record in records if shard.has(record["id"])]
+        with tqdm.tqdm(total=len(own), desc="judge", unit="answer", disable=not show_progress) as bar:
+            judge_samples(own, folder, shard, judging, bar.update)
+    known = verdicts(read_judgements(folder), judging) if judging is not None else {}
+    metric = metric_named(stamp.metric)
+    samples = [
+        from_log(record, folder, metric, verdict_of(record, known) if judging is not None else None)
+        for record in records
+    ]
+    unreadable = {name: why for name, why in read_unreadable(folder).items() if name in wanted}
+    sound = sum(sample.correct is not None for sample in samples)
+    expected = (len(stamp.ids) - len(unreadable)) * stamp.samples
+    summary = summarise(
+        samples, stamp.metric, direct, {"model": judging.endpoint.model, "prompt": judging.prompt} if judging else None,
+        **stamp.identity, config=stamp.config, complete=sound >= expected,
+        questions={"of": expected, "done": sound}, stopped=stopped if sound < expected else None,
+        unreadable_rows=unreadable,
+    )  # fmt: skip
+    write_json(folder / SUMMARY, summary)
+    if samples and not sound:
+        raise ToolFailed(
+            f"evaluation '{stamp.identity['name']}': every episode broke; the first: {samples[0].trajectory.error}"
+        )
+    return summary
+
+
+def right_by_id(folder: Path) -> dict[str, bool]:
+    """Of a run: whether each question was answered right (by the benchmark's metric; its first sound sample).
+
+    Raises:
+      DataError: there is no run in the folder.
+    """
+    read_stamp(folder)
+    right: dict[str, bool] = {}
+    for record in read_samples(folder):
+        if record["correct"] is not None:
+            right.setdefault(record["id"], record["correct"])
+    return right
