@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
+
+import pytest
 
 from mmsearch_jax.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.rollout.chat import Chat
@@ -11,8 +14,8 @@ from mmsearch_jax.rollout.run import EpisodeRequest, Run
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import Scheduler, run_episodes_sync
 from mmsearch_jax.rollout.sequence import LiveSequence
-from mmsearch_jax.trajectory import Trajectory
-from tests.rollout import random_policy, scripted
+from mmsearch_jax.trajectory import SAMPLED, Trajectory
+from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, RENDERER, FakeTools, Play
 
 ANSWER = Play(1, [render_turn("So.", Answer("Lima"))])
@@ -124,24 +127,28 @@ def test_cancelling_what_has_ended_changes_nothing():
     asyncio.run(main())
 
 
-def test_a_chat_is_one_message_after_its_prompt():
-    engine = random_policy.engine(scripted.ENGINE_CONFIG)
-    prompt = random_policy.RENDERER.prompt_ids("Where is it?")
+@pytest.mark.parametrize(("max_tokens", "status"), [(100, "answered"), (2, "overlong")])
+def test_a_chat_is_one_message_after_its_prompt(max_tokens, status):
+    play, rules = Play(1, ["It is Lima."]), dataclasses.replace(CONFIG, mode="direct")
+    engine = scripted.engine(play, episode=rules)
+    rendered = scripted.rendered(play, rules)
+    length = rendered.provenance.count(SAMPLED)
+    prompt = rendered.token_ids[:-length]
 
     async def main() -> Trajectory:
-        scheduler = Scheduler(engine, CONFIG, None)
-        trajectory = Trajectory("t", "", "", seed=3)
-        chat = Chat(trajectory, prompt, max_tokens=9)
+        scheduler, image = Scheduler(engine, CONFIG, None), engine.prepare_image(scripted.picture())
+        trajectory = Trajectory("t", "", "")
+        sequence = LiveSequence(trajectory.token_ids, [image], plain=True)
         async with live(scheduler):
-            run = Run(EpisodeRequest("", "", "", b""), chat, LiveSequence(trajectory.token_ids, [], 3, plain=True))
+            run = Run(EpisodeRequest("", "", "", b""), Chat(trajectory, prompt, max_tokens), sequence)
             scheduler.add(run)
-            await until(lambda: chat.done)
+            await until(lambda: run.episode.done)
         return trajectory
 
     trajectory = asyncio.run(main())
-    assert trajectory.token_ids[: len(prompt)] == prompt
-    assert trajectory.loss_mask == [False] * len(prompt) + [True] * trajectory.num_sampled
-    assert trajectory.status == ("overlong" if trajectory.num_sampled == 9 else "answered")
+    sampled = min(length, max_tokens)
+    assert trajectory.status == status and trajectory.token_ids == rendered.token_ids[: len(prompt) + sampled]
+    assert trajectory.provenance == rendered.provenance[: len(prompt) + sampled]
 
 
 def test_an_image_that_many_threads_prepare_at_once_is_one_image():
