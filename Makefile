@@ -7,7 +7,7 @@ CONSTRAINTS := .ci/constraints-py$(if $(filter 3.11,$(VERSION)),311,312).txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 JOBS ?= 2
 
-.PHONY: quickstart test test-slow test-redis test-parity test-tpu lint types contracts check bench results clean help
+.PHONY: quickstart test test-slow test-redis test-browser test-parity test-tpu lint types contracts check bench results clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,6 +24,13 @@ test-slow: $(VENV)/.installed-test ## what takes minutes: fifty steps on every k
 test-redis: $(VENV)/.installed-test ## several search servers over one Redis (from Debian's packages, where it is missing)
 	command -v redis-server > /dev/null || (apt-get update -qq && apt-get install -y -qq redis-server)
 	$(BIN)/python -m pytest -m redis tests/tools_server
+
+test-browser: $(VENV)/.installed-test ## the report in Chromium without a window (for root, apt-get installs it where it is missing)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
+	  { echo "test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
+	$(BIN)/python -m pytest -m browser tests
 
 test-parity: $(VENV)/.installed-parity ## numerics against transformers' torch model
 	$(BIN)/python -m pytest -s --override-ini="addopts=-q" tests/parity

@@ -6,6 +6,7 @@ JAX is imported only by the commands that compute.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,11 @@ _EXAMPLES = {
     "ask": (
         'mmsearch ask photo.jpg "What is the capital of the country of the flag on the left?" \\\n'
         "      --config.checkpoint=runs/grpo/policies/grpo",
+        'mmsearch ask photo.jpg "What is this?" --json',
+    ),
+    "serve": (
+        "mmsearch serve --config.checkpoint=runs/grpo/policies/grpo",
+        "mmsearch serve --config.checkpoint=runs/grpo/policies/grpo --tools-url http://127.0.0.1:8765 --port 8001",
     ),
     "serve-tools": (
         "mmsearch serve-tools --corpus runs/quickstart/worlds/real/corpus",
@@ -73,7 +79,7 @@ _EXAMPLES = {
     "cache": ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
     "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     "index": ("mmsearch index build runs/wiki wiki-18.jsonl.gz", "mmsearch serve-tools --corpus runs/wiki"),
-    "report": ("mmsearch report runs/quickstart", "mmsearch report runs/quickstart -o report.html"),
+    "report": ("mmsearch report runs/quickstart", "mmsearch report runs/sft runs/grpo -o report.html"),
 }
 
 
@@ -114,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmsearch-jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, run: Callable[[argparse.Namespace], None], text: str, config: str = "", **defaults: str):
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str, config: str = "", workdir: bool = True):
         command = commands.add_parser(
             name, help=text.splitlines()[0].rstrip("."), description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog="\n".join(["examples:", *(f"  {example}" for example in _EXAMPLES[name])]),
@@ -129,8 +135,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--config", type=Path, default=CONFIGS / config, metavar="FILE",
                 help=f"config file (default: configs/{config}); set values with --config.KEY=VALUE",
             )  # fmt: skip
+        if config and workdir:
             command.add_argument(
-                "--workdir", type=Path, default=Path(defaults.get("workdir", f"runs/{name}")), metavar="DIR",
+                "--workdir", type=Path, default=Path(f"runs/{name}"), metavar="DIR",
                 help="folder for metrics, checkpoints and results (default: %(default)s)",
             )  # fmt: skip
         return command
@@ -181,12 +188,24 @@ def _parser() -> argparse.ArgumentParser:
     ask = add(
         "ask",
         _ask,
-        "Asks one question about one image and prints the episode turn by turn.\n"
+        "Asks one question about one image and prints the episode as it goes; crops are saved to WORKDIR/crops.\n"
         "Searches the real mini-world, or the server named by --config.tools.url.",
         "eval/miniworld.py",
     )
     ask.add_argument("image", help="image file, or its URL")
     ask.add_argument("question", help="what to ask")
+    ask.add_argument("--json", action="store_true", help="print the trajectory as one JSON object instead")
+    chat = add(
+        "serve",
+        _serve,
+        "Serves a policy to OpenAI clients: chat completions with images, streamed or whole, and search episodes.\n"
+        "Prints its address once it can be asked, and runs until it is interrupted (docs/serving.md).",
+        "serve.py",
+        workdir=False,
+    )
+    chat.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    chat.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    chat.add_argument("--tools-url", metavar="URL", help="offer search episodes with this server (config.tools.url)")
     serve = add(
         "serve-tools",
         _serve_tools,
@@ -219,11 +238,15 @@ def _parser() -> argparse.ArgumentParser:
     report = add(
         "report",
         _report,
-        "Writes one self-contained HTML page about a run.\n"
-        "It holds the table, learning curves and trajectories with images, crops and search results.",
+        "Writes one self-contained HTML page about one run or several.\n"
+        "It holds tables, comparisons, use of tools, learning curves and every trajectory with images, crops and results.",
     )
-    report.add_argument("workdir", type=Path, help="the run's work folder")
-    report.add_argument("-o", "--out", type=Path, help="file to write (default: WORKDIR/report.html)")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="work folders")
+    report.add_argument("-o", "--out", type=Path, help="file to write (default: report.html in the first folder)")
+    report.add_argument("--image-mib", type=int, default=14, help="MiB of images to embed (default: %(default)s)")
+    report.add_argument(
+        "--tokens", type=int, default=2_000_000, help="tokens to embed with origin and log-prob (default: %(default)s)"
+    )
     data_cli.add_arguments(add(
         "data", data_cli.run, "Converts, validates, counts and shows rows.\nSources: MMSearch-R1, Search-R1, verl, ShareGPT."
     ))  # fmt: skip
@@ -314,13 +337,31 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _ask(options: argparse.Namespace) -> None:
     config = _load(options)
-    from mmsearch_jax.evaluation.ask import print_episode
-    from mmsearch_jax.stages import run_ask
+    from mmsearch_jax.stages import read_image_argument, run_ask
 
-    trajectory = run_ask(config, options.workdir, options.image, options.question)
-    print_episode(trajectory)
+    # Before anything slow starts.
+    encoded = read_image_argument(options.image)
+    if options.json:
+        trajectory = run_ask(config, options.workdir, encoded, options.question)
+        print(json.dumps({"question": options.question, "image": options.image, **trajectory.to_json()}))
+    else:
+        from mmsearch_jax.data.image_processing import load_image
+        from mmsearch_jax.evaluation.ask import EpisodePrinter
+
+        printer = EpisodePrinter(image=load_image(encoded), crops=options.workdir / "crops")
+        trajectory = run_ask(config, options.workdir, encoded, options.question, printer)
     if trajectory.infrastructure_failure:
         raise ToolFailed(trajectory.error or f"the episode ended with status {trajectory.status}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from mmsearch_jax.configuration import load_config, set_key
+    from mmsearch_jax.serving.serve import serve
+
+    config = load_config(options.config, options.overrides)
+    if options.tools_url:
+        set_key(config, "tools.url", options.tools_url)
+    serve(config, options.host, options.port)
 
 
 def _serve_tools(options: argparse.Namespace) -> None:
@@ -356,8 +397,11 @@ def _datagen(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from mmsearch_jax.report.page import write_report
+    from mmsearch_jax.report.viewer_data import Budget
 
-    print(f"report: {write_report(options.workdir, options.out or options.workdir / 'report.html')}")
+    budget = Budget(image_bytes=options.image_mib << 20, tokens=options.tokens)
+    out = options.out or options.runs[0] / "report.html"
+    print(f"report: {write_report(options.runs, out, budget=budget)}")
 
 
 if __name__ == "__main__":

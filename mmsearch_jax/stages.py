@@ -24,11 +24,13 @@ from mmsearch_jax.data import image_urls
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import load_image
 from mmsearch_jax.data.storage import read_rows
+from mmsearch_jax.evaluation.ask import EpisodePrinter
 from mmsearch_jax.miniworld import build
 from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.policies import Policy, load_policy
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
+from mmsearch_jax.rollout.run import Run
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes_sync
 from mmsearch_jax.rollout.sequence import EngineConfig
@@ -65,14 +67,19 @@ def tools(config: ml_collections.ConfigDict, world: Path) -> Iterator[str]:
       ToolUnavailable: nothing answers at the config's address (said before anything slow starts).
     """
     if config.tools.url:
-        asyncio.run(_check_ready(tool_client(config, config.tools.url)))
+        asyncio.run(check_ready(tool_client(config, config.tools.url)))
         yield config.tools.url
         return
     with start_server(world / "corpus") as server:
         yield server.url
 
 
-async def _check_ready(client: ToolClient) -> None:
+async def check_ready(client: ToolClient) -> None:
+    """Waits a little until the search server is ready, and closes the client.
+
+    Raises:
+      ToolUnavailable: it is not.
+    """
     try:
         await client.wait_ready(_READY_S)
     finally:
@@ -137,19 +144,32 @@ def run_conversations(config: ml_collections.ConfigDict, workdir: Path, url: str
     return out
 
 
-def run_ask(config: ml_collections.ConfigDict, workdir: Path, image: str | Path, question: str) -> Trajectory:
-    """Asks one question about one image, with the tools over the real mini-world unless `tools.url` names others.
+def read_image_argument(image: str | Path) -> bytes:
+    """The encoded image at a path or a URL.
 
     Raises:
-      ImageError: the image (a path, or a URL) cannot be read.
+      ImageError: it cannot be read, or is no image.
     """
-    # Before anything slow starts.
     if str(image).startswith(image_urls.SCHEMES):
         encoded = image_urls.read_url(str(image))
         load_image(encoded)
-    else:
-        load_image(image)
-        encoded = Path(image).read_bytes()
+        return encoded
+    load_image(image)
+    return Path(image).read_bytes()
+
+
+def run_ask(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    encoded: bytes,
+    question: str,
+    printer: EpisodePrinter | None = None,
+) -> Trajectory:
+    """Asks one question about one encoded image, with the tools over the real mini-world unless `tools.url` names others.
+
+    Args:
+      printer: told of the episode as it goes.
+    """
     policy = policy_of(config)
     small = config.copy_and_resolve_references()
     with small.unlocked():
@@ -157,7 +177,14 @@ def run_ask(config: ml_collections.ConfigDict, workdir: Path, image: str | Path,
     engine = make_engine(small, policy)
     sampling = SamplingParams(temperature=config.eval.temperature)
     request = EpisodeRequest("ask", "ask", question, encoded, config.seed, sampling)
+
+    def watch(run: Run) -> None:
+        if printer is not None:
+            printer.update(run.episode.trajectory)
+            if not run.episode.done and not run.parked:
+                printer.writing(engine.renderer.decode(run.sequence.new_ids))
+
     world = Path() if config.tools.url else prepare_world(config, workdir, EVALUATION_WORLD)
     with tools(config, world) as url:
         rules = episode_config(config, mode=config.eval.mode)
-        return run_episodes_sync(engine, [request], rules, tool_client(config, url))[0]
+        return run_episodes_sync(engine, [request], rules, tool_client(config, url), watch=watch)[0]

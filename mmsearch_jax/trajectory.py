@@ -31,8 +31,11 @@ STATUSES = (
     "judge_failed",
     "deadline",
     "surplus",
+    "cancelled",
 )
-INFRASTRUCTURE_FAILURES = frozenset({"tool_failed", "policy_failed", "judge_failed", "deadline", "surplus"})
+INFRASTRUCTURE_FAILURES = frozenset(
+    {"tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled"}
+)
 """Endings that say nothing about the policy: such trajectories are dropped, never scored."""
 
 _ACTIONS = {"text_search": TextSearch, "image_search": ImageSearch, "answer": Answer, "invalid": Invalid}

@@ -71,5 +71,5 @@ def test_infrastructure_failures_are_told_apart():
     for status in tr.STATUSES:
         episode.status = status
         assert episode.infrastructure_failure == (
-            status in ("tool_failed", "policy_failed", "judge_failed", "deadline", "surplus")
+            status in ("tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled")
         )

@@ -33,7 +33,7 @@ def serve(config: ml_collections.ConfigDict, port_file: Path | None = None) -> N
       PortInUse: the port is taken.
     """
     assembly = assemble(config)
-    if not _is_loopback(config.host) and not assembly.token:
+    if not is_loopback(config.host) and not assembly.token:
         print(
             f"warning: {config.host} can be reached from other machines, and no token is asked for: anybody there can "
             "search at your cost. Set config.token_env, or keep to 127.0.0.1",
@@ -43,12 +43,34 @@ def serve(config: ml_collections.ConfigDict, port_file: Path | None = None) -> N
 
 
 async def _serve(assembly: Assembly, host: str, port: int, port_file: Path | None) -> None:
-    stop = asyncio.Event()
+    app = create_app(assembly.load, assembly.limits, assembly.token, assembly.add_routes)
+    await serve_app(app, host, port, port_file)
+
+
+async def serve_app(
+    app: web.Application,
+    host: str,
+    port: int,
+    port_file: Path | None = None,
+    *,
+    stop: asyncio.Event | None = None,
+    handler_cancellation: bool = False,
+) -> None:
+    """Serves an application; returns after SIGINT, SIGTERM or `stop`. Prints the address on one line once it can be asked.
+
+    Args:
+      handler_cancellation: whether a request's work ends when its client goes.
+
+    Raises:
+      PortInUse: the port is taken.
+    """
+    stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    app = create_app(assembly.load, assembly.limits, assembly.token, assembly.add_routes)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=SHUTDOWN_S, handler_cancellation=handler_cancellation
+    )  # fmt: skip
     try:
         await runner.setup()
         site = web.TCPSite(runner, host, port)
@@ -68,7 +90,8 @@ async def _serve(assembly: Assembly, host: str, port: int, port_file: Path | Non
         await runner.cleanup()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -79,12 +79,14 @@ class ChatRenderer:
 
     def encode(self, text: str) -> list[int]:
         """Encodes plain text; control-token spellings in it become ordinary tokens."""
-        match = self._spelling.search(text)
-        if match is None or len(match[0]) < 2:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
-        # Cut inside the spelling: neither half can be taken for the token.
-        cut = match.start() + 1
-        return self.encode(text[:cut]) + self.encode(text[cut:])
+        ids: list[int] = []
+        start = 0
+        while (match := self._spelling.search(text, start)) is not None and len(match[0]) > 1:
+            # Cut inside the spelling: neither half can be taken for the token.
+            cut = match.start() + 1
+            ids += self._tokenizer.encode(text[start:cut], add_special_tokens=False).ids
+            start = cut
+        return ids + self._tokenizer.encode(text[start:], add_special_tokens=False).ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of the ids, control tokens spelt out; for parsing and for people, never to be encoded

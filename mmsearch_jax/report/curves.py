@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import io
+import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ CURVES = (
     ("grpo", "kl", "GRPO: KL to the SFT policy"),
     ("grpo", "rollout_learner_kl", "GRPO: sampler against learner"),
 )
+_COLOURS = ("#1f5fa8", "#c2185b", "#5e8c4a", "#e08a00", "#6a4fb3", "#4a6572")
 _STYLE: Any = {
     "font.size": 9, "svg.fonttype": "path", "svg.hashsalt": "mmsearch", "axes.spines.top": False,
     "axes.spines.right": False, "axes.formatter.limits": (-3, 5),
@@ -40,29 +43,38 @@ class Curve:
     svg: str
 
 
-def learning_curves(metrics: Path) -> list[Curve]:
-    """One plot per metric that has at least two values; empty where there are no metrics.
+def learning_curves(metrics: Mapping[str, Path]) -> list[Curve]:
+    """One plot per metric that has at least two values in some run; empty where there are no metrics.
+
+    Args:
+      metrics: the file of each run, by the run's name.
 
     Raises:
-      DataError: a line of the file is not a JSON object; names file and line.
+      DataError: a line of a file is not a JSON object; names file and line.
     """
-    series = _read(metrics)
-    shown = [curve for curve in CURVES if len(series.get(curve[:2], [])) > 1]
-    if not shown:
-        return []
+    runs = {name: _read(path) for name, path in metrics.items()}
+    plots = {
+        title: {
+            name: series[phase, metric] for name, series in runs.items() if len(series.get((phase, metric), ())) > 1
+        }
+        for phase, metric, title in CURVES
+    }
     matplotlib.use("Agg")
-    return [Curve(title, _plot(series[(phase, metric)])) for phase, metric, title in shown]
+    return [Curve(title, _plot(lines)) for title, lines in plots.items() if lines]
 
 
-def _plot(points: list[tuple[int, float]]) -> str:
+def _plot(lines: Mapping[str, list[tuple[int, float]]]) -> str:
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
-    steps, values = np.array(points).T
     with matplotlib.rc_context(_STYLE):
         figure, axis = pyplot.subplots(figsize=(3.5, 1.9), layout="constrained")
-        axis.plot(steps, values, color="#9db8d9", linewidth=0.9)
-        axis.plot(steps, _smooth(values), color="#1f5fa8", linewidth=1.6)
+        for (name, points), colour in zip(lines.items(), itertools.cycle(_COLOURS)):
+            steps, values = np.array(points).T
+            axis.plot(steps, values, color=colour, linewidth=0.9, alpha=0.4)
+            axis.plot(steps, _smooth(values), color=colour, linewidth=1.6, label=name)
+        if len(lines) > 1:
+            axis.legend(frameon=False, fontsize=7)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.grid(alpha=0.25)
         buffer = io.StringIO()

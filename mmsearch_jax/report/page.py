@@ -1,150 +1,135 @@
-"""One self-contained HTML page about a run: the table, the curves, and trajectories with what the policy saw.
+"""One self-contained HTML page about runs: tables, comparison, tool use, curves, and every trajectory with what the policy saw.
 
-Pages and answers are hostile text: the template escapes everything, and the page needs no network and runs no script but
-its own filter, which alone carries the nonce that the page's security policy asks for.
+Pages and answers are hostile text: the template escapes everything, the episodes are data that the page's own script shows by
+`textContent` alone, and no other script runs: that one carries the nonce that the page's security policy asks for.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import json
+import collections
 import secrets
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 
-from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.errors import DataError, ImageError
+from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.table import KIND_NAMES, percent
 from mmsearch_jax.report.curves import learning_curves
+from mmsearch_jax.report.pairs import Pair, pairs
+from mmsearch_jax.report.runs import Evaluation, find_evaluations, main_place, parsed, run_labels
+from mmsearch_jax.report.tool_use import PARTS, ToolUse, tool_use
+from mmsearch_jax.report.viewer_data import Budget, ViewerData, collect
 
-SAMPLES_PER_KIND = 6
-SHOWN_KINDS = ("crop", "two_hop", "whole_image", "visual")
-"""The order of the trajectories: those that tell most come first."""
-_IMAGE_WIDTH = 448
+_SCRIPTS = ("viewer.js", "tokens.js", "browser.js")
 
 
-def write_report(workdir: str | Path, out: str | Path, title: str = "mmsearch-jax run") -> Path:
-    """Writes the page about a work folder and returns its path.
+def write_report(
+    workdirs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    title: str = "mmsearch-jax run",
+    budget: Budget | None = None,
+) -> Path:
+    """Writes the page about one or several work folders and returns its path.
 
     Raises:
-      DataError: the folder holds neither metrics nor evaluations, or one of its files is damaged.
+      DataError: a folder holds neither metrics nor evaluations, or one of its files is damaged.
     """
-    workdir, out = Path(workdir), Path(out)
-    summaries = [_json(path.read_text(encoding="utf-8"), path) for path in sorted(workdir.glob("eval/*/summary.json"))]
-    metrics = workdir / "metrics.jsonl"
-    if not summaries and not metrics.is_file():
-        raise DataError(f"nothing to report in {workdir}: it has neither eval/*/summary.json nor metrics.jsonl")
-    order = {name: i for i, name in enumerate(("direct", "rag", "sft", "grpo"))}
-    summaries.sort(key=lambda summary: (order.get(summary["name"], len(order)), summary["name"]))
+    folders = [Path(each) for each in ([workdirs] if isinstance(workdirs, str | Path) else workdirs)]
+    evaluations, out = find_evaluations(folders), Path(out)
+    for folder in folders:
+        if not (folder / "metrics.jsonl").is_file() and not any(e.folder.is_relative_to(folder) for e in evaluations):
+            raise DataError(f"nothing to report in {folder}: it has neither eval/**/summary.json nor metrics.jsonl")
+    labels, groups = run_labels(folders), _by_benchmark(evaluations)
+    data = collect(evaluations, budget or Budget())
     environment = jinja2.Environment(loader=jinja2.PackageLoader("mmsearch_jax.report", "."), autoescape=True)
     environment.filters["percent"] = percent
-    samples = [
-        sample for summary in summaries for sample in _samples(workdir / "eval" / summary["name"], summary["name"])
-    ]
     page = environment.get_template("page.html.jinja").render(
-        title=title, summaries=summaries, kinds=KIND_NAMES, curves=learning_curves(metrics), samples=samples,
-        evaluations=[summary["name"] for summary in summaries], facts=_facts(workdir, summaries),
-        nonce=secrets.token_hex(16),
+        title=title, facts=_facts(folders, evaluations), benchmarks=_tables(groups), kinds=KIND_NAMES,
+        matrix=_matrix(evaluations), pairs=_pairs(evaluations, data), parts=PARTS,
+        bars=_bars(evaluations, data, several=len(groups) > 1),
+        curves=learning_curves({label: f / "metrics.jsonl" for label, f in zip(labels, folders, strict=True)}), data=data,
+        css=_own("page.css"), script=markupsafe.Markup("\n").join(map(_own, _SCRIPTS)), nonce=secrets.token_hex(16),
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out
 
 
-def _samples(folder: Path, evaluation: str) -> Iterator[dict[str, Any]]:
-    """Some samples of each kind of question, right ones and wrong ones, as the template shows them."""
-    path = folder / "samples.jsonl"
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        records = [_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    for kind in SHOWN_KINDS:
-        of_kind = [record for record in records if record["row"]["kind"] == kind]
-        wrong = [record for record in of_kind if not record["correct"]][: SAMPLES_PER_KIND // 2]
-        right = [record for record in of_kind if record["correct"]][: SAMPLES_PER_KIND - len(wrong)]
-        for record in [*right, *wrong]:
-            yield _shown(record, evaluation)
+def _own(name: str) -> markupsafe.Markup:
+    """A file of ours, put in as it is."""
+    return markupsafe.Markup(resources.files("mmsearch_jax.report").joinpath(name).read_text(encoding="utf-8"))
 
 
-def _shown(record: dict[str, Any], evaluation: str) -> dict[str, Any]:
-    row, trajectory = record["row"], record["trajectory"]
-    picture, (width, height) = _data_url(row["image"])
-    turns = []
-    for turn in trajectory["turns"]:
-        tool = turn.get("tool") or {}
-        box = tool.get("box")
-        turns.append({
-            "reason": turn["reason"],
-            "text": turn["text"],
-            "action": turn["action"],
-            "tool": tool.get("tool"),
-            "query": tool.get("query"),
-            "how": _how(tool) if tool else "",
-            "note": tool.get("note"),
-            "error": tool.get("error"),
-            "elapsed_ms": tool.get("elapsed_ms"),
-            "box": _relative(box, width, height) if box and picture else None,
-            "results": tool.get("results", []),
-            "observation": turn["observation"],
-        })  # fmt: skip
-    outcome = {True: "right", False: "wrong", None: "failed"}[record["correct"]]
-    return {
-        "evaluation": evaluation, "kind": row["kind"], "outcome": outcome, "question": row["question"],
-        "gold": row["answers"][0], "answer": trajectory["answer"], "status": trajectory["status"], "image": picture,
-        "error": trajectory.get("error"), "turns": turns, "boxes": [turn["box"] for turn in turns if turn["box"]],
+def _by_benchmark(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    groups: dict[str, list[Evaluation]] = collections.defaultdict(list)
+    for evaluation in evaluations:
+        groups[evaluation.benchmark].append(evaluation)
+    return groups
+
+
+def _tables(groups: Mapping[str, Sequence[Evaluation]]) -> list[dict[str, Any]]:
+    """A table each: the evaluations, and the kinds of questions that occur."""
+    return [
+        {
+            "name": name, "evaluations": [{"label": e.label, **e.summary} for e in group],
+            "kinds": [k for k in KIND_NAMES if any(e.summary["by_kind"].get(k, {}).get("n") for e in group)],
+            "detailed": any(e.summary.get("tool_use") for e in group), "judged": any(e.summary.get("judge") for e in group),
+        }
+        for name, group in groups.items()
+    ]  # fmt: skip
+
+
+def _matrix(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
+    """Evaluations by benchmark, as the paper's table; None with one benchmark."""
+    benchmarks = list(dict.fromkeys(e.benchmark for e in evaluations))
+    if len(benchmarks) < 2:
+        return None
+    rows: dict[str, dict[str, Any]] = collections.defaultdict(dict)
+    for evaluation in evaluations:
+        rows[evaluation.label][evaluation.benchmark] = evaluation.summary
+    averages = {
+        label: sum(s["accuracy"] for s in row.values()) / len(row) if len(row) == len(benchmarks) else None
+        for label, row in rows.items()
     }  # fmt: skip
+    return {"benchmarks": benchmarks, "rows": rows, "averages": averages}
 
 
-def _facts(workdir: Path, summaries: list[dict[str, Any]]) -> list[str]:
+def _pairs(evaluations: Sequence[Evaluation], data: ViewerData) -> list[tuple[str, Pair]]:
+    made = []
+    for benchmark, group in _by_benchmark(evaluations).items():
+        samples = [(each.label, data.scored[evaluations.index(each)]) for each in group]
+        made += [(benchmark, pair) for pair in pairs(samples, main_place(group))]
+    return made
+
+
+def _bars(evaluations: Sequence[Evaluation], data: ViewerData, several: bool) -> dict[str, list[ToolUse]]:
+    """The plots: for each benchmark, all questions, then those that need a search and those that do not."""
+    plots: dict[str, list[ToolUse]] = collections.defaultdict(list)
+    for evaluation, episodes in zip(evaluations, data.tools, strict=True):
+        for group, wanted in (
+            ("all questions", None),
+            ("questions that need a search", True),
+            ("that need none", False),
+        ):
+            bar = tool_use(evaluation.label, [each for each, needs in episodes if wanted is None or needs is wanted])
+            if bar is not None and evaluation.summary.get("mode") != "direct":
+                plots[f"{evaluation.benchmark}: {group}" if several else group].append(bar)
+    return plots
+
+
+def _facts(folders: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[str]:
     """What stands under the title: questions, seeds, and how long the quickstart took."""
     facts = []
-    if summaries:
-        facts.append(f"{max(summary['n'] for summary in summaries)} questions")
-        seeds = sorted({summary["seed"] for summary in summaries if "seed" in summary})
+    if evaluations:
+        facts.append(f"{max(e.summary['n'] for e in evaluations)} questions")
+        seeds = sorted({e.summary["seed"] for e in evaluations if "seed" in e.summary})
         facts += [f"seed {', '.join(map(str, seeds))}"] if seeds else []
-    path = workdir / "quickstart.json"
-    if path.is_file():
-        seconds = _json(path.read_text(encoding="utf-8"), path).get("seconds", {})
+    path = folders[0] / "quickstart.json"
+    if path.is_file() and len(folders) == 1:
+        seconds = parsed(path.read_text(encoding="utf-8"), path).get("seconds", {})
         facts += [f"{phase} {value:.0f} s" for phase, value in seconds.items()]
     return facts
-
-
-def _how(tool: dict[str, Any]) -> str:
-    """What a call did, in a few words."""
-    if tool.get("refused"):
-        return "refused"
-    if tool["tool"] != "image_search" or tool.get("query") is None:
-        return ""
-    return "found in the box" if tool.get("grounded") else "not found: whole image searched"
-
-
-def _json(text: str, where: str | Path) -> dict[str, Any]:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg}); run the evaluation again") from error
-
-
-def _data_url(path: str) -> tuple[str | None, tuple[int, int]]:
-    """The image made small, and its size in pixels; None where it is gone (a work folder that was moved)."""
-    try:
-        image = load_image(path)
-    except ImageError:
-        return None, (1, 1)
-    size = image.size
-    image.thumbnail((_IMAGE_WIDTH, _IMAGE_WIDTH))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=72)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(), size
-
-
-def _relative(box: list[int], width: int, height: int) -> dict[str, str]:
-    left, top, right, bottom = box
-    shares = {
-        "left": left / width, "top": top / height, "width": (right - left) / width, "height": (bottom - top) / height
-    }  # fmt: skip
-    return {side: f"{100 * share:.2f}" for side, share in shares.items()}

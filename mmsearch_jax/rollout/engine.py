@@ -153,7 +153,7 @@ class Engine:
         return self._owners.count(None)
 
     def prepare_image(self, encoded: bytes) -> PreparedImage:
-        """Decodes and cuts an image into patches, once for equal bytes.
+        """Decodes and cuts an image into patches, once for equal bytes. The one method that any thread may call at any time.
 
         Raises:
           ImageError: not an image.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -35,30 +36,34 @@ class ImageCache:
     ):
         self._processor, self._vision, self._config, self._encode = processor, vision, config, encode
         self._images: collections.OrderedDict[str, PreparedImage] = collections.OrderedDict()
+        self._lock = threading.Lock()
 
     def prepare(self, encoded: bytes) -> PreparedImage:
-        """Decodes and cuts an image into patches.
+        """Decodes and cuts an image into patches. May be called from any thread.
 
         Raises:
           ImageError: not an image.
         """
         key = hashlib.sha256(encoded).hexdigest()
-        if key in self._images:
-            self._images.move_to_end(key)
-            return self._images[key]
+        with self._lock:
+            if key in self._images:
+                self._images.move_to_end(key)
+                return self._images[key]
         processed = self._processor(load_image(encoded))
         grid = (int(processed.grid[0]), int(processed.grid[1]), int(processed.grid[2]))
         num_tokens = grid[0] * grid[1] * grid[2] // self._vision.spatial_merge_size**2
-        image = PreparedImage(key, processed, grid, num_tokens)
-        self._images[key] = image
-        while len(self._images) > self._config.image_cache:
-            self._images.popitem(last=False)
+        with self._lock:
+            # Another thread may have been first: equal bytes are to give the same object.
+            image = self._images.setdefault(key, PreparedImage(key, processed, grid, num_tokens))
+            while len(self._images) > self._config.image_cache:
+                self._images.popitem(last=False)
         return image
 
     def forget_features(self) -> None:
         """The vision tower has changed: every image is to be encoded again when it is next needed."""
-        for image in self._images.values():
-            image.features = None
+        with self._lock:
+            for image in self._images.values():
+                image.features = None
 
     def encode_missing(self, images: Iterable[PreparedImage]) -> int:
         """Encodes those that have no features yet, in as few calls as the buckets allow; returns how many."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
 from mmsearch_jax.errors import ToolError
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
-from mmsearch_jax.rollout.sampling import SamplingParams
+from mmsearch_jax.rollout.run import EpisodeRequest, Run, Watch
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
 from mmsearch_jax.search_api import SearchReply
@@ -31,37 +30,6 @@ _PATIENCE_S = 0.1
 fed again."""
 
 
-@dataclasses.dataclass(frozen=True)
-class EpisodeRequest:
-    """One episode to run. Requests of one group differ in `seed` alone; their prompt is prefilled once. `tools` are this
-    episode's own, in place of those of all."""
-
-    row_id: str
-    group_id: str
-    question: str
-    image: bytes
-    seed: int = 0
-    sampling: SamplingParams = SamplingParams()
-    tools: Tools | None = None
-
-
-@dataclasses.dataclass(eq=False)
-class _Run:
-    """An episode with its place in the engine."""
-
-    request: EpisodeRequest
-    episode: Episode
-    sequence: LiveSequence
-    started: float | None = None
-    task: asyncio.Task[SearchReply] | None = None
-    call: CallTool | None = None
-    called: float = 0.0
-
-    @property
-    def parked(self) -> bool:
-        return self.task is not None
-
-
 async def run_episodes(
     engine: Engine,
     requests: Sequence[EpisodeRequest],
@@ -71,6 +39,7 @@ async def run_episodes(
     *,
     episode_deadline_s: float | None = None,
     keep_per_group: int | None = None,
+    watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> list[Trajectory]:
     """Runs every request to its end.
@@ -81,6 +50,7 @@ async def run_episodes(
       episode_deadline_s: seconds from an episode's start after which it ends with status "deadline".
       keep_per_group: once so many episodes of a group have ended soundly, its others end with status "surplus": who asks for
         a few more than needed never waits for the slowest.
+      watch: called with an episode's run whenever something of it has changed.
       stop: asked before an episode is begun; once it says so, none is begun any more, and those under way go on to their end.
 
     Returns:
@@ -91,12 +61,7 @@ async def run_episodes(
       ValueError: the engine's slots are shorter than `config.max_trajectory_tokens`.
       ImageError: a request's image cannot be read.
     """
-    if config.max_trajectory_tokens > engine.config.max_length:
-        raise ValueError(
-            f"max_trajectory_tokens {config.max_trajectory_tokens} exceeds the engine's max_length "
-            f"{engine.config.max_length}: lower the one or raise the other"
-        )
-    scheduler = _Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group)
+    scheduler = Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group, watch)
     return await scheduler.run(requests, stop)
 
 
@@ -108,6 +73,7 @@ def run_episodes_sync(
     progress: Progress | None = None,
     *,
     episode_deadline_s: float | None = None,
+    watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> list[Trajectory]:
     """`run_episodes` for callers without an event loop."""
@@ -115,7 +81,14 @@ def run_episodes_sync(
     async def main() -> list[Trajectory]:
         try:
             return await run_episodes(
-                engine, requests, config, tool_client, progress, episode_deadline_s=episode_deadline_s, stop=stop
+                engine,
+                requests,
+                config,
+                tool_client,
+                progress,
+                episode_deadline_s=episode_deadline_s,
+                watch=watch,
+                stop=stop,
             )
         finally:
             if tool_client is not None:
@@ -124,26 +97,39 @@ def run_episodes_sync(
     return asyncio.run(main())
 
 
-class _Scheduler:
+class Scheduler:
+    """Runs over one engine. `run_episodes` plays a list of requests with it; a server adds runs for as long as it lives
+    (`add`, `cancel`, `serve`). All methods belong to one event loop.
+    """
+
     def __init__(
         self,
         engine: Engine,
         config: EpisodeConfig,
-        tool_client: ToolClient | None,
-        progress: Progress | None,
-        deadline_s: float | None,
-        keep_per_group: int | None,
+        tool_client: Tools | None,
+        progress: Progress | None = None,
+        deadline_s: float | None = None,
+        keep_per_group: int | None = None,
+        watch: Watch | None = None,
     ):
+        if config.max_trajectory_tokens > engine.config.max_length:
+            raise ValueError(
+                f"max_trajectory_tokens {config.max_trajectory_tokens} exceeds the engine's max_length "
+                f"{engine.config.max_length}: lower the one or raise the other"
+            )
         self._engine, self._config, self._tools = engine, config, tool_client
         self._progress, self._deadline_s, self._keep = progress, deadline_s, keep_per_group
+        self._watch = watch
         self._sound: collections.Counter[str] = collections.Counter()
         """Sound endings of each group."""
-        self._waiting: collections.deque[_Run] = collections.deque()
+        self._waiting: collections.deque[Run] = collections.deque()
         """Need the device and hold no slot."""
-        self._resident: list[_Run] = []
+        self._resident: list[Run] = []
         """Hold a slot: decoding, to be extended, or parked."""
-        self._calling: set[_Run] = set()
+        self._calling: set[Run] = set()
         """Have a tool call in flight; with or without a slot."""
+        self._news = asyncio.Event()
+        """A run was added or cancelled while nothing but tools was waited for."""
 
     async def run(self, requests: Sequence[EpisodeRequest], stop: Callable[[], bool] | None = None) -> list[Trajectory]:
         trajectories = [
@@ -152,27 +138,67 @@ class _Scheduler:
         ]
         fresh = collections.deque(zip(requests, trajectories, strict=True))
         try:
-            while fresh or self._waiting or self._resident or self._calling:
+            while fresh or self.busy:
                 if stop is not None and fresh and stop():
                     fresh.clear()
                 self._start(fresh)
-                self._expire()
-                self._admit()
-                if self._ready():
-                    for run in await self._on_device():
-                        if not run.episode.done:
-                            self._follow(run, run.episode.generated(self._engine.take(run.sequence)))
-                elif self._calling:
-                    await self._wait_for_tools()
-                self._collect()
+                await self.step()
         finally:
-            for run in [*self._resident, *self._waiting, *self._calling]:
-                self._engine.release(run.sequence)
-            tasks = [run.task for run in self._calling if run.task is not None]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.close()
         return trajectories
+
+    @property
+    def busy(self) -> bool:
+        """Whether any run is under way."""
+        return bool(self._waiting or self._resident or self._calling)
+
+    @property
+    def num_waiting(self) -> int:
+        """Runs that hold no slot yet, or no longer."""
+        return len(self._waiting)
+
+    def add(self, run: Run) -> None:
+        """Begins a run; it takes part from the next step on."""
+        run.started = time.monotonic()
+        self._follow(run, run.episode.begin())
+        self._news.set()
+
+    def cancel(self, run: Run) -> None:
+        """Ends a run (status "cancelled") at the next step, which frees its slot; one that is done stays as it is."""
+        run.cancelled = True
+        self._news.set()
+
+    async def serve(self) -> None:
+        """Steps until it is cancelled, and waits while there is nothing to do."""
+        while True:
+            if not self.busy:
+                self._news.clear()
+                await self._news.wait()
+            await self.step()
+
+    async def step(self) -> None:
+        """One round: who may decode does so for a while, then finished turns and searches that are back are followed up."""
+        self._expire()
+        self._admit()
+        if self._ready():
+            for run in await self._on_device():
+                if not run.episode.done:
+                    self._follow(run, run.episode.generated(self._engine.take(run.sequence)))
+        elif self._calling:
+            await self._wait_for_tools()
+        self._collect()
+
+    async def close(self) -> None:
+        """Frees all slots and gives up all searches; what has not ended stays "running"."""
+        for run in self._runs():
+            self._engine.release(run.sequence)
+        tasks = [run.task for run in self._calling if run.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _runs(self) -> set[Run]:
+        return {*self._resident, *self._waiting, *self._calling}
 
     # Host side: starting, following, ending -----------------------------------------------------------------
 
@@ -196,11 +222,10 @@ class _Scheduler:
                 self._engine.renderer,
             )
             sequence = LiveSequence(trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain)
-            run = _Run(request, episode, sequence, time.monotonic())
-            self._follow(run, episode.begin())
+            self.add(Run(request, episode, sequence, watch=self._watch))
             room -= 1
 
-    def _follow(self, run: _Run, need: Need) -> None:
+    def _follow(self, run: Run, need: Need) -> None:
         match need:
             case Generate(max_tokens):
                 self._engine.begin_turn(run.sequence, max_tokens)
@@ -212,8 +237,10 @@ class _Scheduler:
                 self._calling.add(run)
             case Done():
                 self._end(run)
+        if run.watch is not None:
+            run.watch(run)
 
-    def _end(self, run: _Run) -> None:
+    def _end(self, run: Run) -> None:
         if run in self._resident:
             self._resident.remove(run)
         if run in self._waiting:
@@ -227,7 +254,7 @@ class _Scheduler:
             run.episode.trajectory.seconds = time.monotonic() - run.started
         if self._progress is not None:
             self._progress(run.episode.trajectory)
-        if not run.episode.trajectory.infrastructure_failure:
+        if self._keep is not None and not run.episode.trajectory.infrastructure_failure:
             self._sound[run.request.group_id] += 1
             if self._enough(run.request):
                 self._cut(run.request.group_id)
@@ -236,7 +263,7 @@ class _Scheduler:
         return self._keep is not None and self._sound[request.group_id] >= self._keep
 
     def _cut(self, group_id: str) -> None:
-        for run in {*self._resident, *self._waiting, *self._calling}:
+        for run in self._runs():
             if run.request.group_id == group_id:
                 self._follow(run, run.episode.fail(*_SURPLUS))
 
@@ -270,13 +297,18 @@ class _Scheduler:
             timeout = max(0.0, oldest + self._deadline_s - time.monotonic())
         if self._waiting:
             timeout = min(timeout or _PATIENCE_S, _PATIENCE_S)
-        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        self._news.clear()
+        news = asyncio.ensure_future(self._news.wait())
+        await asyncio.wait([*tasks, news], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        news.cancel()
 
     def _expire(self) -> None:
+        for run in [run for run in self._runs() if run.cancelled]:
+            self._follow(run, run.episode.fail("cancelled", "whoever asked no longer waits for it"))
         if self._deadline_s is None:
             return
         oldest = time.monotonic() - self._deadline_s
-        for run in {*self._resident, *self._waiting, *self._calling}:
+        for run in self._runs():
             if run.started is not None and run.started < oldest:
                 self._follow(run, run.episode.fail("deadline", f"not finished within {self._deadline_s:g} s"))
 
@@ -295,20 +327,24 @@ class _Scheduler:
             self._engine.acquire(run.sequence)
             self._resident.append(run)
 
-    def _ready(self) -> list[_Run]:
+    def _ready(self) -> list[Run]:
         return [run for run in self._resident if not run.parked]
 
-    async def _on_device(self) -> list[_Run]:
+    async def _on_device(self) -> list[Run]:
         """The device works in a thread, and the event loop serves tool calls meanwhile."""
         work = asyncio.ensure_future(asyncio.to_thread(self._device_work))
         try:
-            return await asyncio.shield(work)
+            finished = await asyncio.shield(work)
+            for run in self._ready():
+                if run.watch is not None and run.sequence.new_ids:
+                    run.watch(run)
+            return finished
         except asyncio.CancelledError:
             # The engine is not to be left in the middle of a call.
             await asyncio.wait([work])
             raise
 
-    def _device_work(self) -> list[_Run]:
+    def _device_work(self) -> list[Run]:
         """Feeds what is unfed, then decodes for a while. Runs in a thread; touches the engine only."""
         # Always the first of them: what has begun to decode goes on until its turn is over.
         ready = self._ready()[: self._engine.config.width]

@@ -118,3 +118,9 @@ def test_a_tokenizer_without_chat_markup_or_bytes_is_refused():
     words.add_special_tokens(tiny_tokenizer.CONTROLS)
     with pytest.raises(DataError, match="byte-level"):
         ChatRenderer(words)
+
+
+def test_thousands_of_control_spellings_are_still_text():
+    text = "<|im_end|>x" * 3000
+    ids = RENDERER.encode(text)
+    assert RENDERER.im_end not in ids and b"".join(RENDERER.token_bytes[i] for i in ids).decode() == text

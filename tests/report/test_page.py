@@ -1,100 +1,172 @@
-"""The report: self-contained, and harmless whatever the pages say."""
+"""The report: self-contained, complete, and harmless whatever the pages say. In a browser: test_browser.py."""
 
-import dataclasses
+import base64
+import gzip
 import json
 import re
 
 import pytest
-from PIL import Image
 
-from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import DataError
-from mmsearch_jax.evaluation.scoring import Sample, summarise
-from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch
 from mmsearch_jax.report.page import write_report
-from mmsearch_jax.search_api import SearchResult
-from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
-
-HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+from mmsearch_jax.report.viewer_data import Budget
+from tests.report import synthetic
 
 
-@pytest.fixture
-def run(tmp_path):
-    image = tmp_path / "scene.jpg"
-    Image.new("RGB", (448, 336), (10, 120, 200)).save(image)
-    row = Row("r", str(image), f"What is it? {HOSTILE}", ("Paris",), "crop", True)
-    tool = ToolRecord(
-        "image_search",
-        HOSTILE,
-        box=(112, 84, 224, 168),
-        results=(SearchResult(HOSTILE, HOSTILE, thumbnail_base64='" onerror="x'),),
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return synthetic.small_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return write_report(run, run / "report.html").read_text()
+
+
+def embedded(page: str, name: str):
+    text = re.search(f'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)[1]
+    return json.loads(gzip.decompress(base64.b64decode(text)) if name == "episodes" else text)
+
+
+def test_the_page_needs_no_network_and_shows_table_comparison_tool_use_and_curves(page):
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(https?:|//)""", page)
+    assert not re.findall(r"""url\((?!#)|@import|<link""", page)
+    for part in ("<svg", "McNemar", "sft → grpo", "crop only", "62.5", "[52.5, 72.5]", "2 of 3", "37.5 %", "0.0125"):
+        assert part in page
+
+
+def test_only_the_pages_own_script_may_run_and_hostile_text_is_in_no_markup(page):
+    scripts = re.findall(r"<script([^>]*)>", page)
+    assert len([s for s in scripts if "application/json" not in s]) == 1
+    nonce = re.search(r"script-src 'nonce-([0-9a-f]{32})'", page)[1]
+    assert f'<script nonce="{nonce}">' in page and "default-src 'none'" in page
+    assert "window.owned" not in page
+    for name in ("page.css", "viewer.js", "tokens.js", "browser.js"):
+        own = (synthetic.TINY_BASE.parents[1] / "mmsearch_jax" / "report" / name).read_text()
+        assert own in page and not re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|\.on\w+\s*=", own
+        )
+
+
+def test_a_hostile_name_is_escaped(tmp_path):
+    sample = synthetic.episode(0, synthetic.picture(tmp_path, 0), True)
+    folder = synthetic.write_evaluation(tmp_path, "x", [sample], benchmark="<b>bench</b>")
+    (folder / "summary.json").write_text(
+        json.dumps({**synthetic.summary("x", [sample], "<b>bench</b>"), "name": synthetic.HOSTILE})
     )
-    broken = ToolRecord("text_search", "q", error="HTTP 500 <b>")
-    turns = [
-        Turn("", HOSTILE, ImageSearch("the flag"), 0, 1, observation=HOSTILE, tool=tool),
-        Turn("", HOSTILE, TextSearch("q"), 0, 1, tool=broken),
-        Turn("", "I know", Answer(HOSTILE), 1, 2),
-    ]
-    sample = Sample(row, Trajectory("t", "r", "g", status="answered", answer=HOSTILE, turns=turns), False)
-    folder = tmp_path / "eval" / "grpo"
-    folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps(summarise([sample], name="grpo", mode="policy", seed=3)))
-    record = {"correct": False, "row": dataclasses.asdict(row), "trajectory": sample.trajectory.to_json()}
-    (folder / "samples.jsonl").write_text(json.dumps(record) + "\n")
-    steps = [{"phase": "grpo", "step": i, "reward": i / 10, "accuracy": i / 20} for i in range(12)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
-    return tmp_path
+    page = write_report(tmp_path, tmp_path / "report.html").read_text()
+    assert "<script>window.owned" not in page and "&lt;script&gt;window.owned" in page and "<b>bench" not in page
 
 
-def test_the_page_needs_no_network_and_shows_table_curves_and_crop_box(run):
+def test_every_episode_is_there_with_its_turns_and_calls(page):
+    data = embedded(page, "episodes")
+    assert len(data["episodes"]) == 16 and [e["label"] for e in data["evaluations"]] == ["sft", "grpo"]
+    hostile = next(e for e in data["episodes"] if e["id"] == "q0")
+    assert hostile["answer"] == synthetic.HOSTILE and hostile["tools"] == ["crop"]
+    assert hostile["turns"][0]["box"] == [112, 84, 224, 168] and hostile["turns"][0]["how"] == "found in the box"
+    broken = next(e for e in data["episodes"] if e["id"] == "q3")
+    assert (broken["outcome"], broken["status"], broken["answer"]) == ("wrong", "invalid_action", None)
+    assert broken["turns"][0]["text"].startswith("word")
+
+
+def test_an_image_of_several_episodes_is_embedded_once(page):
+    images, data = embedded(page, "images"), embedded(page, "episodes")
+    assert len(images) == 8 and len(embedded(page, "thumbnails")) == 1
+    of_question = {(e["id"], e["image"]) for e in data["episodes"]}
+    assert len(of_question) == 8 and [image[:2] for image in images] == [[448, 336]] * 8
+
+
+def test_tokens_carry_origin_and_log_probs(page):
+    data = embedded(page, "episodes")
+    tokens = next(e["tokens"] for e in data["episodes"] if e["tokens"])
+    written = synthetic.with_tokens({"trajectory": {}})["trajectory"]
+    assert (
+        -6 in tokens["t"]
+        and sum(count for _, count in tokens["p"]) == len(tokens["t"]) == len(written["token_ids"]) - 5
+    )
+    pairs = zip(written["logprobs"], written["provenance"], strict=True)
+    assert tokens["l"] == [round(100 * logprob) for logprob, source in pairs if source == 1]
+    spelt = b"".join(
+        s.encode() if isinstance(s, str) else bytes(s) for s in (data["spellings"][t] for t in tokens["t"] if t >= 0)
+    )
+    assert "<reason>é, so ß</reason>" in spelt.decode() and b"<|im_start|>user" in spelt
+
+
+def test_what_does_not_fit_is_left_out_and_said(run, tmp_path):
+    budget = Budget(image_bytes=1, thumbnail_bytes=1, tokens=2, observation_chars=50)
+    page = write_report(run, tmp_path / "small.html", budget=budget).read_text()
+    assert "1 of 8 images are embedded" in page and "thumbnails of results are left out" in page
+    assert "Tokens of 2 episodes are left out" in page
+    data = embedded(page, "episodes")
+    # The one image belongs to a question on which the evaluations disagree.
+    assert {e["id"] for e in data["episodes"] if e["image"] is not None} == {"q1"}
+    assert all(len(t.get("observation", "")) < 80 for e in data["episodes"] for t in e["turns"])
+
+
+def test_several_runs_are_compared(run, tmp_path):
+    second = tmp_path / "second"
+    synthetic.write_evaluation(
+        second, "grpo", [synthetic.episode(i, str(run / "images" / f"{i}.jpg"), True) for i in range(8)]
+    )
+    synthetic.write_metrics(second, 0.3)
+    page = write_report([run, second], tmp_path / "both.html").read_text()
+    assert f"{run.name}: grpo" in page and "second: grpo" in page and "→ second: grpo" in page
+
+
+def test_several_benchmarks_make_the_papers_table(run, tmp_path):
+    for benchmark in ("infoseek", "dynvqa"):
+        samples = [synthetic.episode(i, str(run / "images" / f"{i}.jpg"), i < 4) for i in range(8)]
+        synthetic.write_evaluation(tmp_path, "grpo", samples, benchmark, below=benchmark)
+    page = write_report(tmp_path, tmp_path / "report.html").read_text()
+    table = page[page.index("All benchmarks") : page.index("</table>")]
+    assert "<th>dynvqa</th><th>infoseek</th>" in table and table.count("37.5") == 3
+
+
+def test_of_several_lines_the_last_sound_one_counts_and_a_torn_one_does_not(tmp_path):
+    image = synthetic.picture(tmp_path, 0)
+    first, again = (synthetic.episode(0, image, right) for right in (False, True))
+    broken = {**first, "correct": None}
+    folder = synthetic.write_evaluation(tmp_path, "grpo", [first])
+    (folder / "samples.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(again)}\n" + json.dumps(first)[:40])
+    (folder / "samples-1-of-2.jsonl").write_text(json.dumps(broken) + "\n")
+    data = embedded(write_report(tmp_path, tmp_path / "report.html").read_text(), "episodes")
+    assert [e["outcome"] for e in data["episodes"]] == ["right"]
+
+
+def test_a_moved_runs_missing_images_do_not_stop_the_report(tmp_path):
+    run = synthetic.small_run(tmp_path)
+    (run / "images" / "0.jpg").unlink()
     page = write_report(run, run / "report.html").read_text()
-    outside = re.findall(r"""(?:src|href)\s*=\s*["']?(https?:|//)""", page)
-    assert not outside
-    assert "<svg" in page
-    assert "left:25.00%;top:25.00%;width:25.00%;height:25.00%" in page
-    assert "data:image/jpeg;base64," in page
+    assert "1 images are no longer where the run found them" in page and len(embedded(page, "images")) == 7
 
 
-def test_hostile_text_is_shown_as_text(run):
-    page = write_report(run, run / "report.html").read_text()
-    assert page.count("<script") == 1
-    assert "script-src 'nonce-" in page
-    assert 'alt="" onerror' not in page
-    assert 'base64," onerror' not in page
-    assert "onerror=alert(1)>" not in page.replace("onerror=alert(1)&gt;", "")
-    assert "&lt;script&gt;" in page
+def test_an_image_beside_the_samples_is_found_and_none_is_fetched(tmp_path):
+    sample, other = synthetic.episode(0, "images/0.jpg", True), synthetic.episode(1, "http://127.0.0.1:9/x.jpg", True)
+    folder = synthetic.write_evaluation(tmp_path, "grpo", [sample, other])
+    synthetic.picture(folder / "images", 0)
+    assert len(embedded(write_report(tmp_path, tmp_path / "report.html").read_text(), "images")) == 1
 
 
-def test_a_call_says_how_it_went(run):
-    page = write_report(run, run / "report.html").read_text()
-    assert "not found: whole image searched" in page
-    assert "HTTP 500 &lt;b&gt;" in page
-
-
-def test_a_moved_runs_missing_images_do_not_stop_the_report(run):
-    (run / "scene.jpg").unlink()
-    page = write_report(run, run / "report.html").read_text()
-    assert "the image is no longer there" in page
-    assert "data:image/jpeg;base64,/9j" not in page
-
-
-def test_damaged_files_are_named_with_their_line(run):
-    metrics, samples = run / "metrics.jsonl", run / "eval" / "grpo" / "samples.jsonl"
-    samples.write_text("{}\n"[:1])
+def test_damaged_files_are_named_with_their_line(tmp_path):
+    folder = synthetic.write_evaluation(tmp_path, "grpo", [synthetic.episode(0, "gone.jpg", True)])
+    (folder / "samples.jsonl").write_text("{\n")
     with pytest.raises(DataError, match=r"samples.jsonl, line 1: not JSON"):
-        write_report(run, run / "report.html")
-    samples.unlink()
-    metrics.write_text('{"phase": "grpo", "step": 1}\n{"phase"')
+        write_report(tmp_path, tmp_path / "report.html")
+    (folder / "samples.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "grpo", "step": 1}\n{"phase"')
     with pytest.raises(DataError, match=r"metrics.jsonl, line 2"):
-        write_report(run, run / "report.html")
+        write_report(tmp_path, tmp_path / "report.html")
 
 
-def test_quickstart_times_and_seed_stand_under_the_title(run):
-    (run / "quickstart.json").write_text(json.dumps({"seed": 3, "seconds": {"sft": 81.6, "total": 500.2}}))
-    page = write_report(run, run / "report.html").read_text()
+def test_quickstart_times_and_seed_stand_under_the_title(tmp_path):
+    synthetic.write_evaluation(tmp_path, "grpo", [synthetic.episode(0, "gone.jpg", True)])
+    (tmp_path / "quickstart.json").write_text(json.dumps({"seed": 3, "seconds": {"sft": 81.6, "total": 500.2}}))
+    page = write_report(tmp_path, tmp_path / "report.html").read_text()
     assert "1 questions · seed 3 · sft 82 s · total 500 s" in page
 
 
-def test_an_empty_folder_is_an_error_that_says_so(tmp_path):
+def test_an_empty_folder_is_an_error_that_says_so(run, tmp_path):
     with pytest.raises(DataError, match="nothing to report"):
         write_report(tmp_path, tmp_path / "report.html")
+    with pytest.raises(DataError, match=f"nothing to report in {tmp_path}"):
+        write_report([run, tmp_path], tmp_path / "report.html")

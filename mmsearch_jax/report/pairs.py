@@ -1,0 +1,64 @@
+"""Two evaluations of one benchmark, question by question: what became right, what became wrong, and whether that is chance."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from mmsearch_jax.evaluation.statistics import mean, paired_difference
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A scored sample: its question, the question's image, and its score from 0 to 1."""
+
+    question: str
+    image: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """`first` against `second` on the `n` questions that both answered soundly (see `statistics.paired_difference`)."""
+
+    first: str
+    second: str
+    n: int
+    difference: float
+    ci95: tuple[float, float]
+    became_right: int
+    became_wrong: int
+    p: float
+
+
+def pairs(samples: Sequence[tuple[str, Sequence[Scored]]], main: int) -> list[Pair]:
+    """Compares each evaluation with one of them: those before it lead to it, it leads to those after it.
+
+    Args:
+      samples: label, and what was scored; a question with several samples counts with their mean.
+      main: place of the one that the others are compared with.
+    """
+    scores = [_by_question(scored) for _, scored in samples]
+    images = {each.question: each.image for _, scored in samples for each in scored}
+    made = []
+    for place in range(len(samples)):
+        first, second = sorted((place, main))
+        common = [question for question in scores[first] if question in scores[second]]
+        if place == main or not common:
+            continue
+        found = paired_difference(
+            [scores[first][q] for q in common], [scores[second][q] for q in common], [images[q] for q in common]
+        )
+        made.append(Pair(
+            samples[first][0], samples[second][0], len(common), found["difference"], found["ci95"],  # type: ignore[arg-type]
+            became_right=found["only_second"], became_wrong=found["only_first"], p=found["mcnemar_p"],  # type: ignore[arg-type]
+        ))  # fmt: skip
+    return made
+
+
+def _by_question(scored: Sequence[Scored]) -> Mapping[str, float]:
+    grouped: dict[str, list[float]] = collections.defaultdict(list)
+    for each in scored:
+        grouped[each.question].append(each.score)
+    return {question: mean(values) for question, values in grouped.items()}

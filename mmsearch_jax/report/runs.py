@@ -1,0 +1,82 @@
+"""What work folders hold for a report: evaluations with their summaries and samples, and metrics of training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmsearch_jax.errors import DataError
+
+_ORDER = {name: i for i, name in enumerate(("direct", "rag", "prompted", "sft", "grpo"))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One benchmark asked of one policy in one way; `label` tells it from all others of the report on that benchmark."""
+
+    folder: Path
+    label: str
+    benchmark: str
+    summary: dict[str, Any]
+
+
+def find_evaluations(workdirs: Sequence[Path]) -> list[Evaluation]:
+    """Every `eval/**/summary.json` of the folders, those of one benchmark together; baselines first.
+
+    Raises:
+      DataError: a summary is damaged.
+    """
+    labels = run_labels(workdirs)
+    found = []
+    for workdir, run in zip(workdirs, labels, strict=True):
+        for path in sorted(workdir.glob("eval/**/summary.json")):
+            summary = parsed(path.read_text(encoding="utf-8"), path)
+            name = str(summary.get("name", path.parent.name))
+            label = f"{run}: {name}" if len(workdirs) > 1 else name
+            found.append(Evaluation(path.parent, label, str(summary.get("benchmark", "")), summary))
+    return sorted(
+        found, key=lambda e: (e.benchmark, _ORDER.get(str(e.summary.get("name")), len(_ORDER)), e.label)
+    )  # fmt: skip
+
+
+def main_place(evaluations: Sequence[Evaluation]) -> int:
+    """Which of one benchmark's evaluations the others are compared with: the last trained policy, or else the last."""
+    known = [i for i, evaluation in enumerate(evaluations) if evaluation.summary.get("name") in _ORDER]
+    return known[-1] if known else len(evaluations) - 1
+
+
+def run_labels(workdirs: Sequence[Path]) -> list[str]:
+    """Short names of the folders: the last part, or the whole path where that is not enough."""
+    names = [workdir.resolve().name for workdir in workdirs]
+    return names if len(set(names)) == len(names) else [str(workdir) for workdir in workdirs]
+
+
+def read_samples(folder: Path) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Every line of a folder's samples with its key; of one key the last one counts. A torn last line is passed over.
+
+    Raises:
+      DataError: another line is damaged.
+    """
+    for path in sorted([*folder.glob("samples.jsonl"), *folder.glob("samples-*-of-*.jsonl")]):
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith("\n"):
+                    break
+                record = parsed(line, f"{path}, line {number}")
+                row_id = record.get("id", record["row"]["id"])
+                yield (row_id, record.get("repeat", 0)), record
+
+
+def parsed(text: str, where: str | Path) -> dict[str, Any]:
+    """JSON of a run's file.
+
+    Raises:
+      DataError: it is damaged.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg}); run the evaluation again") from error

@@ -1,0 +1,48 @@
+"""One reply in a free conversation: the chat server's counterpart of `rollout.episode`, with neither tags nor tools.
+
+Pure, as the episode is. It knows the conversation as token ids; `data.chat` rendered them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmsearch_jax.protocol import ImageSearch, TextSearch
+from mmsearch_jax.rollout.episode import Done, Generate, Generation, Need
+from mmsearch_jax.search_api import SearchReply
+from mmsearch_jax.trajectory import PROMPT, Trajectory
+
+
+class Chat:
+    """Samples one message of at most `max_tokens` tokens after `prompt_ids`.
+
+    The trajectory ends "answered" where the policy closed its message, "overlong" where its tokens ran out.
+    """
+
+    def __init__(self, trajectory: Trajectory, prompt_ids: Sequence[int], max_tokens: int):
+        self.trajectory, self._prompt_ids, self._max_tokens = trajectory, prompt_ids, max_tokens
+
+    @property
+    def done(self) -> bool:
+        """Whether the message is complete."""
+        return self.trajectory.status != "running"
+
+    def begin(self) -> Need:
+        """The prompt, then the message."""
+        self.trajectory.append(self._prompt_ids, PROMPT)
+        return Generate(self._max_tokens)
+
+    def generated(self, generation: Generation) -> Need:
+        """The message is there."""
+        self.trajectory.append_sampled(generation.token_ids, generation.logprobs, generation.sampling_logprobs)
+        self.trajectory.status = "overlong" if generation.finish == "length" else "answered"
+        return Done()
+
+    def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
+        """A chat calls no tool, so none can come back."""
+        raise AssertionError("a chat calls no tool")
+
+    def fail(self, status: str, error: str) -> Done:
+        """Ends it from outside: whoever asked has gone."""
+        self.trajectory.status, self.trajectory.error = status, error
+        return Done()

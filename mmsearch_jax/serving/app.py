@@ -1,0 +1,136 @@
+"""The HTTP face of the chat server: routes, the token, errors in OpenAI's shape, server-sent events."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from mmsearch_jax.serving.completion import Completion
+from mmsearch_jax.serving.schema import ApiError, ChatRequest, read_request
+from mmsearch_jax.serving.service import Service
+from mmsearch_jax.serving.wire import Reply
+
+ROUTE_CHAT, ROUTE_MODELS, ROUTE_HEALTH = "/v1/chat/completions", "/v1/models", "/healthz"
+_RETRY_S = 1
+_log = logging.getLogger("mmsearch_jax.serving")
+
+
+def create_app(service: Service, token: str = "") -> web.Application:
+    """An aiohttp application. Its runner must have `handler_cancellation`, so that a client that goes frees its slots.
+
+    Args:
+      token: what callers must send as `Authorization: Bearer ...`; "" lets everybody in.
+    """
+    routes = _Routes(service, token)
+    app = web.Application(client_max_size=service.limits.max_body_bytes, middlewares=[routes.guard])
+    app.router.add_get(ROUTE_HEALTH, routes.health)
+    app.router.add_get(ROUTE_MODELS, routes.models)
+    app.router.add_get(ROUTE_MODELS + "/{name:.+}", routes.model)
+    app.router.add_post(ROUTE_CHAT, routes.chat)
+    return app
+
+
+class _Routes:
+    def __init__(self, service: Service, token: str):
+        self._service, self._token = service, token
+
+    @web.middleware
+    async def guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Lets in who may come in, and gives every failure OpenAI's shape."""
+        try:
+            if request.path != ROUTE_HEALTH:
+                self._check_token(request)
+            return await handler(request)
+        except ApiError as error:
+            return _error(error)
+        except web.HTTPRequestEntityTooLarge:
+            most = self._service.limits.max_body_bytes
+            return _error(ApiError(413, f"the body is larger than {most} bytes: send smaller images", code="too_large"))
+        except web.HTTPException as error:
+            return _error(
+                ApiError(error.status, f"{request.method} {request.path}: {error.reason}", code="unknown_url")
+            )
+        except ConnectionError:
+            raise  # The client has gone: nobody is left to be told.
+        except Exception:
+            _log.exception("%s %s", request.method, request.path)
+            return _error(ApiError(500, "an internal error; the server's log says more", kind="server_error"))
+
+    def _check_token(self, request: web.Request) -> None:
+        sent = request.headers.get("Authorization", "")
+        if self._token and not hmac.compare_digest(sent.encode(), f"Bearer {self._token}".encode()):
+            raise ApiError(401, "wrong or missing token: send it as Authorization: Bearer ...", code="invalid_api_key")
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Whether it works, and how busy it is."""
+        failed = self._service.failure is not None
+        body = {"status": "failed" if failed else "ok", **self._service.load()}
+        return web.json_response(body, status=503 if failed else 200)
+
+    async def models(self, request: web.Request) -> web.Response:
+        """Lists what may be asked for."""
+        return web.json_response({"object": "list", "data": [_model(name) for name in self._service.models]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """One of them."""
+        name = request.match_info["name"]
+        if name not in self._service.models:
+            raise ApiError(404, f"no model '{name}' here", param="model", code="model_not_found")
+        return web.json_response(_model(name))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """A chat completion."""
+        asked = read_request(await _json(request))
+        reply = Reply(asked.model, asked.logprobs)
+        async with self._service.complete(asked) as completion:
+            if asked.stream:
+                return await _stream(request, asked, completion, reply)
+            deltas = [delta async for delta in completion.deltas()]
+            return web.json_response(reply.whole(deltas, completion.usage, asked.n))
+
+
+async def _stream(request: web.Request, asked: ChatRequest, completion: Completion, reply: Reply) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await response.prepare(request)
+
+    async def send(event: dict[str, Any]) -> None:
+        await response.write(f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode())
+
+    # The status is sent: from here on an error can only be an event, and a client that has gone is no error.
+    with contextlib.suppress(ConnectionError):
+        await send(reply.opening(asked.n))
+        try:
+            async for delta in completion.deltas():
+                await send(reply.chunk(delta))
+        except ApiError as error:
+            await send(error.to_json())
+        else:
+            if asked.include_usage:
+                await send(reply.closing(completion.usage))
+            await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+    return response
+
+
+async def _json(request: web.Request) -> Any:
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from error
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "mmsearch-jax"}
+
+
+def _error(error: ApiError) -> web.Response:
+    headers = {"Retry-After": str(_RETRY_S)} if error.status in (429, 503) else None
+    return web.json_response(error.to_json(), status=error.status, headers=headers)

@@ -1,0 +1,161 @@
+"""The replies to one request while they are being written: what the scheduler says of them, as deltas in a queue."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from mmsearch_jax.rollout.run import Run
+from mmsearch_jax.serving.schema import ApiError
+from mmsearch_jax.serving.text import TextStream
+from mmsearch_jax.trajectory import Trajectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """A sampled token: its bytes and its natural log-prob (`Trajectory.logprobs`)."""
+
+    data: bytes
+    logprob: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Delta:
+    """What was added to choice `index`. The last of a choice has a `finish` ("stop" or "length").
+
+    `reasoning` holds turns and observations of a search episode, `episode` (in its last delta) the record of it.
+    """
+
+    index: int
+    text: str = ""
+    tokens: tuple[Token, ...] = ()
+    reasoning: str = ""
+    episode: dict[str, Any] | None = None
+    finish: str | None = None
+
+
+@dataclasses.dataclass
+class Usage:
+    """Tokens read and written so far."""
+
+    prompt: int = 0
+    sampled: int = 0
+
+
+Emit = Callable[[Delta | ApiError], None]
+
+
+class ChatChoice:
+    """Watches the run of a plain chat."""
+
+    def __init__(
+        self, index: int, token_bytes: Sequence[bytes], stop: Sequence[str], emit: Emit, cancel: Callable[[Run], None],
+        usage: Usage,
+    ):  # fmt: skip
+        self._index, self._bytes, self._emit, self._cancel, self._usage = index, token_bytes, emit, cancel, usage
+        self._stream = TextStream(token_bytes, stop)
+        self._seen, self._finished = 0, False
+
+    def __call__(self, run: Run) -> None:
+        """Follows up on what has changed (`Run.watch`)."""
+        if self._finished:
+            return
+        text, tokens = "", []
+        for place in range(self._seen, len(run.sequence.new_ids)):
+            token_id = run.sequence.new_ids[place]
+            self._seen, self._usage.sampled = place + 1, self._usage.sampled + 1
+            text += self._stream.feed(token_id)
+            if self._stream.stopped:
+                break
+            # Control tokens are no text.
+            if self._bytes[token_id]:
+                tokens.append(Token(self._bytes[token_id], run.sequence.new_logprobs[place]))
+        finish = None
+        if self._stream.stopped:
+            finish = "stop"
+            self._cancel(run)
+        elif run.episode.done:
+            text += self._stream.end()
+            finish = "length" if run.episode.trajectory.status == "overlong" else "stop"
+        if text or tokens or finish:
+            self._finished = finish is not None
+            self._emit(Delta(self._index, text, tuple(tokens), finish=finish))
+
+
+class EpisodeChoice:
+    """Watches the run of a search episode: each turn and each observation as it comes, then the answer."""
+
+    def __init__(self, index: int, emit: Emit, usage: Usage):
+        self._index, self._emit, self._usage = index, emit, usage
+        self._shown = ""
+        self._finished = False
+
+    def __call__(self, run: Run) -> None:
+        """Follows up on what has changed (`Run.watch`)."""
+        trajectory = run.episode.trajectory
+        written = transcript(trajectory)
+        reasoning, self._shown = written[len(self._shown) :], written
+        if not run.episode.done:
+            if reasoning:
+                self._emit(Delta(self._index, reasoning=reasoning))
+            return
+        if self._finished:
+            return
+        self._finished = True
+        self._usage.sampled += trajectory.num_sampled
+        self._usage.prompt += len(trajectory.token_ids) - trajectory.num_sampled
+        if trajectory.infrastructure_failure:
+            message = f"the search episode ended with status {trajectory.status}: {trajectory.error}"
+            self._emit(ApiError(502, message, kind="server_error", code=trajectory.status))
+            return
+        finish = "length" if trajectory.status == "overlong" else "stop"
+        self._emit(
+            Delta(self._index, trajectory.answer or "", reasoning=reasoning, episode=record(trajectory), finish=finish)
+        )
+
+
+def transcript(trajectory: Trajectory) -> str:
+    """What the policy wrote and read so far, a line break between."""
+    parts = [part for turn in trajectory.turns for part in (turn.text, turn.observation) if part]
+    return "".join(f"{part}\n" for part in parts)
+
+
+def record(trajectory: Trajectory) -> dict[str, Any]:
+    """Status, error, and the calls with what they found: what a client may want to know of an episode."""
+    calls = [
+        {
+            "tool": tool.tool, "query": tool.query, "box": tool.box, "grounded": tool.grounded, "refused": tool.refused,
+            "results": [{"title": result.title, "url": result.url} for result in tool.results],
+        }
+        for turn in trajectory.turns if (tool := turn.tool) is not None
+    ]  # fmt: skip
+    return {"status": trajectory.status, "error": trajectory.error, "calls": calls}
+
+
+class Completion:
+    """All choices of one request; iterate over it once."""
+
+    def __init__(self, usage: Usage):
+        self.usage = usage
+        self.runs: list[Run] = []
+        self._queue: asyncio.Queue[Delta | ApiError] = asyncio.Queue()
+
+    def emit(self, event: Delta | ApiError) -> None:
+        """Hands on what a choice has to say; an error ends the completion."""
+        self._queue.put_nowait(event)
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        """Until every choice has finished.
+
+        Raises:
+          ApiError: a search broke, or the engine did.
+        """
+        left = len(self.runs)
+        while left:
+            event = await self._queue.get()
+            if isinstance(event, ApiError):
+                raise event
+            left -= event.finish is not None
+            yield event

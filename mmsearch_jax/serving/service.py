@@ -1,0 +1,229 @@
+"""Requests to runs of the scheduler: prompts, images, seeds, and how many may wait.
+
+One event loop owns the scheduler; images are decoded in threads, and the device works in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from mmsearch_jax.data import image_urls
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.errors import ImageError
+from mmsearch_jax.rollout.chat import Chat
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.episode import Episode, EpisodeConfig
+from mmsearch_jax.rollout.run import Driver, EpisodeRequest, Run, Watch
+from mmsearch_jax.rollout.scheduler import Scheduler
+from mmsearch_jax.rollout.sequence import LiveSequence, PreparedImage
+from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.serving.completion import ChatChoice, Completion, EpisodeChoice, Usage
+from mmsearch_jax.serving.schema import ApiError, ChatRequest, Message
+from mmsearch_jax.trajectory import Trajectory
+
+SEARCH_SUFFIX = "-search"
+"""The model of this name runs search episodes, for clients that can choose nothing but a model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Who may ask for how much.
+
+    Attributes:
+      max_waiting: replies that may wait for a slot; more are answered with 429.
+      max_body_bytes: of a request, images included.
+      fetch_images: whether http and https URLs of images are fetched (by this machine, from wherever they point).
+      system_prompt: of chats that bring none.
+    """
+
+    max_waiting: int = 256
+    max_body_bytes: int = 64 << 20
+    fetch_images: bool = False
+    system_prompt: str = ""
+
+
+class Service:
+    """Chats and search episodes over one engine.
+
+    Args:
+      engine: warmed up; nobody else may use it.
+      model: the name that clients ask for.
+      rules: of search episodes.
+      tools: None where searches are not offered.
+    """
+
+    def __init__(self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: Limits):
+        self.model, self.limits, self.tools = model, limits, tools
+        self._engine, self._rules = engine, rules
+        self._scheduler = Scheduler(engine, rules, tools)
+        self._preparing = 0
+        self._open: set[Completion] = set()
+        self.failure: BaseException | None = None
+        """What broke the engine; nothing is answered any more."""
+
+    @property
+    def models(self) -> list[str]:
+        """Names that may be asked for."""
+        return [self.model, *([self.model + SEARCH_SUFFIX] if self.tools is not None else [])]
+
+    async def run(self) -> None:
+        """Works until it is cancelled, or the engine breaks: then whoever waits is told so, and the error is raised."""
+        try:
+            await self._scheduler.serve()
+        except Exception as error:
+            self.failure = error
+            raise
+        finally:
+            for completion in self._open:
+                completion.emit(ApiError(500, "the engine has stopped", kind="server_error", code="engine_stopped"))
+            await self._scheduler.close()
+
+    @contextlib.asynccontextmanager
+    async def complete(self, request: ChatRequest) -> AsyncIterator[Completion]:
+        """The replies under way, for as long as the block lasts; leaving it ends what has not finished and frees its slots.
+
+        Raises:
+          ApiError: the request cannot be served.
+        """
+        self._check(request)
+        search = request.search or request.model.endswith(SEARCH_SUFFIX)
+        self._preparing += request.n
+        try:
+            urls = [url for message in request.messages for url in message.images]
+            encoded = await asyncio.gather(*(asyncio.to_thread(self._read_image, url) for url in urls))
+            images = await asyncio.gather(*(asyncio.to_thread(self._engine.prepare_image, each) for each in encoded))
+        except ImageError as error:
+            raise ApiError(400, str(error), param="messages", code="invalid_image") from error
+        finally:
+            self._preparing -= request.n
+        completion = self._search(request, encoded, images) if search else await self._chat(request, images)
+        self._open.add(completion)
+        try:
+            for run in completion.runs:
+                self._scheduler.add(run)
+            yield completion
+        finally:
+            self._open.discard(completion)
+            for run in completion.runs:
+                self._scheduler.cancel(run)
+
+    def load(self) -> dict[str, int]:
+        """Slots in use, and replies that wait for one."""
+        slots = self._engine.config.num_slots
+        return {"slots": slots, "used": slots - self._engine.free_slots, "waiting": self._scheduler.num_waiting}
+
+    # Checks -------------------------------------------------------------------------------------------------
+
+    def _check(self, request: ChatRequest) -> None:
+        if self.failure is not None:
+            raise ApiError(503, "the engine has stopped", kind="server_error", code="engine_stopped")
+        if request.model not in self.models:
+            offered = " and ".join(f"'{name}'" for name in self.models)
+            raise ApiError(
+                404,
+                f"no model '{request.model}' here: this server has {offered}",
+                param="model",
+                code="model_not_found",
+            )
+        slots = self._engine.config.num_slots
+        if request.n > slots:
+            raise ApiError(400, f"n is {request.n}, this server decodes {slots} at once: ask for fewer", param="n")
+        backlog = self._scheduler.num_waiting + self._preparing - self._engine.free_slots
+        if backlog + request.n > self.limits.max_waiting:
+            raise ApiError(
+                429, "too many replies are waiting: try again later", kind="rate_limit_error", code="overloaded"
+            )
+
+    def _read_image(self, url: str) -> bytes:
+        if not url.startswith(image_urls.SCHEMES):
+            raise ImageError(f"{image_urls.shown(url)}: an image must be a data URL: data:image/jpeg;base64,...")
+        if not url.startswith("data:") and not self.limits.fetch_images:
+            raise ImageError(f"{image_urls.shown(url)}: this server fetches no images, send a data URL")
+        return image_urls.read_url(url)
+
+    # Runs ---------------------------------------------------------------------------------------------------
+
+    async def _chat(self, request: ChatRequest, images: Sequence[PreparedImage]) -> Completion:
+        renderer = self._engine.renderer
+        system = request.system if request.system is not None else self.limits.system_prompt
+        counts = [image.num_tokens for image in images]
+        # A long text takes long to encode: others go on meanwhile.
+        prompt = await asyncio.to_thread(prompt_ids, renderer, system, request.messages, counts)
+        room = self._engine.config.max_length - len(prompt)
+        if room < 1:
+            raise ApiError(
+                400,
+                f"the messages have {len(prompt)} tokens, images included; this model's context holds "
+                f"{self._engine.config.max_length}",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        max_tokens = min(request.max_tokens or room, room)
+        completion = Completion(Usage(prompt=len(prompt)))
+        for index in range(request.n):
+            watch = ChatChoice(
+                index, renderer.token_bytes, request.stop, completion.emit, self._scheduler.cancel, completion.usage
+            )
+            make = functools.partial(Chat, prompt_ids=prompt, max_tokens=max_tokens)
+            self._add(completion, request, EpisodeRequest("", "", "", b""), images, make, watch, plain=True)
+        return completion
+
+    def _search(self, request: ChatRequest, encoded: Sequence[bytes], images: Sequence[PreparedImage]) -> Completion:
+        if self.tools is None:
+            raise ApiError(400, "this server has no search tools: start it with --tools-url", param="search")
+        if len(request.messages) != 1 or request.system is not None or len(images) != 1:
+            raise ApiError(400, "a search episode takes one user message with one image", param="messages")
+        if request.stop or request.logprobs:
+            raise ApiError(
+                400, "a search episode takes neither stop nor logprobs", param="stop" if request.stop else "logprobs"
+            )
+        question = request.messages[0].text
+        most = self._rules.max_turn_tokens
+        rules = dataclasses.replace(self._rules, max_turn_tokens=min(request.max_tokens or most, most))
+        completion = Completion(Usage())
+        for index in range(request.n):
+            make = functools.partial(
+                Episode, question=question, image_grids=[images[0].grid], image_token_counts=[images[0].num_tokens],
+                config=rules, renderer=self._engine.renderer,
+            )  # fmt: skip
+            watch = EpisodeChoice(index, completion.emit, completion.usage)
+            asked = EpisodeRequest("", "", question, encoded[0])
+            self._add(completion, request, asked, images, make, watch, plain=rules.plain)
+        return completion
+
+    def _add(
+        self, completion: Completion, request: ChatRequest, asked: EpisodeRequest, images: Sequence[PreparedImage],
+        make: Callable[[Trajectory], Driver], watch: Watch, *, plain: bool,
+    ) -> None:  # fmt: skip
+        first = secrets.randbits(31) if request.seed is None else request.seed
+        seed = (first + len(completion.runs)) & 0xFFFFFFFF
+        trajectory = Trajectory("", "", "", seed, self._engine.policy_version)
+        sequence = LiveSequence(trajectory.token_ids, list(images), seed, request.sampling, plain)
+        completion.runs.append(Run(asked, make(trajectory), sequence, watch=watch))
+
+
+def prompt_ids(
+    renderer: ChatRenderer, system: str | None, messages: Sequence[Message], image_token_counts: Sequence[int]
+) -> list[int]:
+    """A conversation up to where the assistant is to write, as `ChatRenderer.conversation` renders it.
+
+    Args:
+      image_token_counts: of all images, in the order of the messages.
+    """
+    counts = list(image_token_counts)
+
+    def shown(message: Message) -> list[int]:
+        own, counts[:] = counts[: len(message.images)], counts[len(message.images) :]
+        return own
+
+    first = shown(messages[0])
+    turns = [(said.text, asked.text) for said, asked in zip(messages[1::2], messages[2::2], strict=True)]
+    later = {i: shown(asked) for i, asked in enumerate(messages[2::2])}
+    return renderer.conversation(
+        messages[0].text, turns, first, later_image_token_counts=later, system=system, plain=True
+    ).token_ids
