@@ -24,8 +24,8 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         "dtype": "float32",
         # Area to which larger images are made smaller; 0: as the checkpoint says.
         "max_pixels": 0,
-        # Over all devices of all processes; -1 is what the others leave (docs/training.md).
-        "mesh": {"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1},
+        # Over all devices of all processes; -1 is what the others leave; `dcn` is the number of slices (docs/training.md).
+        "mesh": {"dcn": 1, "data": 1, "fsdp": -1, "tensor": 1, "sequence": 1},
         # Rows that differ from `distributed.sharding.RULES`: "embed": () keeps weights whole over fsdp.
         "sharding_rules": {},
         # 0: a checkpoint at the end only. `keep` of the latest, and the best.
