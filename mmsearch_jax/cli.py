@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         if config:
             command.add_argument(
                 "--config", type=Path, default=CONFIGS / config, metavar="FILE",
-                help=f"config file (default: configs/{config}); set values with --config.KEY=VALUE",
+                help=f"config file, or FILE:TOPOLOGY (default: configs/{config}); set values with --config.KEY=VALUE",
             )  # fmt: skip
             command.add_argument(
                 "--workdir", type=Path, default=Path(defaults.get("workdir", f"runs/{name}")), metavar="DIR",

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from mmsearch_jax.errors import ConfigError
 
@@ -36,28 +36,53 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over all devices (of all hosts), neighbours in the innermost axes; `dcn` runs over whole slices.
+    """The mesh over all devices (of all hosts): each process's devices next to one another, and each slice's processes.
 
-    A slice is what `slice_index` says; where devices have none (CPU), the processes are divided into slices in their order.
+    Every process brings the rows of the batch that its own devices hold, so rows must not be strewn over processes, as they are
+    when a whole torus is laid out for its links alone. Within a process the order follows the links.
 
     Raises:
-      ConfigError: the sizes do not make up the number of devices, or `dcn` not the slices.
+      ConfigError: the sizes do not make up the number of devices, `dcn` not the slices, or a row would be of two processes.
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(config, len(devices))
-    kind = devices[0].platform
-    if kind == "cpu":
-        return Mesh(np.asarray(devices).reshape(sizes), AXES)
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    # On GPUs a slice is a machine, which fsdp may well reach beyond; between TPU slices it would crawl.
-    if slices != config.dcn and (kind == "tpu" or config.dcn > 1):
+    by_process: dict[tuple[int, int], list[Any]] = {}
+    for device in devices:
+        by_process.setdefault((getattr(device, "slice_index", 0) or 0, device.process_index), []).append(device)
+    _check_slices(config, len({slice_index for slice_index, _ in by_process}), devices[0].platform)
+    inner = _inner_sizes(sizes, len(devices) // len(by_process))
+    outer = tuple(size // own for size, own in zip(sizes, inner, strict=True))
+    if math.prod(outer[-2:]) > 1:
+        raise ConfigError(
+            f"mesh tensor={config.tensor} x sequence={config.sequence} splits a row over several processes, which have "
+            f"{math.prod(inner)} devices each: lower them"
+        )
+    blocks = [mesh_utils.create_device_mesh(inner, by_process[key]) for key in sorted(by_process)]
+    # [outer..., inner...] -> each axis's outer part beside its inner part.
+    grid = np.stack(blocks).reshape(*outer, *inner)
+    order = [axis for pair in zip(range(len(AXES)), range(len(AXES), 2 * len(AXES)), strict=True) for axis in pair]
+    # The compiler spreads the shardings (`AxisType.Auto`); else every operation would have to say its own.
+    return Mesh(grid.transpose(order).reshape(sizes), AXES)
+
+
+def _check_slices(config: MeshConfig, slices: int, platform: str) -> None:
+    # CPUs have none (rehearsals); on GPUs a slice is a machine, which fsdp may well reach beyond. Between TPU slices it crawls.
+    if slices != config.dcn and (platform == "tpu" or (slices > 1 and config.dcn > 1)):
         raise ConfigError(f"mesh.dcn is {config.dcn}, but the devices are in {slices} slices: set it to {slices}")
-    if config.dcn > 1:
-        per_slice, over_slices = (1, *sizes[1:]), (sizes[0], 1, 1, 1, 1)
-        return Mesh(mesh_utils.create_hybrid_device_mesh(per_slice, over_slices, devices), AXES)
-    # On real chips the order matters: it decides which axis runs over which links. The compiler spreads the shardings, as
-    # with `Mesh`; by default `make_mesh` would have every operation say its own.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def _inner_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
+    """How much of each axis lies within one process, filled from the innermost axis on."""
+    inner, left = [], devices
+    for size in reversed(sizes):
+        inner.append(math.gcd(size, left))
+        left //= inner[-1]
+        if left > 1 and inner[-1] < size:
+            shown = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+            raise ConfigError(
+                f"mesh {shown}: {size} and a process's {devices} devices do not divide each other: take powers of two"
+            )
+    return tuple(reversed(inner))
 
 
 def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int, int]:

@@ -147,6 +147,7 @@ def test_a_run_goes_on_over_another_mesh_and_another_number_of_processes(tmp_pat
 def test_fifty_steps_on_every_kind_of_mesh(tmp_path):
     expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 50)
     for number, (sizes, devices, processes) in enumerate(
-        [("1,1,8,1,1", 8, 1), ("1,2,2,1,2", 8, 1), ("1,1,2,2,2", 8, 1), ("1,1,2,1,1", 1, 2), ("1,2,2,1,1", 1, 4), ("2,1,2,1,1", 2, 2)]
-    ):
+        [("1,1,8,1,1", 8, 1), ("1,2,2,1,2", 8, 1), ("1,1,2,2,2", 8, 1), ("1,1,2,1,1", 1, 2), ("1,2,2,1,1", 1, 4),
+         ("2,1,2,1,1", 2, 2)]
+    ):  # fmt: skip
         compare(run(tmp_path / str(number), sizes, devices, processes, 50), expected, 50)

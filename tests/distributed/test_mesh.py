@@ -83,6 +83,41 @@ def test_on_a_cpu_consecutive_processes_are_a_slice():
     assert [{device.process_index for device in part.flat} for part in mesh.devices] == [{0, 1}, {2, 3}]
 
 
+def hosts_of_four():
+    """A slice of 4 x 8 chips, 2 x 2 a host, as v5e has them: in the order of the chips, a host's are not together."""
+    return [
+        Chip(8 * y + x, 0, (x, y, 0), process_index=4 * (y // 2) + x // 2) for y in range(4) for x in range(8)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [MeshConfig(4, 8), MeshConfig(1, 8, 1, 4), MeshConfig(2, 4, 2, 2)])
+def test_each_process_holds_rows_of_its_own_that_follow_one_another(config):
+    mesh = make_mesh(config, hosts_of_four())
+    rows = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
+    owners = [{chip.process_index for chip in row} for row in rows]
+    assert all(len(owner) == 1 for owner in owners)
+    assert [owner.pop() for owner in owners] == sorted(number for number in range(8) for _ in range(len(rows) // 8))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(sequence=8), "tensor=1 x sequence=8 splits a row over several processes, which have 4 devices"),
+        (MeshConfig(tensor=4, sequence=2), "tensor=4 x sequence=2 splits a row"),
+    ],
+)
+def test_a_row_that_would_be_of_two_processes_is_refused(config, message):
+    with pytest.raises(ConfigError, match=message):
+        make_mesh(config, hosts_of_four())
+
+
+def test_sizes_that_do_not_divide_into_processes_are_refused():
+    three = [chip for chip in hosts_of_four() if chip.process_index < 3]
+    assert make_mesh(MeshConfig(3, 4), three).size == 12
+    with pytest.raises(ConfigError, match="6 and a process's 4 devices do not divide each other"):
+        make_mesh(MeshConfig(2, 6), three)
+
+
 def test_a_mesh_that_does_not_know_of_the_slices_is_refused():
     for dcn in (1, 4):
         with pytest.raises(ConfigError, match=f"mesh.dcn is {dcn}, but the devices are in 2 slices: set it to 2"):
