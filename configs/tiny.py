@@ -29,7 +29,9 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         # Rows that differ from `distributed.sharding.RULES`: "embed": () keeps weights whole over fsdp.
         "sharding_rules": {},
         # 0: a checkpoint at the end only. `keep` of the latest, and the best.
-        "run": {"checkpoint_every": 0, "keep": 2, "max_skipped": 5, "resume": True, "wandb": ""},
+        "run": {"checkpoint_every": 0, "keep": 2, "max_skipped": 5, "resume": True, "wandb": "",
+                # Steps to trace for xprof, from the `profile_first`-th of this start on (the first ones compile).
+                "profile_steps": 0, "profile_first": 3},
         # The mini-world is built in the work folder when it is not there yet.
         "world": {
             "num_lands": 160, "num_grpo_lands": 100, "num_sft_rows": 900, "num_grpo_rows": 432, "num_eval_rows": 300,

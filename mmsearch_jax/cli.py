@@ -153,6 +153,10 @@ def _parser() -> argparse.ArgumentParser:
         "tiny_grpo.py",
     )
     for command in (sft, grpo):
+        command.add_argument(
+            "--profile", type=int, metavar="STEPS",
+            help="trace so many steps into DIR/profile, for xprof (from the third on: config.run.profile_first)",
+        )  # fmt: skip
         _add_processes(command)
     add(
         "eval", _eval, "Evaluates a policy and prints its line of the table.\n"
@@ -234,7 +238,8 @@ def _load(options: argparse.Namespace):
             options.coordinator, options.num_processes, options.process_id, from_environment=options.distributed,
             heartbeat_timeout_s=options.heartbeat_timeout,
         )  # fmt: skip
-    config = load_config(options.config, options.overrides)
+    profiled = [f"--config.run.profile_steps={options.profile}"] if getattr(options, "profile", None) is not None else []
+    config = load_config(options.config, [*profiled, *options.overrides])
     save_config(config, options.workdir / "config.json")
     return config
 
