@@ -97,7 +97,7 @@ bash ~/mmsearch/launch/install.sh tpu"
 run() { # started apart from the connection, which may break; its exit code is left in job.rc
   local words; words="$(printf ' %q' "${command[@]}")"
   on_workers all "cd ~/mmsearch; rm -f job.rc; nohup bash -c '\
-set -a; [ ! -f ~/.mmsearch_secrets ] || . ~/.mmsearch_secrets; set +a; . launch/env.sh; \
+set -a; [ ! -f ~/.mmsearch_secrets ] || . ~/.mmsearch_secrets; set +a; MMSEARCH_PLATFORM=tpu; . launch/env.sh; \
 .venv/bin/mmsearch$(printf '%s' "$words" | sed "s/'/'\\\\''/g") --distributed; echo \$? > job.rc' > job.log 2>&1 < /dev/null &"
 }
 follow() { # returns the job's exit code, or 75 when the slice is gone

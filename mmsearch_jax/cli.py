@@ -238,7 +238,9 @@ def _load(options: argparse.Namespace):
             options.coordinator, options.num_processes, options.process_id, from_environment=options.distributed,
             heartbeat_timeout_s=options.heartbeat_timeout,
         )  # fmt: skip
-    profiled = [f"--config.run.profile_steps={options.profile}"] if getattr(options, "profile", None) is not None else []
+    profiled = (
+        [f"--config.run.profile_steps={options.profile}"] if getattr(options, "profile", None) is not None else []
+    )
     config = load_config(options.config, [*profiled, *options.overrides])
     save_config(config, options.workdir / "config.json")
     return config

@@ -68,7 +68,7 @@ class Run:
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
         self._log: RunLog | None = None
-        self._trace = _Trace(self._workdir / "profile", config)
+        self._trace = _Trace(self._workdir / "profile", config, num_steps)
         self._old_handler: Any = None
 
     def __enter__(self) -> Self:
@@ -170,18 +170,20 @@ class Run:
 class _Trace:
     """A profiler's trace of some steps; a step has ended on the devices when it is told of (its metrics were read)."""
 
-    def __init__(self, folder: Path, config: RunConfig):
-        self._folder, self._config, self._first = folder, config, 0
+    def __init__(self, folder: Path, config: RunConfig, num_steps: int):
+        self._folder, self._config, self._steps = folder, config, range(0)
+        self._num_steps = num_steps
         self._step: jax.profiler.StepTraceAnnotation | None = None
 
     def begin(self, start: int) -> None:
         """To be told of the steps that were made before this start."""
-        self._first = start + self._config.profile_first
+        first = start + self._config.profile_first
+        self._steps = range(first, min(first + self._config.profile_steps, self._num_steps + 1))
         self.after(start)
 
     def after(self, step: int) -> None:
         """To be told of each step once it is made: starts behind the step before the first, stops behind the last."""
-        if not self._first <= step + 1 < self._first + self._config.profile_steps:
+        if step + 1 not in self._steps:
             self.stop()
             return
         if self._step is None:
