@@ -1,4 +1,4 @@
-"""Fills a YAML file of this folder: ${NAME} by --set NAME=VALUE, blocks (#+ NAME ... #- NAME) kept by --with NAME, else left out.
+"""Fills a YAML file of this folder: ${KEY} by --set KEY=VALUE; blocks (#+ NAME ... #- NAME) are left out unless --with NAME.
 
 python launch/fill.py FILE [--topology v5p:2x2x4:2] [--with BLOCK]... [--set KEY=VALUE]... [--args KEY COUNT WORD...]...
 

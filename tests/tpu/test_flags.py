@@ -28,7 +28,8 @@ def compiled(flags, topology, slices):
 
 
 @pytest.mark.parametrize(
-    ("topology", "slices", "kind"), [("v5e:2x4", 1, "v5litepod-8"), ("v5p:2x2x2", 2, "v5p-16"), ("v6e:2x4", 2, "v6e-8"), ("tpu7x:2x2x2", 1, "tpu7x-16")],
+    ("topology", "slices", "kind"),
+    [("v5e:2x4", 1, "v5litepod-8"), ("v5p:2x2x2", 2, "v5p-16"), ("v6e:2x4", 2, "v6e-8"), ("tpu7x:2x2x2", 1, "tpu7x-16")],
 )  # fmt: skip
 def test_libtpu_knows_every_flag(topology, slices, kind):
     told = {"MMSEARCH_PLATFORM": "tpu", "MEGASCALE_NUM_SLICES": str(slices), "TPU_ACCELERATOR_TYPE": kind}
