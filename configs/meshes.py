@@ -1,9 +1,9 @@
 """Which mesh the published sizes get on which machines: one table, and what follows from a topology. Not a config by itself.
 
 The table has the smallest group of devices that holds one copy of the weights; `data` (and `dcn` between slices) takes the
-rest of the topology, which costs little with LoRA: only the adapters' gradients cross it. Groups are sized by hand for LoRA, bf16
-and `remat=full`: weights over the group, a row's layer inputs over `sequence`, and for GRPO a second copy over each host's chips
-with its caches. `mmsearch plan` compiles the programs and says what really fits.
+rest of the topology, which costs little with LoRA: only the adapters' gradients cross it. Groups are sized by hand for LoRA,
+bf16 and `remat=full`: weights over the group, a row's layer inputs over `sequence`, and for GRPO a second copy over each host's
+chips with its caches. `mmsearch plan` compiles the programs and says what really fits.
 """
 
 from __future__ import annotations

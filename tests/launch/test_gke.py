@@ -1,5 +1,6 @@
-"""GKE: the manifests against Kubernetes' schemas and JobSet's fields, and the scripts with a `kubectl` and `xpk` that can fail."""
+"""GKE: manifests against Kubernetes' schemas and JobSet's fields, scripts against a `kubectl` and `xpk` that can fail."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -15,8 +16,8 @@ LAUNCH = ROOT / "launch"
 TRAIN = ["grpo", "--workdir", "/mnt/it's here"]
 RUN = ["--name", "run1", "--image", "reg/mm:1", "--bucket", "b1", "--topology", "v5p:2x2x4"]
 
-# Answers as kubectl does. $FAKE holds: calls, applied (what was applied), error (of apply), and a line an answer in terminalState,
-# restarts, reason, message.
+# Answers as kubectl does. $FAKE holds: calls, applied (what was applied), error (of apply), and a line an answer in each of
+# terminalState, restarts, reason, message.
 KUBECTL = r"""#!/usr/bin/env bash
 printf '%s\n' "kubectl $*" | tr '\n' ' ' >> "$FAKE/calls"; echo >> "$FAKE/calls"
 next() { [ -s "$FAKE/$1" ] || return 0; head -n 1 "$FAKE/$1"; [ "$(wc -l < "$FAKE/$1")" = 1 ] || sed -i 1d "$FAKE/$1"; }
@@ -177,8 +178,8 @@ def test_the_search_server_beside_the_trainer_is_waited_for_and_its_address_give
 
 def test_the_search_server_as_a_deployment_shares_its_cache_in_redis(fake):
     done, calls, objects = fake(
-        "gke.sh", "tools", "--name", "search", "--image", "reg/tools:1", "--replicas", "5", "--secret", "keys", "--", "--config",
-        "configs/tools/serper.py", "--config.cache.mode=record",
+        "gke.sh", "tools", "--name", "search", "--image", "reg/tools:1", "--replicas", "5", "--secret", "keys", "--",
+        "--config", "configs/tools/serper.py", "--config.cache.mode=record",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for each in objects:
@@ -312,7 +313,7 @@ def test_xpk_is_asked_for_slices_that_restart_on_what_a_restart_mends(fake):
     done, calls, _ = fake("xpk.sh", "up", *XPK_RUN, "--storage", "runs", "--", *TRAIN)
     assert done.returncode == 0, done.stderr
     words = calls[0][1:-1].split("><")
-    value = dict(zip(words, words[1:], strict=False))
+    value = dict(itertools.pairwise(words))
     assert words[:3] == ["xpk", "workload", "create"]
     assert (value["--tpu-type"], value["--num-slices"], value["--storage"]) == ("v5litepod-4x8", "2", "runs")
     assert value["--restart-on-exit-codes"] == "1,75" and value["--max-restarts"] == "50"

@@ -1,4 +1,4 @@
-"""The images: hadolint, that every path they copy is there and let through, extras that exist, no root, no key; the first process."""
+"""The images: hadolint, paths that are there and let through, extras that exist, no root, no key; the first process."""
 
 import os
 import re
@@ -76,7 +76,8 @@ def test_a_container_takes_the_environment_and_hands_its_process_over(tmp_path):
     program.chmod(0o755)
     started = subprocess.Popen(
         ["bash", str(LAUNCH / "container.sh"), "sft", "--workdir", "/mnt/a b"], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "MMSEARCH_PLATFORM": "tpu", "LIBTPU_INIT_ARGS": "--mine"},
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "MMSEARCH_PLATFORM": "tpu",
+             "LIBTPU_INIT_ARGS": "--mine"},
     )  # fmt: skip
     said, _ = started.communicate(timeout=30)
     assert said.startswith("<sft><--workdir></mnt/a b> --xla_tpu_enable_async_collective_fusion=true")
