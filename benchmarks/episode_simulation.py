@@ -96,7 +96,7 @@ class Scenario:
 
 @dataclasses.dataclass
 class Step:
-    """What a step came to: seconds by part of its slowest kept episode, and means of all; calls count cut-off episodes', too."""
+    """What a step came to: seconds by part of its slowest kept episode, and means of all; calls of cut-off episodes count."""
 
     seconds: float
     rollout_seconds: float

@@ -3,8 +3,8 @@
 python -m benchmarks.scale_sim [--quick] [--plan plan.json] [--delays delays.json] [--json FILE] [--markdown FILE]
 
 Not a measurement: device times are `mmsearch plan`'s (--plan, its JSON of a GRPO config) or the defaults that it prints, delays
-are log-normal or drawn from measured ones (--delays: {"search": [seconds, ...], "summary": [...], "judge": [...]}). Prompts grow
-with the hosts (13 each), the search providers and servers do not, until a remedy says so.
+are log-normal or drawn from measured ones (--delays: {"search": [seconds, ...], "summary": [...], "judge": [...]}). Prompts
+grow with the hosts (13 each), the search providers and servers do not, until a remedy says so.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def given(base: Scenario, times: Mapping[str, float]) -> str:
     """What was assumed, in a line or two."""
     return (
         f"Assumed: {times['learn_chip_seconds']:.2f} chip-seconds of learning a trajectory, "
-        f"{1e3 * base.decode_seconds:.1f} ms a decode step, {1e3 * base.extend_seconds:.0f} ms an observation, turns of {base.turn_tokens:.0f} tokens (median), a "
+        f"{1e3 * base.decode_seconds:.1f} ms a decode step, {1e3 * base.extend_seconds:.0f} ms an observation, "
+        f"turns of {base.turn_tokens:.0f} tokens (median), a "
         f"search after {base.calls_on:.0%} of the turns; {base.slots} slots a host; {base.quota:.0f} searches/s, "
         f"search {_delay(base.search)}, {base.replicas} tools servers of {base.server_cpus} CPUs "
         f"({1e3 * base.server_seconds:.0f} ms a call), {base.summarisers} summaries at once ({_delay(base.summary)}), "

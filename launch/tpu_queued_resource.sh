@@ -2,7 +2,7 @@
 # Runs a training command on a TPU slice that is asked for by a queued resource, from nothing to its end:
 #
 #   launch/tpu_queued_resource.sh up --name sft7b --zone us-east5-a --type v5p-16 -- \
-#       sft --config configs/sft_qwen2_5_vl_7b.py --workdir /mnt/runs/sft7b
+#       sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2 --workdir /mnt/runs/sft7b
 #
 # up creates the slice, waits for it, pushes the committed code, starts the command on every worker, and follows it. A slice that
 # is pre-empted is deleted and asked for again, and the run resumes from its last checkpoint, so --workdir must outlive the slice

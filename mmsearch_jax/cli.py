@@ -228,8 +228,7 @@ def _load(options: argparse.Namespace):
     if options.workdir.parts[:1] and options.workdir.parts[0].endswith(":"):
         # pathlib takes a bucket's address for a local folder, which would be found out after the run.
         raise ConfigError(
-            f"--workdir {options.workdir}: a bucket is no folder. Mount it (gcsfuse, mountpoint-s3, ...) and name a "
-            "folder in it"
+            f"--workdir {options.workdir}: a bucket is no folder. Mount it (docs/launch.md, Buckets) and name a folder in it"
         )
     if hasattr(options, "coordinator"):
         from mmsearch_jax.distributed.processes import start
