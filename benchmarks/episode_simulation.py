@@ -7,7 +7,6 @@ the times of device programs are given.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import heapq
 import itertools
@@ -25,13 +24,11 @@ class Station:
 
     def __init__(self, servers: int):
         self._free = [0.0] * servers
-        self.busy = 0.0
 
     def serve(self, now: float, seconds: float) -> tuple[float, float]:
         """When service of this length begins and ends for one who comes now."""
-        begin = max(now, heapq.heappop(self._free))
-        heapq.heappush(self._free, begin + seconds)
-        self.busy += seconds
+        begin = max(now, self._free[0])
+        heapq.heapreplace(self._free, begin + seconds)
         return begin, begin + seconds
 
 
@@ -166,7 +163,7 @@ class Simulation:
                     queue, (began, next(numbers), self._turn, _Episode(group, group % scenario.hosts, began))
                 )
         at_once = len(queue)
-        kept: dict[int, int] = collections.Counter()
+        kept = [0] * scenario.prompts
         ends: list[tuple[float, _Episode]] = []
         calls = self.calls
         while queue and len(ends) < scenario.prompts * scenario.group_size:
