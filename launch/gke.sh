@@ -101,10 +101,15 @@ ask() { kubectl "$@" "${space[@]}" 2> /dev/null; }
 pods=(get pods --selector "jobset.sigs.k8s.io/jobset-name=$name")
 follow() { # until the JobSet has ended; says what keeps it waiting, restarts, and what cannot mend itself
   if [ -n "$dry" ]; then echo "+ (follow the JobSet $name)"; return 0; fi
-  local ended="" restarted=0 last=0 waiting said=""
+  local ended="" restarted=0 last=0 misses=0 waiting said=""
   while [ -z "$ended" ]; do
     sleep "$poll"
-    ended="$(ask get jobset "$name" -o 'jsonpath={.status.terminalState}')" || fail "there is no JobSet $name any more"
+    if ! ended="$(ask get jobset "$name" -o 'jsonpath={.status.terminalState}')"; then
+      # A lost connection comes back; a JobSet that was deleted does not.
+      misses=$((misses + 1)); [ "$misses" -lt 5 ] || fail "there is no JobSet $name any more, or the cluster cannot be reached ('$0 follow')"
+      ended=""; continue
+    fi
+    misses=0
     restarted="$(ask get jobset "$name" -o 'jsonpath={.status.restarts}')" || true
     if [ "${restarted:-0}" != "$last" ]; then last="$restarted"; echo "$name was stopped and starts again (restart $last of $restarts)"; fi
     waiting="$(ask "${pods[@]}" -o 'jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}')" || true
