@@ -24,12 +24,14 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         "dtype": "float32",
         # Area to which larger images are made smaller; 0: as the checkpoint says.
         "max_pixels": 0,
-        # Over all devices of all processes; -1 is what the others leave (docs/training.md).
-        "mesh": {"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1},
+        # Over all devices of all processes; -1 is what the others leave; `dcn` is the number of slices (docs/training.md).
+        "mesh": {"dcn": 1, "data": 1, "fsdp": -1, "tensor": 1, "sequence": 1},
         # Rows that differ from `distributed.sharding.RULES`: "embed": () keeps weights whole over fsdp.
         "sharding_rules": {},
         # 0: a checkpoint at the end only. `keep` of the latest, and the best.
-        "run": {"checkpoint_every": 0, "keep": 2, "max_skipped": 5, "resume": True, "wandb": ""},
+        "run": {"checkpoint_every": 0, "keep": 2, "max_skipped": 5, "resume": True, "wandb": "",
+                # Steps to trace for xprof, from the `profile_first`-th of this start on (the first ones compile).
+                "profile_steps": 0, "profile_first": 3},
         # The mini-world is built in the work folder when it is not there yet.
         "world": {
             "num_lands": 160, "num_grpo_lands": 100, "num_sft_rows": 900, "num_grpo_rows": 432, "num_eval_rows": 300,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A training command on the GPUs of this machine, in one process:
 #
-#   launch/gpu_node.sh sft --config configs/sft_qwen2_5_vl_7b.py --workdir runs/sft7b
+#   launch/gpu_node.sh sft --config configs/sft_qwen2_5_vl_7b.py:h100:8 --workdir runs/sft7b
 #
 # Makes .venv with CUDA on first use (MMSEARCH_CUDA=cuda12 for older drivers). The tools server for `grpo` is started beside it when
 # MMSEARCH_CORPUS names a corpus, and its address is given to the trainer. MMSEARCH_DRY_RUN=1 prints the commands.

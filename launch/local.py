@@ -1,15 +1,17 @@
 """A pod rehearsal on one machine: several real processes of a training command, joined by jax.distributed, on CPU devices.
 
     python launch/local.py --processes 2 -- sft --workdir runs/rehearsal --config.sft.data.lanes=2
-    python launch/local.py --processes 2 --kill-after 60 -- grpo --workdir runs/rehearsal ...
+    python launch/local.py --processes 2 --kill-after 60 --corpus runs/world/corpus -- grpo --workdir runs/rehearsal ...
 
 It is the code path of a pod: when a process dies the others stop by themselves, and all are started again and resume from the
-last checkpoint. `--kill-after` kills one on purpose, once. Each process writes to WORKDIR/logs/process-I.log.
+last checkpoint. `--kill-after` kills one on purpose, once. `--corpus` has one tools server stand beside all of them;
+its address is added to the command. Each process writes to WORKDIR/logs/process-I.log.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -30,6 +32,15 @@ def main() -> int:
     options = _parse()
     logs = Path(_workdir(options.command)) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as beside:
+        if options.corpus is not None:
+            url = _server(options.corpus, beside)
+            _say(f"tools server at {url}")
+            options.command.append(f"--config.tools.url={url}")
+        return _until_done(options, logs)
+
+
+def _until_done(options: argparse.Namespace, logs: Path) -> int:
     kill_after = options.kill_after
     for attempt in range(options.restarts + 1):
         _say(f"attempt {attempt + 1}: {options.processes} processes, logs in {logs}")
@@ -80,6 +91,19 @@ def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) 
     return [process.wait() for process in running]
 
 
+def _server(corpus: Path, beside: contextlib.ExitStack) -> str:
+    """The address of a search server that stops when `beside` ends."""
+    sys.path.insert(0, str(ROOT))
+    from mmsearch_jax.errors import MMSearchError
+    from tools_server.process import start_server
+
+    try:
+        return beside.enter_context(start_server(corpus)).url
+    except MMSearchError as error:
+        _say(f"error: {error}")
+        raise SystemExit(EXIT_USER) from error
+
+
 def _start(options: argparse.Namespace, logs: Path) -> list[subprocess.Popen[bytes]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -109,6 +133,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--kill-after", type=float, metavar="SECONDS", help="kill the last process so long after the start"
     )
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="search it by one tools server beside the processes")
     parser.add_argument("--restarts", type=int, default=3, help="at most (default: %(default)s)")
     parser.add_argument("--heartbeat-timeout", type=int, default=30, metavar="SECONDS", help="default: %(default)s")
     parser.add_argument("command", nargs="+", help="an mmsearch command that trains, with its arguments")

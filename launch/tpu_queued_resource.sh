@@ -2,7 +2,7 @@
 # Runs a training command on a TPU slice that is asked for by a queued resource, from nothing to its end:
 #
 #   launch/tpu_queued_resource.sh up --name sft7b --zone us-east5-a --type v5p-16 -- \
-#       sft --config configs/sft_qwen2_5_vl_7b.py --workdir /mnt/runs/sft7b
+#       sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2 --workdir /mnt/runs/sft7b
 #
 # up creates the slice, waits for it, pushes the committed code, starts the command on every worker, and follows it. A slice that
 # is pre-empted is deleted and asked for again, and the run resumes from its last checkpoint, so --workdir must outlive the slice
@@ -97,7 +97,7 @@ bash ~/mmsearch/launch/install.sh tpu"
 run() { # started apart from the connection, which may break; its exit code is left in job.rc
   local words; words="$(printf ' %q' "${command[@]}")"
   on_workers all "cd ~/mmsearch; rm -f job.rc; nohup bash -c '\
-set -a; [ ! -f ~/.mmsearch_secrets ] || . ~/.mmsearch_secrets; set +a; . launch/env.sh; \
+set -a; [ ! -f ~/.mmsearch_secrets ] || . ~/.mmsearch_secrets; set +a; MMSEARCH_PLATFORM=tpu; . launch/env.sh; \
 .venv/bin/mmsearch$(printf '%s' "$words" | sed "s/'/'\\\\''/g") --distributed; echo \$? > job.rc' > job.log 2>&1 < /dev/null &"
 }
 follow() { # returns the job's exit code, or 75 when the slice is gone

@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         if config:
             command.add_argument(
                 "--config", type=Path, default=CONFIGS / config, metavar="FILE",
-                help=f"config file (default: configs/{config}); set values with --config.KEY=VALUE",
+                help=f"config file, or FILE:TOPOLOGY (default: configs/{config}); set values with --config.KEY=VALUE",
             )  # fmt: skip
         if config and workdir:
             command.add_argument(
@@ -169,6 +169,10 @@ def _parser() -> argparse.ArgumentParser:
         "tiny_grpo.py",
     )
     for command in (sft, grpo):
+        command.add_argument(
+            "--profile", type=int, metavar="STEPS",
+            help="trace so many steps into DIR/profile, for xprof (from the third on: config.run.profile_first)",
+        )  # fmt: skip
         _add_processes(command)
     evaluation = add(
         "eval", _eval, "Evaluates a policy on one benchmark or many, and prints the table.\n"
@@ -276,8 +280,7 @@ def _load(options: argparse.Namespace):
     if options.workdir.parts[:1] and options.workdir.parts[0].endswith(":"):
         # pathlib takes a bucket's address for a local folder, which would be found out after the run.
         raise ConfigError(
-            f"--workdir {options.workdir}: a bucket is no folder. Mount it (gcsfuse, mountpoint-s3, ...) and name a "
-            "folder in it"
+            f"--workdir {options.workdir}: a bucket is no folder. Mount it (docs/launch.md, Buckets) and name a folder in it"
         )
     if hasattr(options, "coordinator"):
         from mmsearch_jax.distributed.processes import start
@@ -286,7 +289,10 @@ def _load(options: argparse.Namespace):
             options.coordinator, options.num_processes, options.process_id, from_environment=options.distributed,
             heartbeat_timeout_s=options.heartbeat_timeout,
         )  # fmt: skip
-    config = load_config(options.config, options.overrides)
+    profiled = (
+        [f"--config.run.profile_steps={options.profile}"] if getattr(options, "profile", None) is not None else []
+    )
+    config = load_config(options.config, [*profiled, *options.overrides])
     save_config(config, options.workdir / "config.json")
     return config
 

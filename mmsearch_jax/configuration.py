@@ -1,5 +1,7 @@
 """Config files and their overrides: `configs/x.py` with `get_config()`, and `--config.a.b=value` from the command line.
 
+`configs/x.py:ARGUMENT` calls `get_config(ARGUMENT)`: the configs of published models take a topology ("v5p:2x2x4") there.
+
 A config is locked: a key that it does not have is an error that names the nearest one.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,15 +28,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ml_collectio
     """Runs a config file's `get_config()` and applies overrides.
 
     Args:
+      path: of the file; what stands behind ".py:" is its argument.
       overrides: "--config.a.b=value" each; the value is read as a Python literal of the old value's kind.
 
     Raises:
-      ConfigError: no such file, no `get_config`, an unknown key, or a value of another kind.
+      ConfigError: no such file, no `get_config`, an argument that it does not take, an unknown key, or a value of another kind.
     """
-    path = Path(path)
+    file, extension, argument = str(path).partition(".py:")
+    path = Path(file + ".py" if extension else file)
     if not path.is_file():
         raise ConfigError(f"no config file at {path}: the bundled ones are in configs/")
-    config = _run(path)
+    config = _run(path, argument)
     set_overrides(config, overrides)
     return config.lock()
 
@@ -84,7 +89,7 @@ def as_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in section.items()}
 
 
-def _run(path: Path) -> ml_collections.ConfigDict:
+def _run(path: Path, argument: str) -> ml_collections.ConfigDict:
     # Config files may build on one another: `from configs import tiny`.
     root = str(path.resolve().parents[1])
     if root not in sys.path:
@@ -94,7 +99,11 @@ def _run(path: Path) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config()
+        if argument and not inspect.signature(module.get_config).parameters:
+            raise ConfigError(f"its get_config takes no argument, so no '{argument}'")
+        config = module.get_config(argument) if argument else module.get_config()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except Exception as error:  # a config file is the user's code: whatever it raises is theirs to mend
         raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):

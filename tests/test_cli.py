@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, and one-line errors with exit code 2."""
 
+import json
 import os
 import shlex
 import socket
@@ -126,3 +127,11 @@ def test_help_is_quick():
     began = time.monotonic()
     mmsearch("--help")
     assert time.monotonic() - began < 2  # about 0.1 s on an idle machine
+
+
+@pytest.mark.parametrize("command", ["sft", "grpo"])
+def test_profile_says_how_many_steps_to_trace(command, tmp_path):
+    options = cli._parser().parse_args([command, "--profile", "2", "--workdir", str(tmp_path)])
+    options.overrides = []
+    assert cli._load(options).run.profile_steps == 2
+    assert json.loads((tmp_path / "config.json").read_text())["run"]["profile_steps"] == 2

@@ -1,7 +1,8 @@
-"""The device mesh: one shape of four axes for one chip, a box of GPUs or a pod.
+"""The device mesh: one shape of five axes for one chip, a box of GPUs, a pod or several of them.
 
-Axes: `data` (replicas of the weights), `fsdp` (weights and batch split), `tensor` (heads, MLP and vocabulary split),
-`sequence` (tokens split).
+Axes: `dcn` (slices, each with a replica of the weights), `data` (replicas within a slice), `fsdp` (weights and batch split),
+`tensor` (heads, MLP and vocabulary split), `sequence` (tokens split). Only gradients cross `dcn`, whose links are the slow
+ones between slices or between machines.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.experimental import mesh_utils
+from jax.sharding import Mesh
 
 from mmsearch_jax.errors import ConfigError
 
-AXES = ("data", "fsdp", "tensor", "sequence")
+AXES = ("dcn", "data", "fsdp", "tensor", "sequence")
+BATCH_AXES = ("dcn", "data", "fsdp")
+"""What the rows of a batch are split over."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,33 +32,71 @@ class MeshConfig:
     fsdp: int = -1
     tensor: int = 1
     sequence: int = 1
+    dcn: int = dataclasses.field(default=1, kw_only=True)
 
 
 def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over all devices (of all hosts), neighbours in the innermost axes.
+    """The mesh over all devices (of all hosts): each process's devices next to one another, and each slice's processes.
+
+    Every process brings the rows of the batch that its own devices hold, so rows must not be strewn over processes, as they are
+    when a whole torus is laid out for its links alone. Within a process the order follows the links.
 
     Raises:
-      ConfigError: the sizes do not make up the number of devices.
+      ConfigError: the sizes do not make up the number of devices, `dcn` not the slices, or a row would be of two processes.
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(config, len(devices))
-    if devices[0].platform == "cpu":
-        return Mesh(np.asarray(devices).reshape(sizes), AXES)
-    # On real chips the order matters: it decides which axis runs over which links. The compiler spreads the shardings, as
-    # with `Mesh`; by default `make_mesh` would have every operation say its own.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    by_process: dict[tuple[int, int], list[Any]] = {}
+    for device in devices:
+        by_process.setdefault((getattr(device, "slice_index", 0) or 0, device.process_index), []).append(device)
+    _check_slices(config, len({slice_index for slice_index, _ in by_process}), devices[0].platform)
+    inner = _inner_sizes(sizes, len(devices) // len(by_process))
+    outer = tuple(size // own for size, own in zip(sizes, inner, strict=True))
+    if math.prod(outer[-2:]) > 1:
+        raise ConfigError(
+            f"mesh tensor={config.tensor} x sequence={config.sequence} splits a row over several processes, which have "
+            f"{math.prod(inner)} devices each: lower them"
+        )
+    blocks = [mesh_utils.create_device_mesh(inner, by_process[key]) for key in sorted(by_process)]
+    # [outer..., inner...] -> each axis's outer part beside its inner part.
+    grid = np.stack(blocks).reshape(*outer, *inner)
+    order = [axis for pair in zip(range(len(AXES)), range(len(AXES), 2 * len(AXES)), strict=True) for axis in pair]
+    # The compiler spreads the shardings (`AxisType.Auto`); else every operation would have to say its own.
+    return Mesh(grid.transpose(order).reshape(sizes), AXES)
 
 
-def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int]:
-    """The four sizes with -1 filled in.
+def _check_slices(config: MeshConfig, slices: int, platform: str) -> None:
+    # CPUs have none (rehearsals); on GPUs a slice is a machine, which fsdp may well reach beyond. Between TPU slices it crawls.
+    if slices != config.dcn and (platform == "tpu" or (slices > 1 and config.dcn > 1)):
+        raise ConfigError(f"mesh.dcn is {config.dcn}, but the devices are in {slices} slices: set it to {slices}")
+
+
+def _inner_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
+    """How much of each axis lies within one process, filled from the innermost axis on."""
+    inner, left = [], devices
+    for size in reversed(sizes):
+        inner.append(math.gcd(size, left))
+        left //= inner[-1]
+        if left > 1 and inner[-1] < size:
+            shown = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+            raise ConfigError(
+                f"mesh {shown}: {size} and a process's {devices} devices do not divide each other: take powers of two"
+            )
+    return tuple(reversed(inner))
+
+
+def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int, int]:
+    """The five sizes, as in `AXES`, with -1 filled in.
 
     Raises:
       ConfigError: they do not make up the number of devices.
     """
-    sizes = [config.data, config.fsdp, config.tensor, config.sequence]
+    sizes = [config.dcn, config.data, config.fsdp, config.tensor, config.sequence]
     shown = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise ConfigError(f"mesh {shown}: sizes are at least 1, and one of them may be -1 (what is left)")
+    if config.dcn < 1:
+        raise ConfigError(f"mesh {shown}: dcn is the number of slices, which is not left to be found")
     fixed = math.prod(size for size in sizes if size != -1)
     if -1 in sizes:
         if num_devices % fixed:
@@ -62,5 +104,5 @@ def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int
         sizes[sizes.index(-1)] = num_devices // fixed
     elif fixed != num_devices:
         raise ConfigError(f"mesh {shown} needs {fixed} devices, there are {num_devices}: set one size to -1")
-    data, fsdp, tensor, sequence = sizes
-    return data, fsdp, tensor, sequence
+    dcn, data, fsdp, tensor, sequence = sizes
+    return dcn, data, fsdp, tensor, sequence

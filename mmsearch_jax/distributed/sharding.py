@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.errors import ConfigError
 
 Rules = Mapping[str, tuple[str, ...]]
@@ -28,9 +29,9 @@ RULES: Rules = {
     "norm": (),
     "rank": (),
     # Activations.
-    "batch": ("data", "fsdp"),
+    "batch": BATCH_AXES,
     "length": ("sequence",),
-    "images": ("data", "fsdp"),
+    "images": BATCH_AXES,
 }
 """Mesh axes of each logical axis. A config may change any of them."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
-from mmsearch_jax.distributed.mesh import AXES, MeshConfig, make_mesh
+from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, MeshConfig, make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.train_state import TrainState, create_train_state
@@ -61,14 +62,14 @@ class LearnerMesh:
         Raises:
           ConfigError: it cannot; `name` is the batch's in the config.
         """
-        rows, parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"], self.mesh.shape["sequence"]
+        rows, parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES), self.mesh.shape["sequence"]
         for key, size, by in (
             ("rows", shape.rows, rows),
             ("images", shape.images, rows),
             ("length", shape.length, parts),
         ):
             if size % by:
-                axes = "sequence" if key == "length" else "data x fsdp"
+                axes = "sequence" if key == "length" else " x ".join(BATCH_AXES)
                 near = max(1, round(size / by)) * by
                 raise ConfigError(
                     f"{name}.{key} is {size}, but the mesh splits it {by} ways ({axes}): set it to {near}, say"
@@ -94,7 +95,7 @@ class LearnerMesh:
 
     def batch(self, own: TokenBatch) -> TokenBatch:
         """The global batch of which `own` holds this process's rows and images, on the mesh."""
-        rows, tokens = ("data", "fsdp"), "sequence"
+        rows, tokens = BATCH_AXES, "sequence"
         index = own.feature_index
         if own.vision is not None and jax.process_count() > 1:
             # Features are numbered through all processes' images. A merged token stands for 2 x 2 patches.
@@ -112,7 +113,7 @@ class LearnerMesh:
         """This process's rows of a global [B, L] array, as NumPy."""
         if values.is_fully_addressable:
             return np.asarray(values)
-        spec = PartitionSpec(("data", "fsdp"), None)
+        spec = PartitionSpec(BATCH_AXES, None)
         return np.asarray(multihost_utils.global_array_to_host_local_array(values, self.mesh, spec))
 
     def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

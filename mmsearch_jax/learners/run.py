@@ -15,7 +15,7 @@ from typing import Any, Self
 import jax
 
 from mmsearch_jax.distributed.processes import largest_of_all
-from mmsearch_jax.errors import CheckpointError, Preempted, TrainingDiverged
+from mmsearch_jax.errors import CheckpointError, ConfigError, Preempted, TrainingDiverged
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints
 from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.train_state import TrainState
@@ -31,6 +31,8 @@ class RunConfig:
       max_skipped: updates left out in a row, for a gradient that was not finite, before the run is stopped.
       resume: go on from the newest checkpoint in the work folder.
       wandb: project of Weights & Biases to log to as well; empty for none.
+      profile_steps: steps to trace into WORKDIR/profile (every process its own devices), for xprof; 0 traces none.
+      profile_first: the first of them, counted from this start of the run; the first steps compile.
     """
 
     checkpoint_every: int = 0
@@ -38,6 +40,14 @@ class RunConfig:
     max_skipped: int = 5
     resume: bool = True
     wandb: str = ""
+    profile_steps: int = 0
+    profile_first: int = 3
+
+    def __post_init__(self) -> None:
+        if self.profile_steps < 0 or self.profile_first < 1:
+            raise ConfigError(
+                f"run.profile_steps is {self.profile_steps} and run.profile_first {self.profile_first}: at least 0 and 1"
+            )
 
 
 class Run:
@@ -58,6 +68,7 @@ class Run:
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
         self._log: RunLog | None = None
+        self._trace = _Trace(self._workdir / "profile", config, num_steps)
         self._old_handler: Any = None
 
     def __enter__(self) -> Self:
@@ -67,6 +78,7 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._trace.stop()
         if self._log is not None:
             self._log.__exit__()
         self.checkpoints.__exit__()
@@ -89,6 +101,7 @@ class Run:
             self._workdir, self._phase, self._num_steps, step or 0, self._show, wandb_project=self._config.wandb,
             writes=jax.process_index() == 0,
         )  # fmt: skip
+        self._trace.begin(step or 0)
         return state, step or 0, position
 
     def say(self, text: str) -> None:
@@ -118,6 +131,7 @@ class Run:
         assert self._log is not None
         self._log.write(step, metrics, shown)
         self._guard(step, int(state.skipped))
+        self._trace.after(step)
         every = self._config.checkpoint_every
         stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps
         if step == self._num_steps or stopping or (every and step % every == 0):
@@ -151,6 +165,44 @@ class Run:
                     f"the checkpoint of step {step} in {self.checkpoints.folder} was made with {name} = {saved[name]}, this "
                     f"run has {value}: set it back, or use another --workdir"
                 )
+
+
+class _Trace:
+    """A profiler's trace of some steps; a step has ended on the devices when it is told of (its metrics were read)."""
+
+    def __init__(self, folder: Path, config: RunConfig, num_steps: int):
+        self._folder, self._config, self._steps = folder, config, range(0)
+        self._num_steps = num_steps
+        self._step: jax.profiler.StepTraceAnnotation | None = None
+
+    def begin(self, start: int) -> None:
+        """To be told of the steps that were made before this start."""
+        first = start + self._config.profile_first
+        self._steps = range(first, min(first + self._config.profile_steps, self._num_steps + 1))
+        self.after(start)
+
+    def after(self, step: int) -> None:
+        """To be told of each step once it is made: starts behind the step before the first, stops behind the last."""
+        if step + 1 not in self._steps:
+            self.stop()
+            return
+        if self._step is None:
+            options = jax.profiler.ProfileOptions()
+            # Every Python call of a step that takes a minute is more than a browser opens.
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(self._folder, profiler_options=options)
+        else:
+            self._step.__exit__(None, None, None)
+        # By these marks xprof tells steps apart.
+        self._step = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
+        self._step.__enter__()
+
+    def stop(self) -> None:
+        """Writes the trace, if one is running (of a run that ends early, too)."""
+        if self._step is not None:
+            self._step.__exit__(None, None, None)
+            self._step = None
+            jax.profiler.stop_trace()
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

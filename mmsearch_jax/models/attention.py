@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
 
+from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.models import attention_cpu, attention_tpu
 
 _TARGET: contextvars.ContextVar[str | None] = contextvars.ContextVar("attention_target", default=None)
@@ -105,16 +106,16 @@ def _over_mesh(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(q, k, v, ids)
-    rows, heads = _divided(mesh, q.shape[0], ("data", "fsdp")), _divided(mesh, k.shape[2], ("tensor", "sequence"))
+    rows, heads = _divided(mesh, q.shape[0], BATCH_AXES), _divided(mesh, k.shape[2], ("tensor", "sequence"))
     split = PartitionSpec(rows, None, heads, None)
     return jax.shard_map(
         function, in_specs=(split, split, split, PartitionSpec(rows, None)), out_specs=split, check_vma=False
     )(q, k, v, ids)
 
 
-def _divided(mesh: AbstractMesh, size: int, axes: tuple[str, str]) -> tuple[str, ...] | None:
+def _divided(mesh: AbstractMesh, size: int, axes: tuple[str, ...]) -> tuple[str, ...] | None:
     """The most of these mesh axes, from the first on, over which a dim of this size can be split."""
-    for number in (2, 1):
+    for number in range(len(axes), 0, -1):
         if size % math.prod(mesh.shape[axis] for axis in axes[:number]) == 0:
             return axes[:number]
     return None

@@ -12,7 +12,7 @@ import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from mmsearch_jax.data.batches import BatchShape, pack
-from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
+from mmsearch_jax.distributed.mesh import BATCH_AXES, MeshConfig, make_mesh
 from mmsearch_jax.learners.supervised import weighted_loss
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.axes import placement
@@ -20,7 +20,7 @@ from tests.learners.test_training import image, model, sequence
 from tests.models.test_qwen2_5_vl import CONFIG
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
-data, fsdp, tensor, sequence_size = map(int, sys.argv[2].split(","))
+dcn, data, fsdp, tensor, sequence_size = map(int, sys.argv[2].split(","))
 hf.save_pretrained(Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0)), sys.argv[1])
 sequences = [sequence(i, 10 + i, image(i, 4, 6) if i % 2 else None) for i in range(8)]
 packed, left = pack(sequences, BatchShape(8, 32, 8, 24))
@@ -34,8 +34,8 @@ def loss_and_gradients(place, put):
     return function(state), state
 
 (loss, gradients), _ = loss_and_gradients(None, jnp.asarray)
-mesh = make_mesh(MeshConfig(data, fsdp, tensor, sequence_size))
-rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+mesh = make_mesh(MeshConfig(data, fsdp, tensor, sequence_size, dcn=dcn))
+rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 whole = NamedSharding(mesh, PartitionSpec())
 (split_loss, split_gradients), state = loss_and_gradients(
     placement(mesh), lambda x: jax.device_put(x, rows if x.shape[0] == 8 else whole)
@@ -50,7 +50,7 @@ print("worst gradient difference", worst)
 """
 
 
-@pytest.mark.parametrize("sizes", ["1,8,1,1", "2,2,2,1", "1,2,4,1"])
+@pytest.mark.parametrize("sizes", ["1,1,8,1,1", "1,2,2,2,1", "1,1,2,4,1", "2,2,2,1,1"])
 def test_eight_devices_equal_one(sizes, tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     ran = subprocess.run(

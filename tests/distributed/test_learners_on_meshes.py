@@ -34,7 +34,8 @@ from tests.learners.small_sequences import sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
 
 STEPS, UNTIL, ROWS = int(steps), int(until), 8
-mesh = LearnerMesh.of(MeshConfig(*map(int, sizes.split(","))))
+dcn, *inner = map(int, sizes.split(","))
+mesh = LearnerMesh.of(MeshConfig(*inner, dcn=dcn))
 model = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
 SHAPE = BatchShape(ROWS, 32, ROWS, 24)
 mesh.check(SHAPE, "batch")
@@ -130,22 +131,23 @@ def compare(found, expected, steps):
 
 
 def test_losses_of_eight_devices_equal_those_of_one(tmp_path):
-    expected = run(tmp_path / "one", "1,1,1,1", 1, 1, 8)
-    compare(run(tmp_path / "devices", "2,2,1,2", 8, 1, 8), expected, 8)
+    expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 8)
+    compare(run(tmp_path / "devices", "1,2,2,1,2", 8, 1, 8), expected, 8)
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_over_another_mesh_and_another_number_of_processes(tmp_path):
-    expected = run(tmp_path / "one", "1,1,1,1", 1, 1, 8)
-    run(tmp_path / "moved", "1,4,2,1", 8, 1, 8, until=4)
-    found = run(tmp_path / "moved", "2,1,1,1", 1, 2, 8)
+    expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 8)
+    run(tmp_path / "moved", "1,1,4,2,1", 8, 1, 8, until=4)
+    found = run(tmp_path / "moved", "1,2,1,1,1", 1, 2, 8)
     compare(found, expected, 8)
 
 
 @pytest.mark.slow
 def test_fifty_steps_on_every_kind_of_mesh(tmp_path):
-    expected = run(tmp_path / "one", "1,1,1,1", 1, 1, 50)
+    expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 50)
     for number, (sizes, devices, processes) in enumerate(
-        [("1,8,1,1", 8, 1), ("2,2,1,2", 8, 1), ("1,2,2,2", 8, 1), ("1,2,1,1", 1, 2), ("2,2,1,1", 1, 4)]
-    ):
+        [("1,1,8,1,1", 8, 1), ("1,2,2,1,2", 8, 1), ("1,1,2,2,2", 8, 1), ("1,1,2,1,1", 1, 2), ("1,2,2,1,1", 1, 4),
+         ("2,1,2,1,1", 2, 2)]
+    ):  # fmt: skip
         compare(run(tmp_path / str(number), sizes, devices, processes, 50), expected, 50)

@@ -1,5 +1,7 @@
 """Mesh sizes and sharding rules, on as many devices as a spec needs (no computation)."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -13,16 +15,17 @@ from mmsearch_jax.models.axes import logical_axes
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
-MESH = AbstractMesh((1, 4, 2, 1), AXES)
+MESH = AbstractMesh((1, 1, 4, 2, 1), AXES)
 
 
 @pytest.mark.parametrize(
     ("config", "devices", "sizes"),
     [
-        (MeshConfig(), 1, (1, 1, 1, 1)),
-        (MeshConfig(), 256, (1, 256, 1, 1)),
-        (MeshConfig(data=2, tensor=4), 64, (2, 8, 4, 1)),
-        (MeshConfig(fsdp=2, tensor=2, sequence=-1), 8, (1, 2, 2, 2)),
+        (MeshConfig(), 1, (1, 1, 1, 1, 1)),
+        (MeshConfig(), 256, (1, 1, 256, 1, 1)),
+        (MeshConfig(data=2, tensor=4), 64, (1, 2, 8, 4, 1)),
+        (MeshConfig(tensor=4, dcn=2), 64, (2, 1, 8, 4, 1)),
+        (MeshConfig(fsdp=2, tensor=2, sequence=-1), 8, (1, 1, 2, 2, 2)),
     ],
 )
 def test_one_axis_takes_what_the_others_leave(config, devices, sizes):
@@ -36,6 +39,7 @@ def test_one_axis_takes_what_the_others_leave(config, devices, sizes):
         (MeshConfig(fsdp=4), "needs 4 devices, there are 8: set one size to -1"),
         (MeshConfig(data=-1), "one of them may be -1"),
         (MeshConfig(tensor=0), "sizes are at least 1"),
+        (MeshConfig(fsdp=1, dcn=-1), "dcn is the number of slices"),
     ],
 )
 def test_sizes_that_do_not_make_up_the_devices_are_named(config, message):
@@ -46,6 +50,85 @@ def test_sizes_that_do_not_make_up_the_devices_are_named(config, message):
 def test_a_mesh_of_what_is_here():
     mesh = make_mesh()
     assert mesh.axis_names == AXES and mesh.size == len(jax.devices())
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh looks at in a device; 2 x 2 chips a slice, as v5e has them."""
+
+    id: int
+    slice_index: int
+    coords: tuple[int, int, int]
+    process_index: int = 0
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+
+
+def chips(num_slices):
+    return [Chip(4 * s + i, s, (i % 2, i // 2, 0)) for s in range(num_slices) for i in range(4)]
+
+
+def test_dcn_runs_over_slices_and_every_other_axis_stays_within_one():
+    # In the order of another slice first: what counts is the slice that a chip says it is in.
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2, dcn=3), chips(3)[::-1])
+    assert dict(mesh.shape) == {"dcn": 3, "data": 1, "fsdp": 2, "tensor": 2, "sequence": 1}
+    assert [{chip.slice_index for chip in part.flat} for part in mesh.devices] == [{0}, {1}, {2}]
+    assert len(set(mesh.devices.flat)) == 12
+
+
+def test_on_a_cpu_consecutive_processes_are_a_slice():
+    devices = [Chip(i, 0, (0, 0, 0), process_index=i // 2, platform="cpu") for i in range(8)]
+    mesh = make_mesh(MeshConfig(dcn=2), devices)
+    assert [{device.process_index for device in part.flat} for part in mesh.devices] == [{0, 1}, {2, 3}]
+
+
+def hosts_of_four():
+    """A slice of 4 x 8 chips, 2 x 2 a host, as v5e has them: in the order of the chips, a host's are not together."""
+    return [
+        Chip(8 * y + x, 0, (x, y, 0), process_index=4 * (y // 2) + x // 2) for y in range(4) for x in range(8)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [MeshConfig(4, 8), MeshConfig(1, 8, 1, 4), MeshConfig(2, 4, 2, 2)])
+def test_each_process_holds_rows_of_its_own_that_follow_one_another(config):
+    mesh = make_mesh(config, hosts_of_four())
+    rows = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
+    owners = [{chip.process_index for chip in row} for row in rows]
+    assert all(len(owner) == 1 for owner in owners)
+    assert [owner.pop() for owner in owners] == sorted(number for number in range(8) for _ in range(len(rows) // 8))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(sequence=8), "tensor=1 x sequence=8 splits a row over several processes, which have 4 devices"),
+        (MeshConfig(tensor=4, sequence=2), "tensor=4 x sequence=2 splits a row"),
+    ],
+)
+def test_a_row_that_would_be_of_two_processes_is_refused(config, message):
+    with pytest.raises(ConfigError, match=message):
+        make_mesh(config, hosts_of_four())
+
+
+def test_sizes_that_do_not_divide_into_processes_are_refused():
+    three = [chip for chip in hosts_of_four() if chip.process_index < 3]
+    assert make_mesh(MeshConfig(3, 4), three).size == 12
+    with pytest.raises(ConfigError, match="6 and a process's 4 devices do not divide each other"):
+        make_mesh(MeshConfig(2, 6), three)
+
+
+def test_a_mesh_that_does_not_know_of_the_slices_is_refused():
+    for dcn in (1, 4):
+        with pytest.raises(ConfigError, match=f"mesh.dcn is {dcn}, but the devices are in 2 slices: set it to 2"):
+            make_mesh(MeshConfig(dcn=dcn), chips(2))
+
+
+def test_rows_are_split_over_slices_and_weights_are_not():
+    mesh = AbstractMesh((2, 1, 4, 1, 1), AXES)
+    assert partition_spec(("batch", "length"), (8, 16), mesh) == PartitionSpec(("dcn", "data", "fsdp"), None)
+    over_slices = [name for name, axes in RULES.items() if "dcn" in axes]
+    assert over_slices == ["batch", "images"]
 
 
 def test_dims_that_do_not_divide_stay_whole_and_no_axis_is_used_twice():

@@ -6,10 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from mmsearch_jax import search_api
+from mmsearch_jax.configuration import load_config
+from mmsearch_jax.stages import TRAINING_WORLD, prepare_world
 from tests.distributed.test_commands import TINY_BASE, WORLD_FLAGS
 
 LOCAL = Path(__file__).parents[2] / "launch" / "local.py"
@@ -47,6 +52,48 @@ def test_a_killed_process_stops_the_others_and_the_run_resumes(tmp_path):
     steps = [record["step"] for record in records if "loss" in record]
     # Not one step twice, and none left out.
     assert steps == list(range(1, 401))
+
+
+@pytest.mark.slow
+def test_grpo_with_a_tools_server_beside_it_goes_on_after_a_kill(tmp_path):
+    settings = [
+        *WORLD_FLAGS, f"--config.checkpoint={TINY_BASE}", "--config.grpo.num_steps=6", "--config.grpo.prompts_per_step=2",
+        "--config.grpo.group_size=4", "--config.grpo.skip_uniform=false", "--config.engine.num_slots=8",
+        "--config.engine.decode_rows=()", "--config.engine.length_buckets=()", "--config.run.checkpoint_every=1",
+    ]  # fmt: skip
+    # The world that is searched: the run finds it in its work folder.
+    world = prepare_world(load_config("configs/tiny_grpo.py", settings), tmp_path / "run", TRAINING_WORLD)
+    arguments = ["--heartbeat-timeout", "10", "--corpus", world / "corpus", "--", "grpo", "--workdir", tmp_path / "run"]
+    running = subprocess.Popen(
+        [sys.executable, str(LOCAL), *map(str, arguments), *settings], stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    said = [running.stdout.readline() for _ in range(3)]
+    url, victim = said[0].split()[-1], int(said[2].split()[-1])
+    checkpoints = tmp_path / "run" / "checkpoints" / "grpo"
+    deadline = time.monotonic() + 900
+    while not (checkpoints / "2").is_dir():
+        assert time.monotonic() < deadline and running.poll() is None, said
+        time.sleep(0.2)
+    with urllib.request.urlopen(url + search_api.ROUTE_METRICS, timeout=30) as metrics:
+        asked = metrics.read().decode()
+    os.kill(victim, signal.SIGKILL)
+    rest, _ = running.communicate(timeout=1800)
+    assert running.returncode == 0, rest
+    assert "attempt 2" in rest and "attempt 3" not in rest
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "reward" in record] == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / "run" / "policies" / "grpo" / "config.json").is_file()
+    # The one server was asked by the rehearsal and by both processes, and stopped with it.
+    (ready,) = [line for line in asked.splitlines() if f'route="{search_api.ROUTE_READY}",status="200"}}' in line]
+    assert int(ready.split()[-1]) >= 3
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url + search_api.ROUTE_HEALTH, timeout=10)
+
+
+def test_a_corpus_that_is_not_there_is_said_before_anything_starts(tmp_path):
+    done = rehearse("--corpus", tmp_path / "none", "--", "grpo", "--workdir", tmp_path / "run")
+    assert done.returncode == 2 and "error: the search server ended" in done.stdout and "attempt" not in done.stdout
 
 
 def test_what_the_user_must_mend_is_said_once(tmp_path):

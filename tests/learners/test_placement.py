@@ -13,13 +13,13 @@ from mmsearch_jax.learners.placement import LearnerMesh
 class EightDevices:
     """The shape of a mesh is all that is looked at."""
 
-    shape = {"data": 1, "fsdp": 4, "tensor": 1, "sequence": 2}  # noqa: RUF012
+    shape = {"dcn": 1, "data": 1, "fsdp": 4, "tensor": 1, "sequence": 2}  # noqa: RUF012
 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (BatchShape(6, 32), r"sft.batch.rows is 6, but the mesh splits it 4 ways \(data x fsdp\): set it to 8"),
+        (BatchShape(6, 32), r"sft.batch.rows is 6, but the mesh splits it 4 ways \(dcn x data x fsdp\): set it to 8"),
         (BatchShape(8, 33), r"sft.batch.length is 33, but the mesh splits it 2 ways \(sequence\): set it to 32"),
         (BatchShape(8, 32, 3, 4), r"sft.batch.images is 3, .* set it to 4"),
     ],
@@ -35,6 +35,6 @@ def test_rules_of_a_config_take_the_place_of_the_table_s():
     assert mesh.rules["embed"] == ("tensor",) and spec == PartitionSpec(("fsdp",), None)
     for rules in ({"embd": ("tensor",)}, {"embed": ("tensr",)}):
         with pytest.raises(
-            ConfigError, match="sharding rule 'embe?d'.*logical axes are batch, embed.*mesh axes data, fsdp"
+            ConfigError, match="sharding rule 'embe?d'.*logical axes are batch, embed.*mesh axes dcn, data, fsdp"
         ):
             LearnerMesh.of(MeshConfig(), rules)

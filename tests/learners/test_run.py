@@ -160,3 +160,29 @@ def test_weights_and_biases_gets_the_numbers_and_its_absence_is_told(tmp_path, m
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         RunLog(tmp_path, "sft", 1, show_progress=False, wandb_project="p")
+
+
+def steps_in_trace(workdir):
+    (trace,) = (workdir / "profile").rglob("*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(trace)).planes
+    events = [event for plane in planes for line in plane.lines for event in line.events]
+    # That something was computed meanwhile, and not the marks alone.
+    assert any("Execute" in event.name for event in events)
+    return [dict(event.stats)["step_num"] for event in events if event.name == "train"]
+
+
+def test_the_steps_that_are_asked_for_are_traced_and_no_others(model, tmp_path):
+    config = RunConfig(checkpoint_every=1, profile_steps=2, profile_first=2)
+    train(model, 4, tmp_path / "whole", config=config)
+    assert steps_in_trace(tmp_path / "whole") == [2, 3]
+    # Counted from this start: the first step compiles again.
+    train(model, 2, tmp_path / "cut", config=RunConfig(checkpoint_every=1))
+    train(model, 4, tmp_path / "cut", config=config)
+    assert steps_in_trace(tmp_path / "cut") == [4]
+
+
+def test_nothing_is_traced_unless_asked(model, tmp_path):
+    train(model, 3, tmp_path)
+    assert not (tmp_path / "profile").exists()
+    with pytest.raises(ConfigError, match="run.profile_steps is -1 and run.profile_first 3: at least 0 and 1"):
+        RunConfig(profile_steps=-1)

@@ -1,0 +1,15 @@
+"""GRPO of Qwen2.5-VL-3B as in DeepMMSearch-R1, on eight v5e chips or on what is named behind the file.
+
+mmsearch grpo --config configs/grpo_qwen2_5_vl_3b.py:v5e:2x4 --config.checkpoint=runs/sft/policies/sft \
+    --config.grpo.rows=fvqa.array_record --config.tools.url=http://search:8765 \
+    --config.grpo.judge.url=http://judge:8000/v1 --config.grpo.judge.model=Qwen3-32B --workdir runs/grpo
+"""
+
+import ml_collections
+
+from configs import qwen2_5_vl
+
+
+def get_config(topology: str = "v5e:2x4") -> ml_collections.ConfigDict:
+    """GRPO on FVQA's training prompts; see `qwen2_5_vl.grpo`."""
+    return qwen2_5_vl.grpo("3b", topology)

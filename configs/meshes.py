@@ -1,0 +1,80 @@
+"""Which mesh the published sizes get on which machines: one table, and what follows from a topology. Not a config by itself.
+
+The table has the smallest group of devices that holds one copy of the weights; `data` (and `dcn` between slices) takes the
+rest of the topology, which costs little with LoRA: only the adapters' gradients cross it. Groups are sized by hand for LoRA,
+bf16 and `remat=full`: weights over the group, a row's layer inputs over `sequence`, and for GRPO a second copy over each host's
+chips with its caches. `mmsearch plan` compiles the programs and says what really fits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import ml_collections
+
+from mmsearch_jax.distributed import topologies
+from mmsearch_jax.errors import ConfigError
+
+# Stage -> size -> generation -> (fsdp, tensor, sequence); for GRPO also the slots of a host's engine.
+MESHES = {
+    "sft": {
+        "3b": {"v5e": (4, 1, 1), "v5p": (4, 1, 1), "v6e": (4, 1, 1), "7x": (8, 1, 1), "h100": (8, 1, 1), "h200": (8, 1, 1)},
+        "7b": {"v5e": (8, 1, 1), "v5p": (4, 1, 1), "v6e": (4, 1, 1), "7x": (8, 1, 1), "h100": (8, 1, 1), "h200": (8, 1, 1)},
+        "32b": {"v5e": (16, 1, 4), "v5p": (8, 1, 1), "v6e": (16, 1, 2), "7x": (8, 1, 1), "h100": (8, 1, 1), "h200": (8, 1, 1)},
+        "72b": {
+            "v5e": (32, 1, 4), "v5p": (16, 1, 1), "v6e": (32, 1, 4), "7x": (16, 1, 1), "h100": (16, 1, 1), "h200": (8, 1, 1),
+        },
+    },
+    # A host's engine holds all weights: 32b and 72b do not fit the hosts of v5e and v6e, nor one GPU. The 7b's 28 heads do not
+    # divide over a 7x host's eight devices.
+    "grpo": {
+        "3b": {
+            "v5e": (4, 1, 2, 16), "v5p": (4, 1, 1, 64), "v6e": (4, 1, 1, 24), "7x": (8, 1, 1, 64), "h100": (8, 1, 1, 32),
+            "h200": (8, 1, 1, 64),
+        },
+        "7b": {
+            "v5e": (8, 1, 4, 16), "v5p": (4, 1, 1, 64), "v6e": (4, 1, 2, 32), "h100": (8, 1, 1, 32), "h200": (8, 1, 1, 64),
+        },
+        "32b": {"v5p": (8, 1, 2, 32), "7x": (8, 1, 2, 48)},
+        "72b": {"v5p": (16, 1, 4, 16), "7x": (16, 1, 2, 64)},
+    },
+}  # fmt: skip
+
+
+def lay_out(config: ml_collections.ConfigDict, stage: str, size: str, name: str) -> topologies.Topology:
+    """Sets a config's mesh for a topology, and for GRPO its engine's sizes; returns the topology.
+
+    Args:
+      config: from `qwen2_5_vl.base`.
+      stage: "sft" or "grpo".
+      size: such as "7b".
+      name: of the topology, as `distributed.topologies.parse` reads it.
+
+    Raises:
+      ConfigError: there is no such topology, or the size does not fit it; says which do.
+    """
+    topology, table = topologies.parse(name), MESHES[stage][size]
+    if topology.generation.name not in table:
+        raise ConfigError(
+            f"{stage} of the {size} has no mesh on {topology.generation.name}: there is {', '.join(table)}"
+        )
+    fsdp, tensor, sequence, *slots = table[topology.generation.name]
+    group, per_slice = fsdp * tensor * sequence, topology.num_devices // topology.num_slices
+    if per_slice % group:
+        raise ConfigError(
+            f"{stage} of the {size} on {topology.generation.name} takes groups of {group} devices, {topology.name} has "
+            f"{per_slice} a slice: take a larger one, or set config.mesh yourself"
+        )
+    config.mesh.update({
+        "dcn": topology.num_slices, "data": per_slice // group, "fsdp": fsdp, "tensor": tensor, "sequence": sequence,
+    })  # fmt: skip
+    if slots:
+        # Each process has an engine of its own, over all of its devices.
+        config.engine.update({"num_slots": slots[0], "tensor": topology.num_devices // topology.num_processes})
+    return topology
+
+
+def num_rows(config: ml_collections.ConfigDict, at_least: int) -> int:
+    """Rows of a global batch: one for each part of the mesh that holds rows, or several where that is fewer than wanted."""
+    parts = config.mesh.dcn * config.mesh.data * config.mesh.fsdp
+    return parts * max(1, math.ceil(at_least / parts))

@@ -1,0 +1,95 @@
+"""Fills a YAML file of this folder: ${KEY} by --set KEY=VALUE; blocks (#+ NAME ... #- NAME) are left out unless --with NAME.
+
+python launch/fill.py FILE [--topology v5p:2x2x4:2] [--with BLOCK]... [--set KEY=VALUE]... [--args KEY COUNT WORD...]...
+
+A value may hold no character that means something to YAML; a list of words (--args) is written as JSON, which YAML reads.
+--topology sets ACCELERATOR, SHAPE, SLICES, HOSTS, CHIPS and XPK_TYPE, and keeps the block multislice. FILE may be -.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from mmsearch_jax.distributed import topologies
+from mmsearch_jax.errors import ConfigError
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
+_BLOCK = re.compile(r"^ *#\+ (\w+)\n(.*?)^ *#- \1\n", re.MULTILINE | re.DOTALL)
+
+
+def main(words: list[str]) -> int:
+    """Prints the file; returns the exit code (2: a mistake, said in one line)."""
+    try:
+        print(filled(words), end="")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def filled(words: list[str]) -> str:
+    """The file that the command line names, filled.
+
+    Raises:
+      ConfigError: a value that is missing, not used or not plain, or a topology that GKE does not have.
+    """
+    file, *rest = words
+    values, blocks = {}, set()
+    while rest:
+        option, word, *rest = rest
+        if option == "--with":
+            blocks.add(word)
+        elif option == "--set":
+            key, _, value = word.partition("=")
+            if not _PLAIN.fullmatch(value):
+                raise ConfigError(f"{key} is '{value}': letters, digits and . _ : / @ - only")
+            values[key] = value
+        elif option == "--topology":
+            values |= _of_topology(topologies.parse(word))
+            blocks |= {"multislice"} if int(values["SLICES"]) > 1 else set()
+        elif option == "--args":
+            count = int(rest[0])
+            values[word], rest = json.dumps(rest[1 : 1 + count]), rest[1 + count :]
+        else:
+            raise ConfigError(f"unknown option '{option}'")
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    text = _without_comments(_chosen(text, blocks))
+    missing = sorted(set(re.findall(r"\$\{(\w+)\}", text)) - set(values))
+    if missing:
+        raise ConfigError(f"{file} needs {', '.join(missing)}")
+    return re.sub(r"\$\{(\w+)\}", lambda found: values[found.group(1)], text)
+
+
+def _of_topology(topology: topologies.Topology) -> dict[str, str]:
+    if topology.is_gpu:
+        raise ConfigError(
+            f"{topology.name} are GPUs: this file is for TPU slices (launch/slurm.sbatch, launch/gpu_node.sh)"
+        )
+    if topology.num_slices > 1 and topology.hosts_per_slice == 1:
+        raise ConfigError(
+            f"{topology.name}: several slices need slices of several hosts, larger than {topology.slice_shape}"
+        )
+    hosts = max(1, topology.hosts_per_slice)
+    chips = topology.num_devices // topology.generation.devices_per_chip // topology.num_slices // hosts
+    return {
+        "ACCELERATOR": topology.generation.gke, "SHAPE": topology.slice_shape, "SLICES": str(topology.num_slices),
+        "HOSTS": str(hosts), "CHIPS": str(chips), "XPK_TYPE": f"{topology.generation.xpk}-{topology.slice_shape}",
+    }  # fmt: skip
+
+
+def _chosen(text: str, blocks: set[str]) -> str:
+    while _BLOCK.search(text):
+        text = _BLOCK.sub(lambda found: found.group(2) if found.group(1) in blocks else "", text)
+    return text
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

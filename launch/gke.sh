@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# A training command on TPU slices of a GKE cluster (JobSet), and the search server beside it or as a deployment of its own:
+#
+#   launch/gke.sh secret --name mmsearch-keys --secrets keys.env
+#   launch/gke.sh tools --name search --image REGISTRY/mmsearch-tools --replicas 3 --secret mmsearch-keys -- --config configs/tools/serper.py
+#   launch/gke.sh up --name grpo7b --image REGISTRY/mmsearch-tpu --topology v5p:2x2x4 --bucket BUCKET --secret mmsearch-keys -- \
+#       grpo --config configs/grpo_qwen2_5_vl_7b.py:v5p:2x2x4 --config.tools.url=http://search:8765 --workdir /mnt/runs/grpo7b
+#
+# The bucket stands at /mnt. up asks for the run and follows it: pre-empted it is started again by the JobSet and resumes; it ends
+# with the run, whose JobSet stays to be looked at. Steps: up, apply, follow, logs, delete; secret; tools, tools-delete.
+# --dry-run prints every command and the YAML.
+set -euo pipefail
+
+here="$(cd "$(dirname "$0")" && pwd)"
+name="" image="" topology="" bucket="" secret="" secrets="" service_account=default queue="" spot="" tools="" tools_image="" dry=""
+replicas=2 restarts=50 poll=30 namespace="" python="${PYTHON:-python3}"
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; cat <<'TEXT'
+options: --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:2x2x4; v5p:4x4x4:2 is two slices)  --bucket BUCKET  --secret NAME
+         --service-account NAME (that may use the bucket)  --spot  --queue NAME (of Kueue)  --restarts N (50)  --poll SECONDS (30)
+         --tools CONFIG --tools-image IMAGE (the search server beside the trainer; its address is added to the command)
+         --replicas N (2, of tools)  --secrets FILE (lines KEY=VALUE, of secret)  --namespace NAME
+TEXT
+}
+fail() { echo "error: $*" >&2; exit 2; }
+
+[ $# -gt 0 ] || { usage; exit 2; }
+step="$1"; shift
+case "$step" in -h|--help) usage; exit 0;; up|apply|follow|logs|delete|secret|tools|tools-delete) ;; *) fail "unknown step '$step': see --help";; esac
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --name|--image|--topology|--bucket|--secret|--secrets|--service-account|--queue|--tools|--tools-image|--replicas|--restarts|--poll|--namespace)
+      [ $# -ge 2 ] || fail "$1 needs a value"; option="${1#--}"; printf -v "${option//-/_}" '%s' "$2"; shift 2;;
+    --spot) spot=1; shift;;
+    --dry-run) dry=1; shift;;
+    --) shift; break;;
+    *) fail "unknown option '$1': see --help (the command comes after --)";;
+  esac
+done
+command=("$@")
+[ -n "$name" ] || fail "--name is missing: how it is to be called"
+[[ "$name" =~ ^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$ ]] || fail "--name $name: small letters, digits and -, at most 32, a letter first"
+case "$step" in up|apply|tools) [ -n "$image" ] || fail "--image is missing: docker build -f launch/Dockerfile.tpu (or .tools), and push it";; esac
+case "$step" in
+  up|apply)
+    [ -n "$topology" ] || fail "--topology is missing, such as v5p:2x2x4"
+    [ -n "$bucket" ] || fail "--bucket is missing: its name, without gs://; it stands at /mnt"
+    [ ${#command[@]} -gt 0 ] || fail "no training command: put it after --, such as: -- sft --workdir /mnt/runs/sft"
+    [ -z "$tools" ] || [ -n "$tools_image" ] || fail "--tools needs --tools-image: docker build -f launch/Dockerfile.tools, and push it";;
+  tools) [ ${#command[@]} -gt 0 ] || fail "no config of the server: put it after --, such as: -- --config configs/tools/serper.py";;
+  secret) [ -f "$secrets" ] || fail "--secrets names no file: lines KEY=VALUE";;
+esac
+[ -n "$dry" ] || command -v kubectl > /dev/null || fail "kubectl is not installed: 'gcloud components install kubectl gke-gcloud-auth-plugin'"
+space=(); [ -z "$namespace" ] || space=(--namespace "$namespace")
+part=(); [ -z "$secret" ] || part+=(--with secret --set "SECRET=$secret")
+
+kube() { # prints the command in a dry run, else runs it and says what its errors mean
+  if [ -n "$dry" ]; then printf '+ kubectl'; printf ' %q' "$@" "${space[@]}"; printf '\n'; return; fi
+  local said
+  if said="$(kubectl "$@" "${space[@]}" 2>&1)"; then echo "$said"; return; fi
+  echo "$said" >&2
+  case "$said" in
+    *'no matches for kind "JobSet"'*) fail "the cluster has no JobSet: install it (docs/launch.md, GKE)";;
+    *nauthorized*|*'logged in'*|*auth-plugin*|*'connection refused'*|*'current-context'*)
+      fail "kubectl knows no cluster: 'gcloud auth login' and 'gcloud container clusters get-credentials CLUSTER --location ZONE'";;
+    *orbidden*) fail "this account may not do that in the cluster: it needs the role Kubernetes Engine Developer";;
+    *xists*|*immutable*) fail "$name is there already: '$0 delete --name $name', or another --name";;
+    *) fail "kubectl $1 failed";;
+  esac
+}
+apply_file() { # the filled file, from standard input
+  local file; file="$(mktemp)"; cat > "$file"
+  [ -z "$dry" ] || cat "$file"
+  kube apply --filename "$file"
+  rm -f "$file"
+}
+
+apply() {
+  local words=("${command[@]}" --distributed)
+  local more=(--topology "$topology" --set "IMAGE=$image" --set "BUCKET=$bucket" --set "RESTARTS=$restarts")
+  [ -z "$spot" ] || more+=(--with spot)
+  [ -z "$queue" ] || more+=(--with queue --set "QUEUE=$queue")
+  if [ -n "$tools" ]; then
+    words+=("--config.tools.url=http://$name-tools-0-0.$name:8765")
+    more+=(--with tools --set "TOOLS_IMAGE=$tools_image" --args TOOLS_ARGS 2 --config "$tools")
+  fi
+  local filled
+  filled="$("$python" "$here/fill.py" "$here/gke_jobset.yaml" --set "NAME=$name" --set "SERVICE_ACCOUNT=$service_account" \
+    "${part[@]}" "${more[@]}" --args ARGS "${#words[@]}" "${words[@]}")" || exit 2
+  apply_file <<< "$filled"
+}
+tools() {
+  [ -z "$bucket" ] || part+=(--with bucket --set "BUCKET=$bucket")
+  local words=("${command[@]}" --config.cache.redis_url_env=REDIS_URL) filled
+  filled="$("$python" "$here/fill.py" "$here/gke_tools_server.yaml" --set "NAME=$name" --set "SERVICE_ACCOUNT=$service_account" \
+    --set "IMAGE=$image" --set "REPLICAS=$replicas" "${part[@]}" --args ARGS "${#words[@]}" "${words[@]}")" || exit 2
+  apply_file <<< "$filled"
+  kube rollout status "deployment/$name" --timeout 10m
+}
+
+ask() { kubectl "$@" "${space[@]}" 2> /dev/null; }
+pods=(get pods --selector "jobset.sigs.k8s.io/jobset-name=$name")
+follow() { # until the JobSet has ended; says what keeps it waiting, restarts, and what cannot mend itself
+  if [ -n "$dry" ]; then echo "+ (follow the JobSet $name)"; return 0; fi
+  local ended="" restarted=0 last=0 misses=0 waiting said=""
+  while [ -z "$ended" ]; do
+    sleep "$poll"
+    if ! ended="$(ask get jobset "$name" -o 'jsonpath={.status.terminalState}')"; then
+      # A lost connection comes back; a JobSet that was deleted does not.
+      misses=$((misses + 1)); [ "$misses" -lt 5 ] || fail "there is no JobSet $name any more, or the cluster cannot be reached ('$0 follow')"
+      ended=""; continue
+    fi
+    misses=0
+    restarted="$(ask get jobset "$name" -o 'jsonpath={.status.restarts}')" || true
+    if [ "${restarted:-0}" != "$last" ]; then last="$restarted"; echo "$name was stopped and starts again (restart $last of $restarts)"; fi
+    waiting="$(ask "${pods[@]}" -o 'jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}')" || true
+    case "$waiting" in
+      *ImagePull*|*InvalidImageName*) fail "the image cannot be pulled: is $image pushed, and may the nodes read its registry? ('kubectl describe pods')";;
+      *CreateContainerConfigError*) fail "a pod's settings are not there: is the secret '$secret' in this namespace? ('$0 secret --name $secret --secrets FILE')";;
+    esac
+    waiting="$(ask "${pods[@]}" -o 'jsonpath={.items[0].status.conditions[?(@.status=="False")].message}')" || true
+    case "$waiting" in
+      *nschedulable*|*'nodes are available'*|*"didn't match"*)
+        [ "$said" = "$waiting" ] || { said="$waiting"; echo "waiting for nodes: $waiting"; echo "(no node pool of this topology, or no quota for it: docs/launch.md)"; };;
+    esac
+  done
+  [ "$ended" = Completed ] && { echo "done"; return 0; }
+  logs 20 >&2 || true
+  ask get jobset "$name" -o 'jsonpath={.status.conditions[?(@.type=="Failed")].message}' >&2 || true
+  fail "the run failed (see above); mend it, '$0 delete --name $name', and start it again: it resumes"
+}
+logs() { kube logs --selector "jobset.sigs.k8s.io/jobset-name=$name,jobset.sigs.k8s.io/replicatedjob-name=slice,batch.kubernetes.io/job-completion-index=0" \
+  --container trainer --prefix --tail "${1:-200}"; }
+
+case "$step" in
+  up) apply; follow;; apply) apply;; follow) follow;; logs) logs;; tools) tools;;
+  delete) kube delete jobset "$name";;
+  tools-delete) kube delete "deployment/$name" "service/$name" "statefulset/$name-redis" "service/$name-redis" "poddisruptionbudget/$name";;
+  secret) kube create secret generic "$name" --from-env-file "$secrets";;
+esac

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# A training command on a cluster that XPK made (github.com/AI-Hypercomputer/xpk), on one slice or several:
+#
+#   launch/xpk.sh up --cluster C --zone Z --project P --name sft7b --image REGISTRY/mmsearch-tpu --topology v5p:2x2x4:2 \
+#       --storage runs --secret mmsearch-keys -- sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x4:2 --workdir /mnt/runs/sft7b
+#
+# --storage names what `xpk storage attach` mounted (at /mnt, say). Keys come from a Secret object (launch/gke.sh secret): XPK itself
+# would write them into the job. Steps: up, list, delete. Logs: launch/gke.sh logs. --dry-run prints the commands.
+set -euo pipefail
+
+here="$(cd "$(dirname "$0")" && pwd)"
+cluster="" zone="" project="" name="" image="" topology="" storage="" secret="" priority=medium restarts=50 dry="" python="${PYTHON:-python3}"
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; cat <<'TEXT'
+options: --cluster NAME  --zone ZONE  --project ID  --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:4x4x4:2 is two slices)
+         --storage NAME  --secret NAME  --priority LEVEL (medium)  --restarts N (50)
+TEXT
+}
+fail() { echo "error: $*" >&2; exit 2; }
+
+[ $# -gt 0 ] || { usage; exit 2; }
+step="$1"; shift
+case "$step" in -h|--help) usage; exit 0;; up|list|delete) ;; *) fail "unknown step '$step': see --help";; esac
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --cluster|--zone|--project|--name|--image|--topology|--storage|--secret|--priority|--restarts)
+      [ $# -ge 2 ] || fail "$1 needs a value"; printf -v "${1#--}" '%s' "$2"; shift 2;;
+    --dry-run) dry=1; shift;;
+    --) shift; break;;
+    *) fail "unknown option '$1': see --help (the training command comes after --)";;
+  esac
+done
+command=("$@")
+for option in cluster zone project; do [ -n "${!option}" ] || fail "--$option is missing: of the cluster that 'xpk cluster create' made"; done
+[ "$step" = list ] || [ -n "$name" ] || fail "--name is missing: how the run is to be called"
+place=(--cluster "$cluster" --zone "$zone" --project "$project")
+[ -n "$dry" ] || command -v xpk > /dev/null || fail "xpk is not installed: pip install xpk"
+do_it() { if [ -n "$dry" ]; then printf '+'; printf ' %q' "$@"; printf '\n'; else "$@"; fi; }
+
+up() {
+  [ -n "$image" ] || fail "--image is missing: docker build -f launch/Dockerfile.tpu, and push it"
+  [ -n "$topology" ] || fail "--topology is missing, such as v5p:2x2x4"
+  [ ${#command[@]} -gt 0 ] || fail "no training command: put it after --, such as: -- sft --workdir /mnt/runs/sft"
+  local type slices words
+  # shellcheck disable=SC2016
+  type="$("$python" "$here/fill.py" - --topology "$topology" <<< '${XPK_TYPE} ${SLICES}')" || exit 2
+  slices="${type#* }"; type="${type% *}"
+  words="exec launch/container.sh$(printf ' %q' "${command[@]}" --distributed)"
+  local create=(
+    xpk workload create "${place[@]}" --workload "$name" --tpu-type "$type" --num-slices "$slices" --docker-image "$image"
+    --priority "$priority" --max-restarts "$restarts" --termination-grace-period-seconds 300
+    # 75: told to stop, and saved. 1: a crash. XPK adds 42 and 127 to 255 (lost processes), and gives up on 2, which the user must mend.
+    --restart-on-exit-codes "1,75" --command "$words"
+  )
+  [ -z "$storage" ] || create+=(--storage "$storage")
+  if [ -z "$secret" ]; then do_it "${create[@]}" || fail_create; return; fi
+  local manifest patch
+  manifest="$(mktemp)"
+  patch='[{"op": "add", "path": "/spec/replicatedJobs/0/template/spec/template/spec/containers/0/envFrom", "value": [{"secretRef": {"name": "'"$secret"'"}}]}]'
+  do_it "${create[@]}" --dry-run --output-manifest-file "$manifest" || fail_create
+  if [ -n "$dry" ]; then echo "+ kubectl patch --local --filename $manifest --type json --patch $(printf %q "$patch") --output yaml | kubectl apply --filename -"; return; fi
+  kubectl patch --local --filename "$manifest" --type json --patch "$patch" --output yaml | kubectl apply --filename - || fail_create
+}
+fail_create() { fail "the run could not be made (see above): 'gcloud auth login', 'xpk cluster list', and quota for $topology in $zone"; }
+
+case "$step" in
+  up) up;;
+  list) do_it xpk workload list "${place[@]}";;
+  delete) do_it xpk workload delete "${place[@]}" --workload "$name" --force;;
+esac

@@ -1,0 +1,347 @@
+"""GKE: manifests against Kubernetes' schemas and JobSet's fields, scripts against a `kubectl` and `xpk` that can fail."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = ROOT / "launch"
+TRAIN = ["grpo", "--workdir", "/mnt/it's here"]
+RUN = ["--name", "run1", "--image", "reg/mm:1", "--bucket", "b1", "--topology", "v5p:2x2x4"]
+
+# Answers as kubectl does. $FAKE holds: calls, applied (what was applied), error (of apply), and a line an answer in each of
+# terminalState, restarts, reason, message.
+KUBECTL = r"""#!/usr/bin/env bash
+printf '%s\n' "kubectl $*" | tr '\n' ' ' >> "$FAKE/calls"; echo >> "$FAKE/calls"
+next() { [ -s "$FAKE/$1" ] || return 0; head -n 1 "$FAKE/$1"; [ "$(wc -l < "$FAKE/$1")" = 1 ] || sed -i 1d "$FAKE/$1"; }
+case "$*" in
+  "apply --filename -"*) cat > "$FAKE/applied";;
+  "apply --filename "*) cat "$3" > "$FAKE/applied"; if [ -f "$FAKE/error" ]; then cat "$FAKE/error" >&2; exit 1; fi;;
+  "patch --local"*) cat "$4";;
+  *terminalState*) [ ! -f "$FAKE/gone" ] || exit 1; next terminalState;;
+  *status.restarts*) next restarts;;
+  *waiting.reason*) next reason;;
+  *'items[0].status.conditions'*) next message;;
+  *'type=="Failed"'*) echo "jobset failed: run1-slice-0";;
+  "logs "*) echo "the trainer's last words";;
+esac
+"""
+XPK = r"""#!/usr/bin/env bash
+printf '<%s>' xpk "$@" >> "$FAKE/calls"; echo >> "$FAKE/calls"
+[ -z "${XPK_FAILS:-}" ] || { echo "quota exceeded" >&2; exit 1; }
+while [ $# -gt 0 ]; do [ "$1" != --output-manifest-file ] || echo "kind: JobSet" > "$2"; shift; done
+"""
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """Runs a script with the fakes first on the path; returns what it said, the calls, and what was applied."""
+    programs, state = tmp_path / "bin", tmp_path / "fake"
+    programs.mkdir()
+    state.mkdir()
+    for name, text in {"kubectl": KUBECTL, "xpk": XPK}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+
+    def run(script, *arguments, files=(), **environment):
+        for name, text in dict(files).items():
+            (state / name).write_text(text)
+        done = subprocess.run(
+            ["bash", str(LAUNCH / script), *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT,
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "FAKE": str(state), "PYTHON": sys.executable,
+                 **environment},
+        )  # fmt: skip
+        calls, applied = state / "calls", state / "applied"
+        return (
+            done, calls.read_text().splitlines() if calls.exists() else [],
+            list(yaml.safe_load_all(applied.read_text())) if applied.exists() else [],
+        )  # fmt: skip
+
+    return run
+
+
+def up(fake, *more, command=TRAIN, step="up", files=(), **environment):
+    files = {"terminalState": "Completed\n", **dict(files)}
+    return fake("gke.sh", step, *RUN, "--poll", "0", *more, "--", *command, files=files, **environment)
+
+
+# JobSet v1alpha2's own fields (charts/jobset/crds of kubernetes-sigs/jobset); job templates are Kubernetes' own.
+SPEC = {
+    "successPolicy": {"operator", "targetReplicatedJobs"},
+    "failurePolicy": {"maxRestarts", "restartStrategy", "rules"},
+    "replicatedJobs": None,
+}
+RULE = {"name", "action", "onJobFailureReasons", "targetReplicatedJobs"}
+
+
+def check_jobset(jobset):
+    assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    spec = jobset["spec"]
+    assert set(spec) == set(SPEC)
+    assert set(spec["successPolicy"]) <= SPEC["successPolicy"] and spec["successPolicy"]["operator"] == "All"
+    assert set(spec["failurePolicy"]) <= SPEC["failurePolicy"]
+    assert spec["failurePolicy"]["restartStrategy"] in ("Recreate", "BlockingRecreate")
+    for rule in spec["failurePolicy"]["rules"]:
+        assert {"name", "action"} <= set(rule) <= RULE
+        assert rule["action"] in ("FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts")
+    names = [job["name"] for job in spec["replicatedJobs"]]
+    assert len(set(names)) == len(names) and set(spec["successPolicy"]["targetReplicatedJobs"]) <= set(names)
+    for number, job in enumerate(spec["replicatedJobs"]):
+        assert {"name", "replicas", "template"} <= set(job) <= {"name", "replicas", "template", "dependsOn"}
+        # What stands first can depend on nothing, and each only on what stands before it.
+        for other in job.get("dependsOn", ()):
+            assert other["name"] in names[:number] and other["status"] in ("Ready", "Complete")
+        as_job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, **job["template"]}
+        as_job["metadata"] = {"name": "j", **as_job["metadata"]}
+        kubernetes_validate.validate(as_job, "1.33", strict=True)
+    return {job["name"]: job for job in spec["replicatedJobs"]}
+
+
+def trainer(jobs):
+    pod = jobs["slice"]["template"]["spec"]["template"]["spec"]
+    return pod, pod["containers"][0]
+
+
+def test_one_slice_is_a_job_with_a_pod_a_host(fake):
+    done, calls, (jobset,) = up(fake)
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[1] for call in calls[:2]] == ["apply", "get"] and "done" in done.stdout
+    jobs = check_jobset(jobset)
+    assert list(jobs) == ["slice"] and jobs["slice"]["replicas"] == 1
+    spec = jobs["slice"]["template"]["spec"]
+    assert (spec["parallelism"], spec["completions"], spec["backoffLimit"]) == (4, 4, 0)
+    pod, container = trainer(jobs)
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice", "cloud.google.com/gke-tpu-topology": "2x2x4",
+    }  # fmt: skip
+    assert container["args"] == [*TRAIN, "--distributed"]
+    assert container["resources"]["limits"] == {"google.com/tpu": 4} and "hostNetwork" not in pod
+    assert "envFrom" not in container and "tolerations" not in pod
+
+
+def test_what_a_restart_does_not_mend_ends_the_run_and_all_else_restarts_it(fake):
+    _, _, (jobset,) = up(fake, "--restarts", "7")
+    spec = check_jobset(jobset)["slice"]["template"]["spec"]
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["operator"], rule["onExitCodes"]["values"]) == ("FailJob", "In", [2])
+    assert rule["onExitCodes"]["containerName"] == spec["template"]["spec"]["containers"][0]["name"]
+    policy = jobset["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] == 7
+    assert policy["rules"] == [
+        {"name": "userMustMend", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("topology", "replicas", "hosts", "accelerator"),
+    [
+        ("v5e:2x4:3", 3, 2, "tpu-v5-lite-podslice"),
+        ("v6e:16x16:16", 16, 64, "tpu-v6e-slice"),
+        ("7x:4x4x4:2", 2, 16, "tpu7x"),
+    ],
+)  # fmt: skip
+def test_several_slices_are_replicas_on_the_hosts_network(fake, topology, replicas, hosts, accelerator):
+    _, _, (jobset,) = up(fake, "--topology", topology, "--spot", "--queue", "tpus")
+    jobs = check_jobset(jobset)
+    pod, _ = trainer(jobs)
+    assert (jobs["slice"]["replicas"], jobs["slice"]["template"]["spec"]["parallelism"]) == (replicas, hosts)
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == accelerator
+    assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+    assert pod["hostNetwork"] is True and pod["dnsPolicy"] == "ClusterFirstWithHostNet"
+    assert jobset["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "tpus"
+    annotations = jobs["slice"]["template"]["metadata"]["annotations"]
+    assert annotations == {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
+
+
+def test_the_search_server_beside_the_trainer_is_waited_for_and_its_address_given(fake):
+    _, _, (jobset,) = up(fake, "--tools", "configs/tools/serper.py", "--tools-image", "reg/tools:1", "--secret", "keys")
+    jobs = check_jobset(jobset)
+    assert list(jobs) == ["tools", "slice"] and jobs["slice"]["dependsOn"] == [{"name": "tools", "status": "Ready"}]
+    _, container = trainer(jobs)
+    # <jobset>-<replicated job>-<job>-<pod>.<jobset>, as JobSet names its pods' hosts.
+    assert container["args"][-1] == "--distributed" or container["args"][-1].startswith("--config.tools.url=")
+    assert "--config.tools.url=http://run1-tools-0-0.run1:8765" in container["args"]
+    server = jobs["tools"]["template"]["spec"]["template"]["spec"]["containers"][0]
+    assert server["args"] == ["--config", "configs/tools/serper.py"]
+    assert server["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    # The run is over when the trainer is: the server never ends by itself.
+    assert jobset["spec"]["successPolicy"]["targetReplicatedJobs"] == ["slice"]
+    assert server["envFrom"] == container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+
+
+def test_the_search_server_as_a_deployment_shares_its_cache_in_redis(fake):
+    done, calls, objects = fake(
+        "gke.sh", "tools", "--name", "search", "--image", "reg/tools:1", "--replicas", "5", "--secret", "keys", "--",
+        "--config", "configs/tools/serper.py", "--config.cache.mode=record",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for each in objects:
+        kubernetes_validate.validate(each, "1.33", strict=True)
+    by_kind = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    assert {kind for kind, _ in by_kind} == {"Service", "StatefulSet", "Deployment", "PodDisruptionBudget"}
+    deployment = by_kind["Deployment", "search"]["spec"]
+    container = deployment["template"]["spec"]["containers"][0]
+    assert deployment["replicas"] == 5
+    assert container["args"][-1] == "--config.cache.redis_url_env=REDIS_URL"
+    assert {"name": "REDIS_URL", "value": "redis://search-redis:6379/0"} in container["env"]
+    assert by_kind["Service", "search"]["spec"]["selector"] == deployment["template"]["metadata"]["labels"]
+    assert "volumes" not in deployment["template"]["spec"]
+    assert "rollout status deployment/search" in calls[-1]
+
+
+def test_probes_ask_what_the_server_answers():
+    from mmsearch_jax import search_api
+
+    for file in ("gke_jobset.yaml", "gke_tools_server.yaml", "Dockerfile.tools"):
+        text = (LAUNCH / file).read_text()
+        assert search_api.ROUTE_HEALTH in text and search_api.ROUTE_READY in text, file
+
+
+def test_keys_are_in_a_secret_object_and_in_no_argument(fake, tmp_path):
+    secrets = tmp_path / "keys.env"
+    secrets.write_text("JUDGE_API_KEY=sk-very-secret\n")
+    done, calls, _ = fake("gke.sh", "secret", "--name", "keys", "--secrets", str(secrets))
+    assert done.returncode == 0
+    assert calls == [f"kubectl create secret generic keys --from-env-file {secrets} "]
+    for file in ("gke_jobset.yaml", "gke_tools_server.yaml"):
+        assert "KEY" not in (LAUNCH / file).read_text()
+
+
+def test_a_run_that_was_pre_empted_is_followed_through_its_restarts(fake):
+    done, _, _ = up(fake, files={"terminalState": "\n\n\nCompleted\n", "restarts": "0\n0\n1\n1\n"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run1 was stopped and starts again (restart 1 of 50)") == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"terminalState": "\n", "reason": "ImagePullBackOff\n"}, "the image cannot be pulled: is reg/mm:1 pushed"),
+        ({"terminalState": "\n", "reason": "CreateContainerConfigError\n"}, "is the secret 'keys' in this namespace"),
+        ({"terminalState": "Failed\n"}, "the run failed (see above); mend it"),
+        ({"gone": ""}, "there is no JobSet run1 any more"),
+    ],
+)
+def test_what_does_not_mend_itself_ends_the_wait(fake, files, message):
+    done, _, _ = up(fake, "--secret", "keys", files=files)
+    assert done.returncode == 2 and message in done.stderr
+    if "Failed" in files.get("terminalState", ""):
+        assert "the trainer's last words" in done.stderr and "jobset failed: run1-slice-0" in done.stderr
+
+
+def test_a_wait_for_nodes_is_told_once_with_its_reason(fake):
+    done, _, _ = up(
+        fake,
+        files={
+            "terminalState": "\n\nCompleted\n",
+            "message": "0/3 nodes are available: 3 Insufficient google.com/tpu.\n",
+        },
+    )
+    assert done.returncode == 0
+    assert done.stdout.count("waiting for nodes: 0/3 nodes are available") == 1 and "no quota" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ('no matches for kind "JobSet" in version "jobset.x-k8s.io/v1alpha2"', "the cluster has no JobSet"),
+        ("error: You must be logged in to the server (Unauthorized)", "gcloud container clusters get-credentials"),
+        ("executable gke-gcloud-auth-plugin not found", "gcloud auth login"),
+        ('jobsets is forbidden: User "u" cannot create', "Kubernetes Engine Developer"),
+        ("spec.failurePolicy: Invalid value: Value is immutable", "run1 is there already"),
+    ],
+)
+def test_a_refusal_says_what_to_do(fake, said, message):
+    done, calls, _ = up(fake, files={"error": said})
+    assert done.returncode == 2 and message in done.stderr and len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "unknown step 'fly'"),
+        (["up"], "--name is missing"),
+        (["up", "--name", "Run_1"], "small letters, digits and -"),
+        (["up", "--name", "a"], "--image is missing"),
+        (["up", *RUN], "no training command"),
+        (["up", *RUN, "--topology", "v5p:2x2x3", "--", *TRAIN], "slices of v5p are 2x2x1"),
+        (["up", *RUN, "--topology", "h100:8", "--", *TRAIN], "are GPUs: this file is for TPU slices"),
+        (["up", *RUN, "--topology", "v5e:2x2:2", "--", *TRAIN], "several slices need slices of several hosts"),
+        (["up", *RUN, "--tools", "c.py", "--", *TRAIN], "--tools needs --tools-image"),
+        (["up", *RUN, "--bucket", "gs://b: {x}", "--", *TRAIN], "BUCKET is 'gs://b: {x}'"),
+        (["secret", "--name", "keys", "--secrets", "/nowhere"], "--secrets names no file"),
+        (["tools", "--name", "search", "--image", "i"], "no config of the server"),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_is_asked_of_the_cluster(fake, arguments, message):
+    done, calls, _ = fake("gke.sh", *arguments)
+    assert done.returncode == 2 and message in done.stderr and calls == []
+
+
+@pytest.mark.parametrize("script", ["gke.sh", "xpk.sh"])
+def test_a_dry_run_calls_nothing(fake, script):
+    more = RUN if script == "gke.sh" else [*RUN[:4], *RUN[6:], "--cluster", "c", "--zone", "z", "--project", "p"]
+    done, calls, _ = fake(script, "up", *more, "--secret", "keys", "--dry-run", "--", *TRAIN)
+    assert done.returncode == 0 and calls == [], done.stderr
+    assert "+ kubectl apply" in done.stdout if script == "gke.sh" else "+ xpk workload create" in done.stdout
+
+
+XPK_RUN = [
+    "--cluster",
+    "c",
+    "--zone",
+    "z",
+    "--project",
+    "p",
+    "--name",
+    "run1",
+    "--image",
+    "reg/mm:1",
+    "--topology",
+    "v5e:4x8:2",
+]
+
+
+def test_xpk_is_asked_for_slices_that_restart_on_what_a_restart_mends(fake):
+    done, calls, _ = fake("xpk.sh", "up", *XPK_RUN, "--storage", "runs", "--", *TRAIN)
+    assert done.returncode == 0, done.stderr
+    words = calls[0][1:-1].split("><")
+    value = dict(itertools.pairwise(words))
+    assert words[:3] == ["xpk", "workload", "create"]
+    assert (value["--tpu-type"], value["--num-slices"], value["--storage"]) == ("v5litepod-4x8", "2", "runs")
+    assert value["--restart-on-exit-codes"] == "1,75" and value["--max-restarts"] == "50"
+    # What XPK hands to the container's bash.
+    said = subprocess.run(
+        ["bash", "-c", "exec() { printf '<%s>' \"$@\"; }; " + value["--command"]], capture_output=True, text=True
+    )
+    assert said.stdout == "<launch/container.sh><grpo><--workdir></mnt/it's here><--distributed>"
+
+
+def test_keys_reach_an_xpk_run_by_a_secret_object(fake):
+    done, calls, applied = fake("xpk.sh", "up", *XPK_RUN, "--secret", "keys", "--", *TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert "<--dry-run><--output-manifest-file>" in calls[0]
+    patch = json.loads(calls[1].split("--patch ")[1].split(" --output")[0])
+    assert patch[0]["value"] == [{"secretRef": {"name": "keys"}}] and patch[0]["path"].endswith("/containers/0/envFrom")
+    assert applied == [{"kind": "JobSet"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "environment"),
+    [
+        (XPK_RUN[2:], "--cluster is missing", {}),
+        ([*XPK_RUN, "--topology", "v5e:3x3", "--", *TRAIN], "slices of v5e are 2x2", {}),
+        ([*XPK_RUN], "no training command", {}),
+        ([*XPK_RUN, "--", *TRAIN], "and quota for v5e:4x8:2 in z", {"XPK_FAILS": "1"}),
+    ],
+)
+def test_xpk_s_and_a_user_s_mistakes_say_what_to_do(fake, arguments, message, environment):
+    done, _, _ = fake("xpk.sh", "up", *arguments, **environment)
+    assert done.returncode == 2 and message in done.stderr
