@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from mmsearch_jax.errors import ConfigError
@@ -42,7 +43,12 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None =
         return Mesh(np.asarray(devices).reshape(sizes), AXES)
     # On real chips the order matters: it decides which axis runs over which links. The compiler spreads the shardings, as
     # with `Mesh`; by default `make_mesh` would have every operation say its own.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    try:
+        return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    except NotImplementedError:
+        # No axis of the mesh is made of whole dims of the slice (4 of 16, say): then an axis takes a part of a dim.
+        split = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return Mesh(split, AXES)
 
 
 def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int]:

@@ -1,0 +1,85 @@
+"""A hand count of a learner program's memory on one chip, item by item: an estimate, made in no time.
+
+It prunes `search` and explains the compiler's figure (docs/planning.md compares the two). What is there before the step is exact, by
+shapes and shardings; what the step itself needs is the large arrays that its rules imply, without what the compiler saves by
+sharing buffers or loses by padding. Legend: B rows, L tokens, D width, F feed-forward, V vocabulary, all of one chip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from mmsearch_jax.planning.abstract import Learner, batch_shapes, bytes_per_chip
+
+_CHUNK = 1024
+"""Tokens whose logits exist at one time (`learners.logprobs`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HandCount:
+    """Bytes on a chip, by what they are for."""
+
+    weights: float
+    trained: float
+    optimizer: float
+    batch: float
+    gradients: float
+    saved: float
+    layer: float
+    head: float
+    vision: float
+
+    @property
+    def arguments(self) -> float:
+        """What is there before the step."""
+        return self.weights + self.trained + self.optimizer + self.batch
+
+    @property
+    def temporaries(self) -> float:
+        """What the step needs. Frozen vision runs before the layers' activations are there."""
+        return self.gradients + max(self.vision, self.saved + max(self.layer, self.head))
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.arguments + self.temporaries
+
+
+def hand_count(learner: Learner) -> HandCount:
+    """Of the program that makes a batch's loss and gradients."""
+    text, vision, shape = learner.model.text, learner.model.vision, learner.shape
+    mesh, state = learner.mesh.mesh.shape, learner.state
+    width = 2 if learner.half else 4
+    tensor = mesh["tensor"]
+    rows = shape.rows / (mesh["data"] * mesh["fsdp"])
+    tokens = rows * shape.length / mesh["sequence"]
+    size, hidden = text.hidden_size, text.intermediate_size / tensor
+    heads = text.num_attention_heads * text.head_dim / tensor
+    keys = text.num_key_value_heads * text.head_dim / tensor
+    # By remat policy: a layer's input; with it the products with weights; or all that the backward pass reads.
+    kept = {
+        "full": size,
+        "dots": 3 * size + heads + 2 * keys + 2 * hidden,
+        "none": 6 * size + 3 * heads + 4 * keys + 4 * hidden,
+    }[learner.remat]
+    layer_weights = size * (2 * heads + 2 * keys + 3 * hidden)
+    layer = width * (layer_weights + tokens * (6 * size + 4 * hidden))
+    vocabulary = text.vocab_size / (tensor if text.vocab_size % tensor == 0 else 1)
+    # Logits, their softmax, its gradient and one more in float32; the projection, whole over fsdp.
+    head = 4 * 4 * min(_CHUNK, tokens) * vocabulary + width * size * vocabulary
+    gradients = bytes_per_chip(state.params)
+    patches = shape.images * shape.patches / (mesh["data"] * mesh["fsdp"])
+    wide = 3 * vision.hidden_size + 3 * vision.intermediate_size / tensor
+    seen = patches * (width * (6 * vision.hidden_size + wide) + 4 * vision.patch_dim)
+    batch = learner.mesh.abstract_batch(batch_shapes(shape, vision.patch_dim))
+    return HandCount(
+        bytes_per_chip(state.frozen), bytes_per_chip(state.params), bytes_per_chip(state.opt_state), bytes_per_chip(batch),
+        gradients if learner.full else 2 * gradients, width * text.num_hidden_layers * tokens * kept, layer, head, seen,
+    )  # fmt: skip
+
+
+def sampler_bytes(weights: object, cache: object) -> float:
+    """What an engine keeps on each chip of its host beside the learner."""
+    return sum(bytes_per_chip(tree) for tree in (jax.tree.leaves(weights), jax.tree.leaves(cache)))

@@ -1,0 +1,144 @@
+"""Looks for the mesh, batch and remat that a slice serves best: all that the hand count lets fit, the most promising compiled.
+
+Both the order and the pruning are estimates; what is reported of a candidate is its compiled plan.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ml_collections
+
+from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.planning import abstract
+from mmsearch_jax.planning.abstract import Learner
+from mmsearch_jax.planning.memory import HandCount, hand_count
+from mmsearch_jax.planning.model_flops import Work
+from mmsearch_jax.planning.topology import Topology
+
+REMATS = ("full", "dots", "none")
+_TENSORS, _SEQUENCES, _ROWS = (1, 2, 4, 8), (1, 2, 4), (1, 2, 4)
+_USABLE = 0.92
+"""Share of the memory that a hand count may fill: the compiler needs more than it knows of."""
+_EFFICIENCY = 0.6
+"""Share of the peak that matrix products reach, to weigh compute against exchanges."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A setting, the hand count of its memory, and an estimate of the seconds that a batch takes."""
+
+    overrides: dict[str, Any]
+    memory: HandCount
+    seconds: float
+    tokens: float
+
+    def config(self, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+        """The config with this setting."""
+        return with_settings(config, self.overrides)
+
+
+def with_settings(config: ml_collections.ConfigDict, overrides: dict[str, Any]) -> ml_collections.ConfigDict:
+    """A copy of the config with some dotted keys set."""
+    changed = copy.deepcopy(config)
+    with changed.unlocked():
+        for key, value in overrides.items():
+            *parents, last = key.split(".")
+            section = changed
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
+    return changed
+
+
+def candidates(
+    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology
+) -> Iterator[Candidate]:
+    """All settings that the slice and the hand count of memory allow, the fastest by estimate first."""
+    devices = topology.devices()
+    found = []
+    for overrides in _settings(config, stage, len(devices)):
+        changed = with_settings(config, overrides)
+        try:
+            made = abstract.learner(changed, stage, model, devices, 1)
+        except ConfigError:
+            continue
+        memory = hand_count(made)
+        if memory.total <= _USABLE * topology.chip.hbm / topology.chip.devices:
+            tokens = made.shape.rows * made.shape.length
+            found.append(Candidate(overrides, memory, estimate_seconds(made, topology), tokens))
+    yield from sorted(found, key=lambda candidate: candidate.seconds / candidate.tokens)
+
+
+def nearest_that_fits(
+    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology, scale: float
+) -> Candidate | None:
+    """The setting with the fewest changes whose hand count, times `scale`, fits; None where none does.
+
+    Args:
+      scale: what the compiler needed over the hand count, of the setting that does not fit.
+    """
+    room = topology.chip.hbm / topology.chip.devices / max(scale, 1.0)
+    fitting = [each for each in candidates(config, stage, model, topology) if each.memory.total <= room]
+
+    def changes(candidate: Candidate) -> tuple[int, float]:
+        different = sum(_value(config, key) != value for key, value in candidate.overrides.items())
+        return different, candidate.seconds / candidate.tokens
+
+    return min(fitting, key=changes, default=None)
+
+
+def estimate_seconds(learner: Learner, topology: Topology) -> float:
+    """Of a batch: compute at a usual share of the peak, and the exchanges that the mesh's axes imply, one after the other."""
+    chip, mesh, text = topology.chip, learner.mesh.mesh.shape, learner.model.text
+    devices = learner.mesh.mesh.size
+    compute = Work.learning(learner).executed * chip.devices / (chip.flops * _EFFICIENCY * devices)
+    link = chip.link_bandwidth / chip.devices * (2 if topology.is_tpu else max(chip.links, 1))
+    width = 2 if learner.half else 4
+    weights = width * text.num_hidden_layers * text.hidden_size * (
+        2 * text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim + 3 * text.intermediate_size
+    )  # fmt: skip
+    passes = 3 + (learner.remat == "full") - (not learner.full)
+    gathered = passes * weights / mesh["tensor"] * (mesh["fsdp"] - 1) / mesh["fsdp"]
+    tokens = learner.shape.rows * learner.shape.length / (mesh["data"] * mesh["fsdp"] * mesh["sequence"])
+    stream = width * tokens * text.hidden_size * text.num_hidden_layers
+    reduced = 2 * passes * 2 * stream * (mesh["tensor"] - 1) / mesh["tensor"]
+    exchanged = 2 * passes * stream * (mesh["sequence"] - 1) / mesh["sequence"]
+    replicas = 2 * abstract.bytes_per_chip(learner.state.params) * (mesh["data"] > 1)
+    return compute + (gathered + reduced + exchanged + replicas) / link
+
+
+def _settings(config: ml_collections.ConfigDict, stage: str, devices: int) -> Iterator[dict[str, Any]]:
+    batch = config[stage].batch
+    images_a_row = batch.images / batch.rows
+    for tensor, sequence in itertools.product(_TENSORS, _SEQUENCES):
+        if devices % (tensor * sequence):
+            continue
+        lanes = devices // (tensor * sequence)
+        for data, rows, remat in itertools.product(_divisors(lanes), _rows(lanes, batch.rows), REMATS):
+            # What is not rows of its own for every chip is spread over data, which must be worth it.
+            yield {
+                "mesh.data": data, "mesh.fsdp": lanes // data, "mesh.tensor": tensor, "mesh.sequence": sequence,
+                f"{stage}.batch.rows": rows, f"{stage}.batch.images": -(-int(images_a_row * rows) // lanes) * lanes,
+                "remat": remat,
+            }  # fmt: skip
+
+
+def _rows(lanes: int, asked: int) -> Sequence[int]:
+    return sorted({lanes * each for each in _ROWS} | ({asked} if asked % lanes == 0 else set()))
+
+
+def _divisors(lanes: int) -> Sequence[int]:
+    return [data for data in (1, 2, 4, 8, 16) if lanes % data == 0]
+
+
+def _value(config: ml_collections.ConfigDict, key: str) -> Any:
+    section: Any = config
+    for part in key.split("."):
+        section = section[part]
+    return section
