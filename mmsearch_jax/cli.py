@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmsearch_jax import __version__, data_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
+from mmsearch_jax.planning import command as plan_command
 from tools_server.options import add_arguments as add_server_arguments
 
 EXIT_PREEMPTED = 75
@@ -64,6 +65,11 @@ _EXAMPLES = {
         "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME",
     ),
     "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
+    "plan": (
+        "mmsearch plan --config configs/sft_qwen2_5_vl_7b.py --topology v5p:2x2x4 --config.mesh.fsdp=8 \\\n"
+        "      --config.mesh.tensor=2",
+        "mmsearch plan --config configs/grpo_qwen2_5_vl_7b.py --topology v5e:4x8 --programs grpo --search --json plan.json",
+    ),
     "report": ("mmsearch report runs/quickstart", "mmsearch report runs/quickstart -o report.html"),
 }
 
@@ -190,6 +196,11 @@ def _parser() -> argparse.ArgumentParser:
         "Writes rows.array_record, datasheet.md and datasheet.json; the same command goes on after a kill.",
         "datagen.py",
     )
+    plan_command.add_arguments(add(
+        "plan", plan_command.run,
+        "Says what a job takes on chips that are not here: memory, operations, exchanges, time; and what fits instead.\n"
+        "Compiles the config's own programs for the slice; needs no TPU, but libtpu: pip install 'mmsearch-jax[plan]'.",
+    ))  # fmt: skip
     report = add(
         "report",
         _report,

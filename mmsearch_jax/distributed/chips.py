@@ -1,7 +1,6 @@
 """What a chip is: memory, peak rates, links. The one table of hardware facts, each row with its source.
 
-Bytes and operations a second are decimal (1e9, 1e12), as the vendors give them; memory is in GiB. Only dense bf16 rates: sparsity
-is not used.
+Bytes and operations a second are decimal (1e9, 1e12), as the vendors give them. Only dense bf16 rates: sparsity is not used.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class Chip:
     hbm: bytes that programs can have, of the whole chip.
     flops: dense bf16 operations a second, of the whole chip.
     hbm_bandwidth: bytes a second.
-    links: to other chips; `link_bandwidth`: bytes a second and link, one way (half of the documented two-way figure over the links).
+    links: to other chips; `link_bandwidth`: bytes a second and link, one way: half of a link's share of what is documented.
     dims: of the torus; 0 for GPUs behind a switch.
     wraps_at: a dim of a slice is a ring if it is a multiple of this; below, a line.
     host: chips of one host, along each dim, where a slice has several hosts.

@@ -100,7 +100,9 @@ class LearnerMesh:
     def abstract_train_state(self, trained: Any, frozen: Any, optimizer: Any) -> TrainState:
         """`train_state` of abstract parameters: shapes with the shardings that the arrays will have."""
         params = self.place(trained)
-        state = jax.eval_shape(lambda params, frozen: create_train_state(params, frozen, optimizer), params, self.place(frozen))
+        state = jax.eval_shape(
+            lambda params, frozen: create_train_state(params, frozen, optimizer), params, self.place(frozen)
+        )
         moments = optax.tree_map_params(
             optimizer, lambda leaf, like: spread(leaf, like.sharding), state.opt_state, params
         )

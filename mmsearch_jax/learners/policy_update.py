@@ -20,7 +20,7 @@ from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
-from mmsearch_jax.learners.train_state import TrainState, apply_gradients, JittedUpdate, trains_head
+from mmsearch_jax.learners.train_state import JittedUpdate, TrainState, apply_gradients, trains_head
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.trajectory import Trajectory

@@ -32,10 +32,10 @@ from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.run import Run, RunConfig
 from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import (
+    JittedUpdate,
     OptimizerConfig,
     TrainState,
     apply_gradients,
-    JittedUpdate,
     make_optimizer,
     split_model,
     trains_head,
@@ -107,9 +107,7 @@ class SupervisedUpdate:
         self.at_once = inside(JittedUpdate(update))
         self.add, self.finish = inside(jax.jit(accumulate, donate_argnums=1)), inside(JittedUpdate(apply))
 
-    def __call__(
-        self, state: TrainState, batches: Sequence[TokenBatch]
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def __call__(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, dict[str, jax.Array]]:
         """The new state, and the metrics of all batches as those of one."""
         if len(batches) == 1:
             return self.at_once(state, batches[0])

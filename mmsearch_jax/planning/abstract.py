@@ -28,8 +28,8 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """What a learner's programs are made of: mesh, graph, abstract train state, optimiser, shape of a global batch; `half`: it computes
-    in 16 bits."""
+    """What a learner's programs are made of: mesh, graph, abstract train state, optimiser, batch; `half`: it computes in
+    16 bits."""
 
     mesh: LearnerMesh
     graph: Any
@@ -76,8 +76,17 @@ def learner(
     graph, trained, frozen = split_model(abstract_model(model, config, trained=True), tuple(settings.freeze))
     optimizer = make_optimizer(OptimizerConfig(**settings.optimizer), num_updates)
     state = mesh.abstract_train_state(trained, frozen, optimizer)
-    return Learner(mesh, graph, state, optimizer, shape, model, not config.lora.rank, config.remat,
-        jnp.dtype(config.dtype).itemsize == 2)
+    return Learner(
+        mesh,
+        graph,
+        state,
+        optimizer,
+        shape,
+        model,
+        not config.lora.rank,
+        config.remat,
+        jnp.dtype(config.dtype).itemsize == 2,
+    )
 
 
 def batch_shapes(shape: BatchShape, patch_dim: int, extras: tuple[str, ...] = ()) -> TokenBatch:

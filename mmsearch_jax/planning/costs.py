@@ -84,7 +84,9 @@ def count(module: Module, num_devices: int) -> Costs:
             unknown |= set() if cost else {f"kernel {kernel}"}
         moved += times * _bytes(module, instruction, here)
     unknown |= {f"loop {loop}" for loop in module.unbounded}
-    found = [Collective(kind, times, size, group, shape, op) for (kind, size, group, shape, op), times in exchanges.items()]
+    found = [
+        Collective(kind, times, size, group, shape, op) for (kind, size, group, shape, op), times in exchanges.items()
+    ]
     return Costs(flops, moved, tuple(found), dict(kernels), tuple(sorted(unknown)))
 
 
@@ -113,10 +115,11 @@ def _convolution_flops(instruction: Instruction, left: Array, right: Array, out:
     spatial = [label for label in kernel if label.isdigit()]
     valid = 1.0
     for number, label in enumerate(spatial):
+
         def option(name: str, default: str, number: int = number) -> str:
             return options[name].split("x")[number] if name in options else default
 
-        low, high = map(int, option("pad", "0_0").split("_"))
+        low = int(option("pad", "0_0").split("_")[0])
         valid *= _valid_pairs(
             left.dims[inputs.index(label)], right.dims[kernel.index(label)], out.dims[outputs.index(label)],
             int(option("stride", "1")), low, int(option("lhs_dilate", "1")), int(option("rhs_dilate", "1")),
@@ -139,7 +142,9 @@ def _valid_pairs(size: int, window: int, out: int, stride: int, low: int, base: 
 def _kernel_flops(instruction: Instruction, here: dict[str, Instruction]) -> tuple[str, float]:
     """Splash attention: its name, and the operations of the blocks that it does not skip."""
     kind = next((kind for kind in _KERNEL_PRODUCTS if kind in instruction.name), None)
-    operands = [array for name in instruction.operands if (array := _array(here, name)) and array.kind in ("bf16", "f32")]
+    operands = [
+        array for name in instruction.operands if (array := _array(here, name)) and array.kind in ("bf16", "f32")
+    ]
     heads = [array for array in operands if len(array.dims) >= 3]
     causal = "causal_attention" in instruction.op_name
     name = f"splash{kind or ''} ({'causal' if causal else 'segments'})"
@@ -198,7 +203,11 @@ def _bytes(module: Module, instruction: Instruction, here: dict[str, Instruction
 
 
 def _fusion_bytes(
-    body: dict[str, Instruction], read: Sequence[float], written: float, fusion: Instruction, here: dict[str, Instruction]
+    body: dict[str, Instruction],
+    read: Sequence[float],
+    written: float,
+    fusion: Instruction,
+    here: dict[str, Instruction],
 ) -> float:
     """A fusion reads of an operand what it slices from it, and writes of a result that it updates in place the update."""
     users: dict[str, list[Instruction]] = collections.defaultdict(list)
@@ -214,8 +223,11 @@ def _fusion_bytes(
     for each in roots:
         while each.opcode in ("bitcast", "reshape", "copy") and each.operands[0] in body:
             each = body[each.operands[0]]
-        if each.opcode == "dynamic-update-slice":
-            target, update = _array(body, each.operands[0]), _array(body, each.operands[1])
+        if each.opcode in ("dynamic-update-slice", "scatter"):
+            target, update = (
+                _array(body, each.operands[0]),
+                _array(body, each.operands[1 if "slice" in each.opcode else 2]),
+            )
             if target and update:
                 written -= (target.bytes - update.bytes) if fusion.arrays[0].in_hbm else 0.0
                 in_place.add(_source(body, each.operands[0]))

@@ -180,9 +180,7 @@ class Module:
         return None
 
 
-def _outside(
-    name: str, block: dict[str, Instruction], given: list[Instruction | None]
-) -> Instruction | None:
+def _outside(name: str, block: dict[str, Instruction], given: list[Instruction | None]) -> Instruction | None:
     """What stands behind an operand inside a fusion: a constant there, or what the fusion was given."""
     found = block.get(name)
     if found is not None and found.opcode == "parameter":

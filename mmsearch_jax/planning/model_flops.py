@@ -1,8 +1,8 @@
 """What the method needs of a program, by hand count: tokens and operations, all chips together.
 
-`Work.model` is what MFU is measured against: `learners.throughput`'s count of batches that are full, one segment a row and one image a
-patch row. `Work.executed` adds what the program must compute besides by its own rules: remat's second forward pass, attention
-kernels that compute again and skip no window, low-rank products.
+`Work.model` is what MFU is measured against: `learners.throughput`'s count for batches that are full, one segment a row and one
+image a patch row. `Work.executed` adds what the program must compute besides by its own rules: remat's second forward pass,
+attention kernels that compute again and skip no window, low-rank products.
 """
 
 from __future__ import annotations

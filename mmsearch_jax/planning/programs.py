@@ -110,7 +110,9 @@ def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topolog
         updates_per_batch=settings.updates_per_batch, epochs=settings.epochs, temperature=settings.temperature,
         full=made.full,
     )  # fmt: skip
-    scored = [name for name, used in (("ref_logprobs", recipe.kl_coef), ("old_logprobs", recipe.importance_cap)) if used]
+    scored = [
+        name for name, used in (("ref_logprobs", recipe.kl_coef), ("old_logprobs", recipe.importance_cap)) if used
+    ]
     plain = made.mesh.abstract_batch(abstract.batch_shapes(made.shape, model.vision.patch_dim, EXTRAS))
     batch = made.mesh.abstract_batch(abstract.batch_shapes(made.shape, model.vision.patch_dim, (*EXTRAS, *scored)))
     total = made.state.params
@@ -201,9 +203,7 @@ def _program(
     return Program(name, lower, made.mesh.mesh, arguments, work, float(times), made)
 
 
-def _lowering(
-    function: Any, arguments: tuple[Any, ...], topology: Topology, **options: Any
-) -> Callable[[], Any]:
+def _lowering(function: Any, arguments: tuple[Any, ...], topology: Topology, **options: Any) -> Callable[[], Any]:
     def lower() -> Any:
         with compiling_for("tpu" if topology.is_tpu else "cpu"):
             return function.lower(*arguments, **options)

@@ -87,7 +87,7 @@ def nearest_that_fits(
     fitting = [each for each in candidates(config, stage, model, topology) if each.memory.total <= room]
 
     def changes(candidate: Candidate) -> tuple[int, float]:
-        different = sum(_value(config, key) != value for key, value in candidate.overrides.items())
+        different = sum(value_of(config, key) != value for key, value in candidate.overrides.items())
         return different, candidate.seconds / candidate.tokens
 
     return min(fitting, key=changes, default=None)
@@ -137,7 +137,8 @@ def _divisors(lanes: int) -> Sequence[int]:
     return [data for data in (1, 2, 4, 8, 16) if lanes % data == 0]
 
 
-def _value(config: ml_collections.ConfigDict, key: str) -> Any:
+def value_of(config: ml_collections.ConfigDict, key: str) -> Any:
+    """Of a dotted key."""
     section: Any = config
     for part in key.split("."):
         section = section[part]

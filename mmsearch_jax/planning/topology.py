@@ -1,10 +1,12 @@
 """Slices by name: "v5p:2x2x4" or "h100:8" -> the chip, the shape, and devices to compile for.
 
-Devices of TPU slices come from libtpu, which needs no TPU for it.
+Devices of TPU slices come from libtpu, which needs no TPU for it. JAX is imported when devices are asked for, so that what
+libtpu must find in the environment can be set before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -12,9 +14,6 @@ import math
 import os
 import re
 from typing import Any
-
-import jax
-from jax.experimental import topologies
 
 from mmsearch_jax.distributed.chips import CHIPS, Chip
 from mmsearch_jax.errors import ConfigError
@@ -24,7 +23,9 @@ ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPL
 _KNOWN = {
     "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16"),
     "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16", "16x16x24"),
+    "v5p": (
+        "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16", "16x16x24",
+    ),
     "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     "7x": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16"),
 }  # fmt: skip
@@ -65,7 +66,11 @@ class Topology:
         if not self.is_tpu:
             return Topology(self.chip, (min(self.num_chips, self.chip.chips_per_host),))
         # A slice of eight chips in two dims is one host.
-        return self if self.num_chips <= self.chip.chips_per_host or self.shape == (2, 4) else Topology(self.chip, self.chip.host)
+        return (
+            self
+            if self.num_chips <= self.chip.chips_per_host or self.shape == (2, 4)
+            else Topology(self.chip, self.chip.host)
+        )
 
     def ring(self, dim: int) -> bool:
         """Whether the chips along this dim of the slice are a ring."""
@@ -86,6 +91,9 @@ class Topology:
         more: dict[str, Any] = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
         if math.prod(self.shape) < self.chip.chips_per_host:
             more["chips_per_host_bounds"] = (*self.shape, 1, 1)[:3]
+        import jax
+        from jax.experimental import topologies
+
         try:
             return list(topologies.get_topology_desc(name, "tpu", **more).devices)
         except jax.errors.JaxRuntimeError as error:
@@ -135,11 +143,14 @@ def _nearest(shape: tuple[int, ...], known: tuple[str, ...]) -> str:
 
 
 def _cpu_devices(count: int) -> list[Any]:
-    try:
+    import jax
+
+    # JAX may have started: then there must be enough.
+    with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:  # JAX has started: then there must be enough
-        pass
     devices = jax.devices("cpu")
     if len(devices) < count:
-        raise ConfigError(f"JAX has started with {len(devices)} CPU devices, {count} are needed: plan in a fresh process")
+        raise ConfigError(
+            f"JAX has started with {len(devices)} CPU devices, {count} are needed: plan in a fresh process"
+        )
     return devices[:count]
