@@ -20,22 +20,28 @@ from mmsearch_jax.planning.programs import Program
 from mmsearch_jax.planning.roofline import Roofline, roofline
 from mmsearch_jax.planning.topology import Topology
 
+_REFUSALS = (
+    r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
+    r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
+)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
     """Bytes on each device, as the compiler lays them out: `arguments` are there before the run, `temporaries` during it,
-    `output` is what the run adds (donated arguments are written over), `code` the program itself."""
+    `output` is what the run adds (donated arguments are written over), `code` the program itself. `peak` is the most that
+    arrays fill at one time; what is between it and the total is lost between them."""
 
     arguments: float
     temporaries: float
     output: float
     code: float
+    peak: float
 
     @property
     def total(self) -> float:
-        """The most that is in use at one time."""
+        """What the program takes."""
         return self.arguments + self.temporaries + self.output + self.code
 
 
@@ -105,6 +111,8 @@ def analyse(program: Program, topology: Topology) -> tuple[Plan, str]:
         if found is None:
             raise
         needed, limit = found
+        # Some refusals speak of the temporaries alone.
+        needed = max(needed, hand_arguments(program))
         return Plan(program, topology, None, needed, min(limit, available), None, None, time.monotonic() - began), ""
     text = compiled.as_text()
     memory = memory_of(compiled)
@@ -119,15 +127,17 @@ def memory_of(compiled: Any) -> Memory:
     return Memory(
         stats.argument_size_in_bytes, stats.temp_size_in_bytes,
         max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes), stats.generated_code_size_in_bytes,
+        stats.peak_memory_in_bytes,
     )  # fmt: skip
 
 
 def memory_in_error(message: str) -> tuple[float, float] | None:
-    """Bytes that were needed and bytes that there were, from the compiler's "Used 20.1G of 15.75G hbm"; None: another error."""
-    found = re.search(r"[Uu]sed ([\d.]+)([KMGT]?)i?B? of ([\d.]+)([KMGT]?)i?B? (?:hbm|HBM)", message)
-    if found is None:
-        return None
-    return float(found.group(1)) * _UNITS[found.group(2)], float(found.group(3)) * _UNITS[found.group(4)]
+    """Bytes that were needed and bytes that there were, from the compiler's refusal; None: another error."""
+    for pattern in _REFUSALS:
+        if found := re.search(pattern, message):
+            needed, needed_unit, limit, unit = found.groups()
+            return float(needed) * _UNITS[needed_unit], float(limit) * _UNITS[unit]
+    return None
 
 
 def hand_arguments(program: Program) -> float:

@@ -18,7 +18,7 @@ from mmsearch_jax.planning.topology import ENVIRONMENT, Topology, parse_topology
 
 _REPORTED = 3
 # Keeps libtpu from complaining that this machine is no TPU host; what it compiles for is named by the topology.
-_QUIET = {
+QUIET = {
     "TPU_ACCELERATOR_TYPE": "v5p-8", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
 }  # fmt: skip
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
       ConfigError: no such topology, a mesh that does not divide it, no libtpu, a config without the stage.
     """
     # Before JAX starts: neither a TPU nor a GPU of this machine is wanted.
-    os.environ.update({**ENVIRONMENT, **_QUIET})
+    os.environ.update({**ENVIRONMENT, **QUIET})
     topology = parse_topology(options.topology)
     from mmsearch_jax.configuration import load_config
     from mmsearch_jax.planning.sizes import model_of
@@ -85,6 +85,7 @@ def _plan(
     names: tuple[str, ...],
 ) -> None:  # fmt: skip
     from mmsearch_jax.planning import report, stage
+    from mmsearch_jax.planning.advice import advice, held_advice
 
     console = Console(width=None if os.environ.get("COLUMNS") or Console().is_terminal else 160)
     plans = _analysed(config, model, topology, names, console)
@@ -93,12 +94,13 @@ def _plan(
     stages = stage.stage_estimates(config, plans, topology, assumed)
     if stages:
         report.print_stages(stages, assumed, console)
-    advice = [text for plan in plans if not plan.fits and (text := _advice(config, model, topology, plan))]
-    for text in dict.fromkeys(advice):
+    told = [advice(config, model, topology, plan) for plan in plans if not plan.fits]
+    told += [held_advice(config, each, plans) for each in stages if not each.fits]
+    for text in dict.fromkeys(told):
         console.print(text, style="bold", highlight=False)
     _write(options.json, {
         "config": str(options.config), "topology": topology.name, "plans": [report.record(plan) for plan in plans],
-        "stages": [vars(each) for each in stages], "assumed": vars(assumed), "advice": advice, "notes": report.NOTES,
+        "stages": [vars(each) for each in stages], "assumed": vars(assumed), "advice": told, "notes": report.NOTES,
     })  # fmt: skip
 
 
@@ -156,28 +158,6 @@ def _analysed(
         console.print(f"compiled {program.name} in {plan.compile_seconds:.0f} s", style="dim", highlight=False)
         plans.append(plan)
     return plans
-
-
-def _advice(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology, plan: Any) -> str:
-    """The nearest setting that should fit, in one line."""
-    from mmsearch_jax.planning import search
-    from mmsearch_jax.planning.abstract import bytes_per_chip
-    from mmsearch_jax.planning.memory import hand_count
-
-    over = f"{plan.program.name} needs {plan.needed / 2**30:.1f} GiB of {plan.available / 2**30:.1f} GiB"
-    if plan.program.learner is None:
-        held = bytes_per_chip(plan.program.arguments[1])
-        slots = int(config.engine.num_slots * (plan.available - (plan.needed - held)) / held) if held else 0
-        if slots >= 1:
-            return f"{over}: set --config.engine.num_slots={slots} (estimate)"
-        return f"{over}: lower engine.max_length or the largest of engine.extend_rows and engine.extend_buckets"
-    stage = plan.program.name.split(" ")[0]
-    scale = plan.needed / hand_count(plan.program.learner).total
-    near = search.nearest_that_fits(config, stage, model, topology, scale)
-    if near is None:
-        return f"{over}, and no mesh, batch or remat makes it fit (estimate): take a larger slice than {topology.name}"
-    changed = {key: value for key, value in near.overrides.items() if search.value_of(config, key) != value}
-    return f"{over}: set {' '.join(f'--config.{key}={value}' for key, value in changed.items())} (estimate)"
 
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:

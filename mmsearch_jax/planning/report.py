@@ -135,7 +135,7 @@ def record(plan: Plan) -> dict[str, Any]:
     if plan.memory is not None:
         made["memory"] |= {
             "arguments": plan.memory.arguments, "temporaries": plan.memory.temporaries, "output": plan.memory.output,
-            "code": plan.memory.code,
+            "code": plan.memory.code, "peak": plan.memory.peak,
         }  # fmt: skip
     if plan.program.learner is not None:
         count = hand_count(plan.program.learner)

@@ -22,10 +22,10 @@ from mmsearch_jax.planning.model_flops import Work
 from mmsearch_jax.planning.topology import Topology
 
 REMATS = ("full", "dots", "none")
-_TENSORS, _SEQUENCES, _ROWS = (1, 2, 4, 8), (1, 2, 4), (1, 2, 4)
-_USABLE = 0.92
+_TENSORS, _ROWS = (1, 2, 4, 8), (1, 2, 4)
+USABLE = 0.92
 """Share of the memory that a hand count may fill: the compiler needs more than it knows of."""
-_EFFICIENCY = 0.6
+EFFICIENCY = 0.6
 """Share of the peak that matrix products reach, to weigh compute against exchanges."""
 
 
@@ -57,19 +57,25 @@ def with_settings(config: ml_collections.ConfigDict, overrides: dict[str, Any]) 
 
 
 def candidates(
-    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology
-) -> Iterator[Candidate]:
-    """All settings that the slice and the hand count of memory allow, the fastest by estimate first."""
+    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology,
+    remats: Sequence[str] = REMATS, sequences: Sequence[int] = (1, 2, 4), rows: Sequence[int] = (),
+) -> Iterator[Candidate]:  # fmt: skip
+    """All settings that the slice and the hand count of memory allow, the fastest by estimate first.
+
+    Args:
+      remats, sequences: that are tried.
+      rows: of a batch, that are tried; by default one, two and four for each part of the mesh, and the config's.
+    """
     devices = topology.devices()
     found = []
-    for overrides in _settings(config, stage, len(devices)):
+    for overrides in _settings(config, stage, len(devices), remats, sequences, rows):
         changed = with_settings(config, overrides)
         try:
             made = abstract.learner(changed, stage, model, devices, 1)
         except ConfigError:
             continue
         memory = hand_count(made)
-        if memory.total <= _USABLE * topology.chip.hbm / topology.chip.devices:
+        if memory.total <= USABLE * topology.chip.hbm / topology.chip.devices:
             tokens = made.shape.rows * made.shape.length
             found.append(Candidate(overrides, memory, estimate_seconds(made, topology), tokens))
     yield from sorted(found, key=lambda candidate: candidate.seconds / candidate.tokens)
@@ -97,7 +103,7 @@ def estimate_seconds(learner: Learner, topology: Topology) -> float:
     """Of a batch: compute at a usual share of the peak, and the exchanges that the mesh's axes imply, one after the other."""
     chip, mesh, text = topology.chip, learner.mesh.mesh.shape, learner.model.text
     devices = learner.mesh.mesh.size
-    compute = Work.learning(learner).executed * chip.devices / (chip.flops * _EFFICIENCY * devices)
+    compute = Work.learning(learner).executed * chip.devices / (chip.flops * EFFICIENCY * devices)
     link = chip.link_bandwidth / chip.devices * (2 if topology.is_tpu else max(chip.links, 1))
     width = 2 if learner.half else 4
     weights = width * text.num_hidden_layers * text.hidden_size * (
@@ -113,15 +119,18 @@ def estimate_seconds(learner: Learner, topology: Topology) -> float:
     return compute + (gathered + reduced + exchanged + replicas) / link
 
 
-def _settings(config: ml_collections.ConfigDict, stage: str, devices: int) -> Iterator[dict[str, Any]]:
+def _settings(
+    config: ml_collections.ConfigDict, stage: str, devices: int, remats: Sequence[str], sequences: Sequence[int],
+    asked: Sequence[int],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     batch = config[stage].batch
     images_a_row = batch.images / batch.rows
-    for tensor, sequence in itertools.product(_TENSORS, _SEQUENCES):
+    for tensor, sequence in itertools.product(_TENSORS, sequences):
         if devices % (tensor * sequence):
             continue
         lanes = devices // (tensor * sequence)
-        for data, rows, remat in itertools.product(_divisors(lanes), _rows(lanes, batch.rows), REMATS):
-            # What is not rows of its own for every chip is spread over data, which must be worth it.
+        tried = [each for each in asked if each % lanes == 0] if asked else _rows(lanes, batch.rows)
+        for data, rows, remat in itertools.product(_divisors(lanes), tried, remats):
             yield {
                 "mesh.data": data, "mesh.fsdp": lanes // data, "mesh.tensor": tensor, "mesh.sequence": sequence,
                 f"{stage}.batch.rows": rows, f"{stage}.batch.images": -(-int(images_a_row * rows) // lanes) * lanes,

@@ -40,6 +40,11 @@ class StageEstimate:
     held: float
     available: float
 
+    @property
+    def fits(self) -> bool:
+        """Whether learner and sampler can live on the same chips."""
+        return self.held <= self.available
+
 
 def stage_estimates(
     config: ml_collections.ConfigDict, plans: Sequence[Plan], topology: Topology, assumed: Assumed

@@ -8,6 +8,8 @@ from mmsearch_jax.planning.costs import count
 from mmsearch_jax.planning.hlo import Module
 from mmsearch_jax.planning.replica_groups import groups_of
 
+# ruff: noqa: E501 (HLO has long lines)
+
 # A loop from 1 to 9 by 2; in it a product split as the TPU's compiler splits it, a slice of a stack, and an exchange.
 LOOP = """\
 HloModule split, is_scheduled=true
@@ -66,8 +68,9 @@ def test_a_loop_s_costs_count_as_often_as_its_counter_steps_to_its_bound():
 def test_a_slice_is_read_and_not_the_stack_that_it_is_cut_from():
     costs = count(Module(LOOP), 8)
     layer, wide, x, y, z = (2 * size for size in (64 * 32, 64 * 128, 8 * 64, 8 * 128, 8 * 64))
-    # The layer goes to fast memory: its slice is read from HBM, and the gather reads nothing there.
-    assert costs.bytes == 4 * (layer + wide + (x + wide + y) + 2 * z) + 4 * 4 * 4  # and the counter: added to, and read by the slice
+    # The layer goes to fast memory: its slice is read from HBM, and the gather reads nothing there. The counter is
+    # added to, and read by the slice.
+    assert costs.bytes == 4 * (layer + wide + (x + wide + y) + 2 * z) + 4 * 4 * 4
 
 
 def test_a_loop_without_a_known_bound_counts_once_and_is_named():

@@ -60,9 +60,12 @@ def test_a_device_that_is_half_a_chip_has_half_its_rates():
 
 
 def test_what_was_needed_is_read_from_the_compiler_s_refusal():
-    message = (
+    messages = (
         "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
-        "Used 34.25G of 15.75G hbm. Exceeded hbm capacity by 18.50G."
+        "Used 34.25G of 15.75G hbm. Exceeded hbm capacity by 18.50G.",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries (34.25G) exceeds available "
+        "HBM (15.75G).",
     )
-    assert memory_in_error(message) == (34.25 * 2**30, 15.75 * 2**30)
+    for message in messages:
+        assert memory_in_error(message) == (34.25 * 2**30, 15.75 * 2**30)
     assert memory_in_error("INTERNAL: something else") is None

@@ -58,7 +58,13 @@ def test_every_chip_has_whole_figures_and_a_source():
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v6 lite", "v6e"), ("TPU7x", "7x"), ("NVIDIA H100 80GB HBM3", "h100")],
+    [
+        ("TPU v5 lite", "v5e"),
+        ("TPU v5", "v5p"),
+        ("TPU v6 lite", "v6e"),
+        ("TPU7x", "7x"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+    ],
 )
 def test_jax_s_names_of_devices_are_known(kind, name):
     chip = chip_of(kind)
