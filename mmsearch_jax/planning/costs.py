@@ -67,7 +67,7 @@ class Costs:
 def count(module: Module, num_devices: int) -> Costs:
     """Counts a program that is compiled for so many devices."""
     flops = moved = 0.0
-    kernels: collections.Counter[str] = collections.Counter()
+    kernels: dict[str, float] = collections.defaultdict(float)
     unknown: set[str] = set()
     exchanges: dict[tuple, float] = collections.defaultdict(float)
     for name, instruction, times in module.runs():

@@ -1,8 +1,8 @@
 """A hand count of a learner program's memory on one chip, item by item: an estimate, made in no time.
 
 It prunes `search` and explains the compiler's figure (docs/planning.md compares the two). What is there before the step is
-exact, by shapes and shardings; what the step itself needs is the large arrays that its rules imply, without what the compiler
-saves by sharing buffers or loses by padding. Legend: B rows, L tokens, D width, F feed-forward, V vocabulary, all of one chip.
+exact, by shapes and shardings; what the step itself needs is the large arrays that its rules imply at one time. The compiler's
+peak is what to hold it against: its total has what is lost between buffers, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import jax
 
 from mmsearch_jax.planning.abstract import Learner, batch_shapes, bytes_per_chip
 
-_HEAD_BUFFERS = 6
+_HEAD_BUFFERS, _LAYER_STREAMS = 3, 10
 _CHUNK = 1024
 """Tokens whose logits exist at one time (`learners.logprobs`)."""
 
@@ -66,11 +66,11 @@ def hand_count(learner: Learner) -> HandCount:
         "none": 6 * size + 3 * heads + 4 * keys + 4 * hidden,
     }[learner.remat]
     layer_weights = size * (2 * heads + 2 * keys + 3 * hidden)
-    layer = width * (layer_weights + tokens * (6 * size + 4 * hidden))
+    layer = width * (layer_weights + tokens * (_LAYER_STREAMS * size + 4 * hidden))
     vocabulary = text.vocab_size / (tensor if text.vocab_size % tensor == 0 else 1)
-    # Of a chunk, in float32: logits, softmax, the gradients of both terms, the target's place scattered into zeros, and that
-    # once more with its shape changed. The projection, whole over fsdp; the hidden states, their gradient and both in chunks.
-    head = _HEAD_BUFFERS * 4 * min(_CHUNK, tokens) * vocabulary + width * size * (vocabulary + 4 * tokens)
+    # Of a chunk, in float32: the logits' gradient, and what the target's place is scattered into, before and after. The
+    # projection, whole over fsdp. The hidden states and their gradient.
+    head = _HEAD_BUFFERS * 4 * min(_CHUNK, tokens) * vocabulary + width * size * (vocabulary + 2 * tokens)
     gradients = bytes_per_chip(state.params)
     patches = shape.images * shape.patches / (mesh["data"] * mesh["fsdp"])
     wide = 3 * vision.hidden_size + 3 * vision.intermediate_size / tensor

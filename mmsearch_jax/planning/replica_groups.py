@@ -36,7 +36,7 @@ def groups_of(text: str, num_devices: int) -> tuple[int, ...]:
         groups = [tuple(map(int, part.split(","))) for part in re.findall(r"\{([\d,]+)\}", found.group(1))]
         return next((group for group in groups if 0 in group), groups[0] if groups else (0,))
     if found := _PAIRS.search(text):
-        pairs = dict(tuple(map(int, pair.split(","))) for pair in re.findall(r"\{?(\d+,\d+)", found.group(1)))
+        pairs = {int(source): int(target) for source, target in re.findall(r"(\d+),(\d+)", found.group(1))}
         ring = [0]
         while (follower := pairs.get(ring[-1])) is not None and follower not in ring:
             ring.append(follower)

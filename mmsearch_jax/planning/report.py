@@ -30,7 +30,19 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
     chip = plans[0].topology.chip
     where = f"{plans[0].topology.name}, {plans[0].topology.num_chips} chips"
     memory = Table(title=f"HBM per device on {where}, GiB (compiled)", title_justify="left")
-    for name in ("program", "mesh", "arguments", "by hand", "temporaries", "output", "code", "total", "of", "fits"):
+    for name in (
+        "program",
+        "mesh",
+        "arguments",
+        "by hand",
+        "temporaries",
+        "output",
+        "code",
+        "total",
+        "peak",
+        "of",
+        "fits",
+    ):
         memory.add_column(name, justify="left" if name in ("program", "mesh") else "right")
     for plan in plans:
         held = plan.memory
@@ -38,7 +50,7 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
         shown = [_gib(part) for part in parts]
         memory.add_row(
             plan.program.name, mesh_text(plan), shown[0], _gib(hand_arguments(plan.program)), *shown[1:], _gib(plan.needed),
-            _gib(plan.available), "yes" if plan.fits else "[red]no",
+            _gib(held.peak if held else None), _gib(plan.available), "yes" if plan.fits else "[red]no",
         )  # fmt: skip
     console.print(memory)
     costs = Table(title=f"One run of each program on {where}", title_justify="left")

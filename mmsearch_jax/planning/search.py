@@ -23,8 +23,8 @@ from mmsearch_jax.planning.topology import Topology
 
 REMATS = ("full", "dots", "none")
 _TENSORS, _ROWS = (1, 2, 4, 8), (1, 2, 4)
-USABLE = 0.92
-"""Share of the memory that a hand count may fill: the compiler needs more than it knows of."""
+USABLE = 0.8
+"""Share of the memory that a hand count may fill: the compiler loses some between buffers (docs/planning.md)."""
 EFFICIENCY = 0.6
 """Share of the peak that matrix products reach, to weigh compute against exchanges."""
 

@@ -90,7 +90,7 @@ class Topology:
         name = f"{_LIBTPU_NAMES.get(self.chip.name, self.chip.name)}:{'x'.join(map(str, self.shape))}"
         more: dict[str, Any] = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
         if math.prod(self.shape) < self.chip.chips_per_host:
-            more["chips_per_host_bounds"] = (*self.shape, 1, 1)[:3]
+            more["chips_per_host_bounds"] = [*self.shape, 1, 1][:3]
         import jax
         from jax.experimental import topologies
 

@@ -27,7 +27,14 @@ def programs(stage, slice_name, *more):
     return {program.name: program for program in programs_of(config, MODEL, parse_topology(slice_name), (stage,))}
 
 
-@pytest.fixture(scope="module", params=[(stage, name) for stage in ("sft", "grpo") for name in SLICES], ids="-".join)
+@pytest.fixture(
+    scope="module",
+    # Compiled once each, also where several processes run the tests (--dist loadgroup).
+    params=[
+        pytest.param((stage, name), marks=pytest.mark.xdist_group(f"{stage}-{name}"), id=f"{stage}-{name}")
+        for stage in ("sft", "grpo") for name in SLICES
+    ],
+)  # fmt: skip
 def compiled(request):
     """Plan and compiled text of the program that learns from a batch."""
     stage, name = request.param
@@ -35,11 +42,12 @@ def compiled(request):
     return analyse(program, parse_topology(name))
 
 
-def test_the_program_fits_and_its_memory_is_the_hand_count_s(compiled):
+def test_the_program_fits_and_the_memory_that_it_fills_is_the_hand_count_s(compiled):
     plan, _ = compiled
     assert plan.fits
     assert hand_arguments(plan.program) == pytest.approx(plan.memory.arguments, rel=0.02)
-    assert hand_count(plan.program.learner).total == pytest.approx(plan.needed, rel=0.1)
+    # Without the code, and without what is lost between buffers.
+    assert hand_count(plan.program.learner).total == pytest.approx(plan.memory.peak, rel=0.1)
 
 
 def test_operations_are_those_of_the_analytic_count(compiled):
