@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ MULTISLICE = {"v5e:16x16": 16, "v6e:16x16": 16}
 DCN_BANDWIDTH = {"v5e": 25e9 / 8, "v6e": 100e9 / 8}
 """Bytes a second and chip, from the pages that `distributed.chips` names."""
 STRONG_ROWS = 512
+_TRIED = 24
 SAMPLE_TOKENS, SAMPLED_TOKENS = 3000, 800
 
 
@@ -90,31 +92,52 @@ def cells_of(size: str, kind: str, topology: Topology) -> Iterator[Cell]:
     """The cell of a slice, and of several joined where there are such."""
     config, stage = config_of(kind)
     model = SIZES[size]
-    best = next(search.candidates(config, stage, model, topology, remats=("full",), sequences=(1,)), None)
+    fitting = search.candidates(config, stage, model, topology, remats=("full",), sequences=(1,))
+    tried = [
+        _measured(config, stage, model, topology, each)
+        for each in itertools.islice(fitting, _TRIED if stage == "grpo" else 1)
+    ]
+    best = max(tried, key=lambda one: one.samples_per_second or 0.0, default=None)
     for slices in (1, *([MULTISLICE[topology.name]] if topology.name in MULTISLICE else [])):
         if best is None:
             yield Cell(size, kind, topology, slices, None, 0, 0, 0, None)
             continue
-        made = abstract.learner(best.config(config), stage, model, topology.devices(), 1)
-        seconds = best.seconds
-        if slices > 1:
-            seconds += 2 * abstract.bytes_per_chip(made.state.params) / DCN_BANDWIDTH[topology.chip.name]
-        if stage == "grpo":
-            # The reference scores each batch once more.
-            seconds += (
-                search.estimate_seconds(made, topology) * Work.scoring(made).executed / Work.learning(made).executed
-            )
-        chips = topology.num_chips
-        operations = Work.learning(made).model + (Work.scoring(made).model if stage == "grpo" else 0)
-        mfu = operations / (seconds * chips * topology.chip.flops)
-        samples = best.tokens / SAMPLE_TOKENS
-        day: float | None = 86400 * slices * samples / seconds
-        if stage == "grpo":
-            sampling = rollout_seconds(config, model, topology, best.memory.total, samples)
-            day = 86400 * slices * samples / (seconds + sampling) if sampling else None
+        exchange = 2 * best.trained / DCN_BANDWIDTH[topology.chip.name] if slices > 1 else 0.0
+        seconds, chips = best.learn_seconds + exchange, topology.num_chips
+        day = None
+        if best.samples_per_second:
+            samples = best.candidate.tokens / SAMPLE_TOKENS
+            day = 86400 * slices * samples / (samples / best.samples_per_second + exchange)
         yield Cell(
-            size, kind, topology, slices, best.overrides, best.memory.total, best.tokens / seconds / chips, mfu, day
-        )
+            size, kind, topology, slices, best.candidate.overrides, best.candidate.memory.total,
+            best.candidate.tokens / seconds / chips, best.operations / (seconds * chips * topology.chip.flops), day,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """A candidate with the seconds of its step; no samples where the sampler has no room beside the learner."""
+
+    candidate: search.Candidate
+    learn_seconds: float
+    operations: float
+    trained: float
+    samples_per_second: float | None
+
+
+def _measured(
+    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology, candidate: search.Candidate
+) -> _Measured:
+    made = abstract.learner(candidate.config(config), stage, model, topology.devices(), 1)
+    learning, scoring = Work.learning(made), Work.scoring(made)
+    trained, samples = abstract.bytes_per_chip(made.state.params), candidate.tokens / SAMPLE_TOKENS
+    if stage == "sft":
+        return _Measured(candidate, candidate.seconds, learning.model, trained, samples / candidate.seconds)
+    # The reference scores each batch once more.
+    seconds = candidate.seconds * (1 + scoring.executed / learning.executed)
+    sampling = rollout_seconds(config, model, topology, candidate.memory.total, samples)
+    rate = samples / (seconds + sampling) if sampling else None
+    return _Measured(candidate, seconds, learning.model + scoring.model, trained, rate)
 
 
 def config_of(kind: str) -> tuple[ml_collections.ConfigDict, str]:

@@ -47,6 +47,7 @@ class Program:
       work: what the method needs of it.
       times: runs in one step of its stage (an update of SFT, a rollout batch of GRPO; 1 for the sampler's).
       learner: whose program it is; None for the sampler's.
+      learns: it makes gradients, and `memory.hand_count` speaks of it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Program:
     work: Work
     times: float = 1.0
     learner: Learner | None = None
+    learns: bool = False
 
 
 def programs_of(
@@ -90,12 +92,12 @@ def sft_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology
     batch = made.mesh.abstract_batch(abstract.batch_shapes(made.shape, model.vision.patch_dim))
     work = Work.learning(made)
     if settings.accumulate == 1:
-        yield _program("sft update", update.at_once, (made.state, batch), made, topology, work)
+        yield _program("sft update", update.at_once, (made.state, batch), made, topology, work, learns=True)
         return
     total = made.state.params
     number, weight = made.mesh.on_mesh((_scalar(jnp.int32), _scalar(jnp.float32)))
     part = (made.state, total, batch, number)
-    yield _program("sft batch", update.add, part, made, topology, work, settings.accumulate)
+    yield _program("sft batch", update.add, part, made, topology, work, settings.accumulate, learns=True)
     yield _program("sft apply", update.finish, (made.state, total, weight), made, topology, Work.nothing())
 
 
@@ -125,7 +127,7 @@ def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topolog
         )  # fmt: skip
     yield _program(
         "grpo batch", updater.accumulate, (made.state, total, batch), made, topology, Work.learning(made),
-        batches * settings.epochs,
+        batches * settings.epochs, learns=True,
     )  # fmt: skip
     yield _program("grpo apply", updater.apply, (made.state, total, weight), made, topology, Work.nothing(), updates)
 
@@ -197,10 +199,11 @@ def _decode_constants(model: ModelConfig, whole: Callable[..., Any]) -> programs
 
 
 def _program(
-    name: str, function: Any, arguments: Any, made: Learner, topology: Topology, work: Work, times: float = 1.0
-) -> Program:
+    name: str, function: Any, arguments: Any, made: Learner, topology: Topology, work: Work, times: float = 1.0,
+    learns: bool = False,
+) -> Program:  # fmt: skip
     lower = _lowering(function, arguments, topology)
-    return Program(name, lower, made.mesh.mesh, arguments, work, float(times), made)
+    return Program(name, lower, made.mesh.mesh, arguments, work, float(times), made, learns)
 
 
 def _lowering(function: Any, arguments: tuple[Any, ...], topology: Topology, **options: Any) -> Callable[[], Any]:

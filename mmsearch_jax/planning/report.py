@@ -149,7 +149,7 @@ def record(plan: Plan) -> dict[str, Any]:
             "arguments": plan.memory.arguments, "temporaries": plan.memory.temporaries, "output": plan.memory.output,
             "code": plan.memory.code, "peak": plan.memory.peak,
         }  # fmt: skip
-    if plan.program.learner is not None:
+    if plan.program.learner is not None and plan.program.learns:
         count = hand_count(plan.program.learner)
         made["memory"] |= {"by_hand": vars(count) | {"total": count.total}}
     if plan.costs is not None and plan.roofline is not None:

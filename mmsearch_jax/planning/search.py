@@ -67,17 +67,30 @@ def candidates(
       rows: of a batch, that are tried; by default one, two and four for each part of the mesh, and the config's.
     """
     devices = topology.devices()
+    room = USABLE * topology.chip.hbm / topology.chip.devices
+    batch = config[stage].batch
     found = []
-    for overrides in _settings(config, stage, len(devices), remats, sequences, rows):
-        changed = with_settings(config, overrides)
+    for mesh in _meshes(len(devices), sequences):
+        lanes = mesh["mesh.data"] * mesh["mesh.fsdp"]
+        tried = [each for each in rows if each % lanes == 0] if rows else _rows(lanes, batch.rows)
+        batches = [
+            {f"{stage}.batch.rows": each, f"{stage}.batch.images": _images(batch, each, lanes)} for each in tried
+        ]
         try:
-            made = abstract.learner(changed, stage, model, devices, 1)
+            base = (
+                abstract.learner(with_settings(config, {**mesh, **batches[0]}), stage, model, devices, 1)
+                if batches
+                else None
+            )
         except ConfigError:
             continue
-        memory = hand_count(made)
-        if memory.total <= USABLE * topology.chip.hbm / topology.chip.devices:
-            tokens = made.shape.rows * made.shape.length
-            found.append(Candidate(overrides, memory, estimate_seconds(made, topology), tokens))
+        for sizes, remat in itertools.product(batches, remats) if base else ():
+            asked, images = sizes.values()
+            made = dataclasses.replace(base, shape=base.shape._replace(rows=asked, images=images), remat=remat)
+            memory = hand_count(made)
+            if memory.total <= room:
+                seconds = estimate_seconds(made, topology)
+                found.append(Candidate({**mesh, **sizes, "remat": remat}, memory, seconds, asked * made.shape.length))
     yield from sorted(found, key=lambda candidate: candidate.seconds / candidate.tokens)
 
 
@@ -119,31 +132,23 @@ def estimate_seconds(learner: Learner, topology: Topology) -> float:
     return compute + (gathered + reduced + exchanged + replicas) / link
 
 
-def _settings(
-    config: ml_collections.ConfigDict, stage: str, devices: int, remats: Sequence[str], sequences: Sequence[int],
-    asked: Sequence[int],
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    batch = config[stage].batch
-    images_a_row = batch.images / batch.rows
+def _meshes(devices: int, sequences: Sequence[int]) -> Iterator[dict[str, int]]:
     for tensor, sequence in itertools.product(_TENSORS, sequences):
-        if devices % (tensor * sequence):
-            continue
-        lanes = devices // (tensor * sequence)
-        tried = [each for each in asked if each % lanes == 0] if asked else _rows(lanes, batch.rows)
-        for data, rows, remat in itertools.product(_divisors(lanes), tried, remats):
-            yield {
-                "mesh.data": data, "mesh.fsdp": lanes // data, "mesh.tensor": tensor, "mesh.sequence": sequence,
-                f"{stage}.batch.rows": rows, f"{stage}.batch.images": -(-int(images_a_row * rows) // lanes) * lanes,
-                "remat": remat,
-            }  # fmt: skip
+        lanes, rest = divmod(devices, tensor * sequence)
+        for data in (1, 2, 4, 8, 16):
+            if not rest and lanes % data == 0:
+                yield {
+                    "mesh.data": data, "mesh.fsdp": lanes // data, "mesh.tensor": tensor, "mesh.sequence": sequence,
+                }  # fmt: skip
+
+
+def _images(batch: ml_collections.ConfigDict, rows: int, lanes: int) -> int:
+    """As many images a row as the config's, of a number that the mesh divides."""
+    return -(-rows * batch.images // (batch.rows * lanes)) * lanes
 
 
 def _rows(lanes: int, asked: int) -> Sequence[int]:
     return sorted({lanes * each for each in _ROWS} | ({asked} if asked % lanes == 0 else set()))
-
-
-def _divisors(lanes: int) -> Sequence[int]:
-    return [data for data in (1, 2, 4, 8, 16) if lanes % data == 0]
 
 
 def value_of(config: ml_collections.ConfigDict, key: str) -> Any:
