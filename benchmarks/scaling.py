@@ -37,17 +37,15 @@ from mmsearch_jax.planning.sizes import SIZES
 
 KINDS = ("SFT LoRA", "SFT full", "GRPO")
 SLICES = (
-    "v5e:4x4", "v5e:8x8", "v5e:16x16",
-    "v6e:4x4", "v6e:8x8", "v6e:16x16",
-    "v5p:2x2x4", "v5p:4x4x4", "v5p:4x8x8", "v5p:8x8x16", "v5p:16x16x16",
-    "7x:2x2x4", "7x:4x4x4", "7x:4x8x8", "7x:8x8x16", "7x:16x16x16",
+    "v5e:4x4", "v5e:16x16", "v6e:4x4", "v6e:16x16", "v5p:2x2x4", "v5p:4x8x8", "v5p:16x16x16", "7x:2x2x4", "7x:4x8x8",
+    "7x:16x16x16",
 )  # fmt: skip
 MULTISLICE = {"v5e:16x16": 16, "v6e:16x16": 16}
 """Slices joined to 4,096 chips by the data-centre network: replicas that exchange the trained parameters' gradients."""
 DCN_BANDWIDTH = {"v5e": 25e9 / 8, "v6e": 100e9 / 8}
 """Bytes a second and chip, from the pages that `distributed.chips` names."""
 STRONG_ROWS = 512
-_TRIED = 24
+_TRIED = 10
 SAMPLE_TOKENS, SAMPLED_TOKENS = 3000, 800
 
 
@@ -128,7 +126,8 @@ class _Measured:
 def _measured(
     config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology, candidate: search.Candidate
 ) -> _Measured:
-    made = abstract.learner(candidate.config(config), stage, model, topology.devices(), 1)
+    changed = candidate.config(config)
+    made = abstract.learner(changed, stage, model, abstract.mesh_without_devices(changed, topology))
     learning, scoring = Work.learning(made), Work.scoring(made)
     trained, samples = abstract.bytes_per_chip(made.state.params), candidate.tokens / SAMPLE_TOKENS
     if stage == "sft":

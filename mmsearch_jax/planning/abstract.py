@@ -14,16 +14,19 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import nnx
+from jax.sharding import AbstractMesh
 
 from mmsearch_jax.configuration import as_arguments
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
 from mmsearch_jax.data.vision_inputs import VisionInputs
-from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.distributed.mesh import AXES, MeshConfig, mesh_sizes
+from mmsearch_jax.distributed.sharding import RULES
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.lora import LoRAConfig, add_lora
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.planning.topology import Topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,31 +65,41 @@ def _shapes(model: ModelConfig, lora: LoRAConfig | None, dtype: Any, stored: Any
 
 
 def learner(
-    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, devices: list[Any], num_updates: int
+    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, mesh: LearnerMesh, num_updates: int = 1
 ) -> Learner:
     """Of the stage "sft" or "grpo".
 
     Raises:
-      ConfigError: the mesh does not make up the devices, or does not divide the batch.
+      ConfigError: the mesh does not divide the batch.
     """
     settings = config[stage]
-    mesh = LearnerMesh.of(MeshConfig(**config.mesh), config.sharding_rules, devices)
     shape = BatchShape(**settings.batch)
     mesh.check(shape, f"{stage}.batch")
     graph, trained, frozen = split_model(abstract_model(model, config, trained=True), tuple(settings.freeze))
     optimizer = make_optimizer(OptimizerConfig(**settings.optimizer), num_updates)
     state = mesh.abstract_train_state(trained, frozen, optimizer)
-    return Learner(
-        mesh,
-        graph,
-        state,
-        optimizer,
-        shape,
-        model,
-        not config.lora.rank,
-        config.remat,
-        jnp.dtype(config.dtype).itemsize == 2,
-    )
+    half = jnp.dtype(config.dtype).itemsize == 2
+    return Learner(mesh, graph, state, optimizer, shape, model, not config.lora.rank, config.remat, half)
+
+
+def mesh_on(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMesh:
+    """The config's mesh over the slice's devices, as training makes it.
+
+    Raises:
+      ConfigError: it does not make up the devices.
+    """
+    return LearnerMesh.of(MeshConfig(**config.mesh), config.sharding_rules, topology.devices())
+
+
+def mesh_without_devices(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMesh:
+    """The same in shape, for counts by hand alone: nothing is compiled for it, and no libtpu is needed.
+
+    Raises:
+      ConfigError: it does not make up the devices.
+    """
+    sizes = mesh_sizes(MeshConfig(**config.mesh), topology.num_chips * topology.chip.devices)
+    rules = {**RULES, **{name: tuple(axes) for name, axes in config.sharding_rules.items()}}
+    return LearnerMesh(AbstractMesh(sizes, AXES), rules)  # type: ignore[arg-type]
 
 
 def batch_shapes(shape: BatchShape, patch_dim: int, extras: tuple[str, ...] = ()) -> TokenBatch:

@@ -87,7 +87,7 @@ def programs_of(
 def sft_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology) -> Iterator[Program]:
     """The update from one batch, or its two parts where several make one."""
     settings = config.sft
-    made = abstract.learner(config, "sft", model, topology.devices(), settings.num_steps)
+    made = abstract.learner(config, "sft", model, abstract.mesh_on(config, topology), settings.num_steps)
     update = SupervisedUpdate(made.graph, made.optimizer, config.seed, made.mesh)
     batch = made.mesh.abstract_batch(abstract.batch_shapes(made.shape, model.vision.patch_dim))
     work = Work.learning(made)
@@ -106,7 +106,7 @@ def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topolog
     settings = config.grpo
     recipe = GRPOLossConfig(**settings.loss)
     updates = settings.updates_per_batch * settings.epochs
-    made = abstract.learner(config, "grpo", model, topology.devices(), settings.num_steps * updates)
+    made = abstract.learner(config, "grpo", model, abstract.mesh_on(config, topology), settings.num_steps * updates)
     updater = PolicyUpdater(
         made.graph, made.state.params, made.optimizer, recipe, model, made.mesh, made.shape,
         updates_per_batch=settings.updates_per_batch, epochs=settings.epochs, temperature=settings.temperature,

@@ -66,25 +66,23 @@ def candidates(
       remats, sequences: that are tried.
       rows: of a batch, that are tried; by default one, two and four for each part of the mesh, and the config's.
     """
-    devices = topology.devices()
     room = USABLE * topology.chip.hbm / topology.chip.devices
     batch = config[stage].batch
     found = []
-    for mesh in _meshes(len(devices), sequences):
+    for mesh in _meshes(topology.num_chips * topology.chip.devices, sequences):
         lanes = mesh["mesh.data"] * mesh["mesh.fsdp"]
         tried = [each for each in rows if each % lanes == 0] if rows else _rows(lanes, batch.rows)
         batches = [
             {f"{stage}.batch.rows": each, f"{stage}.batch.images": _images(batch, each, lanes)} for each in tried
         ]
+        if not batches:
+            continue
+        changed = with_settings(config, {**mesh, **batches[0]})
         try:
-            base = (
-                abstract.learner(with_settings(config, {**mesh, **batches[0]}), stage, model, devices, 1)
-                if batches
-                else None
-            )
+            base = abstract.learner(changed, stage, model, abstract.mesh_without_devices(changed, topology))
         except ConfigError:
             continue
-        for sizes, remat in itertools.product(batches, remats) if base else ():
+        for sizes, remat in itertools.product(batches, remats):
             asked, images = sizes.values()
             made = dataclasses.replace(base, shape=base.shape._replace(rows=asked, images=images), remat=remat)
             memory = hand_count(made)

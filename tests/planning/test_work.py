@@ -6,7 +6,9 @@ import pytest
 
 from mmsearch_jax.configuration import load_config
 from mmsearch_jax.data.batches import empty_batch
+from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
 from mmsearch_jax.planning import abstract
 from mmsearch_jax.planning.memory import hand_count
@@ -17,7 +19,7 @@ from mmsearch_jax.planning.sizes import SIZES, model_of
 def learner(size="7b", *overrides):
     """The SFT learner of a published size on one device, with overrides of the 7B's config."""
     config = load_config("configs/sft_qwen2_5_vl_7b.py", [f"--config.{text}" for text in overrides])
-    return abstract.learner(config, "sft", SIZES[size], jax.devices()[:1], 100)
+    return abstract.learner(config, "sft", SIZES[size], LearnerMesh.of(MeshConfig(), devices=jax.devices()[:1]))
 
 
 @pytest.mark.parametrize("rank", [0, 8])
