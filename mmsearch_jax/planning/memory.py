@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-
 from mmsearch_jax.planning.abstract import Learner, batch_shapes, bytes_per_chip
 
 _HEAD_BUFFERS, _LAYER_STREAMS = 3, 10
@@ -80,8 +78,3 @@ def hand_count(learner: Learner) -> HandCount:
         bytes_per_chip(state.frozen), bytes_per_chip(state.params), bytes_per_chip(state.opt_state), bytes_per_chip(batch),
         gradients if learner.full else 2 * gradients, width * text.num_hidden_layers * tokens * kept, layer, head, seen,
     )  # fmt: skip
-
-
-def sampler_bytes(weights: object, cache: object) -> float:
-    """What an engine keeps on each chip of its host beside the learner."""
-    return sum(bytes_per_chip(tree) for tree in (jax.tree.leaves(weights), jax.tree.leaves(cache)))
