@@ -186,7 +186,7 @@ def compiled_rows(files: Sequence[Path]) -> list[str]:
             hand = plan["memory"].get("by_hand")
             if not hand:
                 continue
-            total = plan["memory"]["needed"]
+            peak, total = plan["memory"]["peak"], plan["memory"]["needed"]
             flops = (
                 plan["flops"] * plan["devices"] / plan["expected_flops"]
                 if plan.get("flops") and plan["expected_flops"]
@@ -195,9 +195,8 @@ def compiled_rows(files: Sequence[Path]) -> list[str]:
             mesh = ", ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1)
             line = plan.get("estimate") or {}
             rows.append(
-                f"| {plan['program']} | {plan['topology']} | {mesh} | {total / GIB:.2f} | {hand['total'] / GIB:.2f} | "
-                f"{f'{flops:.3f}' if flops else '-'} | {_number(line.get('tokens_per_second_per_chip'))} | {line.get('bound', '-')} | "
-                f"{plan['compile_seconds']:.0f} |"
+                f"| {plan['program']} | {plan['topology']} | {mesh} | {hand['total'] / GIB:.2f} | {peak / GIB:.2f} | {total / GIB:.2f} | "
+                f"{f'{flops:.3f}' if flops else '-'} | {_number(line.get('tokens_per_second_per_chip'))} | {line.get('bound', '-')} |"
             )  # fmt: skip
     return rows
 
@@ -231,7 +230,7 @@ def page(
     lines += ["## Strong and weak scaling", "", f"![Scaling]({figure})", ""]
     lines += [
         f"Strong: the 7B's SFT with LoRA on {STRONG_ROWS} rows a step, whatever the slice. Weak: the tables' cells, whose batch grows "
-        "with the slice.",
+        "with the slice. A dash: no mesh of the slice holds so many rows at once.",
         "",
         "| slice | tokens/s, strong | tokens/s, weak |",
         "| --- | --- | --- |",
@@ -243,10 +242,11 @@ def page(
     lines += ["", "## What the compiler says", ""]
     if compiled:
         lines += [
-            "The 7B's programs compiled for the slice (`mmsearch plan --json`): memory is the compiler's figure; operations are counted "
-            "from the compiled program, over the analytic count; tokens/s are its roofline, an upper bound.",
+            "The 7B's programs compiled for the slice (`mmsearch plan --json`): the peak is what arrays fill at one "
+            "time, the total what the program takes; operations are counted from the compiled program, over the analytic count; tokens/s "
+            "are its roofline, an upper bound.",
             "",
-            "| program | slice | mesh | GiB, compiled | GiB, by hand | operations, counted / analytic | tokens/s/chip | bound | compile s |",
+            "| program | slice | mesh | GiB by hand | GiB, compiler's peak | its total | operations, counted / analytic | tokens/s/chip | bound |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *compiled,
         ]

@@ -145,7 +145,8 @@ def _kernel_flops(instruction: Instruction, here: dict[str, Instruction]) -> tup
     operands = [
         array for name in instruction.operands if (array := _array(here, name)) and array.kind in ("bf16", "f32")
     ]
-    heads = [array for array in operands if len(array.dims) >= 3]
+    # Queries come first, then keys; a chip with one key head has no dim for it.
+    heads = [array for array in operands if len(array.dims) >= 2]
     causal = "causal_attention" in instruction.op_name
     name = f"splash{kind or ''} ({'causal' if causal else 'segments'})"
     if kind is None or len(heads) < 2:

@@ -43,7 +43,7 @@ class Program:
       name: "grpo update", say.
       lower: makes the lowered program (slow).
       mesh: it runs on.
-      arguments: abstract arrays that it is given, for the hand count of memory.
+      arguments: abstract arrays that it looks at, for the hand count of memory.
       work: what the method needs of it.
       times: runs in one step of its stage (an update of SFT, a rollout batch of GRPO; 1 for the sampler's).
       learner: whose program it is; None for the sampler's.
@@ -96,9 +96,14 @@ def sft_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology
         return
     total = made.state.params
     number, weight = made.mesh.on_mesh((_scalar(jnp.int32), _scalar(jnp.float32)))
-    part = (made.state, total, batch, number)
-    yield _program("sft batch", update.add, part, made, topology, work, settings.accumulate, learns=True)
-    yield _program("sft apply", update.finish, (made.state, total, weight), made, topology, Work.nothing())
+    yield _program(
+        "sft batch", update.add, (made.state, total, batch, number), made, topology, work, settings.accumulate,
+        used=(made.state.params, made.state.frozen, total, batch), learns=True,
+    )  # fmt: skip
+    yield _program(
+        "sft apply", update.finish, (made.state, total, weight), made, topology, Work.nothing(),
+        used=(total, made.state.params, made.state.opt_state),
+    )  # fmt: skip
 
 
 def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology) -> Iterator[Program]:
@@ -127,9 +132,12 @@ def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topolog
         )  # fmt: skip
     yield _program(
         "grpo batch", updater.accumulate, (made.state, total, batch), made, topology, Work.learning(made),
-        batches * settings.epochs, learns=True,
+        batches * settings.epochs, used=(made.state.params, made.state.frozen, total, batch), learns=True,
     )  # fmt: skip
-    yield _program("grpo apply", updater.apply, (made.state, total, weight), made, topology, Work.nothing(), updates)
+    yield _program(
+        "grpo apply", updater.apply, (made.state, total, weight), made, topology, Work.nothing(), updates,
+        used=(total, made.state.params, made.state.opt_state),
+    )  # fmt: skip
 
 
 def batches_per_step(config: ml_collections.ConfigDict) -> float:
@@ -200,10 +208,11 @@ def _decode_constants(model: ModelConfig, whole: Callable[..., Any]) -> programs
 
 def _program(
     name: str, function: Any, arguments: Any, made: Learner, topology: Topology, work: Work, times: float = 1.0,
-    learns: bool = False,
+    used: Any = None, learns: bool = False,
 ) -> Program:  # fmt: skip
+    """`used`: those of the arguments that the program looks at; the others are not handed to the chip."""
     lower = _lowering(function, arguments, topology)
-    return Program(name, lower, made.mesh.mesh, arguments, work, float(times), made, learns)
+    return Program(name, lower, made.mesh.mesh, arguments if used is None else used, work, float(times), made, learns)
 
 
 def _lowering(function: Any, arguments: tuple[Any, ...], topology: Topology, **options: Any) -> Callable[[], Any]:
