@@ -28,7 +28,7 @@ from benchmarks.table import Measured, report
 from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.supervised import make_update
+from mmsearch_jax.learners.supervised import SupervisedUpdate
 from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
 from mmsearch_jax.models.config import ModelConfig
@@ -85,7 +85,7 @@ def ours(
     mesh = LearnerMesh.of(MeshConfig())
     graph, trained, frozen = split_model(model)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE), 1000)
-    update, state = make_update(graph, optimizer, mesh=mesh), mesh.train_state(trained, frozen, optimizer)
+    update, state = SupervisedUpdate(graph, optimizer, mesh=mesh), mesh.train_state(trained, frozen, optimizer)
     del model, trained, frozen
     batch = pack([sequence], BatchShape(1, length, len(sequence.images), grid[1] * grid[2]))[0].batch
     flops = step_flops(config, batch, full=False, train_vision=False)

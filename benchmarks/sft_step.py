@@ -27,7 +27,7 @@ from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, 
 from mmsearch_jax.data.image_processing import ProcessedImage
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.supervised import make_update
+from mmsearch_jax.learners.supervised import SupervisedUpdate
 from mmsearch_jax.learners.throughput import step_flops
 from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
 from mmsearch_jax.models import hf
@@ -108,7 +108,7 @@ def ours(model: Any, batches: Sequence[Sequence[TokenBatch]]) -> dict[str, list[
     mesh = LearnerMesh.of(MeshConfig())
     graph, trained, frozen = split_model(model)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE, decay="constant", b2=0.999), 1000)
-    update = make_update(graph, optimizer, mesh=mesh)
+    update = SupervisedUpdate(graph, optimizer, mesh=mesh)
     # Compiled on a state of its own, so that the measured run begins with the first update.
     compiled = mesh.train_state(trained, frozen, optimizer)
     jax.block_until_ready(update(compiled, [mesh.batch(batches[0][0])])[1]["loss"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmsearch_jax import __version__, cache_cli, data_cli, eval_cli, index_cli, mcp_cli
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
+from mmsearch_jax.planning import command as plan_command
 from tools_server.options import add_arguments as add_server_arguments
 
 EXIT_PREEMPTED = 75
@@ -79,6 +80,11 @@ _EXAMPLES = {
     "cache": ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
     "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     "index": ("mmsearch index build runs/wiki wiki-18.jsonl.gz", "mmsearch serve-tools --corpus runs/wiki"),
+    "plan": (
+        "mmsearch plan --config configs/sft_qwen2_5_vl_7b.py --topology v5p:2x2x4 --config.mesh.fsdp=8 \\\n"
+        "      --config.mesh.tensor=2",
+        "mmsearch plan --config configs/grpo_qwen2_5_vl_7b.py --topology v5e:4x8 --programs grpo --search --json plan.json",
+    ),
     "report": ("mmsearch report runs/quickstart", "mmsearch report runs/sft runs/grpo -o report.html"),
 }
 
@@ -239,6 +245,11 @@ def _parser() -> argparse.ArgumentParser:
         "Writes rows.array_record, datasheet.md and datasheet.json; the same command goes on after a kill.",
         "datagen.py",
     )
+    plan_command.add_arguments(add(
+        "plan", plan_command.run,
+        "Says what a job takes on chips that are not here: memory, operations, exchanges, time; and what fits instead.\n"
+        "Compiles the config's own programs for the slice; needs no TPU, but libtpu: pip install 'mmsearch-jax[plan]'.",
+    ))  # fmt: skip
     report = add(
         "report",
         _report,

@@ -57,7 +57,11 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None =
             f"mesh tensor={config.tensor} x sequence={config.sequence} splits a row over several processes, which have "
             f"{math.prod(inner)} devices each: lower them"
         )
-    blocks = [mesh_utils.create_device_mesh(inner, by_process[key]) for key in sorted(by_process)]
+    blocks = [
+        # An axis may take a part of a dim of the slice (2 of 4, say) where no whole dims make it up.
+        mesh_utils.create_device_mesh(inner, by_process[key], allow_split_physical_axes=True)
+        for key in sorted(by_process)
+    ]
     # [outer..., inner...] -> each axis's outer part beside its inner part.
     grid = np.stack(blocks).reshape(*outer, *inner)
     order = [axis for pair in zip(range(len(AXES)), range(len(AXES), 2 * len(AXES)), strict=True) for axis in pair]

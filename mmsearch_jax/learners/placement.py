@@ -7,13 +7,13 @@ and nothing of what is learnt.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -26,6 +26,23 @@ from mmsearch_jax.models.axes import Placement, placement, shard_state, spread
 
 
 @dataclasses.dataclass(frozen=True)
+class OnMesh:
+    """A jitted function that is called, or lowered for a look at its program, with the mesh in sight."""
+
+    function: Any
+    mesh: Mesh
+
+    def __call__(self, *arguments: Any) -> Any:
+        with jax.set_mesh(self.mesh):
+            return self.function(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        """As `jax.jit`'s: from arrays, or from shapes with their shardings."""
+        with jax.set_mesh(self.mesh):
+            return self.function.lower(*arguments)
+
+
+@dataclasses.dataclass(frozen=True)
 class LearnerMesh:
     """A mesh with the rules by which arrays are spread over it."""
 
@@ -33,8 +50,10 @@ class LearnerMesh:
     rules: Rules = dataclasses.field(default_factory=lambda: RULES)
 
     @classmethod
-    def of(cls, config: MeshConfig, rules: Mapping[str, Sequence[str]] | None = None) -> LearnerMesh:
-        """Over all devices of all processes.
+    def of(
+        cls, config: MeshConfig, rules: Mapping[str, Sequence[str]] | None = None, devices: Sequence[Any] | None = None
+    ) -> LearnerMesh:
+        """Over all devices of all processes, or over those given.
 
         Args:
           rules: mesh axes of some logical axes, in place of those in `distributed.sharding.RULES`.
@@ -49,7 +68,7 @@ class LearnerMesh:
                     f"sharding rule '{name}' -> {axes}: logical axes are {', '.join(sorted(RULES))}; "
                     f"mesh axes {', '.join(AXES)}"
                 )
-        return cls(make_mesh(config), {**RULES, **changed})
+        return cls(make_mesh(config, devices), {**RULES, **changed})
 
     @property
     def parameters(self) -> Placement:
@@ -79,6 +98,17 @@ class LearnerMesh:
         """A fresh train state on the mesh; each moment of the optimiser lies where its parameter does."""
         return self.on_mesh(create_train_state(self.place(trained), self.place(frozen), optimizer))
 
+    def abstract_train_state(self, trained: Any, frozen: Any, optimizer: Any) -> TrainState:
+        """`train_state` of abstract parameters: shapes with the shardings that the arrays will have."""
+        params = self.place(trained)
+        state = jax.eval_shape(
+            lambda params, frozen: create_train_state(params, frozen, optimizer), params, self.place(frozen)
+        )
+        moments = optax.tree_map_params(
+            optimizer, lambda leaf, like: spread(leaf, like.sharding), state.opt_state, params
+        )
+        return self.on_mesh(dataclasses.replace(state, params=params, frozen=self.place(frozen), opt_state=moments))
+
     def place(self, state: Any) -> Any:
         """An `nnx` state with every parameter where the rules put it."""
         return shard_state(state, self.mesh, self.rules)
@@ -95,18 +125,28 @@ class LearnerMesh:
 
     def batch(self, own: TokenBatch) -> TokenBatch:
         """The global batch of which `own` holds this process's rows and images, on the mesh."""
-        rows, tokens = BATCH_AXES, "sequence"
         index = own.feature_index
         if own.vision is not None and jax.process_count() > 1:
             # Features are numbered through all processes' images. A merged token stands for 2 x 2 patches.
             before = jax.process_index() * own.vision.patches.shape[0] * own.vision.patches.shape[1] // 4
             index = np.where(index >= 0, index + before, -1).astype(np.int32)
-        flat = functools.partial(self._global, PartitionSpec(rows, tokens))
+        shardings = self._batch_shardings(own)
+        return jax.tree.map(
+            lambda values, sharding: jax.make_array_from_process_local_data(sharding, np.asarray(values)),
+            own._replace(feature_index=index), shardings,
+        )  # fmt: skip
+
+    def abstract_batch(self, batch: TokenBatch) -> TokenBatch:
+        """A global batch's shapes with the shardings that the arrays will have."""
+        return jax.tree.map(spread, batch, self._batch_shardings(batch))
+
+    def _batch_shardings(self, batch: TokenBatch) -> TokenBatch:
+        rows, tokens = BATCH_AXES, "sequence"
+        flat = NamedSharding(self.mesh, PartitionSpec(rows, tokens))
+        by_row = NamedSharding(self.mesh, PartitionSpec(rows))
         return TokenBatch(
-            flat(own.token_ids), self._global(PartitionSpec(None, rows, tokens), own.positions), flat(own.segment_ids),
-            flat(own.loss_weights), flat(index),
-            None if own.vision is None else jax.tree.map(functools.partial(self._global, PartitionSpec(rows)), own.vision),
-            {name: flat(values) for name, values in own.extras.items()},
+            flat, NamedSharding(self.mesh, PartitionSpec(None, rows, tokens)), flat, flat, flat,
+            jax.tree.map(lambda _: by_row, batch.vision), dict.fromkeys(batch.extras, flat),
         )  # fmt: skip
 
     def own_rows(self, values: jax.Array) -> np.ndarray:
@@ -116,19 +156,10 @@ class LearnerMesh:
         spec = PartitionSpec(BATCH_AXES, None)
         return np.asarray(multihost_utils.global_array_to_host_local_array(values, self.mesh, spec))
 
-    def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    def jit(self, function: Callable[..., Any], **options: Any) -> OnMesh:
         """`jax.jit` for arrays on the mesh; what is traced can see the mesh (attention splits itself by it)."""
         return self.inside(jax.jit(function, **options))
 
-    def inside(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, called with the mesh in sight."""
-
-        @functools.wraps(function)
-        def wrapped(*arguments: Any) -> Any:
-            with jax.set_mesh(self.mesh):
-                return function(*arguments)
-
-        return wrapped
-
-    def _global(self, spec: PartitionSpec, values: Any) -> jax.Array:
-        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), np.asarray(values))
+    def inside(self, function: Any) -> OnMesh:
+        """The jitted function, called with the mesh in sight."""
+        return OnMesh(function, self.mesh)

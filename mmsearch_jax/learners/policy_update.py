@@ -5,7 +5,7 @@ Each process packs its own trajectories; the batches that they learn from are gl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,12 +20,13 @@ from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
-from mmsearch_jax.learners.train_state import TrainState, apply_gradients, jit_update, trains_head
+from mmsearch_jax.learners.train_state import JittedUpdate, TrainState, apply_gradients, trains_head
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.trajectory import Trajectory
 
-_EXTRAS = ("advantages", "rollout_logprobs")
+EXTRAS = ("advantages", "rollout_logprobs")
+"""What the batches of GRPO carry besides."""
 
 
 class Updated(NamedTuple):
@@ -62,6 +63,9 @@ class PolicyUpdater:
       epochs: times that each mini-batch is learnt from.
       temperature: of sampling: what is optimised is the policy as it is sampled.
       full, train_vision: what is trained (see `step_flops`).
+
+    `score(params, frozen, batch)` gives log-probs, `accumulate(state, total, batch)` adds a batch's gradients to the total,
+    `apply(state, total, weight)` makes an update of them.
     """
 
     def __init__(
@@ -100,9 +104,9 @@ class PolicyUpdater:
         def score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
             return token_logprobs(nnx.merge(graph, frozen, params), batch, temperature).logprobs
 
-        self._accumulate: Callable[..., Any] = mesh.jit(accumulate, donate_argnums=1)
-        self._apply: Callable[..., Any] = mesh.inside(jit_update(apply))
-        self._score: Callable[..., jax.Array] = mesh.jit(score)
+        self.accumulate = mesh.jit(accumulate, donate_argnums=1)
+        self.apply = mesh.inside(JittedUpdate(apply))
+        self.score = mesh.jit(score)
 
     def learn(self, state: TrainState, sequences: Sequence[TrainingSequence]) -> Updated:
         """Updates the policy from this process's sequences and those of all others: each must come here.
@@ -129,7 +133,7 @@ class PolicyUpdater:
             batches.append(packed.batch)
             waiting = [waiting[i] for i in left]
         missing = largest_of_all(len(batches)) - len(batches)
-        return batches + [empty_batch(self._shape, _EXTRAS)] * missing
+        return batches + [empty_batch(self._shape, EXTRAS)] * missing
 
     def _scored(self, state: TrainState, batches: Sequence[TokenBatch]) -> list[TokenBatch]:
         """On the mesh, with the log-probs of the other policies that the loss asks for."""
@@ -138,19 +142,19 @@ class PolicyUpdater:
             batch = self._mesh.batch(own)
             more = {}
             if self._config.kl_coef:
-                more["ref_logprobs"] = self._score(self._reference, state.frozen, batch)
+                more["ref_logprobs"] = self.score(self._reference, state.frozen, batch)
             if self._config.importance_cap:
-                more["old_logprobs"] = self._score(state.params, state.frozen, batch)
+                more["old_logprobs"] = self.score(state.params, state.frozen, batch)
             made.append(batch._replace(extras={**batch.extras, **more}))
         return made
 
     def _update(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, list[dict[str, float]]]:
         total, parts = jax.tree.map(jnp.zeros_like, state.params), []
         for batch in batches:
-            total, metrics = self._accumulate(state, total, batch)
+            total, metrics = self.accumulate(state, total, batch)
             parts.append({name: float(value) for name, value in jax.device_get(metrics).items()})
         weight = sum(part["weight"] for part in parts)
-        state, applied = self._apply(state, total, self._mesh.on_mesh(jnp.float32(weight)))
+        state, applied = self.apply(state, total, self._mesh.on_mesh(jnp.float32(weight)))
         applied = {name: float(value) for name, value in jax.device_get(applied).items()}
         return state, [{**part, **applied} for part in parts]
 

@@ -32,10 +32,10 @@ from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.run import Run, RunConfig
 from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import (
+    JittedUpdate,
     OptimizerConfig,
     TrainState,
     apply_gradients,
-    jit_update,
     make_optimizer,
     split_model,
     trains_head,
@@ -65,55 +65,58 @@ def weighted_loss(
     return -jnp.sum(weights * logprobs) / total, metrics
 
 
-Update = Callable[[TrainState, Sequence[TokenBatch]], tuple[TrainState, dict[str, jax.Array]]]
-
-
-def make_update(
-    graph: Any, optimizer: optax.GradientTransformation, seed: int = 0, mesh: LearnerMesh | None = None
-) -> Update:
+class SupervisedUpdate:
     """One update from one batch, or from several as if they were one: all of their tokens weigh alike.
 
-    The state is donated (see `jit_update`). `seed`, the step and the batch's number choose LoRA's dropout.
+    The state is donated (see `JittedUpdate`). `at_once(state, batch)` is the whole of an update from one batch; of one from
+    several, `add(state, total, batch, number)` is a batch's part and `finish(state, total, weight)` the end.
+
+    Args:
+      graph: of the model whose parameters the train states hold.
+      seed: chooses LoRA's dropout, together with the step and the batch's number.
+      mesh: that the states live on; None for arrays that are on no mesh.
     """
-    inside = mesh.inside if mesh is not None else lambda function: function
 
-    def loss(params: Any, frozen: Any, batch: TokenBatch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        model = with_dropout(nnx.merge(graph, frozen, params), key)
-        return weighted_loss(model, batch, head_is_trained=trains_head(params))
+    def __init__(
+        self, graph: Any, optimizer: optax.GradientTransformation, seed: int = 0, mesh: LearnerMesh | None = None
+    ):
+        def loss(params: Any, frozen: Any, batch: TokenBatch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            model = with_dropout(nnx.merge(graph, frozen, params), key)
+            return weighted_loss(model, batch, head_is_trained=trains_head(params))
 
-    def gradients(state: TrainState, batch: TokenBatch, number: Any) -> tuple[Any, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), number)
-        (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch, key)
-        return found, {"loss": value, **metrics}
+        def gradients(state: TrainState, batch: TokenBatch, number: Any) -> tuple[Any, dict[str, jax.Array]]:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), number)
+            (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch, key)
+            return found, {"loss": value, **metrics}
 
-    def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict[str, jax.Array]]:
-        found, metrics = gradients(state, batch, 0)
-        state, more = apply_gradients(state, found, optimizer)
-        return state, {**metrics, **more}
+        def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+            found, metrics = gradients(state, batch, 0)
+            state, more = apply_gradients(state, found, optimizer)
+            return state, {**metrics, **more}
 
-    def accumulate(
-        state: TrainState, total: Any, batch: TokenBatch, number: jax.Array
-    ) -> tuple[Any, dict[str, jax.Array]]:
-        found, metrics = gradients(state, batch, number)
-        return jax.tree.map(lambda t, g: t + metrics["weight"] * g, total, found), metrics
+        def accumulate(
+            state: TrainState, total: Any, batch: TokenBatch, number: jax.Array
+        ) -> tuple[Any, dict[str, jax.Array]]:
+            found, metrics = gradients(state, batch, number)
+            return jax.tree.map(lambda t, g: t + metrics["weight"] * g, total, found), metrics
 
-    def apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
-        return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
+        def apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+            return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
 
-    at_once = inside(jit_update(update))
-    add, finish = inside(jax.jit(accumulate, donate_argnums=1)), inside(jit_update(apply))
+        inside: Callable[[Any], Any] = mesh.inside if mesh is not None else lambda function: function
+        self.at_once = inside(JittedUpdate(update))
+        self.add, self.finish = inside(jax.jit(accumulate, donate_argnums=1)), inside(JittedUpdate(apply))
 
-    def from_batches(state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, dict[str, jax.Array]]:
+    def __call__(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, dict[str, jax.Array]]:
+        """The new state, and the metrics of all batches as those of one."""
         if len(batches) == 1:
-            return at_once(state, batches[0])
+            return self.at_once(state, batches[0])
         total, parts = jax.tree.map(jnp.zeros_like, state.params), []
         for number, batch in enumerate(batches):
-            total, metrics = add(state, total, batch, jnp.int32(number))
+            total, metrics = self.add(state, total, batch, jnp.int32(number))
             parts.append(metrics)
-        state, more = finish(state, total, sum(part["weight"] for part in parts))
+        state, more = self.finish(state, total, sum(part["weight"] for part in parts))
         return state, {**_joined(parts), **more}
-
-    return from_batches
 
 
 def _joined(parts: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
@@ -175,7 +178,7 @@ def train(
     graph, trained, frozen = split_model(model, freeze)
     transformation = make_optimizer(optimizer, num_steps)
     state = mesh.train_state(trained, frozen, transformation)
-    update = make_update(graph, transformation, seed, mesh)
+    update = SupervisedUpdate(graph, transformation, seed, mesh)
     evaluate = mesh.jit(lambda params, frozen, batch: weighted_loss(nnx.merge(graph, frozen, params), batch)[1])
     full, train_vision = not lora_layers(model), "vision" not in freeze and not lora_layers(model)
     best = Best("validation_loss", largest=False) if validation else None

@@ -13,19 +13,14 @@ import jax
 import numpy as np
 
 from mmsearch_jax.data.batches import TokenBatch
+from mmsearch_jax.distributed.chips import chip_of
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
-
-# Dense bf16 operations a second and chip, from the vendors' data sheets; the first name that the device's kind contains.
-_PEAKS = {
-    "v7": 2307e12, "v6": 918e12, "v5p": 459e12, "v5 lite": 197e12, "v5e": 197e12, "v4": 275e12, "v5": 459e12,
-    "b200": 2250e12, "h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12,
-}  # fmt: skip
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bf16 operations a second of a chip, or None where they are not known (a CPU)."""
-    kind = device_kind.lower()
-    return next((peak for name, peak in _PEAKS.items() if name in kind), None)
+    """Dense bf16 operations a second of a device (half a chip, where JAX shows two), or None where not known (a CPU)."""
+    chip = chip_of(device_kind)
+    return None if chip is None else chip.flops / chip.devices
 
 
 def step_flops(config: ModelConfig, batch: TokenBatch, *, full: bool, train_vision: bool, scorings: int = 0) -> float:

@@ -122,29 +122,33 @@ def create_train_state(trained: Any, frozen: Any, optimizer: optax.GradientTrans
     return TrainState(params, frozen, optimizer.init(params), jnp.int32(0), jnp.int32(0))
 
 
-def jit_update(update: Callable[..., tuple[TrainState, Any]]) -> Callable[..., tuple[TrainState, Any]]:
+class JittedUpdate:
     """Jits `update(state, *arguments) -> (state, metrics)`, which must not change what is frozen.
 
     The state is donated but for its frozen parameters: the model that they came from goes on using them.
     """
 
-    def inner(learnt: TrainState, frozen: Any, *arguments: Any) -> tuple[TrainState, Any]:
-        state, metrics = update(dataclasses.replace(learnt, frozen=frozen), *arguments)
-        return dataclasses.replace(state, frozen=None), metrics
+    def __init__(self, update: Callable[..., tuple[TrainState, Any]]):
+        self._update, self._jitted = update, None
 
-    jitted: Any = None
-
-    def outer(state: TrainState, *arguments: Any) -> tuple[TrainState, Any]:
-        nonlocal jitted
-        learnt = dataclasses.replace(state, frozen=None)
-        if jitted is None:
-            # What comes out lies where what went in lay: else the compiler may choose, and compile again for its own choice.
-            places = jax.tree.map(lambda leaf: leaf.sharding, learnt)
-            jitted = jax.jit(inner, donate_argnums=0, out_shardings=(places, None))
-        new, metrics = jitted(learnt, state.frozen, *arguments)
+    def __call__(self, state: TrainState, *arguments: Any) -> tuple[TrainState, Any]:
+        new, metrics = self._for(state)(dataclasses.replace(state, frozen=None), state.frozen, *arguments)
         return dataclasses.replace(new, frozen=state.frozen), metrics
 
-    return outer
+    def lower(self, state: TrainState, *arguments: Any) -> Any:
+        """As `jax.jit`'s: from arrays, or from shapes with their shardings."""
+        return self._for(state).lower(dataclasses.replace(state, frozen=None), state.frozen, *arguments)
+
+    def _for(self, state: TrainState) -> Any:
+        if self._jitted is None:
+            # What comes out lies where what went in lay: else the compiler may choose, and compile again for its own choice.
+            places = jax.tree.map(lambda leaf: leaf.sharding, dataclasses.replace(state, frozen=None))
+            self._jitted = jax.jit(self._inner, donate_argnums=0, out_shardings=(places, None))
+        return self._jitted
+
+    def _inner(self, learnt: TrainState, frozen: Any, *arguments: Any) -> tuple[TrainState, Any]:
+        state, metrics = self._update(dataclasses.replace(learnt, frozen=frozen), *arguments)
+        return dataclasses.replace(state, frozen=None), metrics
 
 
 def apply_gradients(

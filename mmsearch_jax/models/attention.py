@@ -54,7 +54,9 @@ def causal_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, se
     Returns:
       [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
     """
-    return _over_mesh(_causal, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
+    # Named, so that profiles and plans tell the two kernels apart.
+    with jax.named_scope("causal_attention"):
+        return _over_mesh(_causal, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
 
 def segment_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
@@ -63,7 +65,8 @@ def segment_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, s
     Returns:
       [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
     """
-    return _over_mesh(_within_segments, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
+    with jax.named_scope("segment_attention"):
+        return _over_mesh(_within_segments, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
 
 def causal_mask(segment_ids_BL: jax.Array) -> jax.Array:

@@ -77,8 +77,13 @@ def shard_state(state: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     return nnx.from_flat_state(flat)
 
 
-def spread(values: jax.Array, sharding: Sharding) -> jax.Array:
-    """The array under another sharding, of all processes too: then each must hold all the values, or its part of them."""
+def spread(values: Any, sharding: Sharding) -> Any:
+    """The array under another sharding, of all processes too: then each must hold all the values, or its part of them.
+
+    Of an abstract array (`jax.ShapeDtypeStruct`), the same with the sharding.
+    """
+    if isinstance(values, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=sharding)
     if sharding.is_fully_addressable or not values.is_fully_addressable:
         return jax.device_put(values, sharding)
     host = np.asarray(values)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,18 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import ImageProcessor
 from mmsearch_jax.errors import CheckpointError, DataError
-from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.protocol import CLOSING_TAGS
-from mmsearch_jax.rollout import programs, sampling
+from mmsearch_jax.rollout import jitted, programs, sampling
 from mmsearch_jax.rollout.episode import Generation
 from mmsearch_jax.rollout.images import ImageCache
-from mmsearch_jax.rollout.placement import cache_sharding, host_mesh, place_weights
+from mmsearch_jax.rollout.jitted import empty_slots, single_layers
+from mmsearch_jax.rollout.placement import host_mesh, place_weights
 from mmsearch_jax.rollout.sequence import EngineConfig, EngineStats, LiveSequence, PreparedImage, bucket
 
 
@@ -71,12 +69,9 @@ class Engine:
                 f"the model's image token is {model.config.image_token_id}, the tokenizer's is "
                 f"{self.renderer.image_pad}: take both from one checkpoint"
             )
-        whole_graph, weights = nnx.split(model)
-        graph, shapes = nnx.split(
-            nnx.eval_shape(lambda state: nnx.merge(whole_graph, state).with_single_layers(), weights)
-        )
+        graph, shapes = single_layers(model)
         self._mesh = host_mesh(config.tensor)
-        self._weights = place_weights(weights, shapes, self._mesh)
+        self._weights = place_weights(nnx.state(model), shapes, self._mesh)
         vocabulary = model.config.text.vocab_size
         self._automaton = sampling.TagAutomaton(self.renderer.token_bytes, CLOSING_TAGS, vocabulary)
         stop = np.zeros(vocabulary, bool)
@@ -87,47 +82,20 @@ class Engine:
             jnp.asarray(self._automaton.table), jnp.asarray(stop), jnp.asarray(~(has_text | stop)),
             jnp.uint32(config.seed),
         )  # fmt: skip
-        dtype = model.dtype
-        if cache is None:
-            cache = KVCache.create(model.config, config.num_slots, config.max_length, dtype)
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        heads = cache_sharding(self._mesh, model.config.text.num_key_value_heads)
-        self._places = (jax.tree.map(lambda leaf: whole if leaf.ndim == 1 else heads, cache), whole)
-        self._cache: Any = jax.device_put(cache, self._places[0])
-        self._hidden = jax.device_put(jnp.zeros((config.num_slots, model.config.text.hidden_size), dtype), whole)
+        empty, hidden = empty_slots(model.config, config, model.dtype)
+        cache = empty if cache is None else cache
+        places = jitted.places(self._mesh, cache, model.config.text.num_key_value_heads)
+        self._cache: Any = jax.device_put(cache, places.cache)
+        self._hidden = jax.device_put(hidden, places.whole)
         self._owners: list[LiveSequence | None] = [None] * config.num_slots
         self._leaders: dict[Any, LiveSequence] = {}
         """First of their prompts, not fed whole yet."""
         self._prefixes: dict[Any, _Prefix] = {}
         self._lengths = tuple(sorted({*config.length_buckets, config.max_length}))
-        self._jit(graph)
+        self._programs = jitted.jit_programs(graph, config, places)
         self._images = ImageCache(
-            image_processor, model.config.vision, config, lambda vision: self._encode(self._weights, vision)
+            image_processor, model.config.vision, config, lambda vision: self._programs.encode(self._weights, vision)
         )
-
-    def _jit(self, graph: Any) -> None:
-        def extend(weights, cache, hidden, *args, length):
-            return programs.extend_rows(nnx.merge(graph, weights), cache, hidden, *args, length=length)
-
-        def decode(weights, cache, hidden, rows, lengths, constants, *, length, gather):
-            return programs.decode_rows(
-                nnx.merge(graph, weights), cache, hidden, rows, lengths, constants,
-                length=length, steps=self.config.decode_steps, gather=gather,
-            )  # fmt: skip
-
-        # Where the outputs go is said, lest the caches move from call to call.
-        cache, whole = self._places
-        self._extend = jax.jit(
-            extend, static_argnames="length", donate_argnums=(1, 2), out_shardings=(cache, whole)
-        )  # fmt: skip
-        self._decode = jax.jit(
-            decode, static_argnames=("length", "gather"), donate_argnums=(1, 2), out_shardings=(cache, whole, whole)
-        )  # fmt: skip
-        # A function of its own: jit's cache goes by function, and would count the programs of other engines too.
-        self._copy = jax.jit(
-            functools.partial(programs.copy_rows), static_argnames="length", donate_argnums=(0, 1), out_shardings=(cache, whole)
-        )  # fmt: skip
-        self._encode = jax.jit(lambda weights, vision: nnx.merge(graph, weights).encode_images(vision))
 
     # Weights, images and slots ------------------------------------------------------------------------------
 
@@ -259,7 +227,7 @@ class Engine:
                 features[row * width + pads] = own[before : before + pads.size]
                 feature_index[row, pads] = row * width + pads
         length = bucket(int((starts + num_new).max()), self._lengths)
-        self._cache, self._hidden = self._extend(
+        self._cache, self._hidden = self._programs.extend(
             self._weights, self._cache, self._hidden, slots, starts, token_ids, positions, num_new,
             features, feature_index, length=length,
         )  # fmt: skip
@@ -274,7 +242,7 @@ class Engine:
             group = sequences[start : start + width]
             slots = np.full(width, programs.NO_SLOT, np.int32)
             slots[: len(group)] = [sequence.held_slot for sequence in group]
-            self._cache, self._hidden = self._copy(
+            self._cache, self._hidden = self._programs.copy(
                 self._cache, self._hidden, np.int32(prefix.slot), prefix.hidden, slots,
                 length=bucket(prefix.length, self._lengths),
             )  # fmt: skip
@@ -342,7 +310,7 @@ class Engine:
         return num_rows != self.config.num_slots or length != self.config.max_length
 
     def _decode_call(self, rows: programs.DecodeRows, lengths: np.ndarray, length: int) -> programs.Decoded:
-        self._cache, self._hidden, decoded = self._decode(
+        self._cache, self._hidden, decoded = self._programs.decode(
             self._weights, self._cache, self._hidden, rows, lengths, self._constants,
             length=length, gather=self._gathers(len(lengths), length),
         )  # fmt: skip
@@ -385,7 +353,7 @@ class Engine:
         assert self.free_slots == self.config.num_slots, "warm-up under running sequences"
         self._leaders, self._prefixes = {}, {}
         for vision in self._images.shapes():
-            self._encode(self._weights, vision)
+            self._programs.encode(self._weights, vision)
             progress()
         config, width = self.config, self._hidden.shape[1]
         for rows, tokens, length in itertools.product(config.extend_rows, config.extend_buckets, self._lengths):
@@ -393,7 +361,7 @@ class Engine:
                 features = np.zeros((rows * tokens, width), np.float32) if with_images else None
                 index = np.full((rows, tokens), -1, np.int32) if with_images else None
                 none = np.zeros(rows, np.int32)
-                self._cache, self._hidden = self._extend(
+                self._cache, self._hidden = self._programs.extend(
                     self._weights, self._cache, self._hidden, np.full(rows, programs.NO_SLOT, np.int32), none,
                     np.zeros((rows, tokens), np.int32), np.zeros((3, rows, tokens), np.int32), none, features, index,
                     length=length,
@@ -404,7 +372,7 @@ class Engine:
             progress()
         rows = max(config.extend_rows)
         for length in self._lengths:
-            self._cache, self._hidden = self._copy(
+            self._cache, self._hidden = self._programs.copy(
                 self._cache, self._hidden, np.int32(0), self._hidden[0], np.full(rows, programs.NO_SLOT, np.int32),
                 length=length,
             )  # fmt: skip
@@ -413,5 +381,4 @@ class Engine:
 
     def num_programs(self) -> int:
         """Programs compiled so far: constant once every bucket has been met."""
-        jitted: list[Any] = [self._extend, self._decode, self._copy, self._encode]
-        return sum(function._cache_size() for function in jitted)
+        return sum(function._cache_size() for function in self._programs)

@@ -7,7 +7,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,13 +24,16 @@ from mmsearch_jax.models.axes import logical_axes
 _HOST = "host"
 
 
-def host_mesh(tensor: int = 1) -> Mesh:
+def host_mesh(tensor: int = 1, chips: Sequence[Any] | None = None) -> Mesh:
     """A mesh of this host's first `tensor` chips, over which heads, MLP and vocabulary are split.
+
+    Args:
+      chips: of a host that is not here.
 
     Raises:
       ConfigError: the host has fewer chips.
     """
-    chips = jax.local_devices()
+    chips = jax.local_devices() if chips is None else chips
     if tensor > len(chips):
         raise ConfigError(f"engine.tensor is {tensor}, but this host has {len(chips)} devices: lower it")
     return make_mesh(MeshConfig(1, 1, tensor, 1), chips[:tensor])
@@ -84,14 +87,16 @@ def _single_layers(state: Any, held: Mapping[tuple, Any]) -> Iterator[tuple[tupl
             yield (*path[:2], i, *path[2:]), leaf, array[i]
 
 
+def weight_spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
+    """How the sampler splits a parameter, by its dotted path."""
+    # On one chip nothing is split, so dims need no names (models of tests have none).
+    return PartitionSpec() if mesh.size == 1 else partition_spec(logical_axes(path), shape, mesh, rules)
+
+
 def _copied(
     weights: Mapping[str, jax.Array], dtypes: Mapping[str, Any], mesh: Mesh, rules: Rules
 ) -> Mapping[str, jax.Array]:
-    specs = {
-        # On one chip nothing is split, so dims need no names (models of tests have none).
-        path: PartitionSpec() if mesh.size == 1 else partition_spec(logical_axes(path), leaf.shape, mesh, rules)
-        for path, leaf in weights.items()
-    }
+    specs = {path: weight_spec(path, leaf.shape, mesh, rules) for path, leaf in weights.items()}
     if all(leaf.is_fully_addressable for leaf in weights.values()):
         cast = {path: leaf.astype(dtypes[path]) for path, leaf in weights.items()}
         places: dict[str, Sharding] = {path: NamedSharding(mesh, spec) for path, spec in specs.items()}

@@ -123,7 +123,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(model):
     graph, trained, kept = split_model(model)
     optimizer = make_optimizer(SGD, 4)
     state = create_train_state(trained, kept, optimizer)
-    update = supervised.make_update(graph, optimizer)
+    update = supervised.SupervisedUpdate(graph, optimizer)
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
     batch = next(batches(0)).batch
     state, metrics = update(state, [batch._replace(loss_weights=np.where(batch.loss_weights > 0, np.inf, 0.0))])

@@ -1,0 +1,129 @@
+"""Abstract states and batches of a config's job: shapes with the shardings that the arrays will have, and no memory.
+
+What is built is what `training` and `stages` build from the same config, but for the values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import nnx
+from jax.sharding import AbstractMesh
+
+from mmsearch_jax.configuration import as_arguments
+from mmsearch_jax.data.batches import BatchShape, TokenBatch
+from mmsearch_jax.data.vision_inputs import VisionInputs
+from mmsearch_jax.distributed.mesh import AXES, MeshConfig, mesh_sizes
+from mmsearch_jax.distributed.sharding import RULES
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
+from mmsearch_jax.models.config import ModelConfig, VisionConfig
+from mmsearch_jax.models.lora import LoRAConfig, add_lora
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.planning.topology import Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """What a learner's programs are made of: mesh, graph, abstract train state, optimiser, batch; `half`: it computes in
+    16 bits."""
+
+    mesh: LearnerMesh
+    graph: Any
+    state: TrainState
+    optimizer: Any
+    shape: BatchShape
+    model: ModelConfig
+    full: bool
+    remat: str
+    half: bool
+
+
+def abstract_model(model: ModelConfig, config: ml_collections.ConfigDict, *, trained: bool) -> Qwen2_5_VL:
+    """The policy as a stage holds it: the learner's with LoRA and remat, or the sampler's plain one."""
+    lora = LoRAConfig(**as_arguments(config.lora)) if config.lora.rank else None
+    dtype = jnp.dtype(config.dtype)
+    # What LoRA leaves alone stays in the checkpoint's dtype; what is trained is float32.
+    made = _shapes(model, lora if trained else None, dtype, dtype if lora else jnp.dtype(np.float32))
+    made.set_remat(config.remat)
+    return made
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(model: ModelConfig, lora: LoRAConfig | None, dtype: Any, stored: Any) -> Qwen2_5_VL:
+    def make() -> Qwen2_5_VL:
+        plain = Qwen2_5_VL(model, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=stored)
+        return add_lora(plain, lora) if lora else plain
+
+    return nnx.eval_shape(make)
+
+
+def learner(
+    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, mesh: LearnerMesh, num_updates: int = 1
+) -> Learner:
+    """Of the stage "sft" or "grpo".
+
+    Raises:
+      ConfigError: the mesh does not divide the batch.
+    """
+    settings = config[stage]
+    shape = BatchShape(**settings.batch)
+    mesh.check(shape, f"{stage}.batch")
+    graph, trained, frozen = split_model(abstract_model(model, config, trained=True), tuple(settings.freeze))
+    optimizer = make_optimizer(OptimizerConfig(**settings.optimizer), num_updates)
+    state = mesh.abstract_train_state(trained, frozen, optimizer)
+    half = jnp.dtype(config.dtype).itemsize == 2
+    return Learner(mesh, graph, state, optimizer, shape, model, not config.lora.rank, config.remat, half)
+
+
+def mesh_on(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMesh:
+    """The config's mesh over the slice's devices, as training makes it.
+
+    Raises:
+      ConfigError: it does not make up the devices.
+    """
+    return LearnerMesh.of(MeshConfig(**config.mesh), config.sharding_rules, topology.devices())
+
+
+def mesh_without_devices(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMesh:
+    """The same in shape, for counts by hand alone: nothing is compiled for it, and no libtpu is needed.
+
+    Raises:
+      ConfigError: it does not make up the devices.
+    """
+    sizes = mesh_sizes(MeshConfig(**config.mesh), topology.num_chips * topology.chip.devices)
+    rules = {**RULES, **{name: tuple(axes) for name, axes in config.sharding_rules.items()}}
+    return LearnerMesh(AbstractMesh(sizes, AXES), rules)  # type: ignore[arg-type]
+
+
+def batch_shapes(shape: BatchShape, vision: VisionConfig, extras: tuple[str, ...] = ()) -> TokenBatch:
+    """A global batch as `data.batches` packs it, without the values."""
+
+    def array(*dims: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(dims, dtype)
+
+    ids = array(shape.rows, shape.length)
+    numbers = array(shape.rows, shape.length, dtype=jnp.float32)
+    room = (shape.images, shape.patches)
+    inputs = None
+    if shape.images:
+        # Bytes, one frame of each patch: the tower makes the rest.
+        patches = array(*room, vision.patch_dim // vision.temporal_patch_size, dtype=jnp.uint8)
+        inputs = VisionInputs(patches, array(*room, 2), array(*room), array(*room))
+    positions = array(3, shape.rows, shape.length)
+    return TokenBatch(ids, positions, ids, numbers, ids, inputs, dict.fromkeys(sorted(extras), numbers))
+
+
+def bytes_per_chip(tree: Any) -> float:
+    """What the arrays of an abstract tree take of the chip that holds the most."""
+    total = 0.0
+    for leaf in jax.tree.leaves(tree):
+        shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
+        total += float(np.prod(shape)) * leaf.dtype.itemsize
+    return total

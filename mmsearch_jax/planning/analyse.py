@@ -1,0 +1,145 @@
+"""Compiles one program for its slice and says what it takes: the plan's line.
+
+Memory is the compiler's own figure, operations and bytes are counted from the compiled program, times are estimates from the
+chip's rates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+
+from mmsearch_jax.planning.abstract import bytes_per_chip
+from mmsearch_jax.planning.costs import Costs, count
+from mmsearch_jax.planning.hlo import Module
+from mmsearch_jax.planning.programs import Program
+from mmsearch_jax.planning.roofline import Roofline, roofline
+from mmsearch_jax.planning.topology import Topology
+
+_REFUSALS = (
+    r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
+    r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
+)
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on each device, as the compiler lays them out: `arguments` are there before the run, `temporaries` during it,
+    `output` is what the run adds (donated arguments are written over), `code` the program itself. `peak` is the most that
+    arrays fill at one time; what is between it and the total is lost between them."""
+
+    arguments: float
+    temporaries: float
+    output: float
+    code: float
+    peak: float
+
+    @property
+    def total(self) -> float:
+        """What the program takes."""
+        return self.arguments + self.temporaries + self.output + self.code
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Of one program.
+
+    Attributes:
+      devices: of the mesh that it runs on.
+      memory: None where the compiler gave up for want of memory.
+      needed: bytes on each device, of which there are `available`.
+      costs, roofline: None where it does not fit.
+      compile_seconds: of this machine.
+    """
+
+    program: Program
+    topology: Topology
+    memory: Memory | None
+    needed: float
+    available: float
+    costs: Costs | None
+    roofline: Roofline | None
+    compile_seconds: float
+
+    @property
+    def devices(self) -> int:
+        """That share the program."""
+        return self.program.mesh.size
+
+    @property
+    def fits(self) -> bool:
+        """Whether the chips' memory holds it."""
+        return self.needed <= self.available
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a run, by the roofline."""
+        return self.roofline.seconds if self.roofline else None
+
+    @property
+    def mfu(self) -> float | None:
+        """Model operations over what the chips could make in that time."""
+        if not self.roofline or not self.program.work.model:
+            return None
+        peak = self.topology.chip.flops / self.topology.chip.devices * self.devices
+        return self.program.work.model / (peak * self.roofline.seconds)
+
+    @property
+    def tokens_per_second_per_chip(self) -> float | None:
+        """Tokens of a full batch."""
+        if not self.roofline or not self.program.work.tokens:
+            return None
+        chips = self.devices / self.topology.chip.devices
+        return self.program.work.tokens / self.roofline.seconds / chips
+
+
+def analyse(program: Program, topology: Topology) -> tuple[Plan, str]:
+    """Compiles, and returns the plan with the compiled program's text ("" where it did not compile for want of memory)."""
+    began = time.monotonic()
+    lowered = program.lower()
+    chip = topology.chip
+    available = chip.hbm / chip.devices
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = memory_in_error(str(error))
+        if found is None:
+            raise
+        needed, limit = found
+        # Some refusals speak of the temporaries alone.
+        needed = max(needed, hand_arguments(program))
+        return Plan(program, topology, None, needed, min(limit, available), None, None, time.monotonic() - began), ""
+    text = compiled.as_text()
+    memory = memory_of(compiled)
+    costs = count(Module(text), program.mesh.size)
+    seconds = roofline(costs, topology, list(program.mesh.devices.flat))
+    return Plan(program, topology, memory, memory.total, available, costs, seconds, time.monotonic() - began), text
+
+
+def memory_of(compiled: Any) -> Memory:
+    """The compiler's figures."""
+    stats = compiled.memory_analysis()
+    return Memory(
+        stats.argument_size_in_bytes, stats.temp_size_in_bytes,
+        max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes), stats.generated_code_size_in_bytes,
+        stats.peak_memory_in_bytes,
+    )  # fmt: skip
+
+
+def memory_in_error(message: str) -> tuple[float, float] | None:
+    """Bytes that were needed and bytes that there were, from the compiler's refusal; None: another error."""
+    for pattern in _REFUSALS:
+        if found := re.search(pattern, message):
+            needed, needed_unit, limit, unit = found.groups()
+            return float(needed) * _UNITS[needed_unit], float(limit) * _UNITS[unit]
+    return None
+
+
+def hand_arguments(program: Program) -> float:
+    """Bytes of a device's arguments by their shapes and shardings alone."""
+    return bytes_per_chip(program.arguments)

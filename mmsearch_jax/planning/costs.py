@@ -1,0 +1,266 @@
+"""What a compiled program does on one chip: operations, bytes to and from HBM, and collectives, counted from its HLO text.
+
+Counted are the compiler's own instructions, so what it padded, split badly or computes twice is in the figures. Operations are
+those of matrix products and attention kernels; a product of [m, k] and [k, n] is 2 m k n. Bytes are what each instruction
+reads and writes once (a fusion: its own operands and results), without what stays in the chip's fast memory.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+
+from mmsearch_jax.planning.hlo import Array, Instruction, Module
+from mmsearch_jax.planning.replica_groups import groups_of
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "copy-done", "after-all",
+    "iota", "call-done", "async-done", "opt-barrier", "send", "recv", "send-done", "recv-done",
+}  # fmt: skip
+_KERNEL_PRODUCTS = {"_fwd": 2, "_dq": 3, "_dkv": 4}
+"""Matrix products in each of splash attention's kernels: scores and values; and what the backward pass computes again."""
+_CAUSAL_BLOCK = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """Exchanges of one kind and size over one kind of group, of one chip.
+
+    Attributes:
+      payload: bytes of the larger side (what is gathered, or what is reduced), of one exchange.
+      group: devices (places on the mesh, row-major) that exchange with device 0.
+      shape: of the array, as text.
+      op_name: of the JAX operation that it serves.
+    """
+
+    kind: str
+    count: float
+    payload: float
+    group: tuple[int, ...]
+    shape: str
+    op_name: str
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a chip sends in one exchange, by the ring algorithms' count."""
+        size = len(self.group)
+        share = self.payload * (size - 1) / max(size, 1)
+        return {"all-reduce": 2 * share, "collective-permute": self.payload}.get(self.kind, share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Of one run of a program on one chip. `kernels` counts the attention kernels' runs by name; `unknown` names loops and
+    kernels whose cost could not be told (counted once, or not at all)."""
+
+    flops: float
+    bytes: float
+    collectives: tuple[Collective, ...]
+    kernels: dict[str, float]
+    unknown: tuple[str, ...]
+
+
+def count(module: Module, num_devices: int) -> Costs:
+    """Counts a program that is compiled for so many devices."""
+    flops = moved = 0.0
+    kernels: dict[str, float] = collections.defaultdict(float)
+    unknown: set[str] = set()
+    exchanges: dict[tuple, float] = collections.defaultdict(float)
+    for name, instruction, times in module.runs():
+        here = module.computations[name]
+        body = module.inside(instruction) if instruction.opcode == "fusion" else {}
+        for block, one in [(here, instruction), *((body, each) for each in body.values())]:
+            flops += times * product_flops(one, block)
+            if kind := _collective(one):
+                exchanges[_exchange(kind, one, block, num_devices)] += times
+        if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.rest:
+            kernel, cost = _kernel_flops(instruction, here)
+            flops += times * cost
+            kernels[kernel] += times
+            unknown |= set() if cost else {f"kernel {kernel}"}
+        moved += times * _bytes(module, instruction, here)
+    unknown |= {f"loop {loop}" for loop in module.unbounded}
+    found = [
+        Collective(kind, times, size, group, shape, op) for (kind, size, group, shape, op), times in exchanges.items()
+    ]
+    return Costs(flops, moved, tuple(found), dict(kernels), tuple(sorted(unknown)))
+
+
+def product_flops(instruction: Instruction, block: dict[str, Instruction]) -> float:
+    """Of a `dot`, or of the `convolution` that the TPU's compiler makes of it; 0 of all else."""
+    if instruction.opcode not in ("dot", "convolution"):
+        return 0.0
+    left, right = (_array(block, name) for name in instruction.operands[:2])
+    out = instruction.arrays[0]
+    if left is None or right is None:
+        return 0.0
+    if instruction.opcode == "dot":
+        dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
+        inner = [left.dims[int(d)] for d in dims.group(1).split(",") if d] if dims else []
+        return 2.0 * out.elements * math.prod(inner)
+    return _convolution_flops(instruction, left, right, out)
+
+
+def _convolution_flops(instruction: Instruction, left: Array, right: Array, out: Array) -> float:
+    """Batched and split products are convolutions whose windows meet padding: only real pairs are counted, as XLA counts."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
+    assert labels is not None, instruction.rest
+    window = re.search(r"window=\{([^}]*)\}", instruction.rest)
+    options = dict(part.split("=") for part in window.group(1).split()) if window else {}
+    inputs, kernel, outputs = labels.groups()
+    spatial = [label for label in kernel if label.isdigit()]
+    valid = 1.0
+    for number, label in enumerate(spatial):
+
+        def option(name: str, default: str, number: int = number) -> str:
+            return options[name].split("x")[number] if name in options else default
+
+        low = int(option("pad", "0_0").split("_")[0])
+        valid *= _valid_pairs(
+            left.dims[inputs.index(label)], right.dims[kernel.index(label)], out.dims[outputs.index(label)],
+            int(option("stride", "1")), low, int(option("lhs_dilate", "1")), int(option("rhs_dilate", "1")),
+        )  # fmt: skip
+    others = math.prod(size for label, size in zip(outputs, out.dims, strict=True) if not label.isdigit())
+    return 2.0 * valid * others * right.dims[kernel.index("i")]
+
+
+def _valid_pairs(size: int, window: int, out: int, stride: int, low: int, base: int, spread: int) -> int:
+    """Pairs of an output and a window place that meet a real input, along one dim."""
+    reach = (size - 1) * base + 1
+    if window == 1 and base == 1 and low == 0:
+        return min(out, -(-size // stride))
+    return sum(
+        0 <= (place := at * stride - low + k * spread) < reach and place % base == 0
+        for at in range(out) for k in range(window)
+    )  # fmt: skip
+
+
+def _kernel_flops(instruction: Instruction, here: dict[str, Instruction]) -> tuple[str, float]:
+    """Splash attention: its name, and the operations of the blocks that it does not skip."""
+    kind = next((kind for kind in _KERNEL_PRODUCTS if kind in instruction.name), None)
+    operands = [
+        array for name in instruction.operands if (array := _array(here, name)) and array.kind in ("bf16", "f32")
+    ]
+    # Queries come first, then keys; a chip with one key head has no dim for it.
+    heads = [array for array in operands if len(array.dims) >= 2]
+    causal = "causal_attention" in instruction.op_name
+    name = f"splash{kind or ''} ({'causal' if causal else 'segments'})"
+    if kind is None or len(heads) < 2:
+        return instruction.name, 0.0
+    queries, keys = heads[0], heads[1]
+    *lead, length, width = queries.dims
+    pairs = length * keys.dims[-2]
+    if causal:
+        block = min(_CAUSAL_BLOCK, length)
+        pairs = pairs * (1 + block / length) / 2
+    return name, 2.0 * _KERNEL_PRODUCTS[kind] * math.prod(lead) * pairs * width
+
+
+def _collective(instruction: Instruction) -> str | None:
+    kind = instruction.opcode.removesuffix("-start")
+    return kind if kind in COLLECTIVES else None
+
+
+def _exchange(kind: str, instruction: Instruction, block: dict[str, Instruction], num_devices: int) -> tuple:
+    inputs = [array for name in instruction.operands if (array := _array(block, name))]
+    results = [array for array in instruction.arrays if array.dims]
+    sides = [sum(array.bytes for array in inputs)]
+    if not instruction.opcode.endswith("-start"):
+        sides.append(sum(array.bytes for array in results))
+    elif kind == "all-gather":
+        # A start's results are (inputs, outputs).
+        sides.append(sum(array.bytes for array in results[len(inputs) :]))
+    shown = max((*results, *inputs), key=lambda array: array.bytes, default=None)
+    shape = f"{shown.kind}[{','.join(map(str, shown.dims))}]" if shown else ""
+    return kind, max(sides), groups_of(instruction.rest, num_devices), shape, instruction.op_name
+
+
+def _array(block: dict[str, Instruction], name: str) -> Array | None:
+    found = block.get(name)
+    return found.arrays[0] if found is not None and found.arrays else None
+
+
+def _bytes(module: Module, instruction: Instruction, here: dict[str, Instruction]) -> float:
+    opcode = instruction.opcode
+    if opcode in _FREE or opcode.endswith("-done"):
+        return 0.0
+    read = [_hbm(here[name].arrays) for name in instruction.operands if name in here]
+    written = _hbm(instruction.arrays)
+    if opcode.endswith("-start"):
+        # Results repeat the operands, and tell the state.
+        target = instruction.arrays[1:2] if opcode != "copy-start" else instruction.arrays[:1]
+        return sum(read) + _hbm(target)
+    if opcode in ("dynamic-slice", "slice", "gather"):
+        return 2 * written
+    if opcode == "dynamic-update-slice":
+        return 2 * read[1] if len(read) > 1 else 0.0
+    if opcode == "fusion":
+        return _fusion_bytes(module.inside(instruction), read, written, instruction, here)
+    return sum(read) + written
+
+
+def _fusion_bytes(
+    body: dict[str, Instruction],
+    read: Sequence[float],
+    written: float,
+    fusion: Instruction,
+    here: dict[str, Instruction],
+) -> float:
+    """A fusion reads of an operand what it slices from it, and writes of a result that it updates in place the update."""
+    users: dict[str, list[Instruction]] = collections.defaultdict(list)
+    for instruction in body.values():
+        for name in instruction.operands:
+            users[name].append(instruction)
+    total = 0.0
+    in_place: set[str] = set()
+    root = next((instruction for instruction in body.values() if instruction.is_root), None)
+    roots = [root] if root else []
+    if root and root.opcode == "tuple":
+        roots = [body[name] for name in root.operands if name in body]
+    for each in roots:
+        while each.opcode in ("bitcast", "reshape", "copy") and each.operands[0] in body:
+            each = body[each.operands[0]]
+        if each.opcode in ("dynamic-update-slice", "scatter"):
+            target, update = (
+                _array(body, each.operands[0]),
+                _array(body, each.operands[1 if "slice" in each.opcode else 2]),
+            )
+            if target and update:
+                written -= (target.bytes - update.bytes) if fusion.arrays[0].in_hbm else 0.0
+                in_place.add(_source(body, each.operands[0]))
+    for instruction in body.values():
+        if instruction.opcode != "parameter":
+            continue
+        number = int(instruction.operands[0])
+        whole = _hbm(here[fusion.operands[number]].arrays) if fusion.operands[number] in here else 0.0
+        if not whole or instruction.name in in_place:
+            continue
+        total += min(whole, _sliced(instruction, users))
+    return total + max(written, 0.0)
+
+
+def _sliced(parameter: Instruction, users: dict[str, list[Instruction]]) -> float:
+    """Bytes that are read of a fusion's parameter: all, or what slices take of it."""
+    total = 0.0
+    for user in users[parameter.name]:
+        if user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == parameter.name:
+            total += user.arrays[0].bytes
+        elif user.opcode in ("bitcast", "reshape"):
+            total += _sliced(user, users)
+        else:
+            return math.inf
+    return total
+
+
+def _source(body: dict[str, Instruction], name: str) -> str:
+    while name in body and body[name].opcode in ("bitcast", "reshape", "copy"):
+        name = body[name].operands[0]
+    return name
+
+
+def _hbm(arrays: Sequence[Array]) -> float:
+    return sum(array.bytes for array in arrays if array.in_hbm)

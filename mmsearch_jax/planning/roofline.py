@@ -1,0 +1,76 @@
+"""From costs to time: the least that compute, HBM and links each need, on a chip of a slice. An estimate, and a lower bound.
+
+Links: a chip sends along every torus dim that the group extends over, both ways where the dim is a ring. A group that fills no
+dim is taken for a line. GPUs sit behind a switch: all links serve any group in a box.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from mmsearch_jax.planning.costs import Collective, Costs
+from mmsearch_jax.planning.topology import Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Seconds that a run needs at least, by what limits it."""
+
+    compute: float
+    hbm: float
+    ici: float
+
+    @property
+    def seconds(self) -> float:
+        """If everything overlaps."""
+        return max(self.compute, self.hbm, self.ici)
+
+    @property
+    def seconds_without_overlap(self) -> float:
+        """If exchanges wait for compute, and compute for them."""
+        return max(self.compute, self.hbm) + self.ici
+
+    @property
+    def bound(self) -> str:
+        """What limits it: "compute", "HBM" or "ICI"."""
+        return max((self.compute, "compute"), (self.hbm, "HBM"), (self.ici, "ICI"))[1]
+
+
+def roofline(costs: Costs, topology: Topology, devices: Sequence[Any]) -> Roofline:
+    """Of costs that are those of one of these devices (in the mesh's order)."""
+    chip = topology.chip
+    share = chip.devices
+    ici = sum(each.count * seconds_of(each, topology, devices) for each in costs.collectives)
+    return Roofline(costs.flops * share / chip.flops, costs.bytes * share / chip.hbm_bandwidth, ici)
+
+
+def seconds_of(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
+    """Of one exchange."""
+    size = len(collective.group)
+    if size < 2:
+        return 0.0
+    bandwidth = _bandwidth(collective, topology, devices)
+    if "all-to-all" in collective.kind and topology.is_tpu:
+        # Each byte travels a quarter of the ring on average.
+        return max(collective.sent, collective.payload * size / 4) / bandwidth
+    return collective.sent / bandwidth
+
+
+def _bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
+    """Bytes a second that a device of the group can send."""
+    chip = topology.chip
+    link = chip.link_bandwidth / chip.devices
+    if not topology.is_tpu:
+        return link * max(chip.links, 1)
+    places = [getattr(devices[number], "coords", (0, 0, 0)) for number in collective.group]
+    spans = [len({place[dim] for place in places}) for dim in range(len(topology.shape))]
+    lanes = 0
+    for dim, span in enumerate(spans):
+        if span > 1:
+            whole = span == topology.shape[dim]
+            lanes += 2 if whole and topology.ring(dim) and span > 2 else 1
+    # Chiplets of one chip exchange over a link of their own, taken for as fast as one to a neighbour.
+    lanes = max(lanes, 1)
+    return link * (min(lanes, 2) if collective.kind == "collective-permute" else lanes)

@@ -1,0 +1,160 @@
+"""Looks for the mesh, batch and remat that a slice serves best: all that the hand count lets fit, the most promising compiled.
+
+Both the order and the pruning are estimates; what is reported of a candidate is its compiled plan.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ml_collections
+
+from mmsearch_jax.distributed.mesh import BATCH_AXES
+from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.planning import abstract
+from mmsearch_jax.planning.abstract import Learner
+from mmsearch_jax.planning.memory import HandCount, hand_count
+from mmsearch_jax.planning.model_flops import Work
+from mmsearch_jax.planning.topology import Topology
+
+REMATS = ("full", "dots", "none")
+_TENSORS, _ROWS = (1, 2, 4, 8), (1, 2, 4)
+USABLE = 0.8
+"""Share of the memory that a hand count may fill: the compiler loses some between buffers (docs/planning.md)."""
+EFFICIENCY = 0.6
+"""Share of the peak that matrix products reach, to weigh compute against exchanges."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A setting, the hand count of its memory, and an estimate of the seconds that a batch takes."""
+
+    overrides: dict[str, Any]
+    memory: HandCount
+    seconds: float
+    tokens: float
+
+    def config(self, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+        """The config with this setting."""
+        return with_settings(config, self.overrides)
+
+
+def with_settings(config: ml_collections.ConfigDict, overrides: dict[str, Any]) -> ml_collections.ConfigDict:
+    """A copy of the config with some dotted keys set."""
+    changed = copy.deepcopy(config)
+    with changed.unlocked():
+        for key, value in overrides.items():
+            *parents, last = key.split(".")
+            section = changed
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
+    return changed
+
+
+def candidates(
+    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology,
+    remats: Sequence[str] = REMATS, sequences: Sequence[int] = (1, 2, 4), rows: Sequence[int] = (),
+) -> Iterator[Candidate]:  # fmt: skip
+    """All settings that the slice and the hand count of memory allow, the fastest by estimate first.
+
+    Args:
+      remats, sequences: that are tried.
+      rows: of a batch, that are tried; by default one, two and four for each part of the mesh, and the config's.
+    """
+    room = USABLE * topology.chip.hbm / topology.chip.devices
+    batch = config[stage].batch
+    found = []
+    for mesh in _meshes(topology.num_chips * topology.chip.devices, sequences):
+        lanes = mesh["mesh.data"] * mesh["mesh.fsdp"]
+        tried = [each for each in rows if each % lanes == 0] if rows else _rows(lanes, batch.rows)
+        batches = [
+            {f"{stage}.batch.rows": each, f"{stage}.batch.images": _images(batch, each, lanes)} for each in tried
+        ]
+        if not batches:
+            continue
+        changed = with_settings(config, {**mesh, **batches[0]})
+        try:
+            base = abstract.learner(changed, stage, model, abstract.mesh_without_devices(changed, topology))
+        except ConfigError:
+            continue
+        for sizes, remat in itertools.product(batches, remats):
+            asked, images = sizes.values()
+            made = dataclasses.replace(base, shape=base.shape._replace(rows=asked, images=images), remat=remat)
+            memory = hand_count(made)
+            if memory.total <= room:
+                seconds = estimate_seconds(made, topology)
+                found.append(Candidate({**mesh, **sizes, "remat": remat}, memory, seconds, asked * made.shape.length))
+    yield from sorted(found, key=lambda candidate: candidate.seconds / candidate.tokens)
+
+
+def nearest_that_fits(
+    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology, scale: float
+) -> Candidate | None:
+    """The setting with the fewest changes whose hand count, times `scale`, fits; None where none does.
+
+    Args:
+      scale: what the compiler needed over the hand count, of the setting that does not fit.
+    """
+    room = topology.chip.hbm / topology.chip.devices / max(scale, 1.0)
+    fitting = [each for each in candidates(config, stage, model, topology) if each.memory.total <= room]
+
+    def changes(candidate: Candidate) -> tuple[int, float]:
+        different = sum(value_of(config, key) != value for key, value in candidate.overrides.items())
+        return different, candidate.seconds / candidate.tokens
+
+    return min(fitting, key=changes, default=None)
+
+
+def estimate_seconds(learner: Learner, topology: Topology) -> float:
+    """Of a batch: compute at a usual share of the peak, and the exchanges that the mesh's axes imply, one after the other."""
+    chip, mesh, text = topology.chip, learner.mesh.mesh.shape, learner.model.text
+    devices = learner.mesh.mesh.size
+    compute = Work.learning(learner).executed * chip.devices / (chip.flops * EFFICIENCY * devices)
+    link = chip.link_bandwidth / chip.devices * (2 if topology.is_tpu else max(chip.links, 1))
+    width = 2 if learner.half else 4
+    weights = width * text.num_hidden_layers * text.hidden_size * (
+        2 * text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim + 3 * text.intermediate_size
+    )  # fmt: skip
+    passes = 3 + (learner.remat == "full") - (not learner.full)
+    gathered = passes * weights / mesh["tensor"] * (mesh["fsdp"] - 1) / mesh["fsdp"]
+    lanes = math.prod(mesh[axis] for axis in BATCH_AXES)
+    tokens = learner.shape.rows * learner.shape.length / (lanes * mesh["sequence"])
+    stream = width * tokens * text.hidden_size * text.num_hidden_layers
+    reduced = 2 * passes * 2 * stream * (mesh["tensor"] - 1) / mesh["tensor"]
+    exchanged = 2 * passes * stream * (mesh["sequence"] - 1) / mesh["sequence"]
+    replicas = 2 * abstract.bytes_per_chip(learner.state.params) * (mesh["dcn"] * mesh["data"] > 1)
+    return compute + (gathered + reduced + exchanged + replicas) / link
+
+
+def _meshes(devices: int, sequences: Sequence[int]) -> Iterator[dict[str, int]]:
+    for tensor, sequence in itertools.product(_TENSORS, sequences):
+        lanes, rest = divmod(devices, tensor * sequence)
+        for data in (1, 2, 4, 8, 16):
+            if not rest and lanes % data == 0:
+                yield {
+                    "mesh.data": data, "mesh.fsdp": lanes // data, "mesh.tensor": tensor, "mesh.sequence": sequence,
+                }  # fmt: skip
+
+
+def _images(batch: ml_collections.ConfigDict, rows: int, lanes: int) -> int:
+    """As many images a row as the config's, of a number that the mesh divides."""
+    return -(-rows * batch.images // (batch.rows * lanes)) * lanes
+
+
+def _rows(lanes: int, asked: int) -> Sequence[int]:
+    return sorted({lanes * each for each in _ROWS} | ({asked} if asked % lanes == 0 else set()))
+
+
+def value_of(config: ml_collections.ConfigDict, key: str) -> Any:
+    """Of a dotted key."""
+    section: Any = config
+    for part in key.split("."):
+        section = section[part]
+    return section

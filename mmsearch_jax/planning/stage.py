@@ -1,0 +1,102 @@
+"""From programs to a job: what a step of SFT or GRPO takes, and how many samples a day that makes. All estimates.
+
+Rollouts and learning are taken one after the other, as GRPO without `overlap` does. Tools, judge and data are not in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import ml_collections
+
+from mmsearch_jax.planning.abstract import bytes_per_chip
+from mmsearch_jax.planning.analyse import Plan
+from mmsearch_jax.planning.topology import Topology
+
+_DAY = 86400
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumed:
+    """Tokens of a sample, of which so many are sampled (GRPO)."""
+
+    sample_tokens: int = 3000
+    sampled_tokens: int = 800
+
+
+@dataclasses.dataclass(frozen=True)
+class StageEstimate:
+    """Attributes:
+    learn_seconds, rollout_seconds: of a step; None where the programs were not planned or do not fit.
+    samples_per_day: conversations (SFT) or trajectories (GRPO).
+    held: bytes that learner and sampler keep on a chip together, with the most that one of their programs needs besides.
+    """
+
+    stage: str
+    learn_seconds: float | None
+    rollout_seconds: float | None
+    samples_per_day: float | None
+    held: float
+    available: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether learner and sampler can live on the same chips."""
+        return self.held <= self.available
+
+
+def stage_estimates(
+    config: ml_collections.ConfigDict, plans: Sequence[Plan], topology: Topology, assumed: Assumed
+) -> list[StageEstimate]:
+    """Of the stages whose programs are among the plans."""
+    made = []
+    for stage in ("sft", "grpo"):
+        own = [plan for plan in plans if plan.program.name.startswith(f"{stage} ")]
+        if not own:
+            continue
+        learn = None
+        if all(plan.seconds is not None for plan in own):
+            learn = sum(plan.program.times * (plan.seconds or 0.0) for plan in own)
+        if stage == "sft":
+            batch = config.sft.batch
+            samples = batch.rows * batch.length * config.sft.accumulate / assumed.sample_tokens
+            made.append(StageEstimate(stage, learn, None, _per_day(samples, learn), _held(own), own[0].available))
+            continue
+        sampler = {plan.program.name: plan for plan in plans if plan.program.learner is None}
+        samples = config.grpo.prompts_per_step * config.grpo.group_size
+        rollout = _rollout_seconds(sampler, samples, topology, assumed)
+        together = None if learn is None or rollout is None else learn + rollout
+        held = _held([*own, *sampler.values()])
+        made.append(StageEstimate(stage, learn, rollout, _per_day(samples, together), held, own[0].available))
+    return made
+
+
+def _rollout_seconds(sampler: dict[str, Plan], samples: float, topology: Topology, assumed: Assumed) -> float | None:
+    """Every host samples its share; what is not sampled is fed."""
+    decode, feed = sampler.get("decode"), sampler.get("extend") or sampler.get("prefill")
+    if decode is None or feed is None or not decode.seconds or not feed.seconds:
+        return None
+    share = samples / max(1, topology.num_chips // topology.host.num_chips)
+    sampled = share * assumed.sampled_tokens / (decode.program.work.tokens / decode.seconds)
+    fed = share * (assumed.sample_tokens - assumed.sampled_tokens) / (feed.program.work.tokens / feed.seconds)
+    return sampled + fed
+
+
+def _held(plans: Sequence[Plan]) -> float:
+    """Arguments that stay, once for learner and sampler each, and the largest rest."""
+    stays = 0.0
+    learner = next((plan.program for plan in plans if plan.program.learner is not None), None)
+    sampler = next((plan.program for plan in plans if plan.program.learner is None), None)
+    if learner is not None and learner.learner is not None:
+        stays += bytes_per_chip(
+            (learner.learner.state.params, learner.learner.state.frozen, learner.learner.state.opt_state)
+        )
+    if sampler is not None:
+        stays += bytes_per_chip(sampler.arguments[:3])
+    rest = [plan.memory.temporaries + plan.memory.output for plan in plans if plan.memory is not None]
+    return stays + max(rest, default=0.0)
+
+
+def _per_day(samples: float, seconds: float | None) -> float | None:
+    return samples * _DAY / seconds if seconds else None

@@ -1,0 +1,87 @@
+"""The engine's device programs, jitted: from a model's graph and the places of its arrays, real or abstract.
+
+The engine calls them; `mmsearch plan` lowers them for chips that are not here. Legend: S slots, L cache length, K key/value
+heads, h head width, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.models.kv_cache import KVCache
+from mmsearch_jax.rollout import programs
+from mmsearch_jax.rollout.placement import cache_sharding
+from mmsearch_jax.rollout.sequence import EngineConfig
+
+
+class Places(NamedTuple):
+    """Shardings of a cache, leaf by leaf, and of what is whole on every chip."""
+
+    cache: Any
+    whole: NamedSharding
+
+
+class DevicePrograms(NamedTuple):
+    """`extend(weights, cache, hidden, *arguments, length=)`, `decode(weights, cache, hidden, rows, lengths, constants, length=,
+    gather=)`, `copy(cache, hidden, source, last, slots, length=)` (see `rollout.programs`) and `encode(weights, vision)`.
+
+    Caches and hidden states are donated.
+    """
+
+    extend: Any
+    decode: Any
+    copy: Any
+    encode: Any
+
+
+def single_layers(model: Any) -> tuple[Any, Any]:
+    """Graph and abstract state of the model as the engine runs it."""
+    graph, weights = nnx.split(model)
+    return nnx.split(nnx.eval_shape(lambda state: nnx.merge(graph, state).with_single_layers(), weights))
+
+
+def empty_slots(model: ModelConfig, config: EngineConfig, dtype: Any) -> tuple[KVCache, jax.Array]:
+    """The cache of all slots, and their last hidden states [S, D]."""
+    cache = KVCache.create(model, config.num_slots, config.max_length, dtype)
+    return cache, jnp.zeros((config.num_slots, model.text.hidden_size), dtype)
+
+
+def places(mesh: Mesh, cache: Any, num_heads: int) -> Places:
+    """Where the arrays of a cache go on a host's mesh: keys and values by their K heads."""
+    whole, heads = NamedSharding(mesh, PartitionSpec()), cache_sharding(mesh, num_heads)
+    return Places(jax.tree.map(lambda leaf: whole if leaf.ndim == 1 else heads, cache), whole)
+
+
+def jit_programs(graph: Any, config: EngineConfig, places: Places) -> DevicePrograms:
+    """The four programs of an engine; each combination of shapes that they are called with is compiled once."""
+
+    def extend(weights, cache, hidden, *args, length):
+        return programs.extend_rows(nnx.merge(graph, weights), cache, hidden, *args, length=length)
+
+    def decode(weights, cache, hidden, rows, lengths, constants, *, length, gather):
+        return programs.decode_rows(
+            nnx.merge(graph, weights), cache, hidden, rows, lengths, constants,
+            length=length, steps=config.decode_steps, gather=gather,
+        )  # fmt: skip
+
+    # Where the outputs go is said, lest the caches move from call to call.
+    cache, whole = places
+    return DevicePrograms(
+        jax.jit(extend, static_argnames="length", donate_argnums=(1, 2), out_shardings=(cache, whole)),
+        jax.jit(
+            decode, static_argnames=("length", "gather"), donate_argnums=(1, 2), out_shardings=(cache, whole, whole)
+        ),
+        # A function of its own: jit's cache goes by function, and would count the programs of other engines too.
+        jax.jit(
+            functools.partial(programs.copy_rows), static_argnames="length", donate_argnums=(0, 1),
+            out_shardings=(cache, whole),
+        ),
+        jax.jit(lambda weights, vision: nnx.merge(graph, weights).encode_images(vision)),
+    )  # fmt: skip

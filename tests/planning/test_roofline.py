@@ -1,0 +1,71 @@
+"""Times from costs, against the arithmetic done by hand."""
+
+import dataclasses
+
+import pytest
+
+from mmsearch_jax.planning.analyse import memory_in_error
+from mmsearch_jax.planning.costs import Collective, Costs
+from mmsearch_jax.planning.roofline import roofline, seconds_of
+from mmsearch_jax.planning.topology import parse_topology
+
+
+@dataclasses.dataclass
+class Device:
+    """A place in the torus."""
+
+    coords: tuple[int, int, int]
+
+
+# v5p:2x2x4 in row-major order of (x, y, z).
+DEVICES = [Device((x, y, z)) for x in range(2) for y in range(2) for z in range(4)]
+SLICE = parse_topology("v5p:2x2x4")
+
+
+def exchange(kind, group, payload=1e9):
+    """One of a gigabyte."""
+    return Collective(kind, 1, payload, group, "bf16[500000000]", "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "seconds"),
+    [
+        # A ring of four: both ways, 200 GB/s; three quarters of the array.
+        ("all-gather", (0, 1, 2, 3), 0.75e9 / 200e9),
+        ("reduce-scatter", (0, 1, 2, 3), 0.75e9 / 200e9),
+        ("all-reduce", (0, 1, 2, 3), 1.5e9 / 200e9),
+        # Two neighbours: one link.
+        ("all-gather", (0, 8), 0.5e9 / 100e9),
+        # Over all dims: a link to each of two neighbours, and a ring.
+        ("all-gather", tuple(range(16)), 1e9 * 15 / 16 / 400e9),
+        ("collective-permute", (0, 1, 2, 3), 1e9 / 200e9),
+        ("all-to-all", (0, 1, 2, 3), 1e9 / 200e9),
+        ("all-reduce", (0,), 0),
+    ],
+)
+def test_an_exchange_takes_what_its_ring_can_carry(kind, group, seconds):
+    assert seconds_of(exchange(kind, group), SLICE, DEVICES) == pytest.approx(seconds)
+
+
+def test_the_slowest_of_three_is_the_bound():
+    line = roofline(Costs(459e12, 2765e9 * 0.5, (), {}, ()), SLICE, DEVICES)
+    assert (line.compute, line.hbm, line.ici, line.bound) == (1.0, 0.5, 0.0, "compute")
+    line = roofline(Costs(1e12, 1e9, (exchange("all-gather", (0, 8), 1e12),), {}, ()), SLICE, DEVICES)
+    assert line.bound == "ICI" and line.seconds == pytest.approx(5) and line.seconds_without_overlap > 5
+
+
+def test_a_device_that_is_half_a_chip_has_half_its_rates():
+    line = roofline(Costs(2307e12 / 2, 0, (), {}, ()), parse_topology("7x:2x2x1"), DEVICES)
+    assert line.compute == 1.0
+
+
+def test_what_was_needed_is_read_from_the_compiler_s_refusal():
+    messages = (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+        "Used 34.25G of 15.75G hbm. Exceeded hbm capacity by 18.50G.",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries (34.25G) exceeds available "
+        "HBM (15.75G).",
+    )
+    for message in messages:
+        assert memory_in_error(message) == (34.25 * 2**30, 15.75 * 2**30)
+    assert memory_in_error("INTERNAL: something else") is None

@@ -1,0 +1,54 @@
+"""Settings for a slice: all that are offered fit by the hand count and divide the slice; the nearest changes the least."""
+
+from mmsearch_jax.configuration import load_config
+from mmsearch_jax.planning import search
+from mmsearch_jax.planning.sizes import SIZES
+from mmsearch_jax.planning.topology import parse_topology
+
+CONFIG = "configs/sft_qwen2_5_vl_7b.py"
+
+
+def test_candidates_fit_divide_the_slice_and_come_fastest_first():
+    topology = parse_topology("v5e:4x4")
+    found = list(search.candidates(load_config(CONFIG), "sft", SIZES["7b"], topology, sequences=(1, 2)))
+    assert found
+    for each in found:
+        assert each.memory.total <= search.USABLE * topology.chip.hbm
+        sizes = [each.overrides[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor", "sequence")]
+        assert sizes[0] * sizes[1] * sizes[2] * sizes[3] == 16
+        for name in ("rows", "images"):
+            assert each.overrides[f"sft.batch.{name}"] % (sizes[0] * sizes[1]) == 0
+    speeds = [each.tokens / each.seconds for each in found]
+    assert speeds == sorted(speeds, reverse=True)
+
+
+def test_keeping_more_for_the_backward_pass_takes_more_memory_and_less_time():
+    found = list(
+        search.candidates(load_config(CONFIG), "sft", SIZES["7b"], parse_topology("v5p:2x2x4"), sequences=(1,))
+    )
+    by_setting = {tuple(each.overrides.values()): each for each in found}
+    pairs = [
+        (each, full) for setting, each in by_setting.items()
+        if setting[-1] == "none" and (full := by_setting.get((*setting[:-1], "full")))
+    ]  # fmt: skip
+    assert pairs
+    for none, full in pairs:
+        assert none.memory.total > full.memory.total and none.seconds < full.seconds
+
+
+def test_the_nearest_setting_that_fits_changes_as_little_as_it_can():
+    config = load_config(CONFIG, ["--config.mesh.fsdp=8", "--config.mesh.tensor=2", "--config.remat=none"])
+    topology = parse_topology("v5p:2x2x4")
+    near = search.nearest_that_fits(config, "sft", SIZES["7b"], topology, scale=1.0)
+    assert near is not None
+    assert all(search.value_of(config, key) == value for key, value in near.overrides.items())
+    # Five times what was counted by hand: something must give, and remat alone does it.
+    near = search.nearest_that_fits(config, "sft", SIZES["7b"], topology, scale=5.0)
+    assert near is not None
+    changed = {key for key, value in near.overrides.items() if search.value_of(config, key) != value}
+    assert changed == {"remat"}
+
+
+def test_what_no_setting_makes_fit_has_no_nearest():
+    config = load_config(CONFIG, ["--config.lora.rank=0"])
+    assert search.nearest_that_fits(config, "sft", SIZES["72b"], parse_topology("v5e:4x4"), 1.0) is None
