@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmsearch_jax import __version__, cache_cli, data_cli, eval_cli, index_cli, mcp_cli
+from mmsearch_jax.command_examples import EPILOG, EXAMPLES
 from mmsearch_jax.errors import ConfigError, MMSearchError, Preempted, ToolFailed
 from mmsearch_jax.planning import command as plan_command
 from tools_server.options import add_arguments as add_server_arguments
@@ -19,74 +20,6 @@ from tools_server.options import add_arguments as add_server_arguments
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
 CONFIGS = Path(__file__).parents[1] / "configs"
-_EPILOG = """\
-a first run:
-  mmsearch quickstart                       everything below, on one CPU in about ten minutes
-  mmsearch quickstart --smoke               the same path with tiny budgets
-
-stage by stage:
-  mmsearch sft  --workdir runs/sft
-  mmsearch grpo --workdir runs/grpo --config.checkpoint=runs/sft/policies/sft
-  mmsearch eval --workdir runs/eval --checkpoint runs/grpo/policies/grpo
-  mmsearch report runs/eval
-
-Any config value can be set: --config.sft.num_steps=100. `mmsearch COMMAND --help` says more."""
-_EXAMPLES = {
-    "quickstart": (
-        "mmsearch quickstart",
-        "mmsearch quickstart --smoke --workdir /tmp/smoke",
-        "mmsearch quickstart --workdir runs/seed1 --config.seed=1",
-    ),
-    "pretrain": ("mmsearch pretrain --workdir runs/base --config.out=runs/base/policy",),
-    "sft": (
-        "mmsearch sft --workdir runs/sft",
-        "mmsearch sft --workdir runs/short --config.sft.num_steps=50 --config.sft.optimizer.learning_rate=1e-3",
-    ),
-    "grpo": (
-        "mmsearch grpo --workdir runs/grpo --config.checkpoint=runs/sft/policies/sft",
-        "mmsearch grpo --workdir runs/frugal --config.grpo.reward.search_penalty=0.05",
-    ),
-    "eval": (
-        "mmsearch eval --workdir runs/eval --checkpoint runs/grpo/policies/grpo --config.eval.name=grpo",
-        "mmsearch eval --workdir runs/eval --config.eval.mode=direct --config.eval.name=direct",
-        "mmsearch eval --workdir runs/eval --config.eval.allow_crop=false --config.eval.name=no_crop",
-        "mmsearch eval --config configs/eval/deepmmsearch.py --checkpoint runs/grpo/policies/grpo --workdir runs/eval",
-        "mmsearch eval --config configs/eval/deepmmsearch.py --workdir runs/eval --rejudge --config.judge.url=...",
-    ),
-    "compare": ("mmsearch compare runs/eval/eval/sft runs/eval/eval/grpo",),
-    "ask": (
-        'mmsearch ask photo.jpg "What is the capital of the country of the flag on the left?" \\\n'
-        "      --config.checkpoint=runs/grpo/policies/grpo",
-        'mmsearch ask photo.jpg "What is this?" --json',
-    ),
-    "serve": (
-        "mmsearch serve --config.checkpoint=runs/grpo/policies/grpo",
-        "mmsearch serve --config.checkpoint=runs/grpo/policies/grpo --tools-url http://127.0.0.1:8765 --port 8001",
-    ),
-    "serve-tools": (
-        "mmsearch serve-tools --corpus runs/quickstart/worlds/real/corpus",
-        "mmsearch eval --config.tools.url=http://127.0.0.1:8765      (in another terminal)",
-    ),
-    "serve-mcp": (
-        "mmsearch serve-mcp --tools-url http://127.0.0.1:8765      (started by an agent's host, over stdio)",
-        "mmsearch serve-mcp --http --port 8766",
-    ),
-    "import-hf": ("mmsearch import-hf assets/tiny-base runs/imported",),
-    "export-hf": ("mmsearch export-hf runs/quickstart/policies/grpo runs/exported",),
-    "datagen": (
-        "mmsearch datagen --config.seeds.path=infoseek.array_record --config.tools.url=http://localhost:8765 \\\n"
-        "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME",
-    ),
-    "cache": ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
-    "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
-    "index": ("mmsearch index build runs/wiki wiki-18.jsonl.gz", "mmsearch serve-tools --corpus runs/wiki"),
-    "plan": (
-        "mmsearch plan --config configs/sft_qwen2_5_vl_7b.py --topology v5p:2x2x4 --config.mesh.fsdp=8 \\\n"
-        "      --config.mesh.tensor=2",
-        "mmsearch plan --config configs/grpo_qwen2_5_vl_7b.py --topology v5e:4x8 --programs grpo --search --json plan.json",
-    ),
-    "report": ("mmsearch report runs/quickstart", "mmsearch report runs/sft runs/grpo -o report.html"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mmsearch",
         description="Teaches a vision-language model to search the web: SFT, GRPO with live search, evaluation.",
-        epilog=_EPILOG,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -129,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, run: Callable[[argparse.Namespace], None], text: str, config: str = "", workdir: bool = True):
         command = commands.add_parser(
             name, help=text.splitlines()[0].rstrip("."), description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="\n".join(["examples:", *(f"  {example}" for example in _EXAMPLES[name])]),
+            epilog="\n".join(["examples:", *(f"  {example}" for example in EXAMPLES[name])]),
         )  # fmt: skip
         command.set_defaults(run=run)
         # Without a default of its own, so that `mmsearch --debug COMMAND` is not undone here.
