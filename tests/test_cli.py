@@ -11,6 +11,7 @@ import time
 import pytest
 
 from mmsearch_jax import cli
+from mmsearch_jax.command_examples import EXAMPLES
 from mmsearch_jax.configuration import load_config
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
@@ -113,7 +114,7 @@ def test_debug_may_stand_before_the_command_too():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_example_in_the_help_is_a_command_line_that_parses(command):
-    for example in cli._EXAMPLES[command]:
+    for example in EXAMPLES[command]:
         words = shlex.split(example.partition("     (")[0].replace("\\\n", " "))
         assert words[0] == "mmsearch"
         options, rest = cli._parser().parse_known_args(words[1:])
