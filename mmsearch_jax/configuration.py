@@ -24,11 +24,14 @@ from mmsearch_jax.errors import ConfigError
 PREFIX = "--config."
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), default_argument: str = ""
+) -> ml_collections.ConfigDict:
     """Runs a config file's `get_config()` and applies overrides.
 
     Args:
       path: of the file; what stands behind ".py:" is its argument.
+      default_argument: given to a `get_config` that takes one, where the path has none.
       overrides: "--config.a.b=value" each; the value is read as a Python literal of the old value's kind.
 
     Raises:
@@ -38,7 +41,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ml_collectio
     path = Path(file + ".py" if extension else file)
     if not path.is_file():
         raise ConfigError(f"no config file at {path}: the bundled ones are in configs/")
-    config = _run(path, argument)
+    config = _run(path, argument, default_argument)
     set_overrides(config, overrides)
     return config.lock()
 
@@ -89,7 +92,7 @@ def as_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in section.items()}
 
 
-def _run(path: Path, argument: str) -> ml_collections.ConfigDict:
+def _run(path: Path, argument: str, default_argument: str) -> ml_collections.ConfigDict:
     # Config files may build on one another: `from configs import tiny`.
     root = str(path.resolve().parents[1])
     if root not in sys.path:
@@ -99,8 +102,10 @@ def _run(path: Path, argument: str) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if argument and not inspect.signature(module.get_config).parameters:
+        takes_one = bool(inspect.signature(module.get_config).parameters)
+        if argument and not takes_one:
             raise ConfigError(f"its get_config takes no argument, so no '{argument}'")
+        argument = argument or (default_argument if takes_one else "")
         config = module.get_config(argument) if argument else module.get_config()
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -59,3 +59,9 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     broken.write_text("def get_config():\n    return 1 / 0\n")
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         load_config(broken)
+
+
+def test_a_default_argument_is_for_configs_that_take_one_and_yields_to_the_paths_own():
+    assert load_config("configs/sft_qwen2_5_vl_7b.py", (), "v5p:2x2x4").mesh.data == 4
+    assert load_config("configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2", (), "v5p:2x2x4").mesh.data == 2
+    assert load_config("configs/tiny_sft.py", (), "v5p:2x2x4").mesh.data == 1

@@ -61,7 +61,9 @@ def run(options: argparse.Namespace) -> None:
     from mmsearch_jax.planning.sizes import model_of
 
     logging.getLogger("jax").setLevel(logging.ERROR)
-    config = load_config(options.config, options.overrides)
+    # A config that knows a mesh for the topology gets it, unless the mesh is what the user sets or looks for.
+    own_mesh = options.search or any(each.startswith("--config.mesh.") for each in options.overrides)
+    config = load_config(options.config, options.overrides, "" if own_mesh else options.topology)
     names = _names(options.programs, config)
     model = model_of(config.checkpoint, options.size, options.config.stem)
     if options.search:
