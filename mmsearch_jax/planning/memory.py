@@ -13,7 +13,8 @@ import math
 from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.planning.abstract import Learner, batch_shapes, bytes_per_chip
 
-_HEAD_BUFFERS, _LAYER_STREAMS = 3, 10
+_HEAD_BUFFERS, _STREAMS, _HEAD_STREAMS = 3, 6, 8
+"""Arrays at one time: float32 logits of a chunk; of a layer's backward pass as wide as the model, and as its query heads."""
 _CHUNK = 1024
 """Tokens whose logits exist at one time (`learners.logprobs`)."""
 
@@ -67,7 +68,7 @@ def hand_count(learner: Learner) -> HandCount:
         "none": 6 * size + 3 * heads + 4 * keys + 4 * hidden,
     }[learner.remat]
     layer_weights = size * (2 * heads + 2 * keys + 3 * hidden)
-    layer = width * (layer_weights + tokens * (_LAYER_STREAMS * size + 4 * hidden))
+    layer = width * (layer_weights + tokens * (_STREAMS * size + _HEAD_STREAMS * heads + 4 * hidden))
     vocabulary = text.vocab_size / (tensor if text.vocab_size % tensor == 0 else 1)
     # Of a chunk, in float32: the logits' gradient, and what the target's place is scattered into, before and after. The
     # projection, whole over fsdp. The hidden states and their gradient.
