@@ -36,7 +36,7 @@ test-parity: $(VENV)/.installed-parity ## numerics against transformers' torch m
 	$(BIN)/python -m pytest -s --override-ini="addopts=-q" tests/parity
 
 test-tpu: $(VENV)/.installed-tpu ## programs for TPUs, compiled ahead of time on this machine
-	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(BIN)/python -m pytest --override-ini="addopts=-q" tests/tpu
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --override-ini="addopts=-q" tests/tpu
 
 lint: $(VENV)/.installed-test ## ruff, lint and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
