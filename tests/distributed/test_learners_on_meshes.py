@@ -130,6 +130,7 @@ def compare(found, expected, steps):
         assert one == pytest.approx(other, abs=2e-5, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_losses_of_eight_devices_equal_those_of_one(tmp_path):
     expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 8)
     compare(run(tmp_path / "devices", "1,2,2,1,2", 8, 1, 8), expected, 8)

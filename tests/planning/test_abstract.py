@@ -36,7 +36,7 @@ for rank in (0, 4):
 
     update = SupervisedUpdate(graph, optimizer, mesh=mesh)
     batch = mesh.batch(empty_batch(shape))
-    planned = update.at_once.lower(abstract, mesh.abstract_batch(batch_shapes(shape, 1176)))
+    planned = update.at_once.lower(abstract, mesh.abstract_batch(batch_shapes(shape, CONFIG.vision)))
     run = update.at_once.lower(real, batch)
     assert planned.as_text() == run.as_text()
 print("the same")

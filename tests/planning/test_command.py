@@ -45,7 +45,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(arguments, message, monkeypa
 def test_a_mesh_that_does_not_make_up_the_devices_is_refused():
     done = plan("--topology", "h100:4", "--config.mesh.fsdp=3")
     assert done.returncode == 2 and done.stderr.startswith(
-        "error: mesh data=1, fsdp=3, tensor=1, sequence=1 needs 3 devices"
+        "error: mesh dcn=1, data=1, fsdp=3, tensor=1, sequence=1 needs 3 devices"
     )
     assert "Traceback" not in done.stderr
 

@@ -96,7 +96,7 @@ def test_an_engine_over_two_chips_samples_what_one_does():
     assert "equal" in finished(run(_SPLIT, 2))
 
 
-@pytest.mark.parametrize(("hosts", "chips"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(("hosts", "chips"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
 def test_hosts_sample_on_their_own_with_weights_from_the_learner_s_mesh(hosts, chips):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
