@@ -6,12 +6,14 @@ with length x vocabulary. Shared by SFT, policy and reference. Legend: B rows, L
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mmsearch_jax.data.batches import TokenBatch
+from mmsearch_jax.distributed.mesh import BATCH_AXES
 
 
 class TokenLogprobs(NamedTuple):
@@ -57,7 +59,9 @@ def _chunked_scores(
     """
     batch, length, _ = hidden.shape
     mesh = jax.sharding.get_abstract_mesh()
-    row_shards, parts = (1, 1) if mesh.empty else (mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["sequence"])
+    row_shards, parts = 1, 1
+    if not mesh.empty:
+        row_shards, parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES), mesh.shape["sequence"]
     own_rows, own_length = -(-batch // row_shards), -(-length // parts)
     steps = -(-own_rows * own_length // chunk)
     size = -(-own_length // steps)

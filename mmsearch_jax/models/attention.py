@@ -116,6 +116,16 @@ def _over_mesh(
     )(q, k, v, ids)
 
 
+def split_rows(x: jax.Array) -> jax.Array:
+    """The array [R, ...] with its rows over the mesh's batch axes, where there is a mesh: said where the compiler, left to
+    itself, gathers all rows on every chip."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    rows = _divided(mesh, x.shape[0], BATCH_AXES)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(rows, *[None] * (x.ndim - 1)))
+
+
 def _divided(mesh: AbstractMesh, size: int, axes: tuple[str, ...]) -> tuple[str, ...] | None:
     """The most of these mesh axes, from the first on, over which a dim of this size can be split."""
     for number in range(len(axes), 0, -1):

@@ -15,7 +15,7 @@ from flax import nnx
 
 from mmsearch_jax.data.image_processing import MEAN, STD
 from mmsearch_jax.data.vision_inputs import VisionInputs
-from mmsearch_jax.models.attention import segment_attention
+from mmsearch_jax.models.attention import segment_attention, split_rows
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, linear, rotate, scan_layers, stacked
 
@@ -90,7 +90,8 @@ class VisionTower(nnx.Module):
         def block(layer: VisionBlock, x: jax.Array, full: jax.Array) -> jax.Array:
             return layer(x, angles, jnp.where(full, images, windows))
 
-        x = self.patch_embed(model_input(jnp.asarray(vision.patches), self._num_frames).astype(self._dtype))
+        seen = split_rows(model_input(jnp.asarray(vision.patches), self._num_frames).astype(self._dtype))
+        x = self.patch_embed(seen)
         x = scan_layers(self.blocks, block, x, jnp.asarray(self._full), remat=self.remat)
         merged = self.merger(x)
         return merged.reshape(-1, merged.shape[-1])
