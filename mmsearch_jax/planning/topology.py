@@ -118,7 +118,7 @@ def parse_topology(text: str) -> Topology:
         raise ConfigError(f"cannot read the topology '{text}': write it as {example}")
     shape = tuple(map(int, sizes.split("x")))
     if not chip.dims:
-        if len(shape) > 1 or not 1 <= shape[0] <= 1024:
+        if len(shape) != 1 or not 1 <= shape[0] <= 1024:
             raise ConfigError(f"GPUs are counted, up to 1024: {example}, not '{text}'")
         return Topology(chip, shape)
     if sizes not in _KNOWN[name]:
