@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
 from jax.sharding import Mesh
 
 from mmsearch_jax.errors import ConfigError
@@ -39,7 +38,7 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None =
     """The mesh over all devices (of all hosts): each process's devices next to one another, and each slice's processes.
 
     Every process brings the rows of the batch that its own devices hold, so rows must not be strewn over processes, as they are
-    when a whole torus is laid out for its links alone. Within a process the order follows the links.
+    when a whole torus is laid out for its links alone. Within a process they lie in rows, as the chips do.
 
     Raises:
       ConfigError: the sizes do not make up the number of devices, `dcn` not the slices, or a row would be of two processes.
@@ -57,16 +56,19 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None =
             f"mesh tensor={config.tensor} x sequence={config.sequence} splits a row over several processes, which have "
             f"{math.prod(inner)} devices each: lower them"
         )
-    blocks = [
-        # An axis may take a part of a dim of the slice (2 of 4, say) where no whole dims make it up.
-        mesh_utils.create_device_mesh(inner, by_process[key], allow_split_physical_axes=True)
-        for key in sorted(by_process)
-    ]
+    # The same order of places within every process, plain rows of its chips: for groups of any other form (a snake through a
+    # host, say) libtpu has no route between several v5e hosts, and kills the process that compiles.
+    blocks = [sorted(by_process[key], key=_place) for key in sorted(by_process)]
     # [outer..., inner...] -> each axis's outer part beside its inner part.
-    grid = np.stack(blocks).reshape(*outer, *inner)
-    order = [axis for pair in zip(range(len(AXES)), range(len(AXES), 2 * len(AXES)), strict=True) for axis in pair]
+    grid = np.array(blocks).reshape(*outer, *inner)
+    axes = [axis for pair in zip(range(len(AXES)), range(len(AXES), 2 * len(AXES)), strict=True) for axis in pair]
     # The compiler spreads the shardings (`AxisType.Auto`); else every operation would have to say its own.
-    return Mesh(grid.transpose(order).reshape(sizes), AXES)
+    return Mesh(grid.transpose(axes).reshape(sizes), AXES)
+
+
+def _place(device: Any) -> tuple[int, ...]:
+    # TPU chips have a place in their slice (the first number runs fastest) and v4's and 7x's some cores; others a number only.
+    return (*reversed(getattr(device, "coords", None) or ()), getattr(device, "core_on_chip", None) or 0, device.id)
 
 
 def _check_slices(config: MeshConfig, slices: int, platform: str) -> None:

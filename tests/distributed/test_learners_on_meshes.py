@@ -6,20 +6,22 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-# Each process runs this: argv is the work folder, the mesh, its number, the number of processes, the coordinator.
+# Each process runs this: argv is the work folder, the mesh, its number, the number of processes, the coordinator, the steps of
+# the run, the step it stops at, and whether the rows of a batch come in "order" or in "reverse".
 _SCRIPT = """
 import json, sys
 from pathlib import Path
-workdir, sizes, process, processes, coordinator, steps, until = sys.argv[1:]
+workdir, sizes, process, processes, coordinator, steps, until, rows = sys.argv[1:]
 process, processes = int(process), int(processes)
 if processes > 1:
     from mmsearch_jax.distributed.processes import start
     start(coordinator, processes, process)
 import jax, numpy as np
 from flax import nnx
-from mmsearch_jax.data.batches import BatchShape, pack
+from mmsearch_jax.data.batches import BatchShape, join_batches, pack
 from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners import supervised
@@ -33,7 +35,7 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from tests.learners.small_sequences import sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
 
-STEPS, UNTIL, ROWS = int(steps), int(until), 8
+STEPS, UNTIL, ROWS, REVERSE = int(steps), int(until), 8, rows == "reverse"
 dcn, *inner = map(int, sizes.split(","))
 mesh = LearnerMesh.of(MeshConfig(*inner, dcn=dcn))
 model = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
@@ -49,9 +51,9 @@ def whole_batch(step, extras=lambda i, made: {}):
         made = sequence(100 * step + i, 10 + (i + step) % 20, image(i, 4, 6) if i % 2 else None)
         own.append(made.__class__(made.token_ids, made.positions, made.loss_weights, made.images, made.image_token_id,
                                   extras(i, made)))
-    rows = [pack([one], BatchShape(1, 32, 1, 24))[0].batch for one in own]
-    from mmsearch_jax.data.batches import join_batches
-    return join_batches(rows), own
+    if REVERSE:
+        own.reverse()
+    return join_batches([pack([one], BatchShape(1, 32, 1, 24))[0].batch for one in own]), own
 
 
 def data(start, _):
@@ -103,12 +105,12 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def run(workdir, sizes, devices, processes, steps, until=None):
+def run(workdir, sizes, devices, processes, steps, until=None, rows="order"):
     coordinator = f"127.0.0.1:{free_port()}"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", _SCRIPT, str(workdir), sizes, str(number), str(processes), coordinator, str(steps),
-             str(until or steps)],
+             str(until or steps), rows],
             env={**os.environ, "JAX_PLATFORMS": "cpu",
                  "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -122,10 +124,14 @@ def run(workdir, sizes, devices, processes, steps, until=None):
     return {name: json.loads(values) for name, values in lines.items()}
 
 
-def compare(found, expected, steps):
-    assert len(found["SFT"]) == len(expected["SFT"]) == steps
-    worst = max(abs(a - b) for a, b in zip(found["SFT"], expected["SFT"], strict=True))
-    assert worst < 1e-5, worst
+def apart(found, expected):
+    """How far the losses of SFT have been apart up to each step."""
+    assert len(found["SFT"]) == len(expected["SFT"])
+    return np.maximum.accumulate(np.abs(np.subtract(found["SFT"], expected["SFT"])))
+
+
+def compare(found, expected, allowed=1e-5):
+    assert np.all(apart(found, expected) < allowed), apart(found, expected)
     for one, other in zip(found["GRPO"], expected["GRPO"], strict=True):
         assert one == pytest.approx(other, abs=2e-5, rel=1e-4)
 
@@ -133,7 +139,7 @@ def compare(found, expected, steps):
 @pytest.mark.slow
 def test_losses_of_eight_devices_equal_those_of_one(tmp_path):
     expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 8)
-    compare(run(tmp_path / "devices", "1,2,2,1,2", 8, 1, 8), expected, 8)
+    compare(run(tmp_path / "devices", "1,2,2,1,2", 8, 1, 8), expected)
 
 
 @pytest.mark.slow
@@ -141,14 +147,19 @@ def test_a_run_goes_on_over_another_mesh_and_another_number_of_processes(tmp_pat
     expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 8)
     run(tmp_path / "moved", "1,1,4,2,1", 8, 1, 8, until=4)
     found = run(tmp_path / "moved", "1,2,1,1,1", 1, 2, 8)
-    compare(found, expected, 8)
+    compare(found, expected)
 
 
 @pytest.mark.slow
 def test_fifty_steps_on_every_kind_of_mesh(tmp_path):
     expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 50)
+    # Sums in another order are rounded otherwise, and training makes the difference grow: some 4e-5 after 40 steps on the very
+    # same device when the rows of each batch are turned round. More than a few times that no mesh may add.
+    rounding = apart(run(tmp_path / "reversed", "1,1,1,1,1", 1, 1, 50, rows="reverse"), expected)
+    allowed = np.where(np.arange(50) < 20, 1e-5, np.maximum(1e-5, 4 * rounding))
+    assert allowed[-1] < 1e-3
     for number, (sizes, devices, processes) in enumerate(
         [("1,1,8,1,1", 8, 1), ("1,2,2,1,2", 8, 1), ("1,1,2,2,2", 8, 1), ("1,1,2,1,1", 1, 2), ("1,2,2,1,1", 1, 4),
          ("2,1,2,1,1", 2, 2)]
     ):  # fmt: skip
-        compare(run(tmp_path / str(number), sizes, devices, processes, 50), expected, 50)
+        compare(run(tmp_path / str(number), sizes, devices, processes, 50), expected, allowed)

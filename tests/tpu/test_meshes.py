@@ -1,7 +1,12 @@
 """The published models' meshes on the devices of absent slices: laid out as asked, and every process's rows together."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import pytest
 from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mmsearch_jax.configuration import load_config
 from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
@@ -34,3 +39,36 @@ def test_a_process_s_rows_are_its_own_and_follow_one_another(config, topology):
     assert all(len(owner) == 1 for owner in owners)
     order = [owner.pop() for owner in owners]
     assert order == sorted(order) and len(set(order)) == machines.num_processes
+
+
+@pytest.mark.parametrize(
+    ("slice_name", "sizes"),
+    [
+        ("v5e:4x8", {"data": 4, "fsdp": 8}),
+        ("v5e:4x8", {"data": 4, "fsdp": 4, "tensor": 2}),
+        ("v5e:4x8", {"fsdp": 16, "sequence": 2}),
+        ("v5e:8x16", {"fsdp": 32, "sequence": 4}),
+        ("v6e:8x8", {"data": 2, "fsdp": 16, "tensor": 2}),
+        ("v5p:4x4x4", {"data": 4, "fsdp": 16}),
+    ],
+)
+def test_there_is_a_route_for_the_exchanges_over_every_axis(slice_name, sizes):
+    # Where there is none libtpu ends the whole process, as it did for the orders of chips that `jax.make_mesh` gives each host.
+    mesh = make_mesh(MeshConfig(**sizes), topologies.get_topology_desc(slice_name, "tpu").devices)
+    for axis in (*sizes, tuple(sizes)):
+
+        @functools.partial(
+            jax.shard_map,
+            mesh=mesh,
+            in_specs=PartitionSpec(axis),
+            out_specs=(PartitionSpec(), PartitionSpec(axis), PartitionSpec()),
+            check_vma=False,
+        )
+        def exchanges(rows, axis=axis):
+            gathered = jax.lax.all_gather(rows, axis, tiled=True)
+            scattered = jax.lax.psum_scatter(jnp.tanh(gathered), axis, tiled=True)
+            return gathered, scattered, jax.lax.psum(jnp.sin(gathered[:256]), axis)
+
+        rows = jax.ShapeDtypeStruct((4096, 1024), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(axis)))
+        text = jax.jit(exchanges).lower(rows).compile().as_text()
+        assert text.count("all-gather") and text.count("reduce")

@@ -15,8 +15,8 @@ from mmsearch_jax.planning.programs import programs_of
 from mmsearch_jax.planning.sizes import SIZES
 from mmsearch_jax.planning.topology import parse_topology
 
-# A row of the batch for every pair of chips: the configs' batches as they are. Not v5e:4x8: docs/planning.md says why.
-SLICES = {"v5p:2x2x4": ("fsdp=8", "tensor=2")}
+# A row of the batch for every pair of chips: the configs' batches as they are.
+SLICES = {"v5p:2x2x4": ("fsdp=8", "tensor=2"), "v5e:4x8": ("fsdp=8", "tensor=4")}
 MODEL = SIZES["7b"]
 
 

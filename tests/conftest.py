@@ -1,0 +1,19 @@
+"""What all tests share: programs that several of them compile are compiled once."""
+
+import os
+import tempfile
+
+_FOLDER = "JAX_COMPILATION_CACHE_DIR"
+
+
+def pytest_configure(config):
+    # Most of a test's time is XLA's. The folder is new for every run, and the processes that tests start inherit it.
+    if _FOLDER not in os.environ:
+        config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")
+        os.environ[_FOLDER] = config.compiled.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+
+def pytest_unconfigure(config):
+    if compiled := getattr(config, "compiled", None):
+        compiled.cleanup()
