@@ -12,6 +12,8 @@ def pytest_configure(config):
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")
         os.environ[_FOLDER] = config.compiled.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        # With a limit JAX takes a lock: without, a process may read what another has half written.
+        os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)
 
 
 def pytest_unconfigure(config):
