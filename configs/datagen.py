@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
         "teacher": endpoint("TEACHER_API_KEY", 0.7),
         # Asked where the rules of rewards/match.py do not accept an answer; empty: the rules alone.
         "judge": endpoint("JUDGE_API_KEY", 0.0),
-        "tools": {"url": "", "deadline_s": 60.0, "max_concurrency": 16},
+        "tools": {"url": "", "deadline_s": 60.0, "max_concurrency": 16, "token_env": ""},
         # Seeds in work at one time.
         "concurrency": 16,
         # So many seeds in a row that break on an endpoint end the run.

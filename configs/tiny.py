@@ -40,7 +40,9 @@ def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
         },
         "tools": {
             # Empty: a server of our own is started on a free port, over the world's corpus.
-            "url": "", "deadline_s": 30.0,
+            "url": "", "deadline_s": 30.0, "max_concurrency": 32,
+            # The environment variable with the token that the server asks for, where it does.
+            "token_env": "",
         },
         # Much shorter than the paper's limits: a laptop's policy reads and writes little.
         "episode": {

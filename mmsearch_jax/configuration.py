@@ -12,6 +12,7 @@ import difflib
 import importlib.util
 import inspect
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,21 @@ def set_key(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         raise ConfigError(f"'{key}' is a section: set one of {', '.join(f'{key}.{name}' for name in inner.keys())}")  # noqa: SIM118
     with section.unlocked():
         section[last] = _parse(key, text, inner)
+
+
+def secret(variable: str, key: str) -> str:
+    """What the environment variable holds; "" where none is named.
+
+    Args:
+      key: what names it, for the error: "config.tools.token_env", "--token-env".
+
+    Raises:
+      ConfigError: it is named, but not set.
+    """
+    value = os.environ.get(variable, "") if variable else ""
+    if variable and not value:
+        raise ConfigError(f"{key} names the environment variable {variable}, which is not set")
+    return value
 
 
 def save_config(config: ml_collections.ConfigDict, path: str | Path) -> None:

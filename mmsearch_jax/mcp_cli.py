@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 
+from mmsearch_jax.configuration import secret
 from mmsearch_jax.errors import ConfigError
 
 
@@ -38,16 +38,13 @@ def run(options: argparse.Namespace) -> None:
     for url in urls:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"--tools-url is '{url}': give an address such as http://127.0.0.1:8765")
-    token = os.environ.get(options.token_env, "") if options.token_env else ""
-    if options.token_env and not token:
-        raise ConfigError(f"--token-env names the environment variable {options.token_env}, which is not set")
+    token = secret(options.token_env, "--token-env")
     if not options.deadline > 0 or not 0 <= options.port <= 65535:
         raise ConfigError("--deadline must be above 0, --port 0 to 65535")
     from mmsearch_jax.mcp_server import serve_http, serve_stdio
-    from mmsearch_jax.rollout.tool_client import HttpTransport, ToolClient
+    from mmsearch_jax.rollout.tool_client import ToolClient
 
-    transports = [HttpTransport(url, token=token) for url in urls]
-    client = ToolClient(options.tools_url, options.deadline, transports=transports)
+    client = ToolClient(options.tools_url, options.deadline, token=token)
     if options.http:
         serve_http(client, options.port)
     else:

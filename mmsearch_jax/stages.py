@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from mmsearch_jax.configuration import as_arguments
+from mmsearch_jax.configuration import as_arguments, secret
 from mmsearch_jax.data import image_urls
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import load_image
@@ -117,8 +117,14 @@ def policy_of(
 
 
 def tool_client(config: ml_collections.ConfigDict, url: str) -> ToolClient:
-    """A client of the search server."""
-    return ToolClient(url, deadline_s=config.tools.deadline_s)
+    """A client of the search server.
+
+    Raises:
+      ConfigError: `tools.token_env` names a variable that is not set.
+    """
+    tools = config.tools
+    token = secret(tools.token_env, "config.tools.token_env")
+    return ToolClient(url, tools.deadline_s, max_concurrency=tools.max_concurrency, token=token)
 
 
 def run_conversations(config: ml_collections.ConfigDict, workdir: Path, url: str, policy: Policy) -> Path:

@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from mmsearch_jax.chat_client import ChatClient, ChatEndpoint, Completion, image_part, text_part
+from mmsearch_jax.errors import ChatFailed
 from tests.data.rows import jpeg
 from tests.rewards.test_judge import Endpoint, served
 
@@ -19,5 +22,18 @@ def test_images_refusals_and_usage():
         sent = endpoint.bodies[0]
         assert sent["temperature"] == 0.5
         assert sent["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/")
+
+    asyncio.run(main())
+
+
+def test_an_endless_reply_is_cut_off():
+    async def main():
+        endpoint = Endpoint("x" * (5 << 20))
+        async with served(endpoint) as url:
+            client = ChatClient(ChatEndpoint(url, "m"), "judge", "verdict")
+            with pytest.raises(ChatFailed, match="the judge at .* sent a reply of more than 4,194,304 bytes"):
+                await client.ask([{"role": "user", "content": "?"}], lambda reply: reply)
+            await client.close()
+        assert len(endpoint.bodies) == 1
 
     asyncio.run(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import ml_collections
 from aiohttp import web
 
 from mmsearch_jax.chat_client import ChatClient, ChatEndpoint
+from mmsearch_jax.configuration import secret
 from mmsearch_jax.errors import ConfigError
 from tools_server.backends import local
 from tools_server.backends.base import Backend
@@ -94,7 +94,7 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
       DataError: the corpus or the cache cannot be used.
     """
     limits = Limits(**config.limits)
-    token = _secret(config.token_env, "token_env")
+    token = secret(config.token_env, "config.token_env")
     sessions, publisher = Sessions(), make_publisher(config.publisher)
     names = [*config.text.backends, *config.image.backends]
     text = [_web(config, name, TEXT, "text", sessions, None) for name in _others(config.text.backends)]
@@ -203,15 +203,8 @@ def _store(config: ml_collections.ConfigDict) -> Store:
     own = config.cache
     if own.redis_url_env:
         ttl_s = own.ttl_s if own.mode == "live" else 0.0
-        return RedisStore(_secret(own.redis_url_env, "cache.redis_url_env"), ttl_s=ttl_s)
+        return RedisStore(secret(own.redis_url_env, "config.cache.redis_url_env"), ttl_s=ttl_s)
     return SqliteStore(own.path)
-
-
-def _secret(variable: str, key: str) -> str:
-    value = os.environ.get(variable, "") if variable else ""
-    if variable and not value:
-        raise ConfigError(f"config.{key} names the environment variable {variable}, which is not set")
-    return value
 
 
 def identity_of(config: ml_collections.ConfigDict, corpus: local.Corpus | None = None) -> dict[str, Any]:

@@ -135,7 +135,14 @@ class SearchService:
           SearchFailure, ImageError: as `image_search`.
         """
         image = await self._decode(self._image(asked))
-        found = await self.parts.grounder.ground(image, asked.expression or "")
+        wait_s = self._wait_s(asked.deadline_s)
+        try:
+            async with asyncio.timeout(wait_s):
+                found = await self.parts.grounder.ground(image, asked.expression or "")
+        except TimeoutError:
+            raise SearchFailure(
+                "upstream_timeout", f"the grounder gave no box within {wait_s:g} s", passing=True
+            ) from None
         return _grounded(SearchReply((), tool="ground"), found, asked_for=True)
 
     def keep_image(self, data: bytes) -> str:
@@ -158,7 +165,7 @@ class SearchService:
         async def work() -> dict[str, Any]:
             return (await call()).to_json()
 
-        wait_s = min(deadline_s or self.limits.deadline_s, self.limits.deadline_s)
+        wait_s = self._wait_s(deadline_s)
         try:
             # A little more than the call's own deadline, so that the call can say what kept it.
             async with asyncio.timeout(wait_s + 0.5):
@@ -218,6 +225,9 @@ class SearchService:
         return dataclasses.replace(
             result, snippet=choose_extracts(extracts, query, result.title, self.limits.max_snippet_chars)
         )
+
+    def _wait_s(self, deadline_s: float | None) -> float:
+        return min(deadline_s or self.limits.deadline_s, self.limits.deadline_s)
 
     def _image(self, asked: ImageSearchRequest) -> bytes:
         if asked.image_id:

@@ -12,7 +12,7 @@ from typing import Any
 import tqdm
 
 from mmsearch_jax.chat_client import ChatClient, ChatEndpoint
-from mmsearch_jax.configuration import as_arguments
+from mmsearch_jax.configuration import as_arguments, secret
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.data.storage import stream_rows, write_rows
 from mmsearch_jax.datagen import datasheet
@@ -88,7 +88,10 @@ def _check(config: Config) -> None:
 
 
 async def _generate(config: Config, journal: Journal, budget: Budget, show_progress: bool) -> str | None:
-    tools = ToolClient(config.tools.url, config.tools.deadline_s, max_concurrency=config.tools.max_concurrency)
+    token = secret(config.tools.token_env, "config.tools.token_env")
+    tools = ToolClient(
+        config.tools.url, config.tools.deadline_s, max_concurrency=config.tools.max_concurrency, token=token
+    )
     chat = ChatClient(_endpoint(config.teacher, "teacher"), "teacher", "turn")
     target = None
     if config.labels.target.url:

@@ -134,6 +134,7 @@ class ToolClient:
       max_retries: further attempts after the first one failed for a reason that may pass (no connection,
         overload, an internal error); each further server adds one.
       max_concurrency: calls in flight at once.
+      token: what the servers want as a bearer token; "" for none.
       transports: replace HTTP, one for each address.
     """
 
@@ -143,10 +144,11 @@ class ToolClient:
         deadline_s: float = 30.0,
         max_retries: int = 3,
         max_concurrency: int = 32,
+        token: str = "",
         transports: Sequence[Transport] | None = None,
     ):
         urls = [url.strip().rstrip("/") for url in base_url.split(",")]
-        made = transports or [HttpTransport(url, max_concurrency) for url in urls]
+        made = transports or [HttpTransport(url, max_concurrency, token) for url in urls]
         self._replicas = [_Replica(url, transport) for url, transport in zip(urls, made, strict=True)]
         self.base_url, self.deadline_s, self.max_retries = base_url, deadline_s, max_retries + len(urls) - 1
         self._max_concurrency = max_concurrency

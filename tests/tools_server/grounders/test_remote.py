@@ -11,9 +11,9 @@ import pytest
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
-from mmsearch_jax.search_api import ROUTE_GROUND
+from mmsearch_jax.search_api import ROUTE_GROUND, ImageSearchRequest
 from tests.tools_server.grounders.endpoints import Endpoint, endpoint
-from tests.tools_server.small_corpus import scene, write_corpus
+from tests.tools_server.small_corpus import encode, scene, write_corpus
 from tools_server.app import create_app
 from tools_server.backends.upstream import Sessions
 from tools_server.config import assemble, default_config
@@ -64,6 +64,24 @@ def test_a_real_tools_server_grounds_for_another(tmp_path: Path):
     assert found.box is not None
     assert max(abs(a - b) for a, b in zip(found.box, boxes[1], strict=True)) <= 3
     assert (missed.box, missed.search_whole) == (None, True)
+
+
+def test_a_caller_in_a_hurry_is_told_in_time_that_there_is_no_box(tmp_path: Path):
+    config = default_config()
+    config.corpus = str(write_corpus(tmp_path / "corpus"))
+
+    async def go() -> None:
+        async with endpoint(ROUTE_GROUND, lambda n: "hang") as remote:
+            config.grounder.update({"kind": "http", "url": remote.url})
+            service = assemble(config).load()
+            asked = ImageSearchRequest(encode(IMAGE), "the flag", deadline_s=0.2)
+            async with asyncio.timeout(10):
+                with pytest.raises(SearchFailure, match="no box within 0.2 s") as failure:
+                    await service.ground(asked)
+            assert failure.value.code == "upstream_timeout"
+            await service.close()
+
+    asyncio.run(go())
 
 
 def test_its_choice_and_its_order_are_kept_and_not_padded_again():
