@@ -19,12 +19,14 @@ import numpy as np
 from benchmarks.data_loaders import SHAPE, SIZE, Rate, conversations, cpu_seconds, ours, photographs, transformers_
 from benchmarks.table import Measured, report
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
-from mmsearch_jax.data.image_processing import ImageProcessor, load_image
+from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage, load_image
 from mmsearch_jax.learners.throughput import peak_flops, step_flops
 from mmsearch_jax.models.config import ModelConfig
 
 # Multi-turn conversations with search results: most of 1 to 4 thousand tokens, a tail up to the limit.
 LENGTH, ROWS, MEDIAN, SPREAD, SEQUENCES = 8192, 8, 2200, 0.6, 2000
+# Images of 200 x 200 to 1000 x 1000 pixels, areas log-uniform, as web images come; the batch has rows for so many.
+PATCHES, SMALLEST, PATCH_ROWS = 5120, 204, 6
 # A host of the fastest TPU whose hosts are described: four chips, 208 hyperthreads. The 7B's LoRA step at this share of the
 # chip's peak, which is an assumption (no such step has been timed) and a high one: a slower chip is fed more easily.
 CHIP, MFU, HOST_CORES, HOST_CHIPS = "TPU v5p", 0.5, 104, 4
@@ -39,8 +41,14 @@ def main() -> None:
     options = parser.parse_args()
     photos = photographs(8 if options.quick else 24)
     rows = image_rows(photos) | loader_rows(photos, 4 if options.quick else 20)
-    share = 100 * fill(SEQUENCES // 4 if options.quick else SEQUENCES)
+    count = SEQUENCES // 4 if options.quick else SEQUENCES
+    share = 100 * fill(count)[0]
     rows[f"packing, {ROWS} x {LENGTH}, median {MEDIAN}"] = Measured(share, "%", "at least 95", share >= 95)
+    tokens, patches, alone = (100 * part for part in fill(count, PATCH_ROWS))
+    print(
+        f"with an image each: rows {tokens:.1f} % full, rows of patches {patches:.1f} % (one image in each: {alone:.1f} %)"
+    )
+    rows[f"packing, patches, {PATCH_ROWS} x {PATCHES}"] = Measured(patches, "%", "at least 80", patches >= 80)
     report(rows, options.json)
 
 
@@ -115,23 +123,35 @@ def vocabulary() -> Any:
     return tiny_tokenizer.build()
 
 
-def fill(count: int, lookahead: int = 2) -> float:
-    """Share of packed rows that holds tokens, over a whole stream of log-normal lengths, as the pipeline packs."""
-    lengths = np.random.default_rng(0).lognormal(np.log(MEDIAN), SPREAD, count).clip(200, LENGTH).astype(int)
-    stream = (
-        TrainingSequence(np.zeros(n, np.int32), np.zeros((3, n), np.int32), np.ones(n, np.float32)) for n in lengths
-    )
-    shape, waiting, shares = BatchShape(ROWS, LENGTH), [], []
+def fill(count: int, patch_rows: int = 0, lookahead: int = 2) -> tuple[float, float, float]:
+    """Shares of rows that hold tokens, of rows of patches that hold patches, and of such rows with one image in each, over a
+    whole stream of log-normal lengths, as the pipeline packs; with an image each where there are rows of patches."""
+    rng = np.random.default_rng(0)
+    lengths = rng.lognormal(np.log(MEDIAN), SPREAD, count).clip(200, LENGTH - PATCHES // 4 - 1).astype(int)
+    sizes = 4 * np.exp(rng.uniform(np.log(SMALLEST / 4), np.log(PATCHES / 4), count)).astype(int)
+    stream = map(_sequence, lengths, sizes if patch_rows else np.zeros(count, int))
+    shape, waiting, shares = BatchShape(ROWS, LENGTH, patch_rows, PATCHES), [], []
     while True:
         held_over = len(waiting)
         while sum(map(len, waiting)) < lookahead * ROWS * LENGTH and (sequence := next(stream, None)) is not None:
             waiting.append(sequence)
         if sum(map(len, waiting)) < lookahead * ROWS * LENGTH:
             # The stream's end, where there is nothing left to choose from, says nothing of its middle.
-            return statistics.mean(shares)
+            tokens, patches = (statistics.mean(part) for part in zip(*shares, strict=True))
+            return tokens, patches, float(sizes.mean() / PATCHES)
         packed, left = pack(waiting, shape, held_over)
-        shares.append(float(np.mean(packed.batch.segment_ids > 0)))
+        vision = packed.batch.vision
+        filled = float(np.mean(vision.image_segment_ids > 0)) if vision is not None else 0.0
+        shares.append((float(np.mean(packed.batch.segment_ids > 0)), filled))
         waiting = [waiting[i] for i in left]
+
+
+def _sequence(length: int, patches: int) -> TrainingSequence:
+    """Text, before which an image of so many patches stands."""
+    images = [ProcessedImage(np.broadcast_to(np.uint8(0), (patches, 1)), (1, 2, patches // 2))] if patches else []
+    ids = np.concatenate([np.full(patches // 4, 9), np.zeros(length)]).astype(np.int32)
+    positions, weights = np.zeros((3, len(ids)), np.int32), np.ones(len(ids), np.float32)
+    return TrainingSequence(ids, positions, weights, images, image_token_id=9)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.data.vision_inputs import MERGE_SIZE, VisionInputs, image_runs, pack_images
+from mmsearch_jax.data.vision_inputs import MERGE_SIZE, PatchRows, VisionInputs, image_runs, pack_images
 from mmsearch_jax.errors import DataError
 
 
@@ -63,7 +63,10 @@ class TokenBatch(NamedTuple):
 
 
 class BatchShape(NamedTuple):
-    """`rows` x `length` tokens, and room for `images` images of up to `patches` patches each (0: text only)."""
+    """`rows` x `length` tokens, and room for `images` images of up to `patches` patches each (0: text only).
+
+    That is `images` rows of `patches` patches: smaller images share a row, so that more of them have room.
+    """
 
     rows: int
     length: int
@@ -95,33 +98,36 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
         those of its images.
     """
     for i, sequence in enumerate(sequences):
-        if len(sequence) > shape.length or len(sequence.images) > shape.images:
-            raise DataError(
-                f"sequence {i} has {len(sequence)} tokens and {len(sequence.images)} images; a batch row holds "
-                f"{shape.length} tokens, a batch {shape.images} images: raise the batch's length or images"
-            )
-        largest = max((len(image.patches) for image in sequence.images), default=0)
-        if largest > shape.patches:
-            raise DataError(
-                f"sequence {i} has an image of {largest} patches, a batch has room for {shape.patches} an image"
-            )
+        if too_large := misfit(sequence, shape):
+            raise DataError(f"sequence {i} has {too_large}: raise the batch's length, images or patches")
         _check(i, sequence)
-    room = np.full(shape.rows, shape.length)
+    room, patch_rows = np.full(shape.rows, shape.length), PatchRows(shape.images, shape.patches)
     taken: set[int] = set()
     places: list[tuple[int, int, int]] = []
     left: list[int] = []
     for i in sorted(range(len(sequences)), key=lambda i: (0, i) if i < urgent else (1, -len(sequences[i]))):
         size = len(sequences[i])
         fitting = np.flatnonzero(room >= size)
-        wanted = taken | {id(image) for image in sequences[i].images}
-        if not len(fitting) or len(wanted) > shape.images:
+        new = {id(image): image for image in sequences[i].images if id(image) not in taken}
+        if not len(fitting) or patch_rows.place([len(image.patches) for image in new.values()]) is None:
             left.append(i)
             continue
         row = int(fitting[np.argmin(room[fitting])])
         places.append((i, row, shape.length - int(room[row])))
         room[row] -= size
-        taken = wanted
+        taken |= new.keys()
     return Packed(_fill(sequences, places, shape), places), sorted(left)
+
+
+def misfit(sequence: TrainingSequence, shape: BatchShape) -> str | None:
+    """What of a sequence can never fit a batch of this shape, or None; for an error."""
+    sizes = [len(image.patches) for image in {id(image): image for image in sequence.images}.values()]
+    if len(sequence) <= shape.length and PatchRows(shape.images, shape.patches).place(sizes) is not None:
+        return None
+    return (
+        f"{len(sequence)} tokens, {len(sizes)} images of up to {max(sizes, default=0)} patches; a batch row holds "
+        f"{shape.length} tokens, a batch {shape.images} rows of {shape.patches} patches"
+    )
 
 
 def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead: int = 2) -> Iterator[TokenBatch]:

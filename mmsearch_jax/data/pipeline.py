@@ -17,7 +17,7 @@ import grain
 import grain.python as pygrain
 from absl import flags
 
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, join_batches, pack
+from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, join_batches, misfit, pack
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile
 from mmsearch_jax.data.image_processing import ImageProcessor, load_image
 from mmsearch_jax.data.schema import from_record
@@ -87,12 +87,8 @@ class _Loader:
                 raise DataError("turns: there is no conversation to learn from")
             images = [self._processor(load_image(image)) for image in row.images]
             sequence = self._builder.conversation(row, self._style, images)
-            patches = max((len(image.patches) for image in images), default=0)
-            if len(sequence) > self._shape.length or len(images) > self._shape.images or patches > self._shape.patches:
-                raise DataError(
-                    f"{len(sequence)} tokens, {len(images)} images of up to {patches} patches; a batch row holds "
-                    f"{self._shape.length} tokens, a lane {self._shape.images} images of {self._shape.patches} patches"
-                )
+            if too_large := misfit(sequence, self._shape):
+                raise DataError(too_large)
             return sequence
         except DataError as error:
             return f"{file.path.name}, row {record + 1}: {error}"

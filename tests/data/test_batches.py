@@ -66,15 +66,32 @@ def test_images_beyond_the_room_wait_for_the_next_batch():
     assert [int((batch.token_ids == IMAGE_TOKEN).sum()) // 4 for batch in batches] == [2, 2, 1]
 
 
+def test_small_images_share_a_row_of_patches_and_large_ones_have_one_to_themselves():
+    rng = np.random.default_rng(6)
+    # Four of 16 patches fill a row of 64; the large one another.
+    pictures = [image(rng), image(rng, 8, 8), *(image(rng) for _ in range(3))]
+    sequences = [sequence(rng, 20, [picture]) for picture in pictures]
+    packed, left = pack(sequences, BatchShape(4, 64, images=2, patches=64))
+    vision = packed.batch.vision
+    assert not left and vision is not None and (vision.image_segment_ids > 0).all()
+    for i, row, start in packed.places:
+        size = len(pictures[i].patches) // 4
+        features = packed.batch.feature_index[row, start : start + size]
+        patches = vision.patches.reshape(-1, 4, 588)[features].reshape(-1, 588)
+        np.testing.assert_array_equal(patches, pictures[i].patches)
+
+
 def test_a_sequence_that_can_never_fit_is_named():
     rng = np.random.default_rng(3)
-    with pytest.raises(DataError, match="sequence 1 has 40 tokens and 0 images"):
+    with pytest.raises(DataError, match="sequence 1 has 40 tokens, 0 images .*; a batch row holds 32 tokens"):
         pack([sequence(rng, 8), sequence(rng, 40)], BatchShape(2, 32))
 
 
 def test_an_image_larger_than_the_room_is_an_error():
     rng = np.random.default_rng(3)
-    with pytest.raises(DataError, match="sequence 0 has an image of 24 patches, a batch has room for 16"):
+    with pytest.raises(
+        DataError, match="sequence 0 has .* images of up to 24 patches; .* a batch 1 rows of 16 patches"
+    ):
         pack([sequence(rng, 12, [image(rng, 4, 6)])], BatchShape(1, 32, images=1, patches=16))
 
 

@@ -87,6 +87,16 @@ def test_image_padding_changes_nothing(model):
     np.testing.assert_allclose(alone, padded, atol=1e-5)
 
 
+def test_images_that_share_a_row_do_not_see_each_other(model):
+    images = [image(0, 4, 6), image(1, 10, 12), image(2, 8, 8)]
+    shared, offsets = pack_images(images, row_patches=208, num_rows=1)
+    together = model.encode_images(shared)
+    for one, offset in zip(images, offsets, strict=True):
+        alone, _ = pack_images([one])
+        size = len(one.patches) // 4
+        np.testing.assert_allclose(together[offset : offset + size], model.encode_images(alone), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("ids", "grids", "message"),
     [
