@@ -62,8 +62,9 @@ def run(options: argparse.Namespace) -> None:
     os.environ.update({**ENVIRONMENT, **QUIET})
     topology = parse(options.topology)
     if topology.num_domains > 1 and not topology.chip.network:
+        parts = "slices" if topology.is_tpu else "machines"
         raise ConfigError(
-            f"{topology.name} cannot be planned: what the network between its parts carries is not known; plan one part of it"
+            f"{topology.name} cannot be planned: the rate of the network between its {parts} is not known; plan one of them"
         )
     from mmsearch_jax.configuration import load_config
     from mmsearch_jax.planning.sizes import model_of
