@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.planning.topology import ENVIRONMENT, Topology, parse_topology
+from mmsearch_jax.planning.devices import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 
@@ -30,6 +30,7 @@ import tqdm
 
 from mmsearch_jax.configuration import load_config
 from mmsearch_jax.distributed.chips import GIB
+from mmsearch_jax.distributed.topologies import Topology, parse
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.planning import abstract, search
 from mmsearch_jax.planning.model_flops import Work
@@ -42,8 +43,6 @@ SLICES = (
 )  # fmt: skip
 MULTISLICE = {"v5e:16x16": 16, "v6e:16x16": 16}
 """Slices joined to 4,096 chips by the data-centre network: replicas that exchange the trained parameters' gradients."""
-DCN_BANDWIDTH = {"v5e": 25e9 / 8, "v6e": 100e9 / 8}
-"""Bytes a second and chip, from the pages that `distributed.chips` names."""
 STRONG_ROWS = 512
 _TRIED = 10
 SAMPLE_TOKENS, SAMPLED_TOKENS = 3000, 800
@@ -78,7 +77,7 @@ def main() -> None:
     work = [(size, kind, name) for size in SIZES for kind in KINDS for name in SLICES]
     cells: list[Cell] = []
     for size, kind, name in tqdm.tqdm(work, desc="cells", unit="cell"):
-        cells += cells_of(size, kind, parse_topology(name))
+        cells += cells_of(size, kind, parse(name))
     strong = [(name, strong_scaling("7b", name)) for name in tqdm.tqdm(SLICES, desc="strong scaling", unit="slice")]
     figure = options.out.with_suffix(".svg")
     draw(cells, strong, figure)
@@ -100,7 +99,7 @@ def cells_of(size: str, kind: str, topology: Topology) -> Iterator[Cell]:
         if best is None:
             yield Cell(size, kind, topology, slices, None, 0, 0, 0, None)
             continue
-        exchange = 2 * best.trained / DCN_BANDWIDTH[topology.chip.name] if slices > 1 else 0.0
+        exchange = 2 * best.trained / topology.chip.network if slices > 1 else 0.0
         seconds, chips = best.learn_seconds + exchange, topology.num_chips
         day = None
         if best.samples_per_second:
@@ -162,7 +161,7 @@ def rollout_seconds(
     if slots < 4:
         return None
     step = (weights + slots * a_slot / 2) / (host.num_chips * chip.hbm_bandwidth)
-    share = samples / max(1, topology.num_chips // host.num_chips)
+    share = samples / topology.num_hosts
     fed = share * (SAMPLE_TOKENS - SAMPLED_TOKENS) * weights / (0.4 * chip.flops * host.num_chips)
     return share * SAMPLED_TOKENS * step / slots + fed
 
@@ -170,7 +169,7 @@ def rollout_seconds(
 def strong_scaling(size: str, name: str) -> float | None:
     """Tokens a second of SFT LoRA on a batch of always the same size; None where it cannot be split so far."""
     config, stage = config_of("SFT LoRA")
-    topology = parse_topology(name)
+    topology = parse(name)
     found = search.candidates(
         config, stage, SIZES[size], topology, remats=("full",), sequences=(1, 2, 4), rows=(STRONG_ROWS,)
     )  # fmt: skip
@@ -290,7 +289,7 @@ def draw(cells: Sequence[Cell], strong: Sequence[tuple[str, float | None]], path
             [c.chips for c in weak], [c.tokens_per_second_per_chip * c.chips for c in weak], "o-", color=f"C{number}",
             label=f"{chip}, weak",
         )  # fmt: skip
-        fixed = [(parse_topology(n).num_chips, tokens) for n, tokens in strong if n.startswith(f"{chip}:") and tokens]
+        fixed = [(parse(n).num_chips, tokens) for n, tokens in strong if n.startswith(f"{chip}:") and tokens]
         axes.plot(*zip(*fixed, strict=True), "s--", color=f"C{number}", label=f"{chip}, strong ({STRONG_ROWS} rows)")
     axes.set(xscale="log", yscale="log", xlabel="chips", ylabel="tokens a second (estimate)", title="7B, SFT with LoRA")
     axes.legend(fontsize=7)

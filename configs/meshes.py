@@ -12,10 +12,10 @@ import math
 
 import ml_collections
 
-from mmsearch_jax.distributed import topologies
+from mmsearch_jax.distributed.topologies import Topology, parse
 from mmsearch_jax.errors import ConfigError
 
-# Stage -> size -> generation -> (fsdp, tensor, sequence); for GRPO also the slots of a host's engine.
+# Stage -> size -> chip -> (fsdp, tensor, sequence); for GRPO also the slots of a host's engine.
 MESHES = {
     "sft": {
         "3b": {"v5e": (4, 1, 1), "v5p": (4, 1, 1), "v6e": (4, 1, 1), "7x": (8, 1, 1), "h100": (8, 1, 1), "h200": (8, 1, 1)},
@@ -39,9 +39,11 @@ MESHES = {
         "72b": {"v5p": (16, 1, 4, 16), "7x": (16, 1, 2, 64)},
     },
 }  # fmt: skip
+AS_LARGE_AS = {"v4": "v6e", "a100": "h100", "b200": "h200"}
+"""Chips with the memory, or more, and as many devices a host: what fits the one fits the other."""
 
 
-def lay_out(config: ml_collections.ConfigDict, stage: str, size: str, name: str) -> topologies.Topology:
+def lay_out(config: ml_collections.ConfigDict, stage: str, size: str, name: str) -> Topology:
     """Sets a config's mesh for a topology, and for GRPO its engine's sizes; returns the topology.
 
     Args:
@@ -53,16 +55,19 @@ def lay_out(config: ml_collections.ConfigDict, stage: str, size: str, name: str)
     Raises:
       ConfigError: there is no such topology, or the size does not fit it; says which do.
     """
-    topology, table = topologies.parse(name), MESHES[stage][size]
-    if topology.generation.name not in table:
+    topology, table = parse(name), MESHES[stage][size]
+    chip = topology.chip.name
+    sizes = table.get(AS_LARGE_AS.get(chip, chip))
+    if sizes is None:
         raise ConfigError(
-            f"{stage} of the {size} has no mesh on {topology.generation.name}: there is {', '.join(table)}"
+            f"{stage} of the {size} has no mesh on {chip}: there is {', '.join(table)}; or set --config.mesh.fsdp and the "
+            "other axes yourself, without a topology behind the config's file"
         )
-    fsdp, tensor, sequence, *slots = table[topology.generation.name]
+    fsdp, tensor, sequence, *slots = sizes
     group, per_slice = fsdp * tensor * sequence, topology.num_devices // topology.num_slices
     if per_slice % group:
         raise ConfigError(
-            f"{stage} of the {size} on {topology.generation.name} takes groups of {group} devices, {topology.name} has "
+            f"{stage} of the {size} on {chip} takes groups of {group} devices, {topology.name} has "
             f"{per_slice} a slice: take a larger one, or set config.mesh yourself"
         )
     config.mesh.update({

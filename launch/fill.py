@@ -14,11 +14,16 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from mmsearch_jax.distributed import topologies
+from mmsearch_jax.distributed.topologies import Topology, parse
 from mmsearch_jax.errors import ConfigError
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 _BLOCK = re.compile(r"^ *#\+ (\w+)\n(.*?)^ *#- \1\n", re.MULTILINE | re.DOTALL)
+# What GKE calls a chip in cloud.google.com/gke-tpu-accelerator, and how XPK's --tpu-type begins.
+_CLOUD_NAMES = {
+    "v4": ("tpu-v4-podslice", "v4"), "v5e": ("tpu-v5-lite-podslice", "v5litepod"), "v5p": ("tpu-v5p-slice", "v5p"),
+    "v6e": ("tpu-v6e-slice", "v6e"), "7x": ("tpu7x", "tpu7x"),
+}  # fmt: skip
 
 
 def main(words: list[str]) -> int:
@@ -49,7 +54,7 @@ def filled(words: list[str]) -> str:
                 raise ConfigError(f"{key} is '{value}': letters, digits and . _ : / @ - only")
             values[key] = value
         elif option == "--topology":
-            values |= _of_topology(topologies.parse(word))
+            values |= _of_topology(parse(word))
             blocks |= {"multislice"} if int(values["SLICES"]) > 1 else set()
         elif option == "--args":
             count = int(rest[0])
@@ -64,20 +69,20 @@ def filled(words: list[str]) -> str:
     return re.sub(r"\$\{(\w+)\}", lambda found: values[found.group(1)], text)
 
 
-def _of_topology(topology: topologies.Topology) -> dict[str, str]:
-    if topology.is_gpu:
+def _of_topology(topology: Topology) -> dict[str, str]:
+    if not topology.is_tpu:
         raise ConfigError(
             f"{topology.name} are GPUs: this file is for TPU slices (launch/slurm.sbatch, launch/gpu_node.sh)"
         )
-    if topology.num_slices > 1 and topology.hosts_per_slice == 1:
+    hosts = topology.num_hosts // topology.num_slices
+    if topology.num_slices > 1 and hosts == 1:
         raise ConfigError(
             f"{topology.name}: several slices need slices of several hosts, larger than {topology.slice_shape}"
         )
-    hosts = max(1, topology.hosts_per_slice)
-    chips = topology.num_devices // topology.generation.devices_per_chip // topology.num_slices // hosts
+    accelerator, xpk = _CLOUD_NAMES[topology.chip.name]
     return {
-        "ACCELERATOR": topology.generation.gke, "SHAPE": topology.slice_shape, "SLICES": str(topology.num_slices),
-        "HOSTS": str(hosts), "CHIPS": str(chips), "XPK_TYPE": f"{topology.generation.xpk}-{topology.slice_shape}",
+        "ACCELERATOR": accelerator, "SHAPE": topology.slice_shape, "SLICES": str(topology.num_slices), "HOSTS": str(hosts),
+        "CHIPS": str(topology.host.num_chips), "XPK_TYPE": f"{xpk}-{topology.slice_shape}",
     }  # fmt: skip
 
 

@@ -12,31 +12,16 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
-name="" image="" topology="" bucket="" secret="" secrets="" service_account=default queue="" spot="" tools="" tools_image="" dry=""
+# shellcheck source=launch/command_line.sh
+. "$here/command_line.sh"
+name="" image="" topology="" bucket="" secret="" secrets="" service_account=default queue="" spot="" tools="" tools_image=""
 replicas=2 restarts=50 poll=30 namespace="" python="${PYTHON:-python3}"
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; cat <<'TEXT'
-options: --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:2x2x4; v5p:4x4x4:2 is two slices)  --bucket BUCKET  --secret NAME
+options="options: --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:2x2x4; v5p:4x4x4:2 is two slices)  --bucket BUCKET  --secret NAME
          --service-account NAME (that may use the bucket)  --spot  --queue NAME (of Kueue)  --restarts N (50)  --poll SECONDS (30)
          --tools CONFIG --tools-image IMAGE (the search server beside the trainer; its address is added to the command)
-         --replicas N (2, of tools)  --secrets FILE (lines KEY=VALUE, of secret)  --namespace NAME
-TEXT
-}
-fail() { echo "error: $*" >&2; exit 2; }
-
-[ $# -gt 0 ] || { usage; exit 2; }
-step="$1"; shift
-case "$step" in -h|--help) usage; exit 0;; up|apply|follow|logs|delete|secret|tools|tools-delete) ;; *) fail "unknown step '$step': see --help";; esac
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --name|--image|--topology|--bucket|--secret|--secrets|--service-account|--queue|--tools|--tools-image|--replicas|--restarts|--poll|--namespace)
-      [ $# -ge 2 ] || fail "$1 needs a value"; option="${1#--}"; printf -v "${option//-/_}" '%s' "$2"; shift 2;;
-    --spot) spot=1; shift;;
-    --dry-run) dry=1; shift;;
-    --) shift; break;;
-    *) fail "unknown option '$1': see --help (the command comes after --)";;
-  esac
-done
-command=("$@")
+         --replicas N (2, of tools)  --secrets FILE (lines KEY=VALUE, of secret)  --namespace NAME"
+read_command_line "up apply follow logs delete secret tools tools-delete" \
+  "name image topology bucket secret secrets service-account queue tools tools-image replicas restarts poll namespace" "spot" "$@"
 [ -n "$name" ] || fail "--name is missing: how it is to be called"
 [[ "$name" =~ ^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$ ]] || fail "--name $name: small letters, digits and -, at most 32, a letter first"
 case "$step" in up|apply|tools) [ -n "$image" ] || fail "--image is missing: docker build -f launch/Dockerfile.tpu (or .tools), and push it";; esac
@@ -49,12 +34,12 @@ case "$step" in
   tools) [ ${#command[@]} -gt 0 ] || fail "no config of the server: put it after --, such as: -- --config configs/tools/serper.py";;
   secret) [ -f "$secrets" ] || fail "--secrets names no file: lines KEY=VALUE";;
 esac
-[ -n "$dry" ] || command -v kubectl > /dev/null || fail "kubectl is not installed: 'gcloud components install kubectl gke-gcloud-auth-plugin'"
+[ -n "$dry_run" ] || command -v kubectl > /dev/null || fail "kubectl is not installed: 'gcloud components install kubectl gke-gcloud-auth-plugin'"
 space=(); [ -z "$namespace" ] || space=(--namespace "$namespace")
 part=(); [ -z "$secret" ] || part+=(--with secret --set "SECRET=$secret")
 
 kube() { # prints the command in a dry run, else runs it and says what its errors mean
-  if [ -n "$dry" ]; then printf '+ kubectl'; printf ' %q' "$@" "${space[@]}"; printf '\n'; return; fi
+  if [ -n "$dry_run" ]; then do_it kubectl "$@" "${space[@]}"; return; fi
   local said
   if said="$(kubectl "$@" "${space[@]}" 2>&1)"; then echo "$said"; return; fi
   echo "$said" >&2
@@ -69,7 +54,7 @@ kube() { # prints the command in a dry run, else runs it and says what its error
 }
 apply_file() { # the filled file, from standard input
   local file; file="$(mktemp)"; cat > "$file"
-  [ -z "$dry" ] || cat "$file"
+  [ -z "$dry_run" ] || cat "$file"
   kube apply --filename "$file"
   rm -f "$file"
 }
@@ -100,7 +85,7 @@ tools() {
 ask() { kubectl "$@" "${space[@]}" 2> /dev/null; }
 pods=(get pods --selector "jobset.sigs.k8s.io/jobset-name=$name")
 follow() { # until the JobSet has ended; says what keeps it waiting, restarts, and what cannot mend itself
-  if [ -n "$dry" ]; then echo "+ (follow the JobSet $name)"; return 0; fi
+  if [ -n "$dry_run" ]; then echo "+ (follow the JobSet $name)"; return 0; fi
   local ended="" restarted=0 last=0 misses=0 waiting said=""
   while [ -z "$ended" ]; do
     sleep "$poll"

@@ -11,48 +11,40 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
-name="" zone="" type="" project="" secrets="" setup="" spot="" dry="" runtime="" attempts=20 poll=60
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; cat <<'TEXT'
-options: --name NAME  --zone ZONE  --type ACCELERATOR (v5litepod-16, v5p-16, v6e-16)  --project ID
+# shellcheck source=launch/command_line.sh
+. "$here/command_line.sh"
+name="" zone="" type="" project="" secrets="" setup="" spot="" runtime="" attempts=20 poll=60
+options="options: --name NAME  --zone ZONE  --type ACCELERATOR (v5litepod-16, v5p-16, v6e-16)  --project ID
          --runtime VERSION (default: by type)  --spot  --attempts N (20)  --poll SECONDS (60)
-         --secrets FILE (lines KEY=VALUE; copied to the workers, never an argument)  --setup FILE (run on each worker first)
-TEXT
-}
-fail() { echo "error: $*" >&2; exit 2; }
-
-[ $# -gt 0 ] || { usage; exit 2; }
-step="$1"; shift
-case "$step" in -h|--help) usage; exit 0;; up|create|wait|push|run|follow|logs|delete) ;; *) fail "unknown step '$step': see --help";; esac
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --name|--zone|--type|--project|--runtime|--secrets|--setup|--attempts|--poll)
-      [ $# -ge 2 ] || fail "$1 needs a value"; printf -v "${1#--}" '%s' "$2"; shift 2;;
-    --spot) spot=1; shift;;
-    --dry-run) dry=1; shift;;
-    --) shift; break;;
-    *) fail "unknown option '$1': see --help (the training command comes after --)";;
-  esac
-done
-command=("$@")
+         --secrets FILE (lines KEY=VALUE; copied to the workers, never an argument)  --setup FILE (run on each worker first)"
+read_command_line "up create wait push run follow logs delete" "name zone type project runtime secrets setup attempts poll" "spot" "$@"
 [ -n "$name" ] || fail "--name is missing: how the slice is to be called"
 [ -n "$zone" ] || fail "--zone is missing: where the slice is to stand, such as us-east5-a"
 case "$step" in up|create) [ -n "$type" ] || fail "--type is missing, such as v5p-16";; esac
 case "$step" in up|run) [ ${#command[@]} -gt 0 ] || fail "no training command: put it after --, such as: -- sft --workdir /mnt/runs/sft";; esac
 for file in "$secrets" "$setup"; do [ -z "$file" ] || [ -f "$file" ] || fail "no file $file"; done
 if [ -z "$runtime" ]; then
-  case "$type" in v5p*) runtime=v2-alpha-tpuv5;; v6e*) runtime=v2-alpha-tpuv6e;; *) runtime=v2-alpha-tpuv5-lite;; esac
+  case "$type" in v4*) runtime=tpu-ubuntu2204-base;; v5p*) runtime=v2-alpha-tpuv5;; v6e*) runtime=v2-alpha-tpuv6e;; *) runtime=v2-alpha-tpuv5-lite;; esac
 fi
-[ -n "$dry" ] || command -v gcloud > /dev/null || fail "gcloud is not installed: install the Google Cloud CLI, then 'gcloud auth login'"
+[ -n "$dry_run" ] || command -v gcloud > /dev/null || fail "gcloud is not installed: install the Google Cloud CLI, then 'gcloud auth login'"
 
 place=(--zone "$zone")
 [ -z "$project" ] || place+=(--project "$project")
 
-do_it() { # prints the command in a dry run, else runs it
-  if [ -n "$dry" ]; then printf '+'; printf ' %q' "$@"; printf '\n'; else "$@"; fi
-}
 on_workers() { do_it gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker="$1" --command "$2"; }
 to_workers() { do_it gcloud compute tpus tpu-vm scp "$1" "$name:$2" "${place[@]}" --worker=all; }
-state() { gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format='value(state.state)' 2> /dev/null || echo NONE; }
+describe() { gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format="value($1)" 2> /dev/null; }
+state() { describe state.state || echo NONE; }
+explain() { # says what to do where asking again would not help
+  case "$1" in
+    *uota*) fail "the project has no quota for $type in $zone: ask for it in the console (IAM & Admin, Quotas), or take another zone or --spot";;
+    *ermission*|*PERMISSION*) fail "this account may not create TPUs: it needs the role TPU Admin ('gcloud auth list' says who you are)";;
+    *ALREADY_EXISTS*|*already\ exists*) fail "$name is there already: '$0 delete --name $name --zone $zone', or another --name";;
+    *active\ account*|*auth\ login*|*eauthentication*) fail "gcloud is not logged in: 'gcloud auth login'";;
+    *'[project]'*) fail "gcloud has no project: --project ID, or 'gcloud config set project ID'";;
+    *SERVICE_DISABLED*) fail "the TPU API is off in this project: 'gcloud services enable tpu.googleapis.com'";;
+  esac
+}
 
 create() {
   local tier=()
@@ -61,24 +53,21 @@ create() {
   if ! said="$(do_it gcloud compute tpus queued-resources create "$name" --node-id "$name" "${place[@]}" \
       --accelerator-type "$type" --runtime-version "$runtime" "${tier[@]}" 2>&1)"; then
     echo "$said" >&2
-    case "$said" in
-      *uota*) fail "the project has no quota for $type in $zone: ask for it in the console (IAM & Admin, Quotas), or take another zone or --spot";;
-      *ermission*|*PERMISSION*) fail "this account may not create TPUs: it needs the role TPU Admin ('gcloud auth list' says who you are)";;
-      *ALREADY_EXISTS*|*already\ exists*) fail "$name is there already: '$0 delete --name $name --zone $zone', or another --name";;
-      *) fail "the slice could not be asked for";;
-    esac
+    explain "$said"
+    fail "the slice could not be asked for (see above)"
   fi
   echo "$said"
 }
 wait_active() {
-  if [ -n "$dry" ]; then echo "+ (wait until $name is ACTIVE)"; return; fi
-  local now last=""
+  if [ -n "$dry_run" ]; then echo "+ (wait until $name is ACTIVE)"; return; fi
+  local now last="" why
   while :; do
     now="$(state)"
     [ "$now" = "$last" ] || { echo "$name: $now"; last="$now"; }
     case "$now" in
       ACTIVE) return 0;;
-      FAILED|SUSPENDED|SUSPENDING|NONE) return 1;;
+      FAILED) why="$(describe state.failedData.error.message || true)"; echo "$why" >&2; explain "$why"; return 1;;
+      SUSPENDED|SUSPENDING|NONE) return 1;;
     esac
     sleep "$poll"
   done
@@ -101,7 +90,7 @@ set -a; [ ! -f ~/.mmsearch_secrets ] || . ~/.mmsearch_secrets; set +a; MMSEARCH_
 .venv/bin/mmsearch$(printf '%s' "$words" | sed "s/'/'\\\\''/g") --distributed; echo \$? > job.rc' > job.log 2>&1 < /dev/null &"
 }
 follow() { # returns the job's exit code, or 75 when the slice is gone
-  if [ -n "$dry" ]; then echo "+ (follow job.rc on worker 0)"; return 0; fi
+  if [ -n "$dry_run" ]; then echo "+ (follow job.rc on worker 0)"; return 0; fi
   local code
   while :; do
     sleep "$poll"
@@ -125,7 +114,7 @@ up() {
       code=0
       { push && run && follow; } || code=$?
       # Whatever the code: of a slice that is gone it tells nothing.
-      [ -n "$dry" ] || [ "$code" = 0 ] || [ "$(state)" = ACTIVE ] || code=75
+      [ -n "$dry_run" ] || [ "$code" = 0 ] || [ "$(state)" = ACTIVE ] || code=75
       case "$code" in
         0) echo "done"; delete; return 0;;
         2) delete; fail "the command has something for you to mend (see above)";;

@@ -9,32 +9,16 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
-cluster="" zone="" project="" name="" image="" topology="" storage="" secret="" priority=medium restarts=50 dry="" python="${PYTHON:-python3}"
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; cat <<'TEXT'
-options: --cluster NAME  --zone ZONE  --project ID  --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:4x4x4:2 is two slices)
-         --storage NAME  --secret NAME  --priority LEVEL (medium)  --restarts N (50)
-TEXT
-}
-fail() { echo "error: $*" >&2; exit 2; }
-
-[ $# -gt 0 ] || { usage; exit 2; }
-step="$1"; shift
-case "$step" in -h|--help) usage; exit 0;; up|list|delete) ;; *) fail "unknown step '$step': see --help";; esac
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --cluster|--zone|--project|--name|--image|--topology|--storage|--secret|--priority|--restarts)
-      [ $# -ge 2 ] || fail "$1 needs a value"; printf -v "${1#--}" '%s' "$2"; shift 2;;
-    --dry-run) dry=1; shift;;
-    --) shift; break;;
-    *) fail "unknown option '$1': see --help (the training command comes after --)";;
-  esac
-done
-command=("$@")
+# shellcheck source=launch/command_line.sh
+. "$here/command_line.sh"
+cluster="" zone="" project="" name="" image="" topology="" storage="" secret="" priority=medium restarts=50 python="${PYTHON:-python3}"
+options="options: --cluster NAME  --zone ZONE  --project ID  --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:4x4x4:2 is two slices)
+         --storage NAME  --secret NAME  --priority LEVEL (medium)  --restarts N (50)"
+read_command_line "up list delete" "cluster zone project name image topology storage secret priority restarts" "" "$@"
 for option in cluster zone project; do [ -n "${!option}" ] || fail "--$option is missing: of the cluster that 'xpk cluster create' made"; done
 [ "$step" = list ] || [ -n "$name" ] || fail "--name is missing: how the run is to be called"
 place=(--cluster "$cluster" --zone "$zone" --project "$project")
-[ -n "$dry" ] || command -v xpk > /dev/null || fail "xpk is not installed: pip install xpk"
-do_it() { if [ -n "$dry" ]; then printf '+'; printf ' %q' "$@"; printf '\n'; else "$@"; fi; }
+[ -n "$dry_run" ] || command -v xpk > /dev/null || fail "xpk is not installed: pip install xpk"
 
 up() {
   [ -n "$image" ] || fail "--image is missing: docker build -f launch/Dockerfile.tpu, and push it"
@@ -57,7 +41,7 @@ up() {
   manifest="$(mktemp)"
   patch='[{"op": "add", "path": "/spec/replicatedJobs/0/template/spec/template/spec/containers/0/envFrom", "value": [{"secretRef": {"name": "'"$secret"'"}}]}]'
   do_it "${create[@]}" --dry-run --output-manifest-file "$manifest" || fail_create
-  if [ -n "$dry" ]; then echo "+ kubectl patch --local --filename $manifest --type json --patch $(printf %q "$patch") --output yaml | kubectl apply --filename -"; return; fi
+  if [ -n "$dry_run" ]; then echo "+ kubectl patch --local --filename $manifest --type json --patch $(printf %q "$patch") --output yaml | kubectl apply --filename -"; return; fi
   kubectl patch --local --filename "$manifest" --type json --patch "$patch" --output yaml | kubectl apply --filename - || fail_create
 }
 fail_create() { fail "the run could not be made (see above): 'gcloud auth login', 'xpk cluster list', and quota for $topology in $zone"; }

@@ -5,21 +5,21 @@ import math
 
 import pytest
 
-from configs.meshes import MESHES
+from configs.meshes import AS_LARGE_AS, MESHES
 from mmsearch_jax.configuration import load_config
 from mmsearch_jax.distributed.mesh import MeshConfig, mesh_sizes
-from mmsearch_jax.distributed.topologies import GENERATIONS, parse
+from mmsearch_jax.distributed.topologies import SLICES, parse
 from mmsearch_jax.errors import ConfigError
 
 # Query heads, key/value heads, MLP width of each published config.json.
 MODELS = {"3b": (16, 2, 11008), "7b": (28, 4, 18944), "32b": (40, 8, 27648), "72b": (64, 8, 29568)}
 GPUS = ("8", "16", "32", "128")
 CASES = [
-    (stage, size, f"{generation}:{shape}")
+    (stage, size, f"{chip}:{shape}")
     for stage, sizes in MESHES.items()
     for size, table in sizes.items()
-    for generation in table
-    for shape in GENERATIONS[generation].shapes or GPUS
+    for chip in (*table, *(chip for chip, like in AS_LARGE_AS.items() if like in table))
+    for shape in SLICES.get(chip, GPUS)
 ]
 
 
@@ -29,7 +29,8 @@ def load(stage, size, topology):
 
 def fits(stage, size, topology):
     machines = parse(topology)
-    return machines.num_devices % math.prod(MESHES[stage][size][machines.generation.name][:3]) == 0
+    chip = AS_LARGE_AS.get(machines.chip.name, machines.chip.name)
+    return machines.num_devices % math.prod(MESHES[stage][size][chip][:3]) == 0
 
 
 @pytest.mark.parametrize(("stage", "size"), itertools.product(MESHES, MODELS))
@@ -82,13 +83,14 @@ def test_what_is_set_on_the_command_line_goes_before_the_table():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("sft_qwen2_5_vl_7b.py:v9:2x2", "no chip 'v9' is known: did you mean 'v6e'"),
+        ("sft_qwen2_5_vl_7b.py:v9:2x2", "no chip 'v9' is known: did you mean 'v4'"),
         ("sft_qwen2_5_vl_7b.py:v5p:3x3x3", "slices of v5p are 2x2x1, 2x2x2"),
         ("sft_qwen2_5_vl_7b.py:v5p", "cannot be read: write v5p:2x2x4, or v5p:2x2x4:2 for two slices"),
         ("sft_qwen2_5_vl_7b.py:v5p:2x2x4:none", "cannot be read"),
-        ("sft_qwen2_5_vl_7b.py:h100:12", "GPUs come by the 8, such as h100:16"),
-        ("grpo_qwen2_5_vl_72b.py:v5e:16x16", "grpo of the 72b has no mesh on v5e: there is v5p, 7x"),
+        ("sft_qwen2_5_vl_7b.py:h100:12", "up to 8 of one machine or by the 8 of several, such as h100:16"),
+        ("grpo_qwen2_5_vl_72b.py:v5e:16x16", "grpo of the 72b has no mesh on v5e: there is v5p, 7x; or set"),
         ("sft_qwen2_5_vl_72b.py:v5e:4x4", "takes groups of 128 devices, v5e:4x4 has 16 a slice: take a larger one"),
+        ("sft_qwen2_5_vl_7b.py:h100:4", "takes groups of 8 devices, h100:4 has 4 a slice"),
         ("tiny_sft.py:v5e:4x4", "get_config takes no argument, so no 'v5e:4x4'"),
     ],
 )

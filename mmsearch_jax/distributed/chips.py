@@ -6,6 +6,7 @@ Bytes and operations a second are decimal (1e9, 1e12), as the vendors give them.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 GIB = 2**30
 _DOCS = "https://docs.cloud.google.com/tpu/docs/"
@@ -20,6 +21,7 @@ class Chip:
     flops: dense bf16 operations a second, of the whole chip.
     hbm_bandwidth: bytes a second.
     links: to other chips; `link_bandwidth`: bytes a second and link, one way: half of a link's share of what is documented.
+    network: bytes a second of a chip's share of the network between slices (TPUs) or machines (GPUs), one way; 0: not known.
     dims: of the torus; 0 for GPUs behind a switch.
     wraps_at: a dim of a slice is a ring if it is a multiple of this; below, a line.
     host: chips of one host, along each dim, where a slice has several hosts.
@@ -34,6 +36,7 @@ class Chip:
     hbm_bandwidth: float
     links: int
     link_bandwidth: float
+    network: float
     dims: int
     wraps_at: int
     host: tuple[int, ...]
@@ -43,27 +46,24 @@ class Chip:
     @property
     def chips_per_host(self) -> int:
         """Of a slice of several hosts."""
-        count = 1
-        for size in self.host:
-            count *= size
-        return count
+        return math.prod(self.host)
 
 
 # fmt: off
 CHIPS = {chip.name: chip for chip in (
     # JAX shows a v4 as one device (both cores together, "megacore").
-    Chip("v4", ("v4",), 32 * GIB, 275e12, 1228e9, 6, 50e9, 3, 4, (2, 2, 1), 1, _DOCS + "v4; links: arXiv 2304.01433, table 4"),
-    Chip("v5e", ("v5 lite", "v5e"), 16 * GIB, 197e12, 819e9, 4, 50e9, 2, 16, (2, 2), 1, _DOCS + "v5e"),
+    Chip("v4", ("v4",), 32 * GIB, 275e12, 1228e9, 6, 50e9, 0, 3, 4, (2, 2, 1), 1, _DOCS + "v4; arXiv 2304.01433, table 4"),
+    Chip("v5e", ("v5 lite", "v5e"), 16 * GIB, 197e12, 819e9, 4, 50e9, 25e9 / 8, 2, 16, (2, 2), 1, _DOCS + "v5e"),
     # Reserved for the runtime: 1 of 96 GiB.
-    Chip("v5p", ("v5p", "tpu v5"), 95 * GIB, 459e12, 2765e9, 6, 100e9, 3, 4, (2, 2, 1), 1, _DOCS + "v5p"),
-    Chip("v6e", ("v6",), 32 * GIB, 918e12, 1638e9, 4, 100e9, 2, 16, (2, 2), 1, _DOCS + "v6e"),
+    Chip("v5p", ("v5p", "tpu v5"), 95 * GIB, 459e12, 2765e9, 6, 100e9, 50e9 / 8, 3, 4, (2, 2, 1), 1, _DOCS + "v5p"),
+    Chip("v6e", ("v6",), 32 * GIB, 918e12, 1638e9, 4, 100e9, 100e9 / 8, 2, 16, (2, 2), 1, _DOCS + "v6e"),
     # Two chiplets, each a device of its own with half of everything.
-    Chip("7x", ("tpu7x", "v7"), 192 * GIB, 2307e12, 7380e9, 6, 100e9, 3, 4, (2, 2, 1), 2, _DOCS + "tpu7x"),
-    Chip("a100", ("a100",), 80e9, 312e12, 2039e9, 12, 25e9, 0, 0, (8,), 1, "NVIDIA A100 80GB SXM data sheet"),
-    Chip("h100", ("h100",), 80e9, 989e12, 3350e9, 18, 25e9, 0, 0, (8,), 1, "NVIDIA H100 SXM data sheet"),
-    Chip("h200", ("h200",), 141e9, 989e12, 4800e9, 18, 25e9, 0, 0, (8,), 1, "NVIDIA H200 data sheet"),
-    Chip("b200", ("b200",), 180e9, 2250e12, 8000e9, 18, 50e9, 0, 0, (8,), 1, "NVIDIA DGX B200 data sheet"),
-    Chip("l40s", ("l40s",), 48e9, 362e12, 864e9, 0, 32e9, 0, 0, (8,), 1, "NVIDIA L40S data sheet (PCIe)"),
+    Chip("7x", ("tpu7x", "v7"), 192 * GIB, 2307e12, 7380e9, 6, 100e9, 100e9 / 8, 3, 4, (2, 2, 1), 2, _DOCS + "tpu7x"),
+    Chip("a100", ("a100",), 80e9, 312e12, 2039e9, 12, 25e9, 25e9, 0, 0, (8,), 1, "NVIDIA A100 80GB SXM, DGX A100 data sheets"),
+    Chip("h100", ("h100",), 80e9, 989e12, 3350e9, 18, 25e9, 50e9, 0, 0, (8,), 1, "NVIDIA H100 SXM, DGX H100 data sheets"),
+    Chip("h200", ("h200",), 141e9, 989e12, 4800e9, 18, 25e9, 50e9, 0, 0, (8,), 1, "NVIDIA H200, DGX H200 data sheets"),
+    Chip("b200", ("b200",), 180e9, 2250e12, 8000e9, 18, 50e9, 50e9, 0, 0, (8,), 1, "NVIDIA DGX B200 data sheet"),
+    Chip("l40s", ("l40s",), 48e9, 362e12, 864e9, 0, 32e9, 0, 0, 0, (8,), 1, "NVIDIA L40S data sheet (PCIe)"),
 )}
 # fmt: on
 

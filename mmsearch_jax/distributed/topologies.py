@@ -1,6 +1,7 @@
-"""Names of machines: a TPU slice such as "v5p:2x2x4", several slices ("v5p:4x4x4:2"), or a number of GPUs ("h100:16").
+"""Names of machines: a slice of TPUs such as "v5p:2x2x4", several of them ("v5p:4x4x4:2"), or a number of GPUs ("h100:16").
 
-It knows what a name stands for (chips, hosts, JAX devices, GKE's name), nothing of meshes or models, and needs no JAX.
+The one place that reads such a name and lists the slices. It knows chips and hosts, nothing of meshes or models, and needs no
+JAX.
 """
 
 from __future__ import annotations
@@ -9,60 +10,30 @@ import dataclasses
 import difflib
 import math
 
+from mmsearch_jax.distributed.chips import CHIPS, Chip
 from mmsearch_jax.errors import ConfigError
 
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """A kind of chip.
-
-    Attributes:
-      shapes: the slices that can be had; empty for GPUs, which are counted.
-      devices_per_chip: as JAX counts them.
-      gke: what GKE calls it in `cloud.google.com/gke-tpu-accelerator`.
-      xpk: how XPK's `--tpu-type` begins.
-    """
-
-    name: str
-    shapes: tuple[str, ...] = ()
-    devices_per_chip: int = 1
-    gke: str = ""
-    xpk: str = ""
-
-
 _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-# Parts of a cube of 4 x 4 x 4 chips, then cubes.
+# Parts of a cube of 4 x 4 x 4 chips, then the usual ones of many cubes.
 _DEEP = (
     "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x4x12", "4x8x8", "8x8x8", "8x8x12", "8x8x16", "8x16x16", "12x12x12",
     "16x16x16",
 )  # fmt: skip
-GENERATIONS = {
-    generation.name: generation
-    for generation in (
-        Generation("v5e", _FLAT, 1, "tpu-v5-lite-podslice", "v5litepod"),
-        Generation("v5p", _DEEP, 1, "tpu-v5p-slice", "v5p"),
-        Generation("v6e", _FLAT, 1, "tpu-v6e-slice", "v6e"),
-        Generation("7x", _DEEP, 2, "tpu7x", "tpu7x"),
-        Generation("h100"),
-        Generation("h200"),
-    )
-}
-_ALIASES = {"tpu7x": "7x", "v7x": "7x", "v5litepod": "v5e"}
-CHIPS_PER_HOST = 4
-"""Of a TPU slice's hosts, which are JAX's processes."""
-GPUS_PER_HOST = 8
+SLICES = {"v4": _DEEP, "v5e": _FLAT, "v5p": (*_DEEP, "16x16x24"), "v6e": _FLAT, "7x": _DEEP}
+"""Shapes that can be ordered, from the pages that `chips` names."""
+_ALIASES = {"v5litepod": "v5e", "v6": "v6e", "v7x": "7x", "tpu7x": "7x"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """One or several slices of a generation, or a number of GPUs.
+    """One or several slices of TPUs, or GPUs of one or several machines.
 
     Attributes:
       shape: chips along each dim of a slice; for GPUs their number.
       num_slices: slices, which only the data centre's network connects.
     """
 
-    generation: Generation
+    chip: Chip
     shape: tuple[int, ...]
     num_slices: int = 1
 
@@ -70,7 +41,7 @@ class Topology:
     def name(self) -> str:
         """As `parse` reads it."""
         slices = f":{self.num_slices}" if self.num_slices > 1 else ""
-        return f"{self.generation.name}:{self.slice_shape}{slices}"
+        return f"{self.chip.name}:{self.slice_shape}{slices}"
 
     @property
     def slice_shape(self) -> str:
@@ -78,24 +49,45 @@ class Topology:
         return "x".join(map(str, self.shape))
 
     @property
-    def is_gpu(self) -> bool:
-        """Whether it is made of GPUs."""
-        return not self.generation.shapes
+    def is_tpu(self) -> bool:
+        """Whether it is made of TPUs, and not of GPUs."""
+        return self.chip.dims > 0
+
+    @property
+    def num_chips(self) -> int:
+        """Of all slices."""
+        return math.prod(self.shape) * self.num_slices
 
     @property
     def num_devices(self) -> int:
         """Of all slices, as `jax.devices()` counts them."""
-        return math.prod(self.shape) * self.num_slices * self.generation.devices_per_chip
+        return self.num_chips * self.chip.devices
 
     @property
-    def hosts_per_slice(self) -> int:
-        """Machines of one slice."""
-        return math.prod(self.shape) // (GPUS_PER_HOST if self.is_gpu else CHIPS_PER_HOST)
+    def host(self) -> Topology:
+        """What one host has of it."""
+        if self.is_tpu:
+            return Topology(self.chip, self.chip.host)
+        return Topology(self.chip, (min(self.num_chips, self.chip.chips_per_host),))
+
+    @property
+    def num_hosts(self) -> int:
+        """Machines of all slices."""
+        return self.num_chips // self.host.num_chips
+
+    @property
+    def num_domains(self) -> int:
+        """Slices, or machines of GPUs: what is joined by chips' links; between them there is the network."""
+        return self.num_slices if self.is_tpu else self.num_hosts
 
     @property
     def num_processes(self) -> int:
         """JAX's: one a host of TPUs, one a GPU (launch/slurm.sbatch)."""
-        return self.num_devices if self.is_gpu else self.hosts_per_slice * self.num_slices
+        return self.num_hosts if self.is_tpu else self.num_chips
+
+    def ring(self, dim: int) -> bool:
+        """Whether the chips along this dim of a slice are a ring."""
+        return self.is_tpu and self.shape[dim] % self.chip.wraps_at == 0
 
 
 def parse(text: str) -> Topology:
@@ -106,18 +98,46 @@ def parse(text: str) -> Topology:
     """
     name, *rest = text.strip().lower().split(":")
     name = _ALIASES.get(name, name)
-    if name not in GENERATIONS:
-        near = difflib.get_close_matches(name, GENERATIONS, n=1, cutoff=0.4)
+    if name not in CHIPS:
+        near = difflib.get_close_matches(name, CHIPS, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ConfigError(f"topology '{text}': no chip '{name}' is known: {hint}known are {', '.join(GENERATIONS)}")
-    generation = GENERATIONS[name]
-    if not generation.shapes:
-        if len(rest) != 1 or not rest[0].isdecimal() or int(rest[0]) < 1 or int(rest[0]) % GPUS_PER_HOST:
-            raise ConfigError(f"topology '{text}': GPUs come by the {GPUS_PER_HOST}, such as {name}:16")
-        return Topology(generation, (int(rest[0]),))
-    if not 1 <= len(rest) <= 2 or not all(rest) or not (len(rest) == 1 or (rest[1].isdecimal() and int(rest[1]) > 0)):
-        example = f"{name}:{generation.shapes[2]}"
+        raise ConfigError(f"topology '{text}': no chip '{name}' is known: {hint}known are {', '.join(CHIPS)}")
+    return _gpus(text, CHIPS[name], rest) if name not in SLICES else _slices(text, CHIPS[name], rest)
+
+
+def _gpus(text: str, chip: Chip, rest: list[str]) -> Topology:
+    box, count = chip.chips_per_host, _count(rest[0]) if len(rest) == 1 else 0
+    if not count or (count > box and count % box):
+        raise ConfigError(
+            f"topology '{text}': GPUs are counted, up to {box} of one machine or by the {box} of several, such as "
+            f"{chip.name}:{2 * box}"
+        )
+    return Topology(chip, (count,))
+
+
+def _slices(text: str, chip: Chip, rest: list[str]) -> Topology:
+    known = SLICES[chip.name]
+    sizes = [_count(size) for size in rest[0].split("x")] if rest else []
+    slices = [_count(number) for number in rest[1:]] or [1]
+    if not all(sizes) or not sizes or slices[0] < 1 or len(slices) > 1:
+        example = f"{chip.name}:{known[2]}"
         raise ConfigError(f"topology '{text}' cannot be read: write {example}, or {example}:2 for two slices")
-    if rest[0] not in generation.shapes:
-        raise ConfigError(f"topology '{text}': slices of {name} are {', '.join(generation.shapes)}")
-    return Topology(generation, tuple(map(int, rest[0].split("x"))), int(rest[1]) if len(rest) == 2 else 1)
+    if rest[0] not in known:
+        raise ConfigError(
+            f"topology '{text}' cannot be ordered: the nearest is {chip.name}:{_nearest(sizes, known)}; slices of "
+            f"{chip.name} are {', '.join(known)}"
+        )
+    return Topology(chip, tuple(sizes), slices[0])
+
+
+def _count(text: str) -> int:
+    """0: not a number."""
+    return int(text) if text.isdecimal() else 0
+
+
+def _nearest(sizes: list[int], known: tuple[str, ...]) -> str:
+    def distance(other: str) -> tuple[float, bool]:
+        others = [int(size) for size in other.split("x")]
+        return abs(math.log(math.prod(sizes) / math.prod(others))), sorted(others) != sorted(sizes)
+
+    return min(known, key=distance)

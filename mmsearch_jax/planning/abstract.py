@@ -21,12 +21,13 @@ from mmsearch_jax.data.batches import BatchShape, TokenBatch
 from mmsearch_jax.data.vision_inputs import VisionInputs
 from mmsearch_jax.distributed.mesh import AXES, MeshConfig, mesh_sizes
 from mmsearch_jax.distributed.sharding import RULES
+from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
 from mmsearch_jax.models.config import ModelConfig, VisionConfig
 from mmsearch_jax.models.lora import LoRAConfig, add_lora
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.planning.topology import Topology
+from mmsearch_jax.planning.devices import devices_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def mesh_on(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMes
     Raises:
       ConfigError: it does not make up the devices.
     """
-    return LearnerMesh.of(MeshConfig(**config.mesh), config.sharding_rules, topology.devices())
+    return LearnerMesh.of(MeshConfig(**config.mesh), config.sharding_rules, devices_of(topology))
 
 
 def mesh_without_devices(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMesh:
@@ -97,7 +98,7 @@ def mesh_without_devices(config: ml_collections.ConfigDict, topology: Topology) 
     Raises:
       ConfigError: it does not make up the devices.
     """
-    sizes = mesh_sizes(MeshConfig(**config.mesh), topology.num_chips * topology.chip.devices)
+    sizes = mesh_sizes(MeshConfig(**config.mesh), topology.num_devices)
     rules = {**RULES, **{name: tuple(axes) for name, axes in config.sharding_rules.items()}}
     return LearnerMesh(AbstractMesh(sizes, AXES), rules)  # type: ignore[arg-type]
 

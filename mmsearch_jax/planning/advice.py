@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import ml_collections
 
 from mmsearch_jax.distributed.chips import GIB
+from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.planning import search
 from mmsearch_jax.planning.abstract import bytes_per_chip
 from mmsearch_jax.planning.analyse import Plan
 from mmsearch_jax.planning.memory import hand_count
 from mmsearch_jax.planning.stage import StageEstimate
-from mmsearch_jax.planning.topology import Topology
 
 
 def advice(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology, plan: Plan) -> str:

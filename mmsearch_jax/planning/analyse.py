@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 
+from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.abstract import bytes_per_chip
 from mmsearch_jax.planning.costs import Costs, count
 from mmsearch_jax.planning.hlo import Module
 from mmsearch_jax.planning.programs import Program
 from mmsearch_jax.planning.roofline import Roofline, roofline
-from mmsearch_jax.planning.topology import Topology
 
 _REFUSALS = (
     r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
@@ -116,7 +116,9 @@ def analyse(program: Program, topology: Topology) -> tuple[Plan, str]:
         return Plan(program, topology, None, needed, min(limit, available), None, None, time.monotonic() - began), ""
     text = compiled.as_text()
     memory = memory_of(compiled)
-    costs = count(Module(text), program.mesh.size)
+    # The TPUs' compiler makes one program of a slice.
+    slices = program.mesh.shape["dcn"] if topology.is_tpu else 1
+    costs = count(Module(text), program.mesh.size // slices)
     seconds = roofline(costs, topology, list(program.mesh.devices.flat))
     return Plan(program, topology, memory, memory.total, available, costs, seconds, time.monotonic() - began), text
 

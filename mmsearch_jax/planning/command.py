@@ -12,9 +12,10 @@ from typing import Any
 import ml_collections
 from rich.console import Console
 
+from mmsearch_jax.distributed.topologies import Topology, parse
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.models.config import ModelConfig
-from mmsearch_jax.planning.topology import ENVIRONMENT, Topology, parse_topology
+from mmsearch_jax.planning.devices import ENVIRONMENT
 
 _REPORTED = 3
 # Keeps libtpu from complaining that this machine is no TPU host; what it compiles for is named by the topology.
@@ -27,7 +28,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     command.add_argument("--config", type=Path, required=True, metavar="FILE", help="config file of the job")
     command.add_argument(
-        "--topology", required=True, metavar="CHIP:SHAPE", help="v5p:2x2x4, v5e:4x8, v6e:16x16, 7x:4x4x4, h100:8, ..."
+        "--topology",
+        required=True,
+        metavar="CHIP:SHAPE",
+        help="v5p:2x2x4, v5e:4x8, 7x:4x4x4:2 (two slices), h100:16, ...",
     )
     command.add_argument(
         "--size", default="", help="3b, 7b, 32b or 72b, where neither checkpoint nor config name says it"
@@ -56,7 +60,12 @@ def run(options: argparse.Namespace) -> None:
     """
     # Before JAX starts: neither a TPU nor a GPU of this machine is wanted.
     os.environ.update({**ENVIRONMENT, **QUIET})
-    topology = parse_topology(options.topology)
+    topology = parse(options.topology)
+    if topology.num_domains > 1 and not topology.chip.network:
+        parts = "slices" if topology.is_tpu else "machines"
+        raise ConfigError(
+            f"{topology.name} cannot be planned: the rate of the network between its {parts} is not known; plan one of them"
+        )
     from mmsearch_jax.configuration import load_config
     from mmsearch_jax.planning.sizes import model_of
 
@@ -110,8 +119,6 @@ def _search(
     options: argparse.Namespace, config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology,
     names: tuple[str, ...],
 ) -> None:  # fmt: skip
-    from rich.table import Table
-
     from mmsearch_jax.planning import report, search
 
     stages = [name for name in names if name in ("sft", "grpo")]
@@ -120,28 +127,19 @@ def _search(
     console = Console(width=None if os.environ.get("COLUMNS") or Console().is_terminal else 160)
     with console.status("estimating settings"):
         found = list(search.candidates(config, stages[0], model, topology))
-    console.print(f"{len(found)} settings fit by the hand count; compiling the best {min(options.best, len(found))}")
-    table = Table(title=f"The best settings on {topology.name}", title_justify="left")
-    for name in ("setting", "GiB (compiled)", "of", "tokens/s/chip (estimate)", "MFU (estimate)", "bound"):
-        table.add_column(name)
+    best = found[: options.best]
+    console.print(f"{len(found)} settings fit by the hand count; compiling the {len(best)} that should be fastest")
     records = []
-    for candidate in found[: options.best]:
+    for candidate in best:
         plans = _analysed(candidate.config(config), model, topology, (stages[0],), console)
-        seconds = sum(plan.program.times * (plan.seconds or 0) for plan in plans)
-        main = max(plans, key=lambda plan: plan.program.work.model * plan.program.times)
-        shown = " ".join(f"--config.{key}={value}" for key, value in candidate.overrides.items())
-        speed, mfu = main.tokens_per_second_per_chip, main.mfu
-        table.add_row(
-            shown, f"{max(plan.needed for plan in plans) / 2**30:.1f}", f"{main.available / 2**30:.0f}",
-            f"{speed:,.0f}" if speed else "does not fit", f"{mfu:.0%}" if mfu else "-",
-            main.roofline.bound if main.roofline else "-",
-        )  # fmt: skip
         records.append({
-            "overrides": candidate.overrides, "step_seconds": seconds, "estimated_batch_seconds": candidate.seconds,
-            "plans": [report.record(plan) for plan in plans],
+            "overrides": candidate.overrides, "step_seconds": sum(plan.program.times * (plan.seconds or 0) for plan in plans),
+            "estimated_batch_seconds": candidate.seconds, "plans": [report.record(plan) for plan in plans],
         })  # fmt: skip
-    console.print(table)
-    console.print(report.NOTES, style="dim")
+    if records:
+        report.print_settings(records, topology, console)
+    else:
+        console.print(f"nothing fits {topology.name}: take a larger slice", style="bold")
     _write(
         options.json, {"config": str(options.config), "topology": topology.name, "fitting": len(found), "best": records}
     )

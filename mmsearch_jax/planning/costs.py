@@ -21,6 +21,8 @@ _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "copy-done", "after-all",
     "iota", "call-done", "async-done", "opt-barrier", "send", "recv", "send-done", "recv-done",
 }  # fmt: skip
+# What slices exchange is sent by way of the hosts, each chip its own part.
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _KERNEL_PRODUCTS = {"_fwd": 2, "_dq": 3, "_dkv": 4}
 """Matrix products in each of splash attention's kernels: scores and values; and what the backward pass computes again."""
 _CAUSAL_BLOCK = 512
@@ -54,8 +56,8 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Of one run of a program on one chip. `kernels` counts the attention kernels' runs by name; `unknown` names loops and
-    kernels whose cost could not be told (counted once, or not at all)."""
+    """Of one run of a program on one chip. `kernels` counts the attention kernels' runs by name; `unknown` names loops,
+    kernels and exchanges whose cost could not be told (counted once, or not at all)."""
 
     flops: float
     bytes: float
@@ -65,7 +67,7 @@ class Costs:
 
 
 def count(module: Module, num_devices: int) -> Costs:
-    """Counts a program that is compiled for so many devices."""
+    """Counts a program that is compiled for so many devices (of one slice, where it runs on several)."""
     flops = moved = 0.0
     kernels: dict[str, float] = collections.defaultdict(float)
     unknown: set[str] = set()
@@ -76,7 +78,10 @@ def count(module: Module, num_devices: int) -> Costs:
         for block, one in [(here, instruction), *((body, each) for each in body.values())]:
             flops += times * product_flops(one, block)
             if kind := _collective(one):
-                exchanges[_exchange(kind, one, block, num_devices)] += times
+                try:
+                    exchanges[_exchange(kind, one, block, num_devices)] += times
+                except ValueError:
+                    unknown.add(f"exchange {one.name}")
         if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.rest:
             kernel, cost = _kernel_flops(instruction, here)
             flops += times * cost
@@ -161,6 +166,8 @@ def _kernel_flops(instruction: Instruction, here: dict[str, Instruction]) -> tup
 
 
 def _collective(instruction: Instruction) -> str | None:
+    if instruction.opcode == "send" and (between := _BETWEEN_SLICES.search(instruction.rest)):
+        return between.group(1).lower().replace("_", "-")
     kind = instruction.opcode.removesuffix("-start")
     return kind if kind in COLLECTIVES else None
 

@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from mmsearch_jax.configuration import as_arguments
+from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.policy_update import EXTRAS, PolicyUpdater
@@ -25,8 +26,8 @@ from mmsearch_jax.models.attention import compiling_for
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.planning import abstract
 from mmsearch_jax.planning.abstract import Learner
+from mmsearch_jax.planning.devices import devices_of
 from mmsearch_jax.planning.model_flops import Work
-from mmsearch_jax.planning.topology import Topology
 from mmsearch_jax.protocol import CLOSING_TAGS
 from mmsearch_jax.rollout import jitted, programs, sampling
 from mmsearch_jax.rollout.placement import host_mesh, weight_spec
@@ -155,7 +156,7 @@ def rollout_programs(
     "prefill" is a first call of extend with images, "extend" one behind full caches, "decode" one of all rows over the longest.
     """
     engine = EngineConfig(**as_arguments(config.engine), seed=config.seed)
-    mesh = host_mesh(engine.tensor, topology.host.devices())
+    mesh = host_mesh(engine.tensor, devices_of(topology.host))
     graph, shapes = jitted.single_layers(abstract.abstract_model(model, config, trained=False))
     weights = _placed(shapes, mesh)
     cache, hidden = jax.eval_shape(lambda: jitted.empty_slots(model, engine, jnp.dtype(config.dtype)))

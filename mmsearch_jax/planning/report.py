@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmsearch_jax.distributed.chips import GIB
+from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.analyse import Plan, hand_arguments
 from mmsearch_jax.planning.memory import hand_count
 from mmsearch_jax.planning.roofline import seconds_of
@@ -56,8 +57,8 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
     costs = Table(title=f"One run of each program on {where}", title_justify="left")
     for name, origin in (
         ("program", ""), ("TFLOP/device", "counted"), ("GB HBM/device", "counted"), ("ms compute", "estimate"),
-        ("ms HBM", "estimate"), ("ms ICI" if chip.dims else "ms links", "estimate"), ("bound", "estimate"), ("MFU", "estimate"),
-        ("tokens/s/chip", "estimate"), ("compile s", "measured"),
+        ("ms HBM", "estimate"), ("ms ICI" if chip.dims else "ms links", "estimate"), ("ms network", "estimate"),
+        ("bound", "estimate"), ("MFU", "estimate"), ("tokens/s/chip", "estimate"), ("compile s", "measured"),
     ):  # fmt: skip
         costs.add_column(f"{name}\n{origin}", justify="left" if name in ("program", "bound") else "right")
     for plan in plans:
@@ -65,7 +66,7 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
             line = plan.roofline
             costs.add_row(
                 plan.program.name, f"{plan.costs.flops / 1e12:.2f}", f"{plan.costs.bytes / 1e9:.1f}",
-                *(f"{1e3 * value:.1f}" for value in (line.compute, line.hbm, line.ici)), line.bound,
+                *(f"{1e3 * value:.1f}" for value in (line.compute, line.hbm, line.ici, line.network)), line.bound,
                 f"{plan.mfu:.0%}" if plan.mfu else "-",
                 f"{plan.tokens_per_second_per_chip:,.0f}" if plan.tokens_per_second_per_chip else "-",
                 f"{plan.compile_seconds:.0f}",
@@ -105,6 +106,26 @@ def print_stages(stages: Sequence[StageEstimate], assumed: Assumed, console: Con
         "--sampled-tokens); without tools, judge and data",
         style="dim",
     )
+
+
+def print_settings(found: Sequence[dict[str, Any]], topology: Topology, console: Console) -> None:
+    """What `--search` compiled: each setting's overrides and the records of its plans."""
+    table = Table(title=f"The best settings on {topology.name}", title_justify="left")
+    for name in ("setting", "GiB (compiled)", "of", "tokens/s/chip (estimate)", "MFU (estimate)", "bound"):
+        table.add_column(name, justify="left" if name in ("setting", "bound") else "right")
+    for setting in found:
+        plans = setting["plans"]
+        needed = max(plan["memory"]["needed"] for plan in plans)
+        learning = max(plans, key=lambda plan: plan["model_flops"] * plan["runs_per_step"])
+        fast = ("does not fit", "-", "-")
+        if line := learning.get("estimate"):
+            fast = (f"{line['tokens_per_second_per_chip']:,.0f}", f"{line['mfu']:.0%}", line["bound"])
+        table.add_row(
+            " ".join(f"--config.{key}={value}" for key, value in setting["overrides"].items()), f"{needed / GIB:.1f}",
+            f"{learning['memory']['available'] / GIB:.1f}", *fast,
+        )  # fmt: skip
+    console.print(table)
+    console.print(NOTES, style="dim")
 
 
 def mesh_text(plan: Plan) -> str:
@@ -158,6 +179,7 @@ def record(plan: Plan) -> dict[str, Any]:
             "kernels": plan.costs.kernels, "unknown": list(plan.costs.unknown),
             "estimate": {
                 "compute_seconds": plan.roofline.compute, "hbm_seconds": plan.roofline.hbm, "ici_seconds": plan.roofline.ici,
+                "network_seconds": plan.roofline.network,
                 "seconds": plan.roofline.seconds, "seconds_without_overlap": plan.roofline.seconds_without_overlap,
                 "bound": plan.roofline.bound, "mfu": plan.mfu,
                 "tokens_per_second_per_chip": plan.tokens_per_second_per_chip,

@@ -1,7 +1,8 @@
 """From costs to time: the least that compute, HBM and links each need, on a chip of a slice. An estimate, and a lower bound.
 
 Links: a chip sends along every torus dim that the group extends over, both ways where the dim is a ring. A group that fills no
-dim is taken for a line. GPUs sit behind a switch: all links serve any group in a box.
+dim is taken for a line. GPUs sit behind a switch: all links serve any group in a machine. Between slices, and between machines
+of GPUs, each chip exchanges over the network what is its share within its own.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.costs import Collective, Costs
-from mmsearch_jax.planning.topology import Topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,33 +22,60 @@ class Roofline:
     compute: float
     hbm: float
     ici: float
+    network: float
 
     @property
     def seconds(self) -> float:
         """If everything overlaps."""
-        return max(self.compute, self.hbm, self.ici)
+        return max(self.compute, self.hbm, self.ici, self.network)
 
     @property
     def seconds_without_overlap(self) -> float:
         """If exchanges wait for compute, and compute for them."""
-        return max(self.compute, self.hbm) + self.ici
+        return max(self.compute, self.hbm) + self.ici + self.network
 
     @property
     def bound(self) -> str:
-        """What limits it: "compute", "HBM" or "ICI"."""
-        return max((self.compute, "compute"), (self.hbm, "HBM"), (self.ici, "ICI"))[1]
+        """What limits it: "compute", "HBM", "ICI" or "network"."""
+        return max((self.compute, "compute"), (self.hbm, "HBM"), (self.ici, "ICI"), (self.network, "network"))[1]
 
 
 def roofline(costs: Costs, topology: Topology, devices: Sequence[Any]) -> Roofline:
     """Of costs that are those of one of these devices (in the mesh's order)."""
     chip = topology.chip
     share = chip.devices
-    ici = sum(each.count * seconds_of(each, topology, devices) for each in costs.collectives)
-    return Roofline(costs.flops * share / chip.flops, costs.bytes * share / chip.hbm_bandwidth, ici)
+    ici = network = 0.0
+    for each in costs.collectives:
+        inside, between = _seconds(each, topology, devices)
+        ici, network = ici + each.count * inside, network + each.count * between
+    return Roofline(costs.flops * share / chip.flops, costs.bytes * share / chip.hbm_bandwidth, ici, network)
 
 
 def seconds_of(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
     """Of one exchange."""
+    return sum(_seconds(collective, topology, devices))
+
+
+def _seconds(collective: Collective, topology: Topology, devices: Sequence[Any]) -> tuple[float, float]:
+    """Over the links, then over the network."""
+    group = collective.group
+    own = tuple(each for each in group if _domain(devices[each], topology) == _domain(devices[group[0]], topology))
+    inside = _seconds_inside(dataclasses.replace(collective, group=own), topology, devices)
+    if len(own) == len(group):
+        return inside, 0.0
+    share = collective.payload / (1 if collective.kind == "collective-permute" else len(own))
+    between = dataclasses.replace(collective, group=group[: len(group) // len(own)], payload=share)
+    return inside, between.sent * topology.chip.devices / topology.chip.network
+
+
+def _domain(device: Any, topology: Topology) -> int:
+    """Which slice, or which machine of GPUs: its links reach no further."""
+    if topology.is_tpu:
+        return getattr(device, "slice_index", None) or 0
+    return device.id // topology.chip.chips_per_host
+
+
+def _seconds_inside(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
     size = len(collective.group)
     if size < 2:
         return 0.0
@@ -59,12 +87,12 @@ def seconds_of(collective: Collective, topology: Topology, devices: Sequence[Any
 
 
 def _bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
-    """Bytes a second that a device of the group can send."""
+    """Bytes a second that a device of the group can send over its links."""
     chip = topology.chip
     link = chip.link_bandwidth / chip.devices
     if not topology.is_tpu:
         return link * max(chip.links, 1)
-    places = [getattr(devices[number], "coords", (0, 0, 0)) for number in collective.group]
+    places = [devices[number].coords for number in collective.group]
     spans = [len({place[dim] for place in places}) for dim in range(len(topology.shape))]
     lanes = 0
     for dim, span in enumerate(spans):

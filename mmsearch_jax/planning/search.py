@@ -15,13 +15,13 @@ from typing import Any
 import ml_collections
 
 from mmsearch_jax.distributed.mesh import BATCH_AXES
+from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.planning import abstract
 from mmsearch_jax.planning.abstract import Learner
 from mmsearch_jax.planning.memory import HandCount, hand_count
 from mmsearch_jax.planning.model_flops import Work
-from mmsearch_jax.planning.topology import Topology
 
 REMATS = ("full", "dots", "none")
 _TENSORS, _ROWS = (1, 2, 4, 8), (1, 2, 4)
@@ -71,8 +71,8 @@ def candidates(
     room = USABLE * topology.chip.hbm / topology.chip.devices
     batch = config[stage].batch
     found = []
-    for mesh in _meshes(topology.num_chips * topology.chip.devices, sequences):
-        lanes = mesh["mesh.data"] * mesh["mesh.fsdp"]
+    for mesh in _meshes(topology, sequences):
+        lanes = topology.num_slices * mesh["mesh.data"] * mesh["mesh.fsdp"]
         tried = [each for each in rows if each % lanes == 0] if rows else _rows(lanes, batch.rows)
         batches = [
             {f"{stage}.batch.rows": each, f"{stage}.batch.images": _images(batch, each, lanes)} for each in tried
@@ -129,17 +129,23 @@ def estimate_seconds(learner: Learner, topology: Topology) -> float:
     stream = width * tokens * text.hidden_size * text.num_hidden_layers
     reduced = 2 * passes * 2 * stream * (mesh["tensor"] - 1) / mesh["tensor"]
     exchanged = 2 * passes * stream * (mesh["sequence"] - 1) / mesh["sequence"]
-    replicas = 2 * abstract.bytes_per_chip(learner.state.params) * (mesh["dcn"] * mesh["data"] > 1)
-    return compute + (gathered + reduced + exchanged + replicas) / link
+    gradients = 2 * abstract.bytes_per_chip(learner.state.params)
+    inside = gathered + reduced + exchanged + gradients * (mesh["data"] > 1)
+    between = gradients / (chip.network / chip.devices) if mesh["dcn"] > 1 else 0.0
+    return compute + inside / link + between
 
 
-def _meshes(devices: int, sequences: Sequence[int]) -> Iterator[dict[str, int]]:
+def _meshes(topology: Topology, sequences: Sequence[int]) -> Iterator[dict[str, int]]:
+    slices = {"mesh.dcn": topology.num_slices} if topology.num_slices > 1 else {}
     for tensor, sequence in itertools.product(_TENSORS, sequences):
-        lanes, rest = divmod(devices, tensor * sequence)
+        # `make_mesh` splits no row over several hosts.
+        if topology.host.num_devices % (tensor * sequence):
+            continue
+        lanes = topology.num_devices // (topology.num_slices * tensor * sequence)
         for data in (1, 2, 4, 8, 16):
-            if not rest and lanes % data == 0:
+            if lanes % data == 0:
                 yield {
-                    "mesh.data": data, "mesh.fsdp": lanes // data, "mesh.tensor": tensor, "mesh.sequence": sequence,
+                    **slices, "mesh.data": data, "mesh.fsdp": lanes // data, "mesh.tensor": tensor, "mesh.sequence": sequence,
                 }  # fmt: skip
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.abstract import bytes_per_chip
 from mmsearch_jax.planning.analyse import Plan
-from mmsearch_jax.planning.topology import Topology
 
 _DAY = 86400
 
@@ -73,11 +73,11 @@ def stage_estimates(
 
 
 def _rollout_seconds(sampler: dict[str, Plan], samples: float, topology: Topology, assumed: Assumed) -> float | None:
-    """Every host samples its share; what is not sampled is fed."""
+    """Every process samples its share; what is not sampled is fed."""
     decode, feed = sampler.get("decode"), sampler.get("extend") or sampler.get("prefill")
     if decode is None or feed is None or not decode.seconds or not feed.seconds:
         return None
-    share = samples / max(1, topology.num_chips // topology.host.num_chips)
+    share = samples / topology.num_processes
     sampled = share * assumed.sampled_tokens / (decode.program.work.tokens / decode.seconds)
     fed = share * (assumed.sample_tokens - assumed.sampled_tokens) / (feed.program.work.tokens / feed.seconds)
     return sampled + fed

@@ -328,7 +328,7 @@ def test_keys_reach_an_xpk_run_by_a_secret_object(fake):
     done, calls, applied = fake("xpk.sh", "up", *XPK_RUN, "--secret", "keys", "--", *TRAIN)
     assert done.returncode == 0, done.stderr
     assert "<--dry-run><--output-manifest-file>" in calls[0]
-    patch = json.loads(calls[1].split("--patch ")[1].split(" --output")[0])
+    patch = json.loads(next(call for call in calls if "--patch" in call).split("--patch ")[1].split(" --output")[0])
     assert patch[0]["value"] == [{"secretRef": {"name": "keys"}}] and patch[0]["path"].endswith("/containers/0/envFrom")
     assert applied == [{"kind": "JobSet"}]
 

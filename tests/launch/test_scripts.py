@@ -1,6 +1,7 @@
 """The launch scripts: shellcheck, dry runs, and a `gcloud`, `srun` and `scontrol` that record calls and can fail."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ printf '%s\n' "$*" | tr '\n' ' ' >> "$FAKE/calls"; echo >> "$FAKE/calls"
 next() { [ -s "$FAKE/$1" ] || return 1; head -n 1 "$FAKE/$1"; [ "$(wc -l < "$FAKE/$1")" = 1 ] || sed -i 1d "$FAKE/$1"; }
 case "$*" in
   *"queued-resources create"*) if [ -f "$FAKE/create_error" ]; then cat "$FAKE/create_error" >&2; exit 1; fi;;
+  *failedData*) cat "$FAKE/failed";;
   *"queued-resources describe"*) next states;;
   *"cat ~/mmsearch/job.rc"*) rc="$(next rcs)"; [ "$rc" != broken ] || exit 255; [ "$rc" = running ] || echo "$rc";;
 esac
@@ -120,12 +122,47 @@ def test_what_the_user_must_mend_is_not_tried_again(fake):
         ("ERROR: Quota exceeded for TPUS in z", "no quota for v5p-16 in z"),
         ("ERROR: PERMISSION_DENIED: tpu.nodes.create", "the role TPU Admin"),
         ("ERROR: ALREADY_EXISTS: run1", "delete --name run1 --zone z"),
+        ("ERROR: You do not currently have an active account selected.", "gcloud auth login"),
+        ("ERROR: The required property [project] is not currently set.", "--project ID"),
+        ("ERROR: reason: SERVICE_DISABLED", "gcloud services enable tpu.googleapis.com"),
+        ("ERROR: something else", "the slice could not be asked for (see above)"),
     ],
 )
 def test_a_refusal_says_what_to_do(fake, said, message):
     done, calls = tpu(fake, files={"create_error": said})
     assert done.returncode == 2 and message in done.stderr
     assert len(calls) == 1
+
+
+def test_a_request_that_fails_for_want_of_quota_is_not_made_again(fake):
+    done, calls = tpu(
+        fake, files={"states": "ACCEPTED\nFAILED\n", "failed": "Quota limit 'TPUV5P' has been exceeded.\n"}
+    )
+    assert done.returncode == 2 and "no quota for v5p-16 in z" in done.stderr
+    assert sum("create" in call for call in calls) == 1
+
+
+def test_a_request_that_fails_otherwise_is_made_again_with_its_reason(fake):
+    done, calls = tpu(fake, files={"states": "FAILED\nFAILED\nACTIVE\n", "failed": "an internal error\n"})
+    assert done.returncode == 0 and "an internal error" in done.stderr
+    assert sum("create" in call for call in calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "program"),
+    [
+        ("tpu_queued_resource.sh", "--zone z --type v5p-16", "gcloud"),
+        ("gke.sh", "--image i --bucket b --topology v5p:2x2x4", "kubectl"),
+        ("xpk.sh", "--image i --topology v5p:2x2x4 --cluster c --zone z --project p", "xpk"),
+    ],
+)
+def test_a_program_that_is_not_installed_is_named_with_where_it_comes_from(tmp_path, script, options, program):
+    (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
+    done = subprocess.run(
+        [shutil.which("bash"), str(LAUNCH / script), "up", "--name", "a", *options.split(), "--", *TRAIN],
+        capture_output=True, text=True, env={"PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {program} is not installed: "), done.stderr
 
 
 def test_secrets_go_as_a_file_and_never_as_an_argument(fake, tmp_path):

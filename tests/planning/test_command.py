@@ -9,7 +9,7 @@ import pytest
 
 from mmsearch_jax import cli
 from mmsearch_jax.planning.command import QUIET
-from mmsearch_jax.planning.topology import ENVIRONMENT
+from mmsearch_jax.planning.devices import ENVIRONMENT
 
 SMALL = (
     "--config.sft.batch.rows=2", "--config.sft.batch.images=2", "--config.sft.batch.length=64",
@@ -28,7 +28,8 @@ def plan(*arguments, config="configs/tiny_sft.py"):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--topology", "v5p:3x3"], "no slice 'v5p:3x3' can be ordered: the nearest is"),
+        (["--topology", "v5p:3x3"], "topology 'v5p:3x3' cannot be ordered: the nearest is"),
+        (["--topology", "l40s:16"], "the rate of the network between its machines is not known; plan one of them"),
         (["--topology", "h100:4", "--programs", "grpo"], "the config has no section 'grpo'"),
         (["--topology", "h100:4", "--programs", "pretrain"], "no program 'pretrain': known are sft, grpo, prefill"),
         (["--topology", "h100:4", "--size", "8b"], "no model size '8b'"),

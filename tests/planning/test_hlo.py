@@ -112,12 +112,38 @@ ENTRY %main (x: f32[4,8,16], y: f32[4,16,32]) -> f32[4,8,32] {
         ("replica_groups=[2,4]<=[8]", (0, 1, 2, 3)),
         ("replica_groups=[2,4]<=[4,2]T(1,0)", (0, 2, 4, 6)),
         ("replica_groups=mesh['a'=2,'b'=1,'c'=4] {'a'}", (0, 4)),
+        ("replica_groups=mesh['a'=4,'b'=1,'c'=2], device_ids=([2,4]T(1,0)) {'a'}, dimensions={0}", (0, 1, 2, 3)),
+        ("replica_groups=mesh['a'=4,'b'=1,'c'=2], device_ids=([2,4]T(1,0)) {'c'}, dimensions={0}", (0, 4)),
+        ("replica_groups={}", (0, 1, 2, 3, 4, 5, 6, 7)),
         ("source_target_pairs={{0,2},{2,4},{4,6},{6,0},{1,3},{3,5},{5,7},{7,1}}", (0, 2, 4, 6)),
+        ('_xla_megascale_target="{1,2}x{0:7}"', (0, 8)),
+        ('_xla_megascale_target="{1:2,4}x{0:7}"', (0, 8, 16)),
         ("", (0, 1, 2, 3, 4, 5, 6, 7)),
     ],
 )
 def test_the_group_of_the_first_device_is_found_in_every_way_of_writing_it(text, group):
     assert groups_of(text, 8) == group
+
+
+def test_an_exchange_whose_group_cannot_be_read_is_named():
+    costs = count(Module(LOOP.replace("[2,4]<=[8]", "spiral(8)")), 8)
+    assert costs.unknown == ("exchange wide",) and costs.collectives == ()
+
+
+def test_what_is_sent_to_other_slices_is_an_exchange_between_them():
+    text = """\
+HloModule slices
+
+ENTRY %main (x: f32[16,32]) -> f32[16,32] {
+  %x = f32[16,32]{1,0} parameter(0)
+  %token = token[] after-all()
+  %send = (f32[16,32]{1,0}, u32[], token[]) send(%x, %token), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[16,32]{1,0}, u32[], token[]) recv(%token), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %y = f32[16,32]{1,0} get-tuple-element(%recv), index=0
+}
+"""
+    (exchange,) = count(Module(text), 4).collectives
+    assert (exchange.kind, exchange.group, exchange.payload) == ("all-reduce", (0, 4), 16 * 32 * 4)
 
 
 def test_what_is_no_compiled_program_is_refused():

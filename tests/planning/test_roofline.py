@@ -4,22 +4,25 @@ import dataclasses
 
 import pytest
 
+from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning.analyse import memory_in_error
 from mmsearch_jax.planning.costs import Collective, Costs
 from mmsearch_jax.planning.roofline import roofline, seconds_of
-from mmsearch_jax.planning.topology import parse_topology
 
 
 @dataclasses.dataclass
 class Device:
-    """A place in the torus."""
+    """A place in the torus of a slice."""
 
     coords: tuple[int, int, int]
+    slice_index: int = 0
+    id: int = 0
 
 
 # v5p:2x2x4 in row-major order of (x, y, z).
 DEVICES = [Device((x, y, z)) for x in range(2) for y in range(2) for z in range(4)]
-SLICE = parse_topology("v5p:2x2x4")
+TWO_SLICES = [Device(each.coords, number) for number in (0, 1) for each in DEVICES]
+SLICE = parse("v5p:2x2x4")
 
 
 def exchange(kind, group, payload=1e9):
@@ -47,15 +50,33 @@ def test_an_exchange_takes_what_its_ring_can_carry(kind, group, seconds):
     assert seconds_of(exchange(kind, group), SLICE, DEVICES) == pytest.approx(seconds)
 
 
+def test_between_slices_each_chip_exchanges_its_share_over_the_network():
+    two = parse("v5p:2x2x4:2")
+    # Over neighbours of both slices: half of it among the two (a link), then a half of that half over the network, 50 Gb/s.
+    seconds = seconds_of(exchange("all-gather", (0, 8, 16, 24)), two, TWO_SLICES)
+    assert seconds == pytest.approx(0.5e9 / 100e9 + 0.25e9 / 6.25e9)
+    assert seconds_of(exchange("collective-permute", (0, 16)), two, TWO_SLICES) == pytest.approx(1e9 / 6.25e9)
+
+
+def test_links_of_gpus_reach_the_machine_and_the_network_the_others():
+    devices = [Device((0, 0, 0), id=number) for number in range(16)]
+    inside, both = (seconds_of(exchange("all-gather", tuple(range(n))), parse("h100:16"), devices) for n in (8, 16))
+    assert inside == pytest.approx(0.875e9 / (18 * 25e9))
+    assert both == pytest.approx(inside + 1e9 / 8 / 2 / 50e9)
+
+
 def test_the_slowest_of_three_is_the_bound():
     line = roofline(Costs(459e12, 2765e9 * 0.5, (), {}, ()), SLICE, DEVICES)
     assert (line.compute, line.hbm, line.ici, line.bound) == (1.0, 0.5, 0.0, "compute")
     line = roofline(Costs(1e12, 1e9, (exchange("all-gather", (0, 8), 1e12),), {}, ()), SLICE, DEVICES)
     assert line.bound == "ICI" and line.seconds == pytest.approx(5) and line.seconds_without_overlap > 5
+    costs = Costs(459e12, 1e9, (exchange("all-reduce", (0, 16), 62.5e9),), {}, ())
+    line = roofline(costs, parse("v5p:2x2x4:2"), TWO_SLICES)
+    assert line.bound == "network" and (line.ici, line.network) == (0, 10) and line.seconds_without_overlap == 11
 
 
 def test_a_device_that_is_half_a_chip_has_half_its_rates():
-    line = roofline(Costs(2307e12 / 2, 0, (), {}, ()), parse_topology("7x:2x2x1"), DEVICES)
+    line = roofline(Costs(2307e12 / 2, 0, (), {}, ()), parse("7x:2x2x1"), DEVICES)
     assert line.compute == 1.0
 
 

@@ -1,31 +1,48 @@
 """Settings for a slice: all that are offered fit by the hand count and divide the slice; the nearest changes the least."""
 
 from mmsearch_jax.configuration import load_config
+from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning import search
 from mmsearch_jax.planning.sizes import SIZES
-from mmsearch_jax.planning.topology import parse_topology
 
 CONFIG = "configs/sft_qwen2_5_vl_7b.py"
 
 
 def test_candidates_fit_divide_the_slice_and_come_fastest_first():
-    topology = parse_topology("v5e:4x4")
+    topology = parse("v5e:4x4")
     found = list(search.candidates(load_config(CONFIG), "sft", SIZES["7b"], topology, sequences=(1, 2)))
     assert found
     for each in found:
         assert each.memory.total <= search.USABLE * topology.chip.hbm
         sizes = [each.overrides[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor", "sequence")]
         assert sizes[0] * sizes[1] * sizes[2] * sizes[3] == 16
+        assert sizes[2] * sizes[3] <= topology.host.num_chips
         for name in ("rows", "images"):
             assert each.overrides[f"sft.batch.{name}"] % (sizes[0] * sizes[1]) == 0
     speeds = [each.tokens / each.seconds for each in found]
     assert speeds == sorted(speeds, reverse=True)
 
 
-def test_keeping_more_for_the_backward_pass_takes_more_memory_and_less_time():
-    found = list(
-        search.candidates(load_config(CONFIG), "sft", SIZES["7b"], parse_topology("v5p:2x2x4"), sequences=(1,))
+def test_several_slices_are_the_dcn_axis_and_cost_the_network():
+    config, model = load_config(CONFIG), SIZES["7b"]
+    one, two = (
+        {
+            tuple(each.overrides[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor", "sequence")): each
+            for each in search.candidates(
+                config, "sft", model, parse(name), remats=("full",), sequences=(1,), rows=(64,)
+            )
+        }
+        for name in ("v5p:2x2x4", "v5p:2x2x4:2")
     )
+    assert two and all(each.overrides["mesh.dcn"] == 2 for each in two.values())
+    assert not any("mesh.dcn" in each.overrides for each in one.values())
+    # Half the rows on each slice, but the gradients' exchange is slow.
+    for mesh in two.keys() & one.keys():
+        assert one[mesh].seconds / 2 < two[mesh].seconds < one[mesh].seconds
+
+
+def test_keeping_more_for_the_backward_pass_takes_more_memory_and_less_time():
+    found = list(search.candidates(load_config(CONFIG), "sft", SIZES["7b"], parse("v5p:2x2x4"), sequences=(1,)))
     by_setting = {tuple(each.overrides.values()): each for each in found}
     pairs = [
         (each, full) for setting, each in by_setting.items()
@@ -38,7 +55,7 @@ def test_keeping_more_for_the_backward_pass_takes_more_memory_and_less_time():
 
 def test_the_nearest_setting_that_fits_changes_as_little_as_it_can():
     config = load_config(CONFIG, ["--config.mesh.fsdp=8", "--config.mesh.tensor=2", "--config.remat=none"])
-    topology = parse_topology("v5p:2x2x4")
+    topology = parse("v5p:2x2x4")
     near = search.nearest_that_fits(config, "sft", SIZES["7b"], topology, scale=1.0)
     assert near is not None
     assert all(search.value_of(config, key) == value for key, value in near.overrides.items())
@@ -51,4 +68,4 @@ def test_the_nearest_setting_that_fits_changes_as_little_as_it_can():
 
 def test_what_no_setting_makes_fit_has_no_nearest():
     config = load_config(CONFIG, ["--config.lora.rank=0"])
-    assert search.nearest_that_fits(config, "sft", SIZES["72b"], parse_topology("v5e:4x4"), 1.0) is None
+    assert search.nearest_that_fits(config, "sft", SIZES["72b"], parse("v5e:4x4"), 1.0) is None

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from mmsearch_jax.configuration import load_config
+from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.planning.advice import advice
 from mmsearch_jax.planning.analyse import analyse, hand_arguments
@@ -13,7 +14,6 @@ from mmsearch_jax.planning.hlo import Module
 from mmsearch_jax.planning.memory import hand_count
 from mmsearch_jax.planning.programs import programs_of
 from mmsearch_jax.planning.sizes import SIZES
-from mmsearch_jax.planning.topology import parse_topology
 
 # A row of the batch for every pair of chips: the configs' batches as they are.
 SLICES = {"v5p:2x2x4": ("fsdp=8", "tensor=2"), "v5e:4x8": ("fsdp=8", "tensor=4")}
@@ -24,7 +24,7 @@ def programs(stage, slice_name, *more):
     """The stage's programs by name."""
     overrides = [f"--config.mesh.{axis}" for axis in SLICES.get(slice_name, ())] + list(more)
     config = load_config(f"configs/{stage}_qwen2_5_vl_7b.py", overrides)
-    return {program.name: program for program in programs_of(config, MODEL, parse_topology(slice_name), (stage,))}
+    return {program.name: program for program in programs_of(config, MODEL, parse(slice_name), (stage,))}
 
 
 @pytest.fixture(
@@ -39,7 +39,7 @@ def compiled(request):
     """Plan and compiled text of the program that learns from a batch."""
     stage, name = request.param
     program = programs(stage, name)["sft update" if stage == "sft" else "grpo batch"]
-    return analyse(program, parse_topology(name))
+    return analyse(program, parse(name))
 
 
 def test_the_program_fits_and_the_memory_that_it_fills_is_the_hand_count_s(compiled):
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_said_with_what_the_compiler_needed_and_the_nearest
         "configs/grpo_qwen2_5_vl_7b.py", ["--config.engine.num_slots=512", "--config.engine.decode_steps=1"]
     )
     model = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_hidden_layers=2))
-    topology = parse_topology("v5e:2x2")
+    topology = parse("v5e:2x2")
     config.engine.max_length = 12288 * 4
     (program,) = programs_of(config, model, topology, ("decode",))
     plan, _ = analyse(program, topology)
