@@ -1,6 +1,6 @@
 """Packs token sequences and their images into batches of fixed shape.
 
-Several sequences share a row, told apart by segment ids; their images go into one patch buffer. Host-side NumPy; it knows
+Several sequences share a row, told apart by segment ids; their images share rows of one patch buffer. Host-side NumPy; it knows
 nothing of models but M-RoPE positions, which come with the sequence. Legend: B rows, L tokens in a row.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.data.vision_inputs import MERGE_SIZE, VisionInputs, image_runs, pack_images
+from mmsearch_jax.data.vision_inputs import MERGE_SIZE, PatchRows, VisionInputs, image_runs, pack_images
 from mmsearch_jax.errors import DataError
 
 
@@ -63,7 +63,8 @@ class TokenBatch(NamedTuple):
 
 
 class BatchShape(NamedTuple):
-    """`rows` x `length` tokens, and room for `images` images of up to `patches` patches each (0: text only)."""
+    """`rows` x `length` tokens, and `images` rows of `patches` patches: room for so many images of the largest size, for more
+    where they are small (0: text only)."""
 
     rows: int
     length: int
@@ -95,33 +96,49 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
         those of its images.
     """
     for i, sequence in enumerate(sequences):
-        if len(sequence) > shape.length or len(sequence.images) > shape.images:
-            raise DataError(
-                f"sequence {i} has {len(sequence)} tokens and {len(sequence.images)} images; a batch row holds "
-                f"{shape.length} tokens, a batch {shape.images} images: raise the batch's length or images"
-            )
-        largest = max((len(image.patches) for image in sequence.images), default=0)
-        if largest > shape.patches:
-            raise DataError(
-                f"sequence {i} has an image of {largest} patches, a batch has room for {shape.patches} an image"
-            )
-        _check(i, sequence)
-    room = np.full(shape.rows, shape.length)
+        try:
+            check_sequence(sequence, shape)
+        except DataError as error:
+            raise DataError(f"sequence {i}: {error}") from error
+    room, patch_rows = np.full(shape.rows, shape.length), PatchRows(shape.images, shape.patches)
     taken: set[int] = set()
     places: list[tuple[int, int, int]] = []
     left: list[int] = []
     for i in sorted(range(len(sequences)), key=lambda i: (0, i) if i < urgent else (1, -len(sequences[i]))):
         size = len(sequences[i])
         fitting = np.flatnonzero(room >= size)
-        wanted = taken | {id(image) for image in sequences[i].images}
-        if not len(fitting) or len(wanted) > shape.images:
+        new = {id(image): len(image.patches) for image in sequences[i].images if id(image) not in taken}
+        if not len(fitting) or patch_rows.place([*new.values()]) is None:
             left.append(i)
             continue
         row = int(fitting[np.argmin(room[fitting])])
         places.append((i, row, shape.length - int(room[row])))
         room[row] -= size
-        taken = wanted
+        taken.update(new)
     return Packed(_fill(sequences, places, shape), places), sorted(left)
+
+
+def check_sequence(sequence: TrainingSequence, shape: BatchShape) -> None:
+    """That a sequence is sound, and fits a batch that is otherwise empty.
+
+    Raises:
+      DataError: its arrays differ in length, its image placeholders are not those of its images, or it can never fit.
+    """
+    arrays = {"positions": sequence.positions[0], "loss_weights": sequence.loss_weights, **sequence.extras}
+    for name, values in arrays.items():
+        if len(values) != len(sequence):
+            raise DataError(f"it has {len(sequence)} tokens, but {name} of {len(values)}")
+    _runs(sequence)
+    if len(sequence) > shape.length:
+        raise DataError(
+            f"it has {len(sequence)} tokens, a row of the batch holds {shape.length}: raise the batch's length"
+        )
+    sizes = {id(image): len(image.patches) for image in sequence.images}
+    if PatchRows(shape.images, shape.patches).place([*sizes.values()]) is None:
+        raise DataError(
+            f"its {len(sizes)} images of up to {max(sizes.values())} patches do not fit the {shape.images} rows of "
+            f"{shape.patches} patches: raise the batch's images (rows) or patches"
+        )
 
 
 def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead: int = 2) -> Iterator[TokenBatch]:
@@ -211,17 +228,6 @@ def _fill(
             size = _tokens(image)
             index[row, start + run : start + run + size] = first_feature[id(image)] + np.arange(size)
     return TokenBatch(token_ids, positions, segments, weights, index, vision, extras)
-
-
-def _check(number: int, sequence: TrainingSequence) -> None:
-    arrays = {"positions": sequence.positions[0], "loss_weights": sequence.loss_weights, **sequence.extras}
-    for name, values in arrays.items():
-        if len(values) != len(sequence):
-            raise DataError(f"sequence {number} has {len(sequence)} tokens, but {name} of {len(values)}")
-    try:
-        _runs(sequence)
-    except DataError as error:
-        raise DataError(f"sequence {number}: {error}") from error
 
 
 def _runs(sequence: TrainingSequence) -> list[int]:

@@ -1,7 +1,7 @@
 """Packs processed images into rows of patches, with the segments and positions that the vision tower needs.
 
-Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. A window or an image is a run
-of patches with the same segment id; 0 is padding and attends to nothing.
+Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. Several images share a row. A
+window or a frame of an image is a run of patches with the same segment id; 0 is padding and attends to nothing.
 Legend: R rows, P patches in a row, m merge size.
 """
 
@@ -26,8 +26,8 @@ class VisionInputs(NamedTuple):
     Attributes:
       patches: uint8 [R, P, channels * height * width of a patch]; `models/vision.py` normalises them.
       positions: int32 [R, P, 2], row and column of each patch in its image.
-      window_segment_ids: int32 [R, P], 1, 2, ... per window.
-      image_segment_ids: int32 [R, P], 1, 2, ... per frame of an image.
+      window_segment_ids: int32 [R, P], 1, 2, ... per window; they go on from image to image of a row.
+      image_segment_ids: int32 [R, P], 1, 2, ... per frame of an image; likewise.
     """
 
     patches: Any
@@ -71,6 +71,33 @@ def image_runs(token_ids: Sequence[int] | np.ndarray, image_token_id: int, sizes
     return starts
 
 
+class PatchRows:
+    """Rows of patches that fill up image by image, each put into the fullest row that has room for it (best fit).
+
+    The places follow from the sizes and their order alone: whoever places the same images anew finds them where they were.
+    """
+
+    def __init__(self, num_rows: int, row_patches: int):
+        self._row_patches, self._room = row_patches, np.full(num_rows, row_patches)
+
+    def place(self, sizes: Sequence[int]) -> list[tuple[int, int]] | None:
+        """Row and first patch of each of some images; None, and nothing is taken, where they do not all fit.
+
+        Args:
+          sizes: patches of each.
+        """
+        room, places = self._room.copy(), []
+        for size in sizes:
+            fitting = np.flatnonzero(room >= size)
+            if not len(fitting):
+                return None
+            row = int(fitting[np.argmin(room[fitting])])
+            places.append((row, self._row_patches - int(room[row])))
+            room[row] -= size
+        self._room = room
+        return places
+
+
 def pack_images(
     images: Sequence[ProcessedImage],
     row_patches: int | None = None,
@@ -79,17 +106,17 @@ def pack_images(
     merge_size: int = MERGE_SIZE,
     window_patches: int = WINDOW_PATCHES,
 ) -> tuple[VisionInputs, list[int]]:
-    """One image a row, padded to equal length.
+    """Images in rows of equal length, where `PatchRows` places them in this order; the rest of a row is padding.
 
     Args:
       row_patches: length of a row; by default the longest image's.
-      num_rows: number of rows (the rest is padding); by default one an image.
+      num_rows: number of rows; by default as many as hold an image.
 
     Returns:
       The inputs, and for each image where its tokens begin in the feature list [R * P / m^2].
 
     Raises:
-      ValueError: an image is longer than a row, or there are more images than rows.
+      ValueError: the images do not fit.
       DataError: an image's patches are not those of its grid.
     """
     for number, image in enumerate(images):
@@ -99,22 +126,27 @@ def pack_images(
                 f"image {number} has {len(image.patches)} patches and the grid {image.grid}: a grid's product is its number of "
                 f"patches, its sides are multiples of {merge_size}"
             )
-    longest = max(len(image.patches) for image in images)
-    row_patches, num_rows = row_patches or longest, num_rows or len(images)
-    if longest > row_patches or len(images) > num_rows or row_patches % merge_size**2:
-        raise ValueError(f"{len(images)} images of up to {longest} patches do not fit {num_rows} rows of {row_patches}")
+    sizes = [len(image.patches) for image in images]
+    row_patches = row_patches or max(sizes)
+    places = PatchRows(num_rows or len(images), row_patches).place(sizes)
+    if places is None or row_patches % merge_size**2:
+        raise ValueError(
+            f"{len(images)} images of up to {max(sizes)} patches do not fit {num_rows} rows of {row_patches}"
+        )
+    # Rows are taken from the first on.
+    num_rows = num_rows or 1 + max(row for row, _ in places)
     patches = np.zeros((num_rows, row_patches, images[0].patches.shape[1]), np.uint8)
     positions = np.zeros((num_rows, row_patches, 2), np.int32)
     windows = np.zeros((num_rows, row_patches), np.int32)
     frames = np.zeros((num_rows, row_patches), np.int32)
-    for row, image in enumerate(images):
-        count = len(image.patches)
-        patches[row, :count] = image.patches
-        positions[row, :count], windows[row, :count], frames[row, :count] = _layout(
-            image.grid, merge_size, window_patches
-        )
-    tokens_per_row = row_patches // merge_size**2
-    return VisionInputs(patches, positions, windows, frames), [row * tokens_per_row for row in range(len(images))]
+    for (row, start), image in zip(places, images, strict=True):
+        span = slice(start, start + len(image.patches))
+        patches[row, span] = image.patches
+        positions[row, span], window_ids, frame_ids = _layout(image.grid, merge_size, window_patches)
+        windows[row, span] = window_ids + windows[row].max()
+        frames[row, span] = frame_ids + frames[row].max()
+    offsets = [(row * row_patches + start) // merge_size**2 for row, start in places]
+    return VisionInputs(patches, positions, windows, frames), offsets
 
 
 # As dear as an image's resize if it were made anew each time; a set has few sizes.

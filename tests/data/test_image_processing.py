@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmsearch_jax.data.image_processing import ImageProcessor, load_image, smart_resize
-from mmsearch_jax.data.vision_inputs import pack_images
 from mmsearch_jax.errors import CheckpointError, ImageError
 
 
@@ -147,25 +146,3 @@ def test_damage_never_gives_another_error_than_ours(kind):
         except ImageError:
             outcomes["refused"] += 1
     assert sum(outcomes.values()) == 600 and outcomes["refused"] > 0
-
-
-def test_each_image_starts_where_its_row_starts():
-    processor = ImageProcessor(min_pixels=28 * 28)
-    images = [processor(noise(56, 28)), processor(noise(84, 56)), processor(noise(28, 28))]
-    vision, offsets = pack_images(images, num_rows=4)
-    assert vision.patches.shape == (4, 24, 588) and offsets == [0, 6, 12]
-    assert [int((row > 0).sum()) for row in vision.image_segment_ids] == [8, 24, 4, 0]
-    with pytest.raises(ValueError, match="3 images of up to 24 patches do not fit 2 rows"):
-        pack_images(images, num_rows=2)
-
-
-def test_ragged_windows_are_cut_at_the_edge_of_the_image():
-    image = ImageProcessor()(noise(14 * 18, 14 * 10))
-    vision, _ = pack_images([image])
-    place, window = vision.positions[0], vision.window_segment_ids[0]
-    assert image.grid == (1, 10, 18)
-    by_place = {(int(y) // 8, int(x) // 8): set() for y, x in place}
-    for (y, x), number in zip(place, window, strict=True):
-        by_place[int(y) // 8, int(x) // 8].add(int(number))
-    assert all(len(numbers) == 1 for numbers in by_place.values()) and len(by_place) == 6
-    assert sorted(np.unique(window, return_counts=True)[1].tolist()) == [4, 16, 16, 16, 64, 64]
