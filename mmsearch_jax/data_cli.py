@@ -1,4 +1,4 @@
-"""`mmsearch data ...`: converts, validates, counts and shows rows. Loads no JAX."""
+"""`mmsearch data ...`: converts, exports, validates, counts and shows rows. Loads no JAX."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import tqdm
 
 from mmsearch_jax.errors import DataError
+from mmsearch_jax.protocol import PROMPT_STYLES
 
 if TYPE_CHECKING:
     from mmsearch_jax.data.convert.run import Counts
@@ -26,6 +27,8 @@ examples:
   mmsearch data convert infoseek downloads/infoseek runs/data/infoseek.array_record --split val
   mmsearch data convert fvqa downloads/fvqa runs/tfds --tfds
   mmsearch data convert rows runs/data/sft.array_record runs/data/sft.parquet
+  mmsearch data export verl runs/data/sft.array_record train.parquet
+  mmsearch data export sharegpt runs/data/sft.array_record llamafactory/set.json
   mmsearch data convert fvqa-cache image_search.pkl runs/data/cache.jsonl
   mmsearch data validate runs/data/sft.array_record
   mmsearch data stats runs/data/sft.array_record
@@ -59,6 +62,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     convert.add_argument("--images", type=Path, help="folder of the images (default: that of the file)")
     convert.add_argument("--no-embed", action="store_true", help="keep references, and do not look into the images")
+    export = add(
+        "export", _export,
+        "Writes rows in another project's layout.\nRows that would not come back equal go to rejected.jsonl.",
+    )  # fmt: skip
+    export.add_argument("form", metavar="layout", help="sharegpt (LLaMA-Factory), verl, mmsearch-r1, search-r1")
+    export.add_argument("path", type=Path, help="file of rows, or folder with rows.jsonl")
+    export.add_argument("out", type=Path, help="file to write: .json or .jsonl for sharegpt, else .parquet")
+    export.add_argument(
+        "--prompt-style", choices=PROMPT_STYLES, default=PROMPT_STYLES[0],
+        help="of the prompts in sharegpt's conversations (default: %(default)s)",
+    )  # fmt: skip
     validate = add("validate", _validate, "Checks every row and names file, row, field and reason of what is wrong.")
     validate.add_argument("--images", action="store_true", help="read and decode the images, too (slow)")
     add("stats", _stats, "Counts rows by source, kind, category, turns and images.")
@@ -109,6 +123,14 @@ def _convert(options: argparse.Namespace) -> None:
             embed=not options.no_embed,
         )  # fmt: skip
     _print_counts(counts, options.out, options.out.with_name(conversion.REJECTED_FILE))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from mmsearch_jax.data.convert.export import export
+    from mmsearch_jax.data.convert.run import REJECTED_FILE
+
+    counts = export(options.form, options.path, options.out, prompt_style=options.prompt_style)
+    _print_counts(counts, options.out, options.out.with_name(REJECTED_FILE))
 
 
 def _prepare(options: argparse.Namespace) -> None:

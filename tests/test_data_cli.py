@@ -77,6 +77,19 @@ def test_inspect_shows_images_and_runs_nothing_that_a_row_says(rows_file, tmp_pa
     assert mmsearch("inspect", rows_file, "--skip", 2, "-o", page) == 2
 
 
+def test_export_and_convert_lead_there_and_back(tmp_path, capsys):
+    rows = [dataclasses.replace(bare_row(f"r{i}"), image=jpeg(i)) for i in range(2)]
+    write_rows([*rows, dataclasses.replace(bare_row("r2"), question="<image>?")], tmp_path / "rows.tar")
+    for layout, name in (("sharegpt", "set.json"), ("verl", "set.parquet"), ("mmsearch-r1", "mm.parquet")):
+        assert mmsearch("export", layout, tmp_path / "rows.tar", tmp_path / "out" / name) == 0
+        printed = capsys.readouterr().out
+        assert "3 read, 2 written" in printed and "1 rejected" in printed and "rejected.jsonl" in printed
+        assert mmsearch("convert", layout, tmp_path / "out" / name, tmp_path / "back.jsonl") == 0
+        assert [dataclasses.replace(row, provenance={}) for row in read_rows(tmp_path / "back.jsonl")] == rows
+    assert mmsearch("export", "odd", tmp_path / "rows.tar", tmp_path / "a.json") == 2
+    assert "unknown layout 'odd', expected one of sharegpt" in capsys.readouterr().err
+
+
 def test_an_unknown_source_or_format_is_one_line(rows_file, tmp_path, capsys):
     assert mmsearch("convert", "odd", rows_file, tmp_path / "a.jsonl") == 2
     assert "unknown source 'odd', expected one of mmsearch-r1" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Packs token sequences and their images into batches of fixed shape.
 
-Several sequences share a row, told apart by segment ids; their images go into one patch buffer. Host-side NumPy; it knows
+Several sequences share a row, told apart by segment ids; their images share rows of one patch buffer. Host-side NumPy; it knows
 nothing of models but M-RoPE positions, which come with the sequence. Legend: B rows, L tokens in a row.
 """
 
@@ -63,10 +63,8 @@ class TokenBatch(NamedTuple):
 
 
 class BatchShape(NamedTuple):
-    """`rows` x `length` tokens, and room for `images` images of up to `patches` patches each (0: text only).
-
-    That is `images` rows of `patches` patches: smaller images share a row, so that more of them have room.
-    """
+    """`rows` x `length` tokens, and `images` rows of `patches` patches: room for so many images of the largest size, for more
+    where they are small (0: text only)."""
 
     rows: int
     length: int
@@ -98,9 +96,10 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
         those of its images.
     """
     for i, sequence in enumerate(sequences):
-        if too_large := misfit(sequence, shape):
-            raise DataError(f"sequence {i} has {too_large}: raise the batch's length, images or patches")
-        _check(i, sequence)
+        try:
+            check_sequence(sequence, shape)
+        except DataError as error:
+            raise DataError(f"sequence {i}: {error}") from error
     room, patch_rows = np.full(shape.rows, shape.length), PatchRows(shape.images, shape.patches)
     taken: set[int] = set()
     places: list[tuple[int, int, int]] = []
@@ -108,26 +107,38 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
     for i in sorted(range(len(sequences)), key=lambda i: (0, i) if i < urgent else (1, -len(sequences[i]))):
         size = len(sequences[i])
         fitting = np.flatnonzero(room >= size)
-        new = {id(image): image for image in sequences[i].images if id(image) not in taken}
-        if not len(fitting) or patch_rows.place([len(image.patches) for image in new.values()]) is None:
+        new = {id(image): len(image.patches) for image in sequences[i].images if id(image) not in taken}
+        if not len(fitting) or patch_rows.place([*new.values()]) is None:
             left.append(i)
             continue
         row = int(fitting[np.argmin(room[fitting])])
         places.append((i, row, shape.length - int(room[row])))
         room[row] -= size
-        taken |= new.keys()
+        taken.update(new)
     return Packed(_fill(sequences, places, shape), places), sorted(left)
 
 
-def misfit(sequence: TrainingSequence, shape: BatchShape) -> str | None:
-    """What of a sequence can never fit a batch of this shape, or None; for an error."""
-    sizes = [len(image.patches) for image in {id(image): image for image in sequence.images}.values()]
-    if len(sequence) <= shape.length and PatchRows(shape.images, shape.patches).place(sizes) is not None:
-        return None
-    return (
-        f"{len(sequence)} tokens, {len(sizes)} images of up to {max(sizes, default=0)} patches; a batch row holds "
-        f"{shape.length} tokens, a batch {shape.images} rows of {shape.patches} patches"
-    )
+def check_sequence(sequence: TrainingSequence, shape: BatchShape) -> None:
+    """That a sequence is sound, and fits a batch that is otherwise empty.
+
+    Raises:
+      DataError: its arrays differ in length, its image placeholders are not those of its images, or it can never fit.
+    """
+    arrays = {"positions": sequence.positions[0], "loss_weights": sequence.loss_weights, **sequence.extras}
+    for name, values in arrays.items():
+        if len(values) != len(sequence):
+            raise DataError(f"it has {len(sequence)} tokens, but {name} of {len(values)}")
+    _runs(sequence)
+    if len(sequence) > shape.length:
+        raise DataError(
+            f"it has {len(sequence)} tokens, a row of the batch holds {shape.length}: raise the batch's length"
+        )
+    sizes = {id(image): len(image.patches) for image in sequence.images}
+    if PatchRows(shape.images, shape.patches).place([*sizes.values()]) is None:
+        raise DataError(
+            f"its {len(sizes)} images of up to {max(sizes.values())} patches do not fit the {shape.images} rows of "
+            f"{shape.patches} patches: raise the batch's images (rows) or patches"
+        )
 
 
 def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead: int = 2) -> Iterator[TokenBatch]:
@@ -217,17 +228,6 @@ def _fill(
             size = _tokens(image)
             index[row, start + run : start + run + size] = first_feature[id(image)] + np.arange(size)
     return TokenBatch(token_ids, positions, segments, weights, index, vision, extras)
-
-
-def _check(number: int, sequence: TrainingSequence) -> None:
-    arrays = {"positions": sequence.positions[0], "loss_weights": sequence.loss_weights, **sequence.extras}
-    for name, values in arrays.items():
-        if len(values) != len(sequence):
-            raise DataError(f"sequence {number} has {len(sequence)} tokens, but {name} of {len(values)}")
-    try:
-        _runs(sequence)
-    except DataError as error:
-        raise DataError(f"sequence {number}: {error}") from error
 
 
 def _runs(sequence: TrainingSequence) -> list[int]:

@@ -17,7 +17,7 @@ import grain
 import grain.python as pygrain
 from absl import flags
 
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, join_batches, misfit, pack
+from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, check_sequence, join_batches, pack
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile
 from mmsearch_jax.data.image_processing import ImageProcessor, load_image
 from mmsearch_jax.data.schema import from_record
@@ -25,7 +25,8 @@ from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import localised
 from mmsearch_jax.errors import ConfigError, DataError
 
-_STATE_VERSION = 1
+# 1: every image had a row of patches to itself, so that the same samples made other batches.
+_STATE_VERSION = 2
 # Without an end to a run of bad rows, a set in which all are bad would be read for ever.
 _MAX_BAD_RUN = 10_000
 
@@ -35,7 +36,7 @@ class PipelineConfig:
     """What the order and the batches depend on, and (last two) how the work is done, which changes neither.
 
     Attributes:
-      shape: of the global batch; `rows` and `images` are shared out evenly over the lanes.
+      shape: of the global batch; `rows` and `images` (both rows) are shared out evenly over the lanes.
       lanes: the largest number of processes that the run may ever have; the actual number must divide it.
       weights: of each set in the mixture; by default all alike.
       lookahead: how many batches' worth of tokens a lane chooses from.
@@ -87,8 +88,7 @@ class _Loader:
                 raise DataError("turns: there is no conversation to learn from")
             images = [self._processor(load_image(image)) for image in row.images]
             sequence = self._builder.conversation(row, self._style, images)
-            if too_large := misfit(sequence, self._shape):
-                raise DataError(too_large)
+            check_sequence(sequence, self._shape)
             return sequence
         except DataError as error:
             return f"{file.path.name}, row {record + 1}: {error}"
@@ -252,7 +252,7 @@ def _check(config: PipelineConfig, num_sets: int, process: int, num_processes: i
         raise ConfigError("the mixture has no set: name at least one .array_record file")
     if lanes < 1 or shape.rows % lanes or shape.images % lanes:
         raise ConfigError(
-            f"{shape.rows} rows and {shape.images} images do not share out over {lanes} lanes: change them"
+            f"{shape.rows} rows and {shape.images} rows of images do not share out over {lanes} lanes: change them"
         )
     if not 0 <= process < num_processes or lanes % num_processes:
         raise ConfigError(

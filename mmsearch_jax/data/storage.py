@@ -6,6 +6,7 @@ make it absolute. Bytes stay bytes (in JSON lines as a data URL).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
@@ -82,13 +83,20 @@ def write_rows(rows: Iterable[Row], path: str | Path) -> int:
             count += 1
             yield to_record(_movable(row, folder))
 
+    with whole(path) as partial:
+        form.write(records(), partial)
+    return count
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which becomes `path` once all went well: nobody ever reads half a file."""
     partial = path.with_name(path.name + ".partial")
     try:
-        form.write(records(), partial)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return count
 
 
 def localised(row: Row, folder: Path) -> Row:

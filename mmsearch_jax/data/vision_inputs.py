@@ -1,7 +1,7 @@
 """Packs processed images into rows of patches, with the segments and positions that the vision tower needs.
 
-Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. Several images may share a row:
-a window or an image is a run of patches with the same segment id; 0 is padding and attends to nothing.
+Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. Several images share a row. A
+window or a frame of an image is a run of patches with the same segment id; 0 is padding and attends to nothing.
 Legend: R rows, P patches in a row, m merge size.
 """
 
@@ -26,42 +26,14 @@ class VisionInputs(NamedTuple):
     Attributes:
       patches: uint8 [R, P, channels * height * width of a patch]; `models/vision.py` normalises them.
       positions: int32 [R, P, 2], row and column of each patch in its image.
-      window_segment_ids: int32 [R, P], 1, 2, ... per window of the row's images.
-      image_segment_ids: int32 [R, P], 1, 2, ... per frame of the row's images.
+      window_segment_ids: int32 [R, P], 1, 2, ... per window; they go on from image to image of a row.
+      image_segment_ids: int32 [R, P], 1, 2, ... per frame of an image; likewise.
     """
 
     patches: Any
     positions: Any
     window_segment_ids: Any
     image_segment_ids: Any
-
-
-class PatchRows:
-    """The room that is left in rows of patches, into which images are placed one after the other.
-
-    The same images in the same order always get the same places.
-    """
-
-    def __init__(self, num_rows: int, row_patches: int):
-        self._row_patches = row_patches
-        self._room = np.full(num_rows, row_patches)
-
-    def place(self, sizes: Sequence[int]) -> list[tuple[int, int]] | None:
-        """Places images of these numbers of patches, each into the fullest row that has room for it.
-
-        Returns:
-          Row and first patch of each; None where not all have room, and then none is placed.
-        """
-        room, places = self._room.copy(), []
-        for size in sizes:
-            fitting = np.flatnonzero(room >= size)
-            if not len(fitting):
-                return None
-            row = int(fitting[np.argmin(room[fitting])])
-            places.append((row, self._row_patches - int(room[row])))
-            room[row] -= size
-        self._room = room
-        return places
 
 
 def image_runs(token_ids: Sequence[int] | np.ndarray, image_token_id: int, sizes: Sequence[int]) -> list[int]:
@@ -99,6 +71,33 @@ def image_runs(token_ids: Sequence[int] | np.ndarray, image_token_id: int, sizes
     return starts
 
 
+class PatchRows:
+    """Rows of patches that fill up image by image, each put into the fullest row that has room for it (best fit).
+
+    The places follow from the sizes and their order alone: whoever places the same images anew finds them where they were.
+    """
+
+    def __init__(self, num_rows: int, row_patches: int):
+        self._row_patches, self._room = row_patches, np.full(num_rows, row_patches)
+
+    def place(self, sizes: Sequence[int]) -> list[tuple[int, int]] | None:
+        """Row and first patch of each of some images; None, and nothing is taken, where they do not all fit.
+
+        Args:
+          sizes: patches of each.
+        """
+        room, places = self._room.copy(), []
+        for size in sizes:
+            fitting = np.flatnonzero(room >= size)
+            if not len(fitting):
+                return None
+            row = int(fitting[np.argmin(room[fitting])])
+            places.append((row, self._row_patches - int(room[row])))
+            room[row] -= size
+        self._room = room
+        return places
+
+
 def pack_images(
     images: Sequence[ProcessedImage],
     row_patches: int | None = None,
@@ -107,17 +106,17 @@ def pack_images(
     merge_size: int = MERGE_SIZE,
     window_patches: int = WINDOW_PATCHES,
 ) -> tuple[VisionInputs, list[int]]:
-    """Images in rows of one length, several in a row where they fit (see `PatchRows`).
+    """Images in rows of equal length, where `PatchRows` places them in this order; the rest of a row is padding.
 
     Args:
       row_patches: length of a row; by default the longest image's.
-      num_rows: number of rows, some of which may stay padding; by default one an image.
+      num_rows: number of rows; by default as many as hold an image.
 
     Returns:
       The inputs, and for each image where its tokens begin in the feature list [R * P / m^2].
 
     Raises:
-      ValueError: the rows have not room for all images.
+      ValueError: the images do not fit.
       DataError: an image's patches are not those of its grid.
     """
     for number, image in enumerate(images):
@@ -128,23 +127,24 @@ def pack_images(
                 f"patches, its sides are multiples of {merge_size}"
             )
     sizes = [len(image.patches) for image in images]
-    row_patches, num_rows = row_patches or max(sizes), num_rows or len(images)
-    places = PatchRows(num_rows, row_patches).place(sizes)
+    row_patches = row_patches or max(sizes)
+    places = PatchRows(num_rows or len(images), row_patches).place(sizes)
     if places is None or row_patches % merge_size**2:
         raise ValueError(
             f"{len(images)} images of up to {max(sizes)} patches do not fit {num_rows} rows of {row_patches}"
         )
+    # Rows are taken from the first on.
+    num_rows = num_rows or 1 + max(row for row, _ in places)
     patches = np.zeros((num_rows, row_patches, images[0].patches.shape[1]), np.uint8)
     positions = np.zeros((num_rows, row_patches, 2), np.int32)
     windows = np.zeros((num_rows, row_patches), np.int32)
     frames = np.zeros((num_rows, row_patches), np.int32)
-    for image, (row, start) in zip(images, places, strict=True):
-        ours = slice(start, start + len(image.patches))
-        place, window, frame = _layout(image.grid, merge_size, window_patches)
-        patches[row, ours], positions[row, ours] = image.patches, place
-        # Numbered on from the row's images before this one.
-        windows[row, ours] = window + windows[row].max()
-        frames[row, ours] = frame + frames[row].max()
+    for (row, start), image in zip(places, images, strict=True):
+        span = slice(start, start + len(image.patches))
+        patches[row, span] = image.patches
+        positions[row, span], window_ids, frame_ids = _layout(image.grid, merge_size, window_patches)
+        windows[row, span] = window_ids + windows[row].max()
+        frames[row, span] = frame_ids + frames[row].max()
     offsets = [(row * row_patches + start) // merge_size**2 for row, start in places]
     return VisionInputs(patches, positions, windows, frames), offsets
 

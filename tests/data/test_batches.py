@@ -66,31 +66,47 @@ def test_images_beyond_the_room_wait_for_the_next_batch():
     assert [int((batch.token_ids == IMAGE_TOKEN).sum()) // 4 for batch in batches] == [2, 2, 1]
 
 
-def test_small_images_share_a_row_of_patches_and_large_ones_have_one_to_themselves():
+def test_small_images_share_rows_and_every_token_finds_its_own_image():
     rng = np.random.default_rng(6)
-    # Four of 16 patches fill a row of 64; the large one another.
-    pictures = [image(rng), image(rng, 8, 8), *(image(rng) for _ in range(3))]
-    sequences = [sequence(rng, 20, [picture]) for picture in pictures]
-    packed, left = pack(sequences, BatchShape(4, 64, images=2, patches=64))
+    images = [image(rng, 2, 2 * (1 + i % 3)) for i in range(9)]
+    sequences = [sequence(rng, 12, [picture]) for picture in images]
+    packed, left = pack(sequences, BatchShape(4, 36, images=5, patches=16))
     vision = packed.batch.vision
-    assert not left and vision is not None and (vision.image_segment_ids > 0).all()
+    assert not left and vision is not None and vision.patches.shape[0] == 5
+    # 72 of 80 patches: nine images in five rows.
+    assert int((vision.image_segment_ids > 0).sum()) == sum(len(picture.patches) for picture in images) == 72
     for i, row, start in packed.places:
-        size = len(pictures[i].patches) // 4
-        features = packed.batch.feature_index[row, start : start + size]
-        patches = vision.patches.reshape(-1, 4, 588)[features].reshape(-1, 588)
-        np.testing.assert_array_equal(patches, pictures[i].patches)
+        features = packed.batch.feature_index[row, start : start + len(images[i].patches) // 4]
+        found = vision.patches.reshape(-1, 4, 588)[features].reshape(-1, 588)
+        np.testing.assert_array_equal(found, images[i].patches)
+
+
+def test_the_images_of_a_sequence_are_packed_together_or_not_at_all():
+    rng = np.random.default_rng(7)
+    both = sequence_of_two(rng)
+    packed, left = pack([sequence(rng, 20, [image(rng)]), both], BatchShape(2, 32, images=2, patches=16))
+    assert left == [1] and [i for i, _, _ in packed.places] == [0]
+    with pytest.raises(DataError, match="sequence 0: its 2 images of up to 16 patches do not fit the 1 rows of 16"):
+        pack([both], BatchShape(1, 32, images=1, patches=16))
+
+
+def sequence_of_two(rng: np.random.Generator) -> TrainingSequence:
+    """Two images, parted by other tokens."""
+    made = sequence(rng, 18, [image(rng)])
+    made.token_ids[6:10] = IMAGE_TOKEN
+    return dataclasses.replace(made, images=[*made.images, image(rng)])
 
 
 def test_a_sequence_that_can_never_fit_is_named():
     rng = np.random.default_rng(3)
-    with pytest.raises(DataError, match="sequence 1 has 40 tokens, 0 images .*; a batch row holds 32 tokens"):
+    with pytest.raises(DataError, match="sequence 1: it has 40 tokens, a row of the batch holds 32"):
         pack([sequence(rng, 8), sequence(rng, 40)], BatchShape(2, 32))
 
 
 def test_an_image_larger_than_the_room_is_an_error():
     rng = np.random.default_rng(3)
     with pytest.raises(
-        DataError, match="sequence 0 has .* images of up to 24 patches; .* a batch 1 rows of 16 patches"
+        DataError, match="sequence 0: its 1 images of up to 24 patches do not fit the 1 rows of 16 patches"
     ):
         pack([sequence(rng, 12, [image(rng, 4, 6)])], BatchShape(1, 32, images=1, patches=16))
 
@@ -121,7 +137,7 @@ def test_arrays_of_unequal_length_are_an_error():
         short = {"loss_weights": whole.loss_weights[:9], "positions": whole.positions[:, :9]}.get(
             name, {"advantages": np.zeros(9, np.float32)}
         )
-        with pytest.raises(DataError, match="sequence 0 has 12 tokens, but .* of 9"):
+        with pytest.raises(DataError, match="sequence 0: it has 12 tokens, but .* of 9"):
             pack([dataclasses.replace(whole, **{name: short})], BatchShape(1, 32))
 
 

@@ -69,6 +69,7 @@ def test_mmsearch_r1_rows_and_their_known_defects(tmp_path):
     }  # fmt: skip
     assert by_path.image == jpeg(7)
     reasons = refused(tmp_path / "out")
+    assert counts.rejected["the image is damaged"] == counts.rejected["no image can be read"] == 1
     assert (counts.read, counts.written, counts.rejected.total()) == (10, 2, 8)
     expected = {
         2: "there is no image", 3: "not JSON", 4: "already that of row 1", 5: "damaged", 7: "none.jpg",

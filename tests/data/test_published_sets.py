@@ -6,7 +6,7 @@ import pytest
 
 from mmsearch_jax.data.convert.run import convert
 from mmsearch_jax.data.convert.sets import SETS
-from mmsearch_jax.data.storage import read_rows, write_rows
+from mmsearch_jax.data.storage import FORMATS, read_rows, write_rows
 from mmsearch_jax.errors import DataError
 from tests.data.published_layouts import TEN_ANSWERS, layout, put
 from tests.data.rows import full_row, jpeg
@@ -113,6 +113,19 @@ def test_deepmmsearchvqa_takes_conversations_only(tmp_path):
     put(folder / "test.json", json.dumps([sharegpt(), 7]).encode())
     (row,), _ = converted("deepmmsearchvqa", folder, "test", tmp_path / "out")
     assert row.image == jpeg(1) and len(row.turns) == len(sharegpt()["conversations"]) // 2
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_what_a_set_becomes_survives_every_format(name, tmp_path):
+    split, written, _ = layout(name, tmp_path / "set")
+    found = {}
+    for ending in FORMATS:
+        out = tmp_path / f"there{ending}"
+        convert(name, tmp_path / "set", out, split=split, show_progress=False)
+        convert("rows", out, tmp_path / f"back{ending}", show_progress=False)
+        found[ending] = [read_rows(out), read_rows(tmp_path / f"back{ending}")]
+    rows = found[".jsonl"][0]
+    assert len(rows) == written and all(both == [rows, rows] for both in found.values())
 
 
 @pytest.mark.parametrize("name", sorted(SETS))

@@ -1,4 +1,4 @@
-"""Images in rows of patches: each in a place of its own, apart from its neighbours."""
+"""Images in rows of patches: none overlaps another, none shares a window or a frame with another."""
 
 import numpy as np
 import pytest
@@ -9,48 +9,84 @@ from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage
 from mmsearch_jax.data.vision_inputs import PatchRows, pack_images
 from tests.data.test_image_processing import noise
 
+GRIDS = st.tuples(st.integers(1, 2), st.integers(1, 6).map(lambda n: 2 * n), st.integers(1, 6).map(lambda n: 2 * n))
 
-@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 6))
-def test_placed_images_lie_within_a_row_and_never_on_one_another(sizes, num_rows):
-    rows, taken, refused = PatchRows(num_rows, 40), np.zeros((num_rows, 40), bool), 0
-    for size in sizes:
-        places = rows.place([size])
-        if places is None:
-            refused += 1
-            assert (40 - taken.sum(axis=1)).max() < size
+
+def image(grid, value=0):
+    """An image whose patches all say which it is."""
+    return ProcessedImage(np.full((grid[0] * grid[1] * grid[2], 588), value, np.uint8), grid)
+
+
+@given(
+    st.lists(st.lists(GRIDS.map(lambda grid: image(grid)), max_size=3), max_size=12),
+    st.integers(1, 6), st.integers(24, 80).map(lambda n: 4 * n),
+)  # fmt: skip
+def test_images_placed_a_few_at_a_time_never_overlap_and_are_packed_where_they_were_placed(
+    groups, num_rows, row_patches
+):
+    rows = PatchRows(num_rows, row_patches)
+    used = np.zeros((num_rows, row_patches), int)
+    places, placed = [], []
+    for group in groups:
+        found = rows.place([len(each.patches) for each in group])
+        if found is None:
             continue
-        [(row, start)] = places
-        assert start + size <= 40 and not taken[row, start : start + size].any()
-        taken[row, start : start + size] = True
-    assert taken.sum() == sum(sizes) or refused
+        assert len(found) == len(group)
+        for (row, start), each in zip(found, group, strict=True):
+            assert start + len(each.patches) <= row_patches
+            used[row, start : start + len(each.patches)] += 1
+        places += found
+        placed += group
+    assert used.max(initial=0) <= 1
+    if placed:
+        vision, offsets = pack_images(placed, row_patches, num_rows)
+        assert offsets == [(row * row_patches + start) // 4 for row, start in places]
+        np.testing.assert_array_equal(vision.image_segment_ids > 0, used > 0)
 
 
-def test_of_several_images_all_are_placed_or_none():
-    rows = PatchRows(2, 16)
-    assert rows.place([8, 12, 16]) is None
-    assert rows.place([12, 16]) == [(0, 0), (1, 0)]
-    assert rows.place([8]) is None and rows.place([4]) == [(0, 12)] and rows.place([]) == []
+@given(st.lists(GRIDS, min_size=1, max_size=8))
+def test_every_image_of_a_shared_row_has_windows_and_frames_of_its_own(grids):
+    images = [image(grid, number + 1) for number, grid in enumerate(grids)]
+    vision, offsets = pack_images(images, row_patches=288 * 2)
+    owner = vision.patches[..., 0]
+    for ids in (vision.window_segment_ids, vision.image_segment_ids):
+        assert ((ids > 0) == (owner > 0)).all()
+        pairs = {
+            (row, int(i), int(o)) for row in range(len(ids)) for i, o in zip(ids[row], owner[row], strict=True) if i
+        }
+        assert len({(row, i) for row, i, _ in pairs}) == len(pairs)
+    for number, (grid, offset) in enumerate(zip(grids, offsets, strict=True), 1):
+        span = slice(4 * offset, 4 * offset + grid[0] * grid[1] * grid[2])
+        assert (vision.patches.reshape(-1, 588)[span] == number).all()
+        alone, _ = pack_images([images[number - 1]])
+        np.testing.assert_array_equal(vision.positions.reshape(-1, 2)[span], alone.positions[0])
+        for ids, own in (
+            (vision.window_segment_ids, alone.window_segment_ids), (vision.image_segment_ids, alone.image_segment_ids),
+        ):  # fmt: skip
+            shifted = ids.reshape(-1)[span]
+            np.testing.assert_array_equal(shifted - shifted.min() + 1, own[0])
 
 
-def test_small_images_share_a_row_and_their_windows_and_frames_are_their_own():
+@given(st.lists(st.integers(1, 40), max_size=6), st.integers(40, 50))
+def test_as_many_images_as_rows_always_fit(sizes, row_patches):
+    assert PatchRows(6, row_patches).place(sizes) is not None
+
+
+def test_each_image_goes_into_the_fullest_row_with_room():
     processor = ImageProcessor(min_pixels=28 * 28)
     images = [processor(noise(56, 28)), processor(noise(84, 56)), processor(noise(28, 28))]
     vision, offsets = pack_images(images, num_rows=4)
     assert vision.patches.shape == (4, 24, 588) and offsets == [0, 6, 2]
     assert [int((row > 0).sum()) for row in vision.image_segment_ids] == [12, 24, 0, 0]
-    assert vision.image_segment_ids[0].tolist() == vision.window_segment_ids[0].tolist() == [1] * 8 + [2] * 4 + [0] * 12
-    for image, offset in zip(images, offsets, strict=True):
-        row, start = divmod(4 * offset, 24)
-        np.testing.assert_array_equal(vision.patches[row, start : start + len(image.patches)], image.patches)
-    with pytest.raises(ValueError, match="3 images of up to 24 patches do not fit 1 rows"):
+    assert len(pack_images(images)[0].patches) == 2
+    with pytest.raises(ValueError, match="3 images of up to 24 patches do not fit 1 rows of 24"):
         pack_images(images, num_rows=1)
 
 
-def test_windows_of_a_second_image_are_numbered_on():
-    wide, small = (ProcessedImage(np.zeros((h * w, 588), np.uint8), (1, h, w)) for h, w in ((8, 16), (4, 4)))
-    vision, _ = pack_images([wide, small], row_patches=160, num_rows=1)
-    assert np.unique(vision.window_segment_ids[0], return_counts=True)[1].tolist() == [16, 64, 64, 16]
-    assert set(vision.window_segment_ids[0][128:144]) == {3} and set(vision.image_segment_ids[0][128:144]) == {2}
+def test_images_that_do_not_all_fit_take_no_room():
+    rows = PatchRows(2, 10)
+    assert rows.place([6, 6, 6]) is None
+    assert rows.place([10, 10]) == [(0, 0), (1, 0)]
 
 
 def test_ragged_windows_are_cut_at_the_edge_of_the_image():

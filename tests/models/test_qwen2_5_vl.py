@@ -88,13 +88,20 @@ def test_image_padding_changes_nothing(model):
 
 
 def test_images_that_share_a_row_do_not_see_each_other(model):
-    images = [image(0, 4, 6), image(1, 10, 12), image(2, 8, 8)]
-    shared, offsets = pack_images(images, row_patches=208, num_rows=1)
+    # Ragged windows, and one image of several windows between two others.
+    images = [image(2, 4, 6), image(3, 10, 12), image(4, 2, 10)]
+    shared, offsets = pack_images(images, row_patches=176)
+    assert len(shared.patches) == 1 and offsets == [0, 6, 36]
     together = model.encode_images(shared)
-    for one, offset in zip(images, offsets, strict=True):
-        alone, _ = pack_images([one])
-        size = len(one.patches) // 4
-        np.testing.assert_allclose(together[offset : offset + size], model.encode_images(alone), atol=1e-5)
+    for each, offset in zip(images, offsets, strict=True):
+        alone = model.encode_images(pack_images([each])[0])
+        np.testing.assert_allclose(together[offset : offset + len(alone)], alone, atol=1e-5)
+    changed = shared._replace(patches=shared.patches.copy())
+    changed.patches[0, 24:144] = 255 - changed.patches[0, 24:144]
+    again = model.encode_images(changed)
+    np.testing.assert_array_equal(again[:6], together[:6])
+    np.testing.assert_array_equal(again[36:41], together[36:41])
+    assert not np.allclose(again[6:36], together[6:36], atol=1e-3)
 
 
 @pytest.mark.parametrize(

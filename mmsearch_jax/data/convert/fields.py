@@ -83,9 +83,35 @@ def images(record: Mapping[str, Any], field: str = "images") -> tuple[str | byte
     return tuple(_image(item, field) for item in (value if isinstance(value, list | tuple) else [value]))
 
 
+def flag(record: Mapping[str, Any], field: str, default: bool | None = None) -> bool | None:
+    """True or false; None where something else stands there, `default` where nothing does."""
+    value = record.get(field, default)
+    return value if isinstance(value, bool) else None
+
+
 def without_marks(prompt: str) -> str:
     """The prompt without its image marks."""
     return prompt.replace(IMAGE_MARK, "").strip()
+
+
+def with_marks(prompt: str, num_images: int) -> str:
+    """The inverse of `without_marks`: as many image marks as images, then the prompt.
+
+    Raises:
+      DataError: a mark stands in the prompt itself, and would be taken for an image more.
+    """
+    refuse_marks(prompt)
+    return IMAGE_MARK * num_images + prompt
+
+
+def refuse_marks(said: str) -> None:
+    """That a text has none of the marks that LLaMA-Factory and verl replace by pictures.
+
+    Raises:
+      DataError: it has one.
+    """
+    if found := [mark for mark in (IMAGE_MARK, "<video>", "<audio>") if mark in said]:
+        raise DataError(f"text: {found[0]} stands in it, which would be taken for a picture: {said[:60]!r}")
 
 
 def provenance(source: str, number: int, **more: Any) -> dict[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import tqdm
 
@@ -20,6 +21,7 @@ from mmsearch_jax.data.schema import Row, embed_images, validate
 from mmsearch_jax.errors import DataError
 
 REJECTED_FILE = "rejected.jsonl"
+Made = TypeVar("Made")
 
 
 class Source(NamedTuple):
@@ -69,19 +71,34 @@ def read(
     path = Path(path)
     folder = Path(images) if images is not None else (path if path.is_dir() else path.parent)
     records, to_row = _opened(source, path, folder, split)
+
+    def usable(record: Any, number: int) -> tuple[str, Row]:
+        row = checked_row(record, number, to_row, folder, embed)
+        return row.id, row
+
+    yield from sift(records, usable, refused, counts)
+
+
+def sift(
+    records: Iterable[Any], make: Callable[[Any, int], tuple[str, Made]], refused: IO[str], counts: Counts
+) -> Iterator[Made]:
+    """What `make` makes of each record and its number (from 1 on), behind an id that must be new.
+
+    A record of which it can make nothing (`DataError`), or whose id was there before, is counted, and a line of `refused`.
+    """
     seen: dict[str, int] = {}
     for number, record in enumerate(records, 1):
         counts.read += 1
         try:
-            row = _checked(record, number, to_row, folder, embed)
-            if row.id in seen:
-                raise DataError(f"id: '{row.id}' was already that of row {seen[row.id]}")
+            name, made = make(record, number)
+            if name in seen:
+                raise DataError(f"id: '{name}' was already that of row {seen[name]}")
         except DataError as error:
             counts.rejected[_reason(error)] += 1
             refused.write(jsonl.dumps({"row": number, "reason": str(error)}) + "\n")
             continue
-        seen[row.id] = number
-        yield row
+        seen[name] = number
+        yield made
 
 
 def convert(
@@ -146,7 +163,12 @@ def convert_cache(path: str | Path, out: str | Path) -> Counts:
     return counts
 
 
-def _checked(record: Any, number: int, to_row: Callable[[Any, int], Row], folder: Path, embed: bool) -> Row:
+def checked_row(record: Any, number: int, to_row: Callable[[Any, int], Row], folder: Path, embed: bool) -> Row:
+    """The row of a record; with `embed` its images are bytes, each of which was decoded once.
+
+    Raises:
+      DataError: there is none, or it is unsound.
+    """
     if isinstance(record, DataError):
         raise record
     if not isinstance(record, dict | Row):
@@ -162,6 +184,6 @@ def _checked(record: Any, number: int, to_row: Callable[[Any, int], Row], folder
 
 
 def _reason(error: DataError) -> str:
-    """The kind of an error: its message up to the first particular."""
-    text = str(error)
-    return text.split(":")[0] if ": " in text[:40] else type(error).__name__
+    """The kind of an error: its message up to the first particular, where it does not begin with one."""
+    kind = re.split(r": | \(| at ", str(error), maxsplit=1)[0]
+    return kind if re.fullmatch(r"[\w\[\]. ]{1,40}", kind) else type(error).__name__

@@ -17,8 +17,6 @@ from mmsearch_jax.data.convert.published import Files, PublishedSet
 from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import DataError
 
-_SEARCH = {"search_required": True, "search_free": False}
-
 
 def _fvqa_records(files: Files, split: str, folder: Path) -> Iterator[Any]:
     for path in files[0]:
@@ -27,11 +25,7 @@ def _fvqa_records(files: Files, split: str, folder: Path) -> Iterator[Any]:
 
 def _fvqa_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     row = verl.mmsearch_r1_row(record, number)
-    required = _SEARCH.get(row.category)
-    category = row.category if required is None else ""
-    return dataclasses.replace(
-        row, search_required=required, category=category, provenance={**row.provenance, "source": "fvqa"}
-    )
+    return dataclasses.replace(row, provenance={**row.provenance, "source": "fvqa"})
 
 
 def _conversation_records(files: Files, split: str, folder: Path) -> Iterator[Any]:

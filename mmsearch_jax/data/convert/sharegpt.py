@@ -1,5 +1,6 @@
 """LLaMA-Factory's JSON in its ShareGPT layout: `conversations` [{from, value}] (or `messages` [{role, content}]) and `images`.
 
+Both ways: `sharegpt_row` reads a record, `sharegpt_record` makes one.
 A conversation in our grammar keeps its turns; a single question with a plain answer becomes a row without turns. Any other
 conversation is refused: what it teaches, no episode could ever do.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def sharegpt_row(record: Mapping[str, Any], number: int) -> Row:
     action = parse_turn(texts[-1]).action
     images = fields.images(record)
     extra = fields.strings(record.get("answers"), "answers")
+    searched = len(texts) > 1 if isinstance(action, Answer) else None
     if isinstance(action, Answer):
         turns = tuple(
             ConversationTurn(written, None if seen is None else _observation(written, seen))
@@ -68,9 +70,43 @@ def sharegpt_row(record: Mapping[str, Any], number: int) -> Row:
         raise DataError("conversations: the last turn does not answer in our grammar")
     return Row(
         str(record.get("id") or f"sharegpt-{number}"), images[0] if images else "", question, gold, "",
-        len(turns) > 1 if turns else None, turns=turns, category=str(record.get("category") or ""), more_images=images[1:],
-        provenance=fields.provenance("sharegpt", number),
+        fields.flag(record, "search_required", searched), turns=turns, category=str(record.get("category") or ""),
+        more_images=images[1:], provenance=fields.provenance("sharegpt", number),
     )  # fmt: skip
+
+
+def sharegpt_record(row: Row, number: int, prompt_style: str = "paper") -> dict[str, Any]:
+    """The record of a row: its conversation with the prompts of an episode, or else its question and gold answer.
+
+    Crop boxes, kind, placements, meta and provenance have no place in it. Images stand in it as in the row.
+
+    Raises:
+      DataError: a text holds a mark that would be taken for an image.
+    """
+    question = first_turn_prompt(row.question, prompt_style) if row.turns else row.question
+    said = [("human", fields.with_marks(question, len(row.images)))]
+    for turn in row.turns:
+        said.append(("gpt", turn.text))
+        if turn.observation is not None:
+            # Not "observation", whose text LLaMA-Factory's Qwen template puts into tags of its own.
+            said.append(("human", turn.observation + later_prompt(parse_turn(turn.text).action, prompt_style)))
+    if not row.turns:
+        said.append(("gpt", row.answers[0]))
+    for _, text in said[1:]:
+        fields.refuse_marks(text)
+    return {
+        "id": row.id, "conversations": [{"from": speaker, "value": text} for speaker, text in said],
+        "images": [*row.images], "answers": [*row.answers], "category": row.category,
+        "search_required": row.search_required,
+    }  # fmt: skip
+
+
+def write(listed: Iterable[dict[str, Any]], path: Path) -> None:
+    """Writes records as a JSON list."""
+    with path.open("w", encoding="utf-8") as out:
+        out.write("[")
+        out.writelines(f"{',' if i else ''}\n{jsonl.dumps(record)}" for i, record in enumerate(listed))
+        out.write("\n]\n")
 
 
 def _messages(record: Mapping[str, Any]) -> list[str]:

@@ -2,14 +2,18 @@
 
 All have `data_source`, `prompt` [{role, content}], `images`, `reward_model` {ground_truth, ...}, `extra_info`. MMSearch-R1 adds
 `candidate_answers` (JSON in a string), `image_urls` (often None), `data_id` and `category`; Search-R1 gives the gold answers as
-ground_truth {target: [...]} and its question inside an instruction.
+ground_truth {target: [...]} and its question inside an instruction. Both ways: `*_row` reads a record, `*_record` makes one.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from mmsearch_jax.data.convert import fields
 from mmsearch_jax.data.formats import parquet
@@ -17,6 +21,23 @@ from mmsearch_jax.data.schema import Row
 from mmsearch_jax.errors import DataError
 
 _QUESTION = "Question:"
+# MMSearch-R1's words for whether a search is required, where FVQA gives them.
+_SEARCH = {"search_required": True, "search_free": False}
+_PROMPT = ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
+_EXTRA = ("extra_info", pa.struct([("split", pa.string()), ("index", pa.int64()), ("search_required", pa.bool_())]))
+COLUMNS = pa.schema([
+    ("data_id", pa.string()), ("data_source", pa.string()), _PROMPT, ("images", pa.list_(parquet.IMAGE)),
+    ("reward_model", pa.struct([(k, pa.string()) for k in ("style", "ground_truth", "candidate_answers")])),
+    ("category", pa.string()), _EXTRA,
+])  # fmt: skip
+"""Of verl's rows and MMSearch-R1's, as we write them."""
+SEARCH_R1_COLUMNS = pa.schema([
+    ("id", pa.string()), ("question", pa.string()), ("golden_answers", pa.list_(pa.string())), ("data_source", pa.string()),
+    _PROMPT, ("ability", pa.string()),
+    ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.struct([("target", pa.list_(pa.string()))]))])),
+    _EXTRA,
+])  # fmt: skip
+"""Of Search-R1's rows."""
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -46,6 +67,8 @@ def mmsearch_r1_row(record: Mapping[str, Any], number: int) -> Row:
     row = _row(record, number, "mmsearch-r1", _after_mark(_question(record)))
     if not row.image:
         raise DataError("images: there is no image, neither bytes nor in image_urls")
+    if row.category in _SEARCH:
+        return dataclasses.replace(row, search_required=_SEARCH[row.category], category="")
     return row
 
 
@@ -60,6 +83,59 @@ def search_r1_row(record: Mapping[str, Any], number: int) -> Row:
     return _row(record, number, "search-r1", question)
 
 
+def verl_record(row: Row, number: int) -> dict[str, Any]:
+    """A row as verl reads it; its images must be bytes. The conversation, kind, placements and meta have no place in it.
+
+    Raises:
+      DataError: the question holds a mark that would be taken for an image.
+    """
+    return _record(row, number, row.question)
+
+
+def mmsearch_r1_record(row: Row, number: int) -> dict[str, Any]:
+    """A row as MMSearch-R1 reads it: the question behind "Question:", in `category` whether a search is required.
+
+    Raises:
+      DataError: as `verl_record`.
+    """
+    said = next((word for word, required in _SEARCH.items() if required == row.search_required), "")
+    return _record(row, number, f"{_QUESTION} {row.question}") | {"category": row.category or said}
+
+
+def search_r1_record(row: Row, number: int) -> dict[str, Any]:
+    """A row as Search-R1 reads it, but for its instruction, which stands before "Question:" in its own files.
+
+    Raises:
+      DataError: the row has an image.
+    """
+    if row.images:
+        raise DataError("images: Search-R1's rows are text alone")
+    made = _record(row, number, f"{_QUESTION} {row.question}")
+    return {
+        "id": row.id, "question": row.question, "golden_answers": [*row.answers], "ability": "fact-reasoning",
+        **{name: made[name] for name in ("data_source", "prompt", "extra_info")},
+        "reward_model": {"style": "rule", "ground_truth": {"target": [*row.answers]}},
+    }  # fmt: skip
+
+
+def _record(row: Row, number: int, prompt: str) -> dict[str, Any]:
+    known = row.provenance
+    index = known.get("index", "")
+    return {
+        "data_id": row.id, "data_source": known.get("data_source") or known.get("source") or "mmsearch-jax",
+        "prompt": [{"role": "user", "content": fields.with_marks(prompt, len(row.images))}],
+        "images": [{"bytes": image, "path": None} for image in row.images],
+        "reward_model": {
+            "style": "rule", "ground_truth": row.answers[0], "candidate_answers": json.dumps(row.answers, ensure_ascii=False),
+        },
+        "category": row.category,
+        "extra_info": {
+            "split": known.get("split"), "index": int(index) if index.isdecimal() else number,
+            "search_required": row.search_required,
+        },
+    }  # fmt: skip
+
+
 def _row(record: Mapping[str, Any], number: int, source: str, question: str) -> Row:
     reward, extra = fields.mapping(record, "reward_model"), fields.mapping(record, "extra_info")
     gold = reward.get("ground_truth")
@@ -70,7 +146,8 @@ def _row(record: Mapping[str, Any], number: int, source: str, question: str) -> 
     name = record.get("data_id") or record.get("id") or "-".join(str(part) for part in parts if part is not None)
     images = fields.images(record) or fields.images(record, "image_urls")
     return Row(
-        str(name), images[0] if images else "", question, fields.answers(gold, reward.get("candidate_answers")), "", None,
+        str(name), images[0] if images else "", question, fields.answers(gold, reward.get("candidate_answers")), "",
+        fields.flag(extra, "search_required"),
         category=str(record.get("category") or ""), more_images=images[1:],
         provenance=fields.provenance(source, number, data_source=record.get("data_source"), split=split, index=index),
     )  # fmt: skip

@@ -13,24 +13,29 @@ import pyarrow.parquet as pq
 from mmsearch_jax.errors import DataError
 
 _BOX = pa.list_(pa.int32())
-_IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
+IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
 _COLUMNS = pa.schema([
-    ("schema", pa.int32()), ("id", pa.string()), ("image", _IMAGE), ("question", pa.string()),
+    ("schema", pa.int32()), ("id", pa.string()), ("image", IMAGE), ("question", pa.string()),
     ("answers", pa.list_(pa.string())), ("kind", pa.string()), ("search_required", pa.bool_()),
     ("placements", pa.list_(pa.struct([("entity", pa.string()), ("box", _BOX)]))), ("target", pa.int32()),
     ("meta", pa.map_(pa.string(), pa.string())),
     ("turns", pa.list_(pa.struct([("text", pa.string()), ("observation", pa.string()), ("box", _BOX)]))),
-    ("category", pa.string()), ("provenance", pa.map_(pa.string(), pa.string())), ("more_images", pa.list_(_IMAGE)),
+    ("category", pa.string()), ("provenance", pa.map_(pa.string(), pa.string())), ("more_images", pa.list_(IMAGE)),
 ])  # fmt: skip
 # Rows with embedded images are large: a group is held in memory whole.
 _GROUP_ROWS = 256
 
 
 def write(records: Iterable[dict[str, Any]], path: Path) -> None:
-    """Writes one file, in groups of rows."""
-    with pq.ParquetWriter(path, _COLUMNS, compression="zstd") as writer:
+    """Writes one file of rows."""
+    write_plain(map(_spread, records), path, _COLUMNS)
+
+
+def write_plain(records: Iterable[dict[str, Any]], path: Path, columns: pa.Schema) -> None:
+    """Writes dicts of any columns, in groups of rows."""
+    with pq.ParquetWriter(path, columns, compression="zstd") as writer:
         for group in _groups(records):
-            writer.write_table(pa.Table.from_pylist([_spread(record) for record in group], schema=_COLUMNS))
+            writer.write_table(pa.Table.from_pylist(group, schema=columns))
 
 
 def read(path: Path) -> Iterator[Any]:

@@ -40,15 +40,20 @@ def read(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} is cut short or no tar file ({error}): copy or write it again") from error
 
 
+def extension(encoded: bytes) -> str:
+    """The ending of an encoded image's name, told by its first bytes; "bin" where they tell nothing."""
+    return next((name for magic, name in _EXTENSIONS if encoded.startswith(magic)), "bin")
+
+
 def _add(archive: tarfile.TarFile, key: str, record: dict[str, Any]) -> None:
     files: dict[str, bytes] = {}
 
     def set_aside(value: Any) -> Any:
         if not isinstance(value, bytes):
             raise TypeError(f"a {type(value).__name__} has no place in a row")
-        extension = next((name for magic, name in _EXTENSIONS if value.startswith(magic)), "bin")
-        files[f"{len(files)}.{extension}"] = value
-        return {"file": f"{len(files) - 1}.{extension}"}
+        name = f"{len(files)}.{extension(value)}"
+        files[name] = value
+        return {"file": name}
 
     head = json.dumps(record, ensure_ascii=False, default=set_aside).encode()
     for name, content in {"json": head, **files}.items():

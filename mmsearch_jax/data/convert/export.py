@@ -1,0 +1,134 @@
+"""Writes rows of ours in another project's layout, for training elsewhere on what was made here.
+
+What a layout has no place for is left out (docs/data.md says what). What it would give back changed is never written: each
+record is first read as `convert` would read it, and its row set aside where the two differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tqdm
+
+from mmsearch_jax.data import storage
+from mmsearch_jax.data.convert import sharegpt, verl
+from mmsearch_jax.data.convert.run import REJECTED_FILE, Counts, checked_row, sift
+from mmsearch_jax.data.formats import jsonl, parquet, tar
+from mmsearch_jax.data.schema import Row
+from mmsearch_jax.errors import DataError
+
+_COMMON = ("id", "images", "question", "answers", "search_required")
+
+
+class Form(NamedTuple):
+    """A layout.
+
+    Attributes:
+      writers: by the file's ending.
+      record: from a row and its number to a record.
+      row: and back.
+      holds: the fields of a row that come back equal.
+      image_files: images are files beside the file, and not in it.
+    """
+
+    writers: Mapping[str, Callable[[Any, Path], None]]
+    record: Callable[..., dict[str, Any]]
+    row: Callable[[dict[str, Any], int], Row]
+    holds: tuple[str, ...]
+    image_files: bool = False
+
+
+def _parquet(columns: Any) -> dict[str, Callable[[Any, Path], None]]:
+    return {".parquet": functools.partial(parquet.write_plain, columns=columns)}
+
+
+FORMS = {
+    "sharegpt": Form(
+        {".json": sharegpt.write, ".jsonl": jsonl.write}, sharegpt.sharegpt_record, sharegpt.sharegpt_row,
+        (*_COMMON, "category", "turns"), image_files=True,
+    ),
+    "verl": Form(_parquet(verl.COLUMNS), verl.verl_record, verl.verl_row, (*_COMMON, "category")),
+    "mmsearch-r1": Form(_parquet(verl.COLUMNS), verl.mmsearch_r1_record, verl.mmsearch_r1_row, (*_COMMON, "category")),
+    "search-r1": Form(_parquet(verl.SEARCH_R1_COLUMNS), verl.search_r1_record, verl.search_r1_row, _COMMON),
+}  # fmt: skip
+"""By the name that the command line takes, which is also the source's name for `convert`."""
+
+
+def export(
+    form: str, path: str | Path, out: str | Path, *, prompt_style: str = "paper", show_progress: bool = True
+) -> Counts:
+    """Writes a file of rows in another layout, with the images' bytes in it, or as files in a folder beside it.
+
+    Args:
+      form: one of `FORMS`.
+      path: rows of ours, in any format.
+      out: file to write; `rejected.jsonl` is written beside it, "sharegpt" puts images into `<its name>_images`.
+      prompt_style: one of `protocol.PROMPT_STYLES`, of the prompts in conversations.
+
+    Raises:
+      DataError: an unknown layout or ending, the rows cannot be read, or not one can be exported.
+    """
+    if form not in FORMS:
+        raise DataError(f"unknown layout '{form}', expected one of {', '.join(FORMS)}")
+    path, out, layout, counts = Path(path), Path(out), FORMS[form], Counts()
+    if out.suffix not in layout.writers:
+        raise DataError(f"{out.name} is no file of {form}: its name must end in {' or '.join(layout.writers)}")
+    if layout.image_files:
+        layout = layout._replace(record=functools.partial(layout.record, prompt_style=prompt_style))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rejected = out.with_name(REJECTED_FILE)
+    rows = tqdm.tqdm(storage.scan_rows(path), desc=f"export {form}", unit="row", disable=not show_progress)
+
+    def make(scanned: storage.Scanned, number: int) -> tuple[str, dict[str, Any]]:
+        row = checked_row(scanned.row, number, lambda row, _: row, path.parent, embed=True)
+        return row.id, _record(row, number, layout, out)
+
+    with rejected.open("w", encoding="utf-8") as refused, storage.whole(out) as partial:
+        layout.writers[out.suffix](sift(rows, make, refused, counts), partial)
+        counts.written = counts.read - counts.rejected.total()
+        if not counts.written:
+            raise DataError(f"none of {counts.read} rows of {path} can be exported: see {rejected}")
+    return counts
+
+
+def _record(row: Row, number: int, form: Form, out: Path) -> dict[str, Any]:
+    """The record of a row, once it is sure to come back; writes the image files that it names."""
+    row = _stripped(row)
+    files: dict[str, str | bytes] = {}
+    if form.image_files:
+        folder = f"{out.stem}_images"
+        files = {f"{folder}/{number:06d}-{i}.{tar.extension(image)}": image for i, image in enumerate(row.images)}
+        row = dataclasses.replace(row, image=next(iter(files), ""), more_images=tuple(files)[1:])
+    record = form.record(row, number)
+    back = form.row(record, number)
+    for field in form.holds:
+        before, after = getattr(row, field), getattr(back, field)
+        if before != after:
+            raise DataError(f"{field}: would come back as {_shown(after)} and not as {_shown(before)}")
+    for name, image in files.items():
+        place = out.parent / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(image)
+    return record
+
+
+def _stripped(row: Row) -> Row:
+    """Without the white space around texts, and without crop boxes: no layout has a place for them."""
+    turns = tuple(
+        dataclasses.replace(
+            turn, text=turn.text.strip(), box=None,
+            observation=None if turn.observation is None else turn.observation.strip(),
+        )
+        for turn in row.turns
+    )  # fmt: skip
+    answers = tuple(dict.fromkeys(answer.strip() for answer in row.answers))
+    return dataclasses.replace(row, question=row.question.strip(), answers=answers, turns=turns)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
