@@ -1,0 +1,121 @@
+"""What the benchmarks share besides their table: command line, model sizes, our side's clock and memory, the machine."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.peers import measuring
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.models.tokenizer import load_tokenizer
+from mmsearch_jax.planning.sizes import SIZES
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.sequence import EngineConfig
+from tests import tiny_tokenizer
+from tests.parity import qwen_vocabulary
+
+SMALL = ModelConfig(
+    text=TextConfig(
+        hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2,
+        mrope_section=(8, 12, 12), tie_word_embeddings=True,
+    ),
+    vision=VisionConfig(
+        depth=8, hidden_size=320, intermediate_size=864, num_heads=4, out_hidden_size=512, fullatt_block_indexes=(3, 7)
+    ),
+)  # fmt: skip
+"""27 million parameters in the decoder's layers, 10 in the tower's, the published vocabulary."""
+
+
+def command_line(description: str, quick: str, *, sizes: bool = False) -> argparse.ArgumentParser:
+    """A parser with --quick and --json, and with `sizes` also --model and --alone."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help=f"ends within a minute: {quick}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="writes {row: {value, unit, aim, holds, spread, why}}")
+    if sizes:
+        parser.add_argument(
+            "--model", choices=("small", "3b", "7b"), default="small",
+            help="3b, 7b: for a GPU, in bf16, each side with random weights of its own (default: %(default)s)",
+        )  # fmt: skip
+        parser.add_argument("--alone", action="store_true", help="without the peer (torch is not installed)")
+    return parser
+
+
+def config_of(size: str) -> ModelConfig:
+    """The model of a size; the small one is for a CPU."""
+    return SMALL if size == "small" else SIZES[size]
+
+
+def random_model(size: str) -> Qwen2_5_VL:
+    """Random weights: float32 for the small model, bf16 for the published ones."""
+    dtype = jnp.float32 if size == "small" else jnp.bfloat16
+    return Qwen2_5_VL(config_of(size), rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype)
+
+
+def engine(model: Qwen2_5_VL, sizes: EngineConfig) -> Engine:
+    """An engine around a model, with the published vocabulary where the `parity` extra is installed, else with a small one of
+    bytes: the model's shapes and the engine's work are the same, but the tokens sampled are others."""
+    if importlib.util.find_spec("dashscope"):
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer = load_tokenizer(qwen_vocabulary.write(Path(folder), qwen_vocabulary.ranks()))
+    else:
+        tokenizer = tiny_tokenizer.build()
+        model.config = dataclasses.replace(model.config, image_token_id=ChatRenderer(tokenizer).image_pad)
+    return Engine(model, tokenizer, ImageProcessor(), sizes)
+
+
+def seconds(run: Callable[[], Any], repeats: int) -> list[float]:
+    """Of each of `repeats` calls until their arrays are there, after one call that compiles."""
+    return measuring.seconds(run, repeats, jax.block_until_ready)
+
+
+def memory(run: Callable[[], Any]) -> int:
+    """Bytes that a call takes at its height above what was held before: of the host on a CPU, of the device on a GPU (where JAX
+    knows the height since the process began alone, so that nothing larger may have run before)."""
+    before = jax.devices()[0].memory_stats()
+    if before is None:
+        return measuring.memory(run, jax.block_until_ready)
+    jax.block_until_ready(run())
+    return (jax.devices()[0].memory_stats() or {})["peak_bytes_in_use"] - before["bytes_in_use"]
+
+
+def same(name: str, ours: np.ndarray, theirs: Any, tolerance: float) -> float:
+    """The largest difference of two sides' outputs.
+
+    Raises:
+      SystemExit: it is above the tolerance: their figures would not compare.
+    """
+    worst = float(np.abs(ours - np.asarray(theirs)).max())
+    if not worst <= tolerance:
+        raise SystemExit(f"{name}: the sides differ by {worst:.2g}, more than {tolerance:g}; their times do not compare")
+    return worst
+
+
+def machine() -> str:
+    """One line about the machine: CPU, cores, memory, accelerator, versions."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    cpu = found.group(1) if found else platform.processor() or platform.machine()
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    device = jax.devices()[0]
+    chip = "" if device.platform == "cpu" else f", {jax.device_count()} x {device.device_kind}"
+    return (
+        f"{cpu}, {os.cpu_count()} cores, {gib:.0f} GiB{chip}; {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, jax {importlib.metadata.version('jax')}"
+    )

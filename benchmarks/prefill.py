@@ -1,0 +1,110 @@
+"""Prompts and observations into the KV cache, against transformers' forward with a cache: python -m benchmarks.prefill [--quick].
+
+    python -m benchmarks.prefill --model 7b     on a GPU: bf16, random weights, 16 prompts of 2,048 tokens
+
+Two rows: a batch of different prompts into empty caches, and an observation (what a search found) behind each of them, as a
+rollout goes on. The engine's `extend`, with its host work, against the language model's forward with `past_key_values`; neither
+computes logits. Equal weights, float32, equal threads; the next tokens must be equal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.peers import run_peer
+from benchmarks.table import Measured, faster, report
+from mmsearch_jax.models import hf
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.sampling import SamplingParams
+from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
+
+
+class Work(NamedTuple):
+    """Token ids [rows, prompt] and [rows, observation]."""
+
+    prompts: np.ndarray
+    observations: np.ndarray
+
+
+def main() -> None:
+    """Runs both sides and prints the ratios."""
+    options = harness.command_line("Prefill and extend against torch.", "half the prompts", sizes=True).parse_args()
+    small = options.model == "small"
+    rows, prompt, observation = (4 if options.quick else 8, 512, 128) if small else (16, 2048, 512)
+    repeats = 2 if options.quick else 5
+    rng = np.random.default_rng(0)
+    made = Work(*(rng.integers(100, 100_000, (rows, length)) for length in (prompt, observation)))
+    model = harness.random_model(options.model)
+    work: dict[str, Any] = {
+        "prompts": made.prompts.tolist(), "observations": made.observations.tolist(), "repeats": repeats,
+        "threads": os.cpu_count(),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if small:
+            hf.save_pretrained(model, folder / "model")
+            work["folder"] = str(folder / "model")
+        else:
+            work["config"] = model.config.to_hf()
+        (folder / "work.json").write_text(json.dumps(work))
+        peer = None if options.alone else run_peer("transformers", "transformers_prefill.py", folder / "work.json")
+    sizes = EngineConfig(
+        num_slots=rows, max_length=prompt + observation + 8, extend_rows=(rows,), extend_buckets=(observation, prompt),
+        decode_rows=(), length_buckets=(prompt, prompt + observation), decode_steps=1,
+    )  # fmt: skip
+    times, tokens = ours(harness.engine(model, sizes), made, repeats)
+    table = {}
+    for kind, ids in made._asdict().items():
+        table[f"{kind}, tokens/s"] = Measured(ids.size / statistics.median(times[kind]), "", "", True)
+        if peer is not None:
+            assert peer["tokens"][kind] == ids.size, "the peer fed another number of tokens"
+            print(f"{kind}: {peer['version']} {ids.size / statistics.median(peer['seconds'][kind]):.0f} tokens/s")
+            table[f"{kind}, equal tokens"] = faster(times[kind], peer["seconds"][kind], 1)
+    if peer is not None and small:
+        # The suppressed tokens are left out of both sides: the engine never samples what stands for no text.
+        best = [row[0] if row[0] == ids[0] else ids[0] for row, ids in zip(peer["best"], tokens, strict=True)]
+        if best != [ids[0] for ids in tokens]:
+            raise SystemExit(f"the next tokens differ: ours {tokens}, theirs {peer['best']}")
+    report(table, options.json)
+
+
+def ours(engine: Engine, work: Work, repeats: int) -> tuple[dict[str, list[float]], list[list[int]]]:
+    """Seconds of each repeat by kind, and the token that follows in each row."""
+    seconds: dict[str, list[float]] = {"prompts": [], "observations": []}
+    live: list[LiveSequence] = []
+    for _ in range(repeats + 1):
+        for sequence in live:
+            engine.release(sequence)
+        live = [LiveSequence(ids.tolist(), [], 0, SamplingParams(0.0), plain=True) for ids in work.prompts]
+        for sequence in live:
+            engine.acquire(sequence)
+        seconds["prompts"].append(_extend(engine, live))
+        for sequence, ids in zip(live, work.observations, strict=True):
+            sequence.token_ids += ids.tolist()
+        seconds["observations"].append(_extend(engine, live))
+    for sequence in live:
+        engine.begin_turn(sequence, 1)
+    engine.decode(live)
+    # The first repeat compiled.
+    return {kind: times[1:] for kind, times in seconds.items()}, [list(engine.take(s).token_ids) for s in live]
+
+
+def _extend(engine: Engine, live: list[LiveSequence]) -> float:
+    began = time.perf_counter()
+    engine.extend(live)
+    jax.block_until_ready((engine._cache, engine._hidden))
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
