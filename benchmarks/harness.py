@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -19,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.peers import measuring
+from benchmarks.peers import measuring, run_peer
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.models import hf
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.models.tokenizer import load_tokenizer
@@ -47,7 +49,9 @@ def command_line(description: str, quick: str, *, sizes: bool = False) -> argpar
     """A parser with --quick and --json, and with `sizes` also --model and --alone."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help=f"ends within a minute: {quick}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="writes {row: {value, unit, aim, holds, spread, why}}")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="writes {row: {value, unit, aim, holds, spread, why}}"
+    )
     if sizes:
         parser.add_argument(
             "--model", choices=("small", "3b", "7b"), default="small",
@@ -68,15 +72,45 @@ def random_model(size: str) -> Qwen2_5_VL:
     return Qwen2_5_VL(config_of(size), rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype)
 
 
-def engine(model: Qwen2_5_VL, sizes: EngineConfig) -> Engine:
-    """An engine around a model, with the published vocabulary where the `parity` extra is installed, else with a small one of
-    bytes: the model's shapes and the engine's work are the same, but the tokens sampled are others."""
-    if importlib.util.find_spec("dashscope"):
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizer = load_tokenizer(qwen_vocabulary.write(Path(folder), qwen_vocabulary.ranks()))
+def model_and_peer(
+    size: str, script: str, work: dict[str, Any], folder: Path, alone: bool
+) -> tuple[Qwen2_5_VL, dict[str, Any] | None]:
+    """A random model, and what transformers made of `work` (None if ours is to be measured alone).
+
+    The small one's weights are given to the peer; a published one's shapes are, and the peer is done before JAX takes the GPU.
+    """
+    made = None
+    work |= {"threads": os.cpu_count()}
+    if size == "small":
+        made = random_model(size)
+        hf.save_pretrained(made, folder / "model")
+        work["folder"] = str(folder / "model")
     else:
-        tokenizer = tiny_tokenizer.build()
-        model.config = dataclasses.replace(model.config, image_token_id=ChatRenderer(tokenizer).image_pad)
+        work["config"] = config_of(size).to_hf()
+    (folder / "work.json").write_text(json.dumps(work))
+    peer = None if alone else run_peer("transformers", script, folder / "work.json")
+    return made or random_model(size), peer
+
+
+def vocabulary() -> Any:
+    """A tokenizer: the published one where the `parity` extra is installed, else a small one of bytes, with which engines do
+    the same work on the same shapes but sample other tokens."""
+    if importlib.util.find_spec("dashscope") is None:
+        return tiny_tokenizer.build()
+    with tempfile.TemporaryDirectory() as folder:
+        return load_tokenizer(qwen_vocabulary.write(Path(folder), qwen_vocabulary.ranks()))
+
+
+def unsampled(tokenizer: Any, size: int) -> list[int]:
+    """The token ids that an engine never samples: they stand for no text and end no turn."""
+    renderer = ChatRenderer(tokenizer)
+    wordless = [i for i, text in enumerate(renderer.token_bytes) if not text and i not in renderer.stop_ids]
+    return wordless + list(range(renderer.vocabulary_size, size))
+
+
+def engine(model: Qwen2_5_VL, tokenizer: Any, sizes: EngineConfig) -> Engine:
+    """An engine around a model and a tokenizer of `vocabulary`."""
+    model.config = dataclasses.replace(model.config, image_token_id=ChatRenderer(tokenizer).image_pad)
     return Engine(model, tokenizer, ImageProcessor(), sizes)
 
 
@@ -103,7 +137,9 @@ def same(name: str, ours: np.ndarray, theirs: Any, tolerance: float) -> float:
     """
     worst = float(np.abs(ours - np.asarray(theirs)).max())
     if not worst <= tolerance:
-        raise SystemExit(f"{name}: the sides differ by {worst:.2g}, more than {tolerance:g}; their times do not compare")
+        raise SystemExit(
+            f"{name}: the sides differ by {worst:.2g}, more than {tolerance:g}; their times do not compare"
+        )
     return worst
 
 

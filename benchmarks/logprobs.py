@@ -9,52 +9,41 @@ equal threads; the log-probs must agree. Also how much memory the pass takes at 
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
 from benchmarks import harness
-from benchmarks.peers import run_peer
 from benchmarks.sft_step import make_sequence, written
 from benchmarks.table import Measured, faster, report
 from mmsearch_jax.data.batches import BatchShape, pack
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.throughput import text_flops, vision_flops
-from mmsearch_jax.models import hf
 
 TOLERANCE = 1e-3
 
 
 def main() -> None:
     """Runs both sides and prints the ratios."""
-    options = harness.command_line("Log-probs of given tokens against torch.", "a quarter of the tokens", sizes=True).parse_args()
+    parser = harness.command_line("Log-probs of given tokens against torch.", "a quarter of the tokens", sizes=True)
+    options = parser.parse_args()
     small = options.model == "small"
     config, repeats = harness.config_of(options.model), 2 if options.quick else 5
     grid = (1, 12, 16) if small else (1, 64, 80)
     rows, length = (2 if options.quick else 8, 512) if small else (2, 4096)
     rng = np.random.default_rng(0)
     sequences = [make_sequence(rng, length, 1, config, grid) for _ in range(rows)]
-    model = harness.random_model(options.model)
-    work: dict[str, Any] = {
-        "grid": grid, "image_token_id": config.image_token_id, "repeats": repeats, "threads": os.cpu_count(),
-    }  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        work |= {"file": written(folder, "batch", [sequences])[0], "scores": str(folder / "scores.npy")}
-        if small:
-            hf.save_pretrained(model, folder / "model")
-            work["folder"] = str(folder / "model")
-        else:
-            work["config"] = config.to_hf()
-        (folder / "work.json").write_text(json.dumps(work))
-        peer = None if options.alone else run_peer("transformers", "transformers_logprobs.py", folder / "work.json")
+        work = {
+            "file": written(folder, "batch", [sequences])[0], "grid": grid, "image_token_id": config.image_token_id,
+            "repeats": repeats, "scores": str(folder / "scores.npy"),
+        }  # fmt: skip
+        model, peer = harness.model_and_peer(options.model, "transformers_logprobs.py", work, folder, options.alone)
         theirs = None if peer is None else np.load(work["scores"])
     batch = pack(sequences, BatchShape(rows, length, rows, grid[1] * grid[2]))[0].batch
     score = nnx.jit(lambda model, batch: token_logprobs(model, batch, 1.0).logprobs)
@@ -72,7 +61,8 @@ def main() -> None:
         if small:
             worst = harness.same("log-probs", np.asarray(score(model, batch))[:, 1:], theirs, TOLERANCE)
             print(f"largest difference of {theirs.size} log-probs: {worst:.1e}")
-        print(f"{peer['version']}: {rows * length / statistics.median(peer['seconds']):.0f} tokens/s, {peer['memory'] / 1e6:.0f} MB")
+        rate = rows * length / statistics.median(peer["seconds"])
+        print(f"{peer['version']}: {rate:.0f} tokens/s, {peer['memory'] / 1e6:.0f} MB")
         table["log-probs, equal tokens"] = faster(times, peer["seconds"], 1)
         share = peer["memory"] / memory
         table["log-probs, memory of torch / ours"] = Measured(share, "x", "at least 2", share >= 2)

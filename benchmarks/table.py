@@ -10,7 +10,8 @@ from typing import NamedTuple
 class Measured(NamedTuple):
     """A row: what was measured, in which unit, what it should be, and whether it is.
 
-    `spread` is the smallest and largest value where the measurement was repeated; `why` says what limits a row that falls short.
+    `spread` is the smallest and largest value where the measurement was repeated; `why` says what limits a row that falls
+    short.
     """
 
     value: float
