@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import harness
-from benchmarks.table import Measured, faster, report
+from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners.checkpoints import Checkpoints
 from mmsearch_jax.learners.placement import LearnerMesh
@@ -32,7 +32,7 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 def main() -> None:
     """Runs both sides and prints the ratios."""
-    options = harness.command_line("Checkpoints against torch.", "two repeats").parse_args()
+    options = command_line("Checkpoints against torch.", "two repeats").parse_args()
     repeats = 2 if options.quick else 5
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,8 +1,7 @@
-"""What the benchmarks share besides their table: command line, model sizes, our side's clock and memory, the machine."""
+"""What the benchmarks that compute share: models, peers with the same weights, engines, clock and memory, the machine."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -43,22 +42,6 @@ SMALL = ModelConfig(
     ),
 )  # fmt: skip
 """27 million parameters in the decoder's layers, 10 in the tower's, the published vocabulary."""
-
-
-def command_line(description: str, quick: str, *, sizes: bool = False) -> argparse.ArgumentParser:
-    """A parser with --quick and --json, and with `sizes` also --model and --alone."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help=f"ends within a minute: {quick}")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="writes {row: {value, unit, aim, holds, spread, why}}"
-    )
-    if sizes:
-        parser.add_argument(
-            "--model", choices=("small", "3b", "7b"), default="small",
-            help="3b, 7b: for a GPU, in bf16, each side with random weights of its own (default: %(default)s)",
-        )  # fmt: skip
-        parser.add_argument("--alone", action="store_true", help="without the peer (torch is not installed)")
-    return parser
 
 
 def config_of(size: str) -> ModelConfig:

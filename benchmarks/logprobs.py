@@ -19,7 +19,7 @@ from flax import nnx
 
 from benchmarks import harness
 from benchmarks.sft_step import make_sequence, written
-from benchmarks.table import Measured, faster, report
+from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.data.batches import BatchShape, pack
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.throughput import text_flops, vision_flops
@@ -29,7 +29,7 @@ TOLERANCE = 1e-3
 
 def main() -> None:
     """Runs both sides and prints the ratios."""
-    parser = harness.command_line("Log-probs of given tokens against torch.", "a quarter of the tokens", sizes=True)
+    parser = command_line("Log-probs of given tokens against torch.", "a quarter of the tokens", sizes=True)
     options = parser.parse_args()
     small = options.model == "small"
     config, repeats = harness.config_of(options.model), 2 if options.quick else 5
@@ -55,7 +55,10 @@ def main() -> None:
     )
     median = statistics.median(times)
     print(f"ours: {rows * length / median:.0f} tokens/s, {flops / median / 1e12:.2f} TFLOP/s, {memory / 1e6:.0f} MB")
-    table = {}
+    table = {
+        "log-probs, tokens/s": Measured(rows * length / median, "", "", True),
+        "log-probs": Measured(flops / median / 1e12, "TFLOP/s", "", True),
+    }
     if peer is not None and theirs is not None:
         assert peer["tokens"] == rows * length, "the peer scored another number of tokens"
         if small:
@@ -66,7 +69,6 @@ def main() -> None:
         table["log-probs, equal tokens"] = faster(times, peer["seconds"], 1)
         share = peer["memory"] / memory
         table["log-probs, memory of torch / ours"] = Measured(share, "x", "at least 2", share >= 2)
-    table["log-probs, tokens/s"] = Measured(rows * length / median, "", "", True)
     report(table, options.json)
 
 

@@ -19,7 +19,9 @@ import jax
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.table import Measured, faster, report
+from benchmarks.table import Measured, command_line, faster, report
+from mmsearch_jax.learners.throughput import text_flops
+from mmsearch_jax.models.config import TextConfig
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
@@ -34,7 +36,7 @@ class Work(NamedTuple):
 
 def main() -> None:
     """Runs both sides and prints the ratios."""
-    options = harness.command_line("Prefill and extend against torch.", "half the prompts", sizes=True).parse_args()
+    options = command_line("Prefill and extend against torch.", "half the prompts", sizes=True).parse_args()
     small = options.model == "small"
     rows, prompt, observation = (4 if options.quick else 8, 512, 128) if small else (16, 2048, 512)
     repeats = 2 if options.quick else 5
@@ -53,9 +55,13 @@ def main() -> None:
         decode_rows=(), length_buckets=(prompt, prompt + observation), decode_steps=1,
     )  # fmt: skip
     times, tokens = ours(harness.engine(model, tokenizer, sizes), made, repeats)
-    table = {}
+    table, text = {}, model.config.text
+    flops = {"prompts": forward_flops(text, rows, prompt)}
+    flops["observations"] = forward_flops(text, rows, prompt + observation) - flops["prompts"]
     for kind, ids in made._asdict().items():
-        table[f"{kind}, tokens/s"] = Measured(ids.size / statistics.median(times[kind]), "", "", True)
+        median = statistics.median(times[kind])
+        table[f"{kind}, tokens/s"] = Measured(ids.size / median, "", "", True)
+        table[kind] = Measured(flops[kind] / median / 1e12, "TFLOP/s", "", True)
         if peer is not None:
             assert peer["tokens"][kind] == ids.size, "the peer fed another number of tokens"
             print(f"{kind}: {peer['version']} {ids.size / statistics.median(peer['seconds'][kind]):.0f} tokens/s")
@@ -63,6 +69,12 @@ def main() -> None:
     if peer is not None and small and peer["best"] != tokens:
         raise SystemExit(f"the next tokens differ, so the times do not compare: ours {tokens}, theirs {peer['best']}")
     report(table, options.json)
+
+
+def forward_flops(config: TextConfig, rows: int, length: int) -> float:
+    """Operations that take so many tokens to their final hidden states, without the vocabulary projection."""
+    head = 2 * rows * length * config.hidden_size * config.vocab_size
+    return text_flops(config, np.ones((rows, length), np.int32)) - head
 
 
 def ours(engine: Engine, work: Work, repeats: int) -> tuple[dict[str, list[float]], list[int]]:

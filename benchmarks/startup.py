@@ -19,9 +19,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import harness
 from benchmarks.peers import environment
-from benchmarks.table import Measured, faster, report
+from benchmarks.table import Measured, command_line, faster, report
 from configs.tiny import TINY_BASE
 
 _SETTINGS = {
@@ -34,7 +33,7 @@ _POLL_S = 0.01
 
 def main() -> None:
     """Prints seconds and ratios."""
-    options = harness.command_line("Seconds from a process's start to its first result.", "one repeat").parse_args()
+    options = command_line("Seconds from a process's start to its first result.", "one repeat").parse_args()
     repeats = 1 if options.quick else 3
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

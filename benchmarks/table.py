@@ -1,5 +1,6 @@
-"""The table that every benchmark prints, and its JSON form."""
+"""What every benchmark is asked and prints: its command line, its table, and the table as JSON. Knows nothing of JAX."""
 
+import argparse
 import json
 import statistics
 from collections.abc import Sequence
@@ -20,6 +21,23 @@ class Measured(NamedTuple):
     holds: bool
     spread: tuple[float, float] | None = None
     why: str = ""
+
+
+def command_line(description: str, quick: str = "", *, sizes: bool = False) -> argparse.ArgumentParser:
+    """A parser with --json, with --quick where `quick` says what is left out, and with `sizes` also --model and --alone."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write {row: {value, unit, aim, holds, spread, why}} there"
+    )
+    if quick:
+        parser.add_argument("--quick", action="store_true", help=f"ends within a minute: {quick}")
+    if sizes:
+        parser.add_argument(
+            "--model", choices=("small", "3b", "7b"), default="small",
+            help="3b, 7b: for a GPU, in bf16, each side with random weights of its own (default: %(default)s)",
+        )  # fmt: skip
+        parser.add_argument("--alone", action="store_true", help="without the peer (torch is not installed)")
+    return parser
 
 
 def faster(ours: Sequence[float], theirs: Sequence[float], at_least: float, why: str = "") -> Measured:

@@ -19,9 +19,10 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import harness
-from benchmarks.table import Measured, faster, report
+from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage
 from mmsearch_jax.data.vision_inputs import VisionInputs
+from mmsearch_jax.learners.throughput import vision_flops
 from mmsearch_jax.models.vision import model_input
 from mmsearch_jax.rollout.images import ImageCache
 from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
@@ -31,7 +32,7 @@ TOKENS, ASPECTS, ROWS, TOLERANCE = (64, 1024), (0.56, 0.75, 1.0, 1.33, 1.78), 4,
 
 def main() -> None:
     """Runs both sides and prints the ratio."""
-    parser = harness.command_line("The vision tower against torch.", "a third of the images", sizes=True)
+    parser = command_line("The vision tower against torch.", "a third of the images", sizes=True)
     options = parser.parse_args()
     images = photographs(np.random.default_rng(0), 6 if options.quick else 16)
     patches, repeats = sum(len(image.patches) for image in images), 2 if options.quick else 5
@@ -45,28 +46,32 @@ def main() -> None:
         model, peer = harness.model_and_peer(options.model, "transformers_vision.py", work, folder, options.alone)
         theirs = None if peer is None else np.load(work["features"])
     encode = nnx.jit(lambda model, vision: model.encode_images(vision))
-    padded: list[int] = []
+    calls: list[VisionInputs] = []
 
     def counted(vision: VisionInputs) -> jax.Array:
-        padded.append(vision.window_segment_ids.size)
+        calls.append(vision)
         return encode(model, vision)
 
     cache = ImageCache(ImageProcessor(), model.config.vision, EngineConfig(extend_rows=(ROWS,)), counted)
     prepared = [PreparedImage(str(i), image, image.grid, len(image.patches) // 4) for i, image in enumerate(images)]
 
     def run() -> None:
-        padded.clear()
+        calls.clear()
         for image in prepared:
             image.features = None
         cache.encode_missing(prepared)
 
     times = harness.seconds(run, repeats)
     median = statistics.median(times)
-    fill = 100 * patches / sum(padded)
+    fill = 100 * patches / sum(call.image_segment_ids.size for call in calls)
     print(
         f"ours: {len(images) / median:.1f} images/s, {patches / median:.0f} patches/s; {fill:.0f} % of its rows are patches"
     )
-    table = {"vision, patches/s": Measured(patches / median, "", "", True)}
+    flops = sum(vision_flops(model.config.vision, call.window_segment_ids, call.image_segment_ids) for call in calls)
+    table = {
+        "vision, patches/s": Measured(patches / median, "", "", True),
+        "vision": Measured(flops / median / 1e12, "TFLOP/s", "", True),
+    }
     if peer is not None and theirs is not None:
         assert peer["patches"] == patches, "the peer encoded another number of patches"
         print(f"{peer['version']}: {patches / statistics.median(peer['seconds']):.0f} patches/s")
