@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.card import MATMUL
 from benchmarks.table import Measured, command_line, report
 
 
@@ -63,7 +62,7 @@ def main() -> None:
     # Memory is taken as it is needed, so that two processes that follow one another do not meet.
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "MMSEARCH_PEER_TRANSFORMERS": str(python)}
     rows: dict[str, Measured] = {}
-    missing, began = [], time.monotonic()
+    missing, began, limit = [], time.monotonic(), 0.0
     for part in PARTS:
         command = [sys.executable, "-m", f"benchmarks.{part.module}", *part.arguments]
         command += ["--model", size] * part.sizes + ["--alone"] * (part.peer and python is None)
@@ -76,8 +75,10 @@ def main() -> None:
             missing.append(" ".join((part.module, *part.arguments)))
             continue
         rows |= found
-        if MATMUL in rows:
-            rows |= shares(found, rows[MATMUL].value)
+        if part.module == "card":
+            limit = next(row.value for row in found.values() if row.unit == "TFLOP/s")
+        elif limit:
+            rows |= shares(found, limit)
         report(rows, options.json)
     print(f"{time.monotonic() - began:.0f} s")
     if missing:
@@ -104,8 +105,9 @@ def shares(rows: dict[str, Measured], limit: float) -> dict[str, Measured]:
     """Of the rows in TFLOP/s, what part of the card's measured rate they are."""
     return {
         f"{name}, of the card's products": Measured(100 * row.value / limit, "%", "", True)
-        for name, row in rows.items() if row.unit == "TFLOP/s" and name != MATMUL
-    }  # fmt: skip
+        for name, row in rows.items()
+        if row.unit == "TFLOP/s"
+    }
 
 
 if __name__ == "__main__":

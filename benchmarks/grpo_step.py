@@ -114,7 +114,9 @@ def written(folder: Path, batches: list[Batch]) -> list[str]:
 
 def main() -> None:
     """Runs both sides and prints the ratio."""
-    options = command_line("GRPO updates against Tunix's trainer.", "two steps of one group, not four of two").parse_args()
+    options = command_line(
+        "GRPO updates against Tunix's trainer.", "two steps of one group, not four of two"
+    ).parse_args()
     rng, model = np.random.default_rng(0), Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
     batches = [make_batch(rng, model, 1 if options.quick else 2) for _ in range(2 if options.quick else 4)]
     with tempfile.TemporaryDirectory() as temporary:

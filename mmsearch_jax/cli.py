@@ -77,7 +77,6 @@ def _parser() -> argparse.ArgumentParser:
                 "--config", type=Path, default=CONFIGS / config, metavar="FILE",
                 help=f"config file, or FILE:TOPOLOGY (default: configs/{config}); set values with --config.KEY=VALUE",
             )  # fmt: skip
-        if config:
             command.add_argument(
                 "--compilation-cache", default="", metavar="DIR",
                 help="keep compiled programs there: the next start loads them (default: $JAX_COMPILATION_CACHE_DIR, or none)",

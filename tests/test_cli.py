@@ -139,9 +139,11 @@ def test_profile_says_how_many_steps_to_trace(command, tmp_path):
 
 
 def test_programs_are_kept_where_compilation_cache_says(tmp_path):
-    code = "import sys; from mmsearch_jax import cli; cli.main(sys.argv[1:]); import jax; jax.jit(lambda x: x + 1)(1.0)"  # the command itself ends at once: there is no such image
+    # The command ends at once, as there is no such image; what JAX compiles after it is kept.
+    code = "import sys; from mmsearch_jax import cli; cli.main(sys.argv[1:]); import jax; jax.jit(lambda x: x + 1)(1.0)"
     arguments = ["ask", "missing.png", "who?", "--compilation-cache", str(tmp_path / "new" / "cache")]
-    environment = {**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, check=True, timeout=120)
     assert any("jit__lambda" in path.name for path in (tmp_path / "new" / "cache").iterdir())
 

@@ -26,7 +26,7 @@ def main() -> None:
                 transformers_model.wait(hidden)
                 seconds[kind].append(time.perf_counter() - began)
         logits = model.lm_head(hidden[:, -1]).float()
-    logits[:, work["suppress"]] = -torch.inf
+        logits[:, work["suppress"]] = -torch.inf
     assert cache.get_seq_length() == sum(ids[kind].shape[1] for kind in kinds)
     print(
         json.dumps(
