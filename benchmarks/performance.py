@@ -99,14 +99,15 @@ def main() -> None:
 
 
 def run(question: Question, folder: Path, quick: bool) -> bool:
-    """Runs a benchmark and keeps what it found; False if it failed, and then what was found before stays."""
+    """Runs a benchmark and keeps what it found; False if it failed (if nothing was found, what was found before stays)."""
     file, rows = folder / f"{question.module}.json", folder / f"{question.module}.rows.json"
     arguments = ("--quick",) if quick else tuple(question.arguments)
     command = ["python", "-m", f"benchmarks.{question.module}", *arguments]
     print(f"\n{' '.join(command)}", flush=True)
+    rows.unlink(missing_ok=True)
     began = time.monotonic()
     done = subprocess.run([sys.executable, *command[1:], "--json", str(rows)], check=False)
-    if done.returncode:
+    if not rows.is_file():
         return False
     before = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
     record = {
@@ -116,7 +117,7 @@ def run(question: Question, folder: Path, quick: bool) -> bool:
     }  # fmt: skip
     rows.unlink()
     file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return True
+    return done.returncode == 0
 
 
 def page(results: dict[Question, dict[str, Any]]) -> Iterator[str]:
