@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,8 @@ def main() -> None:
     parser.add_argument("--model", choices=("small", "3b", "7b"), help="default: 7b, with --quick small")
     parser.add_argument("--torch", type=Path, metavar="PYTHON", help="interpreter with torch, transformers and peft")
     options = parser.parse_args()
+    # Whoever ends this ends the part that runs, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     size = options.model or ("small" if options.quick else "7b")
     python = options.torch or (Path(sys.executable) if importlib.util.find_spec("torch") else None)
     if python is None:
@@ -95,10 +98,12 @@ def run(command: list[str], environment: dict[str, str], seconds: float) -> dict
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            # Peers are children of the benchmark.
-            os.killpg(process.pid, 9)
-            process.wait()
             print(f"ended after {seconds:.0f} s", flush=True)
+        finally:
+            if process.poll() is None:
+                # Peers are children of the benchmark.
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         if process.returncode:
             return None
         return {name: Measured(**row) for name, row in json.loads(file.read_text()).items()}
