@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -75,6 +76,7 @@ def model_and_peer(
     return made or random_model(size), peer
 
 
+@functools.cache
 def vocabulary() -> Any:
     """A tokenizer: the published one where the `parity` extra is installed, else a small one of bytes, with which engines do
     the same work on the same shapes but sample other tokens."""
