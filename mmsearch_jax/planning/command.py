@@ -15,7 +15,7 @@ from rich.console import Console
 from mmsearch_jax.distributed.topologies import Topology, parse
 from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.models.config import ModelConfig
-from mmsearch_jax.planning.devices import ENVIRONMENT
+from mmsearch_jax.planning.devices import ENVIRONMENT, devices_of
 
 _REPORTED = 3
 # Keeps libtpu from complaining that this machine is no TPU host; what it compiles for is named by the topology.
@@ -125,6 +125,8 @@ def _search(
     if len(stages) != 1:
         raise ConfigError("--search looks for a learner's setting: name one of sft and grpo with --programs")
     console = Console(width=None if os.environ.get("COLUMNS") or Console().is_terminal else 160)
+    # Estimating starts JAX, and then it is too late for more CPU devices; and who lacks libtpu is told before.
+    devices_of(topology)
     with console.status("estimating settings"):
         found = list(search.candidates(config, stages[0], model, topology))
     best = found[: options.best]
@@ -132,10 +134,15 @@ def _search(
     records = []
     for candidate in best:
         plans = _analysed(candidate.config(config), model, topology, (stages[0],), console)
+        learning = max(plans, key=lambda plan: plan.program.work.model * plan.program.times)
         records.append({
-            "overrides": candidate.overrides, "step_seconds": sum(plan.program.times * (plan.seconds or 0) for plan in plans),
+            "overrides": candidate.overrides, "tokens_per_second_per_chip": learning.tokens_per_second_per_chip,
+            "mfu": learning.mfu, "bound": learning.roofline.bound if learning.roofline else None,
+            "step_seconds": sum(plan.program.times * (plan.seconds or 0) for plan in plans),
             "estimated_batch_seconds": candidate.seconds, "plans": [report.record(plan) for plan in plans],
         })  # fmt: skip
+    # The order by estimate is not always that of the compiled plans.
+    records.sort(key=lambda setting: -(setting["tokens_per_second_per_chip"] or 0))
     if records:
         report.print_settings(records, topology, console)
     else:

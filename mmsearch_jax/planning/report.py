@@ -116,13 +116,12 @@ def print_settings(found: Sequence[dict[str, Any]], topology: Topology, console:
     for setting in found:
         plans = setting["plans"]
         needed = max(plan["memory"]["needed"] for plan in plans)
-        learning = max(plans, key=lambda plan: plan["model_flops"] * plan["runs_per_step"])
         fast = ("does not fit", "-", "-")
-        if line := learning.get("estimate"):
-            fast = (f"{line['tokens_per_second_per_chip']:,.0f}", f"{line['mfu']:.0%}", line["bound"])
+        if setting["mfu"]:
+            fast = (f"{setting['tokens_per_second_per_chip']:,.0f}", f"{setting['mfu']:.0%}", setting["bound"])
         table.add_row(
             " ".join(f"--config.{key}={value}" for key, value in setting["overrides"].items()), f"{needed / GIB:.1f}",
-            f"{learning['memory']['available'] / GIB:.1f}", *fast,
+            f"{plans[0]['memory']['available'] / GIB:.1f}", *fast,
         )  # fmt: skip
     console.print(table)
     console.print(NOTES, style="dim")

@@ -62,3 +62,13 @@ def test_a_plan_is_printed_and_written(tmp_path):
     assert made["memory"]["arguments"] == pytest.approx(made["memory"]["arguments_by_hand"], rel=0.02)
     assert made["unknown"] == [] and made["collectives"]
     assert made["estimate"]["seconds"] > 0 and 0 < made["estimate"]["mfu"] < 1
+
+
+def test_a_search_prints_settings_to_paste_the_fastest_first(tmp_path):
+    done = plan("--topology", "h100:2", "--search", "--best", "2", "--json", str(tmp_path / "plan.json"), *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "compiling the 2 that should be fastest" in done.stdout and "The best settings on h100:2" in done.stdout
+    best = json.loads((tmp_path / "plan.json").read_text())["best"]
+    assert best[0]["tokens_per_second_per_chip"] >= best[1]["tokens_per_second_per_chip"] > 0
+    for key, value in best[0]["overrides"].items():
+        assert f"--config.{key}={value}" in done.stdout
