@@ -144,7 +144,7 @@ def _meshes(devices: int, sequences: Sequence[int]) -> Iterator[dict[str, int]]:
 
 
 def _images(batch: ml_collections.ConfigDict, rows: int, lanes: int) -> int:
-    """As many images a row as the config's, of a number that the mesh divides."""
+    """As many rows of images for a row of tokens as the config's, of a number that the mesh divides."""
     return -(-rows * batch.images // (batch.rows * lanes)) * lanes
 
 
