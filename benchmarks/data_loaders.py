@@ -81,7 +81,7 @@ def ours(rows: Sequence[Row], tokenizer: Any, folder: Path, batches: int) -> tup
         for step in made:
             batch = step.batch
             assert batch.vision is not None and not step.skipped
-            yield int((batch.vision.image_segment_ids.max(axis=1) > 0).sum()), int((batch.segment_ids > 0).sum())
+            yield int(batch.vision.image_segment_ids.max(axis=1).sum()), int((batch.segment_ids > 0).sum())
 
     try:
         rate = _measured(counted(), batches)

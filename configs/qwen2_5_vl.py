@@ -21,7 +21,8 @@ def sft(size: str, topology: str) -> ml_collections.ConfigDict:
     config.sft = tiny_sft.get_config().sft
     machines = meshes.lay_out(config, "sft", size, topology)
     rows, processes = meshes.num_rows(config, 8), machines.num_processes
-    # 10k samples, three epochs, about three conversations in a row of 8,192 tokens: 10,000 rows.
+    # 10k samples, three epochs, about three conversations in a row of 8,192 tokens: 10,000 rows. `images` are rows of patches,
+    # each of which holds one image of the largest size or several small ones.
     num_steps = math.ceil(10_000 / rows)
     config.sft.update({
         "num_steps": num_steps, "batch": {"rows": rows, "length": 8192, "images": 4 * rows, "patches": 5120},

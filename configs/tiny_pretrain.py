@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
             "depth": 3, "hidden_size": 128, "intermediate_size": 256, "num_heads": 4, "out_hidden_size": 192,
             "fullatt_block_indexes": (2,),
         },
-        # 448 x 336 scenes become 224 x 168: 16 x 12 patches, 48 tokens.
+        # 448 x 336 scenes become 224 x 168: 16 x 12 patches, 48 tokens. Each of the `images` rows of patches holds one.
         "max_pixels": 224 * 168,
         "batch": {"rows": 12, "length": 512, "images": 18, "patches": 192},
         "courses": {

@@ -13,6 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = tiny.base()
     config.sft = ml_collections.ConfigDict({
         "num_steps": 132,
+        # Rows of `length` tokens; `images` rows of `patches` patches, which small images share.
         "batch": {"rows": 8, "length": 576, "images": 20, "patches": 192},
         # The paper freezes the vision tower in SFT (sec. 3.1).
         "freeze": ("vision",),

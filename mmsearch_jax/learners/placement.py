@@ -124,7 +124,7 @@ class LearnerMesh:
         return jax.tree.map(place, tree)
 
     def batch(self, own: TokenBatch) -> TokenBatch:
-        """The global batch of which `own` holds this process's rows and images, on the mesh."""
+        """The global batch of which `own` holds this process's rows, of tokens and of images, on the mesh."""
         index = own.feature_index
         if own.vision is not None and jax.process_count() > 1:
             # Features are numbered through all processes' images. A merged token stands for 2 x 2 patches.

@@ -1,8 +1,8 @@
 """What the method needs of a program, by hand count: tokens and operations, all chips together.
 
 `Work.model` is what MFU is measured against: `learners.throughput`'s count for batches that are full, one segment a row and one
-image a patch row. `Work.executed` adds what the program must compute besides by its own rules: remat's second forward pass,
-attention kernels that compute again and skip no window, low-rank products.
+image a row of patches. `Work.executed` adds what the program must compute besides by its own rules: remat's second forward
+pass, attention kernels that compute again and skip no window, low-rank products.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def _low_rank(learner: Learner, shape: BatchShape) -> float:
 
 
 def _vision(config: VisionConfig, shape: BatchShape) -> tuple[float, float]:
-    """Forward operations of full images: what the method needs (windows), and what the kernel does (all pairs, wide heads)."""
+    """Forward operations of rows full of one image each: what the method needs (windows), and what the kernel does (all
+    pairs, wide heads)."""
     patches = shape.images * shape.patches
     size = config.hidden_size
     joined = size * config.spatial_merge_size**2

@@ -150,7 +150,7 @@ def _meshes(topology: Topology, sequences: Sequence[int]) -> Iterator[dict[str, 
 
 
 def _images(batch: ml_collections.ConfigDict, rows: int, lanes: int) -> int:
-    """As many images a row as the config's, of a number that the mesh divides."""
+    """As many rows of images for a row of tokens as the config's, of a number that the mesh divides."""
     return -(-rows * batch.images // (batch.rows * lanes)) * lanes
 
 

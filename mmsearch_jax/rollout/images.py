@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage, load_image
-from mmsearch_jax.data.vision_inputs import VisionInputs, pack_images
+from mmsearch_jax.data.vision_inputs import PatchRows, VisionInputs, pack_images
 from mmsearch_jax.models.config import VisionConfig
-from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage, bucket
+from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
 
 
 class ImageCache:
@@ -88,11 +88,13 @@ class ImageCache:
         counts = range(len(smallest.patches), largest + merged, merged)
         for row_patches in sorted({_row_patches(count, self._config.patch_buckets) for count in counts}):
             for num_rows in sorted(self._config.extend_rows):
-                yield self._pack([smallest] * num_rows, row_patches)[0]
+                yield pack_images([smallest], row_patches, num_rows)[0]
 
     def _pack(self, images: Sequence[ProcessedImage], row_patches: int) -> tuple[VisionInputs, list[int]]:
+        sizes = [len(image.patches) for image in images]
+        enough = [rows for rows in self._config.extend_rows if PatchRows(rows, row_patches).place(sizes)]
         return pack_images(
-            images, row_patches=row_patches, num_rows=bucket(len(images), self._config.extend_rows),
+            images, row_patches=row_patches, num_rows=min(enough),
             merge_size=self._vision.spatial_merge_size,
             window_patches=self._vision.window_size // self._vision.patch_size,
         )  # fmt: skip

@@ -18,7 +18,7 @@ from mmsearch_jax.data import storage
 from mmsearch_jax.data.convert import sharegpt, verl
 from mmsearch_jax.data.convert.run import REJECTED_FILE, Counts, checked_row, sift
 from mmsearch_jax.data.formats import jsonl, parquet, tar
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.schema import Row, read_image
 from mmsearch_jax.errors import DataError
 
 _COMMON = ("id", "images", "question", "answers", "search_required")
@@ -98,10 +98,10 @@ def export(
 def _record(row: Row, number: int, form: Form, out: Path) -> dict[str, Any]:
     """The record of a row, once it is sure to come back; writes the image files that it names."""
     row = _stripped(row)
-    files: dict[str, str | bytes] = {}
+    files: dict[str, bytes] = {}
     if form.image_files:
-        folder = f"{out.stem}_images"
-        files = {f"{folder}/{number:06d}-{i}.{tar.extension(image)}": image for i, image in enumerate(row.images)}
+        for i, image in enumerate(map(read_image, row.images)):
+            files[f"{out.stem}_images/{number:06d}-{i}.{tar.extension(image)}"] = image
         row = dataclasses.replace(row, image=next(iter(files), ""), more_images=tuple(files)[1:])
     record = form.record(row, number)
     back = form.row(record, number)

@@ -1,0 +1,47 @@
+"""Images of episodes are encoded in few rows, and each gets its own features."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.models.config import VisionConfig
+from mmsearch_jax.rollout.images import ImageCache
+from mmsearch_jax.rollout.sequence import EngineConfig
+
+
+def picture(shade, width, height):
+    """The encoded picture of one shade of grey."""
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), (shade, shade, shade)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        # Patches of 14 x 14: 8, 8 and 16 of them fill half a row of 64.
+        ([(56, 28), (28, 56), (56, 56)], (1, 64)),
+        # 48 and 24 do not fit one row.
+        ([(112, 84), (84, 56)], (4, 64)),
+    ],
+)
+def test_small_images_share_rows_and_are_told_apart(sizes, shape):
+    calls = []
+
+    def encode(vision):
+        """A feature says the mean byte of its merged patch."""
+        calls.append(vision.patches.shape[:2])
+        return vision.patches.reshape(-1, 4 * 588).mean(axis=1, keepdims=True)
+
+    sizes_of_engine = EngineConfig(extend_rows=(1, 4), patch_buckets=(64,))
+    cache = ImageCache(ImageProcessor(min_pixels=28 * 28), VisionConfig(), sizes_of_engine, encode)
+    images = [cache.prepare(picture(40 * i + 40, *size)) for i, size in enumerate(sizes)]
+    assert cache.encode_missing(images) == len(sizes) and calls == [shape]
+    for i, (image, (width, height)) in enumerate(zip(images, sizes, strict=True)):
+        assert image.features is not None and image.features.shape == (width * height // 28**2, 1)
+        np.testing.assert_array_equal(image.features, 40 * i + 40)
+    # The shapes that warm-up compiles are all that is ever asked for.
+    assert shape in {vision.patches.shape[:2] for vision in cache.shapes()}
