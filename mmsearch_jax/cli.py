@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"unknown argument '{unknown[0]}': see mmsearch {options.command} --help")
         if options.overrides and not hasattr(options, "config"):
             raise ConfigError(f"mmsearch {options.command} takes no config, so no {options.overrides[0]}")
+        if getattr(options, "compilation_cache", ""):
+            _keep_programs(options.compilation_cache)
         options.run(options)
     except Preempted as error:
         print(f"stopped: {error}", file=sys.stderr)
@@ -73,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--config", type=Path, default=CONFIGS / config, metavar="FILE",
                 help=f"config file, or FILE:TOPOLOGY (default: configs/{config}); set values with --config.KEY=VALUE",
+            )  # fmt: skip
+            command.add_argument(
+                "--compilation-cache", default="", metavar="DIR",
+                help="keep compiled programs there: the next start loads them (default: $JAX_COMPILATION_CACHE_DIR, or none)",
             )  # fmt: skip
         if config and workdir:
             command.add_argument(
@@ -216,6 +223,14 @@ def _add_processes(command: argparse.ArgumentParser) -> None:
         "--heartbeat-timeout", type=int, default=60, metavar="SECONDS",
         help="stop when another process has been silent for so long (default: %(default)s)",
     )  # fmt: skip
+
+
+def _keep_programs(folder: str) -> None:
+    if "://" not in folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    # JAX reads both when it is imported; it leaves out what compiled within a second, as most programs of a small policy do.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _load(options: argparse.Namespace):

@@ -136,3 +136,20 @@ def test_profile_says_how_many_steps_to_trace(command, tmp_path):
     options.overrides = []
     assert cli._load(options).run.profile_steps == 2
     assert json.loads((tmp_path / "config.json").read_text())["run"]["profile_steps"] == 2
+
+
+def test_programs_are_kept_where_compilation_cache_says(tmp_path):
+    # The command ends at once, as there is no such image; what JAX compiles after it is kept.
+    code = "import sys; from mmsearch_jax import cli; cli.main(sys.argv[1:]); import jax; jax.jit(lambda x: x + 1)(1.0)"
+    arguments = ["ask", "missing.png", "who?", "--compilation-cache", str(tmp_path / "new" / "cache")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert any("jit__lambda" in path.name for path in (tmp_path / "new" / "cache").iterdir())
+
+
+def test_a_compilation_cache_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    done = mmsearch("ask", "missing.png", "who?", "--compilation-cache", tmp_path / "file" / "cache")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and str(tmp_path / "file") in done.stderr
