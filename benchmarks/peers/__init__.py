@@ -1,4 +1,7 @@
-"""What a user would pick instead, each in an environment of its own: `environment("tunix")` makes it."""
+"""What a user would pick instead, each in an environment of its own: `environment("tunix")` makes it.
+
+`MMSEARCH_PEER_TRANSFORMERS=PYTHON` (or another peer's name) takes an interpreter that has the packages instead.
+"""
 
 import json
 import os
@@ -22,6 +25,8 @@ def environment(name: str, folder: Path = Path("runs/peers")) -> Path:
     Raises:
       CalledProcessError: a package cannot be installed.
     """
+    if given := os.environ.get(f"MMSEARCH_PEER_{name.upper()}"):
+        return Path(given)
     requirements = _HERE / f"{name}.txt"
     home = folder / f"{name}-{sys.version_info.major}.{sys.version_info.minor}"
     python, stamp = home / "bin" / "python", home / "installed.txt"
@@ -29,15 +34,8 @@ def environment(name: str, folder: Path = Path("runs/peers")) -> Path:
         print(f"installing {requirements.name} into {home}", flush=True)
         venv.create(home, clear=True, with_pip=True)
         install = [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-r",
-            str(requirements),
-        ]
+            str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements),
+        ]  # fmt: skip
         subprocess.run(install, check=True)
         stamp.write_text(requirements.read_text())
     return python.absolute()

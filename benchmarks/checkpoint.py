@@ -1,0 +1,107 @@
+"""Training states and policies to disk and back, against torch and transformers: python -m benchmarks.checkpoint [--quick].
+
+A training state (weights and the two moments of AdamW, float32) by Orbax as `mmsearch sft` saves it, against torch.save and
+torch.load of the same tensors; and a policy's weights (`import-hf`, `export-hf`, and what every command does at its start)
+against transformers' from_pretrained and save_pretrained of the same folder. All in one folder, on one disk; what is read must
+be what was saved. A run goes on while Orbax writes: how long it is held up stands in a row of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from benchmarks import harness
+from benchmarks.table import Measured, command_line, faster, report
+from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.learners.checkpoints import Checkpoints
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
+from mmsearch_jax.models import hf
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+
+
+def main() -> None:
+    """Runs both sides and prints the ratios."""
+    options = command_line("Checkpoints against torch.", "two repeats").parse_args()
+    repeats = 2 if options.quick else 5
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        work: dict[str, Any] = {"repeats": repeats, "scratch": str(folder / "peer")}
+        model, peer = harness.model_and_peer("small", "transformers_checkpoint.py", work, folder, alone=False)
+        assert peer is not None
+        times = policy_seconds(model, folder, repeats) | state_seconds(model, folder / "runs", repeats)
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model)))
+    if peer["policy_bytes"] != whole or peer["state_bytes"] != 3 * whole:
+        raise SystemExit(
+            f"the peer saved {peer['policy_bytes']} bytes and {peer['state_bytes']}, ours {whole} and {3 * whole}"
+        )
+    print(f"{peer['version']}; a policy of {whole / 1e6:.0f} MB, a state of {3 * whole / 1e6:.0f} MB; median seconds")
+    for name, own in times.items():
+        theirs = f", theirs {statistics.median(peer['seconds'][name]):.3f}" if name in peer["seconds"] else ""
+        print(f"  {name}: ours {statistics.median(own):.3f}{theirs}")
+    held = [100 * own / saved for own, saved in zip(times["held up"], times["save"], strict=True)]
+    share = statistics.median(held)
+    report(
+        {
+            f"checkpoint, {name}": faster(own, peer["seconds"][name], 1)
+            for name, own in times.items() if name in peer["seconds"]
+        } | {
+            "checkpoint, share of the saving that holds the run up": Measured(
+                share, "%", "at most 50", share <= 50, (min(held), max(held))
+            )
+        },
+        options.json,
+    )  # fmt: skip
+
+
+def policy_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, list[float]]:
+    """Of reading the weights and of writing them, transformers' folder both times."""
+    read = harness.seconds(lambda: nnx.state(hf.load_pretrained(folder / "model")[0]), repeats)
+    _equal(nnx.state(hf.load_pretrained(folder / "model")[0]), nnx.state(model))
+    return {"import": read, "export": harness.seconds(lambda: hf.save_pretrained(model, folder / "exported"), repeats)}
+
+
+def state_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, list[float]]:
+    """Of a save until it stands on the disk, of the part of it that the run waits for, and of reading it again."""
+    mesh = LearnerMesh.of(MeshConfig())
+    _, trained, frozen = split_model(model)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3, decay="constant"), 10)
+    state = mesh.train_state(trained, frozen, optimizer)
+    # Moments of 0 would be as good to write, but no proof that they come back.
+    state = dataclasses.replace(state, opt_state=jax.tree.map(lambda x: x + 1 if x.ndim else x, state.opt_state))
+    held: list[float] = []
+
+    def save() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with Checkpoints(folder) as checkpoints:
+            began = time.perf_counter()
+            checkpoints.save(1, state)
+            held.append(time.perf_counter() - began)
+
+    def restore() -> TrainState:
+        with Checkpoints(folder) as checkpoints:
+            return checkpoints.restore(state)[0]
+
+    saved = harness.seconds(save, repeats)
+    times = {"save": saved, "held up": held[1:], "restore": harness.seconds(restore, repeats)}
+    _equal(restore(), state)
+    return times
+
+
+def _equal(found: Any, expected: Any) -> None:
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+if __name__ == "__main__":
+    main()

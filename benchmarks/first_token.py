@@ -1,0 +1,30 @@
+"""The first token of a policy, from nothing, as `mmsearch ask` starts: python -m benchmarks.first_token WORK.json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from configs.eval import miniworld
+from mmsearch_jax import stages
+from mmsearch_jax.rollout.sampling import SamplingParams
+from mmsearch_jax.rollout.sequence import LiveSequence
+
+
+def main() -> None:
+    """Prints the token's id."""
+    work = json.loads(Path(sys.argv[1]).read_text())
+    config = miniworld.get_config()
+    config.checkpoint = work["folder"]
+    engine = stages.make_engine(config, stages.policy_of(config))
+    live = LiveSequence(engine.renderer.encode(work["prompt"]), [], 0, SamplingParams(0.0), plain=True)
+    engine.acquire(live)
+    engine.begin_turn(live, 1)
+    engine.extend([live])
+    engine.decode([live])
+    print(engine.take(live).token_ids[0], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""How cost grows with size, and what grows faster than its size: python -m benchmarks.growth [--quick] [--json FILE].
+
+Each series doubles (or more) one size and fits the slope of seconds over size on logarithms: 1 is linear, below it a larger
+size is cheaper by the piece, 2 is quadratic. The spread is that of the slopes between neighbours, so that a bend shows.
+
+  sequence   tokens of one SFT row (update of all parameters, layers recomputed in the backward pass); beside a layer's other
+             products its attention counts 2.5 times as much as in the 7B, so the bend comes at shorter rows
+  images     of 768 patches each through the vision tower
+  group      rollouts of one prompt of 512 tokens: prefill, copies of the cache, 16 tokens each
+  slots      that decode at once, each with 128 tokens in its cache; seconds of a step
+  episodes   with a scripted policy and mock tools, 64 at once
+
+The size of a search corpus is the business of `benchmarks.corpora`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from benchmarks import harness
+from benchmarks.rollout import MockTools, make_engine, plays, requests
+from benchmarks.sft_step import make_sequence, ours
+from benchmarks.table import Measured, command_line, report
+from mmsearch_jax.data.batches import BatchShape, pack
+from mmsearch_jax.data.image_processing import ProcessedImage
+from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.models.config import ModelConfig, TextConfig
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.rollout.sampling import SamplingParams
+from mmsearch_jax.rollout.scheduler import run_episodes
+from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
+from tests.rollout import scripted
+
+LINEAR = 1.1
+"""A slope up to here counts as linear: what is left of it is noise."""
+WIDE = TextConfig(
+    vocab_size=8192, hidden_size=512, intermediate_size=8192, num_hidden_layers=2, num_attention_heads=8,
+    num_key_value_heads=2, mrope_section=(8, 12, 12), tie_word_embeddings=True,
+)  # fmt: skip
+
+
+class Series(NamedTuple):
+    """Sizes, the few of them for --quick, what gives the function from a size to its seconds, and why it is steep, if it is."""
+
+    sizes: tuple[int, ...]
+    quick: tuple[int, ...]
+    prepare: Callable[[], Callable[[int], float]]
+    why: str = ""
+
+
+def main() -> None:
+    """Measures every series and prints the slopes."""
+    options = command_line("How cost grows with size.", "short series").parse_args()
+    rows = {}
+    for name, series in SERIES.items():
+        sizes, measure = series.quick if options.quick else series.sizes, series.prepare()
+        seconds = []
+        for size in sizes:
+            seconds.append(measure(size))
+            print(f"{name} {size}: {seconds[-1]:.4g} s", flush=True)
+        slope = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+        steps = [
+            np.log(b[1] / a[1]) / np.log(b[0] / a[0]) for a, b in itertools.pairwise(zip(sizes, seconds, strict=True))
+        ]
+        rows[f"slope: {name}, {sizes[0]:,} to {sizes[-1]:,}"] = Measured(
+            slope, "", f"at most {LINEAR}", slope <= LINEAR, (float(min(steps)), float(max(steps))), series.why
+        )
+    report(rows, options.json)
+
+
+def sequence_seconds() -> Callable[[int], float]:
+    """Of an SFT update on one row, by its tokens."""
+    config = ModelConfig(text=WIDE, vision=harness.SMALL.vision)
+    model = Qwen2_5_VL(config, rngs=nnx.Rngs(0))
+    model.set_remat("full")
+
+    def measure(length: int) -> float:
+        sequence = make_sequence(np.random.default_rng(0), length, 0, config)
+        batch = pack([sequence], BatchShape(1, length))[0].batch
+        return statistics.median(ours(model, [[batch]] * (3 if length <= 4096 else 1))["seconds"])
+
+    return measure
+
+
+def image_seconds() -> Callable[[int], float]:
+    """Of encoding images in one call, by their number."""
+    model = harness.random_model("small")
+    encode = nnx.jit(lambda model, vision: model.encode_images(vision))
+
+    def measure(count: int) -> float:
+        pixels = np.random.default_rng(0).integers(0, 256, (768, 588), dtype=np.uint8)
+        vision, _ = pack_images([ProcessedImage(pixels, (1, 24, 32))] * count)
+        return statistics.median(harness.seconds(lambda: encode(model, vision), 3))
+
+    return measure
+
+
+def group_seconds() -> Callable[[int], float]:
+    """Of rolling a prompt out so many times."""
+    sizes = EngineConfig(
+        num_slots=32, max_length=544, extend_rows=(1,), extend_buckets=(512,), decode_rows=(2, 4, 8, 16), length_buckets=(),
+        decode_steps=16,
+    )  # fmt: skip
+    engine = harness.engine(harness.random_model("small"), harness.vocabulary(), sizes)
+    prompt = np.random.default_rng(0).integers(100, 100_000, 512).tolist()
+
+    def run(size: int) -> None:
+        live = begin(engine, prompt, size, 16)
+        engine.decode(live)
+        for sequence in live:
+            engine.release(sequence)
+
+    return lambda size: statistics.median(harness.seconds(lambda: run(size), 3))
+
+
+def slot_seconds() -> Callable[[int], float]:
+    """Of a decode step, by the sequences that it serves."""
+    model, tokenizer, steps = harness.random_model("small"), harness.vocabulary(), 4
+    prompt = np.random.default_rng(0).integers(100, 100_000, 128).tolist()
+
+    def measure(slots: int) -> float:
+        sizes = EngineConfig(
+            num_slots=slots, max_length=160, extend_rows=(8,), extend_buckets=(128,), decode_rows=(), length_buckets=(),
+            decode_steps=steps,
+        )  # fmt: skip
+        engine = harness.engine(model, tokenizer, sizes)
+        # No sequence may end while it is timed: each has room for more than is decoded.
+        live = begin(engine, prompt, slots, 32)
+        return (
+            statistics.median(harness.seconds(lambda: engine.decode([s for s in live if s.finish is None]), 3)) / steps
+        )
+
+    return measure
+
+
+def begin(engine: Any, prompt: list[int], count: int, new_tokens: int) -> list[LiveSequence]:
+    """So many sequences of one prompt in the engine, ready to decode."""
+    live = [LiveSequence(list(prompt), [], seed, SamplingParams(1.0), plain=True) for seed in range(count)]
+    for sequence in live:
+        engine.acquire(sequence)
+        engine.begin_turn(sequence, new_tokens)
+    engine.extend(live)
+    return live
+
+
+def episode_seconds() -> Callable[[int], float]:
+    """Of whole episodes with up to four searches each."""
+    scripts = plays(lambda number: number % 5)
+    engine = make_engine(scripts, 64, 64)
+
+    def measure(count: int) -> float:
+        asked = requests(scripts, count)
+        began = time.perf_counter()
+        done = asyncio.run(run_episodes(engine, asked, scripted.CONFIG, MockTools(0.0)))  # type: ignore[arg-type]
+        assert all(trajectory.status == "answered" for trajectory in done), "an episode did not end with an answer"
+        return time.perf_counter() - began
+
+    # Compiles.
+    measure(64)
+    return measure
+
+
+SERIES = {
+    "sequence": Series(
+        (1024, 2048, 4096, 8192, 16_384, 32_768), (256, 1024), sequence_seconds,
+        "Attention looks at every pair of a row's tokens, so its share grows with the length; all else is linear. Packed "
+        "conversations pay for their own length, not for the row's, where the kernel skips what is of other segments.",
+    ),
+    "images": Series((1, 2, 4, 8, 16), (1, 4), image_seconds),
+    "group": Series((2, 4, 8, 16, 32), (2, 8), group_seconds),
+    "slots": Series((8, 16, 32, 64, 128, 256, 512), (8, 32), slot_seconds),
+    "episodes": Series((100, 1000, 10_000, 100_000), (100, 500), episode_seconds),
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What the benchmarks that compute share: models, peers with the same weights, engines, clock and memory, the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.peers import measuring, run_peer
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.models import hf
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.models.tokenizer import load_tokenizer
+from mmsearch_jax.planning.sizes import SIZES
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.sequence import EngineConfig
+from tests import tiny_tokenizer
+from tests.parity import qwen_vocabulary
+
+SMALL = ModelConfig(
+    text=TextConfig(
+        hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2,
+        mrope_section=(8, 12, 12), tie_word_embeddings=True,
+    ),
+    vision=VisionConfig(
+        depth=8, hidden_size=320, intermediate_size=864, num_heads=4, out_hidden_size=512, fullatt_block_indexes=(3, 7)
+    ),
+)  # fmt: skip
+"""27 million parameters in the decoder's layers, 10 in the tower's, the published vocabulary."""
+
+
+def config_of(size: str) -> ModelConfig:
+    """The model of a size; the small one is for a CPU."""
+    return SMALL if size == "small" else SIZES[size]
+
+
+def random_model(size: str) -> Qwen2_5_VL:
+    """Random weights: float32 for the small model, bf16 for the published ones."""
+    dtype = jnp.float32 if size == "small" else jnp.bfloat16
+    return Qwen2_5_VL(config_of(size), rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype)
+
+
+def model_and_peer(
+    size: str, script: str, work: dict[str, Any], folder: Path, alone: bool
+) -> tuple[Qwen2_5_VL, dict[str, Any] | None]:
+    """A random model, and what transformers made of `work` (None if ours is to be measured alone).
+
+    The small one's weights are given to the peer; a published one's shapes are, and the peer is done before JAX takes the GPU.
+    """
+    made = None
+    work |= {"threads": os.cpu_count()}
+    if size == "small":
+        made = random_model(size)
+        hf.save_pretrained(made, folder / "model")
+        work["folder"] = str(folder / "model")
+    else:
+        work["config"] = config_of(size).to_hf()
+    (folder / "work.json").write_text(json.dumps(work))
+    peer = None if alone else run_peer("transformers", script, folder / "work.json")
+    return made or random_model(size), peer
+
+
+@functools.cache
+def vocabulary() -> Any:
+    """A tokenizer: the published one where the `parity` extra is installed, else a small one of bytes, with which engines do
+    the same work on the same shapes but sample other tokens."""
+    if importlib.util.find_spec("dashscope") is None:
+        return tiny_tokenizer.build()
+    with tempfile.TemporaryDirectory() as folder:
+        return load_tokenizer(qwen_vocabulary.write(Path(folder), qwen_vocabulary.ranks()))
+
+
+def unsampled(tokenizer: Any, size: int) -> list[int]:
+    """The token ids that an engine never samples: they stand for no text and end no turn."""
+    renderer = ChatRenderer(tokenizer)
+    wordless = [i for i, text in enumerate(renderer.token_bytes) if not text and i not in renderer.stop_ids]
+    return wordless + list(range(renderer.vocabulary_size, size))
+
+
+def engine(model: Qwen2_5_VL, tokenizer: Any, sizes: EngineConfig) -> Engine:
+    """An engine around a model and a tokenizer of `vocabulary`."""
+    model.config = dataclasses.replace(model.config, image_token_id=ChatRenderer(tokenizer).image_pad)
+    return Engine(model, tokenizer, ImageProcessor(), sizes)
+
+
+def seconds(run: Callable[[], Any], repeats: int) -> list[float]:
+    """Of each of `repeats` calls until their arrays are there, after one call that compiles."""
+    return measuring.seconds(run, repeats, jax.block_until_ready)
+
+
+def memory(run: Callable[[], Any]) -> int:
+    """Bytes that a call takes at its height above what was held before: of the host on a CPU, of the device on a GPU (where JAX
+    knows the height since the process began alone, so that nothing larger may have run before)."""
+    before = jax.devices()[0].memory_stats()
+    if before is None:
+        return measuring.memory(run, jax.block_until_ready)
+    jax.block_until_ready(run())
+    return (jax.devices()[0].memory_stats() or {})["peak_bytes_in_use"] - before["bytes_in_use"]
+
+
+def same(name: str, ours: np.ndarray, theirs: Any, tolerance: float) -> float:
+    """The largest difference of two sides' outputs.
+
+    Raises:
+      SystemExit: it is above the tolerance: their figures would not compare.
+    """
+    worst = float(np.abs(ours - np.asarray(theirs)).max())
+    if not worst <= tolerance:
+        raise SystemExit(
+            f"{name}: the sides differ by {worst:.2g}, more than {tolerance:g}; their times do not compare"
+        )
+    return worst
+
+
+def machine() -> str:
+    """One line about the machine: CPU, cores, memory, accelerator, versions."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    cpu = found.group(1) if found else platform.processor() or platform.machine()
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    device = jax.devices()[0]
+    chip = "" if device.platform == "cpu" else f", {jax.device_count()} x {device.device_kind}"
+    return (
+        f"{cpu}, {os.cpu_count()} cores, {gib:.0f} GiB{chip}; {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, jax {importlib.metadata.version('jax')}"
+    )
