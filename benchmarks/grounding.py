@@ -9,18 +9,16 @@ picture has much of it), and size. A region that is not found counts as IoU 0.
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.miniworld import colours, scenes, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
@@ -101,25 +99,21 @@ def _summary(overlaps: Sequence[float]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.grounding",
-        description="Measures grounding: IoU of the region found for an expression with its gold box.",
-    )
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser = command_line("Grounding: IoU of the region found for an expression with its gold box.", "60 scenes")
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--world", choices=("real", "generated"), default="real")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     world = RealWorld() if options.world == "real" else GeneratedWorld(100, seed=options.seed)
-    figures = measure(world, options.scenes, options.seed)
+    figures = measure(world, 60 if options.quick else options.scenes, options.seed)
     print(f"{'expression':16} {'n':>5} {'mean IoU':>9} {'IoU>=.5':>8}")
     for family in ("all", *FAMILIES):
         if family in figures:
             row = figures[family]
             print(f"{family:16} {row['n']:5d} {row['mean_iou']:9.3f} {row['accuracy@.5']:8.3f}")
     print(f"one grounding takes {figures['ground_ms']} ms")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    rows = {"grounding, mean IoU": Measured(figures["all"]["mean_iou"], "", "", True)}
+    report(rows | {"grounding, an expression": Measured(figures["ground_ms"], "ms", "", True)}, options.json)
     return 0
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.axes import placement
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
@@ -125,7 +126,7 @@ def _peak_bytes() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints one table: peak memory over the size of what is read."""
-    parser = argparse.ArgumentParser(description="host memory taken by reading a checkpoint of the 7B's shapes")
+    parser = command_line("Host memory taken by reading a checkpoint of the 7B's shapes.", "one layer in each tower")
     parser.add_argument("--layers", type=int, default=2, help="layers of each tower (2: a model of about 3 GB)")
     parser.add_argument(
         "--full", action="store_true", help="the whole 7B (takes about 22 GB of memory unless --host-only)"
@@ -134,7 +135,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--hosts", type=int, default=8, help="devices that the model is spread over, or hosts of one device"
     )
     parser.add_argument("--host-only", action="store_true", help="read as one of several hosts only, never the whole")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "checkpoint"
-        total = write_checkpoint(folder, sizes(None if options.full else options.layers))
+        total = write_checkpoint(folder, sizes(None if options.full else 1 if options.quick else options.layers))
         figures = {f"one of {options.hosts} hosts": measure(folder, hosts=options.hosts)}
         if not options.host_only:
             figures["one device"] = measure(folder)
@@ -153,8 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         part, peak = figure["part"], figure["peak"]
         table.add_row(name, f"{part / 1e9:.2f}", f"{peak / 1e9:.2f}", f"{peak / part:.2f}", f"{peak / total:.2f}")
     Console().print(table)
-    if options.json:
-        options.json.write_text(json.dumps({"model": total, **figures}, indent=2) + "\n", encoding="utf-8")
+    rows = {
+        f"reading, peak / part, {name}": Measured(figure["peak"] / figure["part"], "x", "", True)
+        for name, figure in figures.items()
+    }
+    report(rows, options.json)
     return 0
 
 

@@ -7,7 +7,6 @@ Compared are the seconds of a step, without the first two, which compile.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -23,7 +22,7 @@ import aiohttp
 import numpy as np
 from aiohttp import web
 
-from benchmarks.table import Measured, report
+from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.configuration import load_config
 from mmsearch_jax.stages import TRAINING_WORLD, prepare_world
 from tools_server.process import start_server
@@ -94,10 +93,8 @@ def step_seconds(workdir: Path, url: str, checkpoint: str, steps: int, overlap: 
 
 def main() -> None:
     """Prints both medians and their ratio."""
-    parser = argparse.ArgumentParser(description="The gain of one-step-off overlap with slow searches.")
+    parser = command_line("The gain of one-step-off overlap with slow searches.", "five steps instead of twelve")
     parser.add_argument("--checkpoint", default="runs/quickstart/policies/sft", help="default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="five steps instead of twelve")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     if not Path(options.checkpoint).is_dir():
         raise SystemExit(f"no policy at {options.checkpoint}: run `make quickstart`, or name one with --checkpoint")

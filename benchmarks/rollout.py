@@ -14,19 +14,17 @@ Rows (each from one run on this machine):
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.table import Measured, report
+from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.errors import ToolFailed
 from mmsearch_jax.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.rollout.engine import Engine
@@ -231,10 +229,7 @@ def measure_leaks(count: int) -> int:
 
 def main() -> None:
     """Prints the table, and writes it as JSON if asked."""
-    parser = argparse.ArgumentParser(description="Rollouts with slow tools: the scheduler against lockstep rounds.")
-    parser.add_argument("--quick", action="store_true", help="ends within a minute")
-    parser.add_argument("--json", type=Path, help="writes {row: {value, unit, aim, holds}}")
-    options = parser.parse_args()
+    options = command_line("Rollouts with slow tools against lockstep rounds.", "fewer episodes").parse_args()
     times = measure_lockstep(192 if options.quick else 512, mean_s=0.3 if options.quick else 1.0)
     ratio = times["lockstep_s"] / times["free_s"]
     occupancy = measure_occupancy(64 if options.quick else 256)

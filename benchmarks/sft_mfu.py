@@ -1,7 +1,8 @@
-"""MFU and peak memory of a LoRA SFT step, and of the same in transformers + torch + peft: python -m benchmarks.sft_mfu.
+"""MFU and peak memory of a LoRA step, and of the same in transformers + torch + peft: python -m benchmarks.sft_mfu.
 
     python -m benchmarks.sft_mfu --model 7b     on a GPU: Qwen2.5-VL-7B's shapes, random bf16 weights, 8,192 tokens with images
     python -m benchmarks.sft_mfu                the same code with a small model, for a CPU (no MFU: a CPU's peak is not known)
+    ... --objective grpo                        the clipped surrogate of GRPO on the same tokens instead of their cross-entropy
 
 One conversation fills the row, so that the peer has nothing to pad. The peer runs first, in an environment of its own, and has
 left the memory when ours begins. `--remat` says what the backward pass computes again; the peer checkpoints each layer.
@@ -9,11 +10,12 @@ left the memory when ours begins. `--remat` says what the backward pass computes
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from benchmarks import harness
 from benchmarks.peers import run_peer
-from benchmarks.sft_step import CONFIG, GRID, make_sequence, written
-from benchmarks.table import Measured, report
+from benchmarks.sft_step import GRID, make_sequence, written
+from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack
 from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.policy_update import PolicyUpdater
 from mmsearch_jax.learners.supervised import SupervisedUpdate
 from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
@@ -40,63 +45,91 @@ STEPS, RANK, ALPHA, LEARNING_RATE = 5, 8, 16.0, 1e-4
 
 def main() -> None:
     """Runs both sides and prints seconds, MFU and memory."""
-    parser = argparse.ArgumentParser(
-        description="MFU and memory of a LoRA SFT step, against transformers + torch + peft."
-    )
-    parser.add_argument("--model", choices=("small", "7b"), default="small")
+    parser = command_line("MFU and memory of a LoRA step, against torch.", "half the tokens, two steps", sizes=True)
+    parser.add_argument("--objective", choices=("sft", "grpo"), default="sft")
     parser.add_argument("--remat", choices=("none", "dots", "full"), default="full")
-    parser.add_argument("--length", type=int, help="tokens of the row; by default 8192 for 7b, 512 else")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--length", type=int, help="tokens of the row; by default 8192, of the small model 512")
     options = parser.parse_args()
-    large = options.model == "7b"
-    config, grid = (ModelConfig(), (1, 64, 80)) if large else (CONFIG, GRID)
-    length = options.length or (8192 if large else 512)
+    small, name = options.model == "small", options.objective
+    config, grid = harness.config_of(options.model), GRID if small else (1, 64, 80)
+    length = (options.length or (512 if small else 8192)) // (2 if options.quick else 1)
+    steps = 2 if options.quick else STEPS
     sequence = make_sequence(np.random.default_rng(0), length, 2, config, grid)
+    peer = None
     with tempfile.TemporaryDirectory() as temporary:
         work = {
-            "config": config.to_hf(), "grid": grid, "files": written(Path(temporary), "step", [[sequence]] * STEPS),
+            "config": config.to_hf(), "grid": grid, "files": written(Path(temporary), "step", [[sequence]] * steps),
             "rank": RANK, "alpha": ALPHA, "learning_rate": LEARNING_RATE, "image_token_id": config.image_token_id,
+            "objective": name,
         }  # fmt: skip
         file = Path(temporary) / "work.json"
         file.write_text(json.dumps(work))
-        peer = run_peer("transformers", "transformers_sft_mfu.py", file)
-    own = ours(config, sequence, length, grid, options.remat)
-    seconds = [statistics.median(side["seconds"]) for side in (own, peer)]
-    print(f"{jax.devices()[0].device_kind}, {length} tokens, remat={options.remat}; {peer['version']}")
-    for name, median, memory in zip(("ours", "torch"), seconds, (own["memory"], peer["memory"]), strict=True):
+        if not options.alone:
+            peer = run_peer("transformers", "transformers_sft_mfu.py", file)
+    own = ours(config, sequence, length, grid, options, steps)
+    sides = {"ours": own} | ({peer["version"]: peer} if peer else {})
+    print(f"{jax.devices()[0].device_kind}, {length} tokens, remat={options.remat}")
+    for side, found in sides.items():
+        median = statistics.median(found["seconds"])
         use = utilisation(own["flops"], median)
         mfu = f", MFU {use['mfu']:.1%}" if "mfu" in use else ""
         print(
-            f"{name:5s} {median:.3f} s a step, {use['tflops_per_second']:.2f} TFLOP/s{mfu}, peak memory {memory / 1e9:.1f} GB"
+            f"{side}: {median:.3f} s a step, {use['tflops_per_second']:.2f} TFLOP/s{mfu}, {found['memory'] / 1e9:.1f} GB"
         )
-    rows = {"sft step against torch": Measured(seconds[1] / seconds[0], "x", "above 1", seconds[1] > seconds[0])}
-    if "mfu" in (use := utilisation(own["flops"], seconds[0])):
-        rows["MFU"] = Measured(100 * use["mfu"], "%", "at least 50", use["mfu"] >= 0.5)
+    use = utilisation(own["flops"], statistics.median(own["seconds"]))
+    rows = {f"{name} step": Measured(use["tflops_per_second"], "TFLOP/s", "", True)}
+    if own["memory"]:
+        rows[f"{name} step, peak memory"] = Measured(own["memory"] / 1e9, "GB", "", True)
+    if peer is not None:
+        assert peer["tokens"] == length, "the peer learnt from another number of tokens"
+        rows[f"{name} step against torch"] = faster(own["seconds"], peer["seconds"], 1)
+    if "mfu" in use:
+        rows[f"{name} step, MFU"] = Measured(100 * use["mfu"], "%", "at least 50", use["mfu"] >= 0.5)
     report(rows, options.json)
 
 
 def ours(
-    config: ModelConfig, sequence: TrainingSequence, length: int, grid: tuple[int, int, int], remat: str
+    config: ModelConfig, sequence: TrainingSequence, length: int, grid: tuple[int, int, int], options: Any, steps: int
 ) -> dict[str, Any]:
     """Seconds of each step, the operations of one, and the most memory that was used (bytes; 0 where a CPU does not tell)."""
     model = Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
     add_lora(model, LoRAConfig(RANK, ALPHA))
-    model.set_remat(remat)
-    mesh = LearnerMesh.of(MeshConfig())
+    model.set_remat(options.remat)
+    mesh, shape = LearnerMesh.of(MeshConfig()), BatchShape(1, length, len(sequence.images), grid[1] * grid[2])
     graph, trained, frozen = split_model(model)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE), 1000)
-    update, state = SupervisedUpdate(graph, optimizer, mesh=mesh), mesh.train_state(trained, frozen, optimizer)
+    state = mesh.train_state(trained, frozen, optimizer)
     del model, trained, frozen
-    batch = pack([sequence], BatchShape(1, length, len(sequence.images), grid[1] * grid[2]))[0].batch
+    batch = pack([sequence], shape)[0].batch
     flops = step_flops(config, batch, full=False, train_vision=False)
+    if options.objective == "sft":
+        update = SupervisedUpdate(graph, optimizer, mesh=mesh)
+
+        def step(state: Any) -> Any:
+            return update(state, [mesh.batch(batch)])[0]
+    else:
+        step = grpo_step(graph, optimizer, config, mesh, shape, sequence)
     seconds = []
-    for _ in range(STEPS + 1):
+    for _ in range(steps + 1):
         began = time.perf_counter()
-        state, metrics = update(state, [mesh.batch(batch)])
-        jax.block_until_ready((state, metrics))
+        state = jax.block_until_ready(step(state))
         seconds.append(time.perf_counter() - began)
     memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
     return {"seconds": seconds[1:], "flops": flops, "memory": memory}
+
+
+def grpo_step(
+    graph: Any, optimizer: Any, config: ModelConfig, mesh: LearnerMesh, shape: BatchShape, sequence: TrainingSequence
+) -> Callable[[Any], Any]:
+    """An update from one trajectory, as if a nearly uniform policy had sampled it."""
+    loss = GRPOLossConfig(kl_coef=0.0, aggregation="sequence")
+    updater = PolicyUpdater(graph, None, optimizer, loss, config, mesh, shape, full=False)
+    extras = {
+        "rollout_logprobs": np.full(len(sequence), -np.log(config.text.vocab_size), np.float32),
+        "advantages": np.ones(len(sequence), np.float32),
+    }
+    trajectory = dataclasses.replace(sequence, extras=extras)
+    return lambda state: updater.learn(state, [trajectory])[0]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ tenth of the steps against that over the second tenth. Linux only.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -16,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.table import Measured, report
+from benchmarks.table import Measured, command_line, report
 
 _SETTINGS = {
     "world.num_lands": 24, "world.num_grpo_lands": 12, "world.num_sft_rows": 120, "world.num_grpo_rows": 8,
@@ -26,10 +25,8 @@ _SETTINGS = {
 
 def main() -> None:
     """Trains, samples the memory, and prints its growth."""
-    parser = argparse.ArgumentParser(description="Host memory over a long run.")
+    parser = command_line("Host memory over a long run.", "60 steps")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--quick", action="store_true", help="a minute: 60 steps")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     steps = 60 if options.quick else options.steps
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,41 @@
+"""What the device can do at best: bf16 matrix products and memory, as plain as can be: python -m benchmarks.card [--quick]."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import harness
+from benchmarks.table import Measured, command_line, report
+
+
+def main() -> None:
+    """Prints both rates."""
+    options = command_line("Matrix products and bandwidth of the device.", "smaller arrays").parse_args()
+    side, size = (2048, 2**26) if options.quick else (8192, 2**30)
+    print(harness.machine())
+    report(
+        {
+            "card, bf16 matrix products": Measured(matmul_flops(side) / 1e12, "TFLOP/s", "", True),
+            "card, copy": Measured(copy_bytes(size) / 1e9, "GB/s", "", True),
+        },
+        options.json,
+    )
+
+
+def matmul_flops(side: int) -> float:
+    """Operations a second of the best of ten products of two square bf16 matrices."""
+    a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
+    product = jax.jit(lambda a, b: a @ b)
+    return 2 * side**3 / min(harness.seconds(lambda: product(a, a), 10))
+
+
+def copy_bytes(size: int) -> float:
+    """Bytes a second that a plain pass over an array of `size` bytes reads and writes, the best of ten."""
+    array = jnp.zeros(size // 4, jnp.float32)
+    step = jax.jit(lambda x: x + 1.0)
+    return 2 * size / min(harness.seconds(lambda: step(array), 10))
+
+
+if __name__ == "__main__":
+    main()

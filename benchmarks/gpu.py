@@ -1,0 +1,122 @@
+"""The compute-bound questions on one GPU at the 3B's or 7B's shapes, in ten minutes: python -m benchmarks.gpu [--model 7b].
+
+    python -m benchmarks.gpu --json gpu.json                       the 7B
+    python -m benchmarks.gpu --torch PYTHON --json gpu.json        torch by another interpreter than this one
+    python -m benchmarks.gpu --model small --quick                 the same parts on a CPU, to see that they run
+
+First the card's own limits (bf16 matrix products, bandwidth), then SFT step, GRPO step, log-probs, prefill, decoding, vision
+tower and rollouts (these with a scripted policy): bf16, random weights, each part in a process and with seconds of its own,
+beside transformers + torch (sdpa: its flash kernels) if an interpreter has them. What a part finds is in the JSON as soon as it
+ends; one that takes too long or fails is named, and the others go on. Rates stand as shares of the card's limits, too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.table import Measured, command_line, report
+
+
+class Part(NamedTuple):
+    """A benchmark, the seconds set aside for it, what it is given; `peer`: has one; `sizes`: takes --model."""
+
+    module: str
+    seconds: int
+    arguments: Sequence[str] = ()
+    peer: bool = True
+    sizes: bool = True
+
+
+PARTS = (
+    Part("card", 30, peer=False, sizes=False),
+    Part("sft_mfu", 105),
+    Part("sft_mfu", 95, ("--objective", "grpo")),
+    Part("logprobs", 60),
+    Part("prefill", 70),
+    Part("decode_limit", 70, peer=False),
+    Part("decode", 60),
+    Part("vision", 50),
+    Part("rollout", 50, ("--quick",), peer=False, sizes=False),
+)
+
+
+def main() -> None:
+    """Runs the parts and prints one table."""
+    parser = command_line("The compute-bound benchmarks on a GPU.", "short forms of the small model, on a CPU")
+    parser.add_argument("--model", choices=("small", "3b", "7b"), help="default: 7b, with --quick small")
+    parser.add_argument("--torch", type=Path, metavar="PYTHON", help="interpreter with torch, transformers and peft")
+    options = parser.parse_args()
+    # Whoever ends this ends the part that runs, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    size = options.model or ("small" if options.quick else "7b")
+    python = options.torch or (Path(sys.executable) if importlib.util.find_spec("torch") else None)
+    if python is None:
+        print("torch is not installed here, and --torch names no interpreter that has it: ours is measured alone")
+    # Memory is taken as it is needed, so that two processes that follow one another do not meet.
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "MMSEARCH_PEER_TRANSFORMERS": str(python)}
+    # On a CPU nothing is timed for its own sake.
+    patience = 4 if size == "small" else 1
+    rows: dict[str, Measured] = {}
+    missing, began, limit = [], time.monotonic(), 0.0
+    for part in PARTS:
+        command = [sys.executable, "-m", f"benchmarks.{part.module}", *part.arguments]
+        command += ["--model", size] * part.sizes + ["--alone"] * (part.peer and python is None)
+        command += ["--quick"] * (options.quick and "--quick" not in command)
+        print(f"\n{' '.join(command[1:])}", flush=True)
+        # What the parts before did not need, this one may.
+        ends = patience * sum(earlier.seconds for earlier in PARTS[: PARTS.index(part) + 1])
+        found = run(command, environment, began + ends - time.monotonic())
+        if found is None:
+            missing.append(" ".join((part.module, *part.arguments)))
+            continue
+        rows |= found
+        if part.module == "card":
+            limit = next(row.value for row in found.values() if row.unit == "TFLOP/s")
+        elif limit:
+            rows |= shares(found, limit)
+        report(rows, options.json)
+    print(f"{time.monotonic() - began:.0f} s")
+    if missing:
+        sys.exit(f"not measured (it failed, or took too long): {', '.join(missing)}")
+
+
+def run(command: list[str], environment: dict[str, str], seconds: float) -> dict[str, Measured] | None:
+    """The rows of a benchmark, or None if it failed or was not done in time (then it is ended, with what it started)."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        process = subprocess.Popen([*command, "--json", str(file)], env=environment, start_new_session=True)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            print(f"ended after {seconds:.0f} s", flush=True)
+        finally:
+            if process.poll() is None:
+                # Peers are children of the benchmark.
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode:
+            return None
+        return {name: Measured(**row) for name, row in json.loads(file.read_text()).items()}
+
+
+def shares(rows: dict[str, Measured], limit: float) -> dict[str, Measured]:
+    """Of the rows in TFLOP/s, what part of the card's measured rate they are."""
+    return {
+        f"{name}, of the card's products": Measured(100 * row.value / limit, "%", "", True)
+        for name, row in rows.items()
+        if row.unit == "TFLOP/s"
+    }
+
+
+if __name__ == "__main__":
+    main()
