@@ -49,11 +49,8 @@ contracts: $(VENV)/.installed-test ## imports run one way
 
 check: lint types contracts ## all three
 
-bench: $(VENV)/.installed ## image retrieval, grounding, the input side, rollouts; those against peers are run one by one
-	$(BIN)/python -m benchmarks.image_retrieval
-	$(BIN)/python -m benchmarks.grounding
-	$(BIN)/python -m benchmarks.data
-	$(BIN)/python -m benchmarks.rollout
+bench: $(VENV)/.installed-parity ## everything that is measured, against its peers: writes docs/performance.md (hours)
+	$(BIN)/python -m benchmarks.performance
 
 results: $(VENV)/.installed ## the quickstart with three seeds, written to docs/results.md
 	$(BIN)/python -m benchmarks.results

@@ -1,0 +1,65 @@
+"""The benchmarks' table and page, and what keeps their sides comparable."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu, harness, performance
+from benchmarks.peers import measuring
+from benchmarks.table import Measured, faster, report
+
+ROW = {"value": 0.5, "unit": "x", "aim": "at least 1", "holds": False, "spread": [0.4, 0.6], "why": "Both wait."}
+
+
+def test_a_ratio_is_that_of_the_medians_and_its_spread_that_of_the_extremes():
+    row = faster([1.0, 2.0, 4.0], [2.0, 4.0, 6.0], 2)
+    assert (row.value, row.spread, row.holds) == (2.0, (0.5, 6.0), True)
+    assert not faster([1.0], [1.9], 2).holds
+
+
+def test_the_json_holds_what_the_table_shows(tmp_path, capsys):
+    report({"speed": Measured(2.0, "x", "at least 1", True, (1.5, 2.5))}, tmp_path / "rows.json")
+    assert json.loads((tmp_path / "rows.json").read_text()) == {
+        "speed": {"value": 2.0, "unit": "x", "aim": "at least 1", "holds": True, "spread": [1.5, 2.5], "why": ""}
+    }
+    assert "1.50 to 2.50" in capsys.readouterr().out
+
+
+def test_the_page_says_below_a_table_why_a_row_falls_short():
+    lines = list(performance.table({"speed": ROW, "size": ROW | {"why": ""}}, {"speed": 0.45}))
+    assert "| speed | 0.50 x | 0.40 to 0.60 | at least 1 | **no** | 0.45 |" in lines
+    assert "*speed* falls short. Both wait." in lines
+    assert "*size* falls short. Why is not known yet." in lines
+
+
+def test_a_benchmark_that_fails_leaves_what_was_found_before(tmp_path):
+    kept = tmp_path / "nothing.json"
+    kept.write_text("{}")
+    assert not performance.run(performance.Question("nothing_of_this_name", ""), tmp_path, quick=True)
+    assert kept.read_text() == "{}"
+
+
+def test_sides_that_differ_are_refused():
+    assert harness.same("scores", np.ones(2), np.ones(2) + 1e-4, 1e-3) == pytest.approx(1e-4)
+    for other in (np.ones(2) + 1, np.full(2, np.nan)):
+        with pytest.raises(SystemExit, match="scores: the sides differ"):
+            harness.same("scores", np.ones(2), other, 1e-3)
+
+
+def test_memory_is_the_height_of_a_call_and_not_what_stays():
+    size = 100 << 20
+    assert size < measuring.memory(lambda: np.ones(size, np.uint8).sum()) < 1.5 * size
+
+
+def test_a_part_that_takes_too_long_is_ended_and_has_no_rows():
+    began = time.monotonic()
+    assert gpu.run(["sh", "-c", "sleep 60"], dict(os.environ), 0.2) is None
+    assert time.monotonic() - began < 30
+
+
+def test_rates_stand_as_shares_of_the_cards_too():
+    rows = gpu.shares({"step": Measured(50.0, "TFLOP/s", "", True), "tokens": Measured(9.0, "", "", True)}, 200.0)
+    assert {name: row.value for name, row in rows.items()} == {"step, of the card's products": 25.0}
