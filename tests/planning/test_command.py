@@ -64,6 +64,7 @@ def test_a_plan_is_printed_and_written(tmp_path):
     assert made["estimate"]["seconds"] > 0 and 0 < made["estimate"]["mfu"] < 1
 
 
+@pytest.mark.slow
 def test_a_search_prints_settings_to_paste_the_fastest_first(tmp_path):
     done = plan("--topology", "h100:2", "--search", "--best", "2", "--json", str(tmp_path / "plan.json"), *SMALL)
     assert done.returncode == 0, done.stderr
