@@ -1,6 +1,5 @@
 """Seconds and memory of a piece of work, for both sides alike: peers read it beside them, and it needs Python alone."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +22,14 @@ def seconds(run: Callable[[], Any], repeats: int, wait: Callable[[Any], Any] = n
 
 def memory(run: Callable[[], Any], wait: Callable[[Any], Any] = nothing) -> int:
     """Bytes of host memory that a call takes at its height above what was resident before; 0 where Linux does not tell."""
-    with contextlib.suppress(OSError):
+    try:
         # Makes the kernel forget the height that was reached before (proc_pid_clear_refs(5)).
         Path("/proc/self/clear_refs").write_text("5")
         before = _resident("VmRSS")
-        wait(run())
-        return _resident("VmHWM") - before
-    return 0
+    except OSError:
+        return 0
+    wait(run())
+    return _resident("VmHWM") - before
 
 
 def _resident(field: str) -> int:

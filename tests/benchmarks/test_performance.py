@@ -51,7 +51,8 @@ def test_sides_that_differ_are_refused():
 
 def test_memory_is_the_height_of_a_call_and_not_what_stays():
     size = 100 << 20
-    assert size < measuring.memory(lambda: np.ones(size, np.uint8).sum()) < 1.5 * size
+    # A little less where pages that were resident before are taken.
+    assert 0.9 * size < measuring.memory(lambda: np.ones(size, np.uint8).sum()) < 1.5 * size
 
 
 def test_a_part_that_takes_too_long_is_ended_and_has_no_rows():
