@@ -95,7 +95,9 @@ class ArrayRecordFile:
           DataError: it is damaged.
         """
         try:
-            (encoded,) = self._reader.read([number])
+            # As a range: a list of numbers is sorted by group, for which the reader makes a table of all groups at each call
+            # (4 ms in a million rows, against 3 us).
+            (encoded,) = self._reader.read(number, number + 1)
         except (RuntimeError, ValueError, IndexError) as error:
             raise DataError(f"the record cannot be read ({str(error)[:120]}): write the set again") from error
         return decode(encoded)
