@@ -1,23 +1,29 @@
-"""Does the pipeline's memory grow with the set? python -m benchmarks.data_memory [--rows 1000000] [--quick] [--json FILE]
+"""Does the pipeline's memory, or the time of a record, grow with the set?
+
+    python -m benchmarks.data_memory [--rows 1000000] [--quick] [--json FILE]
 
 Writes a synthetic ArrayRecord set of short conversations without images, reads one epoch of it through the pipeline (shuffled,
-rendered, masked, packed) and prints the process's resident memory at the start and at the end. Linux only.
+rendered, masked, packed) and prints the process's resident memory at the start and at the end, and how long a record takes to
+read at random, over the same in a hundredth of the rows. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import tqdm
 
 from benchmarks.table import Measured, report
 from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.formats.array_record import ArrayRecordFile
 from mmsearch_jax.data.image_processing import ImageProcessor
 from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig
 from mmsearch_jax.data.schema import ConversationTurn, Row
@@ -43,12 +49,22 @@ def main() -> None:
         path = Path(folder) / "rows.array_record"
         write_rows(tqdm.tqdm(made(count), "write", count, unit="row"), path)
         print(f"{count} rows, {path.stat().st_size / 1e6:.0f} MB")
+        whole, small = record_seconds(path), Path(folder) / "small.array_record"
+        write_rows(made(count // 100), small)
+        longer = whole / record_seconds(small)
         samples, seconds = iterate(path, count)
     start, end = samples[0], samples[-1]
     print(f"resident memory: {start / 1e6:.0f} MB after {min(_SETTLED, count // 2)} rows, at most {max(samples) / 1e6:.0f} MB, "
           f"{end / 1e6:.0f} MB at the end; {count / seconds:.0f} rows/s")  # fmt: skip
     growth = 100 * (end / start - 1)
-    report({f"memory growth over {count} rows": Measured(growth, "%", "under 2", growth < 2)}, options.json)
+    print(f"one record at random: {1e6 * whole:.0f} us")
+    report(
+        {
+            f"memory growth over {count} rows": Measured(growth, "%", "under 2", growth < 2),
+            f"a record of {count}, over one of {count // 100}": Measured(longer, "x", "under 2", longer < 2),
+        },
+        options.json,
+    )
 
 
 def made(count: int) -> Iterator[Row]:
@@ -56,6 +72,16 @@ def made(count: int) -> Iterator[Row]:
     for number in range(count):
         turns = (ConversationTurn(render_turn("I know.", Answer(f"answer {number}"))),)
         yield Row(f"r{number}", "", f"What is the capital of {number}?", (f"answer {number}",), "", False, turns=turns)
+
+
+def record_seconds(path: Path) -> float:
+    """Median seconds of reading one record, at random."""
+    file, rng, spent = ArrayRecordFile(path), np.random.default_rng(0), []
+    for number in rng.integers(0, len(file), 2000).tolist():
+        began = time.perf_counter()
+        file[number]
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent)
 
 
 def iterate(path: Path, count: int) -> tuple[list[int], float]:

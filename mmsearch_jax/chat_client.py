@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import aiohttp
 import tenacity
 
+from mmsearch_jax.bounded import read_bounded
 from mmsearch_jax.errors import ChatFailed, ConfigError
 
 T = TypeVar("T")
@@ -169,22 +170,16 @@ class ChatClient:
         async with self._session.post(
             f"{endpoint.url.rstrip('/')}/chat/completions", json=body, headers=headers
         ) as reply:
-            text = await self._read(reply)
+            received = await read_bounded(reply, _MAX_REPLY_BYTES)
+            if received is None:
+                raise self._error(f"{self._name} sent a reply of more than {_MAX_REPLY_BYTES:,} bytes")
+            text = received.decode("utf-8", "replace")
             if reply.status == 429 or reply.status >= 500:
                 raise _Passing(f"HTTP {reply.status}")
             if reply.status != 200:
                 hint = f"; is the key in {endpoint.key_env}?" if reply.status in (401, 403) else ""
                 raise self._error(f"{self._name} answered HTTP {reply.status}: {text[:200]}{hint}")
         return _completion(text)
-
-    async def _read(self, reply: aiohttp.ClientResponse) -> str:
-        parts, size = [], 0
-        async for part in reply.content.iter_any():
-            size += len(part)
-            if size > _MAX_REPLY_BYTES:
-                raise self._error(f"{self._name} sent a reply of more than {_MAX_REPLY_BYTES:,} bytes")
-            parts.append(part)
-        return b"".join(parts).decode("utf-8", "replace")
 
 
 def _completion(text: str) -> Completion:

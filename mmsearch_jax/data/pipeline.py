@@ -205,12 +205,14 @@ class _Lane:
     def next_batch(self, skipped: list[Skipped]) -> TokenBatch:
         """The lane's part of the next batch; adds to `skipped` what was left out."""
         bad_run, held_over = 0, len(self._waiting)
-        while sum(len(sequence) for _, sequence in self._waiting) < self._wanted:
+        tokens = sum(len(sequence) for _, sequence in self._waiting)
+        while tokens < self._wanted:
             position = self.number + self._next * self._step
             sample: Any = next(self._stream)
             self._next += 1
             if not isinstance(sample, str):
                 self._waiting.append((position, sample))
+                tokens += len(sample)
                 bad_run = 0
                 continue
             skipped.append(Skipped(position, sample))

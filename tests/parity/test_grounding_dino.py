@@ -191,7 +191,7 @@ def test_a_torn_checkpoint_is_said_so(folder: Path, tmp_path: Path):
         TorchDino(tmp_path, 0.25, "cpu", 0)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")
-def test_a_gpu_that_is_not_there_is_said_so(folder: Path):
+def test_a_gpu_that_is_not_there_is_said_so(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="torch sees no GPU"):
         TorchDino(folder, 0.25, "cuda", 0)

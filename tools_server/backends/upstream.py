@@ -14,10 +14,10 @@ from typing import Any
 
 import aiohttp
 
+from mmsearch_jax.bounded import read_bounded
 from tools_server.failures import SearchFailure
 
 MAX_REPLY_BYTES = 8 * 2**20
-_CHUNK = 64 * 1024
 _SHOWN = 200
 
 
@@ -76,11 +76,13 @@ async def call(
             request.method, request.url, headers=request.headers, params=request.params, json=request.json,
             allow_redirects=False,
         ) as reply:  # fmt: skip
-            body = await _read_bounded(reply, name)
+            body = await read_bounded(reply, MAX_REPLY_BYTES)
             status, retry_after = reply.status, reply.headers.get("Retry-After", "")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         # Of the exception only its kind: its text may hold the URL, and with it the key.
         raise SearchFailure("upstream_error", f"{name}: {type(error).__name__}: no answer came", passing=True) from None
+    if body is None:
+        raise SearchFailure("upstream_error", f"{name}: the reply is larger than {MAX_REPLY_BYTES:,} bytes")
     shown = redact(body[:_SHOWN].decode("utf-8", "replace"), secret)
     own = refusal(status, body[:4096].decode("utf-8", "replace"))
     if own is not None:
@@ -105,16 +107,6 @@ def seconds(retry_after: str) -> float:
     except ValueError:
         parsed = email.utils.parsedate_tz(retry_after)
     return max(0.0, min(email.utils.mktime_tz(parsed) - time.time(), 3600.0)) if parsed else 0.0
-
-
-async def _read_bounded(reply: aiohttp.ClientResponse, name: str) -> bytes:
-    parts, size = [], 0
-    async for part in reply.content.iter_chunked(_CHUNK):
-        size += len(part)
-        if size > MAX_REPLY_BYTES:
-            raise SearchFailure("upstream_error", f"{name}: the reply is larger than {MAX_REPLY_BYTES:,} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _refused(name: str, status: int, shown: str, key_env: str, retry_after_s: float) -> SearchFailure:
