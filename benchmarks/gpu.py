@@ -63,7 +63,9 @@ def main() -> None:
     if python is None:
         print("torch is not installed here, and --torch names no interpreter that has it: ours is measured alone")
     # Memory is taken as it is needed, so that two processes that follow one another do not meet.
-    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "MMSEARCH_PEER_TRANSFORMERS": str(python)}
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if python is not None:
+        environment["MMSEARCH_PEER_TRANSFORMERS"] = str(python)
     # On a CPU nothing is timed for its own sake.
     patience = 4 if size == "small" else 1
     rows: dict[str, Measured] = {}
