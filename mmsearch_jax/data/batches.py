@@ -208,10 +208,10 @@ def _fill(
     names = {name for i, _, _ in places for name in sequences[i].extras}
     extras = {name: empty(np.float32) for name in sorted(names)}
     images = {id(image): image for i, _, _ in places for image in sequences[i].images}
-    vision, offsets = (
+    vision, numbers = (
         pack_images([*images.values()], shape.patches, shape.images) if images else (_no_images(shape), [])
     )
-    first_feature = dict(zip(images, offsets, strict=True))
+    features = dict(zip(images, numbers, strict=True))
     next_segment = np.ones(shape.rows, np.int32)
     for i, row, start in places:
         sequence = sequences[i]
@@ -225,8 +225,7 @@ def _fill(
         for name, values in sequence.extras.items():
             extras[name][row, span] = values
         for image, run in zip(sequence.images, _runs(sequence), strict=True):
-            size = _tokens(image)
-            index[row, start + run : start + run + size] = first_feature[id(image)] + np.arange(size)
+            index[row, start + run : start + run + _tokens(image)] = features[id(image)]
     return TokenBatch(token_ids, positions, segments, weights, index, vision, extras)
 
 

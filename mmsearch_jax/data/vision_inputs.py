@@ -1,7 +1,8 @@
 """Packs processed images into rows of patches, with the segments and positions that the vision tower needs.
 
-Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. Several images share a row. A
-window or a frame of an image is a run of patches with the same segment id; 0 is padding and attends to nothing.
+Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. Several images share a row. An
+image's patches stand window by window, so that a window and a frame are each a run of patches with the same segment id; 0 is
+padding and attends to nothing. Tokens are in raster order: `pack_images` says which feature is whose.
 Legend: R rows, P patches in a row, m merge size.
 """
 
@@ -105,7 +106,7 @@ def pack_images(
     *,
     merge_size: int = MERGE_SIZE,
     window_patches: int = WINDOW_PATCHES,
-) -> tuple[VisionInputs, list[int]]:
+) -> tuple[VisionInputs, list[np.ndarray]]:
     """Images in rows of equal length, where `PatchRows` places them in this order; the rest of a row is padding.
 
     Args:
@@ -113,7 +114,7 @@ def pack_images(
       num_rows: number of rows; by default as many as hold an image.
 
     Returns:
-      The inputs, and for each image where its tokens begin in the feature list [R * P / m^2].
+      The inputs, and for each image the numbers of its tokens' features in the list [R * P / m^2], in raster order.
 
     Raises:
       ValueError: the images do not fit.
@@ -138,21 +139,37 @@ def pack_images(
     patches = np.zeros((num_rows, row_patches, images[0].patches.shape[1]), np.uint8)
     positions = np.zeros((num_rows, row_patches, 2), np.int32)
     windows = np.zeros((num_rows, row_patches), np.int32)
-    frames = np.zeros((num_rows, row_patches), np.int32)
+    frames, features = np.zeros((num_rows, row_patches), np.int32), []
     for (row, start), image in zip(places, images, strict=True):
         span = slice(start, start + len(image.patches))
-        patches[row, span] = image.patches
-        positions[row, span], window_ids, frame_ids = _layout(image.grid, merge_size, window_patches)
-        windows[row, span] = window_ids + windows[row].max()
-        frames[row, span] = frame_ids + frames[row].max()
-    offsets = [(row * row_patches + start) // merge_size**2 for row, start in places]
-    return VisionInputs(patches, positions, windows, frames), offsets
+        layout = _layout(image.grid, merge_size, window_patches)
+        patches[row, span] = image.patches[layout.order]
+        positions[row, span] = layout.positions
+        windows[row, span] = layout.windows + windows[row].max()
+        frames[row, span] = layout.frames + frames[row].max()
+        features.append((row * row_patches + start) // merge_size**2 + layout.features)
+    return VisionInputs(patches, positions, windows, frames), features
+
+
+class _Layout(NamedTuple):
+    """How the P patches of an image stand in a row.
+
+    Attributes:
+      order: int [P], the patches in the order that they stand in, by their numbers in the image.
+      positions: int [P, 2]; windows, frames: int [P] ids from 1 on; all in that order.
+      features: int [P / m^2], where each merged patch stands, in raster order.
+    """
+
+    order: np.ndarray
+    positions: np.ndarray
+    windows: np.ndarray
+    frames: np.ndarray
+    features: np.ndarray
 
 
 # As dear as an image's resize if it were made anew each time; a set has few sizes.
 @functools.lru_cache(maxsize=256)
-def _layout(grid: tuple[int, int, int], merge: int, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions [P, 2], window ids [P] and frame ids [P] of one image, in the order of its patches."""
+def _layout(grid: tuple[int, int, int], merge: int, window: int) -> _Layout:
     frames, rows, columns = grid
     place = np.indices((rows, columns)).transpose(1, 2, 0)
     place = place.reshape(rows // merge, merge, columns // merge, merge, 2).transpose(0, 2, 1, 3, 4).reshape(-1, 2)
@@ -160,4 +177,8 @@ def _layout(grid: tuple[int, int, int], merge: int, window: int) -> tuple[np.nda
     in_frame = (place[:, 0] // window) * per_row + place[:, 1] // window
     windows_per_frame = -(-rows // window) * per_row
     frame = np.repeat(np.arange(frames), rows * columns)
-    return np.tile(place, (frames, 1)), frame * windows_per_frame + np.tile(in_frame, frames) + 1, frame + 1
+    windows = frame * windows_per_frame + np.tile(in_frame, frames) + 1
+    order = np.argsort(windows, kind="stable")
+    # Merged patches lie whole in a window.
+    features = np.argsort(order[:: merge**2] // merge**2)
+    return _Layout(order, np.tile(place, (frames, 1))[order], windows[order], frame[order] + 1, features)

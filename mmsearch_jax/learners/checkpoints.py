@@ -51,7 +51,11 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=True, preservation_policy=managers.AnyPreservationPolicy(policies)
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        # Weights hardly shrink (by a twelfth), and packing takes longer than writing them (benchmarks/checkpoint.py).
+        handlers = {
+            "state": ocp.PyTreeCheckpointHandler(use_compression=False), "extra": ocp.JsonCheckpointHandler(),
+        }  # fmt: skip
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +100,7 @@ class Checkpoints:
         self._manager.save(
             step, metrics=measured,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_tree(state)), extra=ocp.args.JsonSave(dict(extra or {}))
+                state=ocp.args.PyTreeSave(_tree(state)), extra=ocp.args.JsonSave(dict(extra or {}))
             ),
         )  # fmt: skip
 
@@ -115,8 +119,9 @@ class Checkpoints:
         if step is None:
             raise CheckpointError(f"no checkpoint in {self._folder}: start the run anew")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like))
+        arguments = ocp.args.PyTreeRestore(abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=arguments))
         except (ValueError, KeyError, FileNotFoundError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(

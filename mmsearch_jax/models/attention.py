@@ -1,9 +1,9 @@
 """Attention: the one place that decides how it is computed.
 
-Tokens attend within equal segment ids. `causal_attention` serves the language model's full forward, `segment_attention` the
-vision tower (windows and images are segments), `attention` all else (a cache with its own mask). By platform: splash
-attention on a TPU, cuDNN's on a GPU in half precision, blocks of plain products on a CPU. What they must equal is
-`jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
+Tokens attend within equal segment ids. `causal_attention` serves the language model's full forward, `segment_attention` and
+`window_attention` the vision tower (images and windows are segments), `attention` all else (a cache with its own mask). By
+platform: splash attention on a TPU, cuDNN's on a GPU in half precision, blocks of plain products on a CPU. What they must equal
+is `jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
 Legend: B batch, T queries, L keys, H query heads, K key/value heads, h head width.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,8 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.models import attention_cpu, attention_tpu
 
+_WINDOWS = 2
+"""Windows in a block of queries: more make larger products, and more of what is masked."""
 _TARGET: contextvars.ContextVar[str | None] = contextvars.ContextVar("attention_target", default=None)
 
 
@@ -45,6 +48,8 @@ def attention(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL:
     Returns:
       [B, T, H, h] in the dtype of `q`; the softmax is computed in float32.
     """
+    if _platform() == "cpu" and q_BTHh.shape[1] > 1:
+        return attention_cpu.masked(q_BTHh, k_BLKh, v_BLKh, mask_BTL)
     return jax.nn.dot_product_attention(q_BTHh, k_BLKh, v_BLKh, mask=mask_BTL[:, None])
 
 
@@ -67,6 +72,20 @@ def segment_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, s
     """
     with jax.named_scope("segment_attention"):
         return _over_mesh(_within_segments, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
+
+
+def window_attention(
+    q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array, size: int
+) -> jax.Array:
+    """`segment_attention` where a segment's tokens stand side by side, `size` at most: costs L x 4 size, not L x L.
+
+    Tokens go in blocks of twice `size`, and see `size` beside their block: further no segment reaches.
+
+    Returns:
+      [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
+    """
+    with jax.named_scope("window_attention"):
+        return _over_mesh(functools.partial(_within_windows, size=size), q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
 
 def causal_mask(segment_ids_BL: jax.Array) -> jax.Array:
@@ -96,6 +115,35 @@ def _within_segments(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, se
         return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=False)
     mask = same_segment_mask(segment_ids_BL)
     return (attention if platform == "cpu" else _gpu)(q_BLHh, k_BLKh, v_BLKh, mask)
+
+
+def _within_windows(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BL: jax.Array, *, size: int) -> jax.Array:
+    rows, length = segment_ids_BL.shape
+    block = _WINDOWS * size
+    if length <= block + 2 * size:
+        return _within_segments(q, k, v, segment_ids_BL)
+
+    def blocks(x: jax.Array) -> jax.Array:
+        padded = jnp.pad(x, ((0, 0), (0, -length % block), *((0, 0),) * (x.ndim - 2)))
+        return padded.reshape(rows, -1, block, *x.shape[2:])
+
+    def with_sides(x: jax.Array) -> jax.Array:
+        own = blocks(x)
+        none = jnp.zeros_like(own[:, :1])
+        before, behind = jnp.concatenate([none, own[:, :-1]], axis=1), jnp.concatenate([own[:, 1:], none], axis=1)
+        return joined(jnp.concatenate([before[:, :, -size:], own, behind[:, :, :size]], axis=2))
+
+    def joined(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, *x.shape[2:])
+
+    # The backward pass makes the scores again, as kernels do: kept, they would be the largest thing that a layer keeps.
+    @jax.checkpoint
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        own, seen = joined(blocks(segment_ids_BL)), with_sides(segment_ids_BL)
+        mask = (own[:, :, None] == seen[:, None, :]) & (own[:, :, None] != 0)
+        return attention(joined(blocks(q)), with_sides(k), with_sides(v), mask)
+
+    return attend(q, k, v).reshape(rows, -1, *q.shape[2:])[:, :length]
 
 
 def _over_mesh(

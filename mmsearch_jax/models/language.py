@@ -72,7 +72,7 @@ class LanguageModel(nnx.Module):
             q, k, v = layer.queries_keys_values(x, angles)
             return layer.finish(x, causal_attention(q, k, v, segment_ids_BL))
 
-        return self.norm(scan_layers(self.layers, block, x_BLD, remat=self.remat))
+        return self.norm(scan_layers(self.layers, [block] * self.config.num_hidden_layers, x_BLD, remat=self.remat))
 
     def extend(
         self, cache: KVCache, x_STD: jax.Array, positions_3ST: jax.Array, num_new_S: jax.Array

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -82,21 +83,38 @@ def layer_at(layers: Any, index: int) -> Any:
 
 
 def scan_layers(
-    layers: nnx.Module, body: Callable[..., jax.Array], x: jax.Array, *per_layer: Any, remat: str = "none"
+    layers: nnx.Module, bodies: Sequence[Callable[..., jax.Array]], x: jax.Array, *, remat: str = "none"
 ) -> jax.Array:
-    """Applies `body(layer, x, *per_layer[i])` for every layer of a stack in order, compiled once.
+    """Applies `bodies[i](layer, x)` for every layer i of a stack in order.
+
+    Layers of one body that follow one another are compiled once, and so is a pattern of bodies that repeats.
 
     Args:
       remat: what the backward pass computes again, by name in `REMAT_POLICIES`.
     """
     graph, state = nnx.split(layers)
-
-    def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
-        layer_state, arguments = inputs
-        return body(nnx.merge(graph, layer_state), x, *arguments), None
-
-    if remat != "none":
-        step = jax.checkpoint(step, policy=REMAT_POLICIES[remat])
-    count = jax.tree.leaves(state)[0].shape[0]
+    count = len(bodies)
     # Small stacks compile fast and run faster as straight code.
-    return jax.lax.scan(step, x, (state, per_layer), unroll=count if count <= _UNROLLED_LAYERS else 1)[0]
+    unroll = count <= _UNROLLED_LAYERS
+
+    def step(body: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, None]]:
+        def one(x: jax.Array, layer_state: Any) -> tuple[jax.Array, None]:
+            return body(nnx.merge(graph, layer_state), x), None
+
+        return one if remat == "none" else jax.checkpoint(one, policy=REMAT_POLICIES[remat])
+
+    def in_order(x: jax.Array, state: Any) -> tuple[jax.Array, None]:
+        start = 0
+        for body, same in itertools.groupby(bodies[:period]):
+            run = slice(start, start := start + len(list(same)))
+            x = jax.lax.scan(step(body), x, jax.tree.map(lambda leaf, run=run: leaf[run], state), unroll=unroll)[0]
+        return x, None
+
+    period = next(
+        size for size in range(1, count + 1)
+        if count % size == 0 and list(bodies) == list(bodies[:size]) * (count // size)
+    )  # fmt: skip
+    if period == 1:
+        return jax.lax.scan(step(bodies[0]), x, state, unroll=unroll)[0]
+    patterns = jax.tree.map(lambda leaf: leaf.reshape(-1, period, *leaf.shape[1:]), state)
+    return jax.lax.scan(in_order, x, patterns, unroll=unroll)[0]

@@ -60,7 +60,7 @@ class Qwen2_5_VL(nnx.Module):
         return model
 
     def encode_images(self, vision: VisionInputs) -> jax.Array:
-        """Image features [N, D]: rows in order, and within a row its images' merged patches in raster order."""
+        """Image features [N, D]: of the merged patches, in the order in which `pack_images` puts them."""
         return self.vision(vision)
 
     def embed(

@@ -1,12 +1,15 @@
 """The vision tower of Qwen2.5-VL: patches of all images of a batch to features in the language model's width.
 
-Windows and images are segments of a packed row of patches, so one mask serves any mix of sizes; nothing is reordered.
+Windows and images are segments of a packed row of patches, so one mask serves any mix of sizes. The patches of a window come
+side by side (`data/vision_inputs.py`), so that a window's cost does not grow with the row.
 Patches come as bytes, and are normalised here and nowhere else.
 Legend: R rows, P patches in a row, D width, m merge size.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +18,7 @@ from flax import nnx
 
 from mmsearch_jax.data.image_processing import MEAN, STD
 from mmsearch_jax.data.vision_inputs import VisionInputs
-from mmsearch_jax.models.attention import segment_attention, split_rows
+from mmsearch_jax.models.attention import segment_attention, split_rows, window_attention
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, linear, rotate, scan_layers, stacked
 
@@ -43,12 +46,12 @@ class VisionBlock(nnx.Module):
         self.mlp = GatedMLP(size, config.intermediate_size, bias=True, out_std=out_std, rngs=rngs, **dtypes)
         self._heads = config.num_heads
 
-    def __call__(self, x_RPD: jax.Array, angles: jax.Array, segment_ids_RP: jax.Array) -> jax.Array:
-        """One block; `angles` [R, P, h / 2]."""
+    def __call__(self, x_RPD: jax.Array, angles: jax.Array, attend: Callable[..., jax.Array]) -> jax.Array:
+        """One block; `angles` [R, P, h / 2], `attend` from queries, keys and values [R, P, heads, h]."""
         rows, patches, _ = x_RPD.shape
         qkv = self.qkv(self.norm1(x_RPD)).reshape(rows, patches, 3, self._heads, -1)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        mixed = segment_attention(rotate(q, angles), rotate(k, angles), v, segment_ids_RP)
+        mixed = attend(rotate(q, angles), rotate(k, angles), v)
         x_RPD = x_RPD + self.proj(mixed.reshape(rows, patches, -1))
         return x_RPD + self.mlp(self.norm2(x_RPD))
 
@@ -78,21 +81,23 @@ class VisionTower(nnx.Module):
         self.merger = PatchMerger(config, rngs=rngs, **dtypes)
         self._full = tuple(i in config.fullatt_block_indexes for i in range(config.depth))
         self._head_dim, self._theta = config.head_dim, config.rope_theta
-        self._num_frames = config.temporal_patch_size
+        self._num_frames, self._window = config.temporal_patch_size, config.window_patches**2
         self._dtype, self.remat = dtypes["dtype"], "none"
 
     def __call__(self, vision: VisionInputs) -> jax.Array:
         """Features [R * P / m^2, out], in the order of rows and, within a row, of its merged patches."""
         angles = self._angles(jnp.asarray(vision.positions))
-        windows = jnp.asarray(vision.window_segment_ids)
-        images = jnp.asarray(vision.image_segment_ids)
+        images, windows = jnp.asarray(vision.image_segment_ids), jnp.asarray(vision.window_segment_ids)
 
-        def block(layer: VisionBlock, x: jax.Array, full: jax.Array) -> jax.Array:
-            return layer(x, angles, jnp.where(full, images, windows))
+        def whole(layer: VisionBlock, x: jax.Array) -> jax.Array:
+            return layer(x, angles, functools.partial(segment_attention, segment_ids_BL=images))
+
+        def windowed(layer: VisionBlock, x: jax.Array) -> jax.Array:
+            return layer(x, angles, functools.partial(window_attention, segment_ids_BL=windows, size=self._window))
 
         seen = split_rows(model_input(jnp.asarray(vision.patches), self._num_frames).astype(self._dtype))
         x = self.patch_embed(seen)
-        x = scan_layers(self.blocks, block, x, jnp.asarray(self._full), remat=self.remat)
+        x = scan_layers(self.blocks, [whole if full else windowed for full in self._full], x, remat=self.remat)
         merged = self.merger(x)
         return merged.reshape(-1, merged.shape[-1])
 

@@ -116,8 +116,8 @@ def _low_rank(learner: Learner, shape: BatchShape) -> float:
 
 
 def _vision(config: VisionConfig, shape: BatchShape) -> tuple[float, float]:
-    """Forward operations of rows full of one image each: what the method needs (windows), and what the kernel does (all
-    pairs, wide heads)."""
+    """Forward operations of rows full of one image each: what the method needs, and what is done (`models/attention.py`: in the
+    kernel all pairs, and wide heads; of windows a block's and its neighbours')."""
     patches = shape.images * shape.patches
     size = config.hidden_size
     joined = size * config.spatial_merge_size**2
@@ -125,10 +125,12 @@ def _vision(config: VisionConfig, shape: BatchShape) -> tuple[float, float]:
     merger = joined * (joined + config.out_hidden_size) / config.spatial_merge_size**2
     products = 2 * patches * (weights + merger)
     full = len(config.fullatt_block_indexes)
-    windows = patches * min(config.window_patches**2, shape.patches) * (config.depth - full)
-    needed = 4 * size * (patches * shape.patches * full + windows)
+    window, windowed = config.window_patches**2, config.depth - full
+    needed = 4 * size * patches * (full * shape.patches + windowed * min(window, shape.patches))
     block = min(_BLOCK, -(-shape.patches // _LANES) * _LANES) if shape.patches else 1
     padded = -(-shape.patches // block) * block
     width = -(-config.head_dim // _LANES) * _LANES * config.num_heads
-    computed = 4 * width * config.depth * shape.images * padded**2
-    return products + needed, products + computed
+    kernel = 4 * width * shape.images * padded**2
+    # Two windows are a block, which sees a window's length on either side.
+    blocks = 4 * size * shape.images * -(-shape.patches // (2 * window)) * 2 * window * 4 * window
+    return products + needed, products + full * kernel + windowed * (blocks if shape.patches > 4 * window else kernel)

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage, load_image
+from mmsearch_jax.data.image_processing import ImageProcessor, load_image
 from mmsearch_jax.data.vision_inputs import PatchRows, VisionInputs, pack_images
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
+
+_FULL_ENOUGH = 0.75
+"""The share of a call's rows from which on more rows a call are better than fuller ones."""
 
 
 class ImageCache:
@@ -66,18 +69,19 @@ class ImageCache:
                 image.features = None
 
     def encode_missing(self, images: Iterable[PreparedImage]) -> int:
-        """Encodes those that have no features yet, in as few calls as the buckets allow; returns how many."""
+        """Encodes those that have no features yet, smaller images in the room that larger ones leave; returns how many."""
         missing = list({image.key: image for image in images if image.features is None}.values())
-        rows = max(self._config.extend_rows)
-        for start in range(0, len(missing), rows):
-            batch = missing[start : start + rows]
-            longest = max(image.processed.patches.shape[0] for image in batch)
-            vision, offsets = self._pack(
-                [image.processed for image in batch], _row_patches(longest, self._config.patch_buckets)
-            )
+        waiting = sorted(missing, key=_patches, reverse=True)
+        while waiting:
+            batch, rows, row_patches = self._next_call(waiting)
+            vision, numbers = pack_images(
+                [image.processed for image in batch], row_patches, rows,
+                merge_size=self._vision.spatial_merge_size, window_patches=self._vision.window_patches,
+            )  # fmt: skip
             features = np.asarray(self._encode(vision), np.float32)
-            for image, offset in zip(batch, offsets, strict=True):
-                image.features = features[offset : offset + image.num_tokens]
+            for image, own in zip(batch, numbers, strict=True):
+                image.features = features[own]
+            waiting = [image for image in waiting if image.features is None]
         return len(missing)
 
     def shapes(self) -> Iterator[VisionInputs]:
@@ -90,14 +94,24 @@ class ImageCache:
             for num_rows in sorted(self._config.extend_rows):
                 yield pack_images([smallest], row_patches, num_rows)[0]
 
-    def _pack(self, images: Sequence[ProcessedImage], row_patches: int) -> tuple[VisionInputs, list[int]]:
-        sizes = [len(image.patches) for image in images]
-        enough = [rows for rows in self._config.extend_rows if PatchRows(rows, row_patches).place(sizes)]
-        return pack_images(
-            images, row_patches=row_patches, num_rows=min(enough),
-            merge_size=self._vision.spatial_merge_size,
-            window_patches=self._vision.window_size // self._vision.patch_size,
-        )  # fmt: skip
+    def _next_call(self, waiting: Sequence[PreparedImage]) -> tuple[list[PreparedImage], int, int]:
+        """Which images go into a call, its rows and their length: as many rows as are full enough, else the fullest.
+
+        Args:
+          waiting: the largest first: rows are as long as it needs.
+        """
+        row_patches, choices = _row_patches(_patches(waiting[0]), self._config.patch_buckets), []
+        for rows in self._config.extend_rows:
+            room = PatchRows(rows, row_patches)
+            batch = [image for image in waiting if room.place([_patches(image)])]
+            full = sum(map(_patches, batch)) / (rows * row_patches)
+            choices.append((min(full, _FULL_ENOUGH), rows, batch))
+        _, rows, batch = max(choices, key=lambda choice: choice[:2])
+        return batch, rows, row_patches
+
+
+def _patches(image: PreparedImage) -> int:
+    return len(image.processed.patches)
 
 
 def _row_patches(patches: int, buckets: Sequence[int]) -> int:

@@ -39,15 +39,15 @@ def test_images_placed_a_few_at_a_time_never_overlap_and_are_packed_where_they_w
         placed += group
     assert used.max(initial=0) <= 1
     if placed:
-        vision, offsets = pack_images(placed, row_patches, num_rows)
-        assert offsets == [(row * row_patches + start) // 4 for row, start in places]
+        vision, numbers = pack_images(placed, row_patches, num_rows)
+        assert [min(own) for own in numbers] == [(row * row_patches + start) // 4 for row, start in places]
         np.testing.assert_array_equal(vision.image_segment_ids > 0, used > 0)
 
 
 @given(st.lists(GRIDS, min_size=1, max_size=8))
 def test_every_image_of_a_shared_row_has_windows_and_frames_of_its_own(grids):
     images = [image(grid, number + 1) for number, grid in enumerate(grids)]
-    vision, offsets = pack_images(images, row_patches=288 * 2)
+    vision, numbers = pack_images(images, row_patches=288 * 2)
     owner = vision.patches[..., 0]
     for ids in (vision.window_segment_ids, vision.image_segment_ids):
         assert ((ids > 0) == (owner > 0)).all()
@@ -55,8 +55,10 @@ def test_every_image_of_a_shared_row_has_windows_and_frames_of_its_own(grids):
             (row, int(i), int(o)) for row in range(len(ids)) for i, o in zip(ids[row], owner[row], strict=True) if i
         }
         assert len({(row, i) for row, i, _ in pairs}) == len(pairs)
-    for number, (grid, offset) in enumerate(zip(grids, offsets, strict=True), 1):
-        span = slice(4 * offset, 4 * offset + grid[0] * grid[1] * grid[2])
+    for number, (grid, own_numbers) in enumerate(zip(grids, numbers, strict=True), 1):
+        first, size = 4 * min(own_numbers), grid[0] * grid[1] * grid[2]
+        assert sorted(own_numbers) == [*range(first // 4, (first + size) // 4)]
+        span = slice(first, first + size)
         assert (vision.patches.reshape(-1, 588)[span] == number).all()
         alone, _ = pack_images([images[number - 1]])
         np.testing.assert_array_equal(vision.positions.reshape(-1, 2)[span], alone.positions[0])
@@ -75,8 +77,8 @@ def test_as_many_images_as_rows_always_fit(sizes, row_patches):
 def test_each_image_goes_into_the_fullest_row_with_room():
     processor = ImageProcessor(min_pixels=28 * 28)
     images = [processor(noise(56, 28)), processor(noise(84, 56)), processor(noise(28, 28))]
-    vision, offsets = pack_images(images, num_rows=4)
-    assert vision.patches.shape == (4, 24, 588) and offsets == [0, 6, 2]
+    vision, numbers = pack_images(images, num_rows=4)
+    assert vision.patches.shape == (4, 24, 588) and [min(own) for own in numbers] == [0, 6, 2]
     assert [int((row > 0).sum()) for row in vision.image_segment_ids] == [12, 24, 0, 0]
     assert len(pack_images(images)[0].patches) == 2
     with pytest.raises(ValueError, match="3 images of up to 24 patches do not fit 1 rows of 24"):
@@ -99,3 +101,17 @@ def test_ragged_windows_are_cut_at_the_edge_of_the_image():
         by_place[int(y) // 8, int(x) // 8].add(int(number))
     assert all(len(numbers) == 1 for numbers in by_place.values()) and len(by_place) == 6
     assert sorted(np.unique(window, return_counts=True)[1].tolist()) == [4, 16, 16, 16, 64, 64]
+
+
+@given(st.tuples(GRIDS, GRIDS))
+def test_windows_stand_side_by_side_and_tokens_find_their_features_in_raster_order(grids):
+    images = [ProcessedImage(np.zeros((t * h * w, 588), np.uint8), (t, h, w)) for t, h, w in grids]
+    for each in images:
+        # Every patch of a merged one says the merged one's place among the image's tokens.
+        each.patches[:] = (np.arange(len(each.patches)) // 4)[:, None]
+    vision, numbers = pack_images(images, row_patches=288 * 2)
+    for ids in (vision.window_segment_ids, vision.image_segment_ids):
+        assert all((np.diff(row[row > 0]) >= 0).all() for row in ids)
+    merged = vision.patches.reshape(-1, 4, 588)
+    for each, own in zip(images, numbers, strict=True):
+        np.testing.assert_array_equal(merged[own], each.patches.reshape(-1, 4, 588))

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmsearch_jax.models.attention import attention, causal_attention, causal_mask, same_segment_mask
+from mmsearch_jax.models.attention import (
+    attention,
+    causal_attention,
+    causal_mask,
+    same_segment_mask,
+    segment_attention,
+    window_attention,
+)
 from mmsearch_jax.models.attention_tpu import splash
 
 
@@ -41,6 +48,36 @@ def test_gradients_equal():
     got = jax.grad(lambda *a: loss(lambda q, k, v: causal_attention(q, k, v, segments), *a), (0, 1, 2))
     for one, other in zip(got(q, k, v), expected(q, k, v), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def windows(length, size):
+    """Segments of all lengths up to `size`, side by side, padding behind them."""
+    rng, ids = np.random.default_rng(length), []
+    while len(ids) < length:
+        ids += [max(ids, default=0) + 1] * int(rng.integers(1, size + 1))
+    padded = np.stack([ids[:length], ids[:length]]).astype(np.int32)
+    padded[0, length - length // 5 :] = 0
+    return jnp.asarray(padded)
+
+
+@pytest.mark.parametrize("length", [8, 100, 128, 150])
+def test_segments_and_windows_equal_the_whole_and_so_do_their_gradients(length):
+    q, k, v, _ = inputs(length, 4, 4)
+    segments = windows(length, 16)
+    real = (segments != 0)[..., None, None]
+
+    def both(function):
+        def loss(q, k, v):
+            out = jnp.where(real, function(q, k, v), 0.0)
+            return (out**2).sum(), out
+
+        (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
+        return [out, *gradients]
+
+    expected = both(lambda *qkv: attention(*qkv, same_segment_mask(segments)))
+    for function in (segment_attention, lambda *args: window_attention(*args, 16)):
+        for one, other in zip(both(lambda *qkv, f=function: f(*qkv, segments)), expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5)
 
 
 def test_half_precision_keeps_its_dtype_and_sums_in_float32():

@@ -72,10 +72,9 @@ def conversation(grids, rng):
 def our_inputs(model, ids, images, config):
     features, index = None, np.full(len(ids), -1)
     if images:
-        vision, offsets = pack_images(images, window_patches=config.vision.window_patches)
+        vision, numbers = pack_images(images, window_patches=config.vision.window_patches)
         features = model.encode_images(vision)
-        counts = [len(image.patches) // 4 for image in images]
-        index[np.array(ids) == IMAGE] = np.concatenate([o + np.arange(c) for o, c in zip(offsets, counts, strict=True)])
+        index[np.array(ids) == IMAGE] = np.concatenate(numbers)
     positions, after = mrope_positions(ids, [image.grid for image in images], config)
     return features, index, positions, after
 

@@ -57,9 +57,9 @@ def engine(config: EngineConfig) -> Engine:
 def full_logprobs(ids: list[int], images: list[PreparedImage]) -> np.ndarray:
     """Log-probs [L, V] of one forward pass over a whole trajectory, as the learner computes them."""
     policy = model()
-    vision, _ = pack_images([image.processed for image in images])
-    is_image = np.asarray(ids) == RENDERER.image_pad
-    index = np.where(is_image, np.cumsum(is_image) - 1, -1)[None]
+    vision, numbers = pack_images([image.processed for image in images])
+    index = np.full((1, len(ids)), -1)
+    index[0, np.asarray(ids) == RENDERER.image_pad] = np.concatenate(numbers)
     positions, _ = mrope_positions(ids, [image.grid for image in images], CONFIG)
     segments = jnp.ones((1, len(ids)), jnp.int32)
     features = policy.encode_images(vision)

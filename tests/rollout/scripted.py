@@ -17,6 +17,7 @@ from mmsearch_jax import protocol
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import ProcessedImage
 from mmsearch_jax.errors import ToolFailed
+from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.protocol import TextSearch
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig, observe
@@ -54,7 +55,7 @@ class ScriptedModel(nnx.Module):
             vocab_size=RENDERER.vocabulary_size, hidden_size=2, num_key_value_heads=1, num_attention_heads=1,
             num_hidden_layers=1, head_dim=2,
         )  # fmt: skip
-        vision = types.SimpleNamespace(spatial_merge_size=2, window_size=112, patch_size=14)
+        vision = VisionConfig()
         self.config = types.SimpleNamespace(text=text, vision=vision, image_token_id=RENDERER.image_pad)
 
     def with_single_layers(self):
