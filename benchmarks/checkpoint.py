@@ -30,11 +30,11 @@ from mmsearch_jax.models import hf
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 WHY = {
-    "import": "transformers maps the file and copies nothing; ours copies every layer's weights into one array for all layers, on the "
-    "device (a GPU's or TPU's memory cannot be mapped).",
+    "import": "transformers maps the file and copies nothing; ours copies every layer's weights into one array for all "
+    "layers, on the device (a GPU's or TPU's memory cannot be mapped).",
     "export": "Both are bound by the disk.",
-    "save": "Orbax writes chunks with checksums that any mesh can read, and a run goes on meanwhile: a row below says how long it "
-    "waits.",
+    "save": "Orbax writes chunks with checksums that any mesh can read, and a run goes on meanwhile: a row below says how "
+    "long it waits.",
     "restore": "Orbax checks every chunk, and copies it into its array; torch reads straight into its tensors.",
 }
 """What limits the rows that may fall short."""

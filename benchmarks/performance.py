@@ -35,6 +35,7 @@ class Question(NamedTuple):
 
 
 QUESTIONS = (
+    Question("products", "What the CPU's matrix products allow"),
     Question("sft_step", "SFT step"),
     Question("grpo_step", "GRPO learner step"),
     Question("logprobs", "Log-prob pass"),
@@ -51,6 +52,7 @@ QUESTIONS = (
     Question("corpora", "Search in one's own corpus"),
     Question("image_retrieval", "Image search of the mini-world"),
     Question("grounding", "Grounding of the mini-world"),
+    Question("overlap", "GRPO with slow searches"),
     Question("startup", "Start-up"),
     Question("growth", "How cost grows"),
     Question("soak", "Host memory over a long run"),

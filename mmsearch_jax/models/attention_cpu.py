@@ -50,23 +50,31 @@ def masked(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: ja
 
 
 def _in_turn(q: jax.Array, k: jax.Array, v: jax.Array, mask_BTL: jax.Array) -> jax.Array:
-    """`_weighted` for one row, one key head and one block of queries after another."""
+    """`_weighted` for one row, one key head and one block of queries after another; the backward pass makes scores again."""
     batch, key_heads, groups, queries, width = q.shape
     block = min(queries, max(1, _QUERIES // groups))
     padding = -queries % block
     q = jnp.pad(q, ((0, 0), (0, 0), (0, 0), (0, padding), (0, 0)))
+    q = q.reshape(batch * key_heads, groups, -1, block, width).swapaxes(1, 2)
     mask = jnp.pad(mask_BTL, ((0, 0), (0, padding), (0, 0)))
-    blocks = (queries + padding) // block
 
-    def one(number: jax.Array) -> jax.Array:
-        row, head, start = number // (key_heads * blocks), number // blocks % key_heads, number % blocks * block
-        own = jax.lax.dynamic_slice_in_dim(q[row, head], start, block, axis=1)
-        seen = jax.lax.dynamic_slice_in_dim(mask[row], start, block, axis=0)
-        return _weighted(own, k[row, head], v[row, head], seen)
+    # Loops in loops, so that the gradients of a block's keys are summed up in one head's array, not in that of all.
+    def of_head(inputs: tuple[jax.Array, ...]) -> jax.Array:
+        number, blocks, k, v = inputs
 
-    mixed = jax.lax.map(one, jnp.arange(batch * key_heads * blocks))
-    mixed = mixed.reshape(batch, key_heads, blocks, groups, block, width).transpose(0, 1, 3, 2, 4, 5)
-    return mixed.reshape(batch, key_heads, groups, -1, width)[:, :, :, :queries]
+        @jax.checkpoint
+        def of_block(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+            start, own = inputs
+            seen = jax.lax.dynamic_slice(mask, (number // key_heads, start, 0), (1, block, mask.shape[2]))
+            return _weighted(own, k, v, seen[0])
+
+        return jax.lax.map(of_block, (jnp.arange(0, queries, block), blocks))
+
+    def by_head(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, *x.shape[2:])
+
+    mixed = jax.lax.map(of_head, (jnp.arange(batch * key_heads), q, by_head(k), by_head(v)))
+    return mixed.swapaxes(1, 2).reshape(batch, key_heads, groups, -1, width)[:, :, :, :queries]
 
 
 def _weighted(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:

@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 
 from mmsearch_jax.models.attention import (
-    attention,
     causal_attention,
     causal_mask,
     same_segment_mask,
     segment_attention,
     window_attention,
 )
+from mmsearch_jax.models.attention_cpu import masked
 from mmsearch_jax.models.attention_tpu import splash
+
+
+def reference(q, k, v, mask):
+    """JAX's own, which every form must equal."""
+    return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
 
 
 def inputs(length, heads, key_heads, dtype=jnp.float32):
@@ -30,7 +35,7 @@ def inputs(length, heads, key_heads, dtype=jnp.float32):
 @pytest.mark.parametrize(("heads", "key_heads"), [(6, 2), (2, 2), (4, 1)])
 def test_blocks_equal_the_whole(length, heads, key_heads):
     q, k, v, segments = inputs(length, heads, key_heads)
-    expected = attention(q, k, v, causal_mask(segments))
+    expected = reference(q, k, v, causal_mask(segments))
     got = causal_attention(q, k, v, segments)
     real = np.asarray(segments) != 0
     np.testing.assert_allclose(np.asarray(got)[real], np.asarray(expected)[real], atol=1e-5)
@@ -44,10 +49,23 @@ def test_gradients_equal():
     def loss(function, *args):
         return (jnp.where(real, function(*args), 0.0) ** 2).sum()
 
-    expected = jax.grad(lambda *a: loss(lambda q, k, v: attention(q, k, v, causal_mask(segments)), *a), (0, 1, 2))
+    expected = jax.grad(lambda *a: loss(lambda q, k, v: reference(q, k, v, causal_mask(segments)), *a), (0, 1, 2))
     got = jax.grad(lambda *a: loss(lambda q, k, v: causal_attention(q, k, v, segments), *a), (0, 1, 2))
     for one, other in zip(got(q, k, v), expected(q, k, v), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [40, 600])
+def test_attention_on_a_cpu_equals_the_reference_under_any_mask_and_so_do_its_gradients(length):
+    # The longer one is too much to be done at once, and not a multiple of its blocks.
+    q, k, v, _ = inputs(length, 6, 2)
+    mask = jnp.asarray(np.random.default_rng(0).random((2, length, length)) < 0.5).at[:, :, 0].set(True)
+
+    def both(function):
+        return jax.value_and_grad(lambda q, k, v: (function(q, k, v, mask) ** 2).sum(), (0, 1, 2))(q, k, v)
+
+    for one, other in zip(jax.tree.leaves(both(masked)), jax.tree.leaves(both(reference)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
 
 
 def windows(length, size):
@@ -74,7 +92,7 @@ def test_segments_and_windows_equal_the_whole_and_so_do_their_gradients(length):
         (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
         return [out, *gradients]
 
-    expected = both(lambda *qkv: attention(*qkv, same_segment_mask(segments)))
+    expected = both(lambda *qkv: reference(*qkv, same_segment_mask(segments)))
     for function in (segment_attention, lambda *args: window_attention(*args, 16)):
         for one, other in zip(both(lambda *qkv, f=function: f(*qkv, segments)), expected, strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
@@ -83,7 +101,7 @@ def test_segments_and_windows_equal_the_whole_and_so_do_their_gradients(length):
 def test_half_precision_keeps_its_dtype_and_sums_in_float32():
     q, k, v, segments = inputs(150, 6, 2, jnp.bfloat16)
     got = causal_attention(q, k, v, segments)
-    expected = attention(q, k, v, causal_mask(segments))
+    expected = reference(q, k, v, causal_mask(segments))
     real = np.asarray(segments) != 0
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(got, np.float32)[real], np.asarray(expected, np.float32)[real], atol=0.03)
@@ -108,7 +126,7 @@ def test_the_tpu_kernel_equals_the_reference(causal, length, width):
         (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
         return [out, *gradients]
 
-    expected = both(lambda q, k, v: attention(q, k, v, mask))
+    expected = both(lambda q, k, v: reference(q, k, v, mask))
     got = both(lambda q, k, v: splash(q, k, v, segments, causal=causal, interpret=True))
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-4)
