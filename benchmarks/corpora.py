@@ -222,6 +222,22 @@ def rows(figures: dict[tuple[str, int], dict[str, float]]) -> dict[str, Measured
     return made
 
 
+def slopes(
+    figures: dict[tuple[str, int], dict[str, float]], sizes: list[int], engines: list[str]
+) -> dict[str, Measured]:
+    """Of the CPU's seconds over the passages, on logarithms, from the smallest size to the largest: 1 is linear."""
+    first, last = min(sizes), max(sizes)
+    made = {}
+    for name in engines:
+        for key, what in (("build-cpu s", "build"), ("cpu ms", "query")):
+            low, high = figures[name, first][key], figures[name, last][key]
+            # Where nothing is built, there is nothing to grow.
+            if low > 0 < high:
+                slope = float(np.log(high / low) / np.log(last / first))
+                made[f"slope: {name} {what}, {first:,} to {last:,}"] = Measured(slope, "", "at most 1.1", slope <= 1.1)
+    return made
+
+
 def on_paper(figures: dict[tuple[str, int], dict[str, float]], sizes: list[int], engines: list[str]) -> None:
     """Prints what the slope between the two largest sizes comes to at wiki-18's."""
     small, large = sorted(sizes)[-2:]
@@ -248,9 +264,11 @@ def main() -> None:
     sizes = [10_000, 30_000] if options.quick else options.sizes
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(sizes, options.engines, Path(folder))
-    report(rows(figures), options.json)
+    table = rows(figures)
     if len(sizes) > 1:
+        table |= slopes(figures, sizes, options.engines)
         on_paper(figures, sizes, options.engines)
+    report(table, options.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ size is cheaper by the piece, 2 is quadratic. The spread is that of the slopes b
   slots      that decode at once, each with 128 tokens in its cache; seconds of a step
   episodes   with a scripted policy and mock tools, 64 at once
 
-The size of a search corpus is the business of `benchmarks.corpora`.
+The size of a search corpus is the business of `benchmarks.corpora`, which prints its slopes, too.
 """
 
 from __future__ import annotations
