@@ -49,8 +49,11 @@ contracts: $(VENV)/.installed-test ## imports run one way
 
 check: lint types contracts ## all three
 
-bench: $(VENV)/.installed-parity ## everything that is measured, against its peers: writes docs/performance.md (hours)
+bench: $(VENV)/.installed-parity runs/quickstart/quickstart.json ## everything that is measured, against its peers: writes docs/performance.md (hours)
 	$(BIN)/python -m benchmarks.performance
+
+runs/quickstart/quickstart.json: | $(VENV)/.installed
+	$(BIN)/mmsearch quickstart
 
 results: $(VENV)/.installed ## the quickstart with three seeds, written to docs/results.md
 	$(BIN)/python -m benchmarks.results
