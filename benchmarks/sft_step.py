@@ -52,8 +52,8 @@ _PACKED = (
     "padded ones; a kernel that skips blocks of other segments would save it."
 )
 _PRODUCTS = (
-    "On a CPU: four fifths of the step are matrix products, in which XLA is slower than torch (first table); the rest is what XLA "
-    "does between them (rotary embedding, turning arrays round for the next product), which torch's kernels do inside."
+    "On a CPU: four fifths of the step are matrix products, in which XLA is slower than torch (first table); the rest is what "
+    "XLA does between them (rotary embedding, turning arrays round for the next product), which torch's kernels do inside."
 )
 GRID, LEARNING_RATE, ROWS, LENGTH = (1, 12, 16), 1e-3, 4, 512
 
