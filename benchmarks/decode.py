@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
+from benchmarks.card import copy_bytes
+from benchmarks.decode_limit import BF16, bytes_of_a_step
 from benchmarks.peers import run_peer, save_text_alone
 from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.data.chat import ChatRenderer
@@ -29,6 +31,10 @@ from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
 
 BATCH, PROMPT, NEW = 16, (32, 64), 128
+_MEMORY = (
+    "Each step reads all weights, whoever decodes: the nearer that comes to the memory's bandwidth (last row), the nearer all "
+    "ratios are to 1."
+)
 
 
 def main() -> None:
@@ -73,7 +79,11 @@ def main() -> None:
         print(f"{result['version']:<22} {speed:8.0f} tokens/s, seconds {[round(s, 2) for s in result['seconds']]}")
         assert small or {len(row) for row in theirs} == {new_tokens}, "the peer left tokens out"
         each = [[s / sum(map(len, made)) for s in side["seconds"]] for side, made in ((own, ours), (result, theirs))]
-        rows[f"decoding, {name}"] = faster(*each, 2 if name == "transformers" else 1.5)
+        rows[f"decoding, {name}"] = faster(*each, 2 if name == "transformers" else 1.5, _MEMORY)
+    step = statistics.median(own["seconds"]) / new_tokens
+    moved = bytes_of_a_step(config, BATCH, PROMPT[1] + new_tokens // 2, 4 if small else BF16)
+    share = 100 * moved / step / copy_bytes(2**27 if small else 2**30)
+    rows["decoding, of the memory's bandwidth"] = Measured(share, "%", "", True)
     report(rows, options.json)
 
 

@@ -67,8 +67,12 @@ def make_engine(config: ModelConfig, slots: int, length: int) -> Engine:
     return harness.engine(model, harness.vocabulary(), sizes)
 
 
-def bytes_of_a_step(config: ModelConfig, slots: int, length: int) -> int:
-    """Bytes that one step must read: the decoder's weights, the vocabulary projection, and keys and values."""
+def bytes_of_a_step(config: ModelConfig, slots: int, length: int, width: int = BF16) -> int:
+    """Bytes that one step must read: the decoder's weights, the vocabulary projection, and keys and values.
+
+    Args:
+      width: bytes of a number.
+    """
     abstract = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0)))
     weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract.language)))
     text = config.text
@@ -76,7 +80,7 @@ def bytes_of_a_step(config: ModelConfig, slots: int, length: int) -> int:
         # Of the input embedding a step reads a row for each slot.
         weights -= text.vocab_size * text.hidden_size
     cache = 2 * slots * length * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
-    return BF16 * (weights + cache)
+    return width * (weights + cache)
 
 
 def measure_step(engine: Engine, slots: int, length: int) -> float:
