@@ -34,6 +34,7 @@ PATCH_ROWS, PATCHES = 11, 5120
 # A host of the fastest TPU whose hosts are described: four chips, 208 hyperthreads. The 7B's LoRA step at this share of the
 # chip's peak, which is an assumption (no such step has been timed) and a high one: a slower chip is fed more easily.
 CHIP, MFU, HOST_CORES, HOST_CHIPS = "TPU v5p", 0.5, 104, 4
+_COPIES = "What is left is the copy of pixels between processes and into the batch."
 PEER = importlib.util.find_spec("torch") is not None
 
 
@@ -81,7 +82,7 @@ def loader_rows(photos: list[bytes], batches: int) -> dict[str, Measured]:
         theirs = transformers_(made, tokenizer, 2 * batches)
         print(f"transformers + DataLoader: {theirs.images / theirs.cpu_seconds:.1f} images/s per core")
         ratio = own.images / own.cpu_seconds / (theirs.images / theirs.cpu_seconds)
-        rows["loader, against transformers + DataLoader"] = Measured(ratio, "x", "at least 4", ratio >= 4)
+        rows["loader, against transformers + DataLoader"] = Measured(ratio, "x", "at least 4", ratio >= 4, why=_COPIES)
     else:
         print("transformers' loader: not measured, torch is not installed")
     assert batch.vision is not None

@@ -27,6 +27,10 @@ from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
 
 STEPS, WARM, TIMED = 16, 2, 6
 BF16 = 2
+_ON_A_CPU = (
+    "On a CPU the products of 64 rows and the random numbers for 64 x 151,936 logits take longer than reading the weights; the "
+    "aim is a GPU's. A small batch is bound by the memory (Decoding)."
+)
 
 
 def main() -> None:
@@ -54,7 +58,8 @@ def main() -> None:
     print(
         f"{moved / 1e9:.2f} GB, which takes {1e3 * moved / bandwidth:.2f} ms at least; it took {1e3 * seconds:.2f} ms"
     )
-    report({"decode step, of the bandwidth": Measured(100 * share, "%", "at least 60", share >= 0.6)}, options.json)
+    held = Measured(100 * share, "%", "at least 60", share >= 0.6, why=_ON_A_CPU)
+    report({"decode step, of the bandwidth": held}, options.json)
 
 
 def make_engine(config: ModelConfig, slots: int, length: int) -> Engine:

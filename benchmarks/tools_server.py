@@ -42,6 +42,10 @@ from tools_server.process import Server, start_server
 
 CONNECTIONS, DEADLINE_S, SLOW_S = 64, 20.0, 5.0
 _VOCABULARY, _WORDS = 20_000, 40
+_SAME_INDEX = (
+    "Without the cache both servers spend their time in the same index, on the cores that the load comes from: the ratio is 1 "
+    "but for the noise (1.4 in an earlier run)."
+)
 
 
 def write_corpus(folder: Path, pages: int) -> list[str]:
@@ -112,7 +116,7 @@ def measure_speed(folder: Path, quick: bool) -> dict[str, Measured]:
     return {
         "speed": Measured(ratio, "x", ">= 5", ratio >= 5),
         "cached_p99": Measured(p99, "ms", "< 50", p99 < 50),
-        "uncached": Measured(uncached, "x", ">= 1", uncached >= 1),
+        "uncached": Measured(uncached, "x", ">= 1", uncached >= 1, why=_SAME_INDEX),
     }
 
 
