@@ -14,6 +14,7 @@ hot_spots.md. Ends with code 1 if a benchmark failed, or if a row falls short an
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import subprocess
 import sys
@@ -125,9 +126,12 @@ def run(question: Question, folder: Path, quick: bool) -> bool:
 def page(results: dict[Question, dict[str, Any]]) -> Iterator[str]:
     """The lines of the page."""
     yield _INTRODUCTION
+    usual = collections.Counter(result["machine"] for result in results.values()).most_common(1)
+    yield from (f"Machine, where no other is named: {machine}." for machine, _ in usual)
     for question, result in results.items():
         minutes = max(1, round(result["seconds"] / 60))
-        yield from ("", f"## {question.title}", "", f"`{result['command']}`, {minutes} min on {result['machine']}", "")
+        where = "" if result["machine"] == usual[0][0] else f" on {result['machine']}"
+        yield from ("", f"## {question.title}", "", f"`{result['command']}`, {minutes} min{where}", "")
         yield from table(result["rows"], result["before"])
     if (timings := Path("runs/quickstart/quickstart.json")).is_file():
         seconds = json.loads(timings.read_text(encoding="utf-8"))["seconds"]
@@ -145,9 +149,12 @@ def table(rows: dict[str, dict[str, Any]], before: dict[str, float]) -> Iterator
         holds = ("yes" if row["holds"] else "**no**") if row["aim"] else ""
         past = _number(before[name]) if name in before else ""
         yield f"| {name} | {_number(row['value'])} {row['unit']} | {spread} | {row['aim']} | {holds} | {past} |"
+    reasons = collections.defaultdict(list)
     for name, row in rows.items():
         if not row["holds"]:
-            yield from ("", f"*{name}* falls short. {row.get('why') or 'Why is not known yet.'}")
+            reasons[row.get("why") or "Why is not known yet."].append(f"*{name}*")
+    for why, names in reasons.items():
+        yield from ("", f"{', '.join(names)} {'falls' if len(names) == 1 else 'fall'} short. {why}")
 
 
 def _number(value: float) -> str:

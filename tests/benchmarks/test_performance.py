@@ -29,10 +29,25 @@ def test_the_json_holds_what_the_table_shows(tmp_path, capsys):
 
 
 def test_the_page_says_below_a_table_why_a_row_falls_short():
-    lines = list(performance.table({"speed": ROW, "size": ROW | {"why": ""}}, {"speed": 0.45}))
+    rows = {"speed": ROW, "size": ROW | {"why": ""}, "rate": ROW}
+    lines = list(performance.table(rows, {"speed": 0.45}))
     assert "| speed | 0.50 x | 0.40 to 0.60 | at least 1 | **no** | 0.45 |" in lines
-    assert "*speed* falls short. Both wait." in lines
+    assert "*speed*, *rate* fall short. Both wait." in lines
     assert "*size* falls short. Why is not known yet." in lines
+
+
+def test_the_page_names_the_machine_of_a_table_where_it_is_not_the_usual_one():
+    def result(machine):
+        return {"command": "python", "machine": machine, "seconds": 120, "rows": {"speed": ROW}, "before": {}}
+
+    results = {performance.Question(str(i), f"Part {i}"): result(each) for i, each in enumerate("AAB")}
+    lines = list(performance.page(results))
+    assert "Machine, where no other is named: A." in lines
+    assert [line for line in lines if line.startswith("`python`")] == [
+        "`python`, 2 min",
+        "`python`, 2 min",
+        "`python`, 2 min on B",
+    ]
 
 
 def test_a_benchmark_that_fails_leaves_what_was_found_before(tmp_path):
