@@ -51,7 +51,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=True, preservation_policy=managers.AnyPreservationPolicy(policies)
         )
-        # Weights hardly shrink (by a twelfth), and packing takes longer than writing them (benchmarks/checkpoint.py).
+        # Weights hardly shrink, and packing them takes longer than writing them (benchmarks/hot_spots.md).
         handlers = {
             "state": ocp.PyTreeCheckpointHandler(use_compression=False), "extra": ocp.JsonCheckpointHandler(),
         }  # fmt: skip

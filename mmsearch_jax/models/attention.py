@@ -22,7 +22,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.models import attention_cpu, attention_tpu
 
-_WINDOWS = 2
+WINDOWS_A_BLOCK = 2
 """Windows in a block of queries: more make larger products, and more of what is masked."""
 _TARGET: contextvars.ContextVar[str | None] = contextvars.ContextVar("attention_target", default=None)
 
@@ -79,7 +79,7 @@ def window_attention(
 ) -> jax.Array:
     """`segment_attention` where a segment's tokens stand side by side, `size` at most: costs L x 4 size, not L x L.
 
-    Tokens go in blocks of twice `size`, and see `size` beside their block: further no segment reaches.
+    Tokens go in blocks of `WINDOWS_A_BLOCK` times `size`, and see `size` beside their block: further no segment reaches.
 
     Returns:
       [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
@@ -119,7 +119,7 @@ def _within_segments(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, se
 
 def _within_windows(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BL: jax.Array, *, size: int) -> jax.Array:
     rows, length = segment_ids_BL.shape
-    block = _WINDOWS * size
+    block = WINDOWS_A_BLOCK * size
     if length <= block + 2 * size:
         return _within_segments(q, k, v, segment_ids_BL)
 

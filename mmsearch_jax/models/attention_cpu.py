@@ -24,12 +24,10 @@ def causal_blocks(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_
     length = q_BLHh.shape[1]
     # Each block is compiled on its own: their number is bounded.
     block = max(_MIN_BLOCK, -(-length // _MAX_BLOCKS))
-    ends = [min(start + block, length) for start in range(0, length, block)]
-    mixed = [
-        masked(q_BLHh[:, end - (end - 1) % block - 1 : end], k_BLKh[:, :end], v_BLKh[:, :end],
-               mask_BLL[:, end - (end - 1) % block - 1 : end, :end])
-        for end in ends
-    ]  # fmt: skip
+    mixed = []
+    for start in range(0, length, block):
+        end = min(start + block, length)
+        mixed.append(masked(q_BLHh[:, start:end], k_BLKh[:, :end], v_BLKh[:, :end], mask_BLL[:, start:end, :end]))
     return jnp.concatenate(mixed, axis=1)
 
 

@@ -132,7 +132,7 @@ def _copy(model: Qwen2_5_VL) -> Qwen2_5_VL:
 @jax.custom_vjp
 def _widen(x: jax.Array, b: jax.Array) -> jax.Array:
     """[..., rank] @ [rank, out], with a backward pass that turns no wide array round: JAX's own makes the gradient of `b` from
-    [out, ...], a copy that on a CPU took a fifth of a training step (benchmarks/sft_step.py)."""
+    [out, ...], a copy that on a CPU took two fifths of a training step (benchmarks/hot_spots.md)."""
     return x @ b
 
 

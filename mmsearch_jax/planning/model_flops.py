@@ -12,6 +12,7 @@ import dataclasses
 import jax
 
 from mmsearch_jax.data.batches import BatchShape
+from mmsearch_jax.models.attention import WINDOWS_A_BLOCK
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.planning.abstract import Learner
 
@@ -131,6 +132,8 @@ def _vision(config: VisionConfig, shape: BatchShape) -> tuple[float, float]:
     padded = -(-shape.patches // block) * block
     width = -(-config.head_dim // _LANES) * _LANES * config.num_heads
     kernel = 4 * width * shape.images * padded**2
-    # Two windows are a block, which sees a window's length on either side.
-    blocks = 4 * size * shape.images * -(-shape.patches // (2 * window)) * 2 * window * 4 * window
-    return products + needed, products + full * kernel + windowed * (blocks if shape.patches > 4 * window else kernel)
+    # Windows go in blocks, each of which sees a window's length on either side.
+    queries = WINDOWS_A_BLOCK * window
+    keys = queries + 2 * window
+    blocks = 4 * size * shape.images * -(-shape.patches // queries) * queries * keys
+    return products + needed, products + full * kernel + windowed * (blocks if shape.patches > keys else kernel)

@@ -1,5 +1,6 @@
 """What surrounds the steps of a run: resuming, the guard, pre-emption, the best checkpoint, curves without double steps."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -16,7 +18,7 @@ from mmsearch_jax.data.batches import BatchShape, pack
 from mmsearch_jax.data.pipeline import Skipped, Step
 from mmsearch_jax.errors import CheckpointError, ConfigError, Preempted, TrainingDiverged
 from mmsearch_jax.learners import supervised
-from mmsearch_jax.learners.checkpoints import Best, Checkpoints
+from mmsearch_jax.learners.checkpoints import Best, Checkpoints, _tree
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.run import RunConfig
@@ -120,6 +122,20 @@ def test_the_latest_and_the_best_checkpoint_are_kept_and_hold_nothing_frozen(mod
         stored = checkpointer.metadata(tmp_path / "5" / "state").item_metadata
     learnt = (state.params, state.opt_state, state.step, state.skipped)
     assert len(jax.tree.leaves(stored)) == len(jax.tree.leaves(learnt)) < len(jax.tree.leaves(state))
+
+
+def test_a_packed_checkpoint_of_an_earlier_version_is_read(model, tmp_path):
+    _, trained, frozen = split_model(model, ("language",))
+    state = create_train_state(trained, frozen, make_optimizer(OptimizerConfig(), 1))
+    with ocp.CheckpointManager(tmp_path) as manager:
+        items = ocp.args.Composite(state=ocp.args.StandardSave(_tree(state)), extra=ocp.args.JsonSave({"position": 3}))
+        manager.save(3, args=items)
+    other = jax.tree.map(jnp.zeros_like, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, extra = checkpoints.restore(dataclasses.replace(other, frozen=state.frozen))
+    assert extra == {"position": 3}
+    for one, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(one, expected)
 
 
 def test_a_resumed_run_writes_no_step_twice(tmp_path):

@@ -21,6 +21,17 @@ def reference(q, k, v, mask):
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
 
 
+def output_and_gradients(function, q, k, v, real):
+    """The output where tokens are real, and the gradients of its squares' sum."""
+
+    def loss(q, k, v):
+        out = jnp.where(real, function(q, k, v), 0.0)
+        return (out**2).sum(), out
+
+    (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
+    return [out, *gradients]
+
+
 def inputs(length, heads, key_heads, dtype=jnp.float32):
     rng = np.random.default_rng(length)
     q, k, v = (jnp.asarray(rng.normal(size=(2, length, n, 8)), dtype) for n in (heads, key_heads, key_heads))
@@ -85,12 +96,7 @@ def test_segments_and_windows_equal_the_whole_and_so_do_their_gradients(length):
     real = (segments != 0)[..., None, None]
 
     def both(function):
-        def loss(q, k, v):
-            out = jnp.where(real, function(q, k, v), 0.0)
-            return (out**2).sum(), out
-
-        (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
-        return [out, *gradients]
+        return output_and_gradients(function, q, k, v, real)
 
     expected = both(lambda *qkv: reference(*qkv, same_segment_mask(segments)))
     for function in (segment_attention, lambda *args: window_attention(*args, 16)):
@@ -119,12 +125,7 @@ def test_the_tpu_kernel_equals_the_reference(causal, length, width):
     mask = (causal_mask if causal else same_segment_mask)(segments)
 
     def both(function):
-        def loss(q, k, v):
-            out = jnp.where(real, function(q, k, v), 0.0)
-            return (out**2).sum(), out
-
-        (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
-        return [out, *gradients]
+        return output_and_gradients(function, q, k, v, real)
 
     expected = both(lambda q, k, v: reference(q, k, v, mask))
     got = both(lambda q, k, v: splash(q, k, v, segments, causal=causal, interpret=True))
