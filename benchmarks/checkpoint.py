@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import harness
+from benchmarks.peers import measuring, run_peer
 from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners.checkpoints import Checkpoints
@@ -40,38 +41,41 @@ WHY = {
 
 
 def main() -> None:
-    """Runs both sides and prints the ratios."""
-    options = command_line("Checkpoints against torch.", "two repeats").parse_args()
-    repeats = 2 if options.quick else 5
+    """Runs both sides in turns and prints the ratios."""
+    options = command_line("Checkpoints against torch.", "one turn").parse_args()
+    turns, repeats = (1, 2) if options.quick else (4, 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        script = "transformers_checkpoint.py"
         work: dict[str, Any] = {"repeats": repeats, "scratch": str(folder / "peer")}
-        model, peer = harness.model_and_peer("small", "transformers_checkpoint.py", work, folder, alone=False)
-        assert peer is not None
-        times = policy_seconds(model, folder, repeats) | state_seconds(model, folder / "runs", repeats)
-    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model)))
-    if peer["policy_bytes"] != whole or peer["state_bytes"] != 3 * whole:
-        raise SystemExit(
-            f"the peer saved {peer['policy_bytes']} bytes and {peer['state_bytes']}, ours {whole} and {3 * whole}"
-        )
-    print(f"{peer['version']}; a policy of {whole / 1e6:.0f} MB, a state of {3 * whole / 1e6:.0f} MB; median seconds")
-    for name, own in times.items():
-        theirs = f", theirs {statistics.median(peer['seconds'][name]):.3f}" if name in peer["seconds"] else ""
-        print(f"  {name}: ours {statistics.median(own):.3f}{theirs}")
-    held = [100 * own / saved for own, saved in zip(times["held up"], times["save"], strict=True)]
+        model, _ = harness.model_and_peer("small", script, work, folder, alone=True)
+        state = training_state(model)
+        policy, whole = (sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (nnx.state(model), state))
+
+        def ours() -> dict[str, list[float]]:
+            return policy_seconds(model, folder, repeats) | state_seconds(state, folder / "runs", repeats)
+
+        def theirs() -> dict[str, list[float]]:
+            peer = run_peer("transformers", script, folder / "work.json")
+            if peer["policy_bytes"] != policy or peer["state_bytes"] != 3 * policy:
+                raise SystemExit(
+                    f"the peer saved {peer['policy_bytes']} bytes and {peer['state_bytes']}, ours {policy} and {whole}"
+                )
+            return peer["seconds"]
+
+        own, others = measuring.in_turns(turns, ours, theirs)
+    print(f"a policy of {policy / 1e6:.0f} MB, a state of {whole / 1e6:.0f} MB; median seconds")
+    for name, times in own.items():
+        peers = f", theirs {statistics.median(others[name]):.3f}" if name in others else ""
+        print(f"  {name}: ours {statistics.median(times):.3f}{peers}")
+    held = [100 * waited / saved for waited, saved in zip(own["held up"], own["save"], strict=True)]
     share = statistics.median(held)
-    report(
-        {
-            f"checkpoint, {name}": faster(own, peer["seconds"][name], 1, WHY[name])
-            for name, own in times.items() if name in peer["seconds"]
-        } | {
-            "checkpoint, time that a save holds a run up": faster(times["held up"], peer["seconds"]["save"], 1),
-            "checkpoint, share of the saving that holds the run up": Measured(
-                share, "%", "at most 50", share <= 50, (min(held), max(held))
-            )
-        },
-        options.json,
-    )  # fmt: skip
+    rows = {f"checkpoint, {name}": faster(own[name], times, 1, WHY[name]) for name, times in others.items()}
+    rows["checkpoint, time that a save holds a run up"] = faster(own["held up"], others["save"], 1)
+    rows["checkpoint, share of the saving that holds the run up"] = Measured(
+        share, "%", "at most 50", share <= 50, (min(held), max(held))
+    )
+    report(rows, options.json)
 
 
 def policy_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, list[float]]:
@@ -81,16 +85,18 @@ def policy_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, l
     return {"import": read, "export": harness.seconds(lambda: hf.save_pretrained(model, folder / "exported"), repeats)}
 
 
-def state_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Of a save until it stands on the disk, of the part of it that the run waits for, and of reading it again."""
+def training_state(model: Qwen2_5_VL) -> TrainState:
+    """Of all weights with both moments. As in a run, no two of these are equal: zeros would be no proof that they come back."""
     mesh = LearnerMesh.of(MeshConfig())
     _, trained, frozen = split_model(model)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3, decay="constant"), 10)
-    state = mesh.train_state(trained, frozen, optimizer)
-    # As in a run, no two are equal: zeros would be packed to nothing, and be no proof that they come back.
+    state = mesh.train_state(trained, frozen, make_optimizer(OptimizerConfig(learning_rate=1e-3, decay="constant"), 10))
     keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(state.opt_state))))
     moments = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape) if x.ndim else x, state.opt_state)
-    state = dataclasses.replace(state, opt_state=jax.block_until_ready(moments))
+    return dataclasses.replace(state, opt_state=jax.block_until_ready(moments))
+
+
+def state_seconds(state: TrainState, folder: Path, repeats: int) -> dict[str, list[float]]:
+    """Of a save until it stands on the disk, of the part of it that the run waits for, and of reading it again."""
     held: list[float] = []
 
     def save() -> None:

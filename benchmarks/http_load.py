@@ -27,9 +27,9 @@ class Load:
     statuses: dict[int, int] = dataclasses.field(default_factory=dict)
 
     @property
-    def per_second(self) -> float:
-        """Requests a second."""
-        return len(self.seconds) / self.wall_s
+    def seconds_a_request(self) -> float:
+        """Of all connections together."""
+        return self.wall_s / len(self.seconds)
 
     def quantile_ms(self, share: float) -> float:
         """A quantile of the latency in milliseconds."""

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.peers import run_peer
-from benchmarks.table import Measured, command_line, faster, report
+from benchmarks.peers import measuring, run_peer
+from benchmarks.table import command_line, faster, report
 
 SHAPES = {
     "decoder's MLP, up": (4096, 512, 1408), "decoder's MLP, down": (4096, 1408, 512), "tower's MLP, up": (16384, 320, 864),
@@ -27,30 +27,49 @@ TOLERANCE = 1e-3
 
 
 def main() -> None:
-    """Runs both sides and prints the ratios."""
+    """Runs both sides in turns and prints the ratios."""
     options = command_line("Matrix products of JAX and torch.", "few repeats").parse_args()
-    repeats = 3 if options.quick else 20
-    rows: dict[str, Measured] = {}
+    turns, repeats = (1, 3) if options.quick else (5, 10)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        rng = np.random.default_rng(0)
-        for name, (m, k, n) in SHAPES.items():
-            a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
-            np.savez(folder / "factors.npz", a=a, b=b)
-            work = {
-                "factors": str(folder / "factors.npz"), "product": str(folder / "product.npy"), "threads": os.cpu_count(),
-                "repeats": repeats,
-            }  # fmt: skip
-            (folder / "work.json").write_text(json.dumps(work))
-            peer = run_peer("transformers", "transformers_products.py", folder / "work.json")
-            left, right, product = jax.device_put(a), jax.device_put(b), jax.jit(lambda a, b: a @ b)
-            times = harness.seconds(lambda: product(left, right), repeats)  # noqa: B023 (called in this turn of the loop)
-            harness.same(name, np.asarray(product(left, right)), np.load(work["product"]), TOLERANCE)
-            found = faster(times, peer["seconds"], 0)
-            # What another library's products take is no aim of ours.
-            rows[f"product, {name}"] = found._replace(aim="")
-            print(f"{name}: {2 * m * k * n / min(times) / 1e9:.0f} GFLOP/s at best", flush=True)
-    report(rows, options.json)
+        work = Path(temporary) / "work.json"
+        files = write_factors(Path(temporary))
+        work.write_text(json.dumps({"factors": files, "threads": os.cpu_count(), "repeats": repeats}))
+        ours, theirs = measuring.in_turns(
+            turns,
+            lambda: {name: product_seconds(name, file, repeats) for name, file in files.items()},
+            lambda: run_peer("transformers", "transformers_products.py", work),
+        )
+        for name, file in files.items():
+            with np.load(file) as factors:
+                harness.same(name, np.asarray(_product(**factors)), np.load(Path(file).with_suffix(".npy")), TOLERANCE)
+    # What another library's products take is no aim of ours.
+    report(
+        {f"product, {name}": faster(own, theirs[name], 0)._replace(aim="") for name, own in ours.items()}, options.json
+    )
+
+
+def write_factors(folder: Path) -> dict[str, str]:
+    """The file of each product's factors, a and b."""
+    rng = np.random.default_rng(0)
+    files = {name: str(folder / f"{i}.npz") for i, name in enumerate(SHAPES)}
+    for name, (m, k, n) in SHAPES.items():
+        np.savez(files[name], a=rng.standard_normal((m, k), np.float32), b=rng.standard_normal((k, n), np.float32))
+    return files
+
+
+def product_seconds(name: str, file: str, repeats: int) -> list[float]:
+    """Of JAX's products of a file's factors."""
+    with np.load(file) as factors:
+        a, b = jax.device_put(factors["a"]), jax.device_put(factors["b"])
+    times = harness.seconds(lambda: _product(a, b), repeats)
+    m, k, n = SHAPES[name]
+    print(f"{name}: {2 * m * k * n / min(times) / 1e9:.0f} GFLOP/s at best", flush=True)
+    return times
+
+
+@jax.jit
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return a @ b
 
 
 if __name__ == "__main__":

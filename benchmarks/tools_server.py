@@ -11,7 +11,6 @@ of calls is asked for, and each of its queries four times at once.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -19,7 +18,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.http_load import Load, load
-from benchmarks.peers import environment
-from benchmarks.table import Measured, report
+from benchmarks.peers import environment, measuring
+from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax import search_api
 from tests.tools_server.upstreams import Upstream
 from tools_server.process import Server, start_server
@@ -83,35 +82,41 @@ def peer(corpus: Path) -> Iterator[int]:
 
 def measure_speed(folder: Path, quick: bool) -> dict[str, Measured]:
     """Cached searches and their p99, and searches without the cache."""
-    corpus, count = folder / "corpus", 4_000 if quick else 40_000
+    corpus, (turns, searches) = folder / "corpus", (1, 4_000) if quick else (5, 8_000)
     queries = write_corpus(corpus, 2_000 if quick else 20_000)
 
-    def ours(i: int) -> Any:
+    def our_body(i: int) -> Any:
         return {"query": queries[i % len(queries)], "top_k": 5}
 
-    def theirs(i: int) -> Any:
+    def their_body(i: int) -> Any:
         return {"queries": [queries[i % len(queries)]], "topk": 5, "return_scores": True}
 
     cache = ["--config.cache.mode=live", f"--config.cache.path={folder / 'speed.sqlite'}"]
-    with start_server(corpus, arguments=cache) as server:
-        _sound(asyncio.run(load(_port(server), search_api.ROUTE_TEXT_SEARCH, ours, 8, len(queries))))
-        mine = _sound(asyncio.run(load(_port(server), search_api.ROUTE_TEXT_SEARCH, ours, CONNECTIONS, count)))
-    with start_server(corpus) as server:
-        plain = _sound(asyncio.run(load(_port(server), search_api.ROUTE_TEXT_SEARCH, ours, CONNECTIONS, count // 8)))
-    with peer(corpus) as port:
-        _sound(asyncio.run(load(port, search_api.ROUTE_RETRIEVE, theirs, 8, len(queries))))
-        other = _sound(asyncio.run(load(port, search_api.ROUTE_RETRIEVE, theirs, CONNECTIONS, count // 8)))
-    for name, measured in (("ours", mine), ("ours, uncached", plain)):
-        print(f"{name} {measured.per_second:,.0f} a second, p99 {measured.quantile_ms(0.99):.1f} ms; ", end="")
-    print(f"FastAPI {other.per_second:,.0f} a second, p99 {other.quantile_ms(0.99):.1f} ms")
-    uncached = plain.per_second / other.per_second
-    ratio, p99 = mine.per_second / other.per_second, mine.quantile_ms(0.99)
+    with start_server(corpus, arguments=cache) as server, start_server(corpus) as uncached, peer(corpus) as other:
+
+        def ask(port: int, route: str, body: Callable[[int], Any], count: int) -> dict[str, list[float]]:
+            done = _sound(asyncio.run(load(port, route, body, CONNECTIONS, count)))
+            return {"a search": [done.seconds_a_request], "of each": done.seconds}
+
+        ours, theirs = (search_api.ROUTE_TEXT_SEARCH, our_body), (search_api.ROUTE_RETRIEVE, their_body)
+        ask(_port(server), *ours, len(queries))
+        ask(other, *theirs, len(queries))
+        found = measuring.in_turns(
+            turns,
+            lambda: ask(_port(server), *ours, searches),
+            lambda: ask(_port(uncached), *ours, searches // 8),
+            lambda: ask(other, *theirs, searches // 8),
+        )
+    for name, values in zip(("ours", "ours, uncached", "FastAPI"), found, strict=True):
+        print(
+            f"{name} {1 / np.median(values['a search']):,.0f} a second, p99 {1e3 * np.quantile(values['of each'], 0.99):.1f} ms"
+        )
+    mine, plain, fastapi = (values["a search"] for values in found)
+    p99 = 1e3 * float(np.quantile(found[0]["of each"], 0.99))
     return {
-        "cached searches, against FastAPI": Measured(ratio, "x", "at least 5", ratio >= 5),
+        "cached searches, against FastAPI": faster(mine, fastapi, 5),
         "p99 of cached searches": Measured(p99, "ms", "below 50", p99 < 50),
-        "searches without the cache, against FastAPI": Measured(
-            uncached, "x", "at least 1", uncached >= 1, why=_SAME_INDEX
-        ),
+        "searches without the cache, against FastAPI": faster(plain, fastapi, 1, _SAME_INDEX),
     }
 
 
@@ -216,10 +221,7 @@ def _resident_mib(server: Server) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smaller loads, under a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
-    options = parser.parse_args(arguments)
+    options = command_line((__doc__ or "").splitlines()[0], "smaller loads").parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = measure_speed(folder, options.quick)

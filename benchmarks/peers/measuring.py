@@ -1,5 +1,6 @@
 """Seconds and memory of a piece of work, for both sides alike: peers read it beside them, and it needs Python alone."""
 
+import collections
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,16 @@ def seconds(run: Callable[[], Any], repeats: int, wait: Callable[[Any], Any] = n
         wait(run())
         times.append(time.perf_counter() - began)
     return times[1:]
+
+
+def in_turns(turns: int, *sides: Callable[[], dict[str, list[float]]]) -> list[dict[str, list[float]]]:
+    """Each side's values by name, some of them from every turn: a machine that is slower for a while slows all sides."""
+    found: list[dict[str, list[float]]] = [collections.defaultdict(list) for _ in sides]
+    for _ in range(turns):
+        for side, values in zip(sides, found, strict=True):
+            for name, some in side().items():
+                values[name] += some
+    return found
 
 
 def memory(run: Callable[[], Any], wait: Callable[[Any], Any] = nothing) -> int:

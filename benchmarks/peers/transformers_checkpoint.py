@@ -16,7 +16,7 @@ def main() -> None:
     work = json.loads(Path(sys.argv[1]).read_text())
     model = transformers_model.load(work)
     scratch = Path(work["scratch"])
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
     weights = dict(model.named_parameters())
     # Weights and both moments, as AdamW's state dict holds them; every tensor has memory of its own.
     state = {part: {name: weight.detach() + i for name, weight in weights.items()} for i, part in enumerate("pmv")}

@@ -20,6 +20,18 @@ def test_a_ratio_is_that_of_the_medians_and_its_spread_that_of_the_extremes():
     assert not faster([1.0], [1.9], 2).holds
 
 
+def test_sides_are_measured_in_turns():
+    order = []
+
+    def side(name):
+        order.append(name)
+        return {"step": [float(len(order))]}
+
+    found = measuring.in_turns(2, lambda: side("ours"), lambda: side("theirs"))
+    assert order == ["ours", "theirs"] * 2
+    assert found == [{"step": [1.0, 3.0]}, {"step": [2.0, 4.0]}]
+
+
 def test_the_json_holds_what_the_table_shows(tmp_path, capsys):
     report({"speed": Measured(2.0, "x", "at least 1", True, (1.5, 2.5))}, tmp_path / "rows.json")
     assert json.loads((tmp_path / "rows.json").read_text()) == {
