@@ -95,7 +95,7 @@ def run_grpo(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     rows = read_rows(settings.rows or world / "grpo")
     with stages.tools(config, world) as url:
         trained = grpo.train(
-            policy.model, stages.make_engine(config, _on_this_host(policy)), rows, stages.tool_client(config, url), recipe,
+            policy.model, stages.make_engine(config, policy), rows, stages.tool_client(config, url), recipe,
             stages.episode_config(config), shape, OptimizerConfig(**settings.optimizer), workdir, scorer=scorer,
             run_config=RunConfig(**config.run), mesh=mesh, seed=config.seed, freeze=tuple(settings.freeze),
             identity=_identity(config, "grpo", ("batch", "freeze", "loss", "group_size", "prompts_per_step")),
@@ -189,27 +189,10 @@ def _trainable(config: ml_collections.ConfigDict, mesh: LearnerMesh) -> Policy:
     return dataclasses.replace(policy, model=model)
 
 
-def _on_this_host(policy: Policy) -> Policy:
-    """The policy with weights of its own on this host, which the learner's are spread over."""
-    if jax.process_count() == 1:
-        return policy
-    return dataclasses.replace(policy, model=_gathered(policy.model))
-
-
-def _gathered(model: Qwen2_5_VL) -> Qwen2_5_VL:
-    """The model with every parameter whole on this host."""
-    graph, state = nnx.split(model)
-
-    def whole(leaf: jax.Array) -> jax.Array:
-        return jax.numpy.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-
-    return nnx.merge(graph, jax.tree.map(whole, state))
-
-
 def _save(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
     """Writes the policy, LoRA merged, and the adapter alone beside it; of several processes the first does."""
     if jax.process_count() > 1:
-        trained = _gathered(trained)
+        trained = in_host_memory(trained)
     with first_process_first():
         if jax.process_index() == 0:
             if lora_layers(trained):
@@ -217,3 +200,12 @@ def _save(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
                 trained = merge_lora(trained)
             save_policy(trained, folder, policy.folder)
     return folder
+
+
+def in_host_memory(model: Qwen2_5_VL) -> Qwen2_5_VL:
+    """The model with every parameter whole, as a NumPy array: one chip need not have room for what a mesh holds.
+
+    Of several processes all must call this together.
+    """
+    graph, state = nnx.split(model)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), state))

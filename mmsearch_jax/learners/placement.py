@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
+from mmsearch_jax.data.vision_inputs import MERGE_SIZE
 from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, MeshConfig, make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules
 from mmsearch_jax.errors import ConfigError
@@ -76,11 +77,16 @@ class LearnerMesh:
         return placement(self.mesh, self.rules)
 
     def check(self, shape: BatchShape, name: str) -> None:
-        """That a global batch can be split over the mesh.
+        """That a global batch can be split over the mesh, and that its patches make whole tokens.
 
         Raises:
-          ConfigError: it cannot; `name` is the batch's in the config.
+          ConfigError: not so; `name` is the batch's in the config.
         """
+        if shape.patches % (merged := MERGE_SIZE**2):
+            near = math.ceil(shape.patches / merged) * merged
+            raise ConfigError(
+                f"{name}.patches is {shape.patches}, but {merged} patches make a token: set it to {near}, say"
+            )
         rows, parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES), self.mesh.shape["sequence"]
         for key, size, by in (
             ("rows", shape.rows, rows),

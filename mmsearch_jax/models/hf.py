@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Sharding, SingleDeviceSharding
-from safetensors.flax import save_file
+from safetensors.numpy import save_file
 
 from mmsearch_jax.errors import CheckpointError
 from mmsearch_jax.models.axes import Placement
@@ -117,9 +117,12 @@ def save_pretrained(model: Qwen2_5_VL, folder: str | Path, side_files_from: str 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, jax.Array] = {}
+    tensors: dict[str, np.ndarray] = {}
     for path, leaf in _leaves(nnx.split(model)[1]):
-        tensors |= _to_hf(path, leaf, model.config)
+        for name, tensor in _to_hf(path, leaf, model.config).items():
+            # What is turned round on a device comes out in order; a NumPy array is only seen turned round, and would be
+            # written as it lies.
+            tensors[name] = np.ascontiguousarray(tensor)
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
     if side_files_from is not None:
