@@ -155,8 +155,7 @@ def checkpoint_of(config: Config) -> tuple[models.Policy, dict[str, Any]]:
     changed = config.copy_and_resolve_references()
     with changed.unlocked():
         changed.checkpoint = str(folder)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    policy = stages.policy_of(changed, np.dtype(config.dtype), lambda path, shape: here)
+    policy = stages.policy_of(changed, np.dtype(config.dtype))
     if adapter is not None:
         policy = dataclasses.replace(policy, model=merge_lora(load_adapter(policy.model, adapter)))
     identity = {

@@ -26,10 +26,11 @@ from mmsearch_jax.data.image_processing import load_image
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.ask import EpisodePrinter
 from mmsearch_jax.miniworld import build
-from mmsearch_jax.models.axes import Placement
+from mmsearch_jax.models.axes import Placement, placement
 from mmsearch_jax.models.policies import Policy, load_policy
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
+from mmsearch_jax.rollout.placement import host_mesh
 from mmsearch_jax.rollout.run import Run
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes_sync
@@ -104,8 +105,10 @@ def policy_of(
 
     Args:
       param_dtype: of the parameters; None keeps what is stored.
-      place: where each parameter goes; by default all on the first device.
+      place: where each parameter goes; by default over the chips of this host that the engine uses, so that none of them need
+        have room for all.
     """
+    place = place or placement(host_mesh(config.engine.get("tensor", EngineConfig.tensor)))
     policy = load_policy(config.checkpoint, np.dtype(config.dtype), param_dtype, place)
     if not config.max_pixels:
         return policy

@@ -9,6 +9,7 @@ from aiohttp.test_utils import TestServer
 from mmsearch_jax.configuration import load_config
 from mmsearch_jax.errors import ConfigError, ToolFailed
 from mmsearch_jax.stages import tool_client
+from tests.rollout.test_placement import finished, run
 from tests.tools_server.small_corpus import write_corpus
 from tools_server.app import create_app
 from tools_server.config import assemble, default_config
@@ -41,3 +42,21 @@ def test_a_token_that_is_named_and_not_set_is_said_before_the_first_search():
     config = load_config("configs/tiny_sft.py", ["--config.tools.token_env=NO_SUCH_VARIABLE"])
     with pytest.raises(ConfigError, match="config.tools.token_env names .* NO_SUCH_VARIABLE, which is not set"):
         tool_client(config, "http://127.0.0.1:1")
+
+
+_ON_TWO_CHIPS = """
+import jax
+from flax import nnx
+from mmsearch_jax.configuration import load_config
+from mmsearch_jax.stages import policy_of
+
+config = load_config("configs/eval/deepmmsearch.py", ["--config.engine.tensor=2"])
+policy = policy_of(config)
+whole = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(policy.model)))
+on_one = sum(leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(nnx.state(policy.model)))
+print(on_one / whole)
+"""
+
+
+def test_a_policy_that_is_sampled_from_is_read_onto_the_chips_of_its_engine():
+    assert float(finished(run(_ON_TWO_CHIPS, 2)).splitlines()[-1]) < 0.6

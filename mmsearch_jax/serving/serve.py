@@ -49,14 +49,15 @@ def serve(config: ml_collections.ConfigDict, host: str, port: int, port_file: Pa
         asyncio.run(stages.check_ready(stages.tool_client(config, config.tools.url)))
         tools = stages.tool_client(config, config.tools.url)
     policy = stages.policy_of(config, np.dtype(config.dtype))
-    engine = stages.make_engine(config, policy)
+    engine, name = stages.make_engine(config, policy), policy.folder.resolve().name
+    # The engine has weights of its own.
+    del policy
     with tqdm.tqdm(desc="compiling", unit="program") as bar:
         engine.warm_up(bar.update)
     limits = Limits(
         settings.max_waiting, settings.max_body_mib << 20, settings.fetch_images, settings.system_prompt
     )  # fmt: skip
-    model = settings.model or policy.folder.resolve().name
-    asyncio.run(_serve(engine, model, config, tools, limits, token, (host, port, port_file)))
+    asyncio.run(_serve(engine, settings.model or name, config, tools, limits, token, (host, port, port_file)))
 
 
 async def _serve(
