@@ -21,7 +21,6 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import harness
-from benchmarks.peers import measuring, run_peer
 from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners.checkpoints import Checkpoints
@@ -46,25 +45,22 @@ def main() -> None:
     turns, repeats = (1, 2) if options.quick else (4, 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        script = "transformers_checkpoint.py"
         work: dict[str, Any] = {"repeats": repeats, "scratch": str(folder / "peer")}
-        model, _ = harness.model_and_peer("small", script, work, folder, alone=True)
+        model, peer = harness.model_and_peer("small", "transformers_checkpoint.py", work, folder, alone=False)
+        assert peer is not None
         state = training_state(model)
         policy, whole = (sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (nnx.state(model), state))
 
         def ours() -> dict[str, list[float]]:
             return policy_seconds(model, folder, repeats) | state_seconds(state, folder / "runs", repeats)
 
-        def theirs() -> dict[str, list[float]]:
-            peer = run_peer("transformers", script, folder / "work.json")
-            if peer["policy_bytes"] != policy or peer["state_bytes"] != 3 * policy:
-                raise SystemExit(
-                    f"the peer saved {peer['policy_bytes']} bytes and {peer['state_bytes']}, ours {policy} and {whole}"
-                )
-            return peer["seconds"]
-
-        own, others = measuring.in_turns(turns, ours, theirs)
-    print(f"a policy of {policy / 1e6:.0f} MB, a state of {whole / 1e6:.0f} MB; median seconds")
+        own, others = harness.both(turns, ours, peer)
+    saved = peer.found["policy_bytes"], peer.found["state_bytes"]
+    if saved != (policy, 3 * policy):
+        raise SystemExit(f"the peer saved {saved[0]} bytes and {saved[1]}, ours {policy} and {whole}")
+    print(
+        f"{peer.found['version']}; a policy of {policy / 1e6:.0f} MB, a state of {whole / 1e6:.0f} MB; median seconds"
+    )
     for name, times in own.items():
         peers = f", theirs {statistics.median(others[name]):.3f}" if name in others else ""
         print(f"  {name}: ours {statistics.median(times):.3f}{peers}")

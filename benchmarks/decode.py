@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.card import copy_bytes
 from benchmarks.decode_limit import BF16, bytes_of_a_step
-from benchmarks.peers import run_peer, save_text_alone
+from benchmarks.peers import Peer, measuring, save_text_alone
 from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.rollout.engine import Engine
@@ -41,7 +41,8 @@ def main() -> None:
     """Prints the table."""
     parser = command_line("Greedy decoding against transformers and Tunix.", "one repeat of fewer tokens", sizes=True)
     options = parser.parse_args()
-    small, new_tokens, repeats = options.model == "small", 32 if options.quick else NEW, 1 if options.quick else 3
+    small, new_tokens = options.model == "small", 32 if options.quick else NEW
+    turns, repeats = harness.turns_and_repeats(options)
     tokenizer, config = harness.vocabulary(), harness.config_of(options.model)
     rng = np.random.default_rng(0)
     stop = sorted(ChatRenderer(tokenizer).stop_ids)
@@ -50,45 +51,48 @@ def main() -> None:
         "new_tokens": new_tokens, "repeats": repeats, "pad": stop[0], "stop": stop,
         "suppress": harness.unsampled(tokenizer, config.text.vocab_size), "text": dataclasses.asdict(config.text),
     }  # fmt: skip
+    sizes = EngineConfig(
+        num_slots=BATCH, max_length=PROMPT[1] + new_tokens, extend_rows=(BATCH,), extend_buckets=(PROMPT[1],), decode_rows=(),
+        length_buckets=(), decode_steps=new_tokens,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if not small:
             # No row may end early: weights differ, and with them what is sampled.
             work |= {"suppress": [*work["suppress"], *stop]}
         model, found = harness.model_and_peer(options.model, "transformers_generate.py", work, folder, options.alone)
-        results = {"transformers": found} if found else {}
+        peers = {"transformers": found} if found else {}
         if small and not options.alone:
             save_text_alone(model, folder / "text")
-            (folder / "work.json").write_text(json.dumps(work | {"text_folder": str(folder / "text")}))
-            results["Tunix"] = run_peer("tunix", "tunix_generate.py", folder / "work.json")
-    sizes = EngineConfig(
-        num_slots=BATCH, max_length=PROMPT[1] + new_tokens, extend_rows=(BATCH,), extend_buckets=(PROMPT[1],), decode_rows=(),
-        length_buckets=(), decode_steps=new_tokens,
-    )  # fmt: skip
-    own = generate(harness.engine(model, tokenizer, sizes), work)
-    ours = [cut(row, stop) for row in own["tokens"]]
-    speed = sum(map(len, ours)) / statistics.median(own["seconds"])
+            (folder / "tunix.json").write_text(json.dumps(work | {"text_folder": str(folder / "text")}))
+            peers["Tunix"] = Peer("tunix", "tunix_generate.py", folder / "tunix.json")
+        engine = harness.engine(model, tokenizer, sizes)
+        own, *others = measuring.in_turns(
+            turns, lambda: {"": generate(engine, work)[1]}, *(peer.seconds for peer in peers.values())
+        )
+    ours = [cut(row, stop) for row in generate(engine, work | {"repeats": 0})[0]]
+    speed = sum(map(len, ours)) / statistics.median(own[""])
     rows = {"decoding, tokens/s": Measured(speed, "", "", True)}
-    for name, result in results.items():
-        theirs = [cut(row, stop) for row in result["tokens"]]
+    for (name, peer), times in zip(peers.items(), others, strict=True):
+        theirs = [cut(row, stop) for row in peer.found["tokens"]]
         if small:
             differing = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
             if differing:
                 sys.exit(f"{name} and ours sample other tokens in row {differing[0]}: the figures would not compare")
-        speed = sum(map(len, theirs)) / statistics.median(result["seconds"])
-        print(f"{result['version']:<22} {speed:8.0f} tokens/s, seconds {[round(s, 2) for s in result['seconds']]}")
+        speed = sum(map(len, theirs)) / statistics.median(times[""])
+        print(f"{peer.found['version']:<22} {speed:8.0f} tokens/s, seconds {[round(s, 2) for s in times['']]}")
         assert small or {len(row) for row in theirs} == {new_tokens}, "the peer left tokens out"
-        each = [[s / sum(map(len, made)) for s in side["seconds"]] for side, made in ((own, ours), (result, theirs))]
+        each = [[s / sum(map(len, made)) for s in side[""]] for side, made in ((own, ours), (times, theirs))]
         rows[f"decoding, {name}"] = faster(*each, 2 if name == "transformers" else 1.5, _MEMORY)
-    step = statistics.median(own["seconds"]) / new_tokens
+    step = statistics.median(own[""]) / new_tokens
     moved = bytes_of_a_step(config, BATCH, PROMPT[1] + new_tokens // 2, 4 if small else BF16)
     share = 100 * moved / step / copy_bytes(2**27 if small else 2**30)
     rows["decoding, of the memory's bandwidth"] = Measured(share, "%", "", True)
     report(rows, options.json)
 
 
-def generate(engine: Engine, work: dict[str, Any]) -> dict[str, Any]:
-    """Ours, in this process."""
+def generate(engine: Engine, work: dict[str, Any]) -> tuple[list[list[int]], list[float]]:
+    """The tokens that we sample, and the seconds of each repeat after one that compiles."""
     seconds, tokens = [], []
     for _ in range(work["repeats"] + 1):
         began = time.perf_counter()
@@ -104,7 +108,7 @@ def generate(engine: Engine, work: dict[str, Any]) -> dict[str, Any]:
         for sequence in live:
             engine.release(sequence)
         seconds.append(time.perf_counter() - began)
-    return {"tokens": tokens, "seconds": seconds[1:]}
+    return tokens, seconds[1:]
 
 
 def cut(tokens: list[int], stop: list[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import importlib.metadata
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.peers import measuring, run_peer
+from benchmarks.peers import Peer, measuring
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.image_processing import ImageProcessor
 from mmsearch_jax.models import hf
@@ -58,8 +59,8 @@ def random_model(size: str) -> Qwen2_5_VL:
 
 def model_and_peer(
     size: str, script: str, work: dict[str, Any], folder: Path, alone: bool
-) -> tuple[Qwen2_5_VL, dict[str, Any] | None]:
-    """A random model, and what transformers made of `work` (None if ours is to be measured alone).
+) -> tuple[Qwen2_5_VL, Peer | None]:
+    """A random model, and transformers with `work` in a folder that must stay (None if ours is to be measured alone).
 
     The small one's weights are given to the peer; a published one's shapes are, and the peer is done before JAX takes the GPU.
     """
@@ -72,7 +73,7 @@ def model_and_peer(
     else:
         work["config"] = config_of(size).to_hf()
     (folder / "work.json").write_text(json.dumps(work))
-    peer = None if alone else run_peer("transformers", script, folder / "work.json")
+    peer = None if alone else Peer("transformers", script, folder / "work.json", at_once=size != "small")
     return made or random_model(size), peer
 
 
@@ -102,6 +103,21 @@ def engine(model: Qwen2_5_VL, tokenizer: Any, sizes: EngineConfig) -> Engine:
 def seconds(run: Callable[[], Any], repeats: int) -> list[float]:
     """Of each of `repeats` calls until their arrays are there, after one call that compiles."""
     return measuring.seconds(run, repeats, jax.block_until_ready)
+
+
+def turns_and_repeats(options: argparse.Namespace) -> tuple[int, int]:
+    """How often each side takes its turn, and the repeats of a turn: one turn where both cannot be in a GPU's memory."""
+    if options.quick:
+        return 1, 2
+    return (3, 2) if options.model == "small" else (1, 5)
+
+
+def both(
+    turns: int, ours: Callable[[], dict[str, list[float]]], peer: Peer | None
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The seconds of both sides by kind, measured in turns; none of a peer that is not there."""
+    found = measuring.in_turns(turns, ours, *([peer.seconds] if peer else []))
+    return found[0], found[1] if peer else {}
 
 
 def memory(run: Callable[[], Any]) -> int:

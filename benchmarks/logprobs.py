@@ -32,11 +32,13 @@ def main() -> None:
     parser = command_line("Log-probs of given tokens against torch.", "a quarter of the tokens", sizes=True)
     options = parser.parse_args()
     small = options.model == "small"
-    config, repeats = harness.config_of(options.model), 2 if options.quick else 5
+    config, (turns, repeats) = harness.config_of(options.model), harness.turns_and_repeats(options)
     grid = (1, 12, 16) if small else (1, 64, 80)
     rows, length = (2 if options.quick else 8, 512) if small else (2, 4096)
     rng = np.random.default_rng(0)
     sequences = [make_sequence(rng, length, 1, config, grid) for _ in range(rows)]
+    batch = jax.device_put(pack(sequences, BatchShape(rows, length, rows, grid[1] * grid[2]))[0].batch)
+    score = nnx.jit(lambda model, batch: token_logprobs(model, batch, 1.0).logprobs)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         work = {
@@ -44,30 +46,27 @@ def main() -> None:
             "repeats": repeats, "scores": str(folder / "scores.npy"),
         }  # fmt: skip
         model, peer = harness.model_and_peer(options.model, "transformers_logprobs.py", work, folder, options.alone)
+        own, others = harness.both(turns, lambda: {"": harness.seconds(lambda: score(model, batch), repeats)}, peer)
         theirs = None if peer is None else np.load(work["scores"])
-    batch = pack(sequences, BatchShape(rows, length, rows, grid[1] * grid[2]))[0].batch
-    score = nnx.jit(lambda model, batch: token_logprobs(model, batch, 1.0).logprobs)
-    batch = jax.device_put(batch)
-    times = harness.seconds(lambda: score(model, batch), repeats)
     memory = harness.memory(lambda: score(model, batch))
     flops = text_flops(config.text, batch.segment_ids) + vision_flops(
         config.vision, batch.vision.window_segment_ids, batch.vision.image_segment_ids
     )
-    median = statistics.median(times)
+    median = statistics.median(own[""])
     print(f"ours: {rows * length / median:.0f} tokens/s, {flops / median / 1e12:.2f} TFLOP/s, {memory / 1e6:.0f} MB")
     table = {
         "log-probs, tokens/s": Measured(rows * length / median, "", "", True),
         "log-probs": Measured(flops / median / 1e12, "TFLOP/s", "", True),
     }
     if peer is not None and theirs is not None:
-        assert peer["tokens"] == rows * length, "the peer scored another number of tokens"
+        assert peer.found["tokens"] == rows * length, "the peer scored another number of tokens"
         if small:
             worst = harness.same("log-probs", np.asarray(score(model, batch))[:, 1:], theirs, TOLERANCE)
             print(f"largest difference of {theirs.size} log-probs: {worst:.1e}")
-        rate = rows * length / statistics.median(peer["seconds"])
-        print(f"{peer['version']}: {rate:.0f} tokens/s, {peer['memory'] / 1e6:.0f} MB")
-        table["log-probs, equal tokens"] = faster(times, peer["seconds"], 1)
-        share = peer["memory"] / memory
+        rate = rows * length / statistics.median(others[""])
+        print(f"{peer.found['version']}: {rate:.0f} tokens/s, {peer.found['memory'] / 1e6:.0f} MB")
+        table["log-probs, equal tokens"] = faster(own[""], others[""], 1)
+        share = peer.found["memory"] / memory
         table["log-probs, memory of torch / ours"] = Measured(share, "x", "at least 2", share >= 2)
     report(table, options.json)
 

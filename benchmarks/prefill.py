@@ -41,7 +41,7 @@ def main() -> None:
     options = command_line("Prefill and extend against torch.", "half the prompts", sizes=True).parse_args()
     small = options.model == "small"
     rows, prompt, observation = (4 if options.quick else 8, 512, 128) if small else (16, 2048, 512)
-    repeats = 2 if options.quick else 5
+    turns, repeats = harness.turns_and_repeats(options)
     rng = np.random.default_rng(0)
     made = Work(*(rng.integers(100, 100_000, (rows, length)) for length in (prompt, observation)))
     tokenizer = harness.vocabulary()
@@ -49,14 +49,16 @@ def main() -> None:
         "prompts": made.prompts.tolist(), "observations": made.observations.tolist(), "repeats": repeats,
         "suppress": harness.unsampled(tokenizer, harness.config_of(options.model).text.vocab_size),
     }  # fmt: skip
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        model, peer = harness.model_and_peer(options.model, "transformers_prefill.py", work, folder, options.alone)
     sizes = EngineConfig(
         num_slots=rows, max_length=prompt + observation + 8, extend_rows=(rows,), extend_buckets=(observation, prompt),
         decode_rows=(), length_buckets=(prompt, prompt + observation), decode_steps=1,
     )  # fmt: skip
-    times, tokens = ours(harness.engine(model, tokenizer, sizes), made, repeats)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model, peer = harness.model_and_peer(options.model, "transformers_prefill.py", work, folder, options.alone)
+        engine = harness.engine(model, tokenizer, sizes)
+        times, others = harness.both(turns, lambda: ours(engine, made, repeats), peer)
+    tokens = next_tokens(engine, made)
     table, text = {}, model.config.text
     flops = {"prompts": forward_flops(text, rows, prompt)}
     flops["observations"] = forward_flops(text, rows, prompt + observation) - flops["prompts"]
@@ -65,11 +67,11 @@ def main() -> None:
         table[f"{kind}, tokens/s"] = Measured(ids.size / median, "", "", True)
         table[kind] = Measured(flops[kind] / median / 1e12, "TFLOP/s", "", True)
         if peer is not None:
-            assert peer["tokens"][kind] == ids.size, "the peer fed another number of tokens"
-            print(f"{kind}: {peer['version']} {ids.size / statistics.median(peer['seconds'][kind]):.0f} tokens/s")
-            table[f"{kind}, equal tokens"] = faster(times[kind], peer["seconds"][kind], 1, WHY)
-    if peer is not None and small and peer["best"] != tokens:
-        raise SystemExit(f"the next tokens differ, so the times do not compare: ours {tokens}, theirs {peer['best']}")
+            assert peer.found["tokens"][kind] == ids.size, "the peer fed another number of tokens"
+            print(f"{kind}: {peer.found['version']} {ids.size / statistics.median(others[kind]):.0f} tokens/s")
+            table[f"{kind}, equal tokens"] = faster(times[kind], others[kind], 1, WHY)
+    if peer is not None and small and (best := peer.found["best"]) != tokens:
+        raise SystemExit(f"the next tokens differ, so the times do not compare: ours {tokens}, theirs {best}")
     report(table, options.json)
 
 
@@ -79,27 +81,35 @@ def forward_flops(config: TextConfig, rows: int, length: int) -> float:
     return text_flops(config, np.ones((rows, length), np.int32)) - head
 
 
-def ours(engine: Engine, work: Work, repeats: int) -> tuple[dict[str, list[float]], list[int]]:
-    """Seconds of each repeat by kind, and the token that follows in each row."""
+def ours(engine: Engine, work: Work, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each repeat by kind, after one that compiles."""
     seconds: dict[str, list[float]] = {"prompts": [], "observations": []}
-    live: list[LiveSequence] = []
     for _ in range(repeats + 1):
+        live = _fed(engine, work, seconds)
         for sequence in live:
             engine.release(sequence)
-        live = [LiveSequence(ids.tolist(), [], 0, SamplingParams(0.0), plain=True) for ids in work.prompts]
-        for sequence in live:
-            engine.acquire(sequence)
-        seconds["prompts"].append(_extend(engine, live))
-        for sequence, ids in zip(live, work.observations, strict=True):
-            sequence.token_ids += ids.tolist()
-        seconds["observations"].append(_extend(engine, live))
+    return {kind: times[1:] for kind, times in seconds.items()}
+
+
+def next_tokens(engine: Engine, work: Work) -> list[int]:
+    """The token that follows in each row."""
+    live = _fed(engine, work, {"prompts": [], "observations": []})
     for sequence in live:
         engine.begin_turn(sequence, 1)
     engine.decode(live)
-    # The first repeat compiled.
-    return {kind: times[1:] for kind, times in seconds.items()}, [
-        engine.take(sequence).token_ids[0] for sequence in live
-    ]
+    return [engine.take(sequence).token_ids[0] for sequence in live]
+
+
+def _fed(engine: Engine, work: Work, seconds: dict[str, list[float]]) -> list[LiveSequence]:
+    """Sequences with prompts and observations in their caches; notes how long each of both took."""
+    live = [LiveSequence(ids.tolist(), [], 0, SamplingParams(0.0), plain=True) for ids in work.prompts]
+    for sequence in live:
+        engine.acquire(sequence)
+    seconds["prompts"].append(_extend(engine, live))
+    for sequence, ids in zip(live, work.observations, strict=True):
+        sequence.token_ids += ids.tolist()
+    seconds["observations"].append(_extend(engine, live))
+    return live
 
 
 def _extend(engine: Engine, live: list[LiveSequence]) -> float:

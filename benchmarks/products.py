@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.peers import measuring, run_peer
+from benchmarks.peers import Peer
 from benchmarks.table import command_line, faster, report
 
 SHAPES = {
@@ -34,10 +34,10 @@ def main() -> None:
         work = Path(temporary) / "work.json"
         files = write_factors(Path(temporary))
         work.write_text(json.dumps({"factors": files, "threads": os.cpu_count(), "repeats": repeats}))
-        ours, theirs = measuring.in_turns(
+        ours, theirs = harness.both(
             turns,
             lambda: {name: product_seconds(name, file, repeats) for name, file in files.items()},
-            lambda: run_peer("transformers", "transformers_products.py", work),
+            Peer("transformers", "transformers_products.py", work),
         )
         for name, file in files.items():
             with np.load(file) as factors:

@@ -20,7 +20,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks.peers import run_peer
+from benchmarks import harness
+from benchmarks.peers import Peer
 from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
 from mmsearch_jax.data.image_processing import ProcessedImage
@@ -147,12 +148,13 @@ def written(folder: Path, name: str, steps: Sequence[Sequence[TrainingSequence]]
 
 def main() -> None:
     """Runs both sides on both kinds of batches and prints the ratios."""
-    options = command_line("SFT steps against transformers + torch + peft.", "fewer steps").parse_args()
-    steps, count = (4, 24) if options.quick else (12, 96)
+    options = command_line("SFT steps against transformers + torch + peft.", "fewer steps, once").parse_args()
+    turns, steps, count = (1, 4, 24) if options.quick else (3, 6, 64)
     rng = np.random.default_rng(0)
     equal = [[make_sequence(rng, LENGTH, 1) for _ in range(ROWS)] for _ in range(steps)]
     mixed = realistic(rng, count)
     padded = [mixed[i : i + ROWS] for i in range(0, count, ROWS)]
+    full = streamed(mixed + realistic(rng, 24), BatchShape(ROWS, 1024, 4 * ROWS, GRID[1] * GRID[2]))
     model = add_lora(Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0)), LoRAConfig(8, 16.0))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -163,30 +165,33 @@ def main() -> None:
             "threads": os.cpu_count(), "equal": written(folder, "equal", equal), "mixed": written(folder, "mixed", padded),
         }  # fmt: skip
         (folder / "work.json").write_text(json.dumps(work))
-        peer = run_peer("transformers", "transformers_sft.py", folder / "work.json")
-    same = ours(model, [[packed(step, BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2]))] for step in equal])
-    worst = max(abs(a - b) for a, b in zip(same["losses"], peer["equal"]["losses"], strict=True))
+        peer, losses = Peer("transformers", "transformers_sft.py", folder / "work.json"), []
+
+        def measure() -> dict[str, list[float]]:
+            same = ours(model, [[packed(step, BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2]))] for step in equal])
+            losses[:] = same["losses"]
+            return {"equal": same["seconds"], "mixed": ours(model, [[batch] for batch in full])["seconds"]}
+
+        own, theirs = harness.both(turns, measure, peer)
+    worst = max(abs(a - b) for a, b in zip(losses, peer.found["losses"]["equal"], strict=True))
     if worst > 2e-3:
-        raise SystemExit(f"the losses differ by {worst:.2g}: {same['losses']} and {peer['equal']['losses']}")
-    shape = BatchShape(ROWS, 1024, 4 * ROWS, GRID[1] * GRID[2])
-    full = streamed(mixed + realistic(rng, 24), shape)
-    ragged = ours(model, [[batch] for batch in full])
+        raise SystemExit(f"the losses differ by {worst:.2g}: {losses} and {peer.found['losses']['equal']}")
     tokens, own_tokens = sum(map(len, mixed)), sum(int((batch.segment_ids > 0).sum()) for batch in full)
-    medians = [statistics.median(side["seconds"]) for side in (same, peer["equal"])]
-    rates = [own_tokens / sum(ragged["seconds"]), tokens / sum(peer["mixed"]["seconds"])]
+    medians = [statistics.median(side["equal"]) for side in (own, theirs)]
+    rates = [turns * own_tokens / sum(own["mixed"]), turns * tokens / sum(theirs["mixed"])]
     flops = step_flops(
         CONFIG, packed(equal[0], BatchShape(ROWS, LENGTH, ROWS, GRID[1] * GRID[2])), full=False, train_vision=False
     )
     fill = own_tokens / sum(batch.segment_ids.size for batch in full)
     padding = tokens / sum(len(step) * max(map(len, step)) for step in padded)
-    print(f"{peer['version']}; largest difference of {steps} losses {worst:.1e}")
+    print(f"{peer.found['version']}; largest difference of {steps} losses {worst:.1e}")
     print(
         f"one length: ours {medians[0]:.2f} s a step ({flops / medians[0] / 1e9:.0f} GFLOP/s), torch {medians[1]:.2f} s"
     )
     print(f"mixed: ours {rates[0]:.0f} useful tokens/s (fill {fill:.0%}), torch {rates[1]:.0f} (fill {padding:.0%})")
     report(
         {
-            "sft step, equal tokens": faster(same["seconds"], peer["equal"]["seconds"], 1, _PRODUCTS),
+            "sft step, equal tokens": faster(own["equal"], theirs["equal"], 1, _PRODUCTS),
             "sft, realistic lengths": Measured(
                 rates[0] / rates[1], "x", "at least 1.5", rates[0] >= 1.5 * rates[1], why=_PACKED
             ),

@@ -40,7 +40,21 @@ def main() -> None:
     parser = command_line("The vision tower against torch.", "a third of the images", sizes=True)
     options = parser.parse_args()
     images = photographs(np.random.default_rng(0), 6 if options.quick else 16)
-    patches, repeats = sum(len(image.patches) for image in images), 2 if options.quick else 5
+    patches, (turns, repeats) = sum(len(image.patches) for image in images), harness.turns_and_repeats(options)
+    prepared = [PreparedImage(str(i), image, image.grid, len(image.patches) // 4) for i, image in enumerate(images)]
+    encode = nnx.jit(lambda model, vision: model.encode_images(vision))
+    calls: list[VisionInputs] = []
+
+    def counted(vision: VisionInputs) -> jax.Array:
+        calls.append(vision)
+        return encode(model, vision)
+
+    def run() -> None:
+        calls.clear()
+        for image in prepared:
+            image.features = None
+        cache.encode_missing(prepared)
+
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pixels = np.concatenate([model_input(image.patches, 2) for image in images])
@@ -49,25 +63,10 @@ def main() -> None:
             "images": str(folder / "images.npz"), "features": str(folder / "features.npy"), "repeats": repeats,
         }  # fmt: skip
         model, peer = harness.model_and_peer(options.model, "transformers_vision.py", work, folder, options.alone)
+        cache = ImageCache(ImageProcessor(), model.config.vision, EngineConfig(extend_rows=(ROWS,)), counted)
+        times, others = harness.both(turns, lambda: {"": harness.seconds(run, repeats)}, peer)
         theirs = None if peer is None else np.load(work["features"])
-    encode = nnx.jit(lambda model, vision: model.encode_images(vision))
-    calls: list[VisionInputs] = []
-
-    def counted(vision: VisionInputs) -> jax.Array:
-        calls.append(vision)
-        return encode(model, vision)
-
-    cache = ImageCache(ImageProcessor(), model.config.vision, EngineConfig(extend_rows=(ROWS,)), counted)
-    prepared = [PreparedImage(str(i), image, image.grid, len(image.patches) // 4) for i, image in enumerate(images)]
-
-    def run() -> None:
-        calls.clear()
-        for image in prepared:
-            image.features = None
-        cache.encode_missing(prepared)
-
-    times = harness.seconds(run, repeats)
-    median = statistics.median(times)
+    median = statistics.median(times[""])
     fill = 100 * patches / sum(call.image_segment_ids.size for call in calls)
     print(
         f"ours: {len(images) / median:.1f} images/s, {patches / median:.0f} patches/s; {fill:.0f} % of its rows are patches"
@@ -78,12 +77,12 @@ def main() -> None:
         "vision": Measured(flops / median / 1e12, "TFLOP/s", "", True),
     }
     if peer is not None and theirs is not None:
-        assert peer["patches"] == patches, "the peer encoded another number of patches"
-        print(f"{peer['version']}: {patches / statistics.median(peer['seconds']):.0f} patches/s")
+        assert peer.found["patches"] == patches, "the peer encoded another number of patches"
+        print(f"{peer.found['version']}: {patches / statistics.median(others['']):.0f} patches/s")
         if options.model == "small":
             own = np.concatenate([image.features for image in prepared if image.features is not None])
             print(f"largest difference of {own.size} features: {harness.same('features', own, theirs, TOLERANCE):.1e}")
-        table["vision, mixed sizes"] = faster(times, peer["seconds"], 1, WHY)
+        table["vision, mixed sizes"] = faster(times[""], others[""], 1, WHY)
     report(table, options.json)
 
 

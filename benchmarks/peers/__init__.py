@@ -52,6 +52,28 @@ def run_peer(name: str, script: str, work: Path) -> dict[str, Any]:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+class Peer:
+    """A peer's script and its work. Each call of `seconds` runs it anew, in a process of its own.
+
+    Attributes:
+      found: what the last run printed.
+    """
+
+    def __init__(self, name: str, script: str, work: Path, *, at_once: bool = False):
+        """`at_once`: the first run is now, for what must be over before JAX takes a GPU."""
+        self._command = (name, script, work)
+        self._waiting = at_once
+        self.found: dict[str, Any] = run_peer(*self._command) if at_once else {}
+
+    def seconds(self) -> dict[str, list[float]]:
+        """Of each repeat, by kind ("" where there is one)."""
+        if not self._waiting:
+            self.found = run_peer(*self._command)
+        self._waiting = False
+        times = self.found["seconds"]
+        return times if isinstance(times, dict) else {"": times}
+
+
 def save_text_alone(model: Qwen2_5_VL, folder: Path) -> None:
     """The language model's weights under the names of a Qwen2.5, for peers that know text only."""
     hf.save_pretrained(model, folder)
