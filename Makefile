@@ -49,7 +49,7 @@ contracts: $(VENV)/.installed-test ## imports run one way
 
 check: lint types contracts ## all three
 
-bench: $(VENV)/.installed-parity runs/quickstart/quickstart.json ## everything that is measured, against its peers: writes docs/performance.md (hours)
+bench: $(VENV)/.installed-parity runs/quickstart/quickstart.json ## everything that is measured, against its peers: writes docs/performance.md (two hours)
 	$(BIN)/python -m benchmarks.performance
 
 runs/quickstart/quickstart.json: | $(VENV)/.installed

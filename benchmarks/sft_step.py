@@ -53,8 +53,8 @@ _PACKED = (
     "padded ones; a kernel that skips blocks of other segments would save it."
 )
 _PRODUCTS = (
-    "On a CPU: four fifths of the step are matrix products, in which XLA is slower than torch (first table); the rest is what "
-    "XLA does between them (rotary embedding, turning arrays round for the next product), which torch's kernels do inside."
+    "On a CPU: nine tenths of the step are products, attention's among them, for which XLA takes 1.3 times as long as torch "
+    "(the last hot spot, below)."
 )
 GRID, LEARNING_RATE, ROWS, LENGTH = (1, 12, 16), 1e-3, 4, 512
 
