@@ -39,7 +39,7 @@ _MEMORY = (
 
 def main() -> None:
     """Prints the table."""
-    parser = command_line("Greedy decoding against transformers and Tunix.", "one repeat of fewer tokens", sizes=True)
+    parser = command_line("Greedy decoding against transformers and Tunix.", "one turn of fewer tokens", sizes=True)
     options = parser.parse_args()
     small, new_tokens = options.model == "small", 32 if options.quick else NEW
     turns, repeats = harness.turns_and_repeats(options)
