@@ -6,8 +6,9 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 CONSTRAINTS := .ci/constraints-py$(if $(filter 3.11,$(VERSION)),311,312).txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 JOBS ?= 2
+CUDA ?= cuda13
 
-.PHONY: quickstart test test-slow test-redis test-browser test-parity test-tpu lint types contracts check bench results clean help
+.PHONY: quickstart test test-slow test-redis test-browser test-parity test-tpu test-gpu lint types contracts check bench results clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +38,9 @@ test-parity: $(VENV)/.installed-parity ## numerics against transformers' torch m
 
 test-tpu: $(VENV)/.installed-tpu ## programs for TPUs, compiled ahead of time on this machine
 	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --override-ini="addopts=-q" tests/tpu
+
+test-gpu: $(VENV)/.installed-cuda ## attention and the policy on a GPU (CUDA=cuda12 for older drivers)
+	XLA_PYTHON_CLIENT_PREALLOCATE=false $(BIN)/python -m pytest -n $(JOBS) --override-ini="addopts=-q --import-mode=importlib" tests/gpu
 
 lint: $(VENV)/.installed-test ## ruff, lint and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -77,6 +81,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-tpu: $(VENV)/.installed-test
 	$(INSTALL) --editable '.[plan]'
+	@touch $@
+
+$(VENV)/.installed-cuda: $(VENV)/.installed-test
+	$(INSTALL) --editable '.[$(CUDA)]'
 	@touch $@
 
 $(VENV)/.installed-parity: $(VENV)/.installed-test

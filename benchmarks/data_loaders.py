@@ -124,16 +124,13 @@ def transformers_(rows: Sequence[Row], tokenizer: Any, batches: int) -> Rate:
     return _measured(((len(batch["grid"]), int((batch["ids"] >= 0).sum())) for batch in loader), batches)
 
 
-def cpu_seconds(work: Callable[[bytes], object], encoded: Sequence[bytes], rounds: int = 3) -> float:
-    """CPU seconds (of all threads) an image in this process, the best of some rounds."""
+def cpu_seconds(work: Callable[[bytes], object], encoded: Sequence[bytes]) -> dict[str, list[float]]:
+    """CPU seconds (of all threads) an image in this process, over all images once, after one that is not counted."""
     work(encoded[0])
-    best = float("inf")
-    for _ in range(rounds):
-        began = time.process_time()
-        for image in encoded:
-            work(image)
-        best = min(best, (time.process_time() - began) / len(encoded))
-    return best
+    began = time.process_time()
+    for image in encoded:
+        work(image)
+    return {"": [(time.process_time() - began) / len(encoded)]}
 
 
 def _measured(counts: Iterator[tuple[int, int]], batches: int) -> Rate:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu --json gpu.json                       the 7B
     python -m benchmarks.gpu --torch PYTHON --json gpu.json        torch by another interpreter than this one
+    python -m benchmarks.gpu --only sft_mfu --json gpu.json        some parts; the file's rows of the others stay
     python -m benchmarks.gpu --model small --quick                 the same parts on a CPU, to see that they run
 
 First the card's own limits (bf16 matrix products, bandwidth), then SFT step, GRPO step, log-probs, prefill, decoding, vision
@@ -48,6 +49,7 @@ PARTS = (
     Part("vision", 50),
     Part("rollout", 50, ("--quick",), peer=False, sizes=False),
 )
+_PRODUCTS = "card, bf16 matrix products"
 
 
 def main() -> None:
@@ -55,6 +57,8 @@ def main() -> None:
     parser = command_line("The compute-bound benchmarks on a GPU.", "short forms of the small model, on a CPU")
     parser.add_argument("--model", choices=("small", "3b", "7b"), help="default: 7b, with --quick small")
     parser.add_argument("--torch", type=Path, metavar="PYTHON", help="interpreter with torch, transformers and peft")
+    names = list(dict.fromkeys(part.module for part in PARTS))
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of {', '.join(names)}")
     options = parser.parse_args()
     # Whoever ends this ends the part that runs, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
@@ -68,24 +72,23 @@ def main() -> None:
         environment["MMSEARCH_PEER_TRANSFORMERS"] = str(python)
     # On a CPU nothing is timed for its own sake.
     patience = 4 if size == "small" else 1
-    rows: dict[str, Measured] = {}
-    missing, began, limit = [], time.monotonic(), 0.0
-    for part in PARTS:
+    rows = read(options.json) if options.only and options.json and options.json.is_file() else {}
+    parts = [part for part in PARTS if not options.only or part.module in options.only]
+    missing, began, seconds = [], time.monotonic(), 0.0
+    for part in parts:
         command = [sys.executable, "-m", f"benchmarks.{part.module}", *part.arguments]
         command += ["--model", size] * part.sizes + ["--alone"] * (part.peer and python is None)
         command += ["--quick"] * (options.quick and "--quick" not in command)
         print(f"\n{' '.join(command[1:])}", flush=True)
         # What the parts before did not need, this one may.
-        ends = patience * sum(earlier.seconds for earlier in PARTS[: PARTS.index(part) + 1])
-        found = run(command, environment, began + ends - time.monotonic())
+        seconds += patience * part.seconds
+        found = run(command, environment, began + seconds - time.monotonic())
         if found is None:
             missing.append(" ".join((part.module, *part.arguments)))
             continue
         rows |= found
-        if part.module == "card":
-            limit = next(row.value for row in found.values() if row.unit == "TFLOP/s")
-        elif limit:
-            rows |= shares(found, limit)
+        if part.module != "card" and _PRODUCTS in rows:
+            rows |= shares(found, rows[_PRODUCTS].value)
         report(rows, options.json)
     print(f"{time.monotonic() - began:.0f} s")
     if missing:
@@ -108,7 +111,12 @@ def run(command: list[str], environment: dict[str, str], seconds: float) -> dict
                 process.wait()
         if process.returncode:
             return None
-        return {name: Measured(**row) for name, row in json.loads(file.read_text()).items()}
+        return read(file)
+
+
+def read(file: Path) -> dict[str, Measured]:
+    """The rows that a benchmark wrote."""
+    return {name: Measured(**row) for name, row in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def shares(rows: dict[str, Measured], limit: float) -> dict[str, Measured]:

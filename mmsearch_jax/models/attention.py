@@ -48,8 +48,11 @@ def attention(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL:
     Returns:
       [B, T, H, h] in the dtype of `q`; the softmax is computed in float32.
     """
-    if _platform() == "cpu" and q_BTHh.shape[1] > 1:
+    platform = _platform()
+    if platform == "cpu" and q_BTHh.shape[1] > 1:
         return attention_cpu.masked(q_BTHh, k_BLKh, v_BLKh, mask_BTL)
+    if platform == "gpu":
+        return _gpu(q_BTHh, k_BLKh, v_BLKh, mask_BTL)
     return jax.nn.dot_product_attention(q_BTHh, k_BLKh, v_BLKh, mask=mask_BTL[:, None])
 
 
@@ -113,8 +116,7 @@ def _within_segments(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, se
     platform = _platform()
     if platform == "tpu":
         return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=False)
-    mask = same_segment_mask(segment_ids_BL)
-    return (attention if platform == "cpu" else _gpu)(q_BLHh, k_BLKh, v_BLKh, mask)
+    return attention(q_BLHh, k_BLKh, v_BLKh, same_segment_mask(segment_ids_BL))
 
 
 def _within_windows(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BL: jax.Array, *, size: int) -> jax.Array:
@@ -187,8 +189,10 @@ def _platform() -> str:
 
 
 def _gpu(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: jax.Array) -> jax.Array:
-    # cuDNN computes half precision alone; float32 (parity runs) goes the plain way.
+    # cuDNN computes half precision alone, and gradients at even lengths alone; float32 (parity runs) and one token a sequence
+    # (decoding) go the plain way.
     half = q_BTHh.dtype in (jnp.bfloat16, jnp.float16)
+    fits = half and q_BTHh.shape[1] % 2 == 0 and k_BLKh.shape[1] % 2 == 0
     return jax.nn.dot_product_attention(
-        q_BTHh, k_BLKh, v_BLKh, mask=mask_BTL[:, None], implementation="cudnn" if half else "xla"
+        q_BTHh, k_BLKh, v_BLKh, mask=mask_BTL[:, None], implementation="cudnn" if fits else "xla"
     )
