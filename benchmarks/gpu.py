@@ -40,14 +40,14 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("card", 30, peer=False, sizes=False),
-    Part("sft_mfu", 105),
-    Part("sft_mfu", 95, ("--objective", "grpo")),
+    Part("sft_mfu", 110),
+    Part("sft_mfu", 110, ("--objective", "grpo")),
     Part("logprobs", 60),
-    Part("prefill", 70),
-    Part("decode_limit", 70, peer=False),
-    Part("decode", 60),
-    Part("vision", 50),
-    Part("rollout", 50, ("--quick",), peer=False, sizes=False),
+    Part("prefill", 60),
+    Part("decode", 95),
+    Part("vision", 45),
+    Part("decode_limit", 55, peer=False),
+    Part("rollout", 35, ("--quick",), peer=False, sizes=False),
 )
 _PRODUCTS = "card, bf16 matrix products"
 

@@ -38,7 +38,6 @@ def main() -> None:
     rng = np.random.default_rng(0)
     sequences = [make_sequence(rng, length, 1, config, grid) for _ in range(rows)]
     batch = jax.device_put(pack(sequences, BatchShape(rows, length, rows, grid[1] * grid[2]))[0].batch)
-    score = nnx.jit(lambda model, batch: token_logprobs(model, batch, 1.0).logprobs)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         work = {
@@ -46,9 +45,11 @@ def main() -> None:
             "repeats": repeats, "scores": str(folder / "scores.npy"),
         }  # fmt: skip
         model, peer = harness.model_and_peer(options.model, "transformers_logprobs.py", work, folder, options.alone)
-        own, others = harness.both(turns, lambda: {"": harness.seconds(lambda: score(model, batch), repeats)}, peer)
+        graph, weights = nnx.split(model)
+        score = jax.jit(lambda weights, batch: token_logprobs(nnx.merge(graph, weights), batch, 1.0).logprobs)
+        own, others = harness.both(turns, lambda: {"": harness.seconds(lambda: score(weights, batch), repeats)}, peer)
         theirs = None if peer is None else np.load(work["scores"])
-    memory = harness.memory(lambda: score(model, batch))
+    memory = harness.memory(score, weights, batch)
     flops = text_flops(config.text, batch.segment_ids) + vision_flops(
         config.vision, batch.vision.window_segment_ids, batch.vision.image_segment_ids
     )
@@ -61,7 +62,7 @@ def main() -> None:
     if peer is not None and theirs is not None:
         assert peer.found["tokens"] == rows * length, "the peer scored another number of tokens"
         if small:
-            worst = harness.same("log-probs", np.asarray(score(model, batch))[:, 1:], theirs, TOLERANCE)
+            worst = harness.same("log-probs", np.asarray(score(weights, batch))[:, 1:], theirs, TOLERANCE)
             print(f"largest difference of {theirs.size} log-probs: {worst:.1e}")
         rate = rows * length / statistics.median(others[""])
         print(f"{peer.found['version']}: {rate:.0f} tokens/s, {peer.found['memory'] / 1e6:.0f} MB")
