@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data_loaders import SHAPE, SIZE, Rate, conversations, cpu_seconds, ours, photographs, transformers_
+from benchmarks.data_loaders import SHAPE, SIZE, conversations, cpu_seconds, ours, photographs, transformers_
 from benchmarks.peers import measuring
 from benchmarks.table import Measured, faster, report
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
@@ -36,7 +36,6 @@ PATCH_ROWS, PATCHES = 11, 5120
 # A host of the fastest TPU whose hosts are described: four chips, 208 hyperthreads. The 7B's LoRA step at this share of the
 # chip's peak, which is an assumption (no such step has been timed) and a high one: a slower chip is fed more easily.
 CHIP, MFU, HOST_CORES, HOST_CHIPS = "TPU v5p", 0.5, 104, 4
-_TURNS = 5
 _COPIES = "What is left is the copy of pixels between processes and into the batch."
 PEER = importlib.util.find_spec("torch") is not None
 
@@ -48,12 +47,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     photos = photographs(8 if options.quick else 24)
-    rows = image_rows(photos) | loader_rows(photos, 4 if options.quick else 20)
+    rows = image_rows(photos, 1 if options.quick else 5) | loader_rows(photos, *((1, 4) if options.quick else (3, 10)))
     rows |= packing_rows(SEQUENCES // 4 if options.quick else SEQUENCES)
     report(rows, options.json)
 
 
-def image_rows(photos: list[bytes]) -> dict[str, Measured]:
+def image_rows(photos: list[bytes], turns: int) -> dict[str, Measured]:
     """One image from its JPEG to what is shipped, in this process."""
     processor = ImageProcessor()
     decoding = statistics.median(cpu_seconds(load_image, photos)[""])
@@ -65,7 +64,7 @@ def image_rows(photos: list[bytes]) -> dict[str, Measured]:
         sides.append(
             functools.partial(cpu_seconds, lambda image: peer(images=load_image(image), return_tensors="pt"), photos)
         )
-    own, *theirs = (found[""] for found in measuring.in_turns(_TURNS, *sides))
+    own, *theirs = (found[""] for found in measuring.in_turns(turns, *sides))
     cost = statistics.median(own)
     print(f"JPEGs of {SIZE[0]} x {SIZE[1]}: {1000 * cost:.1f} ms of CPU each, {1000 * decoding:.1f} of them decoding")
     rows = {"image, images/s per core": Measured(1 / cost, "", "", True)}
@@ -75,34 +74,42 @@ def image_rows(photos: list[bytes]) -> dict[str, Measured]:
     return rows
 
 
-def loader_rows(photos: list[bytes], batches: int) -> dict[str, Measured]:
+def loader_rows(photos: list[bytes], turns: int, batches: int) -> dict[str, Measured]:
     """Whole loaders with one worker, and what ours feeds."""
-    made, tokenizer = conversations(photos), vocabulary()
-    with tempfile.TemporaryDirectory() as folder:
-        own, batch = ours(made, tokenizer, Path(folder), batches)
+    made, tokenizer, shipped = conversations(photos), vocabulary(), []
+
+    def own_rate() -> dict[str, list[float]]:
+        with tempfile.TemporaryDirectory() as folder:
+            rate, batch = ours(made, tokenizer, Path(folder), batches)
+        shipped.append(batch)
+        return rate.by_cpu_second()
+
+    sides = [own_rate] + [lambda: transformers_(made, tokenizer, 2 * batches).by_cpu_second()] * PEER
+    own, *theirs = measuring.in_turns(turns, *sides)
+    images, tokens = (statistics.median(own[kind]) for kind in ("images", "tokens"))
     rows = {
-        "loader, images/s per core": Measured(own.images / own.cpu_seconds, "", "", True),
-        "loader, tokens/s per core": Measured(own.tokens / own.cpu_seconds, "", "", True),
+        "loader, images/s per core": Measured(images, "", "", True),
+        "loader, tokens/s per core": Measured(tokens, "", "", True),
     }
-    if PEER:
-        theirs = transformers_(made, tokenizer, 2 * batches)
-        print(f"transformers + DataLoader: {theirs.images / theirs.cpu_seconds:.1f} images/s per core")
-        ratio = own.images / own.cpu_seconds / (theirs.images / theirs.cpu_seconds)
-        rows["loader, against transformers + DataLoader"] = Measured(ratio, "x", "at least 4", ratio >= 4, why=_COPIES)
-    else:
+    for found in theirs:
+        print(f"transformers + DataLoader: {statistics.median(found['images']):.1f} images/s per core")
+        each = [[1 / rate for rate in side["images"]] for side in (own, found)]
+        rows["loader, against transformers + DataLoader"] = faster(*each, 4, _COPIES)
+    if not PEER:
         print("transformers' loader: not measured, torch is not installed")
+    batch = shipped[-1]
     assert batch.vision is not None
-    shipped = batch.vision.patches.nbytes
+    pixels = batch.vision.patches.nbytes
     print(
-        f"pixels of {SHAPE.images} images: {shipped / 1e6:.1f} MB as bytes, {8 * shipped / 1e6:.1f} as float32 with both frames"
+        f"pixels of {SHAPE.images} images: {pixels / 1e6:.1f} MB as bytes, {8 * pixels / 1e6:.1f} as float32 with both frames"
     )
-    chips = fed_chips(own, batch)
+    chips = fed_chips(tokens, batch)
     rows[f"{CHIP} chips fed by {HOST_CORES} cores"] = Measured(chips, "", f"at least {HOST_CHIPS}", chips >= HOST_CHIPS)
     return rows
 
 
-def fed_chips(rate: Rate, batch: TokenBatch) -> float:
-    """Chips that all cores of a host keep busy with the 7B's LoRA step on such batches."""
+def fed_chips(rate: float, batch: TokenBatch) -> float:
+    """Chips that all cores of a host keep busy with the 7B's LoRA step on such batches, at `rate` tokens a core and second."""
     peak = peak_flops(CHIP)
     assert peak is not None
     step = step_flops(ModelConfig(), batch, full=False, train_vision=False) / (peak * MFU)
@@ -110,7 +117,7 @@ def fed_chips(rate: Rate, batch: TokenBatch) -> float:
     print(
         f"the 7B's LoRA step on {tokens} tokens: {step:.3f} s on one {CHIP} at {100 * MFU:.0f} % of its peak (assumed)"
     )
-    return float(HOST_CORES * (rate.tokens / rate.cpu_seconds) / (tokens / step))
+    return float(HOST_CORES * rate / (tokens / step))
 
 
 def vocabulary() -> Any:

@@ -39,6 +39,10 @@ class Rate(NamedTuple):
     tokens: int
     cpu_seconds: float
 
+    def by_cpu_second(self) -> dict[str, list[float]]:
+        """Images and tokens a second of CPU, as `measuring.in_turns` takes them."""
+        return {"images": [self.images / self.cpu_seconds], "tokens": [self.tokens / self.cpu_seconds]}
+
 
 def photographs(count: int) -> list[bytes]:
     """Real photographs as a camera's JPEG of SIZE would hold them (cropped, and enlarged from 440 pixels)."""

@@ -67,9 +67,11 @@ def main() -> None:
             (folder / "tunix.json").write_text(json.dumps(work | {"text_folder": str(folder / "text")}))
             peers["Tunix"] = Peer("tunix", "tunix_generate.py", folder / "tunix.json")
         engine = harness.engine(model, tokenizer, sizes)
-        own, *others = measuring.in_turns(
-            turns, lambda: {"": generate(engine, work)[1]}, *(peer.seconds for peer in peers.values())
-        )
+        size = 2**27 if small else 2**30
+        bandwidths, own, *others = measuring.in_turns(
+            turns, lambda: {"": [copy_bytes(size)]}, lambda: {"": generate(engine, work)[1]},
+            *(peer.seconds for peer in peers.values()),
+        )  # fmt: skip
     ours = [cut(row, stop) for row in generate(engine, work | {"repeats": 0})[0]]
     speed = sum(map(len, ours)) / statistics.median(own[""])
     rows = {"decoding, tokens/s": Measured(speed, "", "", True)}
@@ -86,7 +88,7 @@ def main() -> None:
         rows[f"decoding, {name}"] = faster(*each, 2 if name == "transformers" else 1.5, _MEMORY)
     step = statistics.median(own[""]) / new_tokens
     moved = bytes_of_a_step(config, BATCH, PROMPT[1] + new_tokens // 2, 4 if small else BF16)
-    share = 100 * moved / step / copy_bytes(2**27 if small else 2**30)
+    share = 100 * moved / step / statistics.median(bandwidths[""])
     rows["decoding, of the memory's bandwidth"] = Measured(share, "%", "", True)
     report(rows, options.json)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import sys
 import time
 
 import numpy as np
@@ -86,6 +88,24 @@ def test_a_part_that_takes_too_long_is_ended_and_has_no_rows():
     began = time.monotonic()
     assert gpu.run(["sh", "-c", "sleep 60"], dict(os.environ), 0.2) is None
     assert time.monotonic() - began < 30
+
+
+def test_parts_by_name_leave_the_rows_of_the_others(tmp_path, monkeypatch):
+    file = tmp_path / "gpu.json"
+    file.write_text(json.dumps({"step": ROW}))
+    rate = "card, bf16 matrix products"
+    monkeypatch.setattr(
+        gpu, "run", lambda command, *_: {rate: Measured(9.0, "TFLOP/s", "", "benchmarks.card" in command)}
+    )
+    monkeypatch.setattr(sys, "argv", ["gpu", "--only", "card", "--json", str(file)])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        gpu.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    rows = json.loads(file.read_text())
+    assert rows["step"] == ROW
+    assert rows[rate]["holds"]
 
 
 def test_rates_stand_as_shares_of_the_cards_too():
