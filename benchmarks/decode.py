@@ -89,7 +89,7 @@ def main() -> None:
     step = statistics.median(own[""]) / new_tokens
     moved = bytes_of_a_step(config, BATCH, PROMPT[1] + new_tokens // 2, 4 if small else BF16)
     share = 100 * moved / step / statistics.median(bandwidths[""])
-    rows["decoding, of the memory's bandwidth"] = Measured(share, "%", "", True)
+    rows["decoding, of a copy's bandwidth"] = Measured(share, "%", "", True)
     report(rows, options.json)
 
 

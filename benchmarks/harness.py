@@ -105,11 +105,11 @@ def seconds(run: Callable[[], Any], repeats: int) -> list[float]:
     return measuring.seconds(run, repeats, jax.block_until_ready)
 
 
-def turns_and_repeats(options: argparse.Namespace) -> tuple[int, int]:
+def turns_and_repeats(options: argparse.Namespace, turns: int = 3) -> tuple[int, int]:
     """How often each side takes its turn, and the repeats of a turn: one turn where both cannot be in a GPU's memory."""
     if options.quick:
         return 1, 2
-    return (3, 2) if options.model == "small" else (1, 5)
+    return (turns, 2) if options.model == "small" else (1, 5)
 
 
 def both(
