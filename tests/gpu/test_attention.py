@@ -26,7 +26,7 @@ def _on_a_gpu():
 
 
 def inputs(length, keys, heads, key_heads, width):
-    """Queries, keys and values in bf16; two sequences and padding in the first row, windows of at most 64 in the second."""
+    """Queries, keys and values in bf16; two sequences and padding in the first row, one sequence in the second."""
     rng = np.random.default_rng(length)
     shapes = ((length, heads), (keys, key_heads), (keys, key_heads))
     q, k, v = (jnp.asarray(rng.normal(size=(2, *shape, width)), jnp.bfloat16) for shape in shapes)
