@@ -2,7 +2,8 @@
 
 python -m benchmarks.data [--quick] [--json FILE]    (with the `parity` extra, transformers and a DataLoader stand beside ours)
 
-Everything is CPU time, and both sides take turns: on a slower machine a second of CPU does less. `benchmarks.data_memory` iterates a million rows.
+Everything is CPU time, and both sides take turns: on a slower machine a second of CPU does less.
+`benchmarks.data_memory` iterates a million rows.
 """
 
 from __future__ import annotations
