@@ -12,7 +12,6 @@ import statistics
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -68,8 +67,7 @@ def make_engine(config: ModelConfig, slots: int, length: int) -> Engine:
         num_slots=slots, max_length=length + STEPS * (WARM + TIMED + 1), extend_rows=(1, 8),
         extend_buckets=(min(length, 1024),), decode_rows=(), length_buckets=(), decode_steps=STEPS,
     )  # fmt: skip
-    model = Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
-    return harness.engine(model, harness.vocabulary(), sizes)
+    return harness.engine(harness.random_bf16(config), harness.vocabulary(), sizes)
 
 
 def bytes_of_a_step(config: ModelConfig, slots: int, length: int, width: int = BF16) -> int:
