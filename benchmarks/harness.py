@@ -113,9 +113,9 @@ def engine(model: Qwen2_5_VL, tokenizer: Any, sizes: EngineConfig) -> Engine:
     return Engine(model, tokenizer, ImageProcessor(), sizes)
 
 
-def seconds(run: Callable[[], Any], repeats: int) -> list[float]:
-    """Of each of `repeats` calls until their arrays are there, after one call that compiles."""
-    return measuring.seconds(run, repeats, jax.block_until_ready)
+def seconds(run: Callable[[], Any], repeats: int, prepare: Callable[[], Any] = measuring.nothing) -> list[float]:
+    """Of each of `repeats` calls until their arrays are there, after one call that compiles; `prepare` is not counted."""
+    return measuring.seconds(run, repeats, jax.block_until_ready, prepare)
 
 
 def turns_and_repeats(options: argparse.Namespace, turns: int = 3) -> tuple[int, int]:

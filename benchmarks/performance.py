@@ -63,7 +63,8 @@ _INTRODUCTION = """# Performance
 
 Written by `make bench` (`python -m benchmarks.performance`): edit the benchmarks and `benchmarks/hot_spots.md`, not this page.
 Ratios are speeds, ours over theirs, from equal weights, tokens, precision and threads in one run; outputs were compared first.
-Values are medians of the repeats, with the smallest and largest; "before" is the ratio of the run before this one."""
+Values are medians of the repeats, ratios those of the geometric means, with the smallest and largest; "before" is the ratio of
+the run before this one."""
 
 
 def main() -> None:

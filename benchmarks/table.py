@@ -43,9 +43,10 @@ def command_line(description: str, quick: str = "", *, sizes: bool = False) -> a
 def faster(ours: Sequence[float], theirs: Sequence[float], at_least: float, why: str = "") -> Measured:
     """How many times as fast ours is, from the seconds of both sides' repeats of equal work.
 
-    The value is the ratio of the medians, the spread that of the extremes.
+    The value is the ratio of the geometric means, the spread that of the extremes. A median of few repeats, on a machine that
+    has a slower speed for minutes, is that of one speed or of the other.
     """
-    ratio = statistics.median(theirs) / statistics.median(ours)
+    ratio = statistics.geometric_mean(theirs) / statistics.geometric_mean(ours)
     spread = min(theirs) / max(ours), max(theirs) / min(ours)
     return Measured(ratio, "x", f"at least {at_least:g}", ratio >= at_least, spread, why)
 

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 
-def nothing(_: Any) -> None:
-    """For work that is done when its call returns."""
+def nothing(*_: Any) -> None:
+    """For work that is done when its call returns, or that needs no preparation."""
 
 
-def seconds(run: Callable[[], Any], repeats: int, wait: Callable[[Any], Any] = nothing) -> list[float]:
-    """Seconds of each of `repeats` calls, after one that is not counted; `wait` is given what a call returned."""
+def seconds(
+    run: Callable[[], Any], repeats: int, wait: Callable[[Any], Any] = nothing, prepare: Callable[[], Any] = nothing
+) -> list[float]:
+    """Seconds of each of `repeats` calls, after one that is not counted; `wait` is given what a call returned, and `prepare`
+    runs before each, uncounted."""
     times = []
     for _ in range(repeats + 1):
+        prepare()
         began = time.perf_counter()
         wait(run())
         times.append(time.perf_counter() - began)

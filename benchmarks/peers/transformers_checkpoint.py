@@ -1,6 +1,7 @@
 """Training state and policy to disk and back by torch and transformers: python transformers_checkpoint.py WORK.json."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -22,10 +23,11 @@ def main() -> None:
     state = {part: {name: weight.detach() + i for name, weight in weights.items()} for i, part in enumerate("pmv")}
     size = sum(weight.nbytes for weight in weights.values())
 
-    def save() -> None:
+    def empty() -> None:
         shutil.rmtree(scratch)
         scratch.mkdir()
-        torch.save(state, scratch / "state.pt")
+        # What earlier calls left to be written would slow the next one.
+        os.sync()
 
     def load_policy() -> float:
         found = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(work["folder"], dtype=torch.float32)
@@ -33,10 +35,10 @@ def main() -> None:
         return sum(weight.sum().item() for weight in found.parameters())
 
     times = {
-        "save": seconds(save, work["repeats"]),
+        "save": seconds(lambda: torch.save(state, scratch / "state.pt"), work["repeats"], prepare=empty),
         "restore": seconds(lambda: torch.load(scratch / "state.pt"), work["repeats"]),
         "import": seconds(load_policy, work["repeats"]),
-        "export": seconds(lambda: model.save_pretrained(scratch / "policy"), work["repeats"]),
+        "export": seconds(lambda: model.save_pretrained(scratch / "policy"), work["repeats"], prepare=os.sync),
     }
     found = torch.load(scratch / "state.pt")
     assert all(torch.equal(found[part][name], state[part][name]) for part in state for name in weights)

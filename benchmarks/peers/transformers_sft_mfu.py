@@ -31,7 +31,9 @@ def main() -> None:
         batch = {name: value.to(device) for name, value in padded(file, work["grid"]).items()}
         batch["pixel_values"] = batch["pixel_values"].to(torch.bfloat16)
         batch["mm_token_type_ids"] = (batch["input_ids"] == work["image_token_id"]).int()
-        loss = model(**batch).loss if work["objective"] == "sft" else surrogate(model, batch)
+        # Adapters are float32, as ours are; their products are bf16, as trainers and we compute them.
+        with torch.autocast(device, torch.bfloat16):
+            loss = model(**batch).loss if work["objective"] == "sft" else surrogate(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
