@@ -104,7 +104,9 @@ def _flags(settings: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Prints both medians and their ratio."""
-    parser = command_line("The gain of one-step-off overlap with slow searches.", "three steps of two small groups")
+    parser = command_line(
+        "The gain of one-step-off overlap with slow searches.", "three steps of two small groups", within="two minutes"
+    )
     parser.add_argument("--checkpoint", default="runs/quickstart/policies/sft", help="default: %(default)s")
     options = parser.parse_args()
     if not Path(options.checkpoint).is_dir():

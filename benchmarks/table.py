@@ -23,14 +23,16 @@ class Measured(NamedTuple):
     why: str = ""
 
 
-def command_line(description: str, quick: str = "", *, sizes: bool = False) -> argparse.ArgumentParser:
+def command_line(
+    description: str, quick: str = "", *, within: str = "a minute", sizes: bool = False
+) -> argparse.ArgumentParser:
     """A parser with --json, with --quick where `quick` says what is left out, and with `sizes` also --model and --alone."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write {row: {value, unit, aim, holds, spread, why}} there"
     )
     if quick:
-        parser.add_argument("--quick", action="store_true", help=f"ends within a minute: {quick}")
+        parser.add_argument("--quick", action="store_true", help=f"ends within {within}: {quick}")
     if sizes:
         parser.add_argument(
             "--model", choices=("small", "3b", "7b"), default="small",
