@@ -29,7 +29,7 @@ TOLERANCE = 1e-3
 def main() -> None:
     """Runs both sides in turns and prints the ratios."""
     options = command_line("Matrix products of JAX and torch.", "few repeats").parse_args()
-    turns, repeats = (1, 3) if options.quick else (5, 10)
+    turns, repeats = (1, 3) if options.quick else (20, 5)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary) / "work.json"
         files = write_factors(Path(temporary))

@@ -40,8 +40,8 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 STEPS, RANK, ALPHA, LEARNING_RATE = 5, 8, 16.0, 1e-4
 WHY = (
-    "MFU counts nothing twice: neither what remat computes again (with `--remat none` an H200 is at 32 %, in four times the "
-    "memory), nor the masked half of the pairs of tokens, which cuDNN's kernel computes, too (the last hot spot)."
+    "MFU does not count what remat computes again: with `--remat none` an H200 was at 32 %, in four times the memory. The rest "
+    "is attention over the empty half of the square (the last hot spot), and what nobody has looked for yet."
 )
 """What limits the MFU."""
 

@@ -36,7 +36,7 @@ def main() -> None:
 
     times = {
         "save": seconds(lambda: torch.save(state, scratch / "state.pt"), work["repeats"], prepare=empty),
-        "restore": seconds(lambda: torch.load(scratch / "state.pt"), work["repeats"]),
+        "restore": seconds(lambda: torch.load(scratch / "state.pt"), work["repeats"], prepare=os.sync),
         "import": seconds(load_policy, work["repeats"]),
         "export": seconds(lambda: model.save_pretrained(scratch / "policy"), work["repeats"], prepare=os.sync),
     }

@@ -8,6 +8,7 @@ import pytest
 from mmsearch_jax.models.attention import (
     causal_attention,
     causal_mask,
+    compiling_for,
     same_segment_mask,
     segment_attention,
     window_attention,
@@ -51,6 +52,17 @@ def test_blocks_equal_the_whole(length, heads, key_heads):
     real = np.asarray(segments) != 0
     np.testing.assert_allclose(np.asarray(got)[real], np.asarray(expected)[real], atol=1e-5)
     assert bool(jnp.isfinite(got).all())
+
+
+@pytest.mark.parametrize("length", [64, 65])
+def test_float32_on_a_gpu_equals_the_whole(length):
+    q, k, v, segments = inputs(length, 6, 2)
+    with compiling_for("gpu"):
+        got = causal_attention(q, k, v, segments)
+    real = np.asarray(segments) != 0
+    np.testing.assert_allclose(
+        np.asarray(got)[real], np.asarray(reference(q, k, v, causal_mask(segments)))[real], atol=1e-5
+    )
 
 
 def test_gradients_equal():
