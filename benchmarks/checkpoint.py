@@ -42,8 +42,8 @@ WHY = {
 
 def main() -> None:
     """Runs both sides in turns and prints the ratios."""
-    options = command_line("Checkpoints against torch.", "one turn").parse_args()
-    turns, repeats = (1, 2) if options.quick else (6, 2)
+    options = command_line("Checkpoints against torch.", "each once").parse_args()
+    turns, repeats = (1, 1) if options.quick else (6, 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         work: dict[str, Any] = {"repeats": repeats, "scratch": str(folder / "peer")}
