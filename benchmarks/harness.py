@@ -59,8 +59,8 @@ def random_model(size: str) -> Qwen2_5_VL:
 
 
 def random_bf16(config: ModelConfig) -> Qwen2_5_VL:
-    """A model whose weights are drawn one by one: made as nnx makes them, several times a layer stack's size is in memory at
-    once, and a GPU that tells its height alone would show that as the height of what is measured."""
+    """A model whose weights are drawn one by one, in the dtype that they have: a GPU tells the height of its memory alone, and
+    that of making a model by nnx was above that of what was measured."""
     shapes = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16))
     graph, state = nnx.split(shapes)
     leaves, tree = jax.tree.flatten(state)

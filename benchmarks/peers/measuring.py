@@ -35,7 +35,7 @@ def in_turns(turns: int, *sides: Callable[[], dict[str, list[float]]]) -> list[d
     return found
 
 
-def memory(run: Callable[[], Any], wait: Callable[[Any], Any] = nothing) -> int:
+def memory(run: Callable[[], Any]) -> int:
     """Bytes of host memory that a call takes at its height above what was resident before; 0 where Linux does not tell."""
     try:
         # Makes the kernel forget the height that was reached before (proc_pid_clear_refs(5)).
@@ -43,7 +43,7 @@ def memory(run: Callable[[], Any], wait: Callable[[Any], Any] = nothing) -> int:
         before = _resident("VmRSS")
     except OSError:
         return 0
-    wait(run())
+    run()
     return _resident("VmHWM") - before
 
 

@@ -109,7 +109,7 @@ def _causal(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids
         return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=True)
     if platform == "cpu":
         return attention_cpu.causal_blocks(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
-    return _gpu(q_BLHh, k_BLKh, v_BLKh, same_segment_mask(segment_ids_BL), causal=True)
+    return _gpu(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
 
 
 def _within_segments(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
@@ -188,13 +188,11 @@ def _platform() -> str:
     return _TARGET.get() or jax.default_backend()
 
 
-def _gpu(
-    q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: jax.Array, *, causal: bool = False
-) -> jax.Array:
+def _gpu(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: jax.Array) -> jax.Array:
     # cuDNN computes half precision alone, and gradients at even lengths alone; float32 (parity runs) and one token a sequence
-    # (decoding) go the plain way. A mask is a bias to it, and skips nothing: that one half is empty it must be told.
+    # (decoding) go the plain way.
     half = q_BTHh.dtype in (jnp.bfloat16, jnp.float16)
     fits = half and q_BTHh.shape[1] % 2 == 0 and k_BLKh.shape[1] % 2 == 0
     return jax.nn.dot_product_attention(
-        q_BTHh, k_BLKh, v_BLKh, mask=mask_BTL[:, None], is_causal=causal, implementation="cudnn" if fits else "xla"
+        q_BTHh, k_BLKh, v_BLKh, mask=mask_BTL[:, None], implementation="cudnn" if fits else "xla"
     )

@@ -80,6 +80,15 @@ def test_sides_that_differ_are_refused():
             harness.same("scores", np.ones(2), other, 1e-3)
 
 
+def test_every_call_is_prepared_and_the_preparation_is_not_counted():
+    order = []
+    spent = measuring.seconds(
+        lambda: order.append("run"), 2, prepare=lambda: (order.append("prepare"), time.sleep(0.2))
+    )
+    assert order == ["prepare", "run"] * 3 and len(spent) == 2
+    assert max(spent) < 0.1
+
+
 def test_memory_of_a_program_is_what_stands_beside_its_arguments():
     squares, thin = jax.jit(lambda x: jnp.sin(x @ x.T).sum(0)), jnp.ones((1024, 8))
     assert 4 * 1024**2 <= harness.memory(squares, thin) < 3 * 4 * 1024**2
