@@ -62,9 +62,11 @@ def conversations(photos: Sequence[bytes]) -> list[Row]:
     for number, photo in enumerate(photos):
         page = " ".join(rng.choice(words, int(rng.integers(500, 1500))))
         turns = (
-            ConversationTurn(render_turn("I do not know it.", TextSearch("which tower")), f"<information>{page}</information>"),
+            ConversationTurn(
+                render_turn("I do not know it.", TextSearch("which tower")), f"<information>{page}</information>"
+            ),
             ConversationTurn(render_turn("The page says it.", Answer("the old tower"))),
-        )  # fmt: skip
+        )
         rows.append(Row(f"r{number}", photo, "What is this?", ("the old tower",), "", True, turns=turns))
     return rows
 
@@ -75,9 +77,11 @@ def ours(rows: Sequence[Row], tokenizer: Any, folder: Path, batches: int) -> tup
     renderer = ChatRenderer(tokenizer)
     config = ModelConfig(image_token_id=renderer.image_pad)
     made = Pipeline(
-        [folder / "rows.array_record"], PipelineConfig(SHAPE, num_workers=1), SequenceBuilder(renderer, config),
+        [folder / "rows.array_record"],
+        PipelineConfig(SHAPE, num_workers=1),
+        SequenceBuilder(renderer, config),
         ImageProcessor(),
-    ).steps()  # fmt: skip
+    ).steps()
     batch = None
 
     def counted() -> Iterator[tuple[int, int]]:

@@ -54,8 +54,10 @@ def main() -> None:
         longer = whole / record_seconds(small)
         samples, seconds = iterate(path, count)
     start, end = samples[0], samples[-1]
-    print(f"resident memory: {start / 1e6:.0f} MB after {min(_SETTLED, count // 2)} rows, at most {max(samples) / 1e6:.0f} MB, "
-          f"{end / 1e6:.0f} MB at the end; {count / seconds:.0f} rows/s")  # fmt: skip
+    print(
+        f"resident memory: {start / 1e6:.0f} MB after {min(_SETTLED, count // 2)} rows, at most {max(samples) / 1e6:.0f} MB, "
+        f"{end / 1e6:.0f} MB at the end; {count / seconds:.0f} rows/s"
+    )
     growth = 100 * (end / start - 1)
     print(f"one record at random: {1e6 * whole:.0f} us")
     report(

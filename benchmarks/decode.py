@@ -48,13 +48,22 @@ def main() -> None:
     stop = sorted(ChatRenderer(tokenizer).stop_ids)
     work: dict[str, Any] = {
         "prompts": [rng.integers(100, 100_000, size=int(rng.integers(*PROMPT))).tolist() for _ in range(BATCH)],
-        "new_tokens": new_tokens, "repeats": repeats, "pad": stop[0], "stop": stop,
-        "suppress": harness.unsampled(tokenizer, config.text.vocab_size), "text": dataclasses.asdict(config.text),
-    }  # fmt: skip
+        "new_tokens": new_tokens,
+        "repeats": repeats,
+        "pad": stop[0],
+        "stop": stop,
+        "suppress": harness.unsampled(tokenizer, config.text.vocab_size),
+        "text": dataclasses.asdict(config.text),
+    }
     sizes = EngineConfig(
-        num_slots=BATCH, max_length=PROMPT[1] + new_tokens, extend_rows=(BATCH,), extend_buckets=(PROMPT[1],), decode_rows=(),
-        length_buckets=(), decode_steps=new_tokens,
-    )  # fmt: skip
+        num_slots=BATCH,
+        max_length=PROMPT[1] + new_tokens,
+        extend_rows=(BATCH,),
+        extend_buckets=(PROMPT[1],),
+        decode_rows=(),
+        length_buckets=(),
+        decode_steps=new_tokens,
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if not small:
@@ -69,9 +78,11 @@ def main() -> None:
         engine = harness.engine(model, tokenizer, sizes)
         size = 2**27 if small else 2**30
         bandwidths, own, *others = measuring.in_turns(
-            turns, lambda: {"": [copy_bytes(size)]}, lambda: {"": generate(engine, work)[1]},
+            turns,
+            lambda: {"": [copy_bytes(size)]},
+            lambda: {"": generate(engine, work)[1]},
             *(peer.seconds for peer in peers.values()),
-        )  # fmt: skip
+        )
     ours = [cut(row, stop) for row in generate(engine, work | {"repeats": 0})[0]]
     speed = sum(map(len, ours)) / statistics.median(own[""])
     rows = {"decoding, tokens/s": Measured(speed, "", "", True)}

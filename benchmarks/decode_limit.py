@@ -46,10 +46,7 @@ def main() -> None:
     slots = 8 if options.quick else options.slots
     engine = make_engine(config, slots, length)
     moved = bytes_of_a_step(config, slots, length)
-    bandwidth, seconds = (
-        copy_bytes(2**30 if large else 2**27),
-        measure_step(engine, slots, length),
-    )
+    bandwidth, seconds = (copy_bytes(2**30 if large else 2**27), measure_step(engine, slots, length))
     share = moved / bandwidth / seconds
     print(
         f"{jax.devices()[0].device_kind}: {bandwidth / 1e9:.0f} GB/s; a step of {slots} slots of {length} tokens reads"
@@ -64,9 +61,14 @@ def main() -> None:
 def make_engine(config: ModelConfig, slots: int, length: int) -> Engine:
     """An engine over random bf16 weights, whose caches hold `length` tokens and what is decoded."""
     sizes = EngineConfig(
-        num_slots=slots, max_length=length + STEPS * (WARM + TIMED + 1), extend_rows=(1, 8),
-        extend_buckets=(min(length, 1024),), decode_rows=(), length_buckets=(), decode_steps=STEPS,
-    )  # fmt: skip
+        num_slots=slots,
+        max_length=length + STEPS * (WARM + TIMED + 1),
+        extend_rows=(1, 8),
+        extend_buckets=(min(length, 1024),),
+        decode_rows=(),
+        length_buckets=(),
+        decode_steps=STEPS,
+    )
     return harness.engine(harness.random_bf16(config), harness.vocabulary(), sizes)
 
 

@@ -179,10 +179,14 @@ class Simulation:
                 heapq.heappush(queue, (after[0], next(numbers), after[1], episode))
         ended, last = max(ends, key=lambda end: end[0])
         return {
-            "ended": ended, "episodes": len(ends), "calls": self.calls - calls, "at_once": at_once,
-            "mean_episode": float(np.mean([end - episode.begun for end, episode in ends])), "critical": last.parts,
+            "ended": ended,
+            "episodes": len(ends),
+            "calls": self.calls - calls,
+            "at_once": at_once,
+            "mean_episode": float(np.mean([end - episode.begun for end, episode in ends])),
+            "critical": last.parts,
             "mean_parts": {part: float(np.mean([episode.parts[part] for _, episode in ends])) for part in PARTS},
-        }  # fmt: skip
+        }
 
     def _turn(self, now: float, episode: _Episode) -> tuple[float, Callable]:
         """Prefill or extend, and decode, in a slot."""

@@ -42,9 +42,15 @@ from tests.rollout import scripted
 LINEAR = 1.1
 """A slope up to here counts as linear: what is left of it is noise."""
 WIDE = TextConfig(
-    vocab_size=8192, hidden_size=512, intermediate_size=8192, num_hidden_layers=2, num_attention_heads=8,
-    num_key_value_heads=2, mrope_section=(8, 12, 12), tie_word_embeddings=True,
-)  # fmt: skip
+    vocab_size=8192,
+    hidden_size=512,
+    intermediate_size=8192,
+    num_hidden_layers=2,
+    num_attention_heads=8,
+    num_key_value_heads=2,
+    mrope_section=(8, 12, 12),
+    tie_word_embeddings=True,
+)
 
 
 class Series(NamedTuple):
@@ -109,9 +115,14 @@ def image_seconds() -> Callable[[int], float]:
 def group_seconds() -> Callable[[int], float]:
     """Of rolling a prompt out so many times."""
     sizes = EngineConfig(
-        num_slots=32, max_length=544, extend_rows=(1,), extend_buckets=(512,), decode_rows=(2, 4, 8, 16), length_buckets=(),
+        num_slots=32,
+        max_length=544,
+        extend_rows=(1,),
+        extend_buckets=(512,),
+        decode_rows=(2, 4, 8, 16),
+        length_buckets=(),
         decode_steps=16,
-    )  # fmt: skip
+    )
     engine = harness.engine(harness.random_model("small"), harness.vocabulary(), sizes)
     prompt = np.random.default_rng(0).integers(100, 100_000, 512).tolist()
 
@@ -131,9 +142,14 @@ def slot_seconds() -> Callable[[int], float]:
 
     def measure(slots: int) -> float:
         sizes = EngineConfig(
-            num_slots=slots, max_length=160, extend_rows=(8,), extend_buckets=(128,), decode_rows=(), length_buckets=(),
+            num_slots=slots,
+            max_length=160,
+            extend_rows=(8,),
+            extend_buckets=(128,),
+            decode_rows=(),
+            length_buckets=(),
             decode_steps=steps,
-        )  # fmt: skip
+        )
         engine = harness.engine(model, tokenizer, sizes)
         # No sequence may end while it is timed: each has room for more than is decoded.
         live = begin(engine, prompt, slots, 32)
@@ -175,7 +191,9 @@ def episode_seconds() -> Callable[[int], float]:
 
 SERIES = {
     "sequence": Series(
-        (1024, 2048, 4096, 8192, 16_384, 32_768), (), sequence_seconds,
+        (1024, 2048, 4096, 8192, 16_384, 32_768),
+        (),
+        sequence_seconds,
         "Attention looks at every pair of a row's tokens, so its share grows with the length; all else is linear. Packed "
         "conversations pay for their own length, not for the row's, where the kernel skips what is of other segments.",
     ),
@@ -183,7 +201,7 @@ SERIES = {
     "group": Series((2, 4, 8, 16, 32), (2, 4), group_seconds),
     "slots": Series((8, 16, 32, 64, 128, 256, 512), (), slot_seconds),
     "episodes": Series((100, 1000, 10_000, 100_000), (100, 200), episode_seconds),
-}  # fmt: skip
+}
 
 
 if __name__ == "__main__":

@@ -123,10 +123,16 @@ def main() -> None:
         folder = Path(temporary)
         save_text_alone(model, folder / "text")
         work = {
-            "text_folder": str(folder / "text"), "text": dataclasses.asdict(CONFIG.text), "steps": written(folder, batches),
-            "rows": ROWS, "prompt": PROMPT, "completion": COMPLETION, "group_size": GROUP, "pad": PAD,
+            "text_folder": str(folder / "text"),
+            "text": dataclasses.asdict(CONFIG.text),
+            "steps": written(folder, batches),
+            "rows": ROWS,
+            "prompt": PROMPT,
+            "completion": COMPLETION,
+            "group_size": GROUP,
+            "pad": PAD,
             "learning_rate": LEARNING_RATE,
-        }  # fmt: skip
+        }
         (folder / "work.json").write_text(json.dumps(work))
         peer = run_peer("tunix", "tunix_grpo.py", folder / "work.json")
     own = ours(model, batches)

@@ -36,13 +36,18 @@ from tests.parity import qwen_vocabulary
 
 SMALL = ModelConfig(
     text=TextConfig(
-        hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2,
-        mrope_section=(8, 12, 12), tie_word_embeddings=True,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        mrope_section=(8, 12, 12),
+        tie_word_embeddings=True,
     ),
     vision=VisionConfig(
         depth=8, hidden_size=320, intermediate_size=864, num_heads=4, out_hidden_size=512, fullatt_block_indexes=(3, 7)
     ),
-)  # fmt: skip
+)
 """27 million parameters in the decoder's layers, 10 in the tower's, the published vocabulary."""
 
 

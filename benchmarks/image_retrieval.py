@@ -32,12 +32,7 @@ NUM_OTHERS = (1, 2, 3)
 
 
 def measure(
-    world: worlds.World,
-    index: ImageIndex,
-    repeats: int = 1,
-    jitter: float = 0.08,
-    quality: int = 70,
-    seed: int = 0,
+    world: worlds.World, index: ImageIndex, repeats: int = 1, jitter: float = 0.08, quality: int = 70, seed: int = 0
 ) -> dict[str, Any]:
     """Figures over all entities and by kind, and the mean time of one search in ms."""
     alias_of = [entity.alias_of for entity in world.entities]

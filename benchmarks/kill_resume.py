@@ -19,9 +19,14 @@ import time
 from pathlib import Path
 
 _SETTINGS = {
-    "world.num_lands": 16, "world.num_grpo_lands": 8, "world.num_sft_rows": 48, "world.num_grpo_rows": 8,
-    "sft.batch.rows": 2, "sft.batch.images": 6, "run.checkpoint_every": 1,
-}  # fmt: skip
+    "world.num_lands": 16,
+    "world.num_grpo_lands": 8,
+    "world.num_sft_rows": 48,
+    "world.num_grpo_rows": 8,
+    "sft.batch.rows": 2,
+    "sft.batch.images": 6,
+    "run.checkpoint_every": 1,
+}
 
 
 def main() -> None:
@@ -73,10 +78,19 @@ def _start(workdir: Path, folder: Path, steps: int) -> subprocess.Popen[bytes]:
     workdir.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
     return subprocess.Popen(
-        [sys.executable, "-m", "mmsearch_jax.cli", "sft", "--workdir", str(workdir),
-         *(f"--config.{key}={value}" for key, value in settings.items())],
-        env=environment, stdout=(workdir / "log.txt").open("ab"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mmsearch_jax.cli",
+            "sft",
+            "--workdir",
+            str(workdir),
+            *(f"--config.{key}={value}" for key, value in settings.items()),
+        ],
+        env=environment,
+        stdout=(workdir / "log.txt").open("ab"),
+        stderr=subprocess.STDOUT,
+    )
 
 
 def _finish(process: subprocess.Popen[bytes]) -> None:

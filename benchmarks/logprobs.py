@@ -41,9 +41,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         work = {
-            "file": written(folder, "batch", [sequences])[0], "grid": grid, "image_token_id": config.image_token_id,
-            "repeats": repeats, "scores": str(folder / "scores.npy"),
-        }  # fmt: skip
+            "file": written(folder, "batch", [sequences])[0],
+            "grid": grid,
+            "image_token_id": config.image_token_id,
+            "repeats": repeats,
+            "scores": str(folder / "scores.npy"),
+        }
         model, peer = harness.model_and_peer(options.model, "transformers_logprobs.py", work, folder, options.alone)
         graph, weights = nnx.split(model)
         score = jax.jit(lambda weights, batch: token_logprobs(nnx.merge(graph, weights), batch, 1.0).logprobs)

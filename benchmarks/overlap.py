@@ -33,10 +33,17 @@ _MEAN_S, _SIGMA, _COMPILING = 1.0, 1.0, 2
 _LONG = {"grpo.num_steps": 12}
 _QUICK = {
     # So few groups may all be uniform: what learns would compile late.
-    "grpo.num_steps": 3, "grpo.skip_uniform": False, "grpo.prompts_per_step": 2, "grpo.group_size": 4,
-    "grpo.batch.rows": 2, "grpo.batch.images": 4,
-    "world.num_lands": 24, "world.num_grpo_lands": 12, "world.num_sft_rows": 8, "world.num_grpo_rows": 48,
-}  # fmt: skip
+    "grpo.num_steps": 3,
+    "grpo.skip_uniform": False,
+    "grpo.prompts_per_step": 2,
+    "grpo.group_size": 4,
+    "grpo.batch.rows": 2,
+    "grpo.batch.images": 4,
+    "world.num_lands": 24,
+    "world.num_grpo_lands": 12,
+    "world.num_sft_rows": 8,
+    "world.num_grpo_rows": 48,
+}
 
 
 @contextmanager
@@ -90,9 +97,18 @@ def _kind(request: web.Request) -> dict[str, str]:
 def step_seconds(workdir: Path, settings: dict[str, Any]) -> list[float]:
     """Seconds of each step of a run, without those that compile."""
     command = [
-        sys.executable, "-m", "mmsearch_jax.cli", "grpo", "--config", str(_CONFIG), "--workdir", str(workdir),
-        "--compilation-cache", str(workdir.parent / "compiled"), *_flags(settings),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mmsearch_jax.cli",
+        "grpo",
+        "--config",
+        str(_CONFIG),
+        "--workdir",
+        str(workdir),
+        "--compilation-cache",
+        str(workdir.parent / "compiled"),
+        *_flags(settings),
+    ]
     subprocess.run(command, check=True)
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [record["step_seconds"] for record in records if "step_seconds" in record][_COMPILING:]
@@ -120,9 +136,11 @@ def main() -> None:
         for overlap, folder in folders.items():
             with start_server(worlds[0] / "corpus") as server, slow_proxy(server.url) as url:
                 settings = sizes | {
-                    "checkpoint": options.checkpoint, "tools.url": url, "grpo.overlap": overlap,
+                    "checkpoint": options.checkpoint,
+                    "tools.url": url,
+                    "grpo.overlap": overlap,
                     "grpo.loss.importance_cap": 2.0,
-                }  # fmt: skip
+                }
                 seconds[overlap] = statistics.median(step_seconds(folder, settings))
     print(f"seconds a step: {seconds[False]:.1f}, with overlap {seconds[True]:.1f}")
     ratio = seconds[False] / seconds[True]

@@ -85,8 +85,9 @@ def main() -> None:
     failed = [question.module for question in chosen if not run(question, folder, options.quick)]
     results = {
         question: json.loads(file.read_text(encoding="utf-8"))
-        for question in (*QUESTIONS, GPU) if (file := folder / f"{question.module}.json").is_file()
-    }  # fmt: skip
+        for question in (*QUESTIONS, GPU)
+        if (file := folder / f"{question.module}.json").is_file()
+    }
     out = options.out or (folder / "performance.md" if options.quick else Path("docs/performance.md"))
     out.write_text("\n".join(page(results)) + "\n", encoding="utf-8")
     print(f"wrote {out}")
@@ -115,10 +116,12 @@ def run(question: Question, folder: Path, quick: bool) -> bool:
         return False
     before = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
     record = {
-        "command": " ".join(command), "machine": _machine(), "seconds": round(time.monotonic() - began),
+        "command": " ".join(command),
+        "machine": _machine(),
+        "seconds": round(time.monotonic() - began),
         "rows": json.loads(rows.read_text(encoding="utf-8")),
         "before": {name: row["value"] for name, row in before.items() if row["unit"] == "x"},
-    }  # fmt: skip
+    }
     rows.unlink()
     file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return done.returncode == 0

@@ -47,13 +47,20 @@ def main() -> None:
     made = Work(*(rng.integers(100, 100_000, (rows, length)) for length in (prompt, observation)))
     tokenizer = harness.vocabulary()
     work: dict[str, Any] = {
-        "prompts": made.prompts.tolist(), "observations": made.observations.tolist(), "repeats": repeats,
+        "prompts": made.prompts.tolist(),
+        "observations": made.observations.tolist(),
+        "repeats": repeats,
         "suppress": harness.unsampled(tokenizer, harness.config_of(options.model).text.vocab_size),
-    }  # fmt: skip
+    }
     sizes = EngineConfig(
-        num_slots=rows, max_length=prompt + observation + 8, extend_rows=(rows,), extend_buckets=(observation, prompt),
-        decode_rows=(), length_buckets=(prompt, prompt + observation), decode_steps=1,
-    )  # fmt: skip
+        num_slots=rows,
+        max_length=prompt + observation + 8,
+        extend_rows=(rows,),
+        extend_buckets=(observation, prompt),
+        decode_rows=(),
+        length_buckets=(prompt, prompt + observation),
+        decode_steps=1,
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model, peer = harness.model_and_peer(options.model, "transformers_prefill.py", work, folder, options.alone)

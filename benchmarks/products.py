@@ -19,9 +19,11 @@ from benchmarks.peers import Peer
 from benchmarks.table import command_line, faster, report
 
 SHAPES = {
-    "decoder's MLP, up": (4096, 512, 1408), "decoder's MLP, down": (4096, 1408, 512), "tower's MLP, up": (16384, 320, 864),
+    "decoder's MLP, up": (4096, 512, 1408),
+    "decoder's MLP, down": (4096, 1408, 512),
+    "tower's MLP, up": (16384, 320, 864),
     "tower's MLP, down": (16384, 864, 320),
-}  # fmt: skip
+}
 """Rows, inner dim and columns in `harness.SMALL`."""
 TOLERANCE = 1e-3
 

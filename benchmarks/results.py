@@ -55,9 +55,14 @@ def page(runs: dict[int, dict]) -> str:
     count = next(iter(runs.values()))["summaries"][names[0]]["n"]
     seeds = ", ".join(map(str, runs))
     lines = [
-        "# Results", "", f"`make results` (seeds {seeds}; n = {count} questions of the real mini-world each), in percent.",
-        "", "## Mean over seeds, with the smallest and the largest", "", *_header(["evaluation"]),
-    ]  # fmt: skip
+        "# Results",
+        "",
+        f"`make results` (seeds {seeds}; n = {count} questions of the real mini-world each), in percent.",
+        "",
+        "## Mean over seeds, with the smallest and the largest",
+        "",
+        *_header(["evaluation"]),
+    ]
     for name in names:
         cells = []
         for read in COLUMNS.values():

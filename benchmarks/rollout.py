@@ -99,9 +99,15 @@ def plays(searches: Callable[[int], int]) -> list[Play]:
 def make_engine(scripts: list[Play], width: int, num_slots: int) -> Engine:
     """An engine that plays the scripts."""
     config = EngineConfig(
-        num_slots=num_slots, decode_width=width, max_length=scripted.MAX_LENGTH, extend_rows=(16,), extend_buckets=(64, 128),
-        decode_rows=(16,), length_buckets=(), decode_steps=16,
-    )  # fmt: skip
+        num_slots=num_slots,
+        decode_width=width,
+        max_length=scripted.MAX_LENGTH,
+        extend_rows=(16,),
+        extend_buckets=(64, 128),
+        decode_rows=(16,),
+        length_buckets=(),
+        decode_steps=16,
+    )
     return scripted.engine(*scripts, config=config)
 
 

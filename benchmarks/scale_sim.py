@@ -40,10 +40,12 @@ def scenario(chips: int, times: Mapping[str, float], delays: Mapping[str, Sequen
     plain = Scenario(hosts, 64, PROMPTS_PER_HOST * hosts, 0.0)
     trajectories = plain.prompts * plain.group_size
     return dataclasses.replace(
-        plain, learn_seconds=times["learn_chip_seconds"] * trajectories / chips, decode_seconds=times["decode_seconds"],
+        plain,
+        learn_seconds=times["learn_chip_seconds"] * trajectories / chips,
+        decode_seconds=times["decode_seconds"],
         extend_seconds=times["extend_seconds"],
         **{name: dataclasses.replace(getattr(plain, name), measured=tuple(drawn)) for name, drawn in delays.items()},
-    )  # fmt: skip
+    )
 
 
 def remedies(base: Scenario) -> dict[str, Scenario]:
@@ -104,10 +106,19 @@ def main() -> None:
         mended[remedy] = simulation.run(2)[1:] if changed.overlap else simulation.run(1)
         events += simulation.events
     seconds = time.perf_counter() - began
-    text = "\n".join([
-        given(base, times), "", "The same providers and servers, more chips:", "", table(grown), "",
-        f"{name}, {mended['as it is'][0].at_once:,} episodes at once, with:", "", table(mended, mended["as it is"]),
-    ])  # fmt: skip
+    text = "\n".join(
+        [
+            given(base, times),
+            "",
+            "The same providers and servers, more chips:",
+            "",
+            table(grown),
+            "",
+            f"{name}, {mended['as it is'][0].at_once:,} episodes at once, with:",
+            "",
+            table(mended, mended["as it is"]),
+        ]
+    )
     print(text)
     if options.markdown is not None:
         options.markdown.write_text(text + "\n", encoding="utf-8")
@@ -155,7 +166,7 @@ def given(base: Scenario, times: Mapping[str, float]) -> str:
         f"search {_delay(base.search)}, {base.replicas} tools servers of {base.server_cpus} CPUs "
         f"({1e3 * base.server_seconds:.0f} ms a call), {base.summarisers} summaries at once ({_delay(base.summary)}), "
         f"{base.judges} judgements ({_delay(base.judge)})."
-    )  # fmt: skip
+    )
 
 
 def _delay(delay: Delay) -> str:

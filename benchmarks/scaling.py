@@ -38,9 +38,17 @@ from mmsearch_jax.planning.sizes import SIZES
 
 KINDS = ("SFT LoRA", "SFT full", "GRPO")
 SLICES = (
-    "v5e:4x4", "v5e:16x16", "v6e:4x4", "v6e:16x16", "v5p:2x2x4", "v5p:4x8x8", "v5p:16x16x16", "7x:2x2x4", "7x:4x8x8",
+    "v5e:4x4",
+    "v5e:16x16",
+    "v6e:4x4",
+    "v6e:16x16",
+    "v5p:2x2x4",
+    "v5p:4x8x8",
+    "v5p:16x16x16",
+    "7x:2x2x4",
+    "7x:4x8x8",
     "7x:16x16x16",
-)  # fmt: skip
+)
 MULTISLICE = {"v5e:16x16": 16, "v6e:16x16": 16}
 """Slices joined to 4,096 chips by the data-centre network: replicas that exchange the trained parameters' gradients."""
 STRONG_ROWS = 512
@@ -106,9 +114,16 @@ def cells_of(size: str, kind: str, topology: Topology) -> Iterator[Cell]:
             samples = best.candidate.tokens / SAMPLE_TOKENS
             day = 86400 * slices * samples / (samples / best.samples_per_second + exchange)
         yield Cell(
-            size, kind, topology, slices, best.candidate.overrides, best.candidate.memory.total,
-            best.candidate.tokens / seconds / chips, best.operations / (seconds * chips * topology.chip.flops), day,
-        )  # fmt: skip
+            size,
+            kind,
+            topology,
+            slices,
+            best.candidate.overrides,
+            best.candidate.memory.total,
+            best.candidate.tokens / seconds / chips,
+            best.operations / (seconds * chips * topology.chip.flops),
+            day,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +166,15 @@ def rollout_seconds(
     """Every host samples its share, in the memory that the learner leaves; each token reads the weights and half-full caches."""
     chip, host, text = topology.chip, topology.host, model.text
     weights = 2 * (
-        text.num_hidden_layers * text.hidden_size
-        * (2 * text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim + 3 * text.intermediate_size)
+        text.num_hidden_layers
+        * text.hidden_size
+        * (
+            2 * text.num_attention_heads * text.head_dim
+            + 2 * text.num_key_value_heads * text.head_dim
+            + 3 * text.intermediate_size
+        )
         + (1 if text.tie_word_embeddings else 2) * text.vocab_size * text.hidden_size
-    )  # fmt: skip
+    )
     a_slot = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * config.engine.max_length
     room = host.num_chips * (search.USABLE * chip.hbm - learner_bytes * chip.devices) - weights
     slots = min(config.engine.num_slots, int(room // a_slot))
@@ -172,7 +192,7 @@ def strong_scaling(size: str, name: str) -> float | None:
     topology = parse(name)
     found = search.candidates(
         config, stage, SIZES[size], topology, remats=("full",), sequences=(1, 2, 4), rows=(STRONG_ROWS,)
-    )  # fmt: skip
+    )
     best = next(found, None)
     return best.tokens / best.seconds if best else None
 
@@ -196,7 +216,7 @@ def compiled_rows(files: Sequence[Path]) -> list[str]:
             rows.append(
                 f"| {plan['program']} | {plan['topology']} | {mesh} | {hand['total'] / GIB:.2f} | {peak / GIB:.2f} | {total / GIB:.2f} | "
                 f"{f'{flops:.3f}' if flops else '-'} | {_number(line.get('tokens_per_second_per_chip'))} | {line.get('bound', '-')} |"
-            )  # fmt: skip
+            )
     return rows
 
 
@@ -286,9 +306,12 @@ def draw(cells: Sequence[Cell], strong: Sequence[tuple[str, float | None]], path
             c for c in cells if (c.size, c.kind) == ("7b", "SFT LoRA") and c.topology.chip.name == chip and c.setting
         ]
         axes.plot(
-            [c.chips for c in weak], [c.tokens_per_second_per_chip * c.chips for c in weak], "o-", color=f"C{number}",
+            [c.chips for c in weak],
+            [c.tokens_per_second_per_chip * c.chips for c in weak],
+            "o-",
+            color=f"C{number}",
             label=f"{chip}, weak",
-        )  # fmt: skip
+        )
         fixed = [(parse(n).num_chips, tokens) for n, tokens in strong if n.startswith(f"{chip}:") and tokens]
         axes.plot(*zip(*fixed, strict=True), "s--", color=f"C{number}", label=f"{chip}, strong ({STRONG_ROWS} rows)")
     axes.set(xscale="log", yscale="log", xlabel="chips", ylabel="tokens a second (estimate)", title="7B, SFT with LoRA")

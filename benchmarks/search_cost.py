@@ -62,9 +62,13 @@ def main() -> None:
         for name, provider in providers.items():
             of = calls[tool]
             table.add_row(
-                name, f"{provider.cost_usd:.4f}", f"{of.made:.0f}", f"{of.made * provider.cost_usd:.2f}",
-                f"{of.paid:.0f}", f"{of.paid * provider.cost_usd:.2f}",
-            )  # fmt: skip
+                name,
+                f"{provider.cost_usd:.4f}",
+                f"{of.made:.0f}",
+                f"{of.made * provider.cost_usd:.2f}",
+                f"{of.paid:.0f}",
+                f"{of.paid * provider.cost_usd:.2f}",
+            )
     Console().print(table)
     if options.json is not None:
         rows = {tool: dataclasses.asdict(of) for tool, of in calls.items()}

@@ -61,10 +61,15 @@ def main() -> None:
     peer = None
     with tempfile.TemporaryDirectory() as temporary:
         work = {
-            "config": config.to_hf(), "grid": grid, "files": written(Path(temporary), "step", [[sequence]] * steps),
-            "rank": RANK, "alpha": ALPHA, "learning_rate": LEARNING_RATE, "image_token_id": config.image_token_id,
+            "config": config.to_hf(),
+            "grid": grid,
+            "files": written(Path(temporary), "step", [[sequence]] * steps),
+            "rank": RANK,
+            "alpha": ALPHA,
+            "learning_rate": LEARNING_RATE,
+            "image_token_id": config.image_token_id,
             "objective": name,
-        }  # fmt: skip
+        }
         file = Path(temporary) / "work.json"
         file.write_text(json.dumps(work))
         if not options.alone:

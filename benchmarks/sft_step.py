@@ -40,14 +40,24 @@ from mmsearch_jax.models.vision import model_input
 
 CONFIG = ModelConfig(
     text=TextConfig(
-        vocab_size=8192, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=2, mrope_section=(8, 12, 12), tie_word_embeddings=True,
+        vocab_size=8192,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        mrope_section=(8, 12, 12),
+        tie_word_embeddings=True,
     ),
     vision=VisionConfig(
         depth=2, hidden_size=128, intermediate_size=256, num_heads=4, out_hidden_size=512, fullatt_block_indexes=(1,)
     ),
-    image_token_id=5, vision_start_token_id=3, vision_end_token_id=4, video_token_id=6, eos_token_id=2,
-)  # fmt: skip
+    image_token_id=5,
+    vision_start_token_id=3,
+    vision_end_token_id=4,
+    video_token_id=6,
+    eos_token_id=2,
+)
 _PACKED = (
     "Packing fills the rows, but on a CPU attention is then paid over a whole row of 1,024, where torch pays for shorter "
     "padded ones; a kernel that skips blocks of other segments would save it."
@@ -161,9 +171,14 @@ def main() -> None:
         hf.save_pretrained(Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0)), folder / "base")
         save_adapter(model, folder / "adapter", str(folder / "base"))
         work = {
-            "base": str(folder / "base"), "adapter": str(folder / "adapter"), "learning_rate": LEARNING_RATE, "grid": GRID,
-            "threads": os.cpu_count(), "equal": written(folder, "equal", equal), "mixed": written(folder, "mixed", padded),
-        }  # fmt: skip
+            "base": str(folder / "base"),
+            "adapter": str(folder / "adapter"),
+            "learning_rate": LEARNING_RATE,
+            "grid": GRID,
+            "threads": os.cpu_count(),
+            "equal": written(folder, "equal", equal),
+            "mixed": written(folder, "mixed", padded),
+        }
         (folder / "work.json").write_text(json.dumps(work))
         peer, losses = Peer("transformers", "transformers_sft.py", folder / "work.json"), []
 

@@ -18,9 +18,14 @@ from pathlib import Path
 from benchmarks.table import Measured, command_line, report
 
 _SETTINGS = {
-    "world.num_lands": 24, "world.num_grpo_lands": 12, "world.num_sft_rows": 120, "world.num_grpo_rows": 8,
-    "sft.batch.rows": 1, "sft.batch.images": 3, "run.checkpoint_every": 200,
-}  # fmt: skip
+    "world.num_lands": 24,
+    "world.num_grpo_lands": 12,
+    "world.num_sft_rows": 120,
+    "world.num_grpo_rows": 8,
+    "sft.batch.rows": 1,
+    "sft.batch.images": 3,
+    "run.checkpoint_every": 200,
+}
 
 
 def main() -> None:

@@ -24,9 +24,15 @@ from benchmarks.table import Measured, command_line, faster, report
 from configs.tiny import TINY_BASE
 
 _SETTINGS = {
-    "world.num_lands": 16, "world.num_grpo_lands": 8, "world.num_sft_rows": 48, "world.num_grpo_rows": 8,
-    "sft.batch.rows": 2, "sft.batch.images": 6, "sft.num_steps": 2, "run.resume": False,
-}  # fmt: skip
+    "world.num_lands": 16,
+    "world.num_grpo_lands": 8,
+    "world.num_sft_rows": 48,
+    "world.num_grpo_rows": 8,
+    "sft.batch.rows": 2,
+    "sft.batch.images": 6,
+    "sft.num_steps": 2,
+    "run.resume": False,
+}
 _PROMPT = "Which city is the capital of Peru?"
 _POLL_S = 0.01
 
@@ -49,9 +55,10 @@ def main() -> None:
         times: dict[str, list[float]] = collections.defaultdict(list)
         tokens = set()
         peer = [
-            str(environment("transformers")), str(Path(__file__).parent / "peers" / "transformers_first_token.py"),
+            str(environment("transformers")),
+            str(Path(__file__).parent / "peers" / "transformers_first_token.py"),
             str(folder / "work.json"),
-        ]  # fmt: skip
+        ]
         first_line(peer, "")
         for _ in range(repeats):
             if "step" in kinds:
@@ -69,8 +76,9 @@ def main() -> None:
         raise SystemExit(f"the first tokens differ: {tokens}")
     rows = {
         f"start to first {name}": Measured(statistics.median(own), "s", "", True, (min(own), max(own)))
-        for name, own in times.items() if name != "peer"
-    }  # fmt: skip
+        for name, own in times.items()
+        if name != "peer"
+    }
     rows["start to first token, transformers"] = Measured(statistics.median(times["peer"]), "s", "", True)
     for kind in kinds:
         rows[f"start to first {kind}, what the cache gains"] = faster(

@@ -35,9 +35,11 @@ def command_line(
         parser.add_argument("--quick", action="store_true", help=f"ends within {within}: {quick}")
     if sizes:
         parser.add_argument(
-            "--model", choices=("small", "3b", "7b"), default="small",
+            "--model",
+            choices=("small", "3b", "7b"),
+            default="small",
             help="3b, 7b: for a GPU, in bf16, each side with random weights of its own (default: %(default)s)",
-        )  # fmt: skip
+        )
         parser.add_argument("--alone", action="store_true", help="without the peer (torch is not installed)")
     return parser
 

@@ -125,10 +125,15 @@ def web_server(folder: Path, upstream: Upstream, *arguments: str) -> Iterator[Se
     """A server whose text searches go to `upstream`, in the form of Serper."""
     os.environ["SERPER_API_KEY"] = "benchmark"
     settings = {
-        "text.backends": "('serper',)", "image.backends": "()", "backends.serper.url": upstream.url,
-        "backends.serper.calls_per_s": 10_000.0, "backends.serper.max_concurrency": 2_000,
-        "cache.mode": "live", "cache.path": folder / "web.sqlite", "limits.deadline_s": DEADLINE_S,
-    }  # fmt: skip
+        "text.backends": "('serper',)",
+        "image.backends": "()",
+        "backends.serper.url": upstream.url,
+        "backends.serper.calls_per_s": 10_000.0,
+        "backends.serper.max_concurrency": 2_000,
+        "cache.mode": "live",
+        "cache.path": folder / "web.sqlite",
+        "limits.deadline_s": DEADLINE_S,
+    }
     with start_server(
         "", arguments=[*(f"--config.{key}={value}" for key, value in settings.items()), *arguments]
     ) as server:

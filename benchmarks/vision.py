@@ -59,9 +59,7 @@ def main() -> None:
         folder = Path(temporary)
         pixels = np.concatenate([model_input(image.patches, 2) for image in images])
         np.savez(folder / "images.npz", pixels=pixels, grids=np.array([image.grid for image in images]))
-        work = {
-            "images": str(folder / "images.npz"), "features": str(folder / "features.npy"), "repeats": repeats,
-        }  # fmt: skip
+        work = {"images": str(folder / "images.npz"), "features": str(folder / "features.npy"), "repeats": repeats}
         model, peer = harness.model_and_peer(options.model, "transformers_vision.py", work, folder, options.alone)
         cache = ImageCache(ImageProcessor(), model.config.vision, EngineConfig(extend_rows=(ROWS,)), counted)
         times, others = harness.both(turns, lambda: {"": harness.seconds(run, repeats)}, peer)

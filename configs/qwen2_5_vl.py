@@ -24,14 +24,14 @@ def sft(size: str, topology: str) -> ml_collections.ConfigDict:
     # 10k samples, three epochs, about three conversations in a row of 8,192 tokens: 10,000 rows. `images` are rows of patches,
     # each of which holds one image of the largest size or several small ones.
     num_steps = math.ceil(10_000 / rows)
-    config.sft.update({
-        "num_steps": num_steps, "batch": {"rows": rows, "length": 8192, "images": 4 * rows, "patches": 5120},
-    })  # fmt: skip
+    config.sft.update(
+        {"num_steps": num_steps, "batch": {"rows": rows, "length": 8192, "images": 4 * rows, "patches": 5120}}
+    )
     config.sft.data.update({"lanes": processes * max(1, 8 // processes), "num_workers": 8})
     # Warm-up 0.1 of the steps.
-    config.sft.optimizer.update({
-        "learning_rate": 1e-4, "warmup_steps": math.ceil(num_steps / 10), "final_fraction": 0.0, "b2": 0.999,
-    })  # fmt: skip
+    config.sft.optimizer.update(
+        {"learning_rate": 1e-4, "warmup_steps": math.ceil(num_steps / 10), "final_fraction": 0.0, "b2": 0.999}
+    )
     return config
 
 
@@ -53,17 +53,20 @@ def grpo(size: str, topology: str) -> ml_collections.ConfigDict:
     rows, processes = meshes.num_rows(config, 8), machines.num_processes
     # Every host takes its share of the prompts.
     prompts = processes * math.ceil(64 / processes)
-    config.grpo.update({
-        "rows": "fvqa_train.array_record",
-        "num_steps": 20 * max(1, 5_000 // prompts), "prompts_per_step": prompts, "group_size": 8, "updates_per_batch": 8,
-        "temperature": 1.0,
-        "batch": {"rows": rows, "length": 12288, "images": 2 * rows, "patches": 5120},
-    })  # fmt: skip
+    config.grpo.update(
+        {
+            "rows": "fvqa_train.array_record",
+            "num_steps": 20 * max(1, 5_000 // prompts),
+            "prompts_per_step": prompts,
+            "group_size": 8,
+            "updates_per_batch": 8,
+            "temperature": 1.0,
+            "batch": {"rows": rows, "length": 12288, "images": 2 * rows, "patches": 5120},
+        }
+    )
     config.grpo.loss.update({"clip_low": 0.2, "clip_high": 0.2, "kl_coef": 0.001, "aggregation": "sequence"})
     config.grpo.reward.match = "exact_or_judge"
-    config.grpo.optimizer.update({
-        "learning_rate": 2e-6, "warmup_steps": 45, "decay": "constant", "b2": 0.999,
-    })  # fmt: skip
+    config.grpo.optimizer.update({"learning_rate": 2e-6, "warmup_steps": 45, "decay": "constant", "b2": 0.999})
     return config
 
 
@@ -78,13 +81,29 @@ def base(checkpoint: str) -> ml_collections.ConfigDict:
     config.lora.update({"rank": 8, "alpha": 16.0})
     config.run.checkpoint_every = 50
     config.tools.update({"url": "http://127.0.0.1:8765", "deadline_s": 60.0})
-    config.episode.update({
-        "prompt_style": "paper", "max_tool_calls": 10, "max_image_searches": 1, "max_text_searches": 10,
-        "max_turn_tokens": 1024, "max_trajectory_tokens": 12288, "observation_max_tokens": 1024, "top_k_text": 5,
-        "top_k_image": 5, "say_last_turn": True,
-    })  # fmt: skip
-    config.engine.update({
-        "num_slots": 64, "max_length": 12288, "extend_rows": (1, 8), "extend_buckets": (256, 1024, 2048), "decode_rows": (16,),
-        "length_buckets": (2048, 4096, 8192), "tensor": 4,
-    })  # fmt: skip
+    config.episode.update(
+        {
+            "prompt_style": "paper",
+            "max_tool_calls": 10,
+            "max_image_searches": 1,
+            "max_text_searches": 10,
+            "max_turn_tokens": 1024,
+            "max_trajectory_tokens": 12288,
+            "observation_max_tokens": 1024,
+            "top_k_text": 5,
+            "top_k_image": 5,
+            "say_last_turn": True,
+        }
+    )
+    config.engine.update(
+        {
+            "num_slots": 64,
+            "max_length": 12288,
+            "extend_rows": (1, 8),
+            "extend_buckets": (256, 1024, 2048),
+            "decode_rows": (16,),
+            "length_buckets": (2048, 4096, 8192),
+            "tensor": 4,
+        }
+    )
     return config

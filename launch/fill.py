@@ -21,9 +21,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 _BLOCK = re.compile(r"^ *#\+ (\w+)\n(.*?)^ *#- \1\n", re.MULTILINE | re.DOTALL)
 # What GKE calls a chip in cloud.google.com/gke-tpu-accelerator, and how XPK's --tpu-type begins.
 _CLOUD_NAMES = {
-    "v4": ("tpu-v4-podslice", "v4"), "v5e": ("tpu-v5-lite-podslice", "v5litepod"), "v5p": ("tpu-v5p-slice", "v5p"),
-    "v6e": ("tpu-v6e-slice", "v6e"), "7x": ("tpu7x", "tpu7x"),
-}  # fmt: skip
+    "v4": ("tpu-v4-podslice", "v4"),
+    "v5e": ("tpu-v5-lite-podslice", "v5litepod"),
+    "v5p": ("tpu-v5p-slice", "v5p"),
+    "v6e": ("tpu-v6e-slice", "v6e"),
+    "7x": ("tpu7x", "tpu7x"),
+}
 
 
 def main(words: list[str]) -> int:
@@ -81,9 +84,13 @@ def _of_topology(topology: Topology) -> dict[str, str]:
         )
     accelerator, xpk = _CLOUD_NAMES[topology.chip.name]
     return {
-        "ACCELERATOR": accelerator, "SHAPE": topology.slice_shape, "SLICES": str(topology.num_slices), "HOSTS": str(hosts),
-        "CHIPS": str(topology.host.num_chips), "XPK_TYPE": f"{xpk}-{topology.slice_shape}",
-    }  # fmt: skip
+        "ACCELERATOR": accelerator,
+        "SHAPE": topology.slice_shape,
+        "SLICES": str(topology.num_slices),
+        "HOSTS": str(hosts),
+        "CHIPS": str(topology.host.num_chips),
+        "XPK_TYPE": f"{xpk}-{topology.slice_shape}",
+    }
 
 
 def _chosen(text: str, blocks: set[str]) -> str:

@@ -109,15 +109,27 @@ def _start(options: argparse.Namespace, logs: Path) -> list[subprocess.Popen[byt
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={options.devices}",
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={options.devices}",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-    }  # fmt: skip
+    }
     running = []
     for number in range(options.processes):
         command = [
-            sys.executable, "-m", "mmsearch_jax.cli", *options.command, "--coordinator", coordinator, "--num-processes",
-            str(options.processes), "--process-id", str(number), "--heartbeat-timeout", str(options.heartbeat_timeout),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "mmsearch_jax.cli",
+            *options.command,
+            "--coordinator",
+            coordinator,
+            "--num-processes",
+            str(options.processes),
+            "--process-id",
+            str(number),
+            "--heartbeat-timeout",
+            str(options.heartbeat_timeout),
+        ]
         with (logs / f"process-{number}.log").open("ab") as log:
             running.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment))
     return running

@@ -52,9 +52,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     fvqa.add_argument("cache", type=Path, help="FVQA's pickle")
     fvqa.add_argument("rows", type=Path, help="the same set's rows (mmsearch data convert fvqa ...)")
     fvqa.add_argument(
-        "--top-k", type=int, default=5, metavar="N",
+        "--top-k",
+        type=int,
+        default=5,
+        metavar="N",
         help="results an image search asks for, as in config.episode.top_k_image (default: %(default)s)",
-    )  # fmt: skip
+    )
 
 
 def run(options: argparse.Namespace) -> None:

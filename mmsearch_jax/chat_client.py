@@ -127,8 +127,9 @@ class ChatClient:
         attempts = tenacity.AsyncRetrying(
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=5.0),
             retry=tenacity.retry_if_exception_type((_Passing, Unreadable, aiohttp.ClientError)),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS), reraise=True,
-        )  # fmt: skip
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            reraise=True,
+        )
         why = "no answer"
         async with self._gate:
             try:
@@ -163,9 +164,12 @@ class ChatClient:
         endpoint = self.endpoint
         key = os.environ.get(endpoint.key_env, "")
         body = {
-            "model": endpoint.model, "temperature": endpoint.temperature, "max_tokens": endpoint.max_tokens,
-            "messages": list(messages), **settings,
-        }  # fmt: skip
+            "model": endpoint.model,
+            "temperature": endpoint.temperature,
+            "max_tokens": endpoint.max_tokens,
+            "messages": list(messages),
+            **settings,
+        }
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with self._session.post(
             f"{endpoint.url.rstrip('/')}/chat/completions", json=body, headers=headers

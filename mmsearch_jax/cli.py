@@ -64,9 +64,12 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: Callable[[argparse.Namespace], None], text: str, config: str = "", workdir: bool = True):
         command = commands.add_parser(
-            name, help=text.splitlines()[0].rstrip("."), description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
+            name,
+            help=text.splitlines()[0].rstrip("."),
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog="\n".join(["examples:", *(f"  {example}" for example in EXAMPLES[name])]),
-        )  # fmt: skip
+        )
         command.set_defaults(run=run)
         # Without a default of its own, so that `mmsearch --debug COMMAND` is not undone here.
         command.add_argument(
@@ -74,25 +77,35 @@ def _parser() -> argparse.ArgumentParser:
         )
         if config:
             command.add_argument(
-                "--config", type=Path, default=CONFIGS / config, metavar="FILE",
+                "--config",
+                type=Path,
+                default=CONFIGS / config,
+                metavar="FILE",
                 help=f"config file, or FILE:TOPOLOGY (default: configs/{config}); set values with --config.KEY=VALUE",
-            )  # fmt: skip
+            )
             command.add_argument(
-                "--compilation-cache", default="", metavar="DIR",
+                "--compilation-cache",
+                default="",
+                metavar="DIR",
                 help="keep compiled programs there: the next start loads them (default: $JAX_COMPILATION_CACHE_DIR, or none)",
-            )  # fmt: skip
+            )
         if config and workdir:
             command.add_argument(
-                "--workdir", type=Path, default=Path(f"runs/{name}"), metavar="DIR",
+                "--workdir",
+                type=Path,
+                default=Path(f"runs/{name}"),
+                metavar="DIR",
                 help="folder for metrics, checkpoints and results (default: %(default)s)",
-            )  # fmt: skip
+            )
         return command
 
     quick = add(
-        "quickstart", _quickstart,
+        "quickstart",
+        _quickstart,
         "Runs everything on one CPU: SFT, GRPO with live search, evaluation in four modes, report.\n"
-        "Leaves quickstart.json, eval/*/summary.json and report.html in the work folder.", "quickstart.py",
-    )  # fmt: skip
+        "Leaves quickstart.json, eval/*/summary.json and report.html in the work folder.",
+        "quickstart.py",
+    )
     quick.add_argument("--smoke", action="store_true", help="tiny budgets: the same path in a minute and a half")
     add(
         "pretrain",
@@ -116,16 +129,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (sft, grpo):
         command.add_argument(
-            "--profile", type=int, metavar="STEPS",
+            "--profile",
+            type=int,
+            metavar="STEPS",
             help="trace so many steps into DIR/profile, for xprof (from the third on: config.run.profile_first)",
-        )  # fmt: skip
+        )
         _add_processes(command)
     evaluation = add(
-        "eval", _eval, "Evaluates a policy on one benchmark or many, and prints the table.\n"
+        "eval",
+        _eval,
+        "Evaluates a policy on one benchmark or many, and prints the table.\n"
         "Modes: policy (tools by tags), prompted (the same, untrained), direct (no tools), rag (fixed workflow).\n"
         "Writes summary.json and samples.jsonl (whole trajectories) below eval/<name>; the same command goes on after a kill.",
         "eval/miniworld.py",
-    )  # fmt: skip
+    )
     eval_cli.add_arguments(evaluation)
     _add_processes(evaluation)
     compare = add(
@@ -163,14 +180,22 @@ def _parser() -> argparse.ArgumentParser:
         "It sees pixels and strings only, loads no JAX, and runs until it is interrupted.",
     )
     add_server_arguments(serve)
-    mcp_cli.add_arguments(add(
-        "serve-mcp", mcp_cli.run, "Offers text search, image search and grounding to agents over the Model Context Protocol.\n"
-        "A thin adapter over a running tools server (mmsearch serve-tools); needs the extra 'mcp'."
-    ))  # fmt: skip
-    cache_cli.add_arguments(add(
-        "cache", cache_cli.run, "Takes the search server's kept answers out of its store, puts them in, counts them.\n"
-        "With the mode 'replay' a run or an evaluation is repeated from them without any network."
-    ))  # fmt: skip
+    mcp_cli.add_arguments(
+        add(
+            "serve-mcp",
+            mcp_cli.run,
+            "Offers text search, image search and grounding to agents over the Model Context Protocol.\n"
+            "A thin adapter over a running tools server (mmsearch serve-tools); needs the extra 'mcp'.",
+        )
+    )
+    cache_cli.add_arguments(
+        add(
+            "cache",
+            cache_cli.run,
+            "Takes the search server's kept answers out of its store, puts them in, counts them.\n"
+            "With the mode 'replay' a run or an evaluation is repeated from them without any network.",
+        )
+    )
     for name, run, text in (
         ("import-hf", _import_hf, "Turns a Hugging Face Qwen2.5-VL folder into a policy folder of ours (Orbax)."),
         ("export-hf", _export_hf, "Turns a policy folder into a Hugging Face folder that transformers loads."),
@@ -185,11 +210,14 @@ def _parser() -> argparse.ArgumentParser:
         "Writes rows.array_record, datasheet.md and datasheet.json; the same command goes on after a kill.",
         "datagen.py",
     )
-    plan_command.add_arguments(add(
-        "plan", plan_command.run,
-        "Says what a job takes on chips that are not here: memory, operations, exchanges, time; and what fits instead.\n"
-        "Compiles the config's own programs for the slice; needs no TPU, but libtpu: pip install 'mmsearch-jax[plan]'.",
-    ))  # fmt: skip
+    plan_command.add_arguments(
+        add(
+            "plan",
+            plan_command.run,
+            "Says what a job takes on chips that are not here: memory, operations, exchanges, time; and what fits instead.\n"
+            "Compiles the config's own programs for the slice; needs no TPU, but libtpu: pip install 'mmsearch-jax[plan]'.",
+        )
+    )
     report = add(
         "report",
         _report,
@@ -202,12 +230,20 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--tokens", type=int, default=2_000_000, help="tokens to embed with origin and log-prob (default: %(default)s)"
     )
-    data_cli.add_arguments(add(
-        "data", data_cli.run, "Converts, validates, counts and shows rows.\nSources: MMSearch-R1, Search-R1, verl, ShareGPT."
-    ))  # fmt: skip
-    index_cli.add_arguments(add(
-        "index", index_cli.run, "Makes and searches indexes of your own passages and pictures.\nFor serve-tools --corpus."
-    ))  # fmt: skip
+    data_cli.add_arguments(
+        add(
+            "data",
+            data_cli.run,
+            "Converts, validates, counts and shows rows.\nSources: MMSearch-R1, Search-R1, verl, ShareGPT.",
+        )
+    )
+    index_cli.add_arguments(
+        add(
+            "index",
+            index_cli.run,
+            "Makes and searches indexes of your own passages and pictures.\nFor serve-tools --corpus.",
+        )
+    )
     return parser
 
 
@@ -220,9 +256,12 @@ def _add_processes(command: argparse.ArgumentParser) -> None:
     group.add_argument("--num-processes", type=int, metavar="N", help="how many there are,")
     group.add_argument("--process-id", type=int, metavar="I", help="and which one this is")
     group.add_argument(
-        "--heartbeat-timeout", type=int, default=60, metavar="SECONDS",
+        "--heartbeat-timeout",
+        type=int,
+        default=60,
+        metavar="SECONDS",
         help="stop when another process has been silent for so long (default: %(default)s)",
-    )  # fmt: skip
+    )
 
 
 def _keep_programs(folder: str) -> None:
@@ -245,9 +284,12 @@ def _load(options: argparse.Namespace):
         from mmsearch_jax.distributed.processes import start
 
         start(
-            options.coordinator, options.num_processes, options.process_id, from_environment=options.distributed,
+            options.coordinator,
+            options.num_processes,
+            options.process_id,
+            from_environment=options.distributed,
             heartbeat_timeout_s=options.heartbeat_timeout,
-        )  # fmt: skip
+        )
     profiled = (
         [f"--config.run.profile_steps={options.profile}"] if getattr(options, "profile", None) is not None else []
     )

@@ -63,16 +63,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     convert.add_argument("--images", type=Path, help="folder of the images (default: that of the file)")
     convert.add_argument("--no-embed", action="store_true", help="keep references, and do not look into the images")
     export = add(
-        "export", _export,
+        "export",
+        _export,
         "Writes rows in another project's layout.\nRows that would not come back equal go to rejected.jsonl.",
-    )  # fmt: skip
+    )
     export.add_argument("form", metavar="layout", help="sharegpt (LLaMA-Factory), verl, mmsearch-r1, search-r1")
     export.add_argument("path", type=Path, help="file of rows, or folder with rows.jsonl")
     export.add_argument("out", type=Path, help="file to write: .json or .jsonl for sharegpt, else .parquet")
     export.add_argument(
-        "--prompt-style", choices=PROMPT_STYLES, default=PROMPT_STYLES[0],
+        "--prompt-style",
+        choices=PROMPT_STYLES,
+        default=PROMPT_STYLES[0],
         help="of the prompts in sharegpt's conversations (default: %(default)s)",
-    )  # fmt: skip
+    )
     validate = add("validate", _validate, "Checks every row and names file, row, field and reason of what is wrong.")
     validate.add_argument("--images", action="store_true", help="read and decode the images, too (slow)")
     add("stats", _stats, "Counts rows by source, kind, category, turns and images.")
@@ -82,13 +85,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     overlap.add_argument("train", type=Path, help="file of training rows")
     overlap.add_argument("evaluation", type=Path, help="file of evaluation rows")
     overlap.add_argument(
-        "--max-distance", type=int, default=4, metavar="BITS",
+        "--max-distance",
+        type=int,
+        default=4,
+        metavar="BITS",
         help="image hashes (64 bits) that differ in so many are near-duplicates (default: %(default)s)",
-    )  # fmt: skip
+    )
     overlap.add_argument(
-        "--min-similarity", type=float, default=0.8, metavar="SHARE",
+        "--min-similarity",
+        type=float,
+        default=0.8,
+        metavar="SHARE",
         help="questions with this share of common words are the same (default: %(default)s)",
-    )  # fmt: skip
+    )
     overlap.add_argument(
         "-o", "--out", type=Path, default=Path("overlap.jsonl"), help="file to write (default: overlap.jsonl)"
     )
@@ -119,9 +128,13 @@ def _convert(options: argparse.Namespace) -> None:
         counts = conversion.convert_cache(options.path, options.out)
     else:
         counts = conversion.convert(
-            options.source, options.path, options.out, split=options.split, images=options.images,
+            options.source,
+            options.path,
+            options.out,
+            split=options.split,
+            images=options.images,
             embed=not options.no_embed,
-        )  # fmt: skip
+        )
     _print_counts(counts, options.out, options.out.with_name(conversion.REJECTED_FILE))
 
 
@@ -190,10 +203,15 @@ def _stats(options: argparse.Namespace) -> None:
         search = {True: "yes", False: "no", None: "unknown"}[row.search_required]
         images = ["bytes" if isinstance(image, bytes) else "reference" for image in row.images] or ["none"]
         for name, value in (
-            ("source", row.provenance.get("source", "")), ("kind", row.kind), ("category", row.category),
-            ("search required", search), ("turns", str(len(row.turns))), ("answers", str(len(row.answers))),
-            ("images", str(len(row.images))), ("first image", images[0]),
-        ):  # fmt: skip
+            ("source", row.provenance.get("source", "")),
+            ("kind", row.kind),
+            ("category", row.category),
+            ("search required", search),
+            ("turns", str(len(row.turns))),
+            ("answers", str(len(row.answers))),
+            ("images", str(len(row.images))),
+            ("first image", images[0]),
+        ):
             counts[name][value or "(none)"] += 1
     print(f"{options.path}: {rows} rows")
     for name, values in counts.items():
@@ -210,8 +228,9 @@ def _overlap(options: argparse.Namespace) -> None:
     report = find_overlap(
         tqdm.tqdm(stream_rows(options.train), desc="train", unit="row"),
         tqdm.tqdm(stream_rows(options.evaluation), desc="evaluation", unit="row"),
-        options.max_distance, options.min_similarity,
-    )  # fmt: skip
+        options.max_distance,
+        options.min_similarity,
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     jsonl.write(map(dataclasses.asdict, report.pairs), options.out)
     for what, pairs in (

@@ -19,9 +19,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--shard", metavar="I/N", help="ask the I-th of N parts of the questions (from 0)")
     command.add_argument(
-        "--rejudge", action="store_true",
+        "--rejudge",
+        action="store_true",
         help="ask no policy: judge, score and merge what the samples hold (also: after the last shard)",
-    )  # fmt: skip
+    )
 
 
 def add_compare_arguments(command: argparse.ArgumentParser) -> None:

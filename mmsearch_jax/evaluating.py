@@ -159,9 +159,11 @@ def checkpoint_of(config: Config) -> tuple[models.Policy, dict[str, Any]]:
     if adapter is not None:
         policy = dataclasses.replace(policy, model=merge_lora(load_adapter(policy.model, adapter)))
     identity = {
-        "kind": "checkpoint" if adapter is None else "adapter", "dtype": config.dtype, "max_pixels": config.max_pixels,
+        "kind": "checkpoint" if adapter is None else "adapter",
+        "dtype": config.dtype,
+        "max_pixels": config.max_pixels,
         "fingerprint": fingerprint(folder, *([adapter] if adapter is not None else [])),
-    }  # fmt: skip
+    }
     return policy, identity
 
 
@@ -206,13 +208,25 @@ def _run_benchmark(
 
 
 def _evaluate(
-    config: Config, workdir: Path, policy: Policy, rows: list[Row], evaluation: Evaluation, url: str, budget: Budget,
+    config: Config,
+    workdir: Path,
+    policy: Policy,
+    rows: list[Row],
+    evaluation: Evaluation,
+    url: str,
+    budget: Budget,
     shard: Shard,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     return evaluate(
-        policy, rows, evaluation, stages.tool_client(config, url) if url else None, workdir, shard=shard, budget=budget,
+        policy,
+        rows,
+        evaluation,
+        stages.tool_client(config, url) if url else None,
+        workdir,
+        shard=shard,
+        budget=budget,
         if_changed=config.eval.if_changed,
-    )  # fmt: skip
+    )
 
 
 def _miniworld_rows(config: Config, workdir: Path) -> list[Row]:
@@ -247,18 +261,30 @@ def _evaluation(
 ) -> Evaluation:
     settings = config.eval
     return Evaluation(
-        name, benchmark, rules, samples=settings.samples, temperature=settings.temperature, seed=config.seed,
+        name,
+        benchmark,
+        rules,
+        samples=settings.samples,
+        temperature=settings.temperature,
+        seed=config.seed,
         checkpoint=config.endpoint.model if config.endpoint.url else str(config.checkpoint),
-        judging=_judging(config, benchmark), direct=_direct(config, workdir, benchmark), **more,
-    )  # fmt: skip
+        judging=_judging(config, benchmark),
+        direct=_direct(config, workdir, benchmark),
+        **more,
+    )
 
 
 def _rules(config: Config, episode: Config) -> EpisodeConfig:
     settings = config.eval
-    rules = EpisodeConfig(**{
-        **as_arguments(episode), "mode": settings.mode, "allow_text": settings.allow_text,
-        "allow_image": settings.allow_image, "allow_crop": settings.allow_crop,
-    })  # fmt: skip
+    rules = EpisodeConfig(
+        **{
+            **as_arguments(episode),
+            "mode": settings.mode,
+            "allow_text": settings.allow_text,
+            "allow_image": settings.allow_image,
+            "allow_crop": settings.allow_crop,
+        }
+    )
     if settings.max_text_searches:
         rules = dataclasses.replace(rules, max_text_searches=settings.max_text_searches)
     return rules

@@ -44,15 +44,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "corpus", type=Path, nargs="+", help=".jsonl, .jsonl.gz or .parquet, or a folder with pages.jsonl"
     )
     build.add_argument(
-        "--engine", default="fts5", metavar="NAME",
+        "--engine",
+        default="fts5",
+        metavar="NAME",
         help="fts5 (default), or tantivy (extra of that name): faster above some 500k passages",
-    )  # fmt: skip
+    )
     build.add_argument("--max-words", type=int, default=200, help="longer pages are split (default: %(default)s)")
     dense = build.add_argument_group("vectors, searched beside the words (extra: dense)")
     dense.add_argument(
-        "--dense", metavar="MODEL", default="",
+        "--dense",
+        metavar="MODEL",
+        default="",
         help="folder of a sentence model (model.onnx, tokenizer.json), or an endpoint's address up to /v1",
-    )  # fmt: skip
+    )
     dense.add_argument("--dense-model", metavar="NAME", default="", help="the model, as the endpoint calls it")
     dense.add_argument(
         "--dense-key-env", metavar="NAME", default="", help="environment variable with the endpoint's key"
@@ -66,9 +70,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     for action in (build, images):
         action.add_argument(
-            "--exact-up-to", type=int, default=100_000, metavar="N",
+            "--exact-up-to",
+            type=int,
+            default=100_000,
+            metavar="N",
             help="more vectors than this are searched through a graph, which misses some (default: %(default)s)",
-        )  # fmt: skip
+        )
     info = add("info", _info, "Says what an index holds and how it was made.")
     info.add_argument("index", type=Path, help="folder of an index")
     search = add("search", _search, "Searches an index of passages.")

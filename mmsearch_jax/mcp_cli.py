@@ -12,9 +12,11 @@ from mmsearch_jax.errors import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `--tools-url`, `--token-env`, `--deadline`, `--http`, `--port`."""
     parser.add_argument(
-        "--tools-url", default="http://127.0.0.1:8765", metavar="URL",
+        "--tools-url",
+        default="http://127.0.0.1:8765",
+        metavar="URL",
         help="the tools server to ask; several with commas between (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--token-env", default="", metavar="NAME", help="environment variable with the tools server's token"
     )

@@ -60,9 +60,12 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
             await client.close()
 
     server = MCPServer(
-        "mmsearch", version=__version__, lifespan=closing, log_level="WARNING",
+        "mmsearch",
+        version=__version__,
+        lifespan=closing,
+        log_level="WARNING",
         instructions="Searches the web by text, by a whole image, or by the part of an image that words describe.",
-    )  # fmt: skip
+    )
 
     @server.tool(annotations=_READS_ONLY)
     async def text_search(

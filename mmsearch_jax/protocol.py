@@ -16,8 +16,12 @@ from typing import Any
 from mmsearch_jax.search_api import SearchResult
 
 REASON, TEXT_SEARCH, IMAGE_SEARCH, ANSWER, INFORMATION = (
-    "reason", "text_search", "img_search", "answer", "information",
-)  # fmt: skip
+    "reason",
+    "text_search",
+    "img_search",
+    "answer",
+    "information",
+)
 WHOLE_IMAGE = "<img>"
 ACTION_TAGS = (TEXT_SEARCH, IMAGE_SEARCH, ANSWER)
 CLOSING_TAGS = tuple(f"</{tag}>" for tag in ACTION_TAGS)

@@ -37,8 +37,12 @@ Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels of the image that was sent, turned upright; x1 and y1 exclusive."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "None": (type(None),),
-}  # fmt: skip
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "None": (type(None),),
+}
 
 
 @dataclasses.dataclass(frozen=True)

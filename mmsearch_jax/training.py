@@ -43,9 +43,20 @@ from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.rewards.judge import JudgeConfig
 
 _GRPO_KEYS = (
-    "num_steps", "prompts_per_step", "group_size", "oversample", "sampling_rounds", "updates_per_batch", "epochs", "overlap",
-    "temperature", "normalise_std", "min_group", "skip_uniform", "save_groups",
-)  # fmt: skip
+    "num_steps",
+    "prompts_per_step",
+    "group_size",
+    "oversample",
+    "sampling_rounds",
+    "updates_per_batch",
+    "epochs",
+    "overlap",
+    "temperature",
+    "normalise_std",
+    "min_group",
+    "skip_uniform",
+    "save_groups",
+)
 
 
 def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
@@ -61,11 +72,21 @@ def run_sft(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     policy = _trainable(config, mesh)
     sets = tuple(settings.data.sets) or (_conversations(config, workdir, policy),)
     trained = supervised.train(
-        policy.model, _steps(config, policy, sets, settings.data.weights), settings.num_steps,
-        OptimizerConfig(**settings.optimizer), workdir, "sft", config=RunConfig(**config.run), mesh=mesh, seed=config.seed,
-        freeze=tuple(settings.freeze), accumulate=settings.accumulate, validation=_validation(config, policy),
-        validate_every=settings.data.validate_every, identity=_identity(config, "sft", ("batch", "freeze", "accumulate")),
-    )  # fmt: skip
+        policy.model,
+        _steps(config, policy, sets, settings.data.weights),
+        settings.num_steps,
+        OptimizerConfig(**settings.optimizer),
+        workdir,
+        "sft",
+        config=RunConfig(**config.run),
+        mesh=mesh,
+        seed=config.seed,
+        freeze=tuple(settings.freeze),
+        accumulate=settings.accumulate,
+        validation=_validation(config, policy),
+        validate_every=settings.data.validate_every,
+        identity=_identity(config, "sft", ("batch", "freeze", "accumulate")),
+    )
     return _save(trained, workdir / "policies" / "sft", policy)
 
 
@@ -84,8 +105,9 @@ def run_grpo(config: ml_collections.ConfigDict, workdir: Path) -> Path:
         )
     recipe = grpo.GRPOConfig(
         **{key: settings[key] for key in _GRPO_KEYS},
-        loss=GRPOLossConfig(**settings.loss), reward=RewardConfig(**settings.reward),
-    )  # fmt: skip
+        loss=GRPOLossConfig(**settings.loss),
+        reward=RewardConfig(**settings.reward),
+    )
     scorer = Scorer(recipe.reward, JudgeConfig(**settings.judge), config.episode.max_trajectory_tokens)
     policy = _trainable(config, mesh)
     world = Path()
@@ -95,11 +117,22 @@ def run_grpo(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     rows = read_rows(settings.rows or world / "grpo")
     with stages.tools(config, world) as url:
         trained = grpo.train(
-            policy.model, stages.make_engine(config, policy), rows, stages.tool_client(config, url), recipe,
-            stages.episode_config(config), shape, OptimizerConfig(**settings.optimizer), workdir, scorer=scorer,
-            run_config=RunConfig(**config.run), mesh=mesh, seed=config.seed, freeze=tuple(settings.freeze),
+            policy.model,
+            stages.make_engine(config, policy),
+            rows,
+            stages.tool_client(config, url),
+            recipe,
+            stages.episode_config(config),
+            shape,
+            OptimizerConfig(**settings.optimizer),
+            workdir,
+            scorer=scorer,
+            run_config=RunConfig(**config.run),
+            mesh=mesh,
+            seed=config.seed,
+            freeze=tuple(settings.freeze),
             identity=_identity(config, "grpo", ("batch", "freeze", "loss", "group_size", "prompts_per_step")),
-        )  # fmt: skip
+        )
     return _save(trained, workdir / "policies" / "grpo", policy)
 
 
@@ -107,13 +140,18 @@ def run_pretrain(config: ml_collections.ConfigDict, workdir: Path) -> Path:
     """Makes the tiny base; returns its folder."""
     out = Path(config.out)
     pretraining.make_base(
-        out, workdir,
-        text=TextConfig(**as_arguments(config.text)), vision=VisionConfig(**as_arguments(config.vision)),
-        max_pixels=config.max_pixels, shape=BatchShape(**config.batch),
+        out,
+        workdir,
+        text=TextConfig(**as_arguments(config.text)),
+        vision=VisionConfig(**as_arguments(config.vision)),
+        max_pixels=config.max_pixels,
+        shape=BatchShape(**config.batch),
         courses=[_course(course) for _, course in sorted(config.courses.items())],
-        num_scenes=config.num_scenes, world_size=config.world_size,
-        seed=config.seed, checkpoint_every=config.checkpoint_every,
-    )  # fmt: skip
+        num_scenes=config.num_scenes,
+        world_size=config.world_size,
+        seed=config.seed,
+        checkpoint_every=config.checkpoint_every,
+    )
     return out
 
 
@@ -153,12 +191,18 @@ def _pipeline(
     return Pipeline(
         sets,
         PipelineConfig(
-            BatchShape(**config.sft.batch), config.seed, settings.lanes, weights, config.episode.prompt_style,
+            BatchShape(**config.sft.batch),
+            config.seed,
+            settings.lanes,
+            weights,
+            config.episode.prompt_style,
             num_workers=settings.num_workers,
         ),
-        SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config), policy.image_processor,
-        jax.process_index(), jax.process_count(),
-    )  # fmt: skip
+        SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config),
+        policy.image_processor,
+        jax.process_index(),
+        jax.process_count(),
+    )
 
 
 def _validation(config: ml_collections.ConfigDict, policy: Policy) -> list[TokenBatch]:

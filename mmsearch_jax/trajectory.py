@@ -179,12 +179,7 @@ class Trajectory:
             trajectory = cls(**values)
         except (KeyError, TypeError) as error:
             raise DataError(f"not a trajectory record: {error!r}") from error
-        columns = (
-            trajectory.token_ids,
-            trajectory.provenance,
-            trajectory.logprobs,
-            trajectory.sampling_logprobs,
-        )
+        columns = (trajectory.token_ids, trajectory.provenance, trajectory.logprobs, trajectory.sampling_logprobs)
         lengths = [len(column) for column in columns]
         if len(set(lengths)) != 1:
             raise DataError(

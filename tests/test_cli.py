@@ -36,8 +36,12 @@ def mmsearch(*arguments):
     environment = {**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
         [sys.executable, "-m", "mmsearch_jax.cli", *map(str, arguments)],
-        capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        timeout=120,
+    )
 
 
 def test_help_names_every_command_and_starts_without_jax():

@@ -27,9 +27,13 @@ def test_every_bundled_config_loads_and_can_be_saved(name, tmp_path):
 def test_overrides_take_the_old_values_kind():
     config = load_config(
         "configs/tiny_grpo.py",
-        ["--config.grpo.loss.kl_coef=1", "--config.checkpoint=some/dir", "--config.grpo.normalise_std=true",
-         "--config.engine.decode_rows=(4, 8)"],
-    )  # fmt: skip
+        [
+            "--config.grpo.loss.kl_coef=1",
+            "--config.checkpoint=some/dir",
+            "--config.grpo.normalise_std=true",
+            "--config.engine.decode_rows=(4, 8)",
+        ],
+    )
     assert config.grpo.loss.kl_coef == 1.0
     assert isinstance(config.grpo.loss.kl_coef, float)
     assert config.checkpoint == "some/dir"

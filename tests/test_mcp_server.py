@@ -178,10 +178,13 @@ def test_short_base64_is_not_taken_for_the_name_of_a_file(url: str):
 
 @pytest.mark.parametrize(
     ("image", "words"),
-    [("aGVsbG8=", "bad_request: no readable image"), ("no such file.png", "bad_image: no file of this name"),
+    [
+        ("aGVsbG8=", "bad_request: no readable image"),
+        ("no such file.png", "bad_image: no file of this name"),
         ("~nobody-here/a.png", "bad_image: no file of this name"),
-     ("data:image/png;base64,!!", "bad_image")],
-)  # fmt: skip
+        ("data:image/png;base64,!!", "bad_image"),
+    ],
+)
 def test_a_bad_image_is_a_tool_error_that_says_so(url: str, image: str, words: str):
     async def talk(client: Client) -> None:
         refused = await client.call_tool("image_search", {"image": image})
@@ -224,9 +227,11 @@ def test_the_token_of_the_tools_server_comes_from_the_environment(tmp_path: Path
     arguments = ["--corpus", str(write_corpus(tmp_path / "corpus")), "--port", "0", "--port-file", str(port_file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOOLS_TOKEN": "s3cret"}
     server = subprocess.Popen(
-        [sys.executable, "-m", "tools_server", *arguments, "--config.token_env=TOOLS_TOKEN"], env=environment,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "tools_server", *arguments, "--config.token_env=TOOLS_TOKEN"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert server.stdout is not None
         url = server.stdout.readline().strip()

@@ -100,11 +100,7 @@ def test_harmless_text_is_left_as_it_is():
 
 
 def test_an_observation_numbers_its_results():
-    results = [
-        SearchResult("France", "Capital: Paris"),
-        SearchResult("Peru", ""),
-        SearchResult("", "A page."),
-    ]
+    results = [SearchResult("France", "Capital: Paris"), SearchResult("Peru", ""), SearchResult("", "A page.")]
     text = "<information>[1] France: Capital: Paris\n[2] Peru\n[3] A page.</information>"
     assert protocol.render_observation(results) == text
     assert protocol.observation_content(text).startswith("[1] France")

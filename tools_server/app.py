@@ -44,9 +44,12 @@ def create_app(
 
 class _Routes:
     def __init__(
-        self, load: Callable[[], SearchService], limits: Limits, token: str,
+        self,
+        load: Callable[[], SearchService],
+        limits: Limits,
+        token: str,
         add_routes: Callable[[web.Application], None] | None,
-    ):  # fmt: skip
+    ):
         self._load, self._limits, self._token, self._add_routes = load, limits, token, add_routes
         self._metrics = Metrics()
         self._service: SearchService | None = None

@@ -37,33 +37,41 @@ SUMMARISERS = ("none", "extract", "model")
 def default_config() -> ml_collections.ConfigDict:
     """A server over a corpus on this machine; configs/tools/*.py change what they need."""
     endpoint = dataclasses.asdict(ChatEndpoint(key_env="SUMMARISER_API_KEY", deadline_s=20.0, max_tokens=600))
-    return ml_collections.ConfigDict({
-        # Address to listen on, and the environment variable with the token that callers must send ("" lets all in).
-        "host": "127.0.0.1", "port": 8765, "token_env": "",
-        # For the backend "local": a folder with pages.jsonl, images.jsonl and the pictures, or an index (`mmsearch index`).
-        "corpus": "",
-        # Of an index: searched by bm25, dense or both ("": both where it has vectors); its embedder's folder or address, if
-        # not as it was built; an index of pictures ("": the corpus's own).
-        "local": {"by": "", "embedder": "", "pictures": ""},
-        # Backends in the order in which they are tried; their own settings are under `backends`.
-        "text": {"backends": (local.NAME,)},
-        "image": {"backends": (local.NAME,)},
-        "backends": {name: _backend(provider) for name, provider in {**TEXT, **IMAGE}.items()},
-        # off, live, record, replay, replay-or-live: see docs/tools_server.md. With an address of Redis, many servers share.
-        "cache": {
-            "mode": "off", "path": "runs/tools/cache.sqlite", "redis_url_env": "", "ttl_s": 30 * 86400.0,
-            "negative_ttl_s": 3600.0,
-        },
-        # The pages of a text search that are read, and where an image goes that a provider wants to fetch.
-        "reader": default_reader(), "publisher": default_publisher(),
-        # What this run may spend on web searches; 0 is no bound. Another name of the run starts from nothing.
-        "budget": {"run": "default", "max_calls": 0, "max_usd": 0.0},
-        # none: results as they are; extract: their best sentences; model: an LLM's summary, sentences where it fails.
-        "summariser": {"kind": "none", "max_chars": 2400, **endpoint},
-        # embedded, grounding_dino, onnx, http or chat: finds what an expression means (docs/tools_server.md).
-        "grounder": grounders.default_settings(),
-        "limits": dataclasses.asdict(Limits()),
-    })  # fmt: skip
+    return ml_collections.ConfigDict(
+        {
+            # Address to listen on, and the environment variable with the token that callers must send ("" lets all in).
+            "host": "127.0.0.1",
+            "port": 8765,
+            "token_env": "",
+            # For the backend "local": a folder with pages.jsonl, images.jsonl and the pictures, or an index (`mmsearch index`).
+            "corpus": "",
+            # Of an index: searched by bm25, dense or both ("": both where it has vectors); its embedder's folder or address, if
+            # not as it was built; an index of pictures ("": the corpus's own).
+            "local": {"by": "", "embedder": "", "pictures": ""},
+            # Backends in the order in which they are tried; their own settings are under `backends`.
+            "text": {"backends": (local.NAME,)},
+            "image": {"backends": (local.NAME,)},
+            "backends": {name: _backend(provider) for name, provider in {**TEXT, **IMAGE}.items()},
+            # off, live, record, replay, replay-or-live: see docs/tools_server.md. With an address of Redis, many servers share.
+            "cache": {
+                "mode": "off",
+                "path": "runs/tools/cache.sqlite",
+                "redis_url_env": "",
+                "ttl_s": 30 * 86400.0,
+                "negative_ttl_s": 3600.0,
+            },
+            # The pages of a text search that are read, and where an image goes that a provider wants to fetch.
+            "reader": default_reader(),
+            "publisher": default_publisher(),
+            # What this run may spend on web searches; 0 is no bound. Another name of the run starts from nothing.
+            "budget": {"run": "default", "max_calls": 0, "max_usd": 0.0},
+            # none: results as they are; extract: their best sentences; model: an LLM's summary, sentences where it fails.
+            "summariser": {"kind": "none", "max_chars": 2400, **endpoint},
+            # embedded, grounding_dino, onnx, http or chat: finds what an expression means (docs/tools_server.md).
+            "grounder": grounders.default_settings(),
+            "limits": dataclasses.asdict(Limits()),
+        }
+    )
 
 
 def _backend(provider: Provider) -> dict[str, Any]:
@@ -121,10 +129,17 @@ def assemble(config: ml_collections.ConfigDict) -> Assembly:
         own = config.cache
         cache = Cache(store, own.mode, own.ttl_s, own.negative_ttl_s, 2 * limits.deadline_s)
         parts = Parts(
-            chain(config.text.backends, text, local.LocalText), chain(config.image.backends, image, local.LocalImage),
-            make_grounder(pool), cache, budget, pool, identity_of(config, corpus), reader,
-            config.reader.num_pages, condenser,
-        )  # fmt: skip
+            chain(config.text.backends, text, local.LocalText),
+            chain(config.image.backends, image, local.LocalImage),
+            make_grounder(pool),
+            cache,
+            budget,
+            pool,
+            identity_of(config, corpus),
+            reader,
+            config.reader.num_pages,
+            condenser,
+        )
         parts.closers = [parts.grounder.close, sessions.close]
         if reader is not None:
             parts.closers.append(reader.close)
@@ -159,9 +174,13 @@ def _others(names: Any) -> list[str]:
 
 
 def _web(
-    config: ml_collections.ConfigDict, name: str, table: dict[str, Provider], kind: str, sessions: Sessions,
+    config: ml_collections.ConfigDict,
+    name: str,
+    table: dict[str, Provider],
+    kind: str,
+    sessions: Sessions,
     publisher: ImagePublisher | None,
-) -> Any:  # fmt: skip
+) -> Any:
     if name not in table:
         known = ", ".join([local.NAME, *table])
         raise ConfigError(f"config.{kind}.backends names '{name}', known are {known}")

@@ -20,20 +20,53 @@ from tools_server.grounders.base import NOT_FOUND, Grounding
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white", "grey")
 _COLOUR_WORDS = {
     **{name: name for name in COLOURS},
-    "gray": "grey", "gold": "yellow", "golden": "yellow", "crimson": "red", "scarlet": "red", "navy": "blue",
-    "azure": "blue", "violet": "purple",
-}  # fmt: skip
+    "gray": "grey",
+    "gold": "yellow",
+    "golden": "yellow",
+    "crimson": "red",
+    "scarlet": "red",
+    "navy": "blue",
+    "azure": "blue",
+    "violet": "purple",
+}
 _FLAG_WORDS = frozenset({"flag", "flags", "emblem", "banner", "ensign"})
-_PHOTO_WORDS = frozenset({
-    "photo", "photograph", "monument", "building", "tower", "castle", "temple", "church", "statue",
-    "landmark", "palace", "bridge", "gate", "animal", "creature", "bird", "beast",
-})  # fmt: skip
+_PHOTO_WORDS = frozenset(
+    {
+        "photo",
+        "photograph",
+        "monument",
+        "building",
+        "tower",
+        "castle",
+        "temple",
+        "church",
+        "statue",
+        "landmark",
+        "palace",
+        "bridge",
+        "gate",
+        "animal",
+        "creature",
+        "bird",
+        "beast",
+    }
+)
 _ANY_WORDS = frozenset({"picture", "image", "card", "thing", "object", "one", "region"})
 _PLACES: dict[str, tuple[float, float]] = {
-    "left": (-1, 0), "leftmost": (-1, 0), "right": (1, 0), "rightmost": (1, 0),
-    "top": (0, -1), "topmost": (0, -1), "upper": (0, -1), "uppermost": (0, -1), "above": (0, -1),
-    "bottom": (0, 1), "lower": (0, 1), "lowest": (0, 1), "below": (0, 1),
-}  # fmt: skip
+    "left": (-1, 0),
+    "leftmost": (-1, 0),
+    "right": (1, 0),
+    "rightmost": (1, 0),
+    "top": (0, -1),
+    "topmost": (0, -1),
+    "upper": (0, -1),
+    "uppermost": (0, -1),
+    "above": (0, -1),
+    "bottom": (0, 1),
+    "lower": (0, 1),
+    "lowest": (0, 1),
+    "below": (0, 1),
+}
 _MIDDLE_WORDS = frozenset({"middle", "center", "centre", "central"})
 _LARGE_WORDS = frozenset({"large", "larger", "largest", "big", "bigger", "biggest"})
 _SMALL_WORDS = frozenset({"small", "smaller", "smallest", "little"})
@@ -154,13 +187,19 @@ def colour_shares(crop: np.ndarray) -> np.ndarray:
             (saturation < 0.16) & (value > 0.78),
             saturation < 0.16,
             (hue > 10) & (hue < 45) & (value < 0.6),
-            hue < 15, hue < 42, hue < 70, hue < 165, hue < 258, hue < 330,
+            hue < 15,
+            hue < 42,
+            hue < 70,
+            hue < 165,
+            hue < 258,
+            hue < 330,
         ],
-        [COLOURS.index(c) for c in (
-            "black", "white", "grey", "brown", "red", "orange", "yellow", "green", "blue", "purple"
-        )],
+        [
+            COLOURS.index(c)
+            for c in ("black", "white", "grey", "brown", "red", "orange", "yellow", "green", "blue", "purple")
+        ],
         COLOURS.index("red"),
-    )  # fmt: skip
+    )
     return np.bincount(index, minlength=len(COLOURS)) / max(len(index), 1)
 
 

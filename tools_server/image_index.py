@@ -128,10 +128,7 @@ def _parse(line: str, where: str, folder: Path) -> Picture:
         if not isinstance(record, dict) or not isinstance(record.get(key), str) or not record[key]:
             raise DataError(f"{where}: field {key!r} must be a string that is not empty")
     return Picture(
-        folder / record["file"],
-        record["title"],
-        str(record.get("description") or ""),
-        str(record.get("url") or ""),
+        folder / record["file"], record["title"], str(record.get("description") or ""), str(record.get("url") or "")
     )
 
 

@@ -45,6 +45,8 @@ def inert_url(url: str) -> str:
 def inert_result(result: SearchResult) -> SearchResult:
     """A result whose words and address are inert. Its thumbnail is not looked at."""
     return dataclasses.replace(
-        result, title=" ".join(inert(result.title, MAX_TITLE_CHARS).split()),
-        snippet=inert(result.snippet, MAX_SNIPPET_CHARS).strip(), url=inert_url(result.url),
-    )  # fmt: skip
+        result,
+        title=" ".join(inert(result.title, MAX_TITLE_CHARS).split()),
+        snippet=inert(result.snippet, MAX_SNIPPET_CHARS).strip(),
+        url=inert_url(result.url),
+    )

@@ -14,11 +14,49 @@ NUM_CANDIDATES = 60
 """So many of BM25's best are looked at again with their titles."""
 TITLE_WEIGHT, TEXT_WEIGHT = 4.0, 1.0
 """What a word counts in BM25, by where it stands."""
-STOP_WORDS = frozenset({
-    "a", "an", "and", "are", "at", "by", "did", "do", "does", "for", "from", "has", "have", "how", "i",
-    "in", "is", "it", "its", "me", "of", "on", "or", "that", "the", "there", "this", "to", "was", "were",
-    "what", "when", "where", "which", "who", "whose", "with", "many", "much",
-})  # fmt: skip
+STOP_WORDS = frozenset(
+    {
+        "a",
+        "an",
+        "and",
+        "are",
+        "at",
+        "by",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "has",
+        "have",
+        "how",
+        "i",
+        "in",
+        "is",
+        "it",
+        "its",
+        "me",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "there",
+        "this",
+        "to",
+        "was",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whose",
+        "with",
+        "many",
+        "much",
+    }
+)
 _WORD = re.compile(r"\w+", re.UNICODE)
 
 

@@ -12,10 +12,14 @@ from tools_server.service import Limits
 
 _BOX = {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4}
 _TYPES: dict[str, Any] = {
-    "str": {"type": "string"}, "int": {"type": "integer"}, "float": {"type": "number"}, "bool": {"type": "boolean"},
-    "Box": _BOX, "tuple[Box, ...]": {"type": "array", "items": _BOX},
+    "str": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "Box": _BOX,
+    "tuple[Box, ...]": {"type": "array", "items": _BOX},
     "tuple[SearchResult, ...]": {"type": "array", "items": {"$ref": "#/components/schemas/SearchResult"}},
-}  # fmt: skip
+}
 _MESSAGES = (TextSearchRequest, ImageSearchRequest, SearchResult, SearchReply, ErrorReply)
 
 
@@ -97,8 +101,9 @@ def _paths(limits: Limits) -> dict[str, Any]:
     queries = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": limits.max_batch}
     asked = _object(queries=queries)
     asked["properties"] |= {
-        "topk": {"type": "integer", "minimum": 1, "maximum": limits.max_top_k}, "return_scores": {"type": "boolean"},
-    }  # fmt: skip
+        "topk": {"type": "integer", "minimum": 1, "maximum": limits.max_top_k},
+        "return_scores": {"type": "boolean"},
+    }
     found = {"type": "array", "items": {"type": "array", "items": {"type": "object"}}}
     paths[search_api.ROUTE_RETRIEVE] = {"post": _operation(asked, _object(result=found))}
     image = _operation(

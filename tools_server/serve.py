@@ -68,9 +68,7 @@ async def serve_app(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    runner = web.AppRunner(
-        app, access_log=None, shutdown_timeout=SHUTDOWN_S, handler_cancellation=handler_cancellation
-    )  # fmt: skip
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S, handler_cancellation=handler_cancellation)
     try:
         await runner.setup()
         site = web.TCPSite(runner, host, port)

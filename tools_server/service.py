@@ -248,9 +248,13 @@ def image_request(
       identity: see `Parts`.
     """
     return {
-        "tool": "image_search", "image": hashlib.sha256(data).hexdigest(), "expression": expression,
-        "box": box, "top_k": top_k, **identity.get("image", {}),
-    }  # fmt: skip
+        "tool": "image_search",
+        "image": hashlib.sha256(data).hexdigest(),
+        "expression": expression,
+        "box": box,
+        "top_k": top_k,
+        **identity.get("image", {}),
+    }
 
 
 async def _in_time(reader: PageReader, url: str, within_s: float) -> str:
@@ -274,9 +278,13 @@ def _reply(found: Found, tool: str) -> SearchReply:
 def _grounded(reply: SearchReply, found: Grounding, asked_for: bool) -> SearchReply:
     missed = asked_for and found.box is None
     return dataclasses.replace(
-        reply, box=found.box, grounded=found.box is not None, note=found.note, other_boxes=found.others,
+        reply,
+        box=found.box,
+        grounded=found.box is not None,
+        note=found.note,
+        other_boxes=found.others,
         status="no_detection" if missed else reply.status,
-    )  # fmt: skip
+    )
 
 
 def _inside(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:

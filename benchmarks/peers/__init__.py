@@ -34,8 +34,15 @@ def environment(name: str, folder: Path = Path("runs/peers")) -> Path:
         print(f"installing {requirements.name} into {home}", flush=True)
         venv.create(home, clear=True, with_pip=True)
         install = [
-            str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements),
-        ]  # fmt: skip
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+            str(requirements),
+        ]
         subprocess.run(install, check=True)
         stamp.write_text(requirements.read_text())
     return python.absolute()

@@ -45,11 +45,13 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "seconds": times, "policy_bytes": size, "version": transformers_model.VERSION,
+                "seconds": times,
+                "policy_bytes": size,
+                "version": transformers_model.VERSION,
                 "state_bytes": sum(tensor.nbytes for part in found.values() for tensor in part.values()),
             }
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,12 @@ def main() -> None:
     padded = [[work["pad"]] * (longest - len(prompt)) + prompt for prompt in work["prompts"]]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in work["prompts"]]
     settings = transformers.GenerationConfig(
-        do_sample=False, max_new_tokens=work["new_tokens"], suppress_tokens=work["suppress"], eos_token_id=work["stop"],
+        do_sample=False,
+        max_new_tokens=work["new_tokens"],
+        suppress_tokens=work["suppress"],
+        eos_token_id=work["stop"],
         pad_token_id=work["pad"],
-    )  # fmt: skip
+    )
     inputs = {
         "input_ids": torch.tensor(padded, device=transformers_model.DEVICE),
         "attention_mask": torch.tensor(mask, device=transformers_model.DEVICE),

@@ -31,11 +31,13 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "seconds": seconds, "memory": memory, "tokens": batch["input_ids"].numel(),
+                "seconds": seconds,
+                "memory": memory,
+                "tokens": batch["input_ids"].numel(),
                 "version": transformers_model.VERSION,
             }
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

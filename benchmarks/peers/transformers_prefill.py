@@ -32,11 +32,13 @@ def main() -> None:
         json.dumps(
             {
                 # The first is the warm-up.
-                "seconds": {kind: times[1:] for kind, times in seconds.items()}, "best": logits.argmax(-1).tolist(),
-                "tokens": {kind: ids[kind].numel() for kind in kinds}, "version": transformers_model.VERSION,
+                "seconds": {kind: times[1:] for kind, times in seconds.items()},
+                "best": logits.argmax(-1).tolist(),
+                "tokens": {kind: ids[kind].numel() for kind in kinds},
+                "version": transformers_model.VERSION,
             }
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ def padded(file: str, grid: list[int], pad: int = 2) -> dict[str, torch.Tensor]:
     ids = [arrays[f"ids{i}"] for i in range(count)]
     longest = max(map(len, ids))
     batch = {
-        "input_ids": np.full((count, longest), pad), "attention_mask": np.zeros((count, longest), int),
+        "input_ids": np.full((count, longest), pad),
+        "attention_mask": np.zeros((count, longest), int),
         "labels": np.full((count, longest), -100),
-    }  # fmt: skip
+    }
     for i, own in enumerate(ids):
         batch["input_ids"][i, : len(own)] = own
         batch["attention_mask"][i, : len(own)] = 1

@@ -46,27 +46,39 @@ def main() -> None:
     work = json.loads(Path(sys.argv[1]).read_text())
     text = work["text"]
     config = ModelConfig(
-        num_layers=text["num_hidden_layers"], vocab_size=text["vocab_size"], embed_dim=text["hidden_size"],
-        hidden_dim=text["intermediate_size"], num_heads=text["num_attention_heads"],
-        head_dim=text["hidden_size"] // text["num_attention_heads"], num_kv_heads=text["num_key_value_heads"],
-        rope_theta=int(text["rope_theta"]), norm_eps=text["rms_norm_eps"], use_tied_embedding=True,
-    )  # fmt: skip
+        num_layers=text["num_hidden_layers"],
+        vocab_size=text["vocab_size"],
+        embed_dim=text["hidden_size"],
+        hidden_dim=text["intermediate_size"],
+        num_heads=text["num_attention_heads"],
+        head_dim=text["hidden_size"] // text["num_attention_heads"],
+        num_kv_heads=text["num_key_value_heads"],
+        rope_theta=int(text["rope_theta"]),
+        norm_eps=text["rms_norm_eps"],
+        use_tied_embedding=True,
+    )
     mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(1, 1), ("fsdp", "tp"))
     model = create_model_from_safe_tensors(work["text_folder"], config, mesh, dtype=jnp.float32)
     longest = max(map(len, work["prompts"]))
     cache = CacheConfig(
-        cache_size=longest + work["new_tokens"], num_layers=config.num_layers, num_kv_heads=config.num_kv_heads,
+        cache_size=longest + work["new_tokens"],
+        num_layers=config.num_layers,
+        num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
-    )  # fmt: skip
+    )
     sampler = Sampler(model, Numbers(work["pad"], work["stop"][0]), cache)
     prompts = [" ".join(map(str, prompt)) for prompt in work["prompts"]]
     seconds = []
     for _ in range(work["repeats"] + 1):
         began = time.perf_counter()
         made = sampler(
-            prompts, max_generation_steps=work["new_tokens"], max_prompt_length=longest, eos_tokens=work["stop"],
-            forbidden_tokens=work["suppress"], return_logprobs=True,
-        )  # fmt: skip
+            prompts,
+            max_generation_steps=work["new_tokens"],
+            max_prompt_length=longest,
+            eos_tokens=work["stop"],
+            forbidden_tokens=work["suppress"],
+            return_logprobs=True,
+        )
         tokens = [np.asarray(row).tolist() for row in made.tokens]
         seconds.append(time.perf_counter() - began)
     version = f"Tunix {importlib.metadata.version('google-tunix')}"

@@ -35,12 +35,15 @@ def examples(file: str, rows: int, prompt: int, completion: int, pad: int) -> li
             old[row, : len(own) - begins] = arrays[f"old{begin + row}"][begins:]
         made.append(
             TrainExample(
-                prompt_ids=jnp.asarray(ids["prompt"], jnp.int32), prompt_mask=jnp.asarray(ids["prompt"] != pad),
-                completion_ids=jnp.asarray(ids["completion"], jnp.int32), completion_mask=jnp.asarray(mask),
-                advantages=jnp.asarray(arrays["advantages"][begin : begin + rows]), ref_per_token_logps=None,
+                prompt_ids=jnp.asarray(ids["prompt"], jnp.int32),
+                prompt_mask=jnp.asarray(ids["prompt"] != pad),
+                completion_ids=jnp.asarray(ids["completion"], jnp.int32),
+                completion_mask=jnp.asarray(mask),
+                advantages=jnp.asarray(arrays["advantages"][begin : begin + rows]),
+                ref_per_token_logps=None,
                 old_per_token_logps=jnp.asarray(old),
             )
-        )  # fmt: skip
+        )
     return made
 
 
@@ -49,11 +52,17 @@ def main() -> None:
     work = json.loads(Path(sys.argv[1]).read_text())
     text = work["text"]
     config = ModelConfig(
-        num_layers=text["num_hidden_layers"], vocab_size=text["vocab_size"], embed_dim=text["hidden_size"],
-        hidden_dim=text["intermediate_size"], num_heads=text["num_attention_heads"],
-        head_dim=text["hidden_size"] // text["num_attention_heads"], num_kv_heads=text["num_key_value_heads"],
-        rope_theta=int(text["rope_theta"]), norm_eps=text["rms_norm_eps"], use_tied_embedding=True,
-    )  # fmt: skip
+        num_layers=text["num_hidden_layers"],
+        vocab_size=text["vocab_size"],
+        embed_dim=text["hidden_size"],
+        hidden_dim=text["intermediate_size"],
+        num_heads=text["num_attention_heads"],
+        head_dim=text["hidden_size"] // text["num_attention_heads"],
+        num_kv_heads=text["num_key_value_heads"],
+        rope_theta=int(text["rope_theta"]),
+        norm_eps=text["rms_norm_eps"],
+        use_tied_embedding=True,
+    )
     mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(1, 1), ("fsdp", "tp"))
     model = create_model_from_safe_tensors(work["text_folder"], config, mesh, dtype=jnp.float32)
     batches = [examples(file, work["rows"], work["prompt"], work["completion"], work["pad"]) for file in work["steps"]]

@@ -28,30 +28,43 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = "data/benchmarks"
     # Names with commas between; empty: all.
     config.only = ""
-    config.benchmarks = ml_collections.ConfigDict({
-        "infoseek": _set(
-            "infoseek", "val", "infoseek", 2000, where="github.com/open-vision-language/infoseek; images: OVEN's"
-        ),
-        "encyclopedic_vqa": _set(
-            "encyclopedic-vqa", "test", "exact_match", 2000,
-            where="github.com/google-research/google-research, encyclopedic_vqa; images: iNaturalist 2021, Google Landmarks v2",
-        ),
-        "simplevqa": _set(
-            "simplevqa", "test", "simplevqa", only={"language": "EN"}, where="huggingface.co/datasets/m-a-p/SimpleVQA"
-        ),
-        "dynvqa": _set("dynvqa", "en,zh", "f1_recall", where="github.com/Alibaba-NLP/OmniSearch, dataset"),
-        "okvqa": _set("okvqa", "val", "vqa_accuracy", where="okvqa.allenai.org; images: COCO val2014"),
-        "a_okvqa": _set("a-okvqa", "val", "direct_answer", where="github.com/allenai/aokvqa; images: COCO val2017"),
-        "a_okvqa_choices": _set(
-            "a-okvqa", "val", "multiple_choice", choices=True, where="github.com/allenai/aokvqa; images: COCO val2017"
-        ),
-        "fvqa": _set("fvqa", "test", "match", where="huggingface.co/datasets/lmms-lab/FVQA"),
-        "mmsearch": _set("mmsearch", "end2end", "f1", where="huggingface.co/datasets/CaraJ/MMSearch"),
-        "livevqa": _set("livevqa", "test", "match", where="huggingface.co/datasets/ONE-Lab/LiveVQA-new (CC-BY-NC)"),
-        # Made on the spot, with a search server of its own. `tiny_rules`: our own policies get the short prompts that the tiny
-        # one was trained with (configs/tiny.py); false: `config.episode`, as endpoints do in any case.
-        "miniworld": {"tiny_rules": True},
-    })  # fmt: skip
+    config.benchmarks = ml_collections.ConfigDict(
+        {
+            "infoseek": _set(
+                "infoseek", "val", "infoseek", 2000, where="github.com/open-vision-language/infoseek; images: OVEN's"
+            ),
+            "encyclopedic_vqa": _set(
+                "encyclopedic-vqa",
+                "test",
+                "exact_match",
+                2000,
+                where="github.com/google-research/google-research, encyclopedic_vqa; images: iNaturalist 2021, Google Landmarks v2",
+            ),
+            "simplevqa": _set(
+                "simplevqa",
+                "test",
+                "simplevqa",
+                only={"language": "EN"},
+                where="huggingface.co/datasets/m-a-p/SimpleVQA",
+            ),
+            "dynvqa": _set("dynvqa", "en,zh", "f1_recall", where="github.com/Alibaba-NLP/OmniSearch, dataset"),
+            "okvqa": _set("okvqa", "val", "vqa_accuracy", where="okvqa.allenai.org; images: COCO val2014"),
+            "a_okvqa": _set("a-okvqa", "val", "direct_answer", where="github.com/allenai/aokvqa; images: COCO val2017"),
+            "a_okvqa_choices": _set(
+                "a-okvqa",
+                "val",
+                "multiple_choice",
+                choices=True,
+                where="github.com/allenai/aokvqa; images: COCO val2017",
+            ),
+            "fvqa": _set("fvqa", "test", "match", where="huggingface.co/datasets/lmms-lab/FVQA"),
+            "mmsearch": _set("mmsearch", "end2end", "f1", where="huggingface.co/datasets/CaraJ/MMSearch"),
+            "livevqa": _set("livevqa", "test", "match", where="huggingface.co/datasets/ONE-Lab/LiveVQA-new (CC-BY-NC)"),
+            # Made on the spot, with a search server of its own. `tiny_rules`: our own policies get the short prompts that the tiny
+            # one was trained with (configs/tiny.py); false: `config.episode`, as endpoints do in any case.
+            "miniworld": {"tiny_rules": True},
+        }
+    )
     config.benchmarks.miniworld.episode = tiny.base().episode
     return config
 
@@ -67,6 +80,12 @@ def _set(
 ):
     """A published set in `data`/<source>, or a file of rows where `path` names one (.array_record, .jsonl, .parquet, .tar)."""
     return {
-        "source": source, "path": source, "split": split, "metric": metric, "sample": sample,
-        "only": ml_collections.ConfigDict(only or {}), "choices": choices, "where": where,
-    }  # fmt: skip
+        "source": source,
+        "path": source,
+        "split": split,
+        "metric": metric,
+        "sample": sample,
+        "only": ml_collections.ConfigDict(only or {}),
+        "choices": choices,
+        "where": where,
+    }

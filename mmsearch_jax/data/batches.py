@@ -192,9 +192,14 @@ def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
 
     extras = {name: np.concatenate([batch.extras[name] for batch in batches]) for name in first.extras}
     return TokenBatch(
-        rows("token_ids"), rows("positions", 1), rows("segment_ids"), rows("loss_weights"), np.concatenate(index),
-        vision, extras,
-    )  # fmt: skip
+        rows("token_ids"),
+        rows("positions", 1),
+        rows("segment_ids"),
+        rows("loss_weights"),
+        np.concatenate(index),
+        vision,
+        extras,
+    )
 
 
 def _fill(

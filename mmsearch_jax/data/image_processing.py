@@ -49,9 +49,11 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     if isinstance(source, str) and source.startswith(image_urls.SCHEMES):
         source = image_urls.read_url(source)
     try:
-        opened = source if isinstance(source, Image.Image) else Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source
-        )  # fmt: skip
+        opened = (
+            source
+            if isinstance(source, Image.Image)
+            else Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        )
         if 0 in opened.size:
             raise ImageError(f"{name} is {opened.width} x {opened.height} pixels: give an image that is not empty")
         if isinstance(source, Image.Image):

@@ -73,9 +73,13 @@ class _Loader:
     """Makes the sequence of one sample; runs in the workers."""
 
     def __init__(
-        self, sets: Sequence[ArrayRecordFile], builder: SequenceBuilder, processor: ImageProcessor, shape: BatchShape,
+        self,
+        sets: Sequence[ArrayRecordFile],
+        builder: SequenceBuilder,
+        processor: ImageProcessor,
+        shape: BatchShape,
         style: str,
-    ):  # fmt: skip
+    ):
         self._sets, self._builder, self._processor, self._shape, self._style = sets, builder, processor, shape, style
 
     def __call__(self, sample: tuple[int, int]) -> TrainingSequence | str:
@@ -107,9 +111,14 @@ class Pipeline:
     """
 
     def __init__(
-        self, paths: Sequence[str | Path], config: PipelineConfig, builder: SequenceBuilder, processor: ImageProcessor,
-        process: int = 0, num_processes: int = 1,
-    ):  # fmt: skip
+        self,
+        paths: Sequence[str | Path],
+        config: PipelineConfig,
+        builder: SequenceBuilder,
+        processor: ImageProcessor,
+        process: int = 0,
+        num_processes: int = 1,
+    ):
         _check(config, len(paths), process, num_processes)
         self._config = config
         self._sets = [ArrayRecordFile(path) for path in paths]
@@ -154,11 +163,15 @@ class Pipeline:
     def _fingerprint(self) -> dict[str, Any]:
         config = self._config
         return {
-            "version": _STATE_VERSION, "sets": [[file.path.name, len(file)] for file in self._sets], "seed": config.seed,
-            "lanes": config.lanes, "weights": list(config.weights or ()), "lookahead": config.lookahead,
+            "version": _STATE_VERSION,
+            "sets": [[file.path.name, len(file)] for file in self._sets],
+            "seed": config.seed,
+            "lanes": config.lanes,
+            "weights": list(config.weights or ()),
+            "lookahead": config.lookahead,
             "prompt_style": config.prompt_style,
             "shape": list(config.shape),
-        }  # fmt: skip
+        }
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -176,9 +189,14 @@ class _Lane:
     """One lane's packing: what `pack` left over waits for its next batch."""
 
     def __init__(
-        self, samples: grain.MapDataset, number: int, state: Mapping[str, Any], config: PipelineConfig, shape: BatchShape,
+        self,
+        samples: grain.MapDataset,
+        number: int,
+        state: Mapping[str, Any],
+        config: PipelineConfig,
+        shape: BatchShape,
         workers: int,
-    ):  # fmt: skip
+    ):
         self.number = number
         self._step, self._next = config.lanes, int(state["next"])
         self._shape, self._wanted = shape, shape.rows * shape.length * config.lookahead

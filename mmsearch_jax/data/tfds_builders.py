@@ -26,33 +26,49 @@ _UNKNOWN, _NO_BOX = -1, (0, 0, 0, 0)
 
 def _features() -> tfds.features.FeaturesDict:
     text, box = tfds.features.Text, tfds.features.Tensor(shape=(4,), dtype=np.int32)
-    return tfds.features.FeaturesDict({
-        "id": text(), "images": tfds.features.Sequence(text(doc="encoded bytes")), "question": text(),
-        "answers": tfds.features.Sequence(text(doc="the gold answer first")), "kind": text(), "category": text(),
-        "search_required": tfds.features.Scalar(np.int8, doc="1, 0, or -1 where unknown"),
-        "placements": tfds.features.Sequence({"entity": text(), "box": box}),
-        "target": tfds.features.Scalar(np.int32, doc="-1 for none"),
-        "turns": tfds.features.Sequence({
-            "text": text(), "observation": text(doc="empty after the answer"),
-            "box": tfds.features.Tensor(shape=(4,), dtype=np.int32, doc="all zero for none"),
-        }),
-        "meta": text(doc="JSON"), "provenance": text(doc="JSON"),
-    })  # fmt: skip
+    return tfds.features.FeaturesDict(
+        {
+            "id": text(),
+            "images": tfds.features.Sequence(text(doc="encoded bytes")),
+            "question": text(),
+            "answers": tfds.features.Sequence(text(doc="the gold answer first")),
+            "kind": text(),
+            "category": text(),
+            "search_required": tfds.features.Scalar(np.int8, doc="1, 0, or -1 where unknown"),
+            "placements": tfds.features.Sequence({"entity": text(), "box": box}),
+            "target": tfds.features.Scalar(np.int32, doc="-1 for none"),
+            "turns": tfds.features.Sequence(
+                {
+                    "text": text(),
+                    "observation": text(doc="empty after the answer"),
+                    "box": tfds.features.Tensor(shape=(4,), dtype=np.int32, doc="all zero for none"),
+                }
+            ),
+            "meta": text(doc="JSON"),
+            "provenance": text(doc="JSON"),
+        }
+    )
 
 
 def example_of_row(row: Row) -> dict[str, Any]:
     """The row as TFDS stores it; its images are bytes already."""
     record = to_record(row)
     return {
-        "id": row.id, "images": list(row.images), "question": row.question, "answers": list(row.answers),
-        "kind": row.kind, "category": row.category,
+        "id": row.id,
+        "images": list(row.images),
+        "question": row.question,
+        "answers": list(row.answers),
+        "kind": row.kind,
+        "category": row.category,
         "search_required": _UNKNOWN if row.search_required is None else int(row.search_required),
-        "placements": list(record["placements"]), "target": _UNKNOWN if row.target is None else row.target,
+        "placements": list(record["placements"]),
+        "target": _UNKNOWN if row.target is None else row.target,
         "turns": [
             {"text": turn.text, "observation": turn.observation or "", "box": turn.box or _NO_BOX} for turn in row.turns
         ],
-        "meta": json.dumps(row.meta, ensure_ascii=False), "provenance": json.dumps(row.provenance, ensure_ascii=False),
-    }  # fmt: skip
+        "meta": json.dumps(row.meta, ensure_ascii=False),
+        "provenance": json.dumps(row.provenance, ensure_ascii=False),
+    }
 
 
 def row_of_example(example: Mapping[str, Any]) -> Row:
@@ -67,9 +83,13 @@ def row_of_example(example: Mapping[str, Any]) -> Row:
         required, target = int(example["search_required"]), int(example["target"])
         last = len(turns["text"]) - 1
         record = {
-            "id": example["id"].decode(), "image": images[0] if images else "", "more_images": images[1:],
-            "question": example["question"].decode(), "answers": [answer.decode() for answer in example["answers"]],
-            "kind": example["kind"].decode(), "category": example["category"].decode(),
+            "id": example["id"].decode(),
+            "image": images[0] if images else "",
+            "more_images": images[1:],
+            "question": example["question"].decode(),
+            "answers": [answer.decode() for answer in example["answers"]],
+            "kind": example["kind"].decode(),
+            "category": example["category"].decode(),
             "search_required": None if required == _UNKNOWN else bool(required),
             "placements": [
                 {"entity": entity.decode(), "box": [int(edge) for edge in box]}
@@ -78,15 +98,18 @@ def row_of_example(example: Mapping[str, Any]) -> Row:
             "target": None if target == _UNKNOWN else target,
             "turns": [
                 {
-                    "text": text.decode(), "observation": None if i == last else seen.decode(),
+                    "text": text.decode(),
+                    "observation": None if i == last else seen.decode(),
                     "box": [int(edge) for edge in box] if any(box) else None,
                 }
                 for i, (text, seen, box) in enumerate(
                     zip(turns["text"], turns["observation"], turns["box"], strict=True)
                 )
             ],
-            "meta": json.loads(example["meta"]), "provenance": json.loads(example["provenance"]), "schema": 2,
-        }  # fmt: skip
+            "meta": json.loads(example["meta"]),
+            "provenance": json.loads(example["provenance"]),
+            "schema": 2,
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"no example of a set of ours ({type(error).__name__}: {error}): prepare the set anew"

@@ -23,9 +23,10 @@ def describe(rows: Iterable[Row]) -> dict[str, Any]:
         required["search required" if row.search_required else "search free"] += 1
     counted = {"categories": categories, "turns": turns, "tools": tools}
     return {
-        "rows": required.total(), **dict(required),
+        "rows": required.total(),
+        **dict(required),
         **{name: dict(sorted(counts.items())) for name, counts in counted.items()},
-    }  # fmt: skip
+    }
 
 
 def write(folder: Path, sheet: Mapping[str, Any]) -> None:

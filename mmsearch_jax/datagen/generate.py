@@ -47,9 +47,14 @@ class Generator:
     """
 
     def __init__(
-        self, teacher: Teacher, chat: ChatClient, labelling: Labelling, budget: Budget, judge: Judge | None = None,
+        self,
+        teacher: Teacher,
+        chat: ChatClient,
+        labelling: Labelling,
+        budget: Budget,
+        judge: Judge | None = None,
         max_failures: int = 50,
-    ):  # fmt: skip
+    ):
         self._teacher, self._chat, self._labelling, self._budget = teacher, chat, labelling, budget
         self._judge, self._max_failures, self._failures = judge, max_failures, 0
 
@@ -142,7 +147,18 @@ def outcomes(entries: Sequence[Entry]) -> dict[str, int]:
 
 
 _STAGES = (
-    "unreadable_image", "teacher_failed", "refused", "invalid_turn", "over_limit", "tool_failed", "too_many_turns",
-    "gave_up", "wrong_answer", "judge_failed", "unlabelled", "target_failed",
-    "search_mismatch", "kept",
-)  # fmt: skip
+    "unreadable_image",
+    "teacher_failed",
+    "refused",
+    "invalid_turn",
+    "over_limit",
+    "tool_failed",
+    "too_many_turns",
+    "gave_up",
+    "wrong_answer",
+    "judge_failed",
+    "unlabelled",
+    "target_failed",
+    "search_mismatch",
+    "kept",
+)

@@ -42,10 +42,15 @@ def run_datagen(config: Config, workdir: Path, *, show_progress: bool = True) ->
     """
     _check(config)
     settings = {
-        "seeds": config.seeds.to_dict(), "rules": config.rules.to_dict(), "teacher": config.teacher.model,
-        "target": config.labels.target.model, "samples": config.labels.samples, "categories": config.labels.categories,
-        "required_below": config.labels.required_below, "seed": config.seed,
-    }  # fmt: skip
+        "seeds": config.seeds.to_dict(),
+        "rules": config.rules.to_dict(),
+        "teacher": config.teacher.model,
+        "target": config.labels.target.model,
+        "samples": config.labels.samples,
+        "categories": config.labels.categories,
+        "required_below": config.labels.required_below,
+        "seed": config.seed,
+    }
     journal = Journal(workdir / JOURNAL, settings)
     budget = Budget(config.budget.to_dict(), journal.spent)
     try:
@@ -60,10 +65,13 @@ def run_datagen(config: Config, workdir: Path, *, show_progress: bool = True) ->
         )
     write_rows(_conversations(config, chosen, journal), workdir / ROWS)
     sheet = {
-        "set": datasheet.describe(stream_rows(workdir / ROWS)), "stages": outcomes(list(journal.entries.values())),
-        "spent": dict(budget.spent), "stopped": stopped or "all seeds were worked through", "settings": settings,
+        "set": datasheet.describe(stream_rows(workdir / ROWS)),
+        "stages": outcomes(list(journal.entries.values())),
+        "spent": dict(budget.spent),
+        "stopped": stopped or "all seeds were worked through",
+        "settings": settings,
         "balance": config.balance.to_dict(),
-    }  # fmt: skip
+    }
     datasheet.write(workdir, sheet)
     return sheet
 
@@ -145,9 +153,14 @@ def _conversations(config: Config, chosen: set[str], journal: Journal) -> Iterat
         if row.id in chosen:
             entry = journal.entries[row.id]
             provenance = row.provenance | {
-                "made_by": "datagen", "teacher": config.teacher.model, "search_required_by": entry.measured_by,
-            }  # fmt: skip
+                "made_by": "datagen",
+                "teacher": config.teacher.model,
+                "search_required_by": entry.measured_by,
+            }
             yield dataclasses.replace(
-                row, turns=entry.turns, category=entry.category, search_required=entry.search_required,
+                row,
+                turns=entry.turns,
+                category=entry.category,
+                search_required=entry.search_required,
                 provenance=provenance,
-            )  # fmt: skip
+            )

@@ -18,9 +18,13 @@ from mmsearch_jax.errors import ConfigError, ProcessFailed
 
 
 def start(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None, *,
-    from_environment: bool = False, heartbeat_timeout_s: int = 60,
-) -> None:  # fmt: skip
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    from_environment: bool = False,
+    heartbeat_timeout_s: int = 60,
+) -> None:
     """Joins this process to the others of its run; must come before anything else that uses JAX.
 
     Args:
@@ -39,7 +43,7 @@ def start(
     try:
         jax.distributed.initialize(
             coordinator, num_processes, process_id, heartbeat_timeout_seconds=heartbeat_timeout_s
-        )  # fmt: skip
+        )
     except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(

@@ -16,9 +16,21 @@ from mmsearch_jax.errors import ConfigError
 _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 # Parts of a cube of 4 x 4 x 4 chips, then the usual ones of many cubes.
 _DEEP = (
-    "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x4x12", "4x8x8", "8x8x8", "8x8x12", "8x8x16", "8x16x16", "12x12x12",
+    "2x2x1",
+    "2x2x2",
+    "2x2x4",
+    "2x4x4",
+    "4x4x4",
+    "4x4x8",
+    "4x4x12",
+    "4x8x8",
+    "8x8x8",
+    "8x8x12",
+    "8x8x16",
+    "8x16x16",
+    "12x12x12",
     "16x16x16",
-)  # fmt: skip
+)
 SLICES = {"v4": _DEEP, "v5e": _FLAT, "v5p": (*_DEEP, "16x16x24"), "v6e": _FLAT, "7x": _DEEP}
 """Shapes that can be ordered, from the pages that `chips` names."""
 _ALIASES = {"v5litepod": "v5e", "v6": "v6e", "v7x": "7x", "tpu7x": "7x"}

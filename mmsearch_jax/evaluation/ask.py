@@ -35,9 +35,12 @@ class EpisodePrinter:
     """
 
     def __init__(
-        self, console: Console | None = None, image: Image.Image | None = None, crops: Path | None = None,
+        self,
+        console: Console | None = None,
+        image: Image.Image | None = None,
+        crops: Path | None = None,
         environment: Mapping[str, str] | None = None,
-    ):  # fmt: skip
+    ):
         self._console = console or Console()
         self._image, self._crops = image, crops
         self._pictures = protocol_of(os.environ if environment is None else environment)

@@ -99,9 +99,10 @@ def with_choices(row: Row) -> Row:
     choices = json.loads(row.meta["choices"])
     listed = "\n".join(f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices))
     return dataclasses.replace(
-        row, question=f"{row.question}\nAnswer with one of these:\n{listed}",
+        row,
+        question=f"{row.question}\nAnswer with one of these:\n{listed}",
         answers=(choices[int(row.meta["correct_choice"])],),
-    )  # fmt: skip
+    )
 
 
 def _records(benchmark: Benchmark, path: Path, refused, counts: Counts) -> Iterator[Row]:

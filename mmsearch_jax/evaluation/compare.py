@@ -49,9 +49,12 @@ def _compare(benchmark: str, first: Path, second: Path) -> dict[str, Any]:
     clusters = [runs[0][name][0].image for name in ids]
     scores = [[mean([sample.value for sample in run[name]]) for name in ids] for run in runs]
     return {
-        "benchmark": benchmark, "runs": [str(first), str(second)], "accuracy": [mean(each) for each in scores],
-        **paired_difference(scores[0], scores[1], clusters), "judge": _by_judge(first, second, runs),
-    }  # fmt: skip
+        "benchmark": benchmark,
+        "runs": [str(first), str(second)],
+        "accuracy": [mean(each) for each in scores],
+        **paired_difference(scores[0], scores[1], clusters),
+        "judge": _by_judge(first, second, runs),
+    }
 
 
 def _samples(folder: Path) -> dict[str, list[Sample]]:
@@ -76,9 +79,11 @@ def _by_judge(first: Path, second: Path, runs: list[dict[str, list[Sample]]]) ->
     clusters = [runs[0][name][0].image for name in ids]
     values = [[score[name] for name in ids] for score in scores]
     return {
-        "model": judge[0], "prompt": judge[1], "accuracy": [mean(each) for each in values],
+        "model": judge[0],
+        "prompt": judge[1],
+        "accuracy": [mean(each) for each in values],
         **paired_difference(values[0], values[1], clusters),
-    }  # fmt: skip
+    }
 
 
 def _verdicts(folder: Path) -> dict[tuple[str, str], dict[tuple[str, int, str], str]]:

@@ -26,9 +26,14 @@ from mmsearch_jax.evaluation.scoring import summarise
 
 
 def conclude(
-    folder: Path, judging: Judging | None = None, shard: Shard = WHOLE, direct: Mapping[str, bool] | None = None, *,
-    stopped: str | None = None, show_progress: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path,
+    judging: Judging | None = None,
+    shard: Shard = WHOLE,
+    direct: Mapping[str, bool] | None = None,
+    *,
+    stopped: str | None = None,
+    show_progress: bool = True,
+) -> dict[str, Any]:
     """Judges what is in the log, scores it anew and writes the summary, without asking the policy anything.
 
     Args:
@@ -42,9 +47,10 @@ def conclude(
     stamp = read_stamp(folder)
     wanted = set(stamp.ids)
     records = [
-        record for record in read_samples(folder)
+        record
+        for record in read_samples(folder)
         if record["config"] == stamp.config and record["id"] in wanted and record["repeat"] < stamp.samples
-    ]  # fmt: skip
+    ]
     if judging is not None:
         own = [record for record in records if shard.has(record["id"])]
         with tqdm.tqdm(total=len(own), desc="judge", unit="answer", disable=not show_progress) as bar:
@@ -59,11 +65,17 @@ def conclude(
     sound = sum(sample.correct is not None for sample in samples)
     expected = (len(stamp.ids) - len(unreadable)) * stamp.samples
     summary = summarise(
-        samples, stamp.metric, direct, {"model": judging.endpoint.model, "prompt": judging.prompt} if judging else None,
-        **stamp.identity, config=stamp.config, complete=sound >= expected,
-        questions={"of": expected, "done": sound}, stopped=stopped if sound < expected else None,
+        samples,
+        stamp.metric,
+        direct,
+        {"model": judging.endpoint.model, "prompt": judging.prompt} if judging else None,
+        **stamp.identity,
+        config=stamp.config,
+        complete=sound >= expected,
+        questions={"of": expected, "done": sound},
+        stopped=stopped if sound < expected else None,
         unreadable_rows=unreadable,
-    )  # fmt: skip
+    )
     write_json(folder / SUMMARY, summary)
     if samples and not sound:
         raise ToolFailed(

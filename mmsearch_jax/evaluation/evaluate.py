@@ -100,23 +100,38 @@ class Evaluation:
         """What the samples are made with."""
         settings = {
             **{f"policy.{key}": value for key, value in policy.identity.items()},
-            "benchmark": self.benchmark, "eval.temperature": self.temperature, "seed": self.seed,
+            "benchmark": self.benchmark,
+            "eval.temperature": self.temperature,
+            "seed": self.seed,
             "eval.oracle": self.evidence is not None,
             **{f"episode.{key}": value for key, value in dataclasses.asdict(self.rules).items()},
-        }  # fmt: skip
+        }
         identity = {
-            "name": self.name, "benchmark": self.benchmark, "mode": self.rules.mode, "checkpoint": self.checkpoint,
-            "policy": dict(policy.identity), "seed": self.seed, "temperature": self.temperature,
+            "name": self.name,
+            "benchmark": self.benchmark,
+            "mode": self.rules.mode,
+            "checkpoint": self.checkpoint,
+            "policy": dict(policy.identity),
+            "seed": self.seed,
+            "temperature": self.temperature,
             "skipped_rows": dict(self.skipped),
-        }  # fmt: skip
+        }
         return Stamp(settings, self.metric, identity, [row.id for row in rows], self.samples)
 
 
 def evaluate(
-    policy: Policy, rows: Sequence[Row], evaluation: Evaluation, tools: ToolClient | None, workdir: str | Path, *,
-    shard: Shard = WHOLE, budget: Budget | None = None, if_changed: str = "refuse", ready_timeout_s: float = 10.0,
+    policy: Policy,
+    rows: Sequence[Row],
+    evaluation: Evaluation,
+    tools: ToolClient | None,
+    workdir: str | Path,
+    *,
+    shard: Shard = WHOLE,
+    budget: Budget | None = None,
+    if_changed: str = "refuse",
+    ready_timeout_s: float = 10.0,
     show_progress: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Asks what is not in the log yet, and returns the summary of all that is.
 
     Args:
@@ -154,9 +169,7 @@ def evaluate(
         scores = [sound[row.id, repeat] for row, repeat in mine if (row.id, repeat) in sound]
         progress = _Progress(evaluation.name, len(mine), scores, show_progress)
         stopped = _ask(policy, pending, evaluation, tools, folder, stamp, shard, budget, progress)
-    return conclude(
-        folder, evaluation.judging, shard, evaluation.direct, stopped=stopped, show_progress=show_progress
-    )  # fmt: skip
+    return conclude(folder, evaluation.judging, shard, evaluation.direct, stopped=stopped, show_progress=show_progress)
 
 
 class _Progress:
@@ -164,9 +177,7 @@ class _Progress:
 
     def __init__(self, name: str, total: int, scores: Sequence[float], show: bool):
         self._sum, self._count = sum(scores), len(scores)
-        self.bar = tqdm.tqdm(
-            total=total, initial=len(scores), desc=f"eval {name}", unit="question", disable=not show
-        )  # fmt: skip
+        self.bar = tqdm.tqdm(total=total, initial=len(scores), desc=f"eval {name}", unit="question", disable=not show)
 
     def add(self, sample: Sample) -> None:
         if sample.correct is not None:
@@ -176,20 +187,32 @@ class _Progress:
 
 
 def _ask(
-    policy: Policy, pending: Sequence[tuple[Row, int]], evaluation: Evaluation, tools: ToolClient | None, folder: Path,
-    stamp: Stamp, shard: Shard, budget: Budget, progress: _Progress,
-) -> str | None:  # fmt: skip
+    policy: Policy,
+    pending: Sequence[tuple[Row, int]],
+    evaluation: Evaluation,
+    tools: ToolClient | None,
+    folder: Path,
+    stamp: Stamp,
+    shard: Shard,
+    budget: Budget,
+    progress: _Progress,
+) -> str | None:
     """Asks, and logs what comes of it; returns why questions are left, where some are."""
     in_a_row, why = 0, ""
     metric, sampling = metric_named(evaluation.metric), SamplingParams(temperature=evaluation.temperature)
     rows = {row.id: row for row, _ in pending}
     requests = [
         EpisodeRequest(
-            row.id, f"{repeat}/{row.id}", row.question, read_image(row.image), _seed(evaluation.seed, row.id, repeat), sampling,
+            row.id,
+            f"{repeat}/{row.id}",
+            row.question,
+            read_image(row.image),
+            _seed(evaluation.seed, row.id, repeat),
+            sampling,
             _oracle(evaluation, row),
         )
         for row, repeat in pending
-    ]  # fmt: skip
+    ]
 
     with progress.bar, Log(folder / f"{shard.file(SAMPLES)}.jsonl") as log:
 
@@ -222,11 +245,19 @@ def _seed(seed: int, name: str, repeat: int) -> int:
 
 def _record(sample: Sample, benchmark: str, config: str, folder: Path) -> dict[str, Any]:
     return {
-        "benchmark": benchmark, "id": sample.row.id, "repeat": sample.repeat, "config": config,
-        "correct": sample.correct, "score": sample.score, "seconds": sample.trajectory.seconds,
-        "lengths": sample.lengths, "calls": len(sample.trajectory.tool_calls()), "cost_usd": sample.cost_usd,
-        "row": to_record(_by_reference(sample.row, folder)), "trajectory": sample.trajectory.to_json(),
-    }  # fmt: skip
+        "benchmark": benchmark,
+        "id": sample.row.id,
+        "repeat": sample.repeat,
+        "config": config,
+        "correct": sample.correct,
+        "score": sample.score,
+        "seconds": sample.trajectory.seconds,
+        "lengths": sample.lengths,
+        "calls": len(sample.trajectory.tool_calls()),
+        "cost_usd": sample.cost_usd,
+        "row": to_record(_by_reference(sample.row, folder)),
+        "trajectory": sample.trajectory.to_json(),
+    }
 
 
 def _by_reference(row: Row, folder: Path) -> Row:

@@ -57,9 +57,12 @@ class Judging:
 
 
 def judge_samples(
-    samples: Sequence[dict[str, Any]], folder: Path, shard: Shard, judging: Judging,
+    samples: Sequence[dict[str, Any]],
+    folder: Path,
+    shard: Shard,
+    judging: Judging,
     progress: Callable[[], object] = lambda: None,
-) -> int:  # fmt: skip
+) -> int:
     """Asks for the verdicts that are not there yet, and appends them to the folder's judgements.
 
     Returns:
@@ -88,10 +91,16 @@ def judge_samples(
                     failed, in_a_row = failed + 1, in_a_row + 1
                 else:
                     in_a_row = 0
-                    log.write({
-                        "id": sample["id"], "repeat": sample["repeat"], "answer": answer,
-                        "judge": judging.endpoint.model, "prompt": judging.prompt, "verdict": verdict,
-                    })  # fmt: skip
+                    log.write(
+                        {
+                            "id": sample["id"],
+                            "repeat": sample["repeat"],
+                            "answer": answer,
+                            "judge": judging.endpoint.model,
+                            "prompt": judging.prompt,
+                            "verdict": verdict,
+                        }
+                    )
             progress()
 
         try:

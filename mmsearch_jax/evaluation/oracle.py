@@ -38,9 +38,12 @@ class OracleTools:
         """What the image, or the object that the question is about, shows."""
         crop = expression is not None
         return SearchReply(
-            self._evidence.image[:top_k], "image_search", box=self._evidence.box if crop else None, grounded=crop,
+            self._evidence.image[:top_k],
+            "image_search",
+            box=self._evidence.box if crop else None,
+            grounded=crop,
             backend="oracle",
-        )  # fmt: skip
+        )
 
 
 def given_evidence(row: Row) -> Evidence | None:

@@ -32,9 +32,13 @@ class Policy(Protocol):
         ...
 
     def play(
-        self, requests: Sequence[EpisodeRequest], rules: EpisodeConfig, tools: ToolClient | None,
-        ended: Callable[[Outcome], None], stop: Callable[[], bool],
-    ) -> None:  # fmt: skip
+        self,
+        requests: Sequence[EpisodeRequest],
+        rules: EpisodeConfig,
+        tools: ToolClient | None,
+        ended: Callable[[Outcome], None],
+        stop: Callable[[], bool],
+    ) -> None:
         """Plays the episodes, several at a time, and tells of each as it ends.
 
         Args:
@@ -58,9 +62,13 @@ class EnginePolicy:
         self._length = 0
 
     def play(
-        self, requests: Sequence[EpisodeRequest], rules: EpisodeConfig, tools: ToolClient | None,
-        ended: Callable[[Outcome], None], stop: Callable[[], bool],
-    ) -> None:  # fmt: skip
+        self,
+        requests: Sequence[EpisodeRequest],
+        rules: EpisodeConfig,
+        tools: ToolClient | None,
+        ended: Callable[[Outcome], None],
+        stop: Callable[[], bool],
+    ) -> None:
         """See `Policy.play`."""
         if self._engine is None or self._length != rules.max_trajectory_tokens:
             # The old caches are given back before new ones are made.

@@ -54,11 +54,16 @@ def _mmsearch_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     images = fields.images(record, "query_image")
     meta = {key: str(record[key]) for key in ("timestamp", "gt_requery", "area") if record.get(key)}
     return Row(
-        f"mmsearch-{record.get('sample_id', number)}", images[0] if images else "", fields.text(record, "query"),
-        fields.answers(record.get("gt_answer"), record.get("alternative_gt_answers")), "", None, meta=meta,
+        f"mmsearch-{record.get('sample_id', number)}",
+        images[0] if images else "",
+        fields.text(record, "query"),
+        fields.answers(record.get("gt_answer"), record.get("alternative_gt_answers")),
+        "",
+        None,
+        meta=meta,
         category=str(record.get("subfield") or record.get("area") or ""),
         provenance=fields.provenance("mmsearch", number, split="end2end"),
-    )  # fmt: skip
+    )
 
 
 def _livevqa_records(files: Files, split: str, folder: Path) -> Iterator[Any]:
@@ -78,19 +83,31 @@ def _livevqa_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     if record.get("options"):
         meta["choices"] = json.dumps(fields.strings(record["options"], "options"), ensure_ascii=False)
     return Row(
-        f"livevqa-{record.get('id', number)}", images[0] if images else "", fields.text(record, "question"),
-        fields.answers(record.get("Ground_Truth"), record.get("Ground_Truth_List")), "", None, meta=meta,
-        category=str(record.get("topic") or ""), provenance=fields.provenance("livevqa", number),
-    )  # fmt: skip
+        f"livevqa-{record.get('id', number)}",
+        images[0] if images else "",
+        fields.text(record, "question"),
+        fields.answers(record.get("Ground_Truth"), record.get("Ground_Truth_List")),
+        "",
+        None,
+        meta=meta,
+        category=str(record.get("topic") or ""),
+        provenance=fields.provenance("livevqa", number),
+    )
 
 
 EVALUATION_SETS: dict[str, PublishedSet] = {
     "mmsearch": PublishedSet(
-        ("end2end",), (("{split}*.parquet", "data/{split}*.parquet", "{split}/*.parquet"),), _mmsearch_records,
-        _mmsearch_row, "in the rows",
+        ("end2end",),
+        (("{split}*.parquet", "data/{split}*.parquet", "{split}/*.parquet"),),
+        _mmsearch_records,
+        _mmsearch_row,
+        "in the rows",
     ),
     "livevqa": PublishedSet(
-        ("test", "train"), (("*{split}*.json", "*{split}*.jsonl", "*.json", "*.jsonl"),), _livevqa_records, _livevqa_row,
+        ("test", "train"),
+        (("*{split}*.json", "*{split}*.jsonl", "*.json", "*.jsonl"),),
+        _livevqa_records,
+        _livevqa_row,
         "`img_path` relative to the folder",
     ),
-}  # fmt: skip
+}

@@ -66,6 +66,11 @@ def from_log(record: dict[str, Any], folder: Path, metric: Metric, verdict: str 
     """The sample that a line of samples.jsonl describes, scored anew."""
     row, trajectory = localised(from_record(record["row"]), folder), Trajectory.from_json(record["trajectory"])
     return score(
-        row, trajectory, metric, repeat=record["repeat"], verdict=verdict, cost_usd=record["cost_usd"],
+        row,
+        trajectory,
+        metric,
+        repeat=record["repeat"],
+        verdict=verdict,
+        cost_usd=record["cost_usd"],
         lengths=record["lengths"],
-    )  # fmt: skip
+    )

@@ -22,9 +22,12 @@ from mmsearch_jax.trajectory import ToolRecord
 
 
 def summarise(
-    samples: Sequence[Sample], metric_name: str = "match", direct: Mapping[str, bool] | None = None,
-    judge: Mapping[str, Any] | None = None, **identity: Any,
-) -> dict[str, Any]:  # fmt: skip
+    samples: Sequence[Sample],
+    metric_name: str = "match",
+    direct: Mapping[str, bool] | None = None,
+    judge: Mapping[str, Any] | None = None,
+    **identity: Any,
+) -> dict[str, Any]:
     """The summary of an evaluation; `identity` (benchmark, mode, checkpoint, ...) is put in front.
 
     Args:
@@ -71,7 +74,7 @@ def summarise(
         },
         "statuses": dict(sorted(collections.Counter(sample.trajectory.status for sample in samples).items())),
         "infrastructure_failures": len(samples) - len(scored),
-    }  # fmt: skip
+    }
 
 
 def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
@@ -95,9 +98,13 @@ def _judged(scored: Sequence[Sample], judge: Mapping[str, Any]) -> dict[str, Any
     judged = [sample for sample in scored if sample.verdict is not None]
     right = [sample.verdict == CORRECT for sample in judged]
     found = {
-        **judge, "n": len(judged), "accuracy": mean(right), "ci95": interval(right, [s.image for s in judged]),
-        "failed": len(scored) - len(judged), "agreement": agreement([bool(s.correct) for s in judged], right),
-    }  # fmt: skip
+        **judge,
+        "n": len(judged),
+        "accuracy": mean(right),
+        "ci95": interval(right, [s.image for s in judged]),
+        "failed": len(scored) - len(judged),
+        "agreement": agreement([bool(s.correct) for s in judged], right),
+    }
     if judge["prompt"].startswith("grades"):
         names = {CORRECT: graded.CORRECT, graded.NOT_ATTEMPTED: graded.NOT_ATTEMPTED}
         found["grades"] = graded.f_score([names.get(str(s.verdict), graded.INCORRECT) for s in judged])
@@ -148,6 +155,7 @@ def _times(seconds: Sequence[float]) -> dict[str, float]:
         return {"mean": 0.0, "median": 0.0, "p95": 0.0}
     ordered = sorted(seconds)
     return {
-        "mean": mean(ordered), "median": numbers.median(ordered),
+        "mean": mean(ordered),
+        "median": numbers.median(ordered),
         "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
-    }  # fmt: skip
+    }

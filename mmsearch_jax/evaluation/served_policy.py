@@ -92,9 +92,13 @@ class ServedPolicy:
         return {"kind": "endpoint", "model": self._endpoint.model}
 
     def play(
-        self, requests: Sequence[EpisodeRequest], rules: EpisodeConfig, tools: ToolClient | None,
-        ended: Callable[[Outcome], None], stop: Callable[[], bool],
-    ) -> None:  # fmt: skip
+        self,
+        requests: Sequence[EpisodeRequest],
+        rules: EpisodeConfig,
+        tools: ToolClient | None,
+        ended: Callable[[Outcome], None],
+        stop: Callable[[], bool],
+    ) -> None:
         """See `policies.Policy.play`."""
         waiting = iter(requests)
 
@@ -112,9 +116,14 @@ class ServedPolicy:
         asyncio.run(main())
 
     async def _work(
-        self, waiting: Iterator[EpisodeRequest], rules: EpisodeConfig, chat: ChatClient, tools: ToolClient | None,
-        ended: Callable[[Outcome], None], stop: Callable[[], bool],
-    ) -> None:  # fmt: skip
+        self,
+        waiting: Iterator[EpisodeRequest],
+        rules: EpisodeConfig,
+        chat: ChatClient,
+        tools: ToolClient | None,
+        ended: Callable[[Outcome], None],
+        stop: Callable[[], bool],
+    ) -> None:
         while not stop() and (request := next(waiting, None)) is not None:
             ended(await self._episode(request, rules, chat, request.tools or tools))
 
@@ -175,6 +184,4 @@ def _turn(reply: Completion, plain: bool) -> tuple[str, str]:
 def _without_pieces(trajectory: Trajectory) -> Trajectory:
     """The record without its pieces, which are nobody's tokens."""
     turns = [dataclasses.replace(turn, start=0, end=0) for turn in trajectory.turns]
-    return dataclasses.replace(
-        trajectory, token_ids=[], provenance=[], logprobs=[], sampling_logprobs=[], turns=turns
-    )  # fmt: skip
+    return dataclasses.replace(trajectory, token_ids=[], provenance=[], logprobs=[], sampling_logprobs=[], turns=turns)

@@ -65,10 +65,13 @@ def paired_difference(
     discordant = only_first + only_second
     p = float(scipy.stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
     return {
-        "n": len(differences), "difference": float(differences.mean()),
+        "n": len(differences),
+        "difference": float(differences.mean()),
         "ci95": _percentiles(_resampled_means(differences, clusters)),
-        "only_first": only_first, "only_second": only_second, "mcnemar_p": p,
-    }  # fmt: skip
+        "only_first": only_first,
+        "only_second": only_second,
+        "mcnemar_p": p,
+    }
 
 
 def agreement(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]:

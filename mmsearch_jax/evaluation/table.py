@@ -15,9 +15,17 @@ KIND_NAMES = {"visual": "visual", "whole_image": "whole image", "crop": "crop", 
 
 # Column heads in two lines, so that the table fits a terminal of 80 columns.
 _HEADS = (
-    "n", "accu-\nracy", "95 %", "visual", "whole\nimage", "crop", "two-\nhop", "needs\nsearch",
-    "search-\nes each", "needless\nsearches",
-)  # fmt: skip
+    "n",
+    "accu-\nracy",
+    "95 %",
+    "visual",
+    "whole\nimage",
+    "crop",
+    "two-\nhop",
+    "needs\nsearch",
+    "search-\nes each",
+    "needless\nsearches",
+)
 _RUN_HEADS = ("n", "metric", "score", "95 %", "judge", "kappa", "search-\nes each", "need-\nless")
 
 
@@ -27,8 +35,10 @@ def comparison(summaries: Sequence[dict[str, Any]]) -> Table:
         title="Real world, unseen in training",
         caption="accuracy in %; needs search: not answerable from the image alone;\n"
         "needless searches: % of the other questions on which it searched",
-        box=box.SIMPLE_HEAD, show_edge=False, padding=0,
-    )  # fmt: skip
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
     table.add_column("\nevaluation", overflow="fold", min_width=12)
     for head in _HEADS:
         table.add_column(head, justify="right", no_wrap=True)
@@ -53,8 +63,10 @@ def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str
         caption="score: the benchmark's own figure in %, with the interval of the mean;\n"
         "judge: accuracy by the LLM judge in %, kappa: its agreement with the metric;\n"
         "needless: % searched of the questions that need none; *: not all were asked",
-        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("\nbenchmark", overflow="fold", min_width=12)
     for head in _RUN_HEADS:
         table.add_column(head, justify="left" if head == "metric" else "right", no_wrap=True)
@@ -89,8 +101,10 @@ def difference_table(found: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(
         title="Second against first, over the same questions",
         caption="in %; interval: paired bootstrap that draws images; p: McNemar, exact",
-        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1),
-    )  # fmt: skip
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1),
+    )
     for head in ("benchmark", "by", "n", "first", "second", "difference", "95 %", "only first", "only second", "p"):
         table.add_column(head, justify="left" if head in ("benchmark", "by") else "right")
     for line in found:
@@ -98,10 +112,16 @@ def difference_table(found: Sequence[Mapping[str, Any]]) -> Table:
             if each:
                 low, high = each["ci95"]
                 table.add_row(
-                    escape(line["benchmark"]), by, str(each["n"]), *map(percent, each["accuracy"]),
-                    f"{100 * each['difference']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}", str(each["only_first"]),
-                    str(each["only_second"]), f"{each['mcnemar_p']:.3g}",
-                )  # fmt: skip
+                    escape(line["benchmark"]),
+                    by,
+                    str(each["n"]),
+                    *map(percent, each["accuracy"]),
+                    f"{100 * each['difference']:+.1f}",
+                    f"{100 * low:+.1f} to {100 * high:+.1f}",
+                    str(each["only_first"]),
+                    str(each["only_second"]),
+                    f"{each['mcnemar_p']:.3g}",
+                )
     return table
 
 

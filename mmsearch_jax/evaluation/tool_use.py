@@ -41,9 +41,11 @@ def tool_use(samples: Sequence[Sample], direct: Mapping[str, bool] | None = None
         "needless": _needless(samples, direct),
         "missed": _missed(samples, direct),
         "self_correction": {
-            "opportunities": len(chances), "corrected": sum(chances), "rate": share(sum(chances), len(chances)),
+            "opportunities": len(chances),
+            "corrected": sum(chances),
+            "rate": share(sum(chances), len(chances)),
         },
-    }  # fmt: skip
+    }
 
 
 def corrected(sample: Sample) -> bool | None:

@@ -52,9 +52,7 @@ class Checkpoints:
             create=True, preservation_policy=managers.AnyPreservationPolicy(policies)
         )
         # Weights hardly shrink, and packing them takes longer than writing them (benchmarks/hot_spots.md).
-        handlers = {
-            "state": ocp.PyTreeCheckpointHandler(use_compression=False), "extra": ocp.JsonCheckpointHandler(),
-        }  # fmt: skip
+        handlers = {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "extra": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def __enter__(self) -> Self:
@@ -98,11 +96,12 @@ class Checkpoints:
         if self._best is not None and metrics is not None and self._best.metric in metrics:
             measured = {self._best.metric: float(metrics[self._best.metric])}
         self._manager.save(
-            step, metrics=measured,
+            step,
+            metrics=measured,
             args=ocp.args.Composite(
                 state=ocp.args.PyTreeSave(_tree(state)), extra=ocp.args.JsonSave(dict(extra or {}))
             ),
-        )  # fmt: skip
+        )
 
     def read_extra(self, step: int) -> dict[str, Any]:
         """The `extra` of a checkpoint."""

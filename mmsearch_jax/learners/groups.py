@@ -32,9 +32,13 @@ class Groups(NamedTuple):
 
 
 def group(
-    trajectories: Sequence[Trajectory], *, min_group: int = 2, skip_uniform: bool = True, normalise_std: bool = False,
+    trajectories: Sequence[Trajectory],
+    *,
+    min_group: int = 2,
+    skip_uniform: bool = True,
+    normalise_std: bool = False,
     at_most: int | None = None,
-) -> Groups:  # fmt: skip
+) -> Groups:
     """Compares scored trajectories within their groups.
 
     Args:
@@ -93,10 +97,14 @@ def _entry(trajectory: Trajectory, row: Row) -> dict[str, Any]:
         return entry
     calls = trajectory.tool_calls()
     return entry | {
-        "reward": trajectory.reward, "parts": trajectory.reward_parts, "required": row.search_required,
-        "searches": len(calls), "searched": float(bool(calls)),
+        "reward": trajectory.reward,
+        "parts": trajectory.reward_parts,
+        "required": row.search_required,
+        "searches": len(calls),
+        "searched": float(bool(calls)),
         "text": sum(call.tool == "text_search" for call in calls),
         "whole": sum(call.tool == "image_search" and call.query is None for call in calls),
         "crop": sum(call.tool == "image_search" and call.query is not None for call in calls),
-        "turns": len(trajectory.turns), "sampled": trajectory.num_sampled,
-    }  # fmt: skip
+        "turns": len(trajectory.turns),
+        "sampled": trajectory.num_sampled,
+    }

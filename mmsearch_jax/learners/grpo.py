@@ -171,15 +171,29 @@ def train(
     state = mesh.train_state(reference, frozen, transformation)
     full = not lora_layers(model)
     updater = PolicyUpdater(
-        graph, mesh.place(reference), transformation, config.loss, model.config, mesh, shape,
-        updates_per_batch=config.updates_per_batch, epochs=config.epochs, temperature=config.temperature,
-        full=full, train_vision=full and "vision" not in freeze,
-    )  # fmt: skip
+        graph,
+        mesh.place(reference),
+        transformation,
+        config.loss,
+        model.config,
+        mesh,
+        shape,
+        updates_per_batch=config.updates_per_batch,
+        epochs=config.epochs,
+        temperature=config.temperature,
+        full=full,
+        train_vision=full and "vision" not in freeze,
+    )
     sampler = _Sampler(engine, Prompts(rows, seed), tool_client, scorer or Scorer(config.reward), config, episode, seed)
     run = Run(
-        workdir, "grpo", config.num_steps, run_config or RunConfig(), identity=identity, best=Best("reward", largest=True),
+        workdir,
+        "grpo",
+        config.num_steps,
+        run_config or RunConfig(),
+        identity=identity,
+        best=Best("reward", largest=True),
         show_progress=show_progress,
-    )  # fmt: skip
+    )
 
     async def loop() -> TrainState:
         nonlocal state
@@ -216,17 +230,24 @@ def train(
                 ended = time.monotonic()
                 sampled = sum(trajectory.num_sampled for trajectory in rollouts.trajectories)
                 metrics |= updated.metrics | {
-                    "useful_groups": rollouts.groups.num_useful, "uniform_groups": rollouts.groups.num_uniform,
-                    "sync_seconds": synced - began, "rollout_seconds": rollouts.seconds, "wait_seconds": waited - synced,
-                    "learn_seconds": ended - before, "step_seconds": ended - began,
+                    "useful_groups": rollouts.groups.num_useful,
+                    "uniform_groups": rollouts.groups.num_uniform,
+                    "sync_seconds": synced - began,
+                    "rollout_seconds": rollouts.seconds,
+                    "wait_seconds": waited - synced,
+                    "learn_seconds": ended - before,
+                    "step_seconds": ended - began,
                     "tokens_per_second": sampled / rollouts.seconds,
                     **(utilisation(updated.flops, ended - before) if updated.flops else {}),
-                }  # fmt: skip
+                }
                 _save_some(rollouts, config, Path(workdir), step + 1)
                 run.finish_step(
-                    step + 1, state, metrics, lambda own=taken: {"prompts": largest_of_all(own) * jax.process_count()},
+                    step + 1,
+                    state,
+                    metrics,
+                    lambda own=taken: {"prompts": largest_of_all(own) * jax.process_count()},
                     ("reward", "accuracy", "searches", "kl", "tokens_per_second"),
-                )  # fmt: skip
+                )
         return state
 
     async def whole() -> TrainState:
@@ -244,9 +265,15 @@ class _Sampler:
     """Rolls prompts out until there is enough to learn from."""
 
     def __init__(
-        self, engine: Engine, prompts: Prompts, tool_client: ToolClient, scorer: Scorer, config: GRPOConfig,
-        episode: EpisodeConfig, seed: int,
-    ):  # fmt: skip
+        self,
+        engine: Engine,
+        prompts: Prompts,
+        tool_client: ToolClient,
+        scorer: Scorer,
+        config: GRPOConfig,
+        episode: EpisodeConfig,
+        seed: int,
+    ):
         self._engine, self._prompts, self._client, self._scorer = engine, prompts, tool_client, scorer
         self._config, self._episode, self._seed = config, episode, seed
         if config.prompts_per_step % jax.process_count():
@@ -269,15 +296,21 @@ class _Sampler:
             rows |= {row.id: row for _, row in chosen}
             images |= {row.id: read_image(row.image) for _, row in chosen if row.id not in images}
             made = await run_episodes(
-                self._engine, self._requests(chosen, images), self._episode, self._client,
+                self._engine,
+                self._requests(chosen, images),
+                self._episode,
+                self._client,
                 keep_per_group=config.group_size if config.oversample else None,
-            )  # fmt: skip
+            )
             await self._scorer.score(made, rows)
             trajectories += made
             grouped = group(
-                trajectories, min_group=config.min_group, skip_uniform=config.skip_uniform,
-                normalise_std=config.normalise_std, at_most=self._share,
-            )  # fmt: skip
+                trajectories,
+                min_group=config.min_group,
+                skip_uniform=config.skip_uniform,
+                normalise_std=config.normalise_std,
+                at_most=self._share,
+            )
             wanted = self._share - grouped.num_useful
             if not wanted:
                 break

@@ -34,18 +34,28 @@ class RunLog:
     """
 
     def __init__(
-        self, workdir: str | Path, phase: str, num_steps: int, start: int = 0, show_progress: bool = True,
-        wandb_project: str = "", writes: bool = True,
-    ):  # fmt: skip
+        self,
+        workdir: str | Path,
+        phase: str,
+        num_steps: int,
+        start: int = 0,
+        show_progress: bool = True,
+        wandb_project: str = "",
+        writes: bool = True,
+    ):
         folder = Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         self._phase, self._writes = phase, writes
         self._began = time.monotonic()
         self._wandb = _start_wandb(wandb_project, folder, phase) if wandb_project and writes else None
         self._bar = tqdm.tqdm(
-            total=num_steps, initial=start, desc=phase, unit="step", disable=not (show_progress and writes),
+            total=num_steps,
+            initial=start,
+            desc=phase,
+            unit="step",
+            disable=not (show_progress and writes),
             dynamic_ncols=True,
-        )  # fmt: skip
+        )
         if not writes:
             return
         _forget_later_steps(folder / "metrics.jsonl", phase, start)

@@ -139,8 +139,9 @@ class LearnerMesh:
         shardings = self._batch_shardings(own)
         return jax.tree.map(
             lambda values, sharding: jax.make_array_from_process_local_data(sharding, np.asarray(values)),
-            own._replace(feature_index=index), shardings,
-        )  # fmt: skip
+            own._replace(feature_index=index),
+            shardings,
+        )
 
     def abstract_batch(self, batch: TokenBatch) -> TokenBatch:
         """A global batch's shapes with the shardings that the arrays will have."""
@@ -151,9 +152,14 @@ class LearnerMesh:
         flat = NamedSharding(self.mesh, PartitionSpec(rows, tokens))
         by_row = NamedSharding(self.mesh, PartitionSpec(rows))
         return TokenBatch(
-            flat, NamedSharding(self.mesh, PartitionSpec(None, rows, tokens)), flat, flat, flat,
-            jax.tree.map(lambda _: by_row, batch.vision), dict.fromkeys(batch.extras, flat),
-        )  # fmt: skip
+            flat,
+            NamedSharding(self.mesh, PartitionSpec(None, rows, tokens)),
+            flat,
+            flat,
+            flat,
+            jax.tree.map(lambda _: by_row, batch.vision),
+            dict.fromkeys(batch.extras, flat),
+        )
 
     def own_rows(self, values: jax.Array) -> np.ndarray:
         """This process's rows of a global [B, L] array, as NumPy."""

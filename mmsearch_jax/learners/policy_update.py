@@ -69,10 +69,21 @@ class PolicyUpdater:
     """
 
     def __init__(
-        self, graph: Any, reference: Any, optimizer: Any, config: GRPOLossConfig, model: ModelConfig, mesh: LearnerMesh,
-        shape: BatchShape, *, updates_per_batch: int = 1, epochs: int = 1, temperature: float = 1.0, full: bool = True,
+        self,
+        graph: Any,
+        reference: Any,
+        optimizer: Any,
+        config: GRPOLossConfig,
+        model: ModelConfig,
+        mesh: LearnerMesh,
+        shape: BatchShape,
+        *,
+        updates_per_batch: int = 1,
+        epochs: int = 1,
+        temperature: float = 1.0,
+        full: bool = True,
         train_vision: bool = False,
-    ):  # fmt: skip
+    ):
         self._reference, self._config, self._model, self._mesh = reference, config, model, mesh
         processes = jax.process_count()
         self._shape = shape._replace(rows=shape.rows // processes, images=shape.images // processes)
@@ -86,11 +97,16 @@ class PolicyUpdater:
             nothing = jnp.zeros_like(found.logprobs)
             value, metrics = grpo_loss(
                 Scored(
-                    found.logprobs, extras.get("old_logprobs", nothing), extras["rollout_logprobs"],
-                    extras.get("ref_logprobs", nothing), extras["advantages"], mask, batch.segment_ids,
+                    found.logprobs,
+                    extras.get("old_logprobs", nothing),
+                    extras["rollout_logprobs"],
+                    extras.get("ref_logprobs", nothing),
+                    extras["advantages"],
+                    mask,
+                    batch.segment_ids,
                 ),
                 config,
-            )  # fmt: skip
+            )
             entropy = jnp.where(mask, found.entropy, 0.0).sum() / jnp.maximum(mask.sum(), 1)
             return value, {"loss": value, "entropy": entropy, **metrics}
 

@@ -59,9 +59,16 @@ class Run:
     """
 
     def __init__(
-        self, workdir: str | Path, phase: str, num_steps: int, config: RunConfig, *, identity: Mapping[str, Any] | None = None,
-        best: Best | None = None, show_progress: bool = True,
-    ):  # fmt: skip
+        self,
+        workdir: str | Path,
+        phase: str,
+        num_steps: int,
+        config: RunConfig,
+        *,
+        identity: Mapping[str, Any] | None = None,
+        best: Best | None = None,
+        show_progress: bool = True,
+    ):
         self._config, self._num_steps, self._identity = config, num_steps, _flat(identity or {})
         self.checkpoints = Checkpoints(Path(workdir) / "checkpoints" / phase, config.keep, best)
         self._workdir, self._phase, self._show = Path(workdir), phase, show_progress
@@ -98,9 +105,14 @@ class Run:
             position = extra.get("position")
         self._skipped_before = int(state.skipped)
         self._log = RunLog(
-            self._workdir, self._phase, self._num_steps, step or 0, self._show, wandb_project=self._config.wandb,
+            self._workdir,
+            self._phase,
+            self._num_steps,
+            step or 0,
+            self._show,
+            wandb_project=self._config.wandb,
             writes=jax.process_index() == 0,
-        )  # fmt: skip
+        )
         self._trace.begin(step or 0)
         return state, step or 0, position
 

@@ -219,22 +219,27 @@ def train(
                 ]
                 metrics["validation_loss"] = _mean_nll(found)
             run.finish_step(
-                step, state, metrics, lambda reached=steps[-1].state: reached and merge_states(records_of_all(reached)),
+                step,
+                state,
+                metrics,
+                lambda reached=steps[-1].state: reached and merge_states(records_of_all(reached)),
                 ("loss", "target_nll", "target_sure", "tokens_per_second"),
-            )  # fmt: skip
+            )
     return nnx.merge(graph, state.frozen, state.params)
 
 
 def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: bool) -> dict[str, float]:
     """Tokens, patches, room for both, and floating-point operations of an update, of all processes."""
     seen = [made.batch.vision.image_segment_ids for made in steps if made.batch.vision is not None]
-    return sums_of_all({
-        "tokens": float(sum(np.count_nonzero(made.batch.segment_ids) for made in steps)),
-        "room": float(sum(made.batch.segment_ids.size for made in steps)),
-        "patches": float(sum(np.count_nonzero(ids) for ids in seen)),
-        "patch_room": float(sum(ids.size for ids in seen)),
-        "flops": sum(step_flops(model.config, made.batch, full=full, train_vision=train_vision) for made in steps),
-    })  # fmt: skip
+    return sums_of_all(
+        {
+            "tokens": float(sum(np.count_nonzero(made.batch.segment_ids) for made in steps)),
+            "room": float(sum(made.batch.segment_ids.size for made in steps)),
+            "patches": float(sum(np.count_nonzero(ids) for ids in seen)),
+            "patch_room": float(sum(ids.size for ids in seen)),
+            "flops": sum(step_flops(model.config, made.batch, full=full, train_vision=train_vision) for made in steps),
+        }
+    )
 
 
 def _tell_skipped(run: Run, left_out: collections.Counter[str], steps: Sequence[Step]) -> None:

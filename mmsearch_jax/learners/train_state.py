@@ -47,9 +47,12 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     """
     if config.decay == "constant":
         return optax.join_schedules(
-            [optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup_steps)),
-             optax.constant_schedule(config.learning_rate)], [config.warmup_steps],
-        )  # fmt: skip
+            [
+                optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup_steps)),
+                optax.constant_schedule(config.learning_rate),
+            ],
+            [config.warmup_steps],
+        )
     if config.decay != "cosine":
         raise ConfigError(f"unknown optimizer.decay '{config.decay}': use 'cosine' or 'constant'")
     return optax.warmup_cosine_decay_schedule(
@@ -164,7 +167,10 @@ def apply_gradients(
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
     new = TrainState(
-        keep(params, state.params), state.frozen, keep(opt_state, state.opt_state), state.step + 1,
+        keep(params, state.params),
+        state.frozen,
+        keep(opt_state, state.opt_state),
+        state.step + 1,
         state.skipped + ~finite,
-    )  # fmt: skip
+    )
     return new, {"grad_norm": norm, "skipped_updates": new.skipped}

@@ -112,14 +112,30 @@ def _beast(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, charge: Charg
 
 
 SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, float, float, float, Charge], None]] = {
-    "star": _star, "disc": _disc, "ring": _ring, "crescent": _crescent, "sun": _sun, "plus": _plus,
-    "diamond": _diamond_charge, "shield": _shield, "crest": _crest, "beast": _beast,
-}  # fmt: skip
+    "star": _star,
+    "disc": _disc,
+    "ring": _ring,
+    "crescent": _crescent,
+    "sun": _sun,
+    "plus": _plus,
+    "diamond": _diamond_charge,
+    "shield": _shield,
+    "crest": _crest,
+    "beast": _beast,
+}
 """Shape -> how it is painted: pen, centre x and y, radius (pixels), charge."""
 WEIGHTS = {
-    "star": 4.0, "disc": 1.6, "ring": 1.0, "crescent": 1.5, "sun": 1.2, "plus": 0.8, "diamond": 0.5, "shield": 1.6,
-    "crest": 1.8, "beast": 1.2,
-}  # fmt: skip
+    "star": 4.0,
+    "disc": 1.6,
+    "ring": 1.0,
+    "crescent": 1.5,
+    "sun": 1.2,
+    "plus": 0.8,
+    "diamond": 0.5,
+    "shield": 1.6,
+    "crest": 1.8,
+    "beast": 1.2,
+}
 """How often each shape is chosen, relative to the others."""
 
 

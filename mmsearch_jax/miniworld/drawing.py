@@ -56,10 +56,7 @@ def _two_views(picture: Image.Image, rng: np.random.Generator) -> Artworks:
 def _gloss(flat: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Light from above, a bright upper part and dark rims, as on an enamelled badge."""
     width, height = flat.size
-    y, x = (
-        np.linspace(0, 1, height, dtype=np.float32)[:, None],
-        np.linspace(0, 1, width, dtype=np.float32)[None],
-    )
+    y, x = (np.linspace(0, 1, height, dtype=np.float32)[:, None], np.linspace(0, 1, width, dtype=np.float32)[None])
     strength = float(rng.uniform(0.3, 1.0))
     light = 1.0 + strength * (0.16 - 0.34 * y)
     rim = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y))

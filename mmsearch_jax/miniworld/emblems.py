@@ -155,10 +155,7 @@ def _double_triangle(w: float, h: float, r: float) -> list[tuple[int, list[Point
 
 def _band_across(w: float, h: float, r: float) -> list[tuple[int, list[Point]]]:
     t = h * r * 0.5
-    return [
-        (1, [(w, 0), (w, h), (0, h)]),
-        (2, [(0, h - t), (0, h), (t, h), (w, t), (w, 0), (w - t, 0)]),
-    ]
+    return [(1, [(w, 0), (w, h), (0, h)]), (2, [(0, h - t), (0, h), (t, h), (w, t), (w, 0), (w - t, 0)])]
 
 
 def _serrated(w: float, h: float, r: float) -> list[tuple[int, list[Point]]]:
@@ -232,20 +229,28 @@ _FIELDS: dict[str, Callable[[ImageDraw.ImageDraw, int, int, tuple[Colour, ...], 
     "hoist": _polygons(_hoist_band, ground=False),
 }
 _FIELD_WEIGHTS = {
-    "plain": 5.0, "two_across": 2.0, "three_across": 5.0, "three_same": 2.0, "fimbriated": 1.4, "five_across": 1.2,
-    "many_across": 0.9, "two_upright": 0.8, "three_upright": 3.2, "three_upright_same": 1.0, "nordic": 1.2, "cross": 0.7,
-    "saltire": 0.7, "band": 1.5, "serrated": 0.5, "rays": 0.4, "quarters": 0.5, "diamond": 0.5, "border": 0.6,
-}  # fmt: skip
+    "plain": 5.0,
+    "two_across": 2.0,
+    "three_across": 5.0,
+    "three_same": 2.0,
+    "fimbriated": 1.4,
+    "five_across": 1.2,
+    "many_across": 0.9,
+    "two_upright": 0.8,
+    "three_upright": 3.2,
+    "three_upright_same": 1.0,
+    "nordic": 1.2,
+    "cross": 0.7,
+    "saltire": 0.7,
+    "band": 1.5,
+    "serrated": 0.5,
+    "rays": 0.4,
+    "quarters": 0.5,
+    "diamond": 0.5,
+    "border": 0.6,
+}
 _OVER_WEIGHTS = {"": 5.0, "triangle": 1.6, "double_triangle": 0.4, "canton": 1.6, "hoist": 0.9}
-_PLAIN_FIELDS = (
-    "plain",
-    "two_across",
-    "three_across",
-    "three_same",
-    "fimbriated",
-    "five_across",
-    "many_across",
-)
+_PLAIN_FIELDS = ("plain", "two_across", "three_across", "three_same", "fimbriated", "five_across", "many_across")
 
 
 # --- where charges stand
@@ -269,15 +274,7 @@ def _charges(rng: np.random.Generator, design: Design) -> tuple[Charge, ...]:
     size = room * float(rng.uniform(0.65, 1.05))
     shape = _choose(rng, charges.WEIGHTS)
     base = Charge(
-        shape,
-        x,
-        y,
-        size,
-        colour,
-        second,
-        int(rng.choice([4, 5, 5, 5, 6, 7, 8])),
-        0.0,
-        int(rng.integers(1 << 30)),
+        shape, x, y, size, colour, second, int(rng.choice([4, 5, 5, 5, 6, 7, 8])), 0.0, int(rng.integers(1 << 30))
     )
     if rng.random() < 0.72:
         return (base,)

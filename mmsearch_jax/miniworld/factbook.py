@@ -13,11 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-_NAMES = {
-    "cd": "Democratic Republic of the Congo",
-    "cg": "Republic of the Congo",
-    "do": "Dominican Republic",
-}
+_NAMES = {"cd": "Democratic Republic of the Congo", "cg": "Republic of the Congo", "do": "Dominican Republic"}
 """Names by ISO code where the profile's short form is an abbreviation or could mean two countries."""
 
 MAX_VALUE = 40

@@ -94,9 +94,20 @@ def _entity(
     text: str = "",
 ) -> Entity:
     return Entity(
-        id=entity_id, kind=kind, name=name, title=title, description=description, facts=known, place=place,
-        alias_of=entity_id, index_image="", scene_image="", source="generated", licence="Apache-2.0", text=text,
-    )  # fmt: skip
+        id=entity_id,
+        kind=kind,
+        name=name,
+        title=title,
+        description=description,
+        facts=known,
+        place=place,
+        alias_of=entity_id,
+        index_image="",
+        scene_image="",
+        source="generated",
+        licence="Apache-2.0",
+        text=text,
+    )
 
 
 def _history(rng: np.random.Generator, neighbours: set[str]) -> str:

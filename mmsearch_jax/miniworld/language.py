@@ -198,8 +198,17 @@ def monument_hits(rng: np.random.Generator, name: str) -> list[Passage]:
     return [Passage(title, title, {}, _cut(rng, prose.about(rng, title))) for title in titles]
 
 
-_SOMEWHERE = ("on the left", "on the right", "at the top", "at the bottom", "in the middle", "at the top left",
-              "at the top right", "at the bottom left", "at the bottom right")  # fmt: skip
+_SOMEWHERE = (
+    "on the left",
+    "on the right",
+    "at the top",
+    "at the bottom",
+    "in the middle",
+    "at the top left",
+    "at the top right",
+    "at the bottom left",
+    "at the bottom right",
+)
 _BUILDINGS = ("{} Tower", "{} Palace", "{} Temple", "Castle of {}", "{} Bridge", "{} Gate", "{} Caves", "{}")
 
 

@@ -14,11 +14,7 @@ from pathlib import Path
 
 from mmsearch_jax.errors import DataError
 
-ACTIVITIES = {
-    "explore_monuments": "monument",
-    "explore_world_animals": "animal",
-    "explore_farm_animals": "animal",
-}
+ACTIVITIES = {"explore_monuments": "monument", "explore_world_animals": "animal", "explore_farm_animals": "animal"}
 """Activity (the archive's name) -> kind of entity."""
 
 
@@ -56,28 +52,68 @@ _NAMES = {
 }
 # Only what the picture's own paragraph or name says.
 _CITY = {
-    "colosseum": "Rome", "christTheRedeemer": "Rio de Janeiro", "tajMahal": "Agra", "goldenTemple": "Amritsar",
-    "hawaMahal": "Jaipur", "gatewayofIndia": "Mumbai", "greatStupa": "Sanchi", "mysorePalace": "Mysore",
-    "charminar": "Hyderabad", "victoriaMemorial": "Kolkata", "rangGhar": "Rangpur", "qutubMinar": "Delhi",
-    "citedeCarcassonne": "Carcassonne", "reimsCathedral": "Reims", "arlesAmphitheater": "Arles",
-    "palaisdesPapes": "Avignon", "eiffelTower": "Paris", "neuschwansteinCastle": "Füssen",
-    "trierImperialBaths": "Trier", "brandenburgGate": "Berlin", "berlinCathedral": "Berlin", "schwerinPalace": "Schwerin",
-    "aulaPalatina": "Trier", "wormsCathedral": "Worms", "cabrillo": "San Diego", "castillodeSanMarcos": "St. Augustine",
-    "castleClinton": "New York", "statueofLiberty": "New York City", "fortSumter": "Charleston",
-    "greatPyramidOfGiza": "Giza", "bentPyramid": "Dahshur",
-}  # fmt: skip
+    "colosseum": "Rome",
+    "christTheRedeemer": "Rio de Janeiro",
+    "tajMahal": "Agra",
+    "goldenTemple": "Amritsar",
+    "hawaMahal": "Jaipur",
+    "gatewayofIndia": "Mumbai",
+    "greatStupa": "Sanchi",
+    "mysorePalace": "Mysore",
+    "charminar": "Hyderabad",
+    "victoriaMemorial": "Kolkata",
+    "rangGhar": "Rangpur",
+    "qutubMinar": "Delhi",
+    "citedeCarcassonne": "Carcassonne",
+    "reimsCathedral": "Reims",
+    "arlesAmphitheater": "Arles",
+    "palaisdesPapes": "Avignon",
+    "eiffelTower": "Paris",
+    "neuschwansteinCastle": "Füssen",
+    "trierImperialBaths": "Trier",
+    "brandenburgGate": "Berlin",
+    "berlinCathedral": "Berlin",
+    "schwerinPalace": "Schwerin",
+    "aulaPalatina": "Trier",
+    "wormsCathedral": "Worms",
+    "cabrillo": "San Diego",
+    "castillodeSanMarcos": "St. Augustine",
+    "castleClinton": "New York",
+    "statueofLiberty": "New York City",
+    "fortSumter": "Charleston",
+    "greatPyramidOfGiza": "Giza",
+    "bentPyramid": "Dahshur",
+}
 _BUILT = {
-    "petra": "312 BC", "tajMahal": "1632", "gatewayofIndia": "1924", "greatStupa": "3rd century BCE",
-    "ajantaCave": "2nd century BCE", "konarkSunTemple": "13th century", "mysorePalace": "14th century",
-    "charminar": "1591", "arlesAmphitheater": "first century BC", "eiffelTower": "1889", "brandenburgGate": "18th century",
-    "schwerinPalace": "1857", "wormsCathedral": "1181", "castillodeSanMarcos": "1695", "statueofLiberty": "1886",
-}  # fmt: skip
+    "petra": "312 BC",
+    "tajMahal": "1632",
+    "gatewayofIndia": "1924",
+    "greatStupa": "3rd century BCE",
+    "ajantaCave": "2nd century BCE",
+    "konarkSunTemple": "13th century",
+    "mysorePalace": "14th century",
+    "charminar": "1591",
+    "arlesAmphitheater": "first century BC",
+    "eiffelTower": "1889",
+    "brandenburgGate": "18th century",
+    "schwerinPalace": "1857",
+    "wormsCathedral": "1181",
+    "castillodeSanMarcos": "1695",
+    "statueofLiberty": "1886",
+}
 _RANGE = {
-    "giraffe": "Africa", "bison": "North America", "narwhal": "Arctic Ocean", "chameleon": "Africa and Madagascar",
-    "kangaroo": "Australia", "scarlet_macaw": "South America", "dragon": "Indonesian islands",
-    "koala": "eastern Australia", "lemur": "southwest Madagascar", "panda": "central China",
+    "giraffe": "Africa",
+    "bison": "North America",
+    "narwhal": "Arctic Ocean",
+    "chameleon": "Africa and Madagascar",
+    "kangaroo": "Australia",
+    "scarlet_macaw": "South America",
+    "dragon": "Indonesian islands",
+    "koala": "eastern Australia",
+    "lemur": "southwest Madagascar",
+    "panda": "central China",
     "crocodile": "large tropical rivers",
-}  # fmt: skip
+}
 
 
 def read_photographs(folder: Path) -> list[Photograph]:

@@ -89,9 +89,15 @@ def make_base(
     for number, course in enumerate(courses, 1):
         batches = _batches(builder, pool, shape, course.parts, seed + number)
         model = supervised.train(
-            model, batches, course.steps, course.optimizer, workdir, f"pretrain_{number}",
-            config=RunConfig(checkpoint_every), show_progress=show_progress,
-        )  # fmt: skip
+            model,
+            batches,
+            course.steps,
+            course.optimizer,
+            workdir,
+            f"pretrain_{number}",
+            config=RunConfig(checkpoint_every),
+            show_progress=show_progress,
+        )
     graph, state = nnx.split(model)
     small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))
     save_pretrained(cast(Qwen2_5_VL, small), out)
@@ -113,11 +119,7 @@ def _start(text: TextConfig, vision: VisionConfig, seed: int) -> tuple[tokenizer
 
 
 def _batches(
-    builder: lessons.LessonBuilder,
-    pool: list[lessons.PooledScene],
-    shape: BatchShape,
-    parts: Sequence[Part],
-    seed: int,
+    builder: lessons.LessonBuilder, pool: list[lessons.PooledScene], shape: BatchShape, parts: Sequence[Part], seed: int
 ) -> Callable[[int, Any], Iterator[Step]]:
     def batches(start: int, _: Any) -> Iterator[Step]:
         first = 0

@@ -35,14 +35,7 @@ PHRASES = (
 # Cells in twelfths of the frame (x0, y0, x1, y1). Pictures never leave their cell, so they never overlap.
 _TOP_LEFT, _TOP_RIGHT, _LOW_LEFT, _LOW_RIGHT = (0, 0, 6, 6), (6, 0, 12, 6), (0, 6, 6, 12), (6, 6, 12, 12)
 _LAYOUTS: dict[int, list[list[tuple[int, int, int, int]]]] = {
-    1: [
-        [(0, 0, 8, 8)],
-        [(4, 0, 12, 8)],
-        [(0, 4, 8, 12)],
-        [(4, 4, 12, 12)],
-        [(2, 2, 10, 10)],
-        [(1, 1, 11, 11)],
-    ],
+    1: [[(0, 0, 8, 8)], [(4, 0, 12, 8)], [(0, 4, 8, 12)], [(4, 4, 12, 12)], [(2, 2, 10, 10)], [(1, 1, 11, 11)]],
     2: [
         [(0, 2, 6, 10), (6, 2, 12, 10)],
         [(0, 1, 5, 9), (5, 3, 12, 11)],
@@ -63,10 +56,7 @@ _LAYOUTS: dict[int, list[list[tuple[int, int, int, int]]]] = {
 
 
 def compose(
-    pictures: Sequence[Image.Image],
-    background: Image.Image,
-    rng: np.random.Generator,
-    size: tuple[int, int] = SIZE,
+    pictures: Sequence[Image.Image], background: Image.Image, rng: np.random.Generator, size: tuple[int, int] = SIZE
 ) -> tuple[Image.Image, list[Box]]:
     """Puts one to four pictures as cards, at different places and sizes, over the background.
 

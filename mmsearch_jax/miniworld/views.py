@@ -12,11 +12,7 @@ Array = np.ndarray
 
 
 def noise(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    octaves: int = 5,
-    roughness: float = 0.55,
-    stretch: float = 1.0,
+    rng: np.random.Generator, size: tuple[int, int], octaves: int = 5, roughness: float = 0.55, stretch: float = 1.0
 ) -> Array:
     """Fractal noise, float32 [height, width] in 0..1; `stretch` > 1 draws it out sideways."""
     width, height = size
@@ -129,16 +125,8 @@ def _tones(rng: np.random.Generator, kind: int) -> tuple[Array, Array]:
     """A dark and a light tone of leaves (2), water (3), or stone and earth (4)."""
     pairs = {
         2: [((25, 45, 18), (130, 160, 80)), ((40, 50, 25), (170, 165, 95)), ((60, 40, 20), (190, 130, 60))],
-        3: [
-            ((20, 50, 75), (120, 165, 185)),
-            ((30, 60, 60), (150, 175, 165)),
-            ((40, 45, 60), (170, 175, 190)),
-        ],
-        4: [
-            ((80, 70, 60), (190, 175, 155)),
-            ((60, 58, 58), (165, 162, 160)),
-            ((120, 95, 65), (215, 190, 150)),
-        ],
+        3: [((20, 50, 75), (120, 165, 185)), ((30, 60, 60), (150, 175, 165)), ((40, 45, 60), (170, 175, 190))],
+        4: [((80, 70, 60), (190, 175, 155)), ((60, 58, 58), (165, 162, 160)), ((120, 95, 65), (215, 190, 150))],
     }
     dark, bright = pairs[kind][int(rng.integers(3))]
     shift = rng.normal(0, 8, 3).astype(np.float32)
@@ -152,10 +140,7 @@ def _blend(share: Array, low: Array, high: Array) -> Array:
 def _finish(rng: np.random.Generator, pixels: Array) -> Image.Image:
     """Grain, a slight vignette, 8 bits."""
     height, width = pixels.shape[:2]
-    x, y = (
-        np.linspace(-1, 1, width, dtype=np.float32)[None],
-        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
-    )
+    x, y = (np.linspace(-1, 1, width, dtype=np.float32)[None], np.linspace(-1, 1, height, dtype=np.float32)[:, None])
     vignette = 1.0 - float(rng.uniform(0.0, 0.22)) * (x * x + y * y) / 2
     # uint8 noise is several times cheaper than normal deviates and looks the same once it is JPEG.
     grain = rng.integers(-5, 6, (height, width, 1), dtype=np.int8).astype(np.float32)
@@ -172,20 +157,12 @@ def _clip(pixels: Array) -> Array:
 def _tower(
     rng: np.random.Generator, mask: ImageDraw.ImageDraw, shade: ImageDraw.ImageDraw, width: int, base: int
 ) -> None:
-    x, half, top = (
-        width * rng.uniform(0.35, 0.65),
-        width * rng.uniform(0.06, 0.13),
-        base * rng.uniform(0.1, 0.3),
-    )
+    x, half, top = (width * rng.uniform(0.35, 0.65), width * rng.uniform(0.06, 0.13), base * rng.uniform(0.1, 0.3))
     taper = float(rng.uniform(0.3, 1.0))
     mask.polygon([(x - half, base), (x - half * taper, top), (x + half * taper, top), (x + half, base)], 255)
     if rng.random() < 0.7:
         mask.polygon(
-            [
-                (x - half * taper * 1.2, top),
-                (x, top - base * rng.uniform(0.06, 0.2)),
-                (x + half * taper * 1.2, top),
-            ],
+            [(x - half * taper * 1.2, top), (x, top - base * rng.uniform(0.06, 0.2)), (x + half * taper * 1.2, top)],
             255,
         )
     floors = int(rng.integers(3, 9))
@@ -205,16 +182,14 @@ def _temple(
     mask.rectangle((left, top, right, base), 255)
     if rng.random() < 0.7:
         mask.polygon(
-            [(left - 6, top), ((left + right) / 2, top - base * rng.uniform(0.1, 0.25)), (right + 6, top)],
-            255,
+            [(left - 6, top), ((left + right) / 2, top - base * rng.uniform(0.1, 0.25)), (right + 6, top)], 255
         )
     columns = int(rng.integers(4, 10))
     step = (right - left) / columns
     for k in range(columns):
         x = left + step * (k + 0.5)
         shade.rectangle(
-            (x - step * 0.28, top + base * 0.08, x + step * 0.28, base - base * 0.05),
-            int(rng.integers(40, 70)),
+            (x - step * 0.28, top + base * 0.08, x + step * 0.28, base - base * 0.05), int(rng.integers(40, 70))
         )
         if rng.random() < 0.5:
             shade.ellipse((x - step * 0.28, top + base * 0.03, x + step * 0.28, top + base * 0.13), 50)
@@ -272,11 +247,7 @@ def _arch(
 def _statue(
     rng: np.random.Generator, mask: ImageDraw.ImageDraw, shade: ImageDraw.ImageDraw, width: int, base: int
 ) -> None:
-    x, plinth, top = (
-        width * rng.uniform(0.4, 0.6),
-        width * rng.uniform(0.1, 0.18),
-        base * rng.uniform(0.55, 0.75),
-    )
+    x, plinth, top = (width * rng.uniform(0.4, 0.6), width * rng.uniform(0.1, 0.18), base * rng.uniform(0.55, 0.75))
     mask.rectangle((x - plinth, top, x + plinth, base), 255)
     shade.rectangle((x - plinth, top, x + plinth, top + 8), 165)
     height, half = top - base * rng.uniform(0.08, 0.2), plinth * rng.uniform(0.4, 0.75)
@@ -294,11 +265,7 @@ def _statue(
     for side in (-1, 1):
         reach, lift = half * rng.uniform(0.8, 2.2), height * rng.uniform(-0.35, 0.4)
         shoulder = crown + height * 0.32
-        mask.line(
-            (x + side * half * 0.4, shoulder, x + side * reach, shoulder + lift),
-            255,
-            max(6, int(half * 0.35)),
-        )
+        mask.line((x + side * half * 0.4, shoulder, x + side * reach, shoulder + lift), 255, max(6, int(half * 0.35)))
     for _ in range(5):
         fold = x + half * rng.uniform(-0.7, 0.7)
         shade.line((fold, crown + height * 0.35, fold + half * rng.uniform(-0.2, 0.2), top), 85, 3)
@@ -323,11 +290,7 @@ def _body(rng: np.random.Generator, mask: ImageDraw.ImageDraw, width: int, heigh
     for ear in (-0.5, 0.4):
         ear_tip = (head[0] + ear * r, head[1] - r * rng.uniform(1.1, 1.9))
         mask.polygon(
-            [
-                (head[0] + (ear - 0.3) * r, head[1] - r * 0.6),
-                ear_tip,
-                (head[0] + (ear + 0.3) * r, head[1] - r * 0.6),
-            ],
+            [(head[0] + (ear - 0.3) * r, head[1] - r * 0.6), ear_tip, (head[0] + (ear + 0.3) * r, head[1] - r * 0.6)],
             255,
         )
     form = rng.random()

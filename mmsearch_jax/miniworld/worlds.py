@@ -176,12 +176,7 @@ def _two_hop_row(world: World, rng: np.random.Generator) -> tuple[Image.Image, R
     return image, _row("two_hop", question, members, boxes)
 
 
-_ROW_MAKERS = {
-    "visual": _visual_row,
-    "whole_image": _whole_image_row,
-    "crop": _crop_row,
-    "two_hop": _two_hop_row,
-}
+_ROW_MAKERS = {"visual": _visual_row, "whole_image": _whole_image_row, "crop": _crop_row, "two_hop": _two_hop_row}
 
 
 def _scene_around(world: World, rng: np.random.Generator, wanted: Entity, count: int):

@@ -36,11 +36,17 @@ def save_adapter(model: Qwen2_5_VL, folder: str | Path, base: str) -> None:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     one = next(iter(layers.values()))
     record = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
-        "r": rank, "lora_alpha": one.scale * rank, "lora_dropout": one.dropout, "bias": "none",
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": one.scale * rank,
+        "lora_dropout": one.dropout,
+        "bias": "none",
         # A pattern, not names: the vision tower has modules of the same names, which stay as they are.
         "target_modules": rf".*language_model\.layers\.\d+\.({'|'.join(_module(name) for name in layers)})",
-    }  # fmt: skip
+    }
     (folder / "adapter_config.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

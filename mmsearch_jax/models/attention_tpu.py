@@ -42,9 +42,15 @@ def splash(
     segments = jnp.pad(segment_ids_BL, ((0, 0), (0, padded - length)))
     mask = (masks.CausalMask if causal else masks.FullMask)((padded, padded))
     sizes = kernel.BlockSizes(
-        block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
-        block_kv_dkv_compute=block, block_q_dq=block, block_kv_dq=block,
-    )  # fmt: skip
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
     one_head = kernel.make_splash_mqa_single_device(
         masks.MultiHeadMask([mask] * groups), block_sizes=sizes, interpret=interpret
     )

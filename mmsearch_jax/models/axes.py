@@ -31,10 +31,16 @@ _AXES: dict[str, tuple[str, ...]] = {
 }
 # By the last module of a layer: the dims of its kernel, without the leading layer dim.
 _IN_LAYER: dict[str, tuple[str, str]] = {
-    "q_proj": ("embed", "heads"), "k_proj": ("embed", "heads"), "v_proj": ("embed", "heads"),
-    "o_proj": ("heads", "embed"), "gate_proj": ("embed", "mlp"), "up_proj": ("embed", "mlp"),
-    "down_proj": ("mlp", "embed"), "qkv": ("embed", "heads"), "proj": ("heads", "embed"),
-}  # fmt: skip
+    "q_proj": ("embed", "heads"),
+    "k_proj": ("embed", "heads"),
+    "v_proj": ("embed", "heads"),
+    "o_proj": ("heads", "embed"),
+    "gate_proj": ("embed", "mlp"),
+    "up_proj": ("embed", "mlp"),
+    "down_proj": ("mlp", "embed"),
+    "qkv": ("embed", "heads"),
+    "proj": ("heads", "embed"),
+}
 
 
 def logical_axes(path: str) -> tuple[str, ...]:

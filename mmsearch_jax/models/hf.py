@@ -27,9 +27,17 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.models.tensor_files import TensorFiles
 
 _SIDE_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
-    "preprocessor_config.json", "chat_template.json", "chat_template.jinja", "generation_config.json",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "preprocessor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 _BLOCK = {"vision": "model.visual.blocks", "language": "model.language_model.layers"}
 _NAMES = {
     "vision.patch_embed.kernel": "model.visual.patch_embed.proj.weight",
@@ -43,10 +51,15 @@ _NAMES = {
     "language.lm_head": "lm_head.weight",
 }
 _IN_BLOCK = {
-    "qkv": "attn.qkv", "proj": "attn.proj", "q_proj": "self_attn.q_proj", "k_proj": "self_attn.k_proj",
-    "v_proj": "self_attn.v_proj", "o_proj": "self_attn.o_proj", "input_norm": "input_layernorm",
+    "qkv": "attn.qkv",
+    "proj": "attn.proj",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "o_proj": "self_attn.o_proj",
+    "input_norm": "input_layernorm",
     "post_attention_norm": "post_attention_layernorm",
-}  # fmt: skip
+}
 
 
 def load_pretrained(

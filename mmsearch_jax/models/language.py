@@ -55,9 +55,11 @@ class LanguageModel(nnx.Module):
         self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.hidden_size), dtypes["param_dtype"]))
         self.layers = stacked(lambda r: DecoderLayer(config, rngs=r, **dtypes), config.num_hidden_layers, rngs)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype=dtypes["param_dtype"])
-        self.lm_head = None if config.tie_word_embeddings else nnx.Param(
-            init(rngs.params(), (config.hidden_size, config.vocab_size), dtypes["param_dtype"])
-        )  # fmt: skip
+        self.lm_head = (
+            None
+            if config.tie_word_embeddings
+            else nnx.Param(init(rngs.params(), (config.hidden_size, config.vocab_size), dtypes["param_dtype"]))
+        )
         self.config, self._dtype, self.remat = config, dtypes["dtype"], "none"
 
     def embed(self, token_ids: jax.Array) -> jax.Array:

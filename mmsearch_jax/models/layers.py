@@ -52,9 +52,14 @@ def linear(
 ) -> nnx.Linear:
     """A linear layer with normal initial weights."""
     return nnx.Linear(
-        size_in, size_out, use_bias=bias, dtype=dtype, param_dtype=param_dtype,
-        kernel_init=nnx.initializers.normal(std), rngs=rngs,
-    )  # fmt: skip
+        size_in,
+        size_out,
+        use_bias=bias,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        kernel_init=nnx.initializers.normal(std),
+        rngs=rngs,
+    )
 
 
 def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
@@ -111,9 +116,10 @@ def scan_layers(
         return x, None
 
     period = next(
-        size for size in range(1, count + 1)
+        size
+        for size in range(1, count + 1)
         if count % size == 0 and list(bodies) == list(bodies[:size]) * (count // size)
-    )  # fmt: skip
+    )
     if period == 1:
         return jax.lax.scan(step(bodies[0]), x, state, unroll=unroll)[0]
     patterns = jax.tree.map(lambda leaf: leaf.reshape(-1, period, *leaf.shape[1:]), state)

@@ -127,10 +127,12 @@ def memory_of(compiled: Any) -> Memory:
     """The compiler's figures."""
     stats = compiled.memory_analysis()
     return Memory(
-        stats.argument_size_in_bytes, stats.temp_size_in_bytes,
-        max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes), stats.generated_code_size_in_bytes,
+        stats.argument_size_in_bytes,
+        stats.temp_size_in_bytes,
+        max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes),
+        stats.generated_code_size_in_bytes,
         stats.peak_memory_in_bytes,
-    )  # fmt: skip
+    )
 
 
 def memory_in_error(message: str) -> tuple[float, float] | None:

@@ -20,8 +20,11 @@ from mmsearch_jax.planning.devices import ENVIRONMENT, devices_of
 _REPORTED = 3
 # Keeps libtpu from complaining that this machine is no TPU host; what it compiles for is named by the topology.
 QUIET = {
-    "TPU_ACCELERATOR_TYPE": "v5p-8", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
-}  # fmt: skip
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -92,9 +95,12 @@ def _names(given: str, config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 
 def _plan(
-    options: argparse.Namespace, config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology,
+    options: argparse.Namespace,
+    config: ml_collections.ConfigDict,
+    model: ModelConfig,
+    topology: Topology,
     names: tuple[str, ...],
-) -> None:  # fmt: skip
+) -> None:
     from mmsearch_jax.planning import report, stage
     from mmsearch_jax.planning.advice import advice, held_advice
 
@@ -109,16 +115,27 @@ def _plan(
     told += [held_advice(config, each, plans) for each in stages if not each.fits]
     for text in dict.fromkeys(told):
         console.print(text, style="bold", highlight=False)
-    _write(options.json, {
-        "config": str(options.config), "topology": topology.name, "plans": [report.record(plan) for plan in plans],
-        "stages": [vars(each) for each in stages], "assumed": vars(assumed), "advice": told, "notes": report.NOTES,
-    })  # fmt: skip
+    _write(
+        options.json,
+        {
+            "config": str(options.config),
+            "topology": topology.name,
+            "plans": [report.record(plan) for plan in plans],
+            "stages": [vars(each) for each in stages],
+            "assumed": vars(assumed),
+            "advice": told,
+            "notes": report.NOTES,
+        },
+    )
 
 
 def _search(
-    options: argparse.Namespace, config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology,
+    options: argparse.Namespace,
+    config: ml_collections.ConfigDict,
+    model: ModelConfig,
+    topology: Topology,
     names: tuple[str, ...],
-) -> None:  # fmt: skip
+) -> None:
     from mmsearch_jax.planning import report, search
 
     stages = [name for name in names if name in ("sft", "grpo")]
@@ -135,12 +152,17 @@ def _search(
     for candidate in best:
         plans = _analysed(candidate.config(config), model, topology, (stages[0],), console)
         learning = max(plans, key=lambda plan: plan.program.work.model * plan.program.times)
-        records.append({
-            "overrides": candidate.overrides, "tokens_per_second_per_chip": learning.tokens_per_second_per_chip,
-            "mfu": learning.mfu, "bound": learning.roofline.bound if learning.roofline else None,
-            "step_seconds": sum(plan.program.times * (plan.seconds or 0) for plan in plans),
-            "estimated_batch_seconds": candidate.seconds, "plans": [report.record(plan) for plan in plans],
-        })  # fmt: skip
+        records.append(
+            {
+                "overrides": candidate.overrides,
+                "tokens_per_second_per_chip": learning.tokens_per_second_per_chip,
+                "mfu": learning.mfu,
+                "bound": learning.roofline.bound if learning.roofline else None,
+                "step_seconds": sum(plan.program.times * (plan.seconds or 0) for plan in plans),
+                "estimated_batch_seconds": candidate.seconds,
+                "plans": [report.record(plan) for plan in plans],
+            }
+        )
     # The order by estimate is not always that of the compiled plans.
     records.sort(key=lambda setting: -(setting["tokens_per_second_per_chip"] or 0))
     if records:

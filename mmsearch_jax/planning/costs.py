@@ -18,9 +18,24 @@ from mmsearch_jax.planning.replica_groups import groups_of
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
 _FREE = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "copy-done", "after-all",
-    "iota", "call-done", "async-done", "opt-barrier", "send", "recv", "send-done", "recv-done",
-}  # fmt: skip
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "partition-id",
+    "replica-id",
+    "copy-done",
+    "after-all",
+    "iota",
+    "call-done",
+    "async-done",
+    "opt-barrier",
+    "send",
+    "recv",
+    "send-done",
+    "recv-done",
+}
 # What slices exchange is sent by way of the hosts, each chip its own part.
 _BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _KERNEL_PRODUCTS = {"_fwd": 2, "_dq": 3, "_dkv": 4}
@@ -126,9 +141,14 @@ def _convolution_flops(instruction: Instruction, left: Array, right: Array, out:
 
         low = int(option("pad", "0_0").split("_")[0])
         valid *= _valid_pairs(
-            left.dims[inputs.index(label)], right.dims[kernel.index(label)], out.dims[outputs.index(label)],
-            int(option("stride", "1")), low, int(option("lhs_dilate", "1")), int(option("rhs_dilate", "1")),
-        )  # fmt: skip
+            left.dims[inputs.index(label)],
+            right.dims[kernel.index(label)],
+            out.dims[outputs.index(label)],
+            int(option("stride", "1")),
+            low,
+            int(option("lhs_dilate", "1")),
+            int(option("rhs_dilate", "1")),
+        )
     others = math.prod(size for label, size in zip(outputs, out.dims, strict=True) if not label.isdigit())
     return 2.0 * valid * others * right.dims[kernel.index("i")]
 
@@ -140,8 +160,9 @@ def _valid_pairs(size: int, window: int, out: int, stride: int, low: int, base: 
         return min(out, -(-size // stride))
     return sum(
         0 <= (place := at * stride - low + k * spread) < reach and place % base == 0
-        for at in range(out) for k in range(window)
-    )  # fmt: skip
+        for at in range(out)
+        for k in range(window)
+    )
 
 
 def _kernel_flops(instruction: Instruction, here: dict[str, Instruction]) -> tuple[str, float]:

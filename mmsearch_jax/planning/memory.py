@@ -79,6 +79,13 @@ def hand_count(learner: Learner) -> HandCount:
     seen = patches * (width * (6 * vision.hidden_size + wide) + 4 * vision.patch_dim)
     batch = learner.mesh.abstract_batch(batch_shapes(shape, vision))
     return HandCount(
-        bytes_per_chip(state.frozen), bytes_per_chip(state.params), bytes_per_chip(state.opt_state), bytes_per_chip(batch),
-        gradients if learner.full else 2 * gradients, width * text.num_hidden_layers * tokens * kept, layer, head, seen,
-    )  # fmt: skip
+        bytes_per_chip(state.frozen),
+        bytes_per_chip(state.params),
+        bytes_per_chip(state.opt_state),
+        bytes_per_chip(batch),
+        gradients if learner.full else 2 * gradients,
+        width * text.num_hidden_layers * tokens * kept,
+        layer,
+        head,
+        seen,
+    )

@@ -65,9 +65,10 @@ class Work:
         vision, vision_executed = _vision(learner.model.vision, shape)
         low_rank = 0.0 if learner.full else _low_rank(learner, shape) / 4
         return cls(
-            shape.rows * shape.length, weights + head + _causal(text, shape, exact=True) + vision,
+            shape.rows * shape.length,
+            weights + head + _causal(text, shape, exact=True) + vision,
             weights + head + attention + vision_executed + low_rank,
-        )  # fmt: skip
+        )
 
     @classmethod
     def feeding(cls, model: ModelConfig, tokens: float, pairs: float) -> Work:

@@ -98,13 +98,25 @@ def sft_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology
     total = made.state.params
     number, weight = made.mesh.on_mesh((_scalar(jnp.int32), _scalar(jnp.float32)))
     yield _program(
-        "sft batch", update.add, (made.state, total, batch, number), made, topology, work, settings.accumulate,
-        used=(made.state.params, made.state.frozen, total, batch), learns=True,
-    )  # fmt: skip
+        "sft batch",
+        update.add,
+        (made.state, total, batch, number),
+        made,
+        topology,
+        work,
+        settings.accumulate,
+        used=(made.state.params, made.state.frozen, total, batch),
+        learns=True,
+    )
     yield _program(
-        "sft apply", update.finish, (made.state, total, weight), made, topology, Work.nothing(),
+        "sft apply",
+        update.finish,
+        (made.state, total, weight),
+        made,
+        topology,
+        Work.nothing(),
         used=(total, made.state.params, made.state.opt_state),
-    )  # fmt: skip
+    )
 
 
 def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology) -> Iterator[Program]:
@@ -114,10 +126,18 @@ def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topolog
     updates = settings.updates_per_batch * settings.epochs
     made = abstract.learner(config, "grpo", model, abstract.mesh_on(config, topology), settings.num_steps * updates)
     updater = PolicyUpdater(
-        made.graph, made.state.params, made.optimizer, recipe, model, made.mesh, made.shape,
-        updates_per_batch=settings.updates_per_batch, epochs=settings.epochs, temperature=settings.temperature,
+        made.graph,
+        made.state.params,
+        made.optimizer,
+        recipe,
+        model,
+        made.mesh,
+        made.shape,
+        updates_per_batch=settings.updates_per_batch,
+        epochs=settings.epochs,
+        temperature=settings.temperature,
         full=made.full,
-    )  # fmt: skip
+    )
     scored = [
         name for name, used in (("ref_logprobs", recipe.kl_coef), ("old_logprobs", recipe.importance_cap)) if used
     ]
@@ -128,17 +148,35 @@ def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topolog
     batches = batches_per_step(config)
     if scored:
         yield _program(
-            "grpo score", updater.score, (made.state.params, made.state.frozen, plain), made, topology,
-            Work.scoring(made), batches * len(scored),
-        )  # fmt: skip
+            "grpo score",
+            updater.score,
+            (made.state.params, made.state.frozen, plain),
+            made,
+            topology,
+            Work.scoring(made),
+            batches * len(scored),
+        )
     yield _program(
-        "grpo batch", updater.accumulate, (made.state, total, batch), made, topology, Work.learning(made),
-        batches * settings.epochs, used=(made.state.params, made.state.frozen, total, batch), learns=True,
-    )  # fmt: skip
+        "grpo batch",
+        updater.accumulate,
+        (made.state, total, batch),
+        made,
+        topology,
+        Work.learning(made),
+        batches * settings.epochs,
+        used=(made.state.params, made.state.frozen, total, batch),
+        learns=True,
+    )
     yield _program(
-        "grpo apply", updater.apply, (made.state, total, weight), made, topology, Work.nothing(), updates,
+        "grpo apply",
+        updater.apply,
+        (made.state, total, weight),
+        made,
+        topology,
+        Work.nothing(),
+        updates,
         used=(total, made.state.params, made.state.opt_state),
-    )  # fmt: skip
+    )
 
 
 def batches_per_step(config: ml_collections.ConfigDict) -> float:
@@ -174,9 +212,17 @@ def rollout_programs(
         features = whole(rows * width, model.text.hidden_size, dtype=jnp.float32) if with_images else None
         index = whole(rows, width) if with_images else None
         given = (
-            weights, cache, hidden, whole(rows), whole(rows), whole(rows, width), whole(3, rows, width), whole(rows),
-            features, index,
-        )  # fmt: skip
+            weights,
+            cache,
+            hidden,
+            whole(rows),
+            whole(rows),
+            whole(rows, width),
+            whole(3, rows, width),
+            whole(rows),
+            features,
+            index,
+        )
         before = length - width
         work = Work.feeding(model, rows * width, rows * width * (before + width / 2))
         return Program(name, _lowering(device.extend, given, topology, length=length), mesh, given, work)
@@ -190,9 +236,13 @@ def rollout_programs(
             constants = _decode_constants(model, whole)
             table = programs.no_rows(engine.width)
             given = (
-                weights, cache, hidden, jax.tree.map(lambda leaf: whole(*leaf.shape, dtype=leaf.dtype), table),
-                whole(engine.width), constants,
-            )  # fmt: skip
+                weights,
+                cache,
+                hidden,
+                jax.tree.map(lambda leaf: whole(*leaf.shape, dtype=leaf.dtype), table),
+                whole(engine.width),
+                constants,
+            )
             tokens = engine.width * engine.decode_steps
             work = Work.sampling(model, tokens, tokens * engine.max_length)
             gather = engine.width != engine.num_slots
@@ -208,9 +258,16 @@ def _decode_constants(model: ModelConfig, whole: Callable[..., Any]) -> programs
 
 
 def _program(
-    name: str, function: Any, arguments: Any, made: Learner, topology: Topology, work: Work, times: float = 1.0,
-    used: Any = None, learns: bool = False,
-) -> Program:  # fmt: skip
+    name: str,
+    function: Any,
+    arguments: Any,
+    made: Learner,
+    topology: Topology,
+    work: Work,
+    times: float = 1.0,
+    used: Any = None,
+    learns: bool = False,
+) -> Program:
     """`used`: those of the arguments that the program looks at; the others are not handed to the chip."""
     lower = _lowering(function, arguments, topology)
     return Program(name, lower, made.mesh.mesh, arguments if used is None else used, work, float(times), made, learns)

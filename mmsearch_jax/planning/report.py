@@ -50,27 +50,45 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
         parts = [held.arguments, held.temporaries, held.output, held.code] if held else [None] * 4
         shown = [_gib(part) for part in parts]
         memory.add_row(
-            plan.program.name, mesh_text(plan), shown[0], _gib(hand_arguments(plan.program)), *shown[1:], _gib(plan.needed),
-            _gib(held.peak if held else None), _gib(plan.available), "yes" if plan.fits else "[red]no",
-        )  # fmt: skip
+            plan.program.name,
+            mesh_text(plan),
+            shown[0],
+            _gib(hand_arguments(plan.program)),
+            *shown[1:],
+            _gib(plan.needed),
+            _gib(held.peak if held else None),
+            _gib(plan.available),
+            "yes" if plan.fits else "[red]no",
+        )
     console.print(memory)
     costs = Table(title=f"One run of each program on {where}", title_justify="left")
     for name, origin in (
-        ("program", ""), ("TFLOP/device", "counted"), ("GB HBM/device", "counted"), ("ms compute", "estimate"),
-        ("ms HBM", "estimate"), ("ms ICI" if chip.dims else "ms links", "estimate"), ("ms network", "estimate"),
-        ("bound", "estimate"), ("MFU", "estimate"), ("tokens/s/chip", "estimate"), ("compile s", "measured"),
-    ):  # fmt: skip
+        ("program", ""),
+        ("TFLOP/device", "counted"),
+        ("GB HBM/device", "counted"),
+        ("ms compute", "estimate"),
+        ("ms HBM", "estimate"),
+        ("ms ICI" if chip.dims else "ms links", "estimate"),
+        ("ms network", "estimate"),
+        ("bound", "estimate"),
+        ("MFU", "estimate"),
+        ("tokens/s/chip", "estimate"),
+        ("compile s", "measured"),
+    ):
         costs.add_column(f"{name}\n{origin}", justify="left" if name in ("program", "bound") else "right")
     for plan in plans:
         if plan.costs and plan.roofline:
             line = plan.roofline
             costs.add_row(
-                plan.program.name, f"{plan.costs.flops / 1e12:.2f}", f"{plan.costs.bytes / 1e9:.1f}",
-                *(f"{1e3 * value:.1f}" for value in (line.compute, line.hbm, line.ici, line.network)), line.bound,
+                plan.program.name,
+                f"{plan.costs.flops / 1e12:.2f}",
+                f"{plan.costs.bytes / 1e9:.1f}",
+                *(f"{1e3 * value:.1f}" for value in (line.compute, line.hbm, line.ici, line.network)),
+                line.bound,
                 f"{plan.mfu:.0%}" if plan.mfu else "-",
                 f"{plan.tokens_per_second_per_chip:,.0f}" if plan.tokens_per_second_per_chip else "-",
                 f"{plan.compile_seconds:.0f}",
-            )  # fmt: skip
+            )
     console.print(costs)
     exchanges = Table(title="Collectives of one run, per device (counted; time: estimate)", title_justify="left")
     for name in ("program", "kind", "devices", "count", "GB sent", "ms", "largest"):
@@ -78,9 +96,14 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
     for plan in plans:
         for row in collectives(plan):
             exchanges.add_row(
-                plan.program.name, row["kind"], str(row["devices"]), f"{row['count']:,.0f}", f"{row['bytes_sent'] / 1e9:.2f}",
-                f"{1e3 * row['seconds']:.1f}", row["largest"],
-            )  # fmt: skip
+                plan.program.name,
+                row["kind"],
+                str(row["devices"]),
+                f"{row['count']:,.0f}",
+                f"{row['bytes_sent'] / 1e9:.2f}",
+                f"{1e3 * row['seconds']:.1f}",
+                row["largest"],
+            )
     if exchanges.row_count:
         console.print(exchanges)
     for plan in plans:
@@ -97,9 +120,13 @@ def print_stages(stages: Sequence[StageEstimate], assumed: Assumed, console: Con
     for stage in stages:
         day = f"{stage.samples_per_day:,.0f}" if stage.samples_per_day else "-"
         table.add_row(
-            stage.stage, _seconds(stage.learn_seconds), _seconds(stage.rollout_seconds), day, _gib(stage.held),
+            stage.stage,
+            _seconds(stage.learn_seconds),
+            _seconds(stage.rollout_seconds),
+            day,
+            _gib(stage.held),
             _gib(stage.available),
-        )  # fmt: skip
+        )
     console.print(table)
     console.print(
         f"samples of {assumed.sample_tokens} tokens, {assumed.sampled_tokens} of them sampled (assumed: --sample-tokens, "
@@ -120,9 +147,11 @@ def print_settings(found: Sequence[dict[str, Any]], topology: Topology, console:
         if setting["mfu"]:
             fast = (f"{setting['tokens_per_second_per_chip']:,.0f}", f"{setting['mfu']:.0%}", setting["bound"])
         table.add_row(
-            " ".join(f"--config.{key}={value}" for key, value in setting["overrides"].items()), f"{needed / GIB:.1f}",
-            f"{plans[0]['memory']['available'] / GIB:.1f}", *fast,
-        )  # fmt: skip
+            " ".join(f"--config.{key}={value}" for key, value in setting["overrides"].items()),
+            f"{needed / GIB:.1f}",
+            f"{plans[0]['memory']['available'] / GIB:.1f}",
+            *fast,
+        )
     console.print(table)
     console.print(NOTES, style="dim")
 
@@ -145,45 +174,70 @@ def collectives(plan: Plan) -> list[dict[str, Any]]:
     rows = []
     for (kind, size), members in grouped.items():
         largest = max(members, key=lambda each: each.payload)
-        rows.append({
-            "kind": kind, "devices": size, "count": sum(each.count for each in members),
-            "bytes_sent": sum(each.count * each.sent for each in members),
-            "seconds": sum(each.count * seconds_of(each, plan.topology, devices) for each in members),
-            "largest": largest.shape, "largest_bytes": largest.payload,
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": kind,
+                "devices": size,
+                "count": sum(each.count for each in members),
+                "bytes_sent": sum(each.count * each.sent for each in members),
+                "seconds": sum(each.count * seconds_of(each, plan.topology, devices) for each in members),
+                "largest": largest.shape,
+                "largest_bytes": largest.payload,
+            }
+        )
     return sorted(rows, key=lambda row: -row["seconds"])
 
 
 def record(plan: Plan) -> dict[str, Any]:
     """A plan as JSON; bytes, operations and seconds are of one run on one device."""
     made: dict[str, Any] = {
-        "program": plan.program.name, "topology": plan.topology.name, "chips": plan.topology.num_chips,
-        "mesh": dict(plan.program.mesh.shape), "devices": plan.devices, "runs_per_step": plan.program.times,
-        "fits": plan.fits, "compile_seconds": plan.compile_seconds,
+        "program": plan.program.name,
+        "topology": plan.topology.name,
+        "chips": plan.topology.num_chips,
+        "mesh": dict(plan.program.mesh.shape),
+        "devices": plan.devices,
+        "runs_per_step": plan.program.times,
+        "fits": plan.fits,
+        "compile_seconds": plan.compile_seconds,
         "compiled_for": "the chip" if plan.topology.is_tpu else "CPU devices instead of GPUs",
-        "memory": {"needed": plan.needed, "available": plan.available, "arguments_by_hand": hand_arguments(plan.program)},
-        "model_flops": plan.program.work.model, "expected_flops": plan.program.work.executed or None,
-    }  # fmt: skip
+        "memory": {
+            "needed": plan.needed,
+            "available": plan.available,
+            "arguments_by_hand": hand_arguments(plan.program),
+        },
+        "model_flops": plan.program.work.model,
+        "expected_flops": plan.program.work.executed or None,
+    }
     if plan.memory is not None:
         made["memory"] |= {
-            "arguments": plan.memory.arguments, "temporaries": plan.memory.temporaries, "output": plan.memory.output,
-            "code": plan.memory.code, "peak": plan.memory.peak,
-        }  # fmt: skip
+            "arguments": plan.memory.arguments,
+            "temporaries": plan.memory.temporaries,
+            "output": plan.memory.output,
+            "code": plan.memory.code,
+            "peak": plan.memory.peak,
+        }
     if plan.program.learner is not None and plan.program.learns:
         count = hand_count(plan.program.learner)
         made["memory"] |= {"by_hand": vars(count) | {"total": count.total}}
     if plan.costs is not None and plan.roofline is not None:
         made |= {
-            "flops": plan.costs.flops, "bytes": plan.costs.bytes, "collectives": collectives(plan),
-            "kernels": plan.costs.kernels, "unknown": list(plan.costs.unknown),
+            "flops": plan.costs.flops,
+            "bytes": plan.costs.bytes,
+            "collectives": collectives(plan),
+            "kernels": plan.costs.kernels,
+            "unknown": list(plan.costs.unknown),
             "estimate": {
-                "compute_seconds": plan.roofline.compute, "hbm_seconds": plan.roofline.hbm, "ici_seconds": plan.roofline.ici,
+                "compute_seconds": plan.roofline.compute,
+                "hbm_seconds": plan.roofline.hbm,
+                "ici_seconds": plan.roofline.ici,
                 "network_seconds": plan.roofline.network,
-                "seconds": plan.roofline.seconds, "seconds_without_overlap": plan.roofline.seconds_without_overlap,
-                "bound": plan.roofline.bound, "mfu": plan.mfu,
+                "seconds": plan.roofline.seconds,
+                "seconds_without_overlap": plan.roofline.seconds_without_overlap,
+                "bound": plan.roofline.bound,
+                "mfu": plan.mfu,
                 "tokens_per_second_per_chip": plan.tokens_per_second_per_chip,
             },
-        }  # fmt: skip
+        }
     return made
 
 

@@ -59,9 +59,14 @@ def with_settings(config: ml_collections.ConfigDict, overrides: dict[str, Any]) 
 
 
 def candidates(
-    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology,
-    remats: Sequence[str] = REMATS, sequences: Sequence[int] = (1, 2, 4), rows: Sequence[int] = (),
-) -> Iterator[Candidate]:  # fmt: skip
+    config: ml_collections.ConfigDict,
+    stage: str,
+    model: ModelConfig,
+    topology: Topology,
+    remats: Sequence[str] = REMATS,
+    sequences: Sequence[int] = (1, 2, 4),
+    rows: Sequence[int] = (),
+) -> Iterator[Candidate]:
     """All settings that the slice and the hand count of memory allow, the fastest by estimate first.
 
     Args:
@@ -119,9 +124,16 @@ def estimate_seconds(learner: Learner, topology: Topology) -> float:
     compute = Work.learning(learner).executed * chip.devices / (chip.flops * EFFICIENCY * devices)
     link = chip.link_bandwidth / chip.devices * (2 if topology.is_tpu else max(chip.links, 1))
     width = 2 if learner.half else 4
-    weights = width * text.num_hidden_layers * text.hidden_size * (
-        2 * text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim + 3 * text.intermediate_size
-    )  # fmt: skip
+    weights = (
+        width
+        * text.num_hidden_layers
+        * text.hidden_size
+        * (
+            2 * text.num_attention_heads * text.head_dim
+            + 2 * text.num_key_value_heads * text.head_dim
+            + 3 * text.intermediate_size
+        )
+    )
     passes = 3 + (learner.remat == "full") - (not learner.full)
     gathered = passes * weights / mesh["tensor"] * (mesh["fsdp"] - 1) / mesh["fsdp"]
     lanes = math.prod(mesh[axis] for axis in BATCH_AXES)
@@ -145,8 +157,12 @@ def _meshes(topology: Topology, sequences: Sequence[int]) -> Iterator[dict[str, 
         for data in (1, 2, 4, 8, 16):
             if lanes % data == 0:
                 yield {
-                    **slices, "mesh.data": data, "mesh.fsdp": lanes // data, "mesh.tensor": tensor, "mesh.sequence": sequence,
-                }  # fmt: skip
+                    **slices,
+                    "mesh.data": data,
+                    "mesh.fsdp": lanes // data,
+                    "mesh.tensor": tensor,
+                    "mesh.sequence": sequence,
+                }
 
 
 def _images(batch: ml_collections.ConfigDict, rows: int, lanes: int) -> int:

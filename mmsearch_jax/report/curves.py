@@ -30,9 +30,13 @@ CURVES = (
 )
 _COLOURS = ("#1f5fa8", "#c2185b", "#5e8c4a", "#e08a00", "#6a4fb3", "#4a6572")
 _STYLE: Any = {
-    "font.size": 9, "svg.fonttype": "path", "svg.hashsalt": "mmsearch", "axes.spines.top": False,
-    "axes.spines.right": False, "axes.formatter.limits": (-3, 5),
-}  # fmt: skip
+    "font.size": 9,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "mmsearch",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.limits": (-3, 5),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,12 +48,20 @@ def write_report(
     environment = jinja2.Environment(loader=jinja2.PackageLoader("mmsearch_jax.report", "."), autoescape=True)
     environment.filters["percent"] = percent
     page = environment.get_template("page.html.jinja").render(
-        title=title, facts=_facts(folders, evaluations), benchmarks=_tables(groups), kinds=KIND_NAMES,
-        matrix=_matrix(evaluations), pairs=_pairs(evaluations, data), parts=PARTS,
+        title=title,
+        facts=_facts(folders, evaluations),
+        benchmarks=_tables(groups),
+        kinds=KIND_NAMES,
+        matrix=_matrix(evaluations),
+        pairs=_pairs(evaluations, data),
+        parts=PARTS,
         bars=_bars(evaluations, data, several=len(groups) > 1),
-        curves=learning_curves({label: f / "metrics.jsonl" for label, f in zip(labels, folders, strict=True)}), data=data,
-        css=_own("page.css"), script=markupsafe.Markup("\n").join(map(_own, _SCRIPTS)), nonce=secrets.token_hex(16),
-    )  # fmt: skip
+        curves=learning_curves({label: f / "metrics.jsonl" for label, f in zip(labels, folders, strict=True)}),
+        data=data,
+        css=_own("page.css"),
+        script=markupsafe.Markup("\n").join(map(_own, _SCRIPTS)),
+        nonce=secrets.token_hex(16),
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out
@@ -75,12 +83,14 @@ def _tables(groups: Mapping[str, Sequence[Evaluation]]) -> list[dict[str, Any]]:
     """A table each: the evaluations, and the kinds of questions that occur."""
     return [
         {
-            "name": name, "evaluations": [{"label": e.label, **e.summary} for e in group],
+            "name": name,
+            "evaluations": [{"label": e.label, **e.summary} for e in group],
             "kinds": [k for k in KIND_NAMES if any(e.summary["by_kind"].get(k, {}).get("n") for e in group)],
-            "detailed": any(e.summary.get("tool_use") for e in group), "judged": any(e.summary.get("judge") for e in group),
+            "detailed": any(e.summary.get("tool_use") for e in group),
+            "judged": any(e.summary.get("judge") for e in group),
         }
         for name, group in groups.items()
-    ]  # fmt: skip
+    ]
 
 
 def _matrix(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
@@ -94,7 +104,7 @@ def _matrix(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     averages = {
         label: sum(s["accuracy"] for s in row.values()) / len(row) if len(row) == len(benchmarks) else None
         for label, row in rows.items()
-    }  # fmt: skip
+    }
     return {"benchmarks": benchmarks, "rows": rows, "averages": averages}
 
 

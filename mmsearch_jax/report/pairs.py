@@ -50,10 +50,18 @@ def pairs(samples: Sequence[tuple[str, Sequence[Scored]]], main: int) -> list[Pa
         found = paired_difference(
             [scores[first][q] for q in common], [scores[second][q] for q in common], [images[q] for q in common]
         )
-        made.append(Pair(
-            samples[first][0], samples[second][0], len(common), found["difference"], found["ci95"],  # type: ignore[arg-type]
-            became_right=found["only_second"], became_wrong=found["only_first"], p=found["mcnemar_p"],  # type: ignore[arg-type]
-        ))  # fmt: skip
+        made.append(
+            Pair(
+                samples[first][0],
+                samples[second][0],
+                len(common),
+                found["difference"],
+                found["ci95"],  # type: ignore[arg-type]
+                became_right=found["only_second"],
+                became_wrong=found["only_first"],
+                p=found["mcnemar_p"],  # type: ignore[arg-type]
+            )
+        )
     return made
 
 

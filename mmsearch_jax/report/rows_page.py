@@ -42,9 +42,14 @@ def _shown(scanned: Scanned) -> dict[str, Any]:
     boxes += [(turn.box, "crop", f"turn {i}") for i, turn in enumerate(row.turns, 1) if turn.box]
     pictures = [_picture(image, boxes if i == 0 else []) for i, image in enumerate(row.images)]
     return {
-        "number": scanned.number, "id": row.id, "question": row.question, "answers": row.answers, "turns": row.turns,
-        "facts": [fact for fact in (row.kind, row.category, search, source) if fact], "pictures": pictures,
-    }  # fmt: skip
+        "number": scanned.number,
+        "id": row.id,
+        "question": row.question,
+        "answers": row.answers,
+        "turns": row.turns,
+        "facts": [fact for fact in (row.kind, row.category, search, source) if fact],
+        "pictures": pictures,
+    }
 
 
 def _picture(image: str | bytes, boxes: list[tuple[Box, str, str]]) -> dict[str, Any]:
@@ -57,8 +62,17 @@ def _picture(image: str | bytes, boxes: list[tuple[Box, str, str]]) -> dict[str,
     buffer = io.BytesIO()
     opened.save(buffer, "JPEG", quality=72)
     url = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return {"url": url, "boxes": [
-        {"kind": kind, "title": title, "left": f"{100 * x0 / width:.2f}", "top": f"{100 * y0 / height:.2f}",
-         "width": f"{100 * (x1 - x0) / width:.2f}", "height": f"{100 * (y1 - y0) / height:.2f}"}
-        for (x0, y0, x1, y1), kind, title in boxes
-    ]}  # fmt: skip
+    return {
+        "url": url,
+        "boxes": [
+            {
+                "kind": kind,
+                "title": title,
+                "left": f"{100 * x0 / width:.2f}",
+                "top": f"{100 * y0 / height:.2f}",
+                "width": f"{100 * (x1 - x0) / width:.2f}",
+                "height": f"{100 * (y1 - y0) / height:.2f}",
+            }
+            for (x0, y0, x1, y1), kind, title in boxes
+        ],
+    }

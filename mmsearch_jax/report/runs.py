@@ -37,9 +37,7 @@ def find_evaluations(workdirs: Sequence[Path]) -> list[Evaluation]:
             name = str(summary.get("name", path.parent.name))
             label = f"{run}: {name}" if len(workdirs) > 1 else name
             found.append(Evaluation(path.parent, label, str(summary.get("benchmark", "")), summary))
-    return sorted(
-        found, key=lambda e: (e.benchmark, _ORDER.get(str(e.summary.get("name")), len(_ORDER)), e.label)
-    )  # fmt: skip
+    return sorted(found, key=lambda e: (e.benchmark, _ORDER.get(str(e.summary.get("name")), len(_ORDER)), e.label))
 
 
 def main_place(evaluations: Sequence[Evaluation]) -> int:

@@ -6,9 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 
 PARTS = {
-    "none": "no search", "text": "one text search", "multi_text": "several text searches", "whole_image": "whole image only",
-    "crop": "crop only", "mixed": "image and text",
-}  # fmt: skip
+    "none": "no search",
+    "text": "one text search",
+    "multi_text": "several text searches",
+    "whole_image": "whole image only",
+    "crop": "crop only",
+    "mixed": "image and text",
+}
 """Ways to use tools; each episode is in one."""
 
 

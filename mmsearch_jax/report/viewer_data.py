@@ -97,15 +97,23 @@ def collect(evaluations: Sequence[Evaluation], budget: Budget) -> ViewerData:
     _embed_images(records, sources, pictures)
     order = sorted(range(len(records)), key=lambda i: _kind_rank(records[i]))
     whole = {
-        "evaluations": [{"label": e.label, "benchmark": e.benchmark, "name": e.summary.get("name")} for e in evaluations],
-        "kinds": KIND_NAMES, "spellings": pool.spellings, "episodes": [records[i] for i in order],
-    }  # fmt: skip
+        "evaluations": [
+            {"label": e.label, "benchmark": e.benchmark, "name": e.summary.get("name")} for e in evaluations
+        ],
+        "kinds": KIND_NAMES,
+        "spellings": pool.spellings,
+        "episodes": [records[i] for i in order],
+    }
     packed = gzip.compress(json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode(), 6, mtime=0)
     return ViewerData(
-        episodes=base64.b64encode(packed).decode(), images=json.dumps(pictures.images, separators=(",", ":")),
-        thumbnails=json.dumps(pictures.thumbnails, separators=(",", ":")), count=len(records), tools=tools, scored=scored,
+        episodes=base64.b64encode(packed).decode(),
+        images=json.dumps(pictures.images, separators=(",", ":")),
+        thumbnails=json.dumps(pictures.thumbnails, separators=(",", ":")),
+        count=len(records),
+        tools=tools,
+        scored=scored,
         notes=_notes(pictures, tokens_left_out, budget),
-    )  # fmt: skip
+    )
 
 
 def _embed_images(records: list[dict[str, Any]], sources: list[tuple[str, Evaluation]], pictures: Pictures) -> None:
@@ -133,12 +141,21 @@ def _episode(
     row, trajectory = sample["row"], sample["trajectory"]
     turns = [_turn(turn, pictures, budget) for turn in trajectory["turns"]]
     record = {
-        "e": evaluation, "id": row["id"], "repeat": sample.get("repeat", 0), "kind": row.get("kind") or "",
-        "category": row.get("category") or "", "question": row["question"], "gold": row["answers"],
+        "e": evaluation,
+        "id": row["id"],
+        "repeat": sample.get("repeat", 0),
+        "kind": row.get("kind") or "",
+        "category": row.get("category") or "",
+        "question": row["question"],
+        "gold": row["answers"],
         "outcome": {True: "right", False: "wrong", None: "failed"}[sample["correct"]],
-        "status": trajectory["status"], "answer": trajectory["answer"], "error": trajectory.get("error"),
-        "tools": tool_names(trajectory["turns"]), "turns": turns, "tokens": writer.write(trajectory),
-    }  # fmt: skip
+        "status": trajectory["status"],
+        "answer": trajectory["answer"],
+        "error": trajectory.get("error"),
+        "tools": tool_names(trajectory["turns"]),
+        "turns": turns,
+        "tokens": writer.write(trajectory),
+    }
     if sample.get("score") is not None:
         record["score"] = sample["score"]
     return record
@@ -150,7 +167,7 @@ def tool_names(turns: Sequence[dict[str, Any]]) -> list[str]:
     return [
         "text" if tool["tool"] == "text_search" else "crop" if tool.get("query") is not None else "whole_image"
         for tool in sent
-    ]  # fmt: skip
+    ]
 
 
 def _turn(turn: dict[str, Any], pictures: Pictures, budget: Budget) -> dict[str, Any]:
@@ -161,14 +178,24 @@ def _turn(turn: dict[str, Any], pictures: Pictures, budget: Budget) -> dict[str,
     hits = [
         [hit["title"], hit.get("url") or "", pictures.thumbnail(hit.get("thumbnail_base64")), hit["snippet"][:200]]
         for hit in tool.get("results", [])
-    ]  # fmt: skip
+    ]
     shown = {
-        "kind": action["kind"], "reason": turn["reason"], "observation": observation, "tool": tool.get("tool"),
-        "query": tool.get("query"), "how": _how(tool), "box": tool.get("box"), "note": tool.get("note"),
-        "error": tool.get("error"), "ms": round(tool.get("elapsed_ms") or 0), "hits": hits,
+        "kind": action["kind"],
+        "reason": turn["reason"],
+        "observation": observation,
+        "tool": tool.get("tool"),
+        "query": tool.get("query"),
+        "how": _how(tool),
+        "box": tool.get("box"),
+        "note": tool.get("note"),
+        "error": tool.get("error"),
+        "ms": round(tool.get("elapsed_ms") or 0),
+        "hits": hits,
         # A turn that could be read is shown by its parts.
-        "text": turn["text"] if action["kind"] == "invalid" or (not turn["reason"] and action["kind"] != "answer") else None,
-    }  # fmt: skip
+        "text": turn["text"]
+        if action["kind"] == "invalid" or (not turn["reason"] and action["kind"] != "answer")
+        else None,
+    }
     return {key: value for key, value in shown.items() if value not in (None, "", [], 0)}
 
 

@@ -67,9 +67,13 @@ def overlong_penalty(num_tokens: int, max_tokens: int, buffer: int) -> float:
 
 
 def reward(
-    trajectory: Trajectory, answers: Iterable[str], config: RewardConfig | None = None, *, judged: bool | None = None,
+    trajectory: Trajectory,
+    answers: Iterable[str],
+    config: RewardConfig | None = None,
+    *,
+    judged: bool | None = None,
     max_tokens: int = 0,
-) -> tuple[float, dict[str, float]]:  # fmt: skip
+) -> tuple[float, dict[str, float]]:
     """The reward in [-1, 1] and its parts ("match", "format", "searched", and what the options add).
 
     Args:

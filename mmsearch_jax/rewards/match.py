@@ -53,7 +53,7 @@ _NUMBER = re.compile(
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}"
     r"|\d{1,3}(?:[ \u00a0\u202f'’]\d{3})+(?:[.,]\d+)?"
     r"|\d+(?:\.\d+)?|\.\d+)"
-    r"\s*(?P<rest>[^\d]*[23²³]?)",
+    r"\s*(?P<rest>[^\d]*[23²³]?)"
 )
 # Unit spellings: name of the quantity, and how many base units one is.
 _UNITS: dict[str, tuple[str, float]] = {}

@@ -79,9 +79,11 @@ class Engine:
         has_text = np.zeros(vocabulary, bool)
         has_text[: self.renderer.vocabulary_size] = [bool(text) for text in self.renderer.token_bytes]
         self._constants = programs.DecodeConstants(
-            jnp.asarray(self._automaton.table), jnp.asarray(stop), jnp.asarray(~(has_text | stop)),
+            jnp.asarray(self._automaton.table),
+            jnp.asarray(stop),
+            jnp.asarray(~(has_text | stop)),
             jnp.uint32(config.seed),
-        )  # fmt: skip
+        )
         empty, hidden = empty_slots(model.config, config, model.dtype)
         cache = empty if cache is None else cache
         places = jitted.places(self._mesh, cache, model.config.text.num_key_value_heads)
@@ -228,9 +230,18 @@ class Engine:
                 feature_index[row, pads] = row * width + pads
         length = bucket(int((starts + num_new).max()), self._lengths)
         self._cache, self._hidden = self._programs.extend(
-            self._weights, self._cache, self._hidden, slots, starts, token_ids, positions, num_new,
-            features, feature_index, length=length,
-        )  # fmt: skip
+            self._weights,
+            self._cache,
+            self._hidden,
+            slots,
+            starts,
+            token_ids,
+            positions,
+            num_new,
+            features,
+            feature_index,
+            length=length,
+        )
         for row, sequence in enumerate(sequences):
             sequence.fed += int(num_new[row])
         self.stats.extend_calls += 1
@@ -243,9 +254,13 @@ class Engine:
             slots = np.full(width, programs.NO_SLOT, np.int32)
             slots[: len(group)] = [sequence.held_slot for sequence in group]
             self._cache, self._hidden = self._programs.copy(
-                self._cache, self._hidden, np.int32(prefix.slot), prefix.hidden, slots,
+                self._cache,
+                self._hidden,
+                np.int32(prefix.slot),
+                prefix.hidden,
+                slots,
                 length=bucket(prefix.length, self._lengths),
-            )  # fmt: skip
+            )
             for sequence in group:
                 sequence.fed = prefix.length
                 sequence.positions, sequence.next_position = prefix.positions, prefix.next_position
@@ -311,9 +326,15 @@ class Engine:
 
     def _decode_call(self, rows: programs.DecodeRows, lengths: np.ndarray, length: int) -> programs.Decoded:
         self._cache, self._hidden, decoded = self._programs.decode(
-            self._weights, self._cache, self._hidden, rows, lengths, self._constants,
-            length=length, gather=self._gathers(len(lengths), length),
-        )  # fmt: skip
+            self._weights,
+            self._cache,
+            self._hidden,
+            rows,
+            lengths,
+            self._constants,
+            length=length,
+            gather=self._gathers(len(lengths), length),
+        )
         return programs.Decoded(*(np.asarray(part) for part in decoded))
 
     def _finish(self, sequence: LiveSequence) -> str:
@@ -362,10 +383,18 @@ class Engine:
                 index = np.full((rows, tokens), -1, np.int32) if with_images else None
                 none = np.zeros(rows, np.int32)
                 self._cache, self._hidden = self._programs.extend(
-                    self._weights, self._cache, self._hidden, np.full(rows, programs.NO_SLOT, np.int32), none,
-                    np.zeros((rows, tokens), np.int32), np.zeros((3, rows, tokens), np.int32), none, features, index,
+                    self._weights,
+                    self._cache,
+                    self._hidden,
+                    np.full(rows, programs.NO_SLOT, np.int32),
+                    none,
+                    np.zeros((rows, tokens), np.int32),
+                    np.zeros((3, rows, tokens), np.int32),
+                    none,
+                    features,
+                    index,
                     length=length,
-                )  # fmt: skip
+                )
                 progress()
         for rows, length in itertools.product({*config.decode_rows, config.width}, self._lengths):
             self._decode_call(programs.no_rows(rows), np.zeros(rows, np.int32), length)
@@ -373,9 +402,13 @@ class Engine:
         rows = max(config.extend_rows)
         for length in self._lengths:
             self._cache, self._hidden = self._programs.copy(
-                self._cache, self._hidden, np.int32(0), self._hidden[0], np.full(rows, programs.NO_SLOT, np.int32),
+                self._cache,
+                self._hidden,
+                np.int32(0),
+                self._hidden[0],
+                np.full(rows, programs.NO_SLOT, np.int32),
                 length=length,
-            )  # fmt: skip
+            )
             progress()
         return self.num_programs()
 

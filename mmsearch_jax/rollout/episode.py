@@ -240,9 +240,13 @@ class Episode:
         record = ToolRecord(
             tool="text_search" if text else "image_search",
             query=action.query if text else action.expression,
-            box=reply.box, grounded=reply.grounded, results=tuple(reply.results), note=reply.note,
-            elapsed_ms=reply.elapsed_ms, cost_usd=reply.cost_usd,
-        )  # fmt: skip
+            box=reply.box,
+            grounded=reply.grounded,
+            results=tuple(reply.results),
+            note=reply.note,
+            elapsed_ms=reply.elapsed_ms,
+            cost_usd=reply.cost_usd,
+        )
         self._update_turn(tool=record)
         if self.config.mode == "rag":
             return self._rag_observed(action, reply)

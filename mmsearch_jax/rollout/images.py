@@ -75,9 +75,12 @@ class ImageCache:
         while waiting:
             batch, rows, row_patches = self._next_call(waiting)
             vision, numbers = pack_images(
-                [image.processed for image in batch], row_patches, rows,
-                merge_size=self._vision.spatial_merge_size, window_patches=self._vision.window_patches,
-            )  # fmt: skip
+                [image.processed for image in batch],
+                row_patches,
+                rows,
+                merge_size=self._vision.spatial_merge_size,
+                window_patches=self._vision.window_patches,
+            )
             features = np.asarray(self._encode(vision), np.float32)
             for image, own in zip(batch, numbers, strict=True):
                 image.features = features[own]

@@ -67,9 +67,16 @@ def jit_programs(graph: Any, config: EngineConfig, places: Places) -> DeviceProg
 
     def decode(weights, cache, hidden, rows, lengths, constants, *, length, gather):
         return programs.decode_rows(
-            nnx.merge(graph, weights), cache, hidden, rows, lengths, constants,
-            length=length, steps=config.decode_steps, gather=gather,
-        )  # fmt: skip
+            nnx.merge(graph, weights),
+            cache,
+            hidden,
+            rows,
+            lengths,
+            constants,
+            length=length,
+            steps=config.decode_steps,
+            gather=gather,
+        )
 
     # Where the outputs go is said, lest the caches move from call to call.
     cache, whole = places
@@ -80,8 +87,10 @@ def jit_programs(graph: Any, config: EngineConfig, places: Places) -> DeviceProg
         ),
         # A function of its own: jit's cache goes by function, and would count the programs of other engines too.
         jax.jit(
-            functools.partial(programs.copy_rows), static_argnames="length", donate_argnums=(0, 1),
+            functools.partial(programs.copy_rows),
+            static_argnames="length",
+            donate_argnums=(0, 1),
             out_shardings=(cache, whole),
         ),
         jax.jit(lambda weights, vision: nnx.merge(graph, weights).encode_images(vision)),
-    )  # fmt: skip
+    )

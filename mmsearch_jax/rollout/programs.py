@@ -48,10 +48,16 @@ def no_rows(count: int) -> DecodeRows:
     """Rows of padding alone, as writable host arrays."""
     zeros, ones = np.zeros(count, np.int32), np.ones(count, np.float32)
     return DecodeRows(
-        slots=np.full(count, NO_SLOT, np.int32), positions=zeros.copy(), budget=zeros.copy(), states=zeros.copy(),
-        tags=np.zeros(count, bool), seeds=np.zeros(count, np.uint32), temperature=ones.copy(), top_p=ones.copy(),
+        slots=np.full(count, NO_SLOT, np.int32),
+        positions=zeros.copy(),
+        budget=zeros.copy(),
+        states=zeros.copy(),
+        tags=np.zeros(count, bool),
+        seeds=np.zeros(count, np.uint32),
+        temperature=ones.copy(),
+        top_p=ones.copy(),
         top_k=zeros.copy(),
-    )  # fmt: skip
+    )
 
 
 class DecodeConstants(NamedTuple):
@@ -200,19 +206,23 @@ def decode_rows(
         counts = counts + active
         active = active & ~ended & (counts < rows.budget)
         fed, work = model.extend(
-            work,
-            token[:, None],
-            jnp.broadcast_to(place[None, :, None], (3, num_rows, 1)),
-            active.astype(jnp.int32),
+            work, token[:, None], jnp.broadcast_to(place[None, :, None], (3, num_rows, 1)), active.astype(jnp.int32)
         )
         last = jnp.where(active[:, None], fed[:, 0].astype(last.dtype), last)
         return i + 1, work, last, active, states, counts, tokens, logprobs, sampling_logprobs
 
     zeros = jnp.zeros((num_rows, steps), jnp.float32)
     carry = (
-        jnp.int32(0), work, last, rows.budget > 0, rows.states, jnp.zeros(num_rows, jnp.int32),
-        jnp.zeros((num_rows, steps), jnp.int32), zeros, zeros,
-    )  # fmt: skip
+        jnp.int32(0),
+        work,
+        last,
+        rows.budget > 0,
+        rows.states,
+        jnp.zeros(num_rows, jnp.int32),
+        jnp.zeros((num_rows, steps), jnp.int32),
+        zeros,
+        zeros,
+    )
     _, work, last, active, states, counts, tokens, logprobs, sampling_logprobs = jax.lax.while_loop(
         running, step, carry
     )

@@ -47,12 +47,7 @@ def position_keys(seed: jax.Array, trajectory_seeds: jax.Array, positions: jax.A
 
 
 def sample(
-    logits: jax.Array,
-    keys: jax.Array,
-    temperature: jax.Array,
-    top_p: jax.Array,
-    top_k: jax.Array,
-    banned: jax.Array,
+    logits: jax.Array, keys: jax.Array, temperature: jax.Array, top_p: jax.Array, top_k: jax.Array, banned: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Samples one token per row.
 

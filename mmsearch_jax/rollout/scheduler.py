@@ -214,12 +214,7 @@ class Scheduler:
                 continue
             image = self._engine.prepare_image(request.image)
             episode = Episode(
-                trajectory,
-                request.question,
-                [image.grid],
-                [image.num_tokens],
-                self._config,
-                self._engine.renderer,
+                trajectory, request.question, [image.grid], [image.num_tokens], self._config, self._engine.renderer
             )
             sequence = LiveSequence(trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain)
             self.add(Run(request, episode, sequence, watch=self._watch))

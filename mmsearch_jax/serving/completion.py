@@ -51,9 +51,14 @@ class ChatChoice:
     """Watches the run of a plain chat."""
 
     def __init__(
-        self, index: int, token_bytes: Sequence[bytes], stop: Sequence[str], emit: Emit, cancel: Callable[[Run], None],
+        self,
+        index: int,
+        token_bytes: Sequence[bytes],
+        stop: Sequence[str],
+        emit: Emit,
+        cancel: Callable[[Run], None],
         usage: Usage,
-    ):  # fmt: skip
+    ):
         self._index, self._bytes, self._emit, self._cancel, self._usage = index, token_bytes, emit, cancel, usage
         self._stream = TextStream(token_bytes, stop)
         self._seen, self._finished = 0, False
@@ -126,11 +131,16 @@ def record(trajectory: Trajectory) -> dict[str, Any]:
     """Status, error, and the calls with what they found: what a client may want to know of an episode."""
     calls = [
         {
-            "tool": tool.tool, "query": tool.query, "box": tool.box, "grounded": tool.grounded, "refused": tool.refused,
+            "tool": tool.tool,
+            "query": tool.query,
+            "box": tool.box,
+            "grounded": tool.grounded,
+            "refused": tool.refused,
             "results": [{"title": result.title, "url": result.url} for result in tool.results],
         }
-        for turn in trajectory.turns if (tool := turn.tool) is not None
-    ]  # fmt: skip
+        for turn in trajectory.turns
+        if (tool := turn.tool) is not None
+    ]
     return {"status": trajectory.status, "error": trajectory.error, "calls": calls}
 
 

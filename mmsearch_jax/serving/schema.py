@@ -17,10 +17,21 @@ MAX_STOPS = 16
 _ROLES = ("system", "developer", "user", "assistant")
 # What the engine cannot do, with the values that ask for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "tools": ([],), "functions": ([],), "tool_choice": ("none",), "function_call": ("none",), "logit_bias": ({},),
-    "response_format": ({"type": "text"},), "modalities": (["text"],), "audio": (), "prediction": (), "top_logprobs": (0,),
-    "frequency_penalty": (0,), "presence_penalty": (0,), "repetition_penalty": (1,), "min_p": (0,),
-}  # fmt: skip
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none",),
+    "function_call": ("none",),
+    "logit_bias": ({},),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "top_logprobs": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_p": (0,),
+}
 
 
 class ApiError(Exception):
@@ -32,9 +43,14 @@ class ApiError(Exception):
     """
 
     def __init__(
-        self, status: int, message: str, *, kind: str = "invalid_request_error", param: str | None = None,
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
         code: str | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__(message)
         self.status, self.message, self.kind, self.param, self.code = status, message, kind, param, code
 

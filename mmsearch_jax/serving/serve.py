@@ -54,16 +54,19 @@ def serve(config: ml_collections.ConfigDict, host: str, port: int, port_file: Pa
     del policy
     with tqdm.tqdm(desc="compiling", unit="program") as bar:
         engine.warm_up(bar.update)
-    limits = Limits(
-        settings.max_waiting, settings.max_body_mib << 20, settings.fetch_images, settings.system_prompt
-    )  # fmt: skip
+    limits = Limits(settings.max_waiting, settings.max_body_mib << 20, settings.fetch_images, settings.system_prompt)
     asyncio.run(_serve(engine, settings.model or name, config, tools, limits, token, (host, port, port_file)))
 
 
 async def _serve(
-    engine: Engine, model: str, config: ml_collections.ConfigDict, tools: ToolClient | None, limits: Limits, token: str,
+    engine: Engine,
+    model: str,
+    config: ml_collections.ConfigDict,
+    tools: ToolClient | None,
+    limits: Limits,
+    token: str,
     place: tuple[str, int, Path | None],
-) -> None:  # fmt: skip
+) -> None:
     service = Service(engine, model, stages.episode_config(config), tools, limits)
     stop = asyncio.Event()
     work = asyncio.create_task(service.run())

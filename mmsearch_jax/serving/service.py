@@ -188,18 +188,29 @@ class Service:
         completion = Completion(Usage())
         for index in range(request.n):
             make = functools.partial(
-                Episode, question=question, image_grids=[images[0].grid], image_token_counts=[images[0].num_tokens],
-                config=rules, renderer=self._engine.renderer,
-            )  # fmt: skip
+                Episode,
+                question=question,
+                image_grids=[images[0].grid],
+                image_token_counts=[images[0].num_tokens],
+                config=rules,
+                renderer=self._engine.renderer,
+            )
             watch = EpisodeChoice(index, completion.emit, completion.usage)
             asked = EpisodeRequest("", "", question, encoded[0])
             self._add(completion, request, asked, images, make, watch, plain=rules.plain)
         return completion
 
     def _add(
-        self, completion: Completion, request: ChatRequest, asked: EpisodeRequest, images: Sequence[PreparedImage],
-        make: Callable[[Trajectory], Driver], watch: Watch, *, plain: bool,
-    ) -> None:  # fmt: skip
+        self,
+        completion: Completion,
+        request: ChatRequest,
+        asked: EpisodeRequest,
+        images: Sequence[PreparedImage],
+        make: Callable[[Trajectory], Driver],
+        watch: Watch,
+        *,
+        plain: bool,
+    ) -> None:
         first = secrets.randbits(31) if request.seed is None else request.seed
         seed = (first + len(completion.runs)) & 0xFFFFFFFF
         trajectory = Trajectory("", "", "", seed, self._engine.policy_version)

@@ -28,19 +28,19 @@ class Reply:
 
     def opening(self, n: int) -> dict[str, Any]:
         """The first chunk: who speaks."""
-        return self._chunk([
-            {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-            for index in range(n)
-        ])  # fmt: skip
+        return self._chunk(
+            [
+                {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+                for index in range(n)
+            ]
+        )
 
     def chunk(self, delta: Delta) -> dict[str, Any]:
         """The chunk of a delta."""
         said: dict[str, Any] = {"content": delta.text} if delta.text else {}
         if delta.reasoning:
             said["reasoning_content"] = delta.reasoning
-        choice = {
-            "index": delta.index, "delta": said, "logprobs": self._tokens([delta]), "finish_reason": delta.finish
-        }  # fmt: skip
+        choice = {"index": delta.index, "delta": said, "logprobs": self._tokens([delta]), "finish_reason": delta.finish}
         if delta.episode is not None:
             choice["episode"] = delta.episode
         return self._chunk([choice])
@@ -61,8 +61,11 @@ class Reply:
         if reasoning := "".join(delta.reasoning for delta in deltas):
             message["reasoning_content"] = reasoning
         choice = {
-            "index": index, "message": message, "logprobs": self._tokens(deltas), "finish_reason": deltas[-1].finish
-        }  # fmt: skip
+            "index": index,
+            "message": message,
+            "logprobs": self._tokens(deltas),
+            "finish_reason": deltas[-1].finish,
+        }
         if deltas[-1].episode is not None:
             choice["episode"] = deltas[-1].episode
         return choice
@@ -75,11 +78,16 @@ class Reply:
 
 def _token(token: Token) -> dict[str, Any]:
     return {
-        "token": token.data.decode(errors="replace"), "logprob": token.logprob, "bytes": list(token.data), "top_logprobs": []
-    }  # fmt: skip
+        "token": token.data.decode(errors="replace"),
+        "logprob": token.logprob,
+        "bytes": list(token.data),
+        "top_logprobs": [],
+    }
 
 
 def _usage(usage: Usage) -> dict[str, int]:
     return {
-        "prompt_tokens": usage.prompt, "completion_tokens": usage.sampled, "total_tokens": usage.prompt + usage.sampled
-    }  # fmt: skip
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.sampled,
+        "total_tokens": usage.prompt + usage.sampled,
+    }

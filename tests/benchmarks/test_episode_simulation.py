@@ -123,10 +123,13 @@ def test_times_come_from_a_plan_and_a_plan_without_them_is_refused(tmp_path):
     config.parent.mkdir()
     config.write_text("from configs import tiny_grpo\n\n\ndef get_config():\n    return tiny_grpo.get_config()\n")
     plan = {
-        "config": str(config), "stages": [{"stage": "grpo", "learn_seconds": 48.0}],
-        "plans": [{"program": "decode", "chips": 16, "estimate": {"seconds": 0.16}},
-                  {"program": "extend", "chips": 16, "estimate": {"seconds": 0.05}}],
-    }  # fmt: skip
+        "config": str(config),
+        "stages": [{"stage": "grpo", "learn_seconds": 48.0}],
+        "plans": [
+            {"program": "decode", "chips": 16, "estimate": {"seconds": 0.16}},
+            {"program": "extend", "chips": 16, "estimate": {"seconds": 0.05}},
+        ],
+    }
     # 12 prompts x 8 on 16 chips; 16 tokens a run.
     assert planned(json.loads(json.dumps(plan))) == pytest.approx(
         {"learn_chip_seconds": 8.0, "decode_seconds": 0.01, "extend_seconds": 0.05}

@@ -30,11 +30,20 @@ def conversation(query="capital of Peru", answer="Lima"):
 def full_row(name="r0", image=None):
     """A row with every field in use."""
     return Row(
-        name, jpeg() if image is None else image, "Which capital, \u201cthat\u201d of <b>Peru</b>?\n",
+        name,
+        jpeg() if image is None else image,
+        "Which capital, \u201cthat\u201d of <b>Peru</b>?\n",
         ("Lima", "Ciudad de los Reyes"),
-        "crop", True, (Placement("flag", (0, 0, 10, 10)), Placement("tower", (5, 5, 20, 30))), 1, {"form": "land"},
-        conversation(), "places", {"source": "test", "row": "3"}, (jpeg(1), "https://example.org/a.jpg"),
-    )  # fmt: skip
+        "crop",
+        True,
+        (Placement("flag", (0, 0, 10, 10)), Placement("tower", (5, 5, 20, 30))),
+        1,
+        {"form": "land"},
+        conversation(),
+        "places",
+        {"source": "test", "row": "3"},
+        (jpeg(1), "https://example.org/a.jpg"),
+    )
 
 
 def bare_row(name="r1"):

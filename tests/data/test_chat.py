@@ -13,19 +13,7 @@ from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()
 RENDERER = ChatRenderer(TOKENIZER)
-PIECES = [
-    *tiny_tokenizer.CONTROLS,
-    "<|im_",
-    "end|>",
-    "user\n",
-    "</information>",
-    "<answer>",
-    "é",
-    "中",
-    " ",
-    "\n",
-    "a",
-]
+PIECES = [*tiny_tokenizer.CONTROLS, "<|im_", "end|>", "user\n", "</information>", "<answer>", "é", "中", " ", "\n", "a"]
 NASTY = st.lists(st.sampled_from(PIECES)).map("".join)
 ACTION = "<reason>I must look.</reason><text_search>capital of Peru</text_search>"
 FINAL = "<reason>I know.</reason><answer>Lima</answer>"
@@ -46,9 +34,11 @@ def test_ids_equal_those_of_the_whole_text_read_with_its_control_tokens():
 
 def test_a_conversation_is_the_concatenation_of_what_rollout_appends():
     parts = [
-        RENDERER.prompt_ids("What?", [3]), RENDERER.action_ids(ACTION), RENDERER.observation_ids(OBSERVED),
+        RENDERER.prompt_ids("What?", [3]),
+        RENDERER.action_ids(ACTION),
+        RENDERER.observation_ids(OBSERVED),
         RENDERER.action_ids(FINAL),
-    ]  # fmt: skip
+    ]
     rendered = RENDERER.conversation("What?", [(ACTION, OBSERVED), (FINAL, None)], [3])
     assert rendered.token_ids == sum(parts, [])
     sources = [PROMPT, SAMPLED, OBSERVATION, SAMPLED]

@@ -26,8 +26,11 @@ def fvqa(name, **changes):
         "prompt": [{"role": "system", "content": "Search."}, {"role": "user", "content": f"<image>\n{USER}"}],
         "images": [{"bytes": jpeg(len(name)), "path": None}],
         "reward_model": {"ground_truth": "Peru", "candidate_answers": '["Peru", "Republic of Peru"]', "style": "rule"},
-        "data_source": "fvqa_train", "image_urls": None, "category": "flags", "extra_info": {"split": "train", "index": 3},
-    } | changes  # fmt: skip
+        "data_source": "fvqa_train",
+        "image_urls": None,
+        "category": "flags",
+        "extra_info": {"split": "train", "index": 3},
+    } | changes
 
 
 def reward(**changes):
@@ -65,16 +68,26 @@ def test_mmsearch_r1_rows_and_their_known_defects(tmp_path):
     assert (good.id, good.question, good.answers) == ("good", "Which flag is it?", ("Peru", "Republic of Peru"))
     assert (good.image, good.category, good.search_required) == (jpeg(4), "flags", None)
     assert good.provenance == {
-        "source": "mmsearch-r1", "row": "1", "data_source": "fvqa_train", "split": "train", "index": "3"
-    }  # fmt: skip
+        "source": "mmsearch-r1",
+        "row": "1",
+        "data_source": "fvqa_train",
+        "split": "train",
+        "index": "3",
+    }
     assert by_path.image == jpeg(7)
     reasons = refused(tmp_path / "out")
     assert counts.rejected["the image is damaged"] == counts.rejected["no image can be read"] == 1
     assert (counts.read, counts.written, counts.rejected.total()) == (10, 2, 8)
     expected = {
-        2: "there is no image", 3: "not JSON", 4: "already that of row 1", 5: "damaged", 7: "none.jpg",
-        8: "there is no answer", 9: "no question", 10: "an image is",
-    }  # fmt: skip
+        2: "there is no image",
+        3: "not JSON",
+        4: "already that of row 1",
+        5: "damaged",
+        7: "none.jpg",
+        8: "there is no answer",
+        9: "no question",
+        10: "an image is",
+    }
     assert reasons.keys() == expected.keys()
     assert all(text in reasons[row] for row, text in expected.items()), reasons
 
@@ -109,10 +122,15 @@ def test_sharegpt_conversations_lose_the_prompts_that_the_renderer_writes_anew(e
     plain = [{"role": "user", "content": "<image>Which flag?"}, {"role": "assistant", "content": "Peru's"}]
     talk = [*plain, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes"}]
     records = [
-        sharegpt(), {"id": "plain", "messages": plain, "images": "a.jpg"}, {"messages": talk}, {"messages": plain[:1]},
-        sharegpt(turns=(conversation()[0], ConversationTurn("<answer>Lima</answer>"))), {"messages": plain[::-1]}, 7,
+        sharegpt(),
+        {"id": "plain", "messages": plain, "images": "a.jpg"},
+        {"messages": talk},
+        {"messages": plain[:1]},
+        sharegpt(turns=(conversation()[0], ConversationTurn("<answer>Lima</answer>"))),
+        {"messages": plain[::-1]},
+        7,
         sharegpt(conversations=[]),
-    ]  # fmt: skip
+    ]
     path = tmp_path / f"set{ending}"
     path.write_text("\n".join(map(json.dumps, records)) if ending == ".jsonl" else json.dumps(records))
     counts = convert("sharegpt", path, tmp_path / "rows.jsonl", show_progress=False)
@@ -126,10 +144,14 @@ def test_sharegpt_conversations_lose_the_prompts_that_the_renderer_writes_anew(e
 def search_r1(path):
     """One row as Search-R1's Parquet files have it."""
     row = {
-        "data_source": "nq", "ability": "fact-reasoning", "extra_info": {"split": "test", "index": 0},
-        "prompt": [{"role": "user", "content": "Use <search>. For example <answer> Beijing </answer>. Question: Who?\n"}],
+        "data_source": "nq",
+        "ability": "fact-reasoning",
+        "extra_info": {"split": "test", "index": 0},
+        "prompt": [
+            {"role": "user", "content": "Use <search>. For example <answer> Beijing </answer>. Question: Who?\n"}
+        ],
         "reward_model": {"style": "rule", "ground_truth": {"target": ["He", "Him"]}},
-    }  # fmt: skip
+    }
     return write_parquet([row], path)
 
 
@@ -167,9 +189,11 @@ def test_a_set_without_one_usable_row_is_an_error(tmp_path):
     assert not (tmp_path / "rows.jsonl").exists()
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
     for source, name, problem in (
-        ("verl", "b.parquet", "damaged or no Parquet"), ("verl", "c.parquet", "no Parquet file at"),
-        ("sharegpt", "b.parquet", "is not JSON"), ("other", "a.parquet", "unknown source 'other', expected one of"),
-    ):  # fmt: skip
+        ("verl", "b.parquet", "damaged or no Parquet"),
+        ("verl", "c.parquet", "no Parquet file at"),
+        ("sharegpt", "b.parquet", "is not JSON"),
+        ("other", "a.parquet", "unknown source 'other', expected one of"),
+    ):
         with pytest.raises(DataError, match=problem):
             convert(source, tmp_path / name, tmp_path / "rows.jsonl", show_progress=False)
     assert len(SOURCES) == 5

@@ -40,9 +40,17 @@ def asked(name="r0", **changes):
     """A row with all that verl's layouts hold."""
     row = full_row(name, jpeg(2))
     return dataclasses.replace(
-        row, more_images=(jpeg(1),), kind="", placements=(), target=None, meta={}, turns=(), question=row.question.strip(),
-        provenance={}, **changes,
-    )  # fmt: skip
+        row,
+        more_images=(jpeg(1),),
+        kind="",
+        placements=(),
+        target=None,
+        meta={},
+        turns=(),
+        question=row.question.strip(),
+        provenance={},
+        **changes,
+    )
 
 
 def without_origin(rows):
@@ -68,9 +76,11 @@ def test_conversations_come_back_equal_from_sharegpt_s_layout(style, tmp_path):
         *conversation(),
     )
     rows = [
-        asked("r0"), dataclasses.replace(asked("r1"), turns=looked, search_required=None),
-        dataclasses.replace(asked("r2"), turns=conversation()[1:], search_required=False), bare_row("r3"),
-    ]  # fmt: skip
+        asked("r0"),
+        dataclasses.replace(asked("r1"), turns=looked, search_required=None),
+        dataclasses.replace(asked("r2"), turns=conversation()[1:], search_required=False),
+        bare_row("r3"),
+    ]
     boxless = [
         dataclasses.replace(row, turns=tuple(dataclasses.replace(turn, box=None) for turn in row.turns)) for row in rows
     ]
@@ -138,9 +148,11 @@ def test_a_row_that_would_not_come_back_equal_is_set_aside_with_its_reason(form,
     torn = dataclasses.replace(bare_row("torn"), image=jpeg()[:300])
     told = dataclasses.replace(
         asked("told"),
-        turns=(ConversationTurn(render_turn("I look.", TextSearch("x")), "<information>see <image></information>"),
-               ConversationTurn(render_turn("So.", Answer("Lima")))),
-    )  # fmt: skip
+        turns=(
+            ConversationTurn(render_turn("I look.", TextSearch("x")), "<information>see <image></information>"),
+            ConversationTurn(render_turn("So.", Answer("Lima"))),
+        ),
+    )
     rows = [bare_row("good"), asked("fine"), marked, listed, pictured, gone, torn, told, bare_row("good")]
     _, reasons = exported(form, rows, tmp_path)
     expected = {
@@ -148,7 +160,7 @@ def test_a_row_that_would_not_come_back_equal_is_set_aside_with_its_reason(form,
         "verl": {3: "<image> stands in it", 4: "answers: would come back as ('a', 'b'"},
         "mmsearch-r1": {1: "there is no image", 3: "<image> stands in it", 4: "", 9: "there is no image"},
         "search-r1": {2: "text alone", 3: "<image> stands in it", 5: "text alone", 8: "text alone"},
-    }[form] | {6: "no image can be read at /nowhere/a.jpg", 7: "damaged"}  # fmt: skip
+    }[form] | {6: "no image can be read at /nowhere/a.jpg", 7: "damaged"}
     expected.setdefault(9, "already that of row 1")
     assert reasons.keys() == expected.keys(), reasons
     assert all(text in reasons[row] for row, text in expected.items()), reasons

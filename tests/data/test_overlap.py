@@ -49,14 +49,19 @@ def test_pairs_by_image_and_by_question():
     seen, other = photograph(1), photograph(2)
     evaluation = [row("e1", encoded(seen)), row("e2", encoded(other)), row("e3", "", "Who wrote Hamlet, the play?")]
     train = [
-        row("t1", encoded(seen.resize((160, 120)), "JPEG"), "which TOWER is it"), row("t2", encoded(seen), "How high?"),
-        row("t3", encoded(photograph(3))), row("t4", "", "The play Hamlet: who wrote?"), row("t5", "", "Who wrote Faust?"),
+        row("t1", encoded(seen.resize((160, 120)), "JPEG"), "which TOWER is it"),
+        row("t2", encoded(seen), "How high?"),
+        row("t3", encoded(photograph(3))),
+        row("t4", "", "The play Hamlet: who wrote?"),
+        row("t5", "", "Who wrote Faust?"),
         row("t6", b"no image"),
-    ]  # fmt: skip
+    ]
     report = find_overlap(train, evaluation)
     assert [(p.train_id, p.eval_id, p.same_question) for p in report.pairs] == [
-        ("t1", "e1", True), ("t2", "e1", False), ("t4", "e3", True),
-    ]  # fmt: skip
+        ("t1", "e1", True),
+        ("t2", "e1", False),
+        ("t4", "e3", True),
+    ]
     assert report.pairs[2].image_distance is None and report.pairs[1].image_distance == 0
     assert (report.train_rows, report.eval_rows, report.unreadable) == (6, 3, 1)
 

@@ -119,11 +119,22 @@ def test_real_processes_with_workers_go_on_where_one_stopped(
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     running = [
         subprocess.Popen(
-            [sys.executable, tmp_path / "process.py", rows_file, out, str(i), str(num_processes), str(num_workers), state],
-            env=environment, stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                tmp_path / "process.py",
+                rows_file,
+                out,
+                str(i),
+                str(num_processes),
+                str(num_workers),
+                state,
+            ],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for i, out in enumerate(outs)
-    ]  # fmt: skip
+    ]
     for process in running:
         _, errors = process.communicate(timeout=180)
         assert process.returncode == 0, errors[-2000:]

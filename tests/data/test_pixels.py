@@ -60,8 +60,15 @@ def test_patches_come_in_blocks_and_channel_by_channel():
 def test_without_a_writable_folder_the_loops_are_compiled_in_memory():
     # A locator that finds no place: as in a container whose root and home are read-only.
     done = subprocess.run(
-        [sys.executable, "-c", "import numpy as np\nfrom mmsearch_jax.data import pixels\n"
-         "print(pixels.cut(np.ones((28, 28, 3), np.uint8), 14, 2).sum())"],
-        env={**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import numpy as np\nfrom mmsearch_jax.data import pixels\n"
+            "print(pixels.cut(np.ones((28, 28, 3), np.uint8), 14, 2).sum())",
+        ],
+        env={**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.strip() == str(28 * 28 * 3), done.stderr

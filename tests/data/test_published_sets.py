@@ -24,8 +24,9 @@ def test_infoseek_ranges_types_and_missing_images(tmp_path):
     layout("infoseek", folder)
     rows, reasons = converted("infoseek", folder, "val", tmp_path / "out")
     assert [(row.id, row.answers, row.image) for row in rows] == [
-        ("v1", ("Spain", "ES"), jpeg(1)), ("v2", ("1.0",), jpeg(2)),
-    ]  # fmt: skip
+        ("v1", ("Spain", "ES"), jpeg(1)),
+        ("v2", ("1.0",), jpeg(2)),
+    ]
     assert rows[1].meta == {"answer_range": "[0.9, 1.1]", "question_type": "Numerical"}
     assert rows[0].provenance["split"] == "val_unseen_question"
     for row, why in {
@@ -44,8 +45,11 @@ def test_encyclopedic_vqa_has_a_row_for_each_image_and_knows_lists(tmp_path):
     layout("encyclopedic-vqa", folder)
     (first, second), reasons = converted("encyclopedic-vqa", folder, "test", tmp_path / "out")
     assert (first.id, first.answers, first.kind, first.image) == (
-        "encyclopedic-vqa-test-1-0", ("The Mengers", "Menger family"), "two_hop", jpeg(1),
-    )  # fmt: skip
+        "encyclopedic-vqa-test-1-0",
+        ("The Mengers", "Menger family"),
+        "two_hop",
+        jpeg(1),
+    )
     assert (second.answers, second.meta["answer_list"], second.image) == (("ants, seeds",), "ants&&seeds", jpeg(2))
     assert reasons.keys() == {2, 4, 5} and "abcmissing" in reasons[2] and "names no image" in reasons[5]
     (folder / "val.csv").write_text("question,answer\nWho?,He\n")

@@ -19,8 +19,9 @@ def image(grid, value=0):
 
 @given(
     st.lists(st.lists(GRIDS.map(lambda grid: image(grid)), max_size=3), max_size=12),
-    st.integers(1, 6), st.integers(24, 80).map(lambda n: 4 * n),
-)  # fmt: skip
+    st.integers(1, 6),
+    st.integers(24, 80).map(lambda n: 4 * n),
+)
 def test_images_placed_a_few_at_a_time_never_overlap_and_are_packed_where_they_were_placed(
     groups, num_rows, row_patches
 ):
@@ -63,8 +64,9 @@ def test_every_image_of_a_shared_row_has_windows_and_frames_of_its_own(grids):
         alone, _ = pack_images([images[number - 1]])
         np.testing.assert_array_equal(vision.positions.reshape(-1, 2)[span], alone.positions[0])
         for ids, own in (
-            (vision.window_segment_ids, alone.window_segment_ids), (vision.image_segment_ids, alone.image_segment_ids),
-        ):  # fmt: skip
+            (vision.window_segment_ids, alone.window_segment_ids),
+            (vision.image_segment_ids, alone.image_segment_ids),
+        ):
             shifted = ids.reshape(-1)[span]
             np.testing.assert_array_equal(shifted - shifted.min() + 1, own[0])
 

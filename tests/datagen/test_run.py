@@ -19,10 +19,15 @@ from tests.tools_server.small_corpus import scene, write_corpus
 from tools_server.process import start_server
 
 BAD = {
-    "broken": "invalid_turn", "endless": "too_many_turns", "twice": "over_limit", "give up": "gave_up",
-    "refuse": "refused", "timeout": "teacher_failed", "wrong": "wrong_answer",
+    "broken": "invalid_turn",
+    "endless": "too_many_turns",
+    "twice": "over_limit",
+    "give up": "gave_up",
+    "refuse": "refused",
+    "timeout": "teacher_failed",
+    "wrong": "wrong_answer",
     "unlabelled": "unlabelled",
-}  # fmt: skip
+}
 
 
 def picture():
@@ -33,8 +38,10 @@ def picture():
 
 def seeds(path, bad=()):
     image = picture()
-    rows = [Row(f"capital-{i}", image, "What is the capital of the land of the flag on the left?", ("Ostrin",), "", None)
-            for i in range(4)]  # fmt: skip
+    rows = [
+        Row(f"capital-{i}", image, "What is the capital of the land of the flag on the left?", ("Ostrin",), "", None)
+        for i in range(4)
+    ]
     rows += [Row(f"count-{i}", image, "How many flags are there?", ("2",), "visual", False) for i in range(6)]
     rows += [Row(f"bad-{word}", image, f"How many flags? ({word})", ("2",), "", None) for word in bad]
     if bad:
@@ -83,8 +90,16 @@ def served(teacher):
 
 
 def datagen(work, path, tools, url, *more):
-    values = {"seeds.path": path, "tools.url": tools, "teacher.url": url, "teacher.model": "t", "teacher.deadline_s": 2.0,
-              "concurrency": 4, "rules.max_turns": 4, "balance.size": 0}  # fmt: skip
+    values = {
+        "seeds.path": path,
+        "tools.url": tools,
+        "teacher.url": url,
+        "teacher.model": "t",
+        "teacher.deadline_s": 2.0,
+        "concurrency": 4,
+        "rules.max_turns": 4,
+        "balance.size": 0,
+    }
     settings = [f"--config.{key}={value}" for key, value in values.items()]
     return cli.main(["datagen", "--workdir", str(work), *settings, *more])
 

@@ -20,12 +20,29 @@ def run_in_two_processes(command, workdir, *flags):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "mmsearch_jax.cli", command, "--workdir", str(workdir), *WORLD_FLAGS, *flags,
-             "--coordinator", coordinator, "--num-processes", "2", "--process-id", str(number)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [
+                sys.executable,
+                "-m",
+                "mmsearch_jax.cli",
+                command,
+                "--workdir",
+                str(workdir),
+                *WORLD_FLAGS,
+                *flags,
+                "--coordinator",
+                coordinator,
+                "--num-processes",
+                "2",
+                "--process-id",
+                str(number),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for number in range(2)
-    ]  # fmt: skip
+    ]
     said = [process.communicate(timeout=600)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], "\n".join(text[-3000:] for text in said)
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -34,15 +51,28 @@ def run_in_two_processes(command, workdir, *flags):
 @pytest.mark.slow
 def test_sft_and_then_grpo_in_two_processes(tmp_path):
     sft = run_in_two_processes(
-        "sft", tmp_path / "sft", f"--config.checkpoint={TINY_BASE}", "--config.sft.num_steps=2", "--config.sft.data.lanes=2",
-        "--config.sft.batch.rows=4", "--config.sft.batch.images=10", "--config.run.checkpoint_every=1",
-    )  # fmt: skip
+        "sft",
+        tmp_path / "sft",
+        f"--config.checkpoint={TINY_BASE}",
+        "--config.sft.num_steps=2",
+        "--config.sft.data.lanes=2",
+        "--config.sft.batch.rows=4",
+        "--config.sft.batch.images=10",
+        "--config.run.checkpoint_every=1",
+    )
     assert sum("loss" in record for record in sft) == 2
     grpo = run_in_two_processes(
-        "grpo", tmp_path / "grpo", f"--config.checkpoint={tmp_path}/sft/policies/sft", "--config.grpo.num_steps=2",
-        "--config.grpo.prompts_per_step=2", "--config.grpo.group_size=4", "--config.grpo.skip_uniform=false",
-        "--config.engine.num_slots=8", "--config.engine.decode_rows=()", "--config.engine.length_buckets=()",
+        "grpo",
+        tmp_path / "grpo",
+        f"--config.checkpoint={tmp_path}/sft/policies/sft",
+        "--config.grpo.num_steps=2",
+        "--config.grpo.prompts_per_step=2",
+        "--config.grpo.group_size=4",
+        "--config.grpo.skip_uniform=false",
+        "--config.engine.num_slots=8",
+        "--config.engine.decode_rows=()",
+        "--config.engine.length_buckets=()",
         "--config.run.checkpoint_every=1",
-    )  # fmt: skip
+    )
     assert [record["step"] for record in grpo if "reward" in record] == [1, 2]
     assert (tmp_path / "grpo" / "policies" / "grpo" / "config.json").is_file()

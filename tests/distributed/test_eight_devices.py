@@ -57,8 +57,12 @@ print("worst gradient difference", worst)
 def test_eight_devices_equal_one(sizes, tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     ran = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(tmp_path / "hf"), sizes], env={**os.environ, **flags}, capture_output=True,
-        text=True, timeout=300, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", _SCRIPT, str(tmp_path / "hf"), sizes],
+        env={**os.environ, **flags},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "worst gradient difference" in ran.stdout

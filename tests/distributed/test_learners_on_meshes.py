@@ -109,14 +109,30 @@ def run(workdir, sizes, devices, processes, steps, until=None, rows="order"):
     coordinator = f"127.0.0.1:{free_port()}"
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT, str(workdir), sizes, str(number), str(processes), coordinator, str(steps),
-             str(until or steps), rows],
-            env={**os.environ, "JAX_PLATFORMS": "cpu",
-                 "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                "-c",
+                _SCRIPT,
+                str(workdir),
+                sizes,
+                str(number),
+                str(processes),
+                coordinator,
+                str(steps),
+                str(until or steps),
+                rows,
+            ],
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for number in range(processes)
-    ]  # fmt: skip
+    ]
     ended = [process.communicate(timeout=600) for process in started]
     for process, (_, errors) in zip(started, ended, strict=True):
         assert process.returncode == 0, errors[-3000:]
@@ -159,7 +175,13 @@ def test_fifty_steps_on_every_kind_of_mesh(tmp_path):
     allowed = np.where(np.arange(50) < 20, 1e-5, np.maximum(1e-5, 4 * rounding))
     assert allowed[-1] < 1e-3
     for number, (sizes, devices, processes) in enumerate(
-        [("1,1,8,1,1", 8, 1), ("1,2,2,1,2", 8, 1), ("1,1,2,2,2", 8, 1), ("1,1,2,1,1", 1, 2), ("1,2,2,1,1", 1, 4),
-         ("2,1,2,1,1", 2, 2)]
-    ):  # fmt: skip
+        [
+            ("1,1,8,1,1", 8, 1),
+            ("1,2,2,1,2", 8, 1),
+            ("1,1,2,2,2", 8, 1),
+            ("1,1,2,1,1", 1, 2),
+            ("1,2,2,1,1", 1, 4),
+            ("2,1,2,1,1", 2, 2),
+        ]
+    ):
         compare(run(tmp_path / str(number), sizes, devices, processes, 50), expected, allowed)

@@ -85,9 +85,7 @@ def test_on_a_cpu_consecutive_processes_are_a_slice():
 
 def hosts_of_four():
     """A slice of 4 x 8 chips, 2 x 2 a host, as v5e has them: in the order of the chips, a host's are not together."""
-    return [
-        Chip(8 * y + x, 0, (x, y, 0), process_index=4 * (y // 2) + x // 2) for y in range(4) for x in range(8)
-    ]  # fmt: skip
+    return [Chip(8 * y + x, 0, (x, y, 0), process_index=4 * (y // 2) + x // 2) for y in range(4) for x in range(8)]
 
 
 @pytest.mark.parametrize("config", [MeshConfig(4, 8), MeshConfig(1, 8, 1, 4), MeshConfig(2, 4, 2, 2)])

@@ -55,11 +55,14 @@ def started(script):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     return [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(number), coordinator], env=environment, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", script, str(number), coordinator],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for number in range(2)
-    ]  # fmt: skip
+    ]
 
 
 def test_processes_agree_on_numbers_and_exchange_records():

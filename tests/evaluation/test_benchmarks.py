@@ -35,8 +35,12 @@ def done(tmp_path_factory):
     data, endpoint = write_sets(root / "data"), ScriptedEndpoint(SCRIPTS, RIGHT)
     only = ",".join(SCORES)
     with start_server(write_corpus(root / "corpus")) as tools, served(endpoint) as url:
-        more = [f"--config.only={only}", f"--config.tools.url={tools.url}", f"--config.judge.url={url}",
-                "--config.judge.model=judge"]  # fmt: skip
+        more = [
+            f"--config.only={only}",
+            f"--config.tools.url={tools.url}",
+            f"--config.judge.url={url}",
+            "--config.judge.model=judge",
+        ]
         prices = ["--config.endpoint.price_prompt=2.0", "--config.endpoint.price_reply=8.0"]
         assert run(root, data, url, *more, *prices) == 0
         one = ["--config.only=infoseek", f"--config.tools.url={tools.url}"]
@@ -61,8 +65,12 @@ def test_each_set_has_the_score_that_a_hand_computes(done, benchmark):
 def test_parts_groups_and_rows_that_are_not_asked_are_named(done):
     infoseek = summary_of(done[0], "infoseek")
     assert infoseek["metric"]["parts"] == {
-        "unseen_question": 1.0, "unseen_entity": 0.5, "time": 1.0, "numerical": 1.0, "string": 0.5,
-    }  # fmt: skip
+        "unseen_question": 1.0,
+        "unseen_entity": 0.5,
+        "time": 1.0,
+        "numerical": 1.0,
+        "string": 0.5,
+    }
     simple = summary_of(done[0], "simplevqa")
     assert simple["n"] == 3 and simple["skipped_rows"] == {"not of language EN": 1}
     assert simple["by_category"]["Art"]["n"] == 3

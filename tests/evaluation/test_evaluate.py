@@ -13,9 +13,9 @@ from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, FakeTools, Play
 
 DIRECT = Play(1, ["<reason>I see it</reason><answer>Lima</answer>"])
-SEARCH = Play(2, [
-    "<reason>look it up</reason><text_search>capital</text_search>", "<reason>read</reason><answer>Quito</answer>",
-])  # fmt: skip
+SEARCH = Play(
+    2, ["<reason>look it up</reason><text_search>capital</text_search>", "<reason>read</reason><answer>Quito</answer>"]
+)
 BROKEN = Play(3, ["<reason>look it up</reason><text_search>broken</text_search>"])
 
 
@@ -35,10 +35,16 @@ def rows_for(folder, *plays):
         image = folder / f"{play.number}.png"
         image.write_bytes(scripted.picture(play.number))
         needs_search = play is not DIRECT
-        rows.append(Row(
-            f"r{play.number}", str(image), play.question, ("Lima",), "two_hop" if needs_search else "visual",
-            needs_search,
-        ))  # fmt: skip
+        rows.append(
+            Row(
+                f"r{play.number}",
+                str(image),
+                play.question,
+                ("Lima",),
+                "two_hop" if needs_search else "visual",
+                needs_search,
+            )
+        )
     return rows
 
 

@@ -11,9 +11,13 @@ from mmsearch_jax.evaluation.samples import read_samples
 @pytest.mark.slow
 def test_the_bundled_config_runs_the_mini_world_and_names_the_others(tmp_path, capsys):
     settings = {
-        "data": tmp_path / "nothing", "dtype": "float32", "world.num_eval_rows": 6, "engine.num_slots": 8,
-        "engine.decode_rows": "()", "eval.mode": "rag",
-    }  # fmt: skip
+        "data": tmp_path / "nothing",
+        "dtype": "float32",
+        "world.num_eval_rows": 6,
+        "engine.num_slots": 8,
+        "engine.decode_rows": "()",
+        "eval.mode": "rag",
+    }
     command = ["eval", "--config", "configs/eval/deepmmsearch.py", "--workdir", str(tmp_path)]
     assert cli.main([*command, *(f"--config.{key}={value}" for key, value in settings.items())]) == 0
     suite = json.loads((tmp_path / "eval" / "policy" / "suite.json").read_text())

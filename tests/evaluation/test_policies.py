@@ -84,13 +84,16 @@ def test_a_transcript_spells_text_in_numbers_and_keeps_messages():
 @pytest.mark.parametrize(
     ("reply", "plain", "turn"),
     [
-        (Completion("<reason>r</reason><answer>A</answer> more <answer>B</answer>"), False,
-         ("<reason>r</reason><answer>A</answer>", "closed")),
+        (
+            Completion("<reason>r</reason><answer>A</answer> more <answer>B</answer>"),
+            False,
+            ("<reason>r</reason><answer>A</answer>", "closed"),
+        ),
         (Completion("<reason>r</reason><answer>A", cut=True), False, ("<reason>r</reason><answer>A", "length")),
         (Completion("no tags"), False, ("no tags", "closed")),
         (Completion("Lima </answer> x"), True, ("Lima </answer> x", "closed")),
         (Completion("Li", cut=True), True, ("Li", "length")),
     ],
-)  # fmt: skip
+)
 def test_a_reply_ends_where_our_engine_would_have_ended_it(reply, plain, turn):
     assert _turn(reply, plain) == turn

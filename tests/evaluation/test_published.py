@@ -22,13 +22,26 @@ def rows_of(source, folder, split):
 
 
 def test_mmsearch_has_aliases_and_questions_without_an_image(tmp_path):
-    good = {"sample_id": "1", "query": "Who won?", "query_image": {"bytes": jpeg(), "path": None}, "gt_answer": "Ada",
-            "alternative_gt_answers": ["A. Tahl"], "area": "news", "subfield": "sports", "timestamp": "2024-06"}  # fmt: skip
+    good = {
+        "sample_id": "1",
+        "query": "Who won?",
+        "query_image": {"bytes": jpeg(), "path": None},
+        "gt_answer": "Ada",
+        "alternative_gt_answers": ["A. Tahl"],
+        "area": "news",
+        "subfield": "sports",
+        "timestamp": "2024-06",
+    }
     write_parquet(
-        [good, good, good | {"sample_id": "2", "query_image": None}, good | {"sample_id": "3", "gt_answer": None,
-         "alternative_gt_answers": None}, good | {"sample_id": "4", "query": " "}],
+        [
+            good,
+            good,
+            good | {"sample_id": "2", "query_image": None},
+            good | {"sample_id": "3", "gt_answer": None, "alternative_gt_answers": None},
+            good | {"sample_id": "4", "query": " "},
+        ],
         tmp_path / "end2end.parquet",
-    )  # fmt: skip
+    )
     rows, reasons = rows_of("mmsearch", tmp_path, "end2end")
     assert [(row.id, bool(row.image)) for row in rows] == [("mmsearch-1", True), ("mmsearch-2", False)]
     assert rows[0].answers == ("Ada", "A. Tahl") and rows[0].category == "sports" and rows[0].image == jpeg()
@@ -39,8 +52,16 @@ def test_mmsearch_has_aliases_and_questions_without_an_image(tmp_path):
 
 def test_livevqa_reads_json_and_json_lines_with_images_beside_them(tmp_path):
     put(tmp_path / "image" / "1.jpg", jpeg())
-    record = {"id": 1, "img_path": "image/1.jpg", "question": "What?", "Ground_Truth": "A", "Ground_Truth_List": ["A", "B"],
-              "topic": "art", "level": 2, "options": ["A", "C"]}  # fmt: skip
+    record = {
+        "id": 1,
+        "img_path": "image/1.jpg",
+        "question": "What?",
+        "Ground_Truth": "A",
+        "Ground_Truth_List": ["A", "B"],
+        "topic": "art",
+        "level": 2,
+        "options": ["A", "C"],
+    }
     put(tmp_path / "set_test.json", json.dumps([record, 7]).encode())
     (row,), reasons = rows_of("livevqa", tmp_path, "test")
     assert row.image == str(tmp_path / "image" / "1.jpg") and row.answers == ("A", "B")

@@ -17,10 +17,21 @@ from tests.tools_server.small_corpus import write_corpus
 def tools(corpus, folder, mode):
     """The address of a search server with its cache in this mode."""
     port_file = folder / f"port-{mode}"
-    process = subprocess.Popen([
-        sys.executable, "-m", "tools_server", "--corpus", str(corpus), "--port", "0", "--port-file", str(port_file),
-        f"--config.cache.mode={mode}", f"--config.cache.path={folder / 'cache.sqlite'}",
-    ])  # fmt: skip
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tools_server",
+            "--corpus",
+            str(corpus),
+            "--port",
+            "0",
+            "--port-file",
+            str(port_file),
+            f"--config.cache.mode={mode}",
+            f"--config.cache.path={folder / 'cache.sqlite'}",
+        ]
+    )
     try:
         deadline = time.monotonic() + 60
         while not port_file.is_file() or not port_file.read_text():

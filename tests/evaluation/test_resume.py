@@ -36,9 +36,12 @@ def rows_file(folder):
 
 def settings(*more, concurrency=4):
     return [
-        "--config.only=livevqa", "--config.benchmarks.livevqa.path=rows.jsonl", DIRECT,
-        f"--config.endpoint.max_concurrency={concurrency}", *more,
-    ]  # fmt: skip
+        "--config.only=livevqa",
+        "--config.benchmarks.livevqa.path=rows.jsonl",
+        DIRECT,
+        f"--config.endpoint.max_concurrency={concurrency}",
+        *more,
+    ]
 
 
 def without_times(summary):
@@ -128,8 +131,10 @@ def test_several_samples_give_pass_at_k_and_a_majority(tmp_path, capsys):
     summary = summary_of(tmp_path, "livevqa")
     # Of r00 to r03 the second and third are right, each time.
     assert summary["n"] == 12 and summary["repeats"] == {
-        "samples": 3, "pass_at_k": {"1": 0.5, "2": 0.5, "3": 0.5}, "majority": 0.5,
-    }  # fmt: skip
+        "samples": 3,
+        "pass_at_k": {"1": 0.5, "2": 0.5, "3": 0.5},
+        "majority": 0.5,
+    }
     seeds = [request["seed"] for request in endpoint.requests]
     assert len(set(seeds)) == 12 and all(request["temperature"] == 1.0 for request in endpoint.requests)
 
@@ -171,16 +176,39 @@ def test_a_served_policy_that_fails_is_no_wrong_answer_and_is_tried_again(tmp_pa
 def test_two_processes_share_the_questions_and_the_first_merges(tmp_path):
     data, endpoint = rows_file(tmp_path), ScriptedEndpoint(SCRIPTS)
     with served(endpoint) as url:
-        arguments = ["eval", "--config", "configs/eval/deepmmsearch.py", "--workdir", str(tmp_path), f"--config.data={data}",
-                     f"--config.endpoint.url={url}", "--config.endpoint.model=scripted", *settings()]  # fmt: skip
+        arguments = [
+            "eval",
+            "--config",
+            "configs/eval/deepmmsearch.py",
+            "--workdir",
+            str(tmp_path),
+            f"--config.data={data}",
+            f"--config.endpoint.url={url}",
+            "--config.endpoint.model=scripted",
+            *settings(),
+        ]
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "mmsearch_jax.cli", *arguments, "--coordinator", f"127.0.0.1:{port}", "--num-processes",
-                 "2", "--process-id", str(number)],
-                env={**os.environ, "JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                [
+                    sys.executable,
+                    "-m",
+                    "mmsearch_jax.cli",
+                    *arguments,
+                    "--coordinator",
+                    f"127.0.0.1:{port}",
+                    "--num-processes",
+                    "2",
+                    "--process-id",
+                    str(number),
+                ],
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
-            for port in [free_port()] for number in range(2)
-        ]  # fmt: skip
+            for port in [free_port()]
+            for number in range(2)
+        ]
         said = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert "Benchmarks" in said[0] and "Benchmarks" not in said[1]

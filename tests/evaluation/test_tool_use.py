@@ -43,9 +43,12 @@ def test_self_correction_is_a_refined_query_that_led_to_the_answer(answer, searc
 
 def test_searches_are_needless_or_missed_by_the_rows_flags_or_by_a_direct_run():
     samples = [
-        sample("a", "Lima", ("q", SHOWN), needed=False), sample("b", "Lima", needed=False),
-        sample("c", "Quito", needed=True), sample("d", "Quito", ("q", NOTHING), needed=True), sample("e", "Lima"),
-    ]  # fmt: skip
+        sample("a", "Lima", ("q", SHOWN), needed=False),
+        sample("b", "Lima", needed=False),
+        sample("c", "Quito", needed=True),
+        sample("d", "Quito", ("q", NOTHING), needed=True),
+        sample("e", "Lima"),
+    ]
     use = tool_use(samples)
     assert use["needless"] == {"by": "flag", "n": 2, "share": 0.5}
     assert use["missed"] == {"by": "flag", "n": 2, "share": 0.5}

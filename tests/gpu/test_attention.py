@@ -66,17 +66,25 @@ def compare(function, expected, q, k, v, real, *, gradients=True):
 def test_causal(length):
     q, k, v, segments = inputs(length, length, 28, 4, 128)
     compare(
-        lambda q, k, v: causal_attention(q, k, v, segments), lambda q, k, v: plain(q, k, v, causal_mask(segments)), q, k, v,
+        lambda q, k, v: causal_attention(q, k, v, segments),
+        lambda q, k, v: plain(q, k, v, causal_mask(segments)),
+        q,
+        k,
+        v,
         segments > 0,
-    )  # fmt: skip
+    )
 
 
 def test_images():
     q, k, v, segments = inputs(640, 640, 16, 16, 80)
     compare(
-        lambda q, k, v: segment_attention(q, k, v, segments), lambda q, k, v: plain(q, k, v, same_segment_mask(segments)),
-        q, k, v, segments > 0,
-    )  # fmt: skip
+        lambda q, k, v: segment_attention(q, k, v, segments),
+        lambda q, k, v: plain(q, k, v, same_segment_mask(segments)),
+        q,
+        k,
+        v,
+        segments > 0,
+    )
 
 
 def test_windows():
@@ -84,8 +92,12 @@ def test_windows():
     segments = jnp.asarray(np.stack([np.arange(640) // 64 + 1, np.arange(640) // 16 + 1]) * (np.arange(640) < 600))
     compare(
         lambda q, k, v: window_attention(q, k, v, segments, 64),
-        lambda q, k, v: plain(q, k, v, same_segment_mask(segments)), q, k, v, segments > 0,
-    )  # fmt: skip
+        lambda q, k, v: plain(q, k, v, same_segment_mask(segments)),
+        q,
+        k,
+        v,
+        segments > 0,
+    )
 
 
 @pytest.mark.parametrize("length", [1, 64])
@@ -96,6 +108,11 @@ def test_over_a_cache(length, keys):
     mask = jnp.asarray(np.broadcast_to(np.arange(keys) <= seen[:, None], (2, length, keys)))
     everywhere = jnp.ones((2, length), bool)
     compare(
-        lambda q, k, v: attention(q, k, v, mask), lambda q, k, v: plain(q, k, v, mask), q, k, v, everywhere,
+        lambda q, k, v: attention(q, k, v, mask),
+        lambda q, k, v: plain(q, k, v, mask),
+        q,
+        k,
+        v,
+        everywhere,
         gradients=False,
-    )  # fmt: skip
+    )

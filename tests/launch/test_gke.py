@@ -54,15 +54,25 @@ def fake(tmp_path):
         for name, text in dict(files).items():
             (state / name).write_text(text)
         done = subprocess.run(
-            ["bash", str(LAUNCH / script), *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT,
-            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "FAKE": str(state), "PYTHON": sys.executable,
-                 **environment},
-        )  # fmt: skip
+            ["bash", str(LAUNCH / script), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PATH": f"{programs}:{os.environ['PATH']}",
+                "FAKE": str(state),
+                "PYTHON": sys.executable,
+                **environment,
+            },
+        )
         calls, applied = state / "calls", state / "applied"
         return (
-            done, calls.read_text().splitlines() if calls.exists() else [],
+            done,
+            calls.read_text().splitlines() if calls.exists() else [],
             list(yaml.safe_load_all(applied.read_text())) if applied.exists() else [],
-        )  # fmt: skip
+        )
 
     return run
 
@@ -119,8 +129,9 @@ def test_one_slice_is_a_job_with_a_pod_a_host(fake):
     assert (spec["parallelism"], spec["completions"], spec["backoffLimit"]) == (4, 4, 0)
     pod, container = trainer(jobs)
     assert pod["nodeSelector"] == {
-        "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice", "cloud.google.com/gke-tpu-topology": "2x2x4",
-    }  # fmt: skip
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice",
+        "cloud.google.com/gke-tpu-topology": "2x2x4",
+    }
     assert container["args"] == [*TRAIN, "--distributed"]
     assert container["resources"]["limits"] == {"google.com/tpu": 4} and "hostNetwork" not in pod
     assert "envFrom" not in container and "tolerations" not in pod
@@ -146,7 +157,7 @@ def test_what_a_restart_does_not_mend_ends_the_run_and_all_else_restarts_it(fake
         ("v6e:16x16:16", 16, 64, "tpu-v6e-slice"),
         ("7x:4x4x4:2", 2, 16, "tpu7x"),
     ],
-)  # fmt: skip
+)
 def test_several_slices_are_replicas_on_the_hosts_network(fake, topology, replicas, hosts, accelerator):
     _, _, (jobset,) = up(fake, "--topology", topology, "--spot", "--queue", "tpus")
     jobs = check_jobset(jobset)
@@ -178,9 +189,21 @@ def test_the_search_server_beside_the_trainer_is_waited_for_and_its_address_give
 
 def test_the_search_server_as_a_deployment_shares_its_cache_in_redis(fake):
     done, calls, objects = fake(
-        "gke.sh", "tools", "--name", "search", "--image", "reg/tools:1", "--replicas", "5", "--secret", "keys", "--",
-        "--config", "configs/tools/serper.py", "--config.cache.mode=record",
-    )  # fmt: skip
+        "gke.sh",
+        "tools",
+        "--name",
+        "search",
+        "--image",
+        "reg/tools:1",
+        "--replicas",
+        "5",
+        "--secret",
+        "keys",
+        "--",
+        "--config",
+        "configs/tools/serper.py",
+        "--config.cache.mode=record",
+    )
     assert done.returncode == 0, done.stderr
     for each in objects:
         kubernetes_validate.validate(each, "1.33", strict=True)

@@ -75,10 +75,16 @@ def test_a_container_takes_the_environment_and_hands_its_process_over(tmp_path):
     program.write_text('#!/usr/bin/env bash\nprintf "<%s>" "$@"; echo " $LIBTPU_INIT_ARGS $$"\n')
     program.chmod(0o755)
     started = subprocess.Popen(
-        ["bash", str(LAUNCH / "container.sh"), "sft", "--workdir", "/mnt/a b"], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "MMSEARCH_PLATFORM": "tpu",
-             "LIBTPU_INIT_ARGS": "--mine"},
-    )  # fmt: skip
+        ["bash", str(LAUNCH / "container.sh"), "sft", "--workdir", "/mnt/a b"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "MMSEARCH_PLATFORM": "tpu",
+            "LIBTPU_INIT_ARGS": "--mine",
+        },
+    )
     said, _ = started.communicate(timeout=30)
     assert said.startswith("<sft><--workdir></mnt/a b> --xla_tpu_enable_async_collective_fusion=true")
     # Signals reach the trainer itself: it took the script's place.

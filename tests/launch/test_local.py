@@ -29,14 +29,22 @@ def rehearse(*arguments, **more):
 @pytest.mark.slow
 def test_a_killed_process_stops_the_others_and_the_run_resumes(tmp_path):
     command = [
-        "sft", "--workdir", tmp_path / "run", *WORLD_FLAGS, f"--config.checkpoint={TINY_BASE}", "--config.sft.num_steps=400",
-        "--config.sft.data.lanes=2", "--config.sft.batch.rows=2", "--config.sft.batch.images=6",
+        "sft",
+        "--workdir",
+        tmp_path / "run",
+        *WORLD_FLAGS,
+        f"--config.checkpoint={TINY_BASE}",
+        "--config.sft.num_steps=400",
+        "--config.sft.data.lanes=2",
+        "--config.sft.batch.rows=2",
+        "--config.sft.batch.images=6",
         "--config.run.checkpoint_every=20",
-    ]  # fmt: skip
+    ]
     running = subprocess.Popen(
-        [sys.executable, str(LOCAL), "--heartbeat-timeout", "10", "--", *map(str, command)], stdout=subprocess.PIPE,
+        [sys.executable, str(LOCAL), "--heartbeat-timeout", "10", "--", *map(str, command)],
+        stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     assert running.stdout is not None
     victim = int([running.stdout.readline() for _ in range(2)][1].split()[-1])
     checkpoints = tmp_path / "run" / "checkpoints" / "sft"
@@ -57,10 +65,17 @@ def test_a_killed_process_stops_the_others_and_the_run_resumes(tmp_path):
 @pytest.mark.slow
 def test_grpo_with_a_tools_server_beside_it_goes_on_after_a_kill(tmp_path):
     settings = [
-        *WORLD_FLAGS, f"--config.checkpoint={TINY_BASE}", "--config.grpo.num_steps=6", "--config.grpo.prompts_per_step=2",
-        "--config.grpo.group_size=4", "--config.grpo.skip_uniform=false", "--config.engine.num_slots=8",
-        "--config.engine.decode_rows=()", "--config.engine.length_buckets=()", "--config.run.checkpoint_every=1",
-    ]  # fmt: skip
+        *WORLD_FLAGS,
+        f"--config.checkpoint={TINY_BASE}",
+        "--config.grpo.num_steps=6",
+        "--config.grpo.prompts_per_step=2",
+        "--config.grpo.group_size=4",
+        "--config.grpo.skip_uniform=false",
+        "--config.engine.num_slots=8",
+        "--config.engine.decode_rows=()",
+        "--config.engine.length_buckets=()",
+        "--config.run.checkpoint_every=1",
+    ]
     # The world that is searched: the run finds it in its work folder.
     world = prepare_world(load_config("configs/tiny_grpo.py", settings), tmp_path / "run", TRAINING_WORLD)
     arguments = ["--heartbeat-timeout", "10", "--corpus", world / "corpus", "--", "grpo", "--workdir", tmp_path / "run"]

@@ -43,9 +43,13 @@ def fake(tmp_path):
         for name, text in dict(files).items():
             (state / name).write_text(text)
         done = subprocess.run(
-            ["bash", str(LAUNCH / script), *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT,
+            ["bash", str(LAUNCH / script), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
             env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "FAKE": str(state), **environment},
-        )  # fmt: skip
+        )
         calls = state / "calls"
         return done, calls.read_text().splitlines() if calls.exists() else []
 
@@ -54,9 +58,21 @@ def fake(tmp_path):
 
 def tpu(fake, *more, step="up", files=()):
     return fake(
-        "tpu_queued_resource.sh", step, "--name", "run1", "--zone", "z", "--type", "v5p-16", "--poll", "0", *more, "--", *TRAIN,
+        "tpu_queued_resource.sh",
+        step,
+        "--name",
+        "run1",
+        "--zone",
+        "z",
+        "--type",
+        "v5p-16",
+        "--poll",
+        "0",
+        *more,
+        "--",
+        *TRAIN,
         files={"states": "ACTIVE\n", "rcs": "0\n", **dict(files)},
-    )  # fmt: skip
+    )
 
 
 def test_shellcheck_has_nothing_to_say():
@@ -160,8 +176,10 @@ def test_a_program_that_is_not_installed_is_named_with_where_it_comes_from(tmp_p
     (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
     done = subprocess.run(
         [shutil.which("bash"), str(LAUNCH / script), "up", "--name", "a", *options.split(), "--", *TRAIN],
-        capture_output=True, text=True, env={"PATH": str(tmp_path)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={"PATH": str(tmp_path)},
+    )
     assert done.returncode == 2 and done.stderr.startswith(f"error: {program} is not installed: "), done.stderr
 
 
@@ -205,9 +223,13 @@ def test_a_slurm_job_that_was_pre_empted_goes_back_into_the_queue(fake, tmp_path
     program.write_text("")
     program.chmod(0o755)
     done, calls = fake(
-        "slurm.sbatch", *TRAIN, SLURM_SUBMIT_DIR=str(ROOT), MMSEARCH_VENV=str(tmp_path / "venv"), SLURM_JOB_ID="17",
+        "slurm.sbatch",
+        *TRAIN,
+        SLURM_SUBMIT_DIR=str(ROOT),
+        MMSEARCH_VENV=str(tmp_path / "venv"),
+        SLURM_JOB_ID="17",
         SRUN_CODE=str(code),
-    )  # fmt: skip
+    )
     assert done.returncode == code
     assert calls[0] == f"srun --kill-on-bad-exit=0 {program} sft --workdir /mnt/it's here --distributed"
     assert ("scontrol requeue 17" in calls) == requeued
@@ -234,9 +256,11 @@ def test_the_environment_is_made_with_a_python_that_is_new_enough(tmp_path, has)
         (programs / name).write_text(f"#!/bin/bash\ncase $2 in *sys.exit*) [ {name} = '{has}' ];; *) echo 312;; esac\n")
         (programs / name).chmod(0o755)
     done = subprocess.run(
-        ["bash", str(copy / "install.sh"), "tpu"], capture_output=True, text=True,
+        ["bash", str(copy / "install.sh"), "tpu"],
+        capture_output=True,
+        text=True,
         env={"PATH": f"{programs}:{os.environ['PATH']}", "MMSEARCH_DRY_RUN": "1"},
-    )  # fmt: skip
+    )
     lines = done.stdout.splitlines()
     assert f"+ {has or 'python3.11'} -m venv .venv" in lines
     assert lines[-1].endswith(".ci/constraints-py312.txt --editable .\\[tpu\\]")

@@ -25,13 +25,21 @@ from mmsearch_jax.search_api import SearchReply, SearchResult
 from mmsearch_jax.trajectory import read_jsonl
 from tests.rollout import random_policy
 
-SIZES = EngineConfig(num_slots=8, max_length=256, extend_rows=(4,), extend_buckets=(64,), decode_rows=(),
-                     length_buckets=(), decode_steps=8)  # fmt: skip
+SIZES = EngineConfig(
+    num_slots=8,
+    max_length=256,
+    extend_rows=(4,),
+    extend_buckets=(64,),
+    decode_rows=(),
+    length_buckets=(),
+    decode_steps=8,
+)
 SHAPE = BatchShape(4, 256, 2, 24)
 RECIPE = grpo.GRPOConfig(num_steps=2, prompts_per_step=2, group_size=4, skip_uniform=False)
 # Every episode of a RAG workflow calls the tools, whatever the policy writes.
-EPISODE = EpisodeConfig(mode="rag", prompt_style="short", max_turn_tokens=12, max_trajectory_tokens=256,
-                        observation_max_tokens=24)  # fmt: skip
+EPISODE = EpisodeConfig(
+    mode="rag", prompt_style="short", max_turn_tokens=12, max_trajectory_tokens=256, observation_max_tokens=24
+)
 
 
 class Server:
@@ -83,9 +91,19 @@ def every_second():
 def train(rows, calls, workdir, recipe=RECIPE, shape=SHAPE, **options):
     client = ToolClient("http://test", max_retries=0, transports=[Server(calls)])
     return grpo.train(
-        random_policy.model(), engine(), rows, client, recipe, EPISODE, shape,
-        OptimizerConfig(learning_rate=1e-3), workdir, ready_timeout_s=0.2, show_progress=False, **options,
-    )  # fmt: skip
+        random_policy.model(),
+        engine(),
+        rows,
+        client,
+        recipe,
+        EPISODE,
+        shape,
+        OptimizerConfig(learning_rate=1e-3),
+        workdir,
+        ready_timeout_s=0.2,
+        show_progress=False,
+        **options,
+    )
 
 
 def metrics(workdir):

@@ -149,8 +149,11 @@ def test_a_resumed_run_writes_no_step_twice(tmp_path):
     with RunLog(tmp_path, "sft", 5, start=2, show_progress=False) as log:
         log.write(3, {"loss": 7})
     assert [(r["phase"], r["step"], r["loss"]) for r in records(tmp_path)] == [
-        ("sft", 1, 1), ("sft", 2, 2), ("other", 4, 9), ("sft", 3, 7),
-    ]  # fmt: skip
+        ("sft", 1, 1),
+        ("sft", 2, 2),
+        ("other", 4, 9),
+        ("sft", 3, 7),
+    ]
 
 
 def test_rows_that_are_left_out_are_told_and_counted(model, tmp_path, capsys):

@@ -15,9 +15,14 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 # One layer: XLA counts the body of a loop over layers once. Wide, so that products outweigh what is not counted.
 TEXT = TextConfig(
-    vocab_size=2048, hidden_size=256, intermediate_size=768, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+    vocab_size=2048,
+    hidden_size=256,
+    intermediate_size=768,
+    num_hidden_layers=1,
+    num_attention_heads=4,
+    num_key_value_heads=2,
     mrope_section=(8, 12, 12),
-)  # fmt: skip
+)
 VISION = VisionConfig(
     depth=1, hidden_size=256, intermediate_size=768, num_heads=4, out_hidden_size=256, fullatt_block_indexes=(0,)
 )
@@ -84,7 +89,8 @@ def test_a_backward_pass_costs_what_is_trained():
     small = dataclasses.replace(CONFIG)
     forward = throughput.text_flops(TEXT, batch.segment_ids)
     for settings, passes in (
-        ({"full": True, "train_vision": False}, 3), ({"full": False, "train_vision": False}, 2),
+        ({"full": True, "train_vision": False}, 3),
+        ({"full": False, "train_vision": False}, 2),
         ({"full": False, "train_vision": False, "scorings": 1}, 3),
-    ):  # fmt: skip
+    ):
         assert throughput.step_flops(small, batch, **settings) == pytest.approx(passes * forward)

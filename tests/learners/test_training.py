@@ -137,15 +137,28 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(model):
 def trajectory(name, group, answer, status="answered"):
     turns = [Turn("", "r", Answer(answer), 2, 4)]
     return Trajectory(
-        name, "row", group, token_ids=[7, 8, 9, 10], provenance=[0, 2, 1, 1], logprobs=[0, 0, -1.0, -2.0],
-        sampling_logprobs=[0.0] * 4, turns=turns, status=status, answer=answer,
-    )  # fmt: skip
+        name,
+        "row",
+        group,
+        token_ids=[7, 8, 9, 10],
+        provenance=[0, 2, 1, 1],
+        logprobs=[0, 0, -1.0, -2.0],
+        sampling_logprobs=[0.0] * 4,
+        turns=turns,
+        status=status,
+        answer=answer,
+    )
 
 
 def test_broken_episodes_are_left_out_of_their_group_never_scored_zero():
     rows = {"row": Row("row", "i.jpg", "q", ("Paris",), "crop", True)}
-    made = [trajectory("a", "g", "Paris"), trajectory("b", "g", "Oslo"), trajectory("c", "g", "", "tool_failed"),
-            trajectory("d", "h", "Rome"), trajectory("e", "h", "Rome")]  # fmt: skip
+    made = [
+        trajectory("a", "g", "Paris"),
+        trajectory("b", "g", "Oslo"),
+        trajectory("c", "g", "", "tool_failed"),
+        trajectory("d", "h", "Rome"),
+        trajectory("e", "h", "Rome"),
+    ]
     asyncio.run(Scorer(RewardConfig()).score(made, rows))
     grouped = group(made)
     assert [(t.id, round(a, 6)) for t, a in grouped.learnt] == [("a", 0.45), ("b", -0.45)]

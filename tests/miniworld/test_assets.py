@@ -92,12 +92,25 @@ def test_markup_is_removed_and_sentences_stay_whole():
     ("profile", "expected"),
     [
         ({"Government": {"Capital": {"name": {"text": "La Paz (seat); Sucre (law)"}}}}, {}),
-        ({"Geography": {"Elevation": {"highest point": {"text": "Fako on Mont Cameroun 4,045 m"}}}}, {"highest_point": "Fako on Mont Cameroun"}),
-        ({"Geography": {"Area": {"total ": {"text": "643,801 sq km ; 551,500 sq km (part)"}}}}, {"area": "643,801 sq km"}),
-        ({"Geography": {"Major rivers (by length in km)": {"text": "Loire - 1,012 km; Rhin (Rhine) (shared) - 1,233 km"}}}, {"longest_river": "Rhin"}),
+        (
+            {"Geography": {"Elevation": {"highest point": {"text": "Fako on Mont Cameroun 4,045 m"}}}},
+            {"highest_point": "Fako on Mont Cameroun"},
+        ),
+        (
+            {"Geography": {"Area": {"total ": {"text": "643,801 sq km ; 551,500 sq km (part)"}}}},
+            {"area": "643,801 sq km"},
+        ),
+        (
+            {
+                "Geography": {
+                    "Major rivers (by length in km)": {"text": "Loire - 1,012 km; Rhin (Rhine) (shared) - 1,233 km"}
+                }
+            },
+            {"longest_river": "Rhin"},
+        ),
         ({"Government": {"Independence": {"text": "no official date: 486 (x)"}}}, {}),
     ],
-)  # fmt: skip
+)
 def test_only_exact_short_values_are_taken(profile, expected):
     assert factbook.facts(profile) == expected
 

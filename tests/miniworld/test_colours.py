@@ -9,12 +9,22 @@ from mmsearch_jax.miniworld import colours
 @pytest.mark.parametrize(
     ("rgb", "name"),
     [
-        ((206, 17, 38), "red"), ((138, 21, 56), "red"), ((255, 136, 30), "orange"), ((252, 209, 22), "yellow"),
-        ((0, 122, 61), "green"), ((0, 35, 149), "blue"), ((0, 0, 60), "blue"), ((108, 172, 228), "blue"),
-        ((116, 172, 223), "blue"), ((110, 40, 130), "purple"), ((120, 70, 20), "brown"), ((8, 8, 10), "black"),
-        ((250, 250, 248), "white"), ((128, 128, 130), "grey"),
+        ((206, 17, 38), "red"),
+        ((138, 21, 56), "red"),
+        ((255, 136, 30), "orange"),
+        ((252, 209, 22), "yellow"),
+        ((0, 122, 61), "green"),
+        ((0, 35, 149), "blue"),
+        ((0, 0, 60), "blue"),
+        ((108, 172, 228), "blue"),
+        ((116, 172, 223), "blue"),
+        ((110, 40, 130), "purple"),
+        ((120, 70, 20), "brown"),
+        ((8, 8, 10), "black"),
+        ((250, 250, 248), "white"),
+        ((128, 128, 130), "grey"),
     ],
-)  # fmt: skip
+)
 def test_a_shade_has_its_usual_name(rgb, name):
     assert colours.colour_name(rgb) == name
 

@@ -58,10 +58,7 @@ def _at(x, y):
         ([_at(100, 168), _at(340, 168)], ["on the left", "on the right"]),
         ([_at(224, 80), _at(224, 250)], ["at the top", "at the bottom"]),
         ([_at(380, 160), _at(70, 160), _at(224, 170)], ["on the right", "on the left", "in the middle"]),
-        (
-            [_at(100, 80), _at(340, 80), _at(100, 250)],
-            ["at the top left", "at the top right", "at the bottom left"],
-        ),
+        ([_at(100, 80), _at(340, 80), _at(100, 250)], ["at the top left", "at the top right", "at the bottom left"]),
         ([_at(224, 168)], [None]),
         ([_at(200, 168), _at(240, 168)], [None, None]),
     ],

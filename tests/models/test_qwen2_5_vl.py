@@ -21,14 +21,25 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 CONFIG = ModelConfig(
     text=TextConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, mrope_section=(2, 1, 1), tie_word_embeddings=True, rope_theta=1e4,
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        mrope_section=(2, 1, 1),
+        tie_word_embeddings=True,
+        rope_theta=1e4,
     ),
     vision=VisionConfig(
         depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32, fullatt_block_indexes=(1,)
     ),
-    image_token_id=5, vision_start_token_id=3, vision_end_token_id=4, video_token_id=6, eos_token_id=2,
-)  # fmt: skip
+    image_token_id=5,
+    vision_start_token_id=3,
+    vision_end_token_id=4,
+    video_token_id=6,
+    eos_token_id=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +174,12 @@ def test_the_older_config_layout_is_read():
     text = nested.pop("text_config")
     rope = text.pop("rope_parameters")
     old = {
-        **text, **nested, "model_type": "qwen2_5_vl", "rope_theta": rope["rope_theta"],
+        **text,
+        **nested,
+        "model_type": "qwen2_5_vl",
+        "rope_theta": rope["rope_theta"],
         "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
-    }  # fmt: skip
+    }
     assert ModelConfig.from_hf(old) == CONFIG
 
 

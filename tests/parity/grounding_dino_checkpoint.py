@@ -17,16 +17,28 @@ def write_checkpoint(folder: Path) -> Path:
     """Writes a checkpoint as published ones are; returns the folder. Pictures are scaled to 64 x 128 at most."""
     torch.manual_seed(0)
     backbone = SwinConfig(
-        embed_dim=16, depths=[1, 1, 1, 1], num_heads=[2, 2, 4, 4], window_size=4, out_features=["stage2", "stage3", "stage4"]
-    )  # fmt: skip
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[2, 2, 4, 4],
+        window_size=4,
+        out_features=["stage2", "stage3", "stage4"],
+    )
     text = BertConfig(
         vocab_size=VOCABULARY_SIZE, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     config = GroundingDinoConfig(
-        backbone_config=backbone, text_config=text, num_queries=QUERIES, d_model=64, encoder_layers=1, decoder_layers=2,
-        encoder_ffn_dim=32, decoder_ffn_dim=32, encoder_attention_heads=2, decoder_attention_heads=2,
+        backbone_config=backbone,
+        text_config=text,
+        num_queries=QUERIES,
+        d_model=64,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
         disable_custom_kernels=True,
-    )  # fmt: skip
+    )
     GroundingDinoForObjectDetection(config).save_pretrained(folder)
     save_tokenizer(folder)
     size = {"shortest_edge": 64, "longest_edge": 128}

@@ -14,9 +14,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from transformers import GroundingDinoForObjectDetection, PreTrainedTokenizerFast  # noqa: E402
-from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (  # noqa: E402
-    GroundingDinoImageProcessorPil,
-)
+from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil  # noqa: E402
 from transformers.models.grounding_dino.processing_grounding_dino import GroundingDinoProcessor  # noqa: E402
 
 from mmsearch_jax.errors import ConfigError  # noqa: E402

@@ -17,18 +17,12 @@ from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
 B, L = 5, 17
 # Name -> what TRL reads, what ours reads.
 CASES = {
-    "GRPO": (
-        {"loss_type": "grpo", "beta": 0.04},
-        {"aggregation": "sequence", "kl_coef": 0.04},
-    ),
+    "GRPO": ({"loss_type": "grpo", "beta": 0.04}, {"aggregation": "sequence", "kl_coef": 0.04}),
     "token mean, clip-higher, KL": (
         {"loss_type": "bnpo", "beta": 0.1, "epsilon_high": 0.28},
         {"aggregation": "token", "kl_coef": 0.1, "clip_high": 0.28},
     ),
-    "DAPO": (
-        {"loss_type": "dapo", "epsilon_high": 0.28},
-        {"aggregation": "token", "clip_high": 0.28, "kl_coef": 0.0},
-    ),
+    "DAPO": ({"loss_type": "dapo", "epsilon_high": 0.28}, {"aggregation": "token", "clip_high": 0.28, "kl_coef": 0.0}),
     "Dr. GRPO": (
         {"loss_type": "dr_grpo", "max_completion_length": 40},
         {"aggregation": "constant", "constant_length": 40, "kl_coef": 0.0},
@@ -61,26 +55,40 @@ def loss_and_gradient_of_trl(scored, settings, importance_cap):
     policy = torch.tensor(scored.policy, requires_grad=True)
     mask = torch.tensor(scored.mask, dtype=torch.float64)
     behind = scored.old if importance_cap else scored.rollout
-    trainer = types.SimpleNamespace(**{
-        "_get_per_token_logps_and_entropies": lambda *args, **kwargs: (policy, torch.zeros_like(policy), None),
-        "importance_sampling_level": "token", "beta": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.2,
-        "use_vllm": False, "vllm_importance_sampling_correction": True, "top_entropy_quantile": 1.0,
-        "off_policy_mask_threshold": None, "aux_loss_enabled": False, "_entropy_bonus_enabled": False,
-        "current_gradient_accumulation_steps": 1, "model": types.SimpleNamespace(training=True),
-        "args": types.SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
-        "accelerator": types.SimpleNamespace(
-            num_processes=1, reduce=lambda value, reduction: value, gather=lambda value: value
-        ),
-        "_metrics": {"train": defaultdict(list)},
-        **settings,
-    })  # fmt: skip
+    trainer = types.SimpleNamespace(
+        **{
+            "_get_per_token_logps_and_entropies": lambda *args, **kwargs: (policy, torch.zeros_like(policy), None),
+            "importance_sampling_level": "token",
+            "beta": 0.0,
+            "epsilon_low": 0.2,
+            "epsilon_high": 0.2,
+            "use_vllm": False,
+            "vllm_importance_sampling_correction": True,
+            "top_entropy_quantile": 1.0,
+            "off_policy_mask_threshold": None,
+            "aux_loss_enabled": False,
+            "_entropy_bonus_enabled": False,
+            "current_gradient_accumulation_steps": 1,
+            "model": types.SimpleNamespace(training=True),
+            "args": types.SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
+            "accelerator": types.SimpleNamespace(
+                num_processes=1, reduce=lambda value, reduction: value, gather=lambda value: value
+            ),
+            "_metrics": {"train": defaultdict(list)},
+            **settings,
+        }
+    )
     inputs = {
-        "prompt_ids": torch.zeros(B, 1, dtype=torch.long), "prompt_mask": torch.ones(B, 1),
-        "completion_ids": torch.zeros(B, L, dtype=torch.long), "completion_mask": mask,
-        "advantages": torch.tensor(scored.advantages[:, 0].copy()), "old_per_token_logps": torch.tensor(behind),
-        "ref_per_token_logps": torch.tensor(scored.reference), "num_items_in_batch": mask.sum(),
+        "prompt_ids": torch.zeros(B, 1, dtype=torch.long),
+        "prompt_mask": torch.ones(B, 1),
+        "completion_ids": torch.zeros(B, L, dtype=torch.long),
+        "completion_mask": mask,
+        "advantages": torch.tensor(scored.advantages[:, 0].copy()),
+        "old_per_token_logps": torch.tensor(behind),
+        "ref_per_token_logps": torch.tensor(scored.reference),
+        "num_items_in_batch": mask.sum(),
         "importance_sampling_ratio": torch.exp(torch.tensor(scored.old - scored.rollout)).clamp(max=importance_cap),
-    }  # fmt: skip
+    }
     loss = GRPOTrainer._compute_loss(trainer, None, inputs)
     loss.backward()
     return loss.item(), policy.grad.numpy()

@@ -25,9 +25,16 @@ from mmsearch_jax.models.vision import model_input
 TOLERANCE = 1e-4
 IMAGE = 5
 TEXT = TextConfig(
-    vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, mrope_section=(2, 3, 3), tie_word_embeddings=True, rope_theta=1e4,
-)  # fmt: skip
+    vocab_size=300,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    mrope_section=(2, 3, 3),
+    tie_word_embeddings=True,
+    rope_theta=1e4,
+)
 VISION = VisionConfig(
     depth=3, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=64, fullatt_block_indexes=(1,)
 )
@@ -43,10 +50,13 @@ CASES = {
     "windows that do not divide evenly": (TEXT, dataclasses.replace(VISION, window_size=100), [(1, 10, 18)]),
     "untied": (dataclasses.replace(TEXT, tie_word_embeddings=False), VISION, [(1, 6, 6)]),
     "more heads a key, deeper": (
-        dataclasses.replace(TEXT, num_attention_heads=8, num_key_value_heads=2, num_hidden_layers=9, mrope_section=(1, 1, 2)),
-        dataclasses.replace(VISION, depth=9, fullatt_block_indexes=(3, 8)), [(1, 12, 6)],
+        dataclasses.replace(
+            TEXT, num_attention_heads=8, num_key_value_heads=2, num_hidden_layers=9, mrope_section=(1, 1, 2)
+        ),
+        dataclasses.replace(VISION, depth=9, fullatt_block_indexes=(3, 8)),
+        [(1, 12, 6)],
     ),
-}  # fmt: skip
+}
 
 
 def models(text: TextConfig, vision: VisionConfig, folder):
@@ -109,9 +119,12 @@ def test_logits_features_and_positions_equal(name, tmp_path):
     with torch.no_grad():
         expected = theirs(input_ids=tokens, mm_token_type_ids=kinds, **extra).logits[0].numpy()
     hidden = ours(
-        jnp.array([ids]), jnp.array(positions)[:, None], jnp.ones((1, len(ids)), jnp.int32), features,
+        jnp.array([ids]),
+        jnp.array(positions)[:, None],
+        jnp.ones((1, len(ids)), jnp.int32),
+        features,
         jnp.array(index)[None],
-    )  # fmt: skip
+    )
     error = np.abs(np.asarray(ours.logits(hidden))[0] - expected).max()
     print(f"\n{name:36s} max logit error {error:.1e}, feature error {feature_error:.1e}", end="")
     assert error < TOLERANCE
@@ -125,15 +138,18 @@ def test_greedy_generation_is_equal_token_by_token(grids, tmp_path):
     ids = conversation(grids, rng)
     extra = {}
     if images:
-        extra = {
-            "pixel_values": pixel_values(images),
-            "image_grid_thw": torch.tensor(grids),
-        }
+        extra = {"pixel_values": pixel_values(images), "image_grid_thw": torch.tensor(grids)}
     tokens = torch.tensor([ids])
     expected = theirs.generate(
-        input_ids=tokens, attention_mask=torch.ones_like(tokens), mm_token_type_ids=(tokens == IMAGE).int(),
-        do_sample=False, max_new_tokens=24, eos_token_id=None, pad_token_id=0, **extra,
-    )[0, len(ids) :].tolist()  # fmt: skip
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        mm_token_type_ids=(tokens == IMAGE).int(),
+        do_sample=False,
+        max_new_tokens=24,
+        eos_token_id=None,
+        pad_token_id=0,
+        **extra,
+    )[0, len(ids) :].tolist()
     features, index, positions, after = our_inputs(ours, ids, images, config)
     cache = KVCache.create(config, 1, len(ids) + 24, jnp.float32)
     hidden, cache = ours.extend(
@@ -160,19 +176,29 @@ def test_a_conversation_fed_in_pieces_gives_the_reference_s_logits(tmp_path):
     ids = [*first, *turn, *second, *turn]
     tokens = torch.tensor([ids])
     with torch.no_grad():
-        expected = theirs(
-            input_ids=tokens, mm_token_type_ids=(tokens == IMAGE).int(), image_grid_thw=torch.tensor(grids),
-            pixel_values=pixel_values(images),
-        ).logits[0].numpy()  # fmt: skip
+        expected = (
+            theirs(
+                input_ids=tokens,
+                mm_token_type_ids=(tokens == IMAGE).int(),
+                image_grid_thw=torch.tensor(grids),
+                pixel_values=pixel_values(images),
+            )
+            .logits[0]
+            .numpy()
+        )
     cache, at, got = KVCache.create(config, 1, len(ids) + 5, jnp.float32), 0, []
     singles = [([token], []) for token in turn]
     for piece, shown in [(first, images[:1]), *singles, (second, images[1:]), *singles]:
         features, index, _, _ = our_inputs(ours, piece, shown, config)
         positions, at = mrope_positions(piece, [image.grid for image in shown], config, start=at)
         hidden, cache = ours.extend(
-            cache, jnp.array([piece]), jnp.array(positions)[:, None], jnp.array([len(piece)]), features,
+            cache,
+            jnp.array([piece]),
+            jnp.array(positions)[:, None],
+            jnp.array([len(piece)]),
+            features,
             jnp.array(index)[None],
-        )  # fmt: skip
+        )
         got.append(np.asarray(ours.logits(hidden))[0])
     assert np.abs(np.concatenate(got) - expected).max() < TOLERANCE
 

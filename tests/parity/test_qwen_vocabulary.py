@@ -75,8 +75,26 @@ def test_control_tokens_have_the_ids_of_the_model_s_config(renderer):
 def test_published_ids(renderer):
     assert renderer.encode("Hello, world!") == [9707, 11, 1879, 0]
     assert renderer.prompt_ids("", system=chat_template.SYSTEM) == [
-        151644, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151645, 198, 151644, 872, 198, 151645, 198, 151644, 77091, 198,
-    ]  # fmt: skip
+        151644,
+        8948,
+        198,
+        2610,
+        525,
+        264,
+        10950,
+        17847,
+        13,
+        151645,
+        198,
+        151644,
+        872,
+        198,
+        151645,
+        198,
+        151644,
+        77091,
+        198,
+    ]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))

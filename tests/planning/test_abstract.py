@@ -45,7 +45,11 @@ print("the same")
 
 def test_the_planned_program_is_the_one_that_training_runs_on_four_devices():
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-c", _SCRIPT],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0 and "the same" in done.stdout, done.stderr

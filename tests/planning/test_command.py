@@ -12,9 +12,11 @@ from mmsearch_jax.planning.command import QUIET
 from mmsearch_jax.planning.devices import ENVIRONMENT
 
 SMALL = (
-    "--config.sft.batch.rows=2", "--config.sft.batch.images=2", "--config.sft.batch.length=64",
+    "--config.sft.batch.rows=2",
+    "--config.sft.batch.images=2",
+    "--config.sft.batch.length=64",
     "--config.sft.batch.patches=64",
-)  # fmt: skip
+)
 
 
 def plan(*arguments, config="configs/tiny_sft.py"):

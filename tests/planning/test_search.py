@@ -45,9 +45,10 @@ def test_keeping_more_for_the_backward_pass_takes_more_memory_and_less_time():
     found = list(search.candidates(load_config(CONFIG), "sft", SIZES["7b"], parse("v5p:2x2x4"), sequences=(1,)))
     by_setting = {tuple(each.overrides.values()): each for each in found}
     pairs = [
-        (each, full) for setting, each in by_setting.items()
+        (each, full)
+        for setting, each in by_setting.items()
         if setting[-1] == "none" and (full := by_setting.get((*setting[:-1], "full")))
-    ]  # fmt: skip
+    ]
     assert pairs
     for none, full in pairs:
         assert none.memory.total > full.memory.total and none.seconds < full.seconds

@@ -24,8 +24,14 @@ def learner(size="7b", *overrides):
 
 @pytest.mark.parametrize("rank", [0, 8])
 def test_model_flops_are_those_of_the_learner_s_own_count_for_full_batches(rank):
-    made = learner("7b", f"lora.rank={rank}", "sft.batch.rows=1", "sft.batch.images=1", "sft.batch.length=512",
-                   "sft.batch.patches=256")  # fmt: skip
+    made = learner(
+        "7b",
+        f"lora.rank={rank}",
+        "sft.batch.rows=1",
+        "sft.batch.images=1",
+        "sft.batch.length=512",
+        "sft.batch.patches=256",
+    )
     batch = empty_batch(made.shape)
     patches = np.arange(256).reshape(1, 16, 16)
     windows = patches // 128 * 2 + patches % 16 // 8 + 1

@@ -105,10 +105,18 @@ def browser() -> Iterator[Page]:
     """A browser with one tab and a profile of its own."""
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
         command = [
-            executable(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-            "--disable-dev-shm-usage", "--disable-component-update", "--remote-debugging-port=0", f"--user-data-dir={profile}",
+            executable(),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--disable-dev-shm-usage",
+            "--disable-component-update",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
             "about:blank",
-        ]  # fmt: skip
+        ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         loop = asyncio.new_event_loop()
         try:

@@ -58,12 +58,23 @@ def episode(number: int, image: str, right: bool, hostile: bool = False, words: 
     broken = kind == "visual" and number % 8 == 3
     turns.append(Turn(said, None, Invalid("no tag"), 1, 2) if broken else Turn("", "now I know", Answer("Lima"), 1, 2))
     answer = None if broken else HOSTILE if hostile else "Lima" if right else "Quito"
-    trajectory = Trajectory(f"t{number}", f"q{number}", f"q{number}", status="invalid_action" if broken else "answered",
-                            answer=answer, turns=turns)  # fmt: skip
+    trajectory = Trajectory(
+        f"t{number}",
+        f"q{number}",
+        f"q{number}",
+        status="invalid_action" if broken else "answered",
+        answer=answer,
+        turns=turns,
+    )
     row = {
-        "id": f"q{number}", "image": image, "question": f"Question {number}? {HOSTILE if hostile else ''}", "answers": ["Lima"],
-        "kind": kind, "search_required": kind != "visual", "category": "Place",
-    }  # fmt: skip
+        "id": f"q{number}",
+        "image": image,
+        "question": f"Question {number}? {HOSTILE if hostile else ''}",
+        "answers": ["Lima"],
+        "kind": kind,
+        "search_required": kind != "visual",
+        "category": "Place",
+    }
     return {"correct": right and not broken, "row": row, "trajectory": trajectory.to_json()}
 
 
@@ -90,15 +101,29 @@ def summary(name: str, samples: list[dict], benchmark: str = "miniworld") -> dic
         return {"n": len(chosen), "accuracy": accuracy, "ci95": [max(0.0, accuracy - 0.1), min(1.0, accuracy + 0.1)]}
 
     return {
-        "name": name, "benchmark": benchmark, "mode": "policy", "checkpoint": str(TINY_BASE), "seed": 3, **group(samples),
+        "name": name,
+        "benchmark": benchmark,
+        "mode": "policy",
+        "checkpoint": str(TINY_BASE),
+        "seed": 3,
+        **group(samples),
         "by_kind": {kind: group([s for s in samples if s["row"]["kind"] == kind]) for kind in KINDS},
         "search_required": group([s for s in samples if s["row"]["search_required"]]),
         "search_free": group([s for s in samples if not s["row"]["search_required"]]),
-        "searches_per_question": 1.25, "needless_search_rate": 0.125, "infrastructure_failures": 0,
-        "tool_use": {"searched": 0.5, "mixed": 0.25, "multi_text": 0.125, "calls_per_correct_answer": 2.75,
-                     "missed": {"n": 4, "share": 0.375}, "self_correction": {"opportunities": 3, "corrected": 2}},
-        "seconds": {"mean": 1.5, "p95": 3.25}, "cost_usd": {"per_question": 0.0125},
-    }  # fmt: skip
+        "searches_per_question": 1.25,
+        "needless_search_rate": 0.125,
+        "infrastructure_failures": 0,
+        "tool_use": {
+            "searched": 0.5,
+            "mixed": 0.25,
+            "multi_text": 0.125,
+            "calls_per_correct_answer": 2.75,
+            "missed": {"n": 4, "share": 0.375},
+            "self_correction": {"opportunities": 3, "corrected": 2},
+        },
+        "seconds": {"mean": 1.5, "p95": 3.25},
+        "cost_usd": {"per_question": 0.0125},
+    }
 
 
 def write_evaluation(

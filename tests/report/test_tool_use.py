@@ -8,10 +8,15 @@ from mmsearch_jax.report.tool_use import PARTS, tool_use, way_of
 @pytest.mark.parametrize(
     ("tools", "way"),
     [
-        ([], "none"), (["text"], "text"), (["text", "text"], "multi_text"), (["crop"], "crop"),
-        (["whole_image"], "whole_image"), (["crop", "text"], "mixed"), (["text", "whole_image", "text"], "mixed"),
+        ([], "none"),
+        (["text"], "text"),
+        (["text", "text"], "multi_text"),
+        (["crop"], "crop"),
+        (["whole_image"], "whole_image"),
+        (["crop", "text"], "mixed"),
+        (["text", "whole_image", "text"], "mixed"),
     ],
-)  # fmt: skip
+)
 def test_each_episode_is_used_tools_in_one_way(tools, way):
     assert way_of(tools) == way
 

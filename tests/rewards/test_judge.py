@@ -69,10 +69,12 @@ async def verdict(endpoint, **settings):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("CORRECT", True), ("wrong.", False), ("INCORRECT", False),
+        ("CORRECT", True),
+        ("wrong.", False),
+        ("INCORRECT", False),
         ("It might be WRONG to say so, but in the end: CORRECT", True),
     ],
-)  # fmt: skip
+)
 @in_a_loop
 async def test_the_last_verdict_counts(said, expected, monkeypatch):
     monkeypatch.setenv("JUDGE_API_KEY", "secret-1")

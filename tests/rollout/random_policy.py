@@ -22,16 +22,23 @@ TOKENIZER = tiny_tokenizer.build()
 RENDERER = ChatRenderer(TOKENIZER)
 CONFIG = ModelConfig(
     text=TextConfig(
-        vocab_size=RENDERER.vocabulary_size + 8, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, mrope_section=(2, 1, 1), tie_word_embeddings=True,
+        vocab_size=RENDERER.vocabulary_size + 8,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        mrope_section=(2, 1, 1),
+        tie_word_embeddings=True,
     ),
     vision=VisionConfig(
-        depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32,
-        fullatt_block_indexes=(1,),
+        depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32, fullatt_block_indexes=(1,)
     ),
-    image_token_id=RENDERER.image_pad, vision_start_token_id=RENDERER.vision_start,
-    vision_end_token_id=RENDERER.vision_end, eos_token_id=RENDERER.im_end,
-)  # fmt: skip
+    image_token_id=RENDERER.image_pad,
+    vision_start_token_id=RENDERER.vision_start,
+    vision_end_token_id=RENDERER.vision_end,
+    eos_token_id=RENDERER.im_end,
+)
 
 
 def picture(shade: int = 0) -> bytes:

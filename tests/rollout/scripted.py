@@ -30,13 +30,16 @@ RENDERER = ChatRenderer(TOKENIZER)
 MARK = "#"
 """How often it stands in what was fed chooses the script."""
 MAX_LENGTH = 512
-CONFIG = EpisodeConfig(
-    prompt_style="short", max_trajectory_tokens=MAX_LENGTH, max_turn_tokens=120, max_tool_calls=4,
-)  # fmt: skip
+CONFIG = EpisodeConfig(prompt_style="short", max_trajectory_tokens=MAX_LENGTH, max_turn_tokens=120, max_tool_calls=4)
 ENGINE_CONFIG = EngineConfig(
-    num_slots=4, max_length=MAX_LENGTH, extend_rows=(2,), extend_buckets=(32, 128), decode_rows=(2,),
-    length_buckets=(256,), decode_steps=8,
-)  # fmt: skip
+    num_slots=4,
+    max_length=MAX_LENGTH,
+    extend_rows=(2,),
+    extend_buckets=(32, 128),
+    decode_rows=(2,),
+    length_buckets=(256,),
+    decode_steps=8,
+)
 
 
 def num_image_tokens() -> int:
@@ -52,9 +55,13 @@ class ScriptedModel(nnx.Module):
         self.scripts = nnx.Param(jnp.asarray(scripts))
         self.dtype = jnp.float32
         text = types.SimpleNamespace(
-            vocab_size=RENDERER.vocabulary_size, hidden_size=2, num_key_value_heads=1, num_attention_heads=1,
-            num_hidden_layers=1, head_dim=2,
-        )  # fmt: skip
+            vocab_size=RENDERER.vocabulary_size,
+            hidden_size=2,
+            num_key_value_heads=1,
+            num_attention_heads=1,
+            num_hidden_layers=1,
+            head_dim=2,
+        )
         vision = VisionConfig()
         self.config = types.SimpleNamespace(text=text, vision=vision, image_token_id=RENDERER.image_pad)
 

@@ -18,9 +18,14 @@ from tests.rollout.random_policy import RENDERER
 
 QUESTION = "What is the capital of the country with this flag?"
 SIZES = EngineConfig(
-    num_slots=4, max_length=256, extend_rows=(2,), extend_buckets=(16, 64), decode_rows=(2,),
-    length_buckets=(128,), decode_steps=8,
-)  # fmt: skip
+    num_slots=4,
+    max_length=256,
+    extend_rows=(2,),
+    extend_buckets=(16, 64),
+    decode_rows=(2,),
+    length_buckets=(128,),
+    decode_steps=8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +162,7 @@ def test_seeds_make_different_trajectories_and_greedy_ignores_them(engine):
 
 
 def test_settings_may_differ_between_neighbours(engine):
-    cold, hot = (
-        sequence(engine, seed=1, temperature=0.0),
-        sequence(engine, seed=1, temperature=5.0, top_p=0.9),
-    )
+    cold, hot = (sequence(engine, seed=1, temperature=0.0), sequence(engine, seed=1, temperature=5.0, top_p=0.9))
     together = play(engine, [cold, hot])
     alone = play(engine, [sequence(engine, seed=1, temperature=0.0)])[0]
     assert together[0].token_ids == alone.token_ids != together[1].token_ids

@@ -54,9 +54,7 @@ def test_ids_of_a_rollout_equal_the_sft_rendering_of_the_same_conversation():
         actions = (ImageSearch("the flag"), TextSearch("capital of Peru"))
         user = [observe(episode.config, RENDERER, action, REPLY.results)[1] for action in actions]
         rendered = RENDERER.conversation(
-            protocol.first_turn_prompt("Where?", style),
-            [(CROP, user[0]), (SEARCH, user[1]), (ANSWER, None)],
-            [4],
+            protocol.first_turn_prompt("Where?", style), [(CROP, user[0]), (SEARCH, user[1]), (ANSWER, None)], [4]
         )
         assert episode.trajectory.token_ids == rendered.token_ids
         assert episode.trajectory.provenance == rendered.provenance

@@ -18,8 +18,14 @@ from tests.rollout import random_policy
 from tests.rollout.test_engine import play, sequence
 
 SIZES = EngineConfig(
-    num_slots=4, max_length=128, extend_rows=(4,), extend_buckets=(64,), decode_rows=(), length_buckets=(), decode_steps=8
-)  # fmt: skip
+    num_slots=4,
+    max_length=128,
+    extend_rows=(4,),
+    extend_buckets=(64,),
+    decode_rows=(),
+    length_buckets=(),
+    decode_steps=8,
+)
 
 _SPLIT = """
 import dataclasses
@@ -77,13 +83,18 @@ print("made", index, [m.token_ids for m in made], flush=True)
 
 def run(script, devices, *arguments):
     env = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-    }  # fmt: skip
+    }
     return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)], env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def finished(process):

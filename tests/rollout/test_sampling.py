@@ -24,9 +24,13 @@ def draw(temperature=1.0, top_p=1.0, top_k=0, banned=()):
     keys = sampling.position_keys(jnp.uint32(0), jnp.arange(ROWS, dtype=jnp.uint32), jnp.zeros(ROWS, jnp.int32))
     rows = jnp.full(ROWS, 1.0)
     tokens, raw, sampled = jax.jit(sampling.sample)(
-        jnp.broadcast_to(LOGITS, (ROWS, LOGITS.shape[0])), keys, rows * temperature, rows * top_p,
-        jnp.full(ROWS, top_k), jnp.asarray(mask),
-    )  # fmt: skip
+        jnp.broadcast_to(LOGITS, (ROWS, LOGITS.shape[0])),
+        keys,
+        rows * temperature,
+        rows * top_p,
+        jnp.full(ROWS, top_k),
+        jnp.asarray(mask),
+    )
     return np.asarray(tokens), np.asarray(raw), np.asarray(sampled)
 
 
@@ -74,20 +78,7 @@ def test_impossible_settings_are_refused():
             sampling.SamplingParams(**bad)  # type: ignore[arg-type]
 
 
-PIECES = [
-    "<",
-    "/",
-    ">",
-    "</",
-    "answer",
-    "text_search",
-    "img_search",
-    "</answer>",
-    "</text_",
-    "search>",
-    "x",
-    "é",
-]
+PIECES = ["<", "/", ">", "</", "answer", "text_search", "img_search", "</answer>", "</text_", "search>", "x", "é"]
 TOKENS = st.lists(st.integers(0, RENDERER.vocabulary_size - 1 - len(tiny_tokenizer.CONTROLS)), max_size=30)
 
 

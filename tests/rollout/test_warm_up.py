@@ -16,13 +16,24 @@ from tests.rollout import random_policy
 from tests.rollout.scripted import FakeTools
 
 SIZES = EngineConfig(
-    num_slots=6, decode_width=4, max_length=256, extend_rows=(2,), extend_buckets=(16, 64), decode_rows=(2,),
-    length_buckets=(128,), decode_steps=4, extend_calls=2,
-)  # fmt: skip
+    num_slots=6,
+    decode_width=4,
+    max_length=256,
+    extend_rows=(2,),
+    extend_buckets=(16, 64),
+    decode_rows=(2,),
+    length_buckets=(128,),
+    decode_steps=4,
+    extend_calls=2,
+)
 RULES = EpisodeConfig(
-    prompt_style="short", max_tool_calls=3, max_turn_tokens=24, max_trajectory_tokens=256, observation_max_tokens=40,
+    prompt_style="short",
+    max_tool_calls=3,
+    max_turn_tokens=24,
+    max_trajectory_tokens=256,
+    observation_max_tokens=40,
     on_invalid="correct",
-)  # fmt: skip
+)
 
 
 class Compilations:

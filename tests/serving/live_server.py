@@ -20,9 +20,14 @@ from mmsearch_jax.serving.service import Limits, Service
 TINY_BASE = Path(__file__).parents[2] / "assets" / "tiny-base"
 MODEL = "tiny"
 SIZES = EngineConfig(
-    num_slots=3, max_length=256, extend_rows=(2,), extend_buckets=(64,), decode_rows=(), length_buckets=(),
+    num_slots=3,
+    max_length=256,
+    extend_rows=(2,),
+    extend_buckets=(64,),
+    decode_rows=(),
+    length_buckets=(),
     decode_steps=4,
-)  # fmt: skip
+)
 RULES = EpisodeConfig(prompt_style="short", max_turn_tokens=64, max_trajectory_tokens=256, observation_max_tokens=60)
 
 

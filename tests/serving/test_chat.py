@@ -71,9 +71,11 @@ def ask(client, messages=ASK, **settings):
 
 def test_a_text_conversation_is_what_the_renderer_makes_of_it(live, client):
     messages = [
-        {"role": "system", "content": "Be short."}, *ASK, {"role": "assistant", "content": "Lima"},
+        {"role": "system", "content": "Be short."},
+        *ASK,
+        {"role": "assistant", "content": "Lima"},
         {"role": "user", "content": "And of <|im_end|> Chile?"},
-    ]  # fmt: skip
+    ]
     reply = ask(client, messages)
     rendered = live.engine.renderer.conversation(
         ASK[0]["content"], [("Lima", "And of <|im_end|> Chile?")], system="Be short.", plain=True
@@ -156,8 +158,10 @@ def test_log_probs_are_those_of_the_engine(live, client):
     streamed = [
         token.logprob
         for chunk in ask(client, logprobs=True, temperature=0.8, seed=3, stream=True)
-        for choice in chunk.choices if choice.logprobs for token in choice.logprobs.content
-    ]  # fmt: skip
+        for choice in chunk.choices
+        if choice.logprobs
+        for token in choice.logprobs.content
+    ]
     np.testing.assert_allclose(streamed, [token.logprob for token in told], atol=1e-4)
 
 

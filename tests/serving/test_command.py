@@ -14,9 +14,13 @@ ROOT = Path(__file__).parents[2]
 def test_the_command_serves_the_tiny_base_until_it_is_told_to_stop():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     small = [
-        "engine.num_slots=2", "engine.extend_rows=(1,)", "engine.decode_rows=()", "engine.length_buckets=()",
-        "max_pixels=12544", "serve.model=tiny",
-    ]  # fmt: skip
+        "engine.num_slots=2",
+        "engine.extend_rows=(1,)",
+        "engine.decode_rows=()",
+        "engine.length_buckets=()",
+        "max_pixels=12544",
+        "serve.model=tiny",
+    ]
     command = [
         sys.executable,
         "-m",

@@ -13,22 +13,10 @@ from tools_server.text_index import Page
 
 PAGES = [
     Page("Velmora", "https://x.example/velmora", "Capital: Ostrin\nCurrency: lume (VLM)\nPopulation: 1,204,118"),
-    Page(
-        "New Velmora",
-        "https://x.example/new",
-        "Capital: Harn\nPopulation: 88,010\nNational anthem: Rise, O Hills",
-    ),
+    Page("New Velmora", "https://x.example/new", "Capital: Harn\nPopulation: 88,010\nNational anthem: Rise, O Hills"),
     Page("Geography of Velmora", "https://x.example/geo", "Area: 4,100 sq km\nHighest point: Mount Tahl"),
-    Page(
-        "Thé Tower",
-        "https://x.example/tower",
-        "Country: Velmora\nA tall tower. It was built in 1889 by masons.",
-    ),
-    Page(
-        "Noise",
-        "https://x.example/noise",
-        "The capital of something is spoken of here. Capital letters matter.",
-    ),
+    Page("Thé Tower", "https://x.example/tower", "Country: Velmora\nA tall tower. It was built in 1889 by masons."),
+    Page("Noise", "https://x.example/noise", "The capital of something is spoken of here. Capital letters matter."),
 ]
 COLOURS = {
     "Flag of Velmora": ((200, 20, 30), (250, 250, 250), (20, 60, 160)),

@@ -25,9 +25,10 @@ EXAMPLES = 30
 DOCUMENT = schemathesis.openapi.from_dict(schema.openapi(Limits()))
 # Not that valid requests are taken: a picture that fits the schema, any string, is seldom one.
 checks.load_all_checks()
-CHECKS = [checks.not_a_server_error, *checks.CHECKS.get_by_names(
-    ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
-)]  # fmt: skip
+CHECKS = [
+    checks.not_a_server_error,
+    *checks.CHECKS.get_by_names(["status_code_conformance", "content_type_conformance", "response_schema_conformance"]),
+]
 
 
 @pytest.fixture(scope="module")

@@ -79,8 +79,7 @@ def test_expressions_are_read_by_their_words():
 
 
 @pytest.mark.parametrize(
-    ("rgb", "name"),
-    [((200, 16, 30), "red"), ((250, 250, 250), "white"), ((20, 60, 160), "blue"), ((8, 8, 8), "black")],
+    ("rgb", "name"), [((200, 16, 30), "red"), ((250, 250, 250), "white"), ((20, 60, 160), "blue"), ((8, 8, 8), "black")]
 )
 def test_colour_shares_name_plain_colours(rgb: tuple[int, int, int], name: str):
     shares = colour_shares(np.full((4, 4, 3), rgb, np.uint8))

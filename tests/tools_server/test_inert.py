@@ -43,7 +43,7 @@ HOSTILE = [
         ("half \ud83d end", "half \ufffd end"),
         ("tag\U000e0041\U000e0042s", "tags"),
     ],
-)  # fmt: skip
+)
 def test_text_is_made_inert_and_otherwise_left_alone(text: str, left: str):
     assert inert(text, 1000) == left
 
@@ -69,10 +69,24 @@ def test_addresses_of_the_web_stay(url: str):
 
 @pytest.mark.parametrize(
     "url",
-    ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "ftp://x.example", "//x.example", "x.example", "",
-     "https://x.example/</information>", "https://x.example/<|im_end|>", "https://x.example/a b", "https://x.example/\u202e",
-     "https://x.example/" + "a" * 2100, "https://x.example/\ud800", "vbscript:x", "https:x"],
-)  # fmt: skip
+    [
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "file:///etc/passwd",
+        "ftp://x.example",
+        "//x.example",
+        "x.example",
+        "",
+        "https://x.example/</information>",
+        "https://x.example/<|im_end|>",
+        "https://x.example/a b",
+        "https://x.example/\u202e",
+        "https://x.example/" + "a" * 2100,
+        "https://x.example/\ud800",
+        "vbscript:x",
+        "https:x",
+    ],
+)
 def test_other_addresses_are_dropped(url: str):
     assert inert_url(url) == ""
 

@@ -87,10 +87,7 @@ def test_an_expression_searches_the_crop_it_means(url: str, side: str, title: st
 
 
 def test_an_expression_that_is_not_found_falls_back_to_the_whole_image_and_says_so(url: str):
-    request = {
-        "image_base64": encode(Image.new("RGB", (200, 150), (90, 90, 90))),
-        "expression": "the flag on the left",
-    }
+    request = {"image_base64": encode(Image.new("RGB", (200, 150), (90, 90, 90))), "expression": "the flag on the left"}
     _, body = ask(url, search_api.ROUTE_IMAGE_SEARCH, request)
     assert (body["grounded"], body["box"]) == (False, None)
     assert "whole image" in body["note"]
@@ -186,10 +183,7 @@ def test_a_port_in_use_is_one_line_and_code_2(corpus: Path):
         taken.listen()
         port = taken.getsockname()[1]
         result = _run("--corpus", str(corpus), "--port", str(port))
-        with (
-            pytest.raises(ToolUnavailable, match=f"port {port} .*is in use"),
-            start_server(corpus, port=port),
-        ):
+        with pytest.raises(ToolUnavailable, match=f"port {port} .*is in use"), start_server(corpus, port=port):
             pass
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.strip() == (

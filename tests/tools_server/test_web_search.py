@@ -327,7 +327,7 @@ def test_a_model_condenses_with_the_question_in_view_and_extraction_steps_in(tmp
         ({"corpus": "x", "summariser": {"kind": "model"}}, "set config.summariser.url"),
         ({"corpus": "x", "token_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE, which is not set"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_config_is_said_before_the_server_starts(changes: dict[str, Any], words: str):
     config = default_config()
     for key, value in changes.items():

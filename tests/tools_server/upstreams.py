@@ -34,14 +34,17 @@ REPLIES: dict[str, Any] = {
     "serper_lens": {"organic": _rows(snippet="source")},
     "serpapi_lens": {"visual_matches": _rows(snippet="source")},
     "google_vision": {
-        "responses": [{
-            "webDetection": {
-                "bestGuessLabels": [{"label": "velmora flag"}], "webEntities": [{"description": "Velmora", "score": 1.1}],
-                "pagesWithMatchingImages": [{"url": u, "pageTitle": t} for t, _, u in PAGES],
+        "responses": [
+            {
+                "webDetection": {
+                    "bestGuessLabels": [{"label": "velmora flag"}],
+                    "webEntities": [{"description": "Velmora", "score": 1.1}],
+                    "pagesWithMatchingImages": [{"url": u, "pageTitle": t} for t, _, u in PAGES],
+                }
             }
-        }]
+        ]
     },
-}  # fmt: skip
+}
 """What each provider says to any query, in the form that its documentation shows."""
 
 
@@ -78,10 +81,15 @@ class Upstream:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else None
         number = len(self.requests)
-        self.requests.append({
-            "method": request.method, "path": request.path, "headers": dict(request.headers),
-            "params": dict(request.query), "json": body,
-        })  # fmt: skip
+        self.requests.append(
+            {
+                "method": request.method,
+                "path": request.path,
+                "headers": dict(request.headers),
+                "params": dict(request.query),
+                "json": body,
+            }
+        )
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:

@@ -12,9 +12,10 @@ from mmsearch_jax.models.attention import causal_attention, compiling_for, segme
 
 # Language model and vision tower of the 7B.
 SHAPES = {
-    causal_attention: (2, 4096, 28, 4, 128), segment_attention: (4, 1024, 16, 16, 80),
+    causal_attention: (2, 4096, 28, 4, 128),
+    segment_attention: (4, 1024, 16, 16, 80),
     functools.partial(window_attention, size=64): (4, 1024, 16, 16, 80),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1"])

@@ -22,15 +22,23 @@ print("compiled")
 
 def compiled(flags, topology, slices):
     return subprocess.run(
-        [sys.executable, "-c", _SCRIPT, topology, str(slices)], env={**os.environ, "LIBTPU_INIT_ARGS": flags},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", _SCRIPT, topology, str(slices)],
+        env={**os.environ, "LIBTPU_INIT_ARGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.mark.parametrize(
     ("topology", "slices", "kind"),
-    [("v5e:2x4", 1, "v5litepod-8"), ("v5p:2x2x2", 2, "v5p-16"), ("v6e:2x4", 2, "v6e-8"), ("tpu7x:2x2x2", 1, "tpu7x-16")],
-)  # fmt: skip
+    [
+        ("v5e:2x4", 1, "v5litepod-8"),
+        ("v5p:2x2x2", 2, "v5p-16"),
+        ("v6e:2x4", 2, "v6e-8"),
+        ("tpu7x:2x2x2", 1, "tpu7x-16"),
+    ],
+)
 def test_libtpu_knows_every_flag(topology, slices, kind):
     told = {"MMSEARCH_PLATFORM": "tpu", "MEGASCALE_NUM_SLICES": str(slices), "TPU_ACCELERATOR_TYPE": kind}
     flags = subprocess.run(

@@ -56,8 +56,9 @@ def batch(mesh):
     vision = VisionInputs(
         array((IMAGES, PATCHES, 588), jnp.uint8, (rows,)),
         array((IMAGES, PATCHES, 2), jnp.int32, (rows,)),
-        array((IMAGES, PATCHES), jnp.int32, (rows,)), array((IMAGES, PATCHES), jnp.int32, (rows,)),
-    )  # fmt: skip
+        array((IMAGES, PATCHES), jnp.int32, (rows,)),
+        array((IMAGES, PATCHES), jnp.int32, (rows,)),
+    )
     weights = array((ROWS, LENGTH), jnp.float32, (rows, "sequence"))
     return TokenBatch(ids, array((3, ROWS, LENGTH), jnp.int32, (None, rows, "sequence")), ids, weights, ids, vision, {})
 

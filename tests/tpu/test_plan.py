@@ -32,9 +32,10 @@ def programs(stage, slice_name, *more):
     # Compiled once each, also where several processes run the tests (--dist loadgroup).
     params=[
         pytest.param((stage, name), marks=pytest.mark.xdist_group(f"{stage}-{name}"), id=f"{stage}-{name}")
-        for stage in ("sft", "grpo") for name in SLICES
+        for stage in ("sft", "grpo")
+        for name in SLICES
     ],
-)  # fmt: skip
+)
 def compiled(request):
     """Plan and compiled text of the program that learns from a batch."""
     stage, name = request.param
@@ -60,15 +61,19 @@ def test_attention_is_the_splash_kernel_and_no_square_of_scores_is_made(compiled
     plan, text = compiled
     layers, whole = MODEL.text.num_hidden_layers, len(MODEL.vision.fullatt_block_indexes)
     assert plan.costs.kernels == {
-        "splash_fwd (causal)": 2 * layers, "splash_dq (causal)": layers, "splash_dkv (causal)": layers,
+        "splash_fwd (causal)": 2 * layers,
+        "splash_dq (causal)": layers,
+        "splash_dkv (causal)": layers,
         "splash_fwd (segments)": whole,
-    }  # fmt: skip
+    }
     shape = plan.program.learner.shape
     squares = [
-        array for block in Module(text).computations.values() for instruction in block.values()
+        array
+        for block in Module(text).computations.values()
+        for instruction in block.values()
         for array in instruction.arrays
         if any(array.dims.count(length) > 1 for length in (shape.length, shape.patches))
-    ]  # fmt: skip
+    ]
     assert squares == []
 
 

@@ -201,10 +201,12 @@ def _opensearch_results(reply: Any) -> list[SearchResult]:
         score = hit.get("_score")
         found.append(
             SearchResult(
-                text(source.get("title")), text(source.get("text")), text(source.get("url")),
+                text(source.get("title")),
+                text(source.get("text")),
+                text(source.get("url")),
                 score=None if score is None else float(score),
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -216,22 +218,37 @@ TEXT: dict[str, Provider] = {
         "https://serpapi.com", "SERPAPI_API_KEY", 0.015, 5.0, _serpapi, _read("organic_results"), _serpapi_refusal
     ),
     "brave": Provider(
-        "https://api.search.brave.com", "BRAVE_API_KEY", 0.005, 50.0, _brave,
+        "https://api.search.brave.com",
+        "BRAVE_API_KEY",
+        0.005,
+        50.0,
+        _brave,
         _read("web", "results", snippet="description", url="url"),
     ),
     "tavily": Provider(
-        "https://api.tavily.com", "TAVILY_API_KEY", 0.008, 15.0, _tavily,
-        _read("results", snippet="content", url="url"), _tavily_refusal,
+        "https://api.tavily.com",
+        "TAVILY_API_KEY",
+        0.008,
+        15.0,
+        _tavily,
+        _read("results", snippet="content", url="url"),
+        _tavily_refusal,
     ),
     "exa": Provider(
         "https://api.exa.ai", "EXA_API_KEY", 0.005, 5.0, _exa, _read("results", snippet="highlights", url="url")
     ),
     "searxng": Provider(
-        "http://127.0.0.1:8080", "", 0.0, 5.0, _searxng, _read("results", snippet="content", url="url"), _searxng_refusal
+        "http://127.0.0.1:8080",
+        "",
+        0.0,
+        5.0,
+        _searxng,
+        _read("results", snippet="content", url="url"),
+        _searxng_refusal,
     ),
     "retriever": Provider("http://127.0.0.1:8000", "", 0.0, 1000.0, _retriever, _retriever_results),
     "opensearch": Provider("http://127.0.0.1:9200/pages", "", 0.0, 200.0, _opensearch, _opensearch_results),
-}  # fmt: skip
+}
 
 
 # Images -------------------------------------------------------------------------------------------------------
@@ -258,11 +275,10 @@ def _serpapi_lens_results(reply: Any) -> list[SearchResult]:
 
 def _google_vision(ask: Ask) -> UpstreamRequest:
     body = {
-        "requests": [{
-            "image": {"content": ask.query},
-            "features": [{"type": "WEB_DETECTION", "maxResults": max(ask.top_k, 10)}],
-        }]
-    }  # fmt: skip
+        "requests": [
+            {"image": {"content": ask.query}, "features": [{"type": "WEB_DETECTION", "maxResults": max(ask.top_k, 10)}]}
+        ]
+    }
     return UpstreamRequest("POST", f"{ask.base_url}/v1/images:annotate", {"X-Goog-Api-Key": ask.key}, json=body)
 
 
@@ -282,18 +298,35 @@ def _google_vision_results(reply: Any) -> list[SearchResult]:
 
 IMAGE: dict[str, Provider] = {
     "serper_lens": Provider(
-        "https://google.serper.dev", "SERPER_API_KEY", 0.003, 50.0, _serper_lens, _serper_lens_results, _serper_refusal,
+        "https://google.serper.dev",
+        "SERPER_API_KEY",
+        0.003,
+        50.0,
+        _serper_lens,
+        _serper_lens_results,
+        _serper_refusal,
         wants="url",
     ),
     "serpapi_lens": Provider(
-        "https://serpapi.com", "SERPAPI_API_KEY", 0.015, 5.0, _serpapi_lens, _serpapi_lens_results, _serpapi_refusal,
+        "https://serpapi.com",
+        "SERPAPI_API_KEY",
+        0.015,
+        5.0,
+        _serpapi_lens,
+        _serpapi_lens_results,
+        _serpapi_refusal,
         wants="url",
     ),
     "google_vision": Provider(
-        "https://vision.googleapis.com", "GOOGLE_VISION_API_KEY", 0.0035, 30.0, _google_vision, _google_vision_results,
+        "https://vision.googleapis.com",
+        "GOOGLE_VISION_API_KEY",
+        0.0035,
+        30.0,
+        _google_vision,
+        _google_vision_results,
         wants="bytes",
     ),
-}  # fmt: skip
+}
 
 
 def in_base64(data: bytes) -> str:

@@ -73,9 +73,13 @@ async def call(
     """
     try:
         async with sessions.get().request(
-            request.method, request.url, headers=request.headers, params=request.params, json=request.json,
+            request.method,
+            request.url,
+            headers=request.headers,
+            params=request.params,
+            json=request.json,
             allow_redirects=False,
-        ) as reply:  # fmt: skip
+        ) as reply:
             body = await read_bounded(reply, MAX_REPLY_BYTES)
             status, retry_after = reply.status, reply.headers.get("Retry-After", "")
     except (aiohttp.ClientError, OSError, ValueError) as error:

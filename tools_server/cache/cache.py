@@ -48,9 +48,13 @@ class Cache:
     """
 
     def __init__(
-        self, store: Store | None, mode: str, ttl_s: float = 30 * 86400.0, negative_ttl_s: float = 3600.0,
+        self,
+        store: Store | None,
+        mode: str,
+        ttl_s: float = 30 * 86400.0,
+        negative_ttl_s: float = 3600.0,
         call_s: float = 60.0,
-    ):  # fmt: skip
+    ):
         if mode not in MODES:
             raise ConfigError(f"config.cache.mode is '{mode}', must be one of {', '.join(MODES)}")
         self._store, self.mode = None if mode == "off" else store, mode

@@ -45,9 +45,12 @@ class RedisStore:
             raise ConfigError("a cache in Redis needs the extra: pip install 'mmsearch-jax[redis]'") from error
         try:
             self._redis: Any = Redis.from_url(
-                url, decode_responses=True, socket_connect_timeout=_TIMEOUT_S, socket_timeout=_TIMEOUT_S,
+                url,
+                decode_responses=True,
+                socket_connect_timeout=_TIMEOUT_S,
+                socket_timeout=_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 1),  # a request has one deadline, and more to do in it
-            )  # fmt: skip
+            )
         except ValueError as error:
             raise ConfigError("config.cache.redis_url must look like redis://HOST:6379/0") from error
         self._error = exceptions.RedisError

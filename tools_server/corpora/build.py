@@ -62,9 +62,13 @@ def build_index(
         opened, versions["vectors"] = open_embedder(embedder, _EMBED_DEADLINE_S), vectors.version()
         made_by = {**dataclasses.asdict(embedder), "identity": opened.identity}
     recipe = {
-        "sources": [described(corpus_file(path)) for path in sources], "engine": engine, "max_words": max_words,
-        "exact_up_to": exact_up_to, "embedder": made_by, "versions": versions,
-    }  # fmt: skip
+        "sources": [described(corpus_file(path)) for path in sources],
+        "engine": engine,
+        "max_words": max_words,
+        "exact_up_to": exact_up_to,
+        "embedder": made_by,
+        "versions": versions,
+    }
     with staged(out, recipe) as stage:
         count = stage.once(
             "passages",

@@ -72,10 +72,11 @@ class EmbeddingEndpoint:
     async def _once(self, texts: Sequence[str]) -> np.ndarray:
         spec = self._spec
         request = UpstreamRequest(
-            "POST", f"{spec.where.rstrip('/')}/embeddings",
+            "POST",
+            f"{spec.where.rstrip('/')}/embeddings",
             {"Authorization": f"Bearer {self._key}"} if self._key else {},
             json={"model": spec.model, "input": list(texts), "encoding_format": "float"},
-        )  # fmt: skip
+        )
         reply = await call(self._sessions, request, _NAME, self._key, spec.key_env, lambda status, body: None)
         try:
             entries = sorted(reply["data"], key=lambda entry: entry["index"])

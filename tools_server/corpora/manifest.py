@@ -56,9 +56,15 @@ def write_manifest(stage: Stage, kind: str, count: int, vectors: VectorInfo | No
     (stage.folder / FILE).unlink(missing_ok=True)  # left by a build that was killed just before its end
     recipe = {name: value for name, value in stage.recipe.items() if name != "versions"}
     manifest = Manifest(
-        kind, count, uuid.uuid4().hex, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), recipe,
-        stage.recipe["versions"], dataclasses.asdict(vectors) if vectors is not None else None, stage.file_sizes(),
-    )  # fmt: skip
+        kind,
+        count,
+        uuid.uuid4().hex,
+        datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        recipe,
+        stage.recipe["versions"],
+        dataclasses.asdict(vectors) if vectors is not None else None,
+        stage.file_sizes(),
+    )
     text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False)
     (stage.folder / FILE).write_text(text + "\n", encoding="utf-8")
     return manifest

@@ -90,9 +90,14 @@ class PassageStore:
     def read(self, first: int = 0) -> Iterator[Page]:
         """All passages from a number on."""
         while True:
-            rows = self._connections.get().execute(
-                "SELECT title, url, text, id FROM passages WHERE number >= ? ORDER BY number LIMIT ?", (first, _READ)
-            ).fetchall()  # fmt: skip
+            rows = (
+                self._connections.get()
+                .execute(
+                    "SELECT title, url, text, id FROM passages WHERE number >= ? ORDER BY number LIMIT ?",
+                    (first, _READ),
+                )
+                .fetchall()
+            )
             yield from (Page(*fields) for fields in rows)
             if len(rows) < _READ:
                 return

@@ -29,7 +29,7 @@ from tools_server.image_index import (
     index_vectors,
     open_picture,
     stream_pictures,
-)  # fmt: skip
+)
 
 FILE = "pictures.sqlite"
 REJECTED_FILE = "rejected.jsonl"
@@ -39,11 +39,7 @@ _AHEAD = 64
 
 
 def build_picture_index(
-    out: Path,
-    source: Path,
-    exact_up_to: int = vectors.EXACT_UP_TO,
-    num_threads: int = 2,
-    show_progress: bool = True,
+    out: Path, source: Path, exact_up_to: int = vectors.EXACT_UP_TO, num_threads: int = 2, show_progress: bool = True
 ) -> tuple[Manifest, int]:
     """Builds an index of pictures at `out`; returns its manifest, and how many pictures could not be read.
 
@@ -64,9 +60,10 @@ def build_picture_index(
         )
     listing = _listing(source)
     recipe = {
-        "sources": [described(listing)], "exact_up_to": exact_up_to,
+        "sources": [described(listing)],
+        "exact_up_to": exact_up_to,
         "versions": {"pictures": passage_store.VERSION, "vectors": vectors.version()},
-    }  # fmt: skip
+    }
     with staged(out, recipe) as stage:
         done = stage.once(
             "pictures",

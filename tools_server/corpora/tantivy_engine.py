@@ -107,9 +107,11 @@ def _analyser() -> tantivy.TextAnalyzer:
     library = _library()
     chain = library.TextAnalyzerBuilder(library.Tokenizer.simple())
     for step in (
-        library.Filter.remove_long(_LONGEST_WORD), library.Filter.lowercase(), library.Filter.ascii_fold(),
+        library.Filter.remove_long(_LONGEST_WORD),
+        library.Filter.lowercase(),
+        library.Filter.ascii_fold(),
         library.Filter.stemmer("english"),
-    ):  # fmt: skip
+    ):
         chain = chain.filter(step)
     return chain.build()
 

@@ -67,8 +67,10 @@ class Fetcher:
     def __init__(self, guard: Guard, limits: FetchLimits, user_agent: str):
         self._guard, self._limits = guard, limits
         self._headers = {
-            "User-Agent": user_agent, "Accept": ", ".join(CONTENT_TYPES), "Accept-Encoding": ", ".join(ENCODINGS),
-        }  # fmt: skip
+            "User-Agent": user_agent,
+            "Accept": ", ".join(CONTENT_TYPES),
+            "Accept-Encoding": ", ".join(ENCODINGS),
+        }
         self._hosts: dict[str, _HostGate] = {}
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Fetched:
@@ -110,11 +112,14 @@ class Fetcher:
         async with (
             _connector(admitted) as connector,
             aiohttp.ClientSession(
-                connector=connector, trust_env=False, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
+                connector=connector,
+                trust_env=False,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as session,
             session.get(admitted.url, headers=headers, allow_redirects=False) as response,
-        ):  # fmt: skip
+        ):
             if response.status in _REDIRECTS:
                 return _target(admitted.url, response.headers.get("Location", ""))
             if response.status != 200:
@@ -173,11 +178,15 @@ class _Pinned(AbstractResolver):
     ) -> list[ResolveResult]:
         return [
             ResolveResult(
-                hostname=host, host=str(address), port=port, proto=0, flags=socket.AI_NUMERICHOST,
+                hostname=host,
+                host=str(address),
+                port=port,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
                 family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
             )
             for address in self._admitted.addresses
-        ]  # fmt: skip
+        ]
 
     async def close(self) -> None:
         pass

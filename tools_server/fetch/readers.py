@@ -58,9 +58,15 @@ class JinaReader(PagesReader):
     """
 
     def __init__(
-        self, fetcher: Fetcher, workers: Workers, max_chars: int, max_concurrency: int, guard: Guard, base_url: str,
+        self,
+        fetcher: Fetcher,
+        workers: Workers,
+        max_chars: int,
+        max_concurrency: int,
+        guard: Guard,
+        base_url: str,
         key: str,
-    ):  # fmt: skip
+    ):
         super().__init__(fetcher, workers, max_chars, max_concurrency)
         self._guard, self._base_url = guard, base_url.rstrip("/")
         self._headers = {"X-Return-Format": "text", **({"Authorization": f"Bearer {key}"} if key else {})}

@@ -21,18 +21,22 @@ def default_reader() -> dict[str, Any]:
         # none: results keep their snippets; pages: fetched and read here; jina: read by Jina's service.
         "kind": "none",
         # Pages of one search that are read, and how much of each.
-        "num_pages": 3, "max_chars": 20_000,
+        "num_pages": 3,
+        "max_chars": 20_000,
         # Hosts, addresses and networks of your own that may be fetched from though they are not public (each may end in
         # :PORT), and the ports of public hosts.
-        "allow": (), "ports": PORTS,
+        "allow": (),
+        "ports": PORTS,
         # Pages under way at once, in all and (max_per_host) at one host.
         "max_concurrency": 32,
         **dataclasses.asdict(FetchLimits()),
         # Processes that parse, how long one page may keep one, and its memory.
-        "num_processes": 2, "parse_timeout_s": 4.0, "max_memory_bytes": 2**30,
+        "num_processes": 2,
+        "parse_timeout_s": 4.0,
+        "max_memory_bytes": 2**30,
         "user_agent": _USER_AGENT,
         "jina": {"url": "https://r.jina.ai", "key_env": ""},
-    }  # fmt: skip
+    }
 
 
 def make_reader(own: Any) -> PageReader | None:

@@ -111,9 +111,11 @@ def _padded(box: np.ndarray, size: tuple[int, int], padding: float) -> Box:
     # A thousandth of a pixel is a model's rounding, not a reason for one pixel more.
     right, down = (x1 - x0) * padding - 1e-3, (y1 - y0) * padding - 1e-3
     return (
-        max(0, math.floor(x0 - right)), max(0, math.floor(y0 - down)),
-        min(size[0], math.ceil(x1 + right)), min(size[1], math.ceil(y1 + down)),
-    )  # fmt: skip
+        max(0, math.floor(x0 - right)),
+        max(0, math.floor(y0 - down)),
+        min(size[0], math.ceil(x1 + right)),
+        min(size[1], math.ceil(y1 + down)),
+    )
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

@@ -162,9 +162,11 @@ def read_scaling(folder: Path) -> ImageScaling:
     try:
         size = own.get("size", {})
         return ImageScaling(
-            int(size.get("shortest_edge", usual.shortest)), int(size.get("longest_edge", usual.longest)),
-            _channels(own.get("image_mean", usual.mean)), _channels(own.get("image_std", usual.std)),
-        )  # fmt: skip
+            int(size.get("shortest_edge", usual.shortest)),
+            int(size.get("longest_edge", usual.longest)),
+            _channels(own.get("image_mean", usual.mean)),
+            _channels(own.get("image_std", usual.std)),
+        )
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 

@@ -45,8 +45,9 @@ class RemoteGrounder:
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, SearchFailure) and error.passing),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
-            stop=tenacity.stop_after_attempt(_MAX_ATTEMPTS), reraise=True,
-        )  # fmt: skip
+            stop=tenacity.stop_after_attempt(_MAX_ATTEMPTS),
+            reraise=True,
+        )
         try:
             async with asyncio.timeout(self._deadline_s):
                 reply = await attempts(self._once, request)

@@ -36,10 +36,14 @@ def default_settings() -> dict[str, Any]:
         # Folder of a checkpoint (grounding_dino), of an export (onnx), or a model's name at its endpoint (chat).
         "model": "",
         # Address of another tools server (http), or of a chat endpoint up to /v1 (chat); the variable with its token.
-        "url": "", "key_env": "",
-        "device": "cpu", "num_threads": 0, "max_waiting": 64, "deadline_s": 20.0,
+        "url": "",
+        "key_env": "",
+        "device": "cpu",
+        "num_threads": 0,
+        "max_waiting": 64,
+        "deadline_s": 20.0,
         **dataclasses.asdict(Rules()),
-    }  # fmt: skip
+    }
 
 
 def prepare(own: ml_collections.ConfigDict, sessions: Sessions) -> Callable[[WorkPool], Grounder]:

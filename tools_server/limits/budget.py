@@ -48,6 +48,9 @@ class RunBudget:
         """What is spent of what."""
         spent = await self._store.spent(self.run)
         return {
-            "run": self.run, "calls": spent.calls, "usd": spent.micro_usd / 1e6,
-            "max_calls": self._allowance.max_calls, "max_usd": self._allowance.max_micro_usd / 1e6,
-        }  # fmt: skip
+            "run": self.run,
+            "calls": spent.calls,
+            "usd": spent.micro_usd / 1e6,
+            "max_calls": self._allowance.max_calls,
+            "max_usd": self._allowance.max_micro_usd / 1e6,
+        }

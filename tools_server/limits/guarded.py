@@ -102,8 +102,10 @@ class Guarded(Generic[Q]):
         work = _Work()
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, SearchFailure) and error.passing),
-            wait=_pause, stop=tenacity.stop_after_attempt(self._limits.max_attempts), reraise=True,
-        )  # fmt: skip
+            wait=_pause,
+            stop=tenacity.stop_after_attempt(self._limits.max_attempts),
+            reraise=True,
+        )
         try:
             async with asyncio.timeout(deadline_s):
                 async for attempt in attempts:

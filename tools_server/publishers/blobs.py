@@ -51,9 +51,11 @@ class BlobPublisher:
         if kept is None:
             raise web.HTTPNotFound
         headers = {
-            "X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-store", "X-Robots-Tag": "noindex",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "private, no-store",
+            "X-Robots-Tag": "noindex",
             "Content-Security-Policy": "default-src 'none'; sandbox",
-        }  # fmt: skip
+        }
         return web.Response(body=kept[1], content_type="image/jpeg", headers=headers)
 
     def _drop_expired(self) -> None:

@@ -19,10 +19,13 @@ def default_publisher() -> dict[str, Any]:
         # For how long a published image can be fetched.
         "ttl_s": 600.0,
         # blobs: the address at which the world reaches this server, and the bound on images kept at once.
-        "public_url": "", "max_bytes": 256 * 2**20,
+        "public_url": "",
+        "max_bytes": 256 * 2**20,
         # bucket: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; for another server with S3's protocol its address.
-        "bucket_url": "", "endpoint_url": "", "region": "",
-    }  # fmt: skip
+        "bucket_url": "",
+        "endpoint_url": "",
+        "region": "",
+    }
 
 
 def make_publisher(own: Any) -> ImagePublisher | None:

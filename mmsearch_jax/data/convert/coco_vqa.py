@@ -69,12 +69,16 @@ def _row(
     ten = fields.strings(given, "answers")
     counted = collections.Counter(answer.strip() for answer in ten if answer.strip())
     return Row(
-        f"{source}-{record.get('question_id')}", image, fields.text(record, "question"),
-        fields.answers([answer for answer, _ in counted.most_common()]), "", None,
+        f"{source}-{record.get('question_id')}",
+        image,
+        fields.text(record, "question"),
+        fields.answers([answer for answer, _ in counted.most_common()]),
+        "",
+        None,
         meta={"direct_answers": json.dumps(ten, ensure_ascii=False), **(meta or {})},
         category=str(record.get("question_type") or ""),
         provenance=fields.provenance(source, number, split=record.get("split"), image=record["image_id"]),
-    )  # fmt: skip
+    )
 
 
 def _number(record: Mapping[str, Any]) -> int:
@@ -84,10 +88,16 @@ def _number(record: Mapping[str, Any]) -> int:
 
 
 OKVQA = PublishedSet(
-    ("train", "val"), (("OpenEnded_mscoco_{split}2014_questions.json",), ("mscoco_{split}2014_annotations.json",)),
-    _okvqa_records, _okvqa_row, "COCO's train2014/ and val2014/",
-)  # fmt: skip
+    ("train", "val"),
+    (("OpenEnded_mscoco_{split}2014_questions.json",), ("mscoco_{split}2014_annotations.json",)),
+    _okvqa_records,
+    _okvqa_row,
+    "COCO's train2014/ and val2014/",
+)
 AOKVQA = PublishedSet(
-    ("train", "val", "test"), (("aokvqa_v1p0_{split}.json",),), _aokvqa_records, _aokvqa_row,
+    ("train", "val", "test"),
+    (("aokvqa_v1p0_{split}.json",),),
+    _aokvqa_records,
+    _aokvqa_row,
     "COCO's train2017/, val2017/ and test2017/",
-)  # fmt: skip
+)

@@ -45,13 +45,17 @@ def _row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
         meta["answer_list"] = spellings[0]
     gold = [", ".join(part.strip() for part in spelling.split("&&")) for spelling in spellings]
     return Row(
-        record["id"], _image(folder, record["dataset_name"], record["image_id"]), fields.text(record, "question"),
-        fields.answers(gold), "two_hop" if record["question_type"] == "2_hop" else "", None,
+        record["id"],
+        _image(folder, record["dataset_name"], record["image_id"]),
+        fields.text(record, "question"),
+        fields.answers(gold),
+        "two_hop" if record["question_type"] == "2_hop" else "",
+        None,
         meta={key: value for key, value in meta.items() if value},
         provenance=fields.provenance(
             "encyclopedic-vqa", number, split=record["split"], dataset=record["dataset_name"], image=record["image_id"]
         ),
-    )  # fmt: skip
+    )
 
 
 def _image(folder: Path, dataset: str, name: str) -> str:
@@ -79,6 +83,9 @@ def _inaturalist_names(folder: Path) -> dict[str, str]:
 
 
 ENCYCLOPEDIC_VQA = PublishedSet(
-    ("train", "val", "test"), (("{split}.csv",),), _records, _row,
+    ("train", "val", "test"),
+    (("{split}.csv",),),
+    _records,
+    _row,
     "inaturalist/ with its train.json and val.json (or <id>.jpg); landmarks/a/b/c/<id>.jpg, or below landmarks/train/",
-)  # fmt: skip
+)

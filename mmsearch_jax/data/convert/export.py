@@ -48,13 +48,16 @@ def _parquet(columns: Any) -> dict[str, Callable[[Any, Path], None]]:
 
 FORMS = {
     "sharegpt": Form(
-        {".json": sharegpt.write, ".jsonl": jsonl.write}, sharegpt.sharegpt_record, sharegpt.sharegpt_row,
-        (*_COMMON, "category", "turns"), image_files=True,
+        {".json": sharegpt.write, ".jsonl": jsonl.write},
+        sharegpt.sharegpt_record,
+        sharegpt.sharegpt_row,
+        (*_COMMON, "category", "turns"),
+        image_files=True,
     ),
     "verl": Form(_parquet(verl.COLUMNS), verl.verl_record, verl.verl_row, (*_COMMON, "category")),
     "mmsearch-r1": Form(_parquet(verl.COLUMNS), verl.mmsearch_r1_record, verl.mmsearch_r1_row, (*_COMMON, "category")),
     "search-r1": Form(_parquet(verl.SEARCH_R1_COLUMNS), verl.search_r1_record, verl.search_r1_row, _COMMON),
-}  # fmt: skip
+}
 """By the name that the command line takes, which is also the source's name for `convert`."""
 
 
@@ -120,11 +123,13 @@ def _stripped(row: Row) -> Row:
     """Without the white space around texts, and without crop boxes: no layout has a place for them."""
     turns = tuple(
         dataclasses.replace(
-            turn, text=turn.text.strip(), box=None,
+            turn,
+            text=turn.text.strip(),
+            box=None,
             observation=None if turn.observation is None else turn.observation.strip(),
         )
         for turn in row.turns
-    )  # fmt: skip
+    )
     answers = tuple(dict.fromkeys(answer.strip() for answer in row.answers))
     return dataclasses.replace(row, question=row.question.strip(), answers=answers, turns=turns)
 

@@ -34,10 +34,15 @@ def _row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     if kind := _question_types(folder).get(name):
         meta["question_type"] = kind
     return Row(
-        name, find_image(folder, _IMAGES, fields.text(record, "image_id")), question,
-        fields.answers(record.get("answer"), None if span else aliases), "", None, meta=meta,
+        name,
+        find_image(folder, _IMAGES, fields.text(record, "image_id")),
+        question,
+        fields.answers(record.get("answer"), None if span else aliases),
+        "",
+        None,
+        meta=meta,
         provenance=fields.provenance("infoseek", number, split=record.get("data_split"), image=record["image_id"]),
-    )  # fmt: skip
+    )
 
 
 def _range(value: Any) -> list[float] | None:
@@ -63,6 +68,9 @@ def _question_types(folder: Path) -> dict[str, str]:
 
 
 INFOSEEK = PublishedSet(
-    ("train", "val", "test", "human"), (("infoseek_{split}.jsonl",),), _records, _row,
+    ("train", "val", "test", "human"),
+    (("infoseek_{split}.jsonl",),),
+    _records,
+    _row,
     "infoseek_images/ or oven_images/, <image_id>.jpg there or in a folder of a shard",
-)  # fmt: skip
+)

@@ -51,9 +51,15 @@ class Counts:
 
 
 def read(
-    source: str, path: str | Path, refused: IO[str], counts: Counts, *, split: str | None = None,
-    images: str | Path | None = None, embed: bool = True,
-) -> Iterator[Row]:  # fmt: skip
+    source: str,
+    path: str | Path,
+    refused: IO[str],
+    counts: Counts,
+    *,
+    split: str | None = None,
+    images: str | Path | None = None,
+    embed: bool = True,
+) -> Iterator[Row]:
     """The usable rows of any source, one by one.
 
     Args:
@@ -102,9 +108,15 @@ def sift(
 
 
 def convert(
-    source: str, path: str | Path, out: str | Path, *, split: str | None = None, images: str | Path | None = None,
-    embed: bool = True, show_progress: bool = True,
-) -> Counts:  # fmt: skip
+    source: str,
+    path: str | Path,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    images: str | Path | None = None,
+    embed: bool = True,
+    show_progress: bool = True,
+) -> Counts:
     """Converts a source into a file of rows.
 
     Args:

@@ -47,6 +47,9 @@ FVQA = PublishedSet(
     ("train", "test"), (("fvqa_{split}*.parquet", "data/{split}*.parquet"),), _fvqa_records, _fvqa_row, "in the rows"
 )
 DEEPMMSEARCHVQA = PublishedSet(
-    ("train", "validation", "test"), (tuple(f"{{split}}*{ending}" for ending in (*storage.FORMATS, ".json")),),
-    _conversation_records, _conversation_row, "in the rows, or paths relative to the folder",
-)  # fmt: skip
+    ("train", "validation", "test"),
+    (tuple(f"{{split}}*{ending}" for ending in (*storage.FORMATS, ".json")),),
+    _conversation_records,
+    _conversation_row,
+    "in the rows, or paths relative to the folder",
+)

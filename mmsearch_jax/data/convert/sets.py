@@ -10,6 +10,12 @@ from mmsearch_jax.data.convert.search_sets import DEEPMMSEARCHVQA, FVQA
 from mmsearch_jax.data.convert.short_answer_sets import DYNVQA, SIMPLEVQA
 
 SETS: dict[str, PublishedSet] = {
-    "deepmmsearchvqa": DEEPMMSEARCHVQA, "fvqa": FVQA, "infoseek": INFOSEEK, "encyclopedic-vqa": ENCYCLOPEDIC_VQA,
-    "simplevqa": SIMPLEVQA, "dynvqa": DYNVQA, "okvqa": OKVQA, "a-okvqa": AOKVQA,
-}  # fmt: skip
+    "deepmmsearchvqa": DEEPMMSEARCHVQA,
+    "fvqa": FVQA,
+    "infoseek": INFOSEEK,
+    "encyclopedic-vqa": ENCYCLOPEDIC_VQA,
+    "simplevqa": SIMPLEVQA,
+    "dynvqa": DYNVQA,
+    "okvqa": OKVQA,
+    "a-okvqa": AOKVQA,
+}

@@ -69,10 +69,17 @@ def sharegpt_row(record: Mapping[str, Any], number: int) -> Row:
     else:
         raise DataError("conversations: the last turn does not answer in our grammar")
     return Row(
-        str(record.get("id") or f"sharegpt-{number}"), images[0] if images else "", question, gold, "",
-        fields.flag(record, "search_required", searched), turns=turns, category=str(record.get("category") or ""),
-        more_images=images[1:], provenance=fields.provenance("sharegpt", number),
-    )  # fmt: skip
+        str(record.get("id") or f"sharegpt-{number}"),
+        images[0] if images else "",
+        question,
+        gold,
+        "",
+        fields.flag(record, "search_required", searched),
+        turns=turns,
+        category=str(record.get("category") or ""),
+        more_images=images[1:],
+        provenance=fields.provenance("sharegpt", number),
+    )
 
 
 def sharegpt_record(row: Row, number: int, prompt_style: str = "paper") -> dict[str, Any]:
@@ -95,10 +102,13 @@ def sharegpt_record(row: Row, number: int, prompt_style: str = "paper") -> dict[
     for _, text in said[1:]:
         fields.refuse_marks(text)
     return {
-        "id": row.id, "conversations": [{"from": speaker, "value": text} for speaker, text in said],
-        "images": [*row.images], "answers": [*row.answers], "category": row.category,
+        "id": row.id,
+        "conversations": [{"from": speaker, "value": text} for speaker, text in said],
+        "images": [*row.images],
+        "answers": [*row.answers],
+        "category": row.category,
         "search_required": row.search_required,
-    }  # fmt: skip
+    }
 
 
 def write(listed: Iterable[dict[str, Any]], path: Path) -> None:

@@ -33,10 +33,16 @@ def _simple_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
         if record.get(key)
     }
     return Row(
-        f"simplevqa-{record.get('data_id')}", _picture(record), fields.text(record, "question"),
-        fields.answers(record.get("answer")), "", None, meta=meta, category=str(record.get("vqa_category") or ""),
+        f"simplevqa-{record.get('data_id')}",
+        _picture(record),
+        fields.text(record, "question"),
+        fields.answers(record.get("answer")),
+        "",
+        None,
+        meta=meta,
+        category=str(record.get("vqa_category") or ""),
         provenance=fields.provenance("simplevqa", number, split="test"),
-    )  # fmt: skip
+    )
 
 
 def _picture(record: Mapping[str, Any]) -> bytes:
@@ -69,17 +75,29 @@ def _dyn_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
         raise DataError("image_url: there is no image")
     language = str(record["language"])
     return Row(
-        f"dynvqa-{language}-{record.get('question_id', number)}", images[0], fields.text(record, "question"),
-        fields.answers(record.get("answer")), "", None, meta={"language": language}, more_images=images[1:],
+        f"dynvqa-{language}-{record.get('question_id', number)}",
+        images[0],
+        fields.text(record, "question"),
+        fields.answers(record.get("answer")),
+        "",
+        None,
+        meta={"language": language},
+        more_images=images[1:],
         provenance=fields.provenance("dynvqa", number, split=language),
-    )  # fmt: skip
+    )
 
 
 SIMPLEVQA = PublishedSet(
-    ("test",), (("data/{split}*.parquet", "{split}*.parquet", "{split}*.jsonl"),), _simple_records, _simple_row,
+    ("test",),
+    (("data/{split}*.parquet", "{split}*.parquet", "{split}*.jsonl"),),
+    _simple_records,
+    _simple_row,
     "in the rows",
-)  # fmt: skip
+)
 DYNVQA = PublishedSet(
-    ("en", "zh"), (("DynVQA_{split}*.jsonl", "DynVQA_{split}/DynVQA_{split}*.jsonl"),), _dyn_records, _dyn_row,
+    ("en", "zh"),
+    (("DynVQA_{split}*.jsonl", "DynVQA_{split}/DynVQA_{split}*.jsonl"),),
+    _dyn_records,
+    _dyn_row,
     "fetched from their URLs; paths, where `image_url` was replaced by one, are relative to the folder",
-)  # fmt: skip
+)

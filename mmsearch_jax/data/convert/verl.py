@@ -25,18 +25,33 @@ _QUESTION = "Question:"
 _SEARCH = {"search_required": True, "search_free": False}
 _PROMPT = ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
 _EXTRA = ("extra_info", pa.struct([("split", pa.string()), ("index", pa.int64()), ("search_required", pa.bool_())]))
-COLUMNS = pa.schema([
-    ("data_id", pa.string()), ("data_source", pa.string()), _PROMPT, ("images", pa.list_(parquet.IMAGE)),
-    ("reward_model", pa.struct([(k, pa.string()) for k in ("style", "ground_truth", "candidate_answers")])),
-    ("category", pa.string()), _EXTRA,
-])  # fmt: skip
+COLUMNS = pa.schema(
+    [
+        ("data_id", pa.string()),
+        ("data_source", pa.string()),
+        _PROMPT,
+        ("images", pa.list_(parquet.IMAGE)),
+        ("reward_model", pa.struct([(k, pa.string()) for k in ("style", "ground_truth", "candidate_answers")])),
+        ("category", pa.string()),
+        _EXTRA,
+    ]
+)
 """Of verl's rows and MMSearch-R1's, as we write them."""
-SEARCH_R1_COLUMNS = pa.schema([
-    ("id", pa.string()), ("question", pa.string()), ("golden_answers", pa.list_(pa.string())), ("data_source", pa.string()),
-    _PROMPT, ("ability", pa.string()),
-    ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.struct([("target", pa.list_(pa.string()))]))])),
-    _EXTRA,
-])  # fmt: skip
+SEARCH_R1_COLUMNS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("question", pa.string()),
+        ("golden_answers", pa.list_(pa.string())),
+        ("data_source", pa.string()),
+        _PROMPT,
+        ("ability", pa.string()),
+        (
+            "reward_model",
+            pa.struct([("style", pa.string()), ("ground_truth", pa.struct([("target", pa.list_(pa.string()))]))]),
+        ),
+        _EXTRA,
+    ]
+)
 """Of Search-R1's rows."""
 
 
@@ -112,28 +127,35 @@ def search_r1_record(row: Row, number: int) -> dict[str, Any]:
         raise DataError("images: Search-R1's rows are text alone")
     made = _record(row, number, f"{_QUESTION} {row.question}")
     return {
-        "id": row.id, "question": row.question, "golden_answers": [*row.answers], "ability": "fact-reasoning",
+        "id": row.id,
+        "question": row.question,
+        "golden_answers": [*row.answers],
+        "ability": "fact-reasoning",
         **{name: made[name] for name in ("data_source", "prompt", "extra_info")},
         "reward_model": {"style": "rule", "ground_truth": {"target": [*row.answers]}},
-    }  # fmt: skip
+    }
 
 
 def _record(row: Row, number: int, prompt: str) -> dict[str, Any]:
     known = row.provenance
     index = known.get("index", "")
     return {
-        "data_id": row.id, "data_source": known.get("data_source") or known.get("source") or "mmsearch-jax",
+        "data_id": row.id,
+        "data_source": known.get("data_source") or known.get("source") or "mmsearch-jax",
         "prompt": [{"role": "user", "content": fields.with_marks(prompt, len(row.images))}],
         "images": [{"bytes": image, "path": None} for image in row.images],
         "reward_model": {
-            "style": "rule", "ground_truth": row.answers[0], "candidate_answers": json.dumps(row.answers, ensure_ascii=False),
+            "style": "rule",
+            "ground_truth": row.answers[0],
+            "candidate_answers": json.dumps(row.answers, ensure_ascii=False),
         },
         "category": row.category,
         "extra_info": {
-            "split": known.get("split"), "index": int(index) if index.isdecimal() else number,
+            "split": known.get("split"),
+            "index": int(index) if index.isdecimal() else number,
             "search_required": row.search_required,
         },
-    }  # fmt: skip
+    }
 
 
 def _row(record: Mapping[str, Any], number: int, source: str, question: str) -> Row:
@@ -146,11 +168,16 @@ def _row(record: Mapping[str, Any], number: int, source: str, question: str) -> 
     name = record.get("data_id") or record.get("id") or "-".join(str(part) for part in parts if part is not None)
     images = fields.images(record) or fields.images(record, "image_urls")
     return Row(
-        str(name), images[0] if images else "", question, fields.answers(gold, reward.get("candidate_answers")), "",
+        str(name),
+        images[0] if images else "",
+        question,
+        fields.answers(gold, reward.get("candidate_answers")),
+        "",
         fields.flag(extra, "search_required"),
-        category=str(record.get("category") or ""), more_images=images[1:],
+        category=str(record.get("category") or ""),
+        more_images=images[1:],
         provenance=fields.provenance(source, number, data_source=record.get("data_source"), split=split, index=index),
-    )  # fmt: skip
+    )
 
 
 def _question(record: Mapping[str, Any]) -> str:

@@ -14,14 +14,24 @@ from mmsearch_jax.errors import DataError
 
 _BOX = pa.list_(pa.int32())
 IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
-_COLUMNS = pa.schema([
-    ("schema", pa.int32()), ("id", pa.string()), ("image", IMAGE), ("question", pa.string()),
-    ("answers", pa.list_(pa.string())), ("kind", pa.string()), ("search_required", pa.bool_()),
-    ("placements", pa.list_(pa.struct([("entity", pa.string()), ("box", _BOX)]))), ("target", pa.int32()),
-    ("meta", pa.map_(pa.string(), pa.string())),
-    ("turns", pa.list_(pa.struct([("text", pa.string()), ("observation", pa.string()), ("box", _BOX)]))),
-    ("category", pa.string()), ("provenance", pa.map_(pa.string(), pa.string())), ("more_images", pa.list_(IMAGE)),
-])  # fmt: skip
+_COLUMNS = pa.schema(
+    [
+        ("schema", pa.int32()),
+        ("id", pa.string()),
+        ("image", IMAGE),
+        ("question", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("kind", pa.string()),
+        ("search_required", pa.bool_()),
+        ("placements", pa.list_(pa.struct([("entity", pa.string()), ("box", _BOX)]))),
+        ("target", pa.int32()),
+        ("meta", pa.map_(pa.string(), pa.string())),
+        ("turns", pa.list_(pa.struct([("text", pa.string()), ("observation", pa.string()), ("box", _BOX)]))),
+        ("category", pa.string()),
+        ("provenance", pa.map_(pa.string(), pa.string())),
+        ("more_images", pa.list_(IMAGE)),
+    ]
+)
 # Rows with embedded images are large: a group is held in memory whole.
 _GROUP_ROWS = 256
 

@@ -125,7 +125,9 @@ def _mean(values: Sequence[float]) -> float:
 
 METRICS: dict[str, Metric] = {
     "match": Metric(_match, "rewards/match.py: equality by rules"),
-    "infoseek": Metric(_infoseek, "infoseek_eval: EM over aliases, ranges; harmonic mean of the splits", _infoseek_headline),
+    "infoseek": Metric(
+        _infoseek, "infoseek_eval: EM over aliases, ranges; harmonic mean of the splits", _infoseek_headline
+    ),
     "exact_match": Metric(_encyclopedic, "google-research/encyclopedic_vqa: exact match alone, without BEM"),
     "simplevqa": Metric(_match, "SimpleVQA: F-score of three grades, here by rules", _simplevqa_headline),
     "f1_recall": Metric(_f1_recall, "Dyn-VQA: token F1-Recall"),
@@ -133,4 +135,4 @@ METRICS: dict[str, Metric] = {
     "direct_answer": Metric(_direct_answer, "A-OKVQA: min(1, matches / 3)"),
     "multiple_choice": Metric(_multiple_choice, "A-OKVQA: the right choice"),
     "f1": Metric(lambda row, answer: token_overlap.best_f1(answer, row.answers), "MMSearch: token F1"),
-}  # fmt: skip
+}

@@ -29,10 +29,11 @@ _CONTRACTED = _SPELT_OUT.split()
 _CONTRACTIONS = {word.replace("'", ""): word for word in _CONTRACTED} | {
     # One of two apostrophes given.
     f"{stem}{gap}{rest}": word
-    for word in _CONTRACTED if word.count("'") == 2
+    for word in _CONTRACTED
+    if word.count("'") == 2
     for stem, middle, end in [word.split("'")]
     for gap, rest in (("'", middle + end), ("", f"{middle}'{end}"))
-}  # fmt: skip
+}
 
 
 def normalise(text: str) -> str:

@@ -20,11 +20,21 @@ def test_leaving_each_annotator_out_gives_the_published_steps(matching, accuracy
 @pytest.mark.parametrize(
     ("text", "normal"),
     [
-        ("The Two dogs", "2 dogs"), ("none", "0"), ("eleven", "eleven"), ("dont", "don't"), ("couldnt've", "couldn't've"),
-        ("black/white", "black white"), ("black, white", "black white"), ("1,000", "1000"), ("3.5 m.", "3.5 m"),
-        ("a\nb\tc", "b c"), ("well-known", "well known"), ("o'clock", "o'clock"), ("Yes!", "yes"),
+        ("The Two dogs", "2 dogs"),
+        ("none", "0"),
+        ("eleven", "eleven"),
+        ("dont", "don't"),
+        ("couldnt've", "couldn't've"),
+        ("black/white", "black white"),
+        ("black, white", "black white"),
+        ("1,000", "1000"),
+        ("3.5 m.", "3.5 m"),
+        ("a\nb\tc", "b c"),
+        ("well-known", "well known"),
+        ("o'clock", "o'clock"),
+        ("Yes!", "yes"),
     ],
-)  # fmt: skip
+)
 def test_normalisation_is_the_official_one(text, normal):
     assert normalise(text) == normal
 
@@ -38,9 +48,17 @@ def test_direct_answers_need_three_who_agree():
 
 @pytest.mark.parametrize(
     ("answer", "index"),
-    [("the bus", 1), ("B", 1), ("(b)", 1), ("B. bus", 1), ("b) the bus", 1), ("C: car", None), ("E", None),
-     ("a bus or a tram", None)],
-)  # fmt: skip
+    [
+        ("the bus", 1),
+        ("B", 1),
+        ("(b)", 1),
+        ("B. bus", 1),
+        ("b) the bus", 1),
+        ("C: car", None),
+        ("E", None),
+        ("a bus or a tram", None),
+    ],
+)
 def test_a_choice_is_named_by_text_or_letter(answer, index):
     choices = ["tram", "bus", "train", "bicycle"]
     assert chosen(answer, choices) == index

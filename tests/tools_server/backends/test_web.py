@@ -69,20 +69,32 @@ ASKED = {
     "serper": lambda r: (r["method"], r["path"], r["headers"]["X-API-KEY"], r["json"]["q"]),
     "serpapi": lambda r: (r["method"], r["path"], r["params"]["api_key"], r["params"]["q"]),
     "brave": lambda r: (r["method"], r["path"], r["headers"]["X-Subscription-Token"], r["params"]["q"]),
-    "tavily": lambda r: (r["method"], r["path"], r["headers"]["Authorization"].removeprefix("Bearer "), r["json"]["query"]),
+    "tavily": lambda r: (
+        r["method"],
+        r["path"],
+        r["headers"]["Authorization"].removeprefix("Bearer "),
+        r["json"]["query"],
+    ),
     "exa": lambda r: (r["method"], r["path"], r["headers"]["x-api-key"], r["json"]["query"]),
     "searxng": lambda r: (r["method"], r["path"], KEY, r["params"]["q"]),
     "retriever": lambda r: (r["method"], r["path"], KEY, r["json"]["queries"][0]),
     "opensearch": lambda r: (
-        r["method"], r["path"], r["headers"]["Authorization"].removeprefix("ApiKey "),
+        r["method"],
+        r["path"],
+        r["headers"]["Authorization"].removeprefix("ApiKey "),
         r["json"]["query"]["multi_match"]["query"],
     ),
-}  # fmt: skip
+}
 ROUTES = {
-    "serper": ("POST", "/search"), "serpapi": ("GET", "/search.json"), "brave": ("GET", "/res/v1/web/search"),
-    "tavily": ("POST", "/search"), "exa": ("POST", "/search"), "searxng": ("GET", "/search"),
-    "retriever": ("POST", "/retrieve"), "opensearch": ("POST", "/_search"),
-}  # fmt: skip
+    "serper": ("POST", "/search"),
+    "serpapi": ("GET", "/search.json"),
+    "brave": ("GET", "/res/v1/web/search"),
+    "tavily": ("POST", "/search"),
+    "exa": ("POST", "/search"),
+    "searxng": ("GET", "/search"),
+    "retriever": ("POST", "/retrieve"),
+    "opensearch": ("POST", "/_search"),
+}
 
 
 @pytest.mark.parametrize("name", TEXT)
@@ -150,7 +162,7 @@ def test_no_hits_are_an_answer(name: str):
         ("brave", "truncate", "upstream_error", True),
         ("brave", "lie", "upstream_error", True),
     ],
-)  # fmt: skip
+)
 def test_failures_are_typed(name: str, how: Any, code: str, passing: bool):
     failure, _ = ask(name, behave=lambda n: how)
     assert isinstance(failure, SearchFailure)
@@ -223,10 +235,28 @@ def test_an_image_provider_without_a_publisher_says_what_to_do():
     WebImage("google_vision", Sessions(), "http://x", "TEST_KEY", 0.0, None)
 
 
-FIELDS = st.sampled_from([
-    "organic", "organic_results", "web", "results", "result", "hits", "_source", "title", "snippet", "link", "responses",
-    "webDetection", "document", "contents", "score", "answerBox", "visual_matches", "error",
-])  # fmt: skip
+FIELDS = st.sampled_from(
+    [
+        "organic",
+        "organic_results",
+        "web",
+        "results",
+        "result",
+        "hits",
+        "_source",
+        "title",
+        "snippet",
+        "link",
+        "responses",
+        "webDetection",
+        "document",
+        "contents",
+        "score",
+        "answerBox",
+        "visual_matches",
+        "error",
+    ]
+)
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS, inner, max_size=5),

@@ -28,9 +28,16 @@ from tools_server.failures import SearchFailure
 from tools_server.text_index import TextIndex
 
 CLEAR = [
-    "Velmora capital", "What is the capital of New Velmora?", "new velmora national anthem", "geography of velmora area",
-    "The Tower country", "who built it in 1889", "Rise, O Hills", "highest point Tahl", "masons",
-]  # fmt: skip
+    "Velmora capital",
+    "What is the capital of New Velmora?",
+    "new velmora national anthem",
+    "geography of velmora area",
+    "The Tower country",
+    "who built it in 1889",
+    "Rise, O Hills",
+    "highest point Tahl",
+    "masons",
+]
 
 
 @pytest.fixture(scope="module")

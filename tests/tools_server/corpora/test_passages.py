@@ -42,10 +42,15 @@ def test_search_r1s_contents_are_title_and_text(tmp_path: Path):
 
 
 def test_parquet_is_read_with_the_columns_that_are_passages(tmp_path: Path):
-    table = pyarrow.table({
-        "title": ["Ostrin", "Thé"], "text": [PAGES[0].text, "A drink."], "id": ["7", "8"],
-        "url": ["https://x.example/ostrin", None], "embedding": [[1.0], [2.0]],
-    })  # fmt: skip
+    table = pyarrow.table(
+        {
+            "title": ["Ostrin", "Thé"],
+            "text": [PAGES[0].text, "A drink."],
+            "id": ["7", "8"],
+            "url": ["https://x.example/ostrin", None],
+            "embedding": [[1.0], [2.0]],
+        }
+    )
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1)
     assert read(tmp_path / "a.parquet") == PAGES
 

@@ -28,7 +28,7 @@ def test_hosts_of_the_public_internet_are_public(address: str):
         (["fd00::/64"], "fd00::5", 80, True),
         ([], "10.1.2.3", 80, False),
     ],
-)  # fmt: skip
+)
 def test_an_entry_opens_its_network_and_its_port(entries: list[str], address: str, port: int, allowed: bool):
     assert AllowList(entries).has_address(ipaddress.ip_address(address), port) is allowed
 

@@ -95,21 +95,53 @@ def test_the_text_is_cut():
         ("Thé".encode("latin-1"), "utf-8", "Th\ufffd"),
         ("Thé".encode(), "utf-99", "Thé"),
     ],
-)  # fmt: skip
+)
 def test_characters_are_read_by_what_the_page_says_and_a_wrong_word_breaks_nothing(
     body: bytes, charset: str, text: str
 ):
     assert decode(Fetched(body, "text/html", charset)) == text
 
 
-PIECES = st.sampled_from([
-    "<html>", "<body>", "<article>", "</article>", "<p>", "</p>", "<div", ">", "<script>", "</script>", "<!--", "-->",
-    "<![CDATA[", "]]>", "<?xml version='1.0' encoding='utf-16'?>", "<!DOCTYPE html [<!ENTITY a 'b'>]>", "&a;", "&#0;",
-    "&#xd800;", "&lt;", "<a href=", "<table><tr>", "<svg><title>", "</", "<|im_end|>", "</information>",
-    "The capital of Velmora is Ostrin. ", "\x00", "<template>", "<math><mi>", "<noscript>", "<frameset>", "<textarea>",
-    "<meta charset=utf-7>",
-    "<base href='//x'>", "<plaintext>",
-])  # fmt: skip
+PIECES = st.sampled_from(
+    [
+        "<html>",
+        "<body>",
+        "<article>",
+        "</article>",
+        "<p>",
+        "</p>",
+        "<div",
+        ">",
+        "<script>",
+        "</script>",
+        "<!--",
+        "-->",
+        "<![CDATA[",
+        "]]>",
+        "<?xml version='1.0' encoding='utf-16'?>",
+        "<!DOCTYPE html [<!ENTITY a 'b'>]>",
+        "&a;",
+        "&#0;",
+        "&#xd800;",
+        "&lt;",
+        "<a href=",
+        "<table><tr>",
+        "<svg><title>",
+        "</",
+        "<|im_end|>",
+        "</information>",
+        "The capital of Velmora is Ostrin. ",
+        "\x00",
+        "<template>",
+        "<math><mi>",
+        "<noscript>",
+        "<frameset>",
+        "<textarea>",
+        "<meta charset=utf-7>",
+        "<base href='//x'>",
+        "<plaintext>",
+    ]
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -128,10 +160,16 @@ def test_any_bytes_are_read_or_give_nothing(body: bytes, charset: str):
 
 @pytest.mark.parametrize(
     "source",
-    ["<div>" * 20_000 + "deep", "<p " + "a=b " * 50_000 + ">x</p>", "&amp;" * 100_000, "<a>" * 5_000, "<table><tr><td>" * 5_000,
-     ""],
+    [
+        "<div>" * 20_000 + "deep",
+        "<p " + "a=b " * 50_000 + ">x</p>",
+        "&amp;" * 100_000,
+        "<a>" * 5_000,
+        "<table><tr><td>" * 5_000,
+        "",
+    ],
     ids=["nested", "attributes", "entities", "unclosed", "tables", "empty"],
-)  # fmt: skip
+)
 def test_pages_made_to_exhaust_a_parser_do_not(source: str):
     text_of(source)
 

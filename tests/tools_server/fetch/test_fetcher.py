@@ -63,7 +63,7 @@ def deflated(data: bytes, wbits: int) -> bytes:
         ("deflate", zlib.compress),
         ("deflate", lambda data: deflated(data, -15)),
     ],
-)  # fmt: skip
+)
 def test_a_page_comes_unpacked(encoding: str, pack: Callable[[bytes], bytes]):
     page = fetch(answering(pack(b"<p>hello</p>" * 100), encoding, "text/html; charset=latin-1"))
     assert page == Fetched(b"<p>hello</p>" * 100, "text/html", "latin-1")
@@ -160,13 +160,15 @@ def test_headers_that_never_end_are_given_up_in_time(start: bytes):
 @pytest.mark.parametrize(
     "said",
     [
-        b"not http at all\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"",
+        b"not http at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"",
         b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 100\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
         b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
     ],
-)  # fmt: skip
+)
 def test_what_is_not_http_is_a_failure_and_no_error(said: bytes):
     async def go() -> Fetched | str:
         async def answer(writer: asyncio.StreamWriter) -> None:

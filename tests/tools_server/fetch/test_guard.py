@@ -70,9 +70,15 @@ def test_no_trick_gets_through(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://public.example/", "https://public.example/a?b=c#d", "http://93.184.215.14/", "http://public.example:80/",
-     "http://[2606:4700::1]/", "http://PUBLIC.example/päge"],
-)  # fmt: skip
+    [
+        "http://public.example/",
+        "https://public.example/a?b=c#d",
+        "http://93.184.215.14/",
+        "http://public.example:80/",
+        "http://[2606:4700::1]/",
+        "http://PUBLIC.example/päge",
+    ],
+)
 def test_pages_of_the_web_are_admitted(url: str):
     admitted = asyncio.run(Guard(resolver=answer).admit(url))
     assert [str(a) for a in admitted.addresses] in (["93.184.215.14"], ["2606:4700::1"])
@@ -168,10 +174,15 @@ def test_an_allowed_port_opens_no_other_port_and_no_other_name_of_this_machine()
             made = fetcher(Guard(site.allow, resolver=answer))
             assert (await made.get(site.url)).body == b"in"
             for url in (
-                f"http://127.0.0.1:{port}/", f"http://127.0.0.2:{site.port}/", f"http://[::1]:{site.port}/",
-                f"http://2130706433:{site.port}/", f"http://loopback.example:{site.port}/", "http://127.0.0.1/",
-                f"http://user@127.0.0.1:{site.port}/", f"ftp://127.0.0.1:{site.port}/",
-            ):  # fmt: skip
+                f"http://127.0.0.1:{port}/",
+                f"http://127.0.0.2:{site.port}/",
+                f"http://[::1]:{site.port}/",
+                f"http://2130706433:{site.port}/",
+                f"http://loopback.example:{site.port}/",
+                "http://127.0.0.1/",
+                f"http://user@127.0.0.1:{site.port}/",
+                f"ftp://127.0.0.1:{site.port}/",
+            ):
                 assert await failure(made, url) == "refused", url
             assert (connections, len(site.requests)) == ([], 1)
 

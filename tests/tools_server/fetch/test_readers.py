@@ -182,7 +182,7 @@ def test_the_bundled_configs_read_pages(name: str):
         ({"kind": "pages", "allow": ("10.0.0.0/99",)}, "config.reader.allow holds '10.0.0.0/99'"),
         ({"kind": "jina", "jina": {"key_env": "NO_SUCH_KEY"}}, "NO_SUCH_KEY, which is not set"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_config_is_said(changes: dict[str, Any], words: str):
     config = default_config()
     config.reader.update(changes)

@@ -23,12 +23,19 @@ def write_model(folder: Path, box: tuple[float, float, float, float], output: st
     save_tokenizer(folder)
     (folder / "onnx").mkdir()
     constants = {
-        "flag": np.array(FLAG, np.int64), "fits": np.array(3.0, np.float32), "fits_not": np.array(-9.0, np.float32),
-        "boxes": np.array([[box, (0.5, 0.5, 1.0, 1.0)]], np.float32), "one": np.array([1], np.int64),
-        "width": np.array([256], np.int64), "zero": np.array([0], np.int64), "two": np.array([2], np.int64),
-        "nothing": np.array(-np.inf, np.float32), "low": np.full((1, 1, 256), -9.0, np.float32),
-        "axes": np.array([1, 2, 3], np.int64), "no_share": np.array(0.0, np.float32),
-    }  # fmt: skip
+        "flag": np.array(FLAG, np.int64),
+        "fits": np.array(3.0, np.float32),
+        "fits_not": np.array(-9.0, np.float32),
+        "boxes": np.array([[box, (0.5, 0.5, 1.0, 1.0)]], np.float32),
+        "one": np.array([1], np.int64),
+        "width": np.array([256], np.int64),
+        "zero": np.array([0], np.int64),
+        "two": np.array([2], np.int64),
+        "nothing": np.array(-np.inf, np.float32),
+        "low": np.full((1, 1, 256), -9.0, np.float32),
+        "axes": np.array([1, 2, 3], np.int64),
+        "no_share": np.array(0.0, np.float32),
+    }
     nodes = [
         # [1, L]: 3 where the word is "flag", -9 elsewhere; then out to 256 tokens, as in the exports.
         helper.make_node("Equal", ["input_ids", "flag"], ["is_flag"]),
@@ -48,14 +55,17 @@ def write_model(folder: Path, box: tuple[float, float, float, float], output: st
     ids = [(name, TensorProto.INT64, ["batch", "length"]) for name in ("input_ids", "token_type_ids", "attention_mask")]
     inputs = [
         ("pixel_values", TensorProto.FLOAT, ["batch", 3, "height", "width"]),
-        ("pixel_mask", TensorProto.INT64, ["batch", "height", "width"]), *ids,
-    ]  # fmt: skip
+        ("pixel_mask", TensorProto.INT64, ["batch", "height", "width"]),
+        *ids,
+    ]
     outputs = [(output, TensorProto.FLOAT, ["batch", 2, 256]), ("pred_boxes", TensorProto.FLOAT, ["batch", 2, 4])]
     graph = helper.make_graph(
-        nodes, "grounding", [helper.make_tensor_value_info(*item) for item in inputs],
+        nodes,
+        "grounding",
+        [helper.make_tensor_value_info(*item) for item in inputs],
         [helper.make_tensor_value_info(*item) for item in outputs],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     onnx.checker.check_model(model)
     onnx.save(model, str(folder / "onnx" / "model.onnx"))

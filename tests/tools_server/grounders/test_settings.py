@@ -65,9 +65,20 @@ def test_the_embedded_grounder_keeps_its_key():
 
 
 @pytest.mark.parametrize(
-    "changed", [{"box_threshold": 0.5}, {"text_threshold": 0.5}, {"padding": 0.5}, {"min_side": 3}, {"max_overlap": 0.1},
-                {"max_others": 1}, {"fallback": "no_search"}, {"kind": "chat"}, {"url": "http://y"}, {"model": "other"}]
-)  # fmt: skip
+    "changed",
+    [
+        {"box_threshold": 0.5},
+        {"text_threshold": 0.5},
+        {"padding": 0.5},
+        {"min_side": 3},
+        {"max_overlap": 0.1},
+        {"max_others": 1},
+        {"fallback": "no_search"},
+        {"kind": "chat"},
+        {"url": "http://y"},
+        {"model": "other"},
+    ],
+)
 def test_what_decides_an_answer_is_in_the_key(changed: dict[str, Any]):
     own = {"kind": "http", "url": "http://x"}
     assert settings.identity(section(**own)) != settings.identity(section(**{**own, **changed}))

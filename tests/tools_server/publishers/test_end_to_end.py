@@ -45,9 +45,12 @@ class Lens(Site):
 @pytest.fixture(autouse=True)
 def _keys(monkeypatch: pytest.MonkeyPatch):
     for name, value in (
-        ("SERPER_API_KEY", "k"), ("SERPAPI_API_KEY", "k"), ("TOOLS_TOKEN", "t0ken"), ("AWS_ACCESS_KEY_ID", KEY_ID),
+        ("SERPER_API_KEY", "k"),
+        ("SERPAPI_API_KEY", "k"),
+        ("TOOLS_TOKEN", "t0ken"),
+        ("AWS_ACCESS_KEY_ID", KEY_ID),
         ("AWS_SECRET_ACCESS_KEY", SECRET),
-    ):  # fmt: skip
+    ):
         monkeypatch.setenv(name, value)
 
 
@@ -114,7 +117,7 @@ def test_a_crop_goes_out_by_a_bucket(name: str, tmp_path: Path):
         ({"kind": "bucket", "bucket_url": "pictures"}, "set config.publisher.bucket_url, as s3://BUCKET/PREFIX"),
         ({"kind": "blobs", "public_url": "http://x", "ttl_s": 0.0}, "ttl_s and max_bytes must be above 0"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_config_is_said(changes: dict[str, Any], words: str, tmp_path: Path):
     config = default_config()
     config.corpus = str(tmp_path)
