@@ -23,7 +23,7 @@ from benchmarks.data_loaders import SHAPE, SIZE, conversations, cpu_seconds, our
 from benchmarks.peers import measuring
 from benchmarks.table import Measured, faster, report
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
-from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage, load_image, smart_resize
+from mmsearch_jax.images.processing import ImageProcessor, ProcessedImage, load_image, smart_resize
 from mmsearch_jax.learners.throughput import peak_flops, step_flops
 from mmsearch_jax.models.config import ModelConfig
 

@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
 from mmsearch_jax.data.chat import IMAGE_PAD, ChatRenderer
-from mmsearch_jax.data.image_processing import ImageProcessor
 from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig
-from mmsearch_jax.data.schema import ConversationTurn, Row
+from mmsearch_jax.data.rows import ConversationTurn, Row
 from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import write_rows
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import ModelConfig
-from mmsearch_jax.protocol import Answer, TextSearch, render_turn
 
 SIZE, SHAPE = (1024, 768), BatchShape(rows=2, length=8192, images=8, patches=4096)
 _PHOTOS = Path(__file__).parent.parent / "assets" / "miniworld" / "photos"

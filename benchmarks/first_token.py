@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from configs.eval import miniworld
-from mmsearch_jax import stages
+from mmsearch_jax.jobs import parts as stages
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
 

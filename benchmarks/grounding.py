@@ -23,7 +23,7 @@ from mmsearch_jax.miniworld import colours, scenes, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.miniworld.sight import Scene
-from tools_server.grounding import ground
+from tools_server.toy_vision.grounding import ground
 
 FAMILIES = ("kind and place", "place", "kind", "colour", "size")
 

@@ -23,7 +23,7 @@ from flax import nnx
 
 from benchmarks.peers import Peer, measuring
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL

@@ -81,7 +81,7 @@ def _start(workdir: Path, folder: Path, steps: int) -> subprocess.Popen[bytes]:
         [
             sys.executable,
             "-m",
-            "mmsearch_jax.cli",
+            "mmsearch_jax.commands.main",
             "sft",
             "--workdir",
             str(workdir),

@@ -24,9 +24,9 @@ import numpy as np
 from aiohttp import web
 
 from benchmarks.table import Measured, command_line, report
-from mmsearch_jax.configuration import load_config
-from mmsearch_jax.stages import TRAINING_WORLD, prepare_world
-from tools_server.process import start_server
+from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.jobs.parts import TRAINING_WORLD, prepare_world
+from mmsearch_jax.jobs.search_server import start_server
 
 _CONFIG = Path(__file__).parents[1] / "configs" / "tiny_grpo.py"
 _MEAN_S, _SIGMA, _COMPILING = 1.0, 1.0, 2
@@ -99,7 +99,7 @@ def step_seconds(workdir: Path, settings: dict[str, Any]) -> list[float]:
     command = [
         sys.executable,
         "-m",
-        "mmsearch_jax.cli",
+        "mmsearch_jax.commands.main",
         "grpo",
         "--config",
         str(_CONFIG),

@@ -37,7 +37,7 @@ def main() -> None:
             command = [
                 sys.executable,
                 "-m",
-                "mmsearch_jax.cli",
+                "mmsearch_jax.commands.main",
                 "quickstart",
                 "--workdir",
                 str(folder),

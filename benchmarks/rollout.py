@@ -22,13 +22,13 @@ import jax
 import numpy as np
 
 from benchmarks.table import Measured, command_line, report
-from mmsearch_jax.errors import ToolFailed
-from mmsearch_jax.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.errors import ToolFailed
+from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.sequence import EngineConfig
-from mmsearch_jax.search_api import SearchReply
-from mmsearch_jax.trajectory import Trajectory
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, Play
 

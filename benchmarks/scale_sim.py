@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.episode_simulation import Delay, Scenario, Simulation, Step, mean_steps
 from benchmarks.table import Measured, report
-from mmsearch_jax.configuration import load_config
+from mmsearch_jax.core.config_files import load_config
 
 CHIPS_PER_HOST, PROMPTS_PER_HOST = 4, 13
 SIZES, QUICK_SIZES = (16, 64, 256, 1024, 4096), (16, 256)

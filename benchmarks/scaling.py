@@ -28,7 +28,7 @@ import matplotlib
 import ml_collections
 import tqdm
 
-from mmsearch_jax.configuration import load_config
+from mmsearch_jax.core.config_files import load_config
 from mmsearch_jax.distributed.chips import GIB
 from mmsearch_jax.distributed.topologies import Topology, parse
 from mmsearch_jax.models.config import ModelConfig
@@ -130,7 +130,7 @@ def cells_of(size: str, kind: str, topology: Topology) -> Iterator[Cell]:
 class _Measured:
     """A candidate with the seconds of its step; no samples where the sampler has no room beside the learner."""
 
-    candidate: search.Candidate
+    candidate: search.SettingCandidate
     learn_seconds: float
     operations: float
     trained: float
@@ -138,7 +138,11 @@ class _Measured:
 
 
 def _measured(
-    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology, candidate: search.Candidate
+    config: ml_collections.ConfigDict,
+    stage: str,
+    model: ModelConfig,
+    topology: Topology,
+    candidate: search.SettingCandidate,
 ) -> _Measured:
     changed = candidate.config(config)
     made = abstract.learner(changed, stage, model, abstract.mesh_without_devices(changed, topology))

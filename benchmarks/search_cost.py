@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmsearch_jax.trajectory import Trajectory, read_jsonl
+from mmsearch_jax.core.trajectory import Trajectory, read_jsonl
 from tools_server.backends.providers import IMAGE, TEXT
 
 EPISODES = 1000

@@ -24,8 +24,8 @@ from benchmarks import harness
 from benchmarks.peers import Peer
 from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
-from mmsearch_jax.data.image_processing import ProcessedImage
 from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.supervised import SupervisedUpdate
 from mmsearch_jax.learners.throughput import step_flops

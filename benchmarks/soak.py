@@ -46,7 +46,7 @@ def main() -> None:
 def sample(workdir: Path, steps: int) -> list[tuple[int, int]]:
     """(step, resident bytes), several times a second until the run ends."""
     settings = {**_SETTINGS, "sft.num_steps": steps}
-    command = [sys.executable, "-m", "mmsearch_jax.cli", "sft", "--workdir", str(workdir)]
+    command = [sys.executable, "-m", "mmsearch_jax.commands.main", "sft", "--workdir", str(workdir)]
     process = subprocess.Popen(command + [f"--config.{key}={value}" for key, value in settings.items()])
     samples = []
     while process.poll() is None:

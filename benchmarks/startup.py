@@ -92,7 +92,16 @@ def first_step(workdir: Path, cache: str) -> float:
     """Seconds until the first step of `mmsearch sft` is in its metrics."""
     metrics = workdir / "metrics.jsonl"
     metrics.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "mmsearch_jax.cli", "sft", "--workdir", str(workdir), "--compilation-cache", cache]
+    command = [
+        sys.executable,
+        "-m",
+        "mmsearch_jax.commands.main",
+        "sft",
+        "--workdir",
+        str(workdir),
+        "--compilation-cache",
+        cache,
+    ]
     command += [f"--config.{key}={value}" for key, value in _SETTINGS.items()]
     began = time.perf_counter()
     process = subprocess.Popen(command, env=_clean(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

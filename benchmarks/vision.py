@@ -20,8 +20,8 @@ from flax import nnx
 
 from benchmarks import harness
 from benchmarks.table import Measured, command_line, faster, report
-from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage
-from mmsearch_jax.data.vision_inputs import VisionInputs
+from mmsearch_jax.images.processing import ImageProcessor, ProcessedImage
+from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.throughput import vision_flops
 from mmsearch_jax.models.vision import model_input
 from mmsearch_jax.rollout.images import ImageCache

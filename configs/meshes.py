@@ -12,8 +12,8 @@ import math
 
 import ml_collections
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.topologies import Topology, parse
-from mmsearch_jax.errors import ConfigError
 
 # Stage -> size -> chip -> (fsdp, tensor, sequence); for GRPO also the slots of a host's engine.
 MESHES = {

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.topologies import Topology, parse
-from mmsearch_jax.errors import ConfigError
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 _BLOCK = re.compile(r"^ *#\+ (\w+)\n(.*?)^ *#- \1\n", re.MULTILINE | re.DOTALL)

@@ -94,8 +94,8 @@ def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) 
 def _server(corpus: Path, beside: contextlib.ExitStack) -> str:
     """The address of a search server that stops when `beside` ends."""
     sys.path.insert(0, str(ROOT))
-    from mmsearch_jax.errors import MMSearchError
-    from tools_server.process import start_server
+    from mmsearch_jax.core.errors import MMSearchError
+    from mmsearch_jax.jobs.search_server import start_server
 
     try:
         return beside.enter_context(start_server(corpus)).url
@@ -119,7 +119,7 @@ def _start(options: argparse.Namespace, logs: Path) -> list[subprocess.Popen[byt
         command = [
             sys.executable,
             "-m",
-            "mmsearch_jax.cli",
+            "mmsearch_jax.commands.main",
             *options.command,
             "--coordinator",
             coordinator,

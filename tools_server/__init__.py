@@ -2,5 +2,5 @@
 process of its own.
 
 It sees pixels and strings only. It shares nothing with the trainer but the HTTP schema in
-`mmsearch_jax.protocol`.
+`mmsearch_jax.core.protocol`.
 """

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmsearch_jax.errors import MMSearchError
+from mmsearch_jax.core.errors import MMSearchError
 from tools_server.options import add_arguments, config_of
 from tools_server.serve import serve
 

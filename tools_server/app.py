@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from mmsearch_jax import search_api
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.search_api import ERRORS, ErrorReply, ImageSearchRequest, SearchReply, TextSearchRequest
-from tools_server import schema
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.search_api import ERRORS, ErrorReply, ImageSearchRequest, SearchReply, TextSearchRequest
+from tools_server import http_schema as schema
 from tools_server.failures import SearchFailure
 from tools_server.metrics import Metrics
-from tools_server.service import Limits, SearchService
+from tools_server.service import SearchService, ServiceLimits
 
 _log = logging.getLogger("tools_server")
 _T = TypeVar("_T", TextSearchRequest, ImageSearchRequest)
@@ -28,7 +28,7 @@ _OPEN_ROUTES = (search_api.ROUTE_HEALTH, search_api.ROUTE_READY)
 
 def create_app(
     load: Callable[[], SearchService],
-    limits: Limits | None = None,
+    limits: ServiceLimits | None = None,
     token: str = "",
     add_routes: Callable[[web.Application], None] | None = None,
 ) -> web.Application:
@@ -39,14 +39,14 @@ def create_app(
       token: what callers must send as `Authorization: Bearer ...`; "" lets everybody in.
       add_routes: adds further routes, outside of the token's guard.
     """
-    return _Routes(load, limits or Limits(), token, add_routes).application()
+    return _Routes(load, limits or ServiceLimits(), token, add_routes).application()
 
 
 class _Routes:
     def __init__(
         self,
         load: Callable[[], SearchService],
-        limits: Limits,
+        limits: ServiceLimits,
         token: str,
         add_routes: Callable[[web.Application], None] | None,
     ):

@@ -10,9 +10,9 @@ import dataclasses
 import sqlite3
 from collections.abc import Sequence
 
-from mmsearch_jax.chat_client import ChatClient, Completion, Unreadable
-from mmsearch_jax.errors import ChatFailed
-from mmsearch_jax.search_api import SearchResult
+from mmsearch_jax.core.chat_client import ChatClient, ChatReply, Unreadable
+from mmsearch_jax.core.errors import ChatFailed
+from mmsearch_jax.core.search_api import SearchResult
 from tools_server.extracts import split_extracts
 from tools_server.inert import inert
 from tools_server.ranking import match_expression
@@ -78,7 +78,7 @@ class Condenser:
         except ChatFailed:
             return None
 
-    def _read(self, completion: Completion) -> str:
+    def _read(self, completion: ChatReply) -> str:
         said = completion.text.rpartition("</think>")[2].strip()
         if completion.refused or not said:
             raise Unreadable("it declined" if completion.refused else "it said nothing")

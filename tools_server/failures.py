@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmsearch_jax.search_api import ERRORS
+from mmsearch_jax.core.search_api import ERRORS
 
 
 class SearchFailure(Exception):

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmsearch_jax.errors import DataError
-from tools_server import embedding
+from mmsearch_jax.core.errors import DataError
+from tools_server.toy_vision import embedding
 
 Part = tuple[float, float, float, float]
 """x0, y0, x1, y1 as fractions of a picture's sides."""
@@ -47,7 +47,7 @@ THUMBNAIL_SIDE = 96
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class IndexedPicture:
     """One picture of the corpus."""
 
     file: Path
@@ -67,7 +67,7 @@ class ImageIndex:
       DataError: a picture cannot be read; names it.
     """
 
-    def __init__(self, pictures: Sequence[Picture], num_threads: int = 2):
+    def __init__(self, pictures: Sequence[IndexedPicture], num_threads: int = 2):
         self.pictures = list(pictures)
         with ThreadPoolExecutor(num_threads) as pool:
             vectors = list(pool.map(_embed_file, (picture.file for picture in self.pictures)))
@@ -83,7 +83,7 @@ class ImageIndex:
         """
         return cls(read_pictures(folder))
 
-    def search(self, image: Image.Image, top_k: int) -> list[tuple[Picture, float]]:
+    def search(self, image: Image.Image, top_k: int) -> list[tuple[IndexedPicture, float]]:
         """The pictures most like the image, best first, each with its similarity (cosine, at most 1)."""
         if not self.pictures:
             return []
@@ -92,12 +92,12 @@ class ImageIndex:
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [(self.pictures[i], float(scores[i])) for i in best]
 
-    def thumbnail(self, picture: Picture) -> str:
+    def thumbnail(self, picture: IndexedPicture) -> str:
         """A small JPEG of the picture in base64."""
         return self._thumbnail(picture.file)
 
 
-def read_pictures(folder: Path) -> list[Picture]:
+def read_pictures(folder: Path) -> list[IndexedPicture]:
     """The pictures listed in a corpus's `images.jsonl`; none if there is no such file.
 
     Raises:
@@ -107,7 +107,7 @@ def read_pictures(folder: Path) -> list[Picture]:
     return list(stream_pictures(path)) if path.is_file() else []
 
 
-def stream_pictures(path: Path) -> Iterator[Picture]:
+def stream_pictures(path: Path) -> Iterator[IndexedPicture]:
     """The pictures listed in a file of JSON lines (file, title, description, url); files are beside it.
 
     Raises:
@@ -119,7 +119,7 @@ def stream_pictures(path: Path) -> Iterator[Picture]:
                 yield _parse(line, f"{path}:{number}", path.parent)
 
 
-def _parse(line: str, where: str, folder: Path) -> Picture:
+def _parse(line: str, where: str, folder: Path) -> IndexedPicture:
     try:
         record: Any = json.loads(line)
     except json.JSONDecodeError as error:
@@ -127,7 +127,7 @@ def _parse(line: str, where: str, folder: Path) -> Picture:
     for key in ("file", "title"):
         if not isinstance(record, dict) or not isinstance(record.get(key), str) or not record[key]:
             raise DataError(f"{where}: field {key!r} must be a string that is not empty")
-    return Picture(
+    return IndexedPicture(
         folder / record["file"], record["title"], str(record.get("description") or ""), str(record.get("url") or "")
     )
 

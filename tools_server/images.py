@@ -8,7 +8,7 @@ import io
 
 from PIL import Image, ImageOps
 
-from mmsearch_jax.errors import ImageError
+from mmsearch_jax.core.errors import ImageError
 
 MAX_PIXELS = 24_000_000
 MIN_SIDE, MAX_ASPECT = 8, 200

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from mmsearch_jax.protocol import neutralise
-from mmsearch_jax.search_api import SearchResult
+from mmsearch_jax.core.protocol import neutralise
+from mmsearch_jax.core.search_api import SearchResult
 
 MAX_TITLE_CHARS, MAX_SNIPPET_CHARS, MAX_URL_CHARS = 300, 50_000, 2048
 # Control characters but line feed; bidi marks and overrides; zero-width and other characters that are never drawn (Unicode's

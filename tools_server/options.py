@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import ml_collections
@@ -34,8 +34,8 @@ def config_of(options: argparse.Namespace, overrides: Sequence[str]) -> ml_colle
     Raises:
       ConfigError: no such file, an unknown key, a value out of range.
     """
-    from mmsearch_jax.configuration import load_config, set_overrides
-    from tools_server.config import default_config
+    from mmsearch_jax.core.config_files import load_config, set_overrides
+    from tools_server.assembly import default_config
 
     config = load_config(options.config) if options.config is not None else default_config()
     set_overrides(config, overrides)

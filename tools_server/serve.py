@@ -1,30 +1,23 @@
-"""Runs the application on a socket until a signal asks it to stop; requests under way are answered first."""
+"""Serves what a config describes."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
-import signal
 import sys
 from pathlib import Path
 
 import ml_collections
-from aiohttp import web
 
-from mmsearch_jax.errors import PortInUse
+from mmsearch_jax.core.http_serving import is_loopback, serve_app
 from tools_server.app import create_app
-from tools_server.config import Assembly, assemble
-
-SHUTDOWN_S = 5.0
-"""How long requests under way may still take after the signal."""
+from tools_server.assembly import Assembly, assemble
 
 
 def serve(config: ml_collections.ConfigDict, port_file: Path | None = None) -> None:
     """Serves what the config describes; returns after SIGINT or SIGTERM. Prints the address on one line once it can be asked.
 
     Args:
-      config: see `tools_server.config.default_config`; port 0 takes a free one.
+      config: see `tools_server.assembly.default_config`; port 0 takes a free one.
       port_file: where to write the port's number, for whoever started the process.
 
     Raises:
@@ -45,58 +38,3 @@ def serve(config: ml_collections.ConfigDict, port_file: Path | None = None) -> N
 async def _serve(assembly: Assembly, host: str, port: int, port_file: Path | None) -> None:
     app = create_app(assembly.load, assembly.limits, assembly.token, assembly.add_routes)
     await serve_app(app, host, port, port_file)
-
-
-async def serve_app(
-    app: web.Application,
-    host: str,
-    port: int,
-    port_file: Path | None = None,
-    *,
-    stop: asyncio.Event | None = None,
-    handler_cancellation: bool = False,
-) -> None:
-    """Serves an application; returns after SIGINT, SIGTERM or `stop`. Prints the address on one line once it can be asked.
-
-    Args:
-      handler_cancellation: whether a request's work ends when its client goes.
-
-    Raises:
-      PortInUse: the port is taken.
-    """
-    stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S, handler_cancellation=handler_cancellation)
-    try:
-        await runner.setup()
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise _listen_error(error, host, port) from error
-        bound = runner.addresses[0][1]
-        if port_file is not None:
-            # Written aside and renamed, so that a reader never sees half a number.
-            draft = port_file.with_name(port_file.name + ".part")
-            draft.write_text(f"{bound}\n", encoding="ascii")
-            draft.rename(port_file)
-        print(f"http://{f'[{host}]' if ':' in host else host}:{bound}", flush=True)
-        await stop.wait()
-    finally:
-        await runner.cleanup()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _listen_error(error: OSError, host: str, port: int) -> PortInUse:
-    if error.errno == errno.EADDRINUSE:
-        return PortInUse(f"port {port} on {host} is in use: choose another with --port, or 0 for a free one")
-    return PortInUse(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port")

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from mmsearch_jax.errors import ImageError
-from mmsearch_jax.search_api import Box, ImageSearchRequest, SearchReply, SearchResult, TextSearchRequest
-from tools_server.backends.base import Picture
+from mmsearch_jax.core.errors import ImageError
+from mmsearch_jax.core.search_api import Box, ImageSearchRequest, SearchReply, SearchResult, TextSearchRequest
+from tools_server.backends.base import QueryPicture
 from tools_server.cache.cache import Cache
 from tools_server.condense import Condenser
 from tools_server.extracts import choose_extracts, split_extracts
@@ -28,7 +28,7 @@ from tools_server.work_pool import WorkPool
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class ServiceLimits:
     """What one request, and all of them together, may ask for.
 
     Attributes:
@@ -86,7 +86,7 @@ class Parts:
     """
 
     text: Chain[str]
-    image: Chain[Picture]
+    image: Chain[QueryPicture]
     grounder: Grounder
     cache: Cache
     budget: RunBudget | None
@@ -101,7 +101,7 @@ class Parts:
 class SearchService:
     """The three tools."""
 
-    def __init__(self, parts: Parts, limits: Limits):
+    def __init__(self, parts: Parts, limits: ServiceLimits):
         self.parts, self.limits = parts, limits
         self._images = _KeptImages(limits.max_kept_image_bytes)
 
@@ -197,7 +197,7 @@ class SearchService:
             if found.box is None and not found.search_whole:
                 return _grounded(SearchReply((), "image_search"), found, asked_for=True)
         part = image if found.box is None else image.crop(found.box)
-        answer = _inert(await self.parts.image.search(Picture(part), asked.top_k, self.limits.deadline_s))
+        answer = _inert(await self.parts.image.search(QueryPicture(part), asked.top_k, self.limits.deadline_s))
         reply = _grounded(_reply(answer, "image_search"), found, asked.expression is not None)
         if self.parts.condenser is not None and reply.results:
             summary = await self.parts.condenser.images(reply.results)

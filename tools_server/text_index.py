@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.hits import Hit, Page
 from tools_server.ranking import NUM_CANDIDATES, TEXT_WEIGHT, TITLE_WEIGHT, match_expression, with_title, words

@@ -5,7 +5,7 @@ mmsearch serve-tools --config configs/tools/searxng.py --config.backends.searxng
 
 import ml_collections
 
-from tools_server.config import default_config
+from tools_server.assembly import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

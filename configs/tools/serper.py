@@ -7,7 +7,7 @@ import os
 
 import ml_collections
 
-from tools_server.config import default_config
+from tools_server.assembly import default_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.data.vision_inputs import MERGE_SIZE, PatchRows, VisionInputs, image_runs, pack_images
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.images.processing import ProcessedImage
+from mmsearch_jax.images.vision_inputs import MERGE_SIZE, PatchRows, VisionInputs, image_runs, pack_images
 
 
 @dataclasses.dataclass(frozen=True)

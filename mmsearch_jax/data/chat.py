@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from mmsearch_jax import protocol
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.trajectory import OBSERVATION, PROMPT, SAMPLED
+from mmsearch_jax.core import protocol
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED
 
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import ImageError
+from mmsearch_jax.core.errors import ImageError
+from mmsearch_jax.data.rows import Row
+from mmsearch_jax.images.processing import load_image
 
 _WIDTH, _HEIGHT = 9, 8
 # Chinese and Japanese are written without spaces: each character is a word.

@@ -17,13 +17,13 @@ import grain
 import grain.python as pygrain
 from absl import flags
 
+from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, check_sequence, join_batches, pack
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile
-from mmsearch_jax.data.image_processing import ImageProcessor, load_image
-from mmsearch_jax.data.schema import from_record
+from mmsearch_jax.data.rows import from_record
 from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import localised
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.images.processing import ImageProcessor, load_image
 
 # 1: every image had a row of patches to itself, so that the same samples made other batches.
 _STATE_VERSION = 2

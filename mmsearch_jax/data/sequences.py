@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmsearch_jax.core.protocol import first_turn_prompt, later_prompt, parse_turn
 from mmsearch_jax.data.batches import TrainingSequence
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.rows import Row
+from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
-from mmsearch_jax.protocol import first_turn_prompt, later_prompt, parse_turn
 
 
 class SequenceBuilder:

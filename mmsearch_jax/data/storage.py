@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmsearch_jax.data import image_urls
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.formats import array_record, jsonl, parquet, tar
-from mmsearch_jax.data.schema import Row, from_record, to_record
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.rows import Row, from_record, to_record
+from mmsearch_jax.images import image_urls
 
 FORMATS: dict[str, Any] = {".jsonl": jsonl, ".array_record": array_record, ".parquet": parquet, ".tar": tar}
 ROWS_FILE = "rows.jsonl"

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mmsearch_jax.data.convert import run
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.convert import conversion as run
 from mmsearch_jax.data.convert.published import find_files
 from mmsearch_jax.data.convert.sets import SETS
-from mmsearch_jax.data.schema import Row, from_record, to_record
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.rows import Row, from_record, to_record
 
 _UNKNOWN, _NO_BOX = -1, (0, 0, 0, 0)
 

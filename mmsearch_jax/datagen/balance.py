@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Candidate(NamedTuple):
+class BalanceCandidate(NamedTuple):
     """A finished conversation, as far as the choice goes."""
 
     id: str
@@ -16,7 +16,7 @@ class Candidate(NamedTuple):
     search_required: bool
 
 
-def choose(candidates: Sequence[Candidate], size: int, search_share: float, seed: int) -> list[Candidate]:
+def choose(candidates: Sequence[BalanceCandidate], size: int, search_share: float, seed: int) -> list[BalanceCandidate]:
     """A balanced choice, in the candidates' order.
 
     The share comes first: where one side is short, the set is smaller. Within a side each category gives as many as any other
@@ -39,8 +39,8 @@ def choose(candidates: Sequence[Candidate], size: int, search_share: float, seed
     return [candidate for candidate in candidates if candidate in chosen]
 
 
-def _uniform(candidates: Sequence[Candidate], count: int, seed: int) -> list[Candidate]:
-    piles: dict[str, list[Candidate]] = collections.defaultdict(list)
+def _uniform(candidates: Sequence[BalanceCandidate], count: int, seed: int) -> list[BalanceCandidate]:
+    piles: dict[str, list[BalanceCandidate]] = collections.defaultdict(list)
     for candidate in candidates:
         piles[candidate.category].append(candidate)
     names = sorted(piles)

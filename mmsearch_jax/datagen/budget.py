@@ -12,7 +12,7 @@ class BudgetSpent(Exception):
     """Nothing is left to spend of one kind."""
 
 
-class Budget:
+class DatagenBudget:
     """Counts what is spent.
 
     Args:

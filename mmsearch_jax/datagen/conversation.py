@@ -9,19 +9,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mmsearch_jax import protocol, search_api
-from mmsearch_jax.chat_client import ChatClient, Completion, image_part, text_part
-from mmsearch_jax.data.schema import ConversationTurn
-from mmsearch_jax.datagen.budget import Budget
-from mmsearch_jax.errors import ChatFailed, ToolError
-from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch, parse_turn
+from mmsearch_jax.core import protocol, search_api
+from mmsearch_jax.core.chat_client import ChatClient, ChatReply, image_part, text_part
+from mmsearch_jax.core.errors import ChatFailed, ToolError
+from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch, parse_turn
+from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.data.rows import ConversationTurn
+from mmsearch_jax.datagen.budget import DatagenBudget
 from mmsearch_jax.rollout.episode import reply_note
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.search_api import SearchReply
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
+class TeacherRules:
     """What a conversation may be.
 
     Attributes:
@@ -59,7 +59,7 @@ class Teacher:
       budget: what may be spent; each call is charged before it is made.
     """
 
-    def __init__(self, chat: ChatClient, tools: ToolClient, rules: Rules, budget: Budget):
+    def __init__(self, chat: ChatClient, tools: ToolClient, rules: TeacherRules, budget: DatagenBudget):
         self._chat, self._tools, self._rules, self._budget = chat, tools, rules, budget
 
     async def work(self, question: str, image: bytes | None) -> Worked:
@@ -107,7 +107,7 @@ class Teacher:
             messages += [{"role": "assistant", "content": text}, {"role": "user", "content": seen}]
         return Worked("too_many_turns", why=f"no answer in {self._rules.max_turns} turns")
 
-    async def _ask(self, messages: list[dict[str, Any]]) -> Completion:
+    async def _ask(self, messages: list[dict[str, Any]]) -> ChatReply:
         self._budget.charge("teacher_calls")
         reply = await self._chat.ask(messages, lambda reply: reply)
         self._budget.add("teacher_tokens", reply.num_tokens)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.protocol import ImageSearch, TextSearch, parse_turn
+from mmsearch_jax.core.protocol import ImageSearch, TextSearch, parse_turn
+from mmsearch_jax.data.rows import Row
 
 
 def describe(rows: Iterable[Row]) -> dict[str, Any]:

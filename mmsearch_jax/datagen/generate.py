@@ -6,14 +6,14 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
-from mmsearch_jax.chat_client import ChatClient
-from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.data.schema import Row, read_image
+from mmsearch_jax.core.chat_client import ChatClient
+from mmsearch_jax.core.errors import ChatFailed, ImageError, JudgeFailed, ToolError
+from mmsearch_jax.data.rows import Row, read_image
 from mmsearch_jax.datagen import labels
-from mmsearch_jax.datagen.budget import Budget, BudgetSpent
+from mmsearch_jax.datagen.budget import BudgetSpent, DatagenBudget
 from mmsearch_jax.datagen.conversation import Teacher
-from mmsearch_jax.datagen.journal import Entry, Journal
-from mmsearch_jax.errors import ChatFailed, ImageError, JudgeFailed, ToolError
+from mmsearch_jax.datagen.journal import Journal, JournalEntry
+from mmsearch_jax.images.processing import load_image
 from mmsearch_jax.rewards.judge import Judge
 from mmsearch_jax.rewards.match import matches
 
@@ -51,7 +51,7 @@ class Generator:
         teacher: Teacher,
         chat: ChatClient,
         labelling: Labelling,
-        budget: Budget,
+        budget: DatagenBudget,
         judge: Judge | None = None,
         max_failures: int = 50,
     ):
@@ -59,7 +59,7 @@ class Generator:
         self._judge, self._max_failures, self._failures = judge, max_failures, 0
 
     async def run(
-        self, seeds: Iterator[Row], journal: Journal, concurrency: int, progress: Callable[[Entry], None]
+        self, seeds: Iterator[Row], journal: Journal, concurrency: int, progress: Callable[[JournalEntry], None]
     ) -> str | None:
         """Works through the seeds that are not done; returns what was spent where the budget ended the run.
 
@@ -96,34 +96,34 @@ class Generator:
             raise errors.exceptions[0] from None
         return stopped
 
-    async def _entry(self, row: Row) -> Entry:
+    async def _entry(self, row: Row) -> JournalEntry:
         try:
             image = read_image(row.image) if row.image else None
             if image:
                 load_image(image)
         except ImageError as error:
-            return Entry(row.id, "unreadable_image", str(error))
+            return JournalEntry(row.id, "unreadable_image", str(error))
         worked = await self._teacher.work(row.question, image)
         if worked.outcome != "answered" or worked.answer is None:
-            return Entry(row.id, worked.outcome, worked.why)
+            return JournalEntry(row.id, worked.outcome, worked.why)
         try:
             if not await self._correct(row, worked.answer):
-                return Entry(row.id, "wrong_answer", worked.answer[:200])
+                return JournalEntry(row.id, "wrong_answer", worked.answer[:200])
         except JudgeFailed as error:
-            return Entry(row.id, "judge_failed", str(error))
+            return JournalEntry(row.id, "judge_failed", str(error))
         names, searched = self._labelling.categories, len(worked.turns) > 1
         try:
             category = await labels.category(self._chat, self._budget, row.question, row.answers[0], names)
         except ChatFailed as error:
-            return Entry(row.id, "unlabelled", str(error))
+            return JournalEntry(row.id, "unlabelled", str(error))
         try:
             required, by = await self._search_required(row, image, searched=searched)
         except ChatFailed as error:
-            return Entry(row.id, "target_failed", str(error))
+            return JournalEntry(row.id, "target_failed", str(error))
         if required != searched:
             # It would teach to guess what must be looked up, or to look up what is known.
-            return Entry(row.id, "search_mismatch", f"search required: {required}, searched: {searched}")
-        return Entry(row.id, "kept", "", worked.turns, category, required, by)
+            return JournalEntry(row.id, "search_mismatch", f"search required: {required}, searched: {searched}")
+        return JournalEntry(row.id, "kept", "", worked.turns, category, required, by)
 
     async def _correct(self, row: Row, answer: str) -> bool:
         if matches(answer, row.answers) or self._judge is None:
@@ -140,7 +140,7 @@ class Generator:
         return (searched, "teacher") if row.search_required is None else (row.search_required, "seed")
 
 
-def outcomes(entries: Sequence[Entry]) -> dict[str, int]:
+def outcomes(entries: Sequence[JournalEntry]) -> dict[str, int]:
     """How many seeds came to what, the stages in order."""
     found = {entry.outcome for entry in entries}
     return {name: sum(entry.outcome == name for entry in entries) for name in _STAGES if name in found}

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.data.schema import ConversationTurn
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.rows import ConversationTurn
 
 TRANSIENT = ("teacher_failed", "tool_failed", "unlabelled", "target_failed", "judge_failed")
 """Outcomes that another run may better: their seeds are tried again."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """What came of a seed: "kept", or the stage that dropped it and why."""
 
     id: str
@@ -36,7 +36,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
-        self._path, self.entries, self.spent = path, dict[str, Entry](), dict[str, int]()
+        self._path, self.entries, self.spent = path, dict[str, JournalEntry](), dict[str, int]()
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         if lines and not lines[-1].endswith(b"\n"):
@@ -52,7 +52,7 @@ class Journal:
         if not lines:
             self._append({"settings": settings})
 
-    def write(self, entry: Entry, spent: dict[str, int]) -> None:
+    def write(self, entry: JournalEntry, spent: dict[str, int]) -> None:
         """Adds a finished seed, and what the run has spent so far."""
         self.entries[entry.id], self.spent = entry, spent
         self._append({**dataclasses.asdict(entry), "spent": spent})
@@ -87,4 +87,4 @@ class Journal:
             ConversationTurn(t["text"], t["observation"], tuple(t["box"]) if t["box"] else None)
             for t in record.pop("turns")
         )
-        self.entries[record["id"]] = Entry(turns=turns, **record)
+        self.entries[record["id"]] = JournalEntry(turns=turns, **record)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 
 AXES = ("dcn", "data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("dcn", "data", "fsdp")

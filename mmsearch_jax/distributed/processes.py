@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mmsearch_jax.errors import ConfigError, ProcessFailed
+from mmsearch_jax.core.errors import ConfigError, ProcessFailed
 
 
 def start(

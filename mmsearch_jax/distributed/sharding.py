@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.mesh import BATCH_AXES
-from mmsearch_jax.errors import ConfigError
 
 Rules = Mapping[str, tuple[str, ...]]
 

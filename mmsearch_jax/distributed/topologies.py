@@ -10,8 +10,8 @@ import dataclasses
 import difflib
 import math
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.chips import CHIPS, Chip
-from mmsearch_jax.errors import ConfigError
 
 _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 # Parts of a cube of 4 x 4 x 4 chips, then the usual ones of many cubes.

@@ -17,9 +17,9 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
+from mmsearch_jax.core.protocol import ImageSearch, Invalid, TextSearch
+from mmsearch_jax.core.trajectory import Trajectory, Turn
 from mmsearch_jax.evaluation.terminal_pictures import escape_sequence, protocol_of
-from mmsearch_jax.protocol import ImageSearch, Invalid, TextSearch
-from mmsearch_jax.trajectory import Trajectory, Turn
 
 # Everything that a terminal would act on, but line breaks and tabs.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mmsearch_jax.data.convert.run import Counts, read
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.convert.conversion import Counts, read
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import FORMATS
-from mmsearch_jax.errors import DataError
 from mmsearch_jax.evaluation.metrics.table import metric_named
 from mmsearch_jax.evaluation.published import EVALUATION_SETS, read_evaluation_set
 

@@ -7,7 +7,7 @@ import time
 
 
 @dataclasses.dataclass
-class Budget:
+class EvaluationBudget:
     """Counts what is spent; 0 is no limit. Calls and dollars count over all runs in the folder, minutes from now on.
 
     An episode that has begun is played to its end, so that a little more may be spent than allowed.

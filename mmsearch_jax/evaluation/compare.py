@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.evaluation.judging import CORRECT
 from mmsearch_jax.evaluation.metrics.table import gave_up, metric_named
 from mmsearch_jax.evaluation.sample import Sample, from_log

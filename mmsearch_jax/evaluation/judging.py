@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.chat_client import ChatClient, ChatEndpoint, Completion, Unreadable
-from mmsearch_jax.data.schema import from_record
-from mmsearch_jax.errors import JudgeFailed
+from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, Unreadable
+from mmsearch_jax.core.errors import JudgeFailed
+from mmsearch_jax.data.rows import from_record
 from mmsearch_jax.evaluation.metrics import graded
 from mmsearch_jax.evaluation.metrics.table import gave_up
 from mmsearch_jax.evaluation.samples import JUDGEMENTS, Log, Shard, read_judgements
@@ -169,7 +169,7 @@ class _Grader:
         await self._client.close()
 
 
-def _grade(reply: Completion) -> str:
+def _grade(reply: ChatReply) -> str:
     found = _GRADE.findall(reply.text)
     if not found:
         raise Unreadable(f"no grade in '{reply.text[:100]}'")

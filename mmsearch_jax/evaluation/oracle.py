@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.search_api import Box, SearchReply, SearchResult
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.search_api import Box, SearchReply, SearchResult
+from mmsearch_jax.data.rows import Row
 
 EVIDENCE = "evidence"
 """Key of a row's `meta`: JSON {"image": [{"title", "text"}, ...], "text": [...]}, what a perfect search of each tool finds."""

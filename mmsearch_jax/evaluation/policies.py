@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED, Trajectory
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes_sync
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.trajectory import OBSERVATION, PROMPT, SAMPLED, Trajectory
 
 
 class Outcome(NamedTuple):
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     cost_usd: float = 0.0
 
 
-class Policy(Protocol):
+class EvaluatedPolicy(Protocol):
     """Plays episodes."""
 
     @property
@@ -53,7 +53,7 @@ class EnginePolicy:
 
     Args:
       make_engine: the engine for episodes of these rules; called when the rules' length is new.
-      identity: see `Policy.identity`.
+      identity: see `EvaluatedPolicy.identity`.
     """
 
     def __init__(self, make_engine: Callable[[EpisodeConfig], Engine], identity: Mapping[str, Any]):
@@ -69,7 +69,7 @@ class EnginePolicy:
         ended: Callable[[Outcome], None],
         stop: Callable[[], bool],
     ) -> None:
-        """See `Policy.play`."""
+        """See `EvaluatedPolicy.play`."""
         if self._engine is None or self._length != rules.max_trajectory_tokens:
             # The old caches are given back before new ones are made.
             self._engine = None

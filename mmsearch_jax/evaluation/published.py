@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.convert import fields
+from mmsearch_jax.data.convert.conversion import Counts
 from mmsearch_jax.data.convert.published import Files, PublishedSet, find_files, read_json
-from mmsearch_jax.data.convert.run import Counts
 from mmsearch_jax.data.formats import jsonl, parquet
-from mmsearch_jax.data.schema import Row, validate
+from mmsearch_jax.data.rows import Row, validate
 from mmsearch_jax.data.storage import localised
-from mmsearch_jax.errors import DataError
 
 
 def read_evaluation_set(source: str, path: Path, split: str, refused: IO[str], counts: Counts) -> Iterator[Row]:
-    """The usable rows of one of `EVALUATION_SETS`, as `data.convert.run.read` gives those of others.
+    """The usable rows of one of `EVALUATION_SETS`, as `data.convert.conversion.read` gives those of others.
 
     Raises:
       DataError: no such folder, file or split.

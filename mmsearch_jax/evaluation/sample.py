@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.data.schema import Row, from_record
+from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.data.rows import Row, from_record
 from mmsearch_jax.data.storage import localised
 from mmsearch_jax.evaluation.metrics.table import Metric
-from mmsearch_jax.trajectory import Trajectory
 
 RIGHT_FROM = 0.5
 """A score of so much counts as right where right or wrong is asked."""

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.data.formats import jsonl
-from mmsearch_jax.errors import ConfigError, DataError
 
 RUN_FILE, SAMPLES, JUDGEMENTS, UNREADABLE, SUMMARY = "run.json", "samples", "judgements", "unreadable", "summary.json"
 IMAGES = "images"

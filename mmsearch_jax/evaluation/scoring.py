@@ -10,15 +10,15 @@ import statistics as numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmsearch_jax.data.schema import KINDS
+from mmsearch_jax.core.trajectory import ToolRecord
+from mmsearch_jax.data.rows import KINDS
 from mmsearch_jax.evaluation.judging import CORRECT
 from mmsearch_jax.evaluation.metrics import graded
-from mmsearch_jax.evaluation.metrics.table import METRICS, Metric, Scored
+from mmsearch_jax.evaluation.metrics.table import METRICS, Metric, MetricScore
 from mmsearch_jax.evaluation.sample import Sample
 from mmsearch_jax.evaluation.statistics import agreement, bootstrap_interval, interval, majority, mean, pass_at_k, share
 from mmsearch_jax.evaluation.tool_use import tool_use
 from mmsearch_jax.rewards.match import normalise
-from mmsearch_jax.trajectory import ToolRecord
 
 
 def summarise(
@@ -90,7 +90,7 @@ def _metric(scored: Sequence[Sample], name: str) -> dict[str, Any]:
     metric: Metric = METRICS[name]
     score, parts = mean([sample.value for sample in scored]), {}
     if metric.headline is not None and scored:
-        score, parts = metric.headline([Scored(sample.row, sample.answer, sample.value) for sample in scored])
+        score, parts = metric.headline([MetricScore(sample.row, sample.answer, sample.value) for sample in scored])
     return {"name": name, "source": metric.source, "score": score, "parts": parts}
 
 

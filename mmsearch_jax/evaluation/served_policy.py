@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mmsearch_jax.chat_client import ChatClient, ChatEndpoint, Completion, image_part, text_part
-from mmsearch_jax.errors import ChatFailed, ToolError
+from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, image_part, text_part
+from mmsearch_jax.core.errors import ChatFailed, ToolError
+from mmsearch_jax.core.protocol import CLOSING_TAGS
+from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.evaluation.policies import Outcome, lengths
-from mmsearch_jax.protocol import CLOSING_TAGS
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Generation
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
-from mmsearch_jax.trajectory import Trajectory
 
 _PIECE = 4
 _ENCODING = "utf-32-le"
@@ -32,7 +32,7 @@ class Prices:
     prompt: float = 0.0
     reply: float = 0.0
 
-    def of(self, reply: Completion) -> float:
+    def of(self, reply: ChatReply) -> float:
         """What a reply cost."""
         return (self.prompt * (reply.num_tokens - reply.reply_tokens) + self.reply * reply.reply_tokens) / 1e6
 
@@ -170,7 +170,7 @@ def _settings(request: EpisodeRequest, max_tokens: int) -> dict[str, Any]:
     return sampling | ({"seed": request.seed} if temperature else {})
 
 
-def _turn(reply: Completion, plain: bool) -> tuple[str, str]:
+def _turn(reply: ChatReply, plain: bool) -> tuple[str, str]:
     """The turn as our engine would have ended it: at the first closing tag; and how it ended."""
     text = reply.text.replace("\0", "")
     if plain:

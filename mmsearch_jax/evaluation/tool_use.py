@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmsearch_jax.core.protocol import TextSearch
+from mmsearch_jax.core.trajectory import Turn
 from mmsearch_jax.evaluation.sample import Sample
 from mmsearch_jax.evaluation.statistics import mean, share
-from mmsearch_jax.protocol import TextSearch
 from mmsearch_jax.rewards.match import normalise
-from mmsearch_jax.trajectory import Turn
 
 
 def tool_use(samples: Sequence[Sample], direct: Mapping[str, bool] | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.learners.train_state import TrainState
 
 

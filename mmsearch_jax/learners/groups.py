@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.distributed.processes import records_of_all
 from mmsearch_jax.learners.advantages import group_advantages
-from mmsearch_jax.trajectory import Trajectory
 
 
 class Groups(NamedTuple):

@@ -19,19 +19,20 @@ import jax
 import numpy as np
 from flax import nnx
 
+from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.core.trajectory import Trajectory, write_jsonl
 from mmsearch_jax.data.batches import BatchShape
-from mmsearch_jax.data.schema import Row, read_image
+from mmsearch_jax.data.rows import Row, read_image
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.distributed.processes import largest_of_all
-from mmsearch_jax.errors import ConfigError, DataError
 from mmsearch_jax.learners.checkpoints import Best
 from mmsearch_jax.learners.groups import Groups, group, rollout_metrics
 from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, training_sequence
-from mmsearch_jax.learners.run import Run, RunConfig
 from mmsearch_jax.learners.throughput import utilisation
 from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
+from mmsearch_jax.learners.training_run import RunConfig, TrainingRun
 from mmsearch_jax.models.lora import lora_layers
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rewards.compose import RewardConfig, Scorer
@@ -40,7 +41,6 @@ from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.trajectory import Trajectory, write_jsonl
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,13 +155,13 @@ def train(
       scorer: gives trajectories their rewards; by default by the answer match and `config.reward`.
       mesh: what the learner is spread over; by default all devices, weights and rows split.
       freeze: top-level modules that are not trained; with "vision" the reference shares it and features stay cached.
-      identity: see `Run`.
+      identity: see `TrainingRun`.
       ready_timeout_s: how long the search server may be away once every trajectory of a step failed for lack of it.
 
     Raises:
       DataError: there is no row.
       ToolUnavailable: every trajectory of a step failed for lack of the tools.
-      TrainingDiverged, Preempted, CheckpointError: see `Run`.
+      TrainingDiverged, Preempted, CheckpointError: see `TrainingRun`.
     """
     if not rows:
         raise DataError("there is no prompt to learn from: the set is empty, or a filter has left nothing")
@@ -185,7 +185,7 @@ def train(
         train_vision=full and "vision" not in freeze,
     )
     sampler = _Sampler(engine, Prompts(rows, seed), tool_client, scorer or Scorer(config.reward), config, episode, seed)
-    run = Run(
+    run = TrainingRun(
         workdir,
         "grpo",
         config.num_steps,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 
 _CHOICES = {
     "kl_estimator": ("k1", "k2", "k3"),
@@ -67,7 +67,7 @@ class GRPOLossConfig:
             raise ConfigError(f"loss.constant_length is {self.constant_length}, must be at least 1")
 
 
-class Scored(NamedTuple):
+class ScoredTokens(NamedTuple):
     """What the loss looks at, [B, L] each; all but `policy` are constants.
 
     Attributes:
@@ -108,7 +108,7 @@ def sequence_sums(values: jax.Array, segment_ids: jax.Array) -> jax.Array:
     return jax.vmap(of_row)(values, segment_ids)
 
 
-def grpo_loss(scored: Scored, config: GRPOLossConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
+def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Loss to minimise, and its metrics.
 
     Returns:

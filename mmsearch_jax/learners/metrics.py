@@ -15,7 +15,7 @@ from typing import Any, Self
 import tqdm
 from tensorboardX import SummaryWriter
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 
 
 class RunLog:

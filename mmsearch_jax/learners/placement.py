@@ -17,11 +17,11 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
-from mmsearch_jax.data.vision_inputs import MERGE_SIZE
 from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, MeshConfig, make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.images.vision_inputs import MERGE_SIZE
 from mmsearch_jax.learners.train_state import TrainState, create_train_state
 from mmsearch_jax.models.axes import Placement, placement, shard_state, spread
 

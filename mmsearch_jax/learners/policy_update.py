@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, empty_batch, pack
-from mmsearch_jax.data.image_processing import ProcessedImage
 from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
+from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.learners.logprobs import token_logprobs
-from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
+from mmsearch_jax.learners.losses import GRPOLossConfig, ScoredTokens, grpo_loss
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
 from mmsearch_jax.learners.train_state import JittedUpdate, TrainState, apply_gradients, trains_head
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
-from mmsearch_jax.trajectory import Trajectory
 
 EXTRAS = ("advantages", "rollout_logprobs")
 """What the batches of GRPO carry besides."""
@@ -96,7 +96,7 @@ class PolicyUpdater:
             mask, extras = batch.loss_weights > 0, batch.extras
             nothing = jnp.zeros_like(found.logprobs)
             value, metrics = grpo_loss(
-                Scored(
+                ScoredTokens(
                     found.logprobs,
                     extras.get("old_logprobs", nothing),
                     extras["rollout_logprobs"],

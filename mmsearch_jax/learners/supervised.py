@@ -21,15 +21,14 @@ import numpy as np
 import optax
 from flax import nnx
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.batches import TokenBatch
 from mmsearch_jax.data.pipeline import Step, merge_states
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.distributed.processes import records_of_all, sums_of_all
-from mmsearch_jax.errors import DataError
 from mmsearch_jax.learners.checkpoints import Best
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.run import Run, RunConfig
 from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import (
     JittedUpdate,
@@ -40,6 +39,7 @@ from mmsearch_jax.learners.train_state import (
     split_model,
     trains_head,
 )
+from mmsearch_jax.learners.training_run import RunConfig, TrainingRun
 from mmsearch_jax.models.lora import lora_layers, with_dropout
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
@@ -167,12 +167,12 @@ def train(
       accumulate: batches that make one update.
       validation: batches whose loss is measured every `validate_every` steps and at the end; the checkpoint of the least one
         is kept.
-      identity: see `Run`.
+      identity: see `TrainingRun`.
 
     Raises:
       DataError: the batches end before the steps do.
       CheckpointError: the checkpoint to resume from is of another config.
-      TrainingDiverged, Preempted: see `Run`.
+      TrainingDiverged, Preempted: see `TrainingRun`.
     """
     mesh = mesh or LearnerMesh.of(MeshConfig())
     graph, trained, frozen = split_model(model, freeze)
@@ -182,7 +182,7 @@ def train(
     evaluate = mesh.jit(lambda params, frozen, batch: weighted_loss(nnx.merge(graph, frozen, params), batch)[1])
     full, train_vision = not lora_layers(model), "vision" not in freeze and not lora_layers(model)
     best = Best("validation_loss", largest=False) if validation else None
-    run = Run(
+    run = TrainingRun(
         workdir, phase, num_steps, config or RunConfig(), identity=identity, best=best, show_progress=show_progress
     )
     with run:
@@ -242,7 +242,7 @@ def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: 
     )
 
 
-def _tell_skipped(run: Run, left_out: collections.Counter[str], steps: Sequence[Step]) -> None:
+def _tell_skipped(run: TrainingRun, left_out: collections.Counter[str], steps: Sequence[Step]) -> None:
     for skipped in (skipped for made in steps for skipped in made.skipped):
         left_out["rows"] += 1
         if left_out["rows"] <= _SHOWN_SKIPS:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

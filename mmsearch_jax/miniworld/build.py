@@ -8,18 +8,18 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.protocol import ImageSearch, TextSearch
+from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.schema import Row, read_image
+from mmsearch_jax.data.rows import Row, read_image
 from mmsearch_jax.data.storage import write_rows
-from mmsearch_jax.errors import DataError
 from mmsearch_jax.miniworld import teacher, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
-from mmsearch_jax.protocol import ImageSearch, TextSearch
 from mmsearch_jax.rewards.match import matches
 from mmsearch_jax.rollout.episode import EpisodeConfig, observe, reply_note
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.search_api import SearchReply
 
 
 def build_training_world(

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.errors import DataError, MMSearchError
+from mmsearch_jax.core.errors import DataError, MMSearchError
 from mmsearch_jax.miniworld import factbook, photographs
 from mmsearch_jax.miniworld.entities import Entity, write_entities
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.core.search_api import SearchResult
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.miniworld import facts, pages
 from mmsearch_jax.miniworld.entities import Entity
-from mmsearch_jax.search_api import SearchResult
 
 _SEARCHED = ("land", "monument")
 

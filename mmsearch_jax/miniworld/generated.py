@@ -48,7 +48,7 @@ class GeneratedWorld:
         """A drawn background, RGB."""
         return drawing.draw_background(rng)
 
-    def noise_pages(self) -> list[pages.Page]:
+    def noise_pages(self) -> list[pages.WorldPage]:
         """Pages of prose about invented things."""
         rng = np.random.default_rng([self._seed, 2])
         return [_noise_page(rng) for _ in range(len(self.entities) // 2)]
@@ -117,7 +117,7 @@ def _history(rng: np.random.Generator, neighbours: set[str]) -> str:
     return f"{prose.history(rng, other)} {prose.plain(rng)} at {names.proper_name(rng)}."
 
 
-def _noise_page(rng: np.random.Generator) -> pages.Page:
+def _noise_page(rng: np.random.Generator) -> pages.WorldPage:
     title = names.title(rng)
     text = "\n".join(f"{prose.plain(rng)} in {names.proper_name(rng)}." for _ in range(4))
     return pages.prose_page(title, text)

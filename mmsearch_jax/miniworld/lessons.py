@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from mmsearch_jax.data.batches import TrainingSequence
-from mmsearch_jax.data.image_processing import ImageProcessor, ProcessedImage
 from mmsearch_jax.data.sequences import SequenceBuilder
+from mmsearch_jax.images.processing import ImageProcessor, ProcessedImage
 from mmsearch_jax.miniworld import language, sight
 from mmsearch_jax.miniworld.language import Dialogue
 from mmsearch_jax.miniworld.worlds import World, compose_scene

@@ -22,7 +22,7 @@ _TOPICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Page:
+class WorldPage:
     """One page: `text` is lines of "Label: value" and prose."""
 
     id: str
@@ -31,7 +31,7 @@ class Page:
     text: str
 
 
-def entity_pages(entity: Entity) -> list[Page]:
+def entity_pages(entity: Entity) -> list[WorldPage]:
     """The page about the entity, and for a land its topic pages."""
     lines = fact_lines(entity.facts)
     pages = [_page(entity.name, [*lines, entity.text] if entity.text else lines)]
@@ -48,18 +48,18 @@ def fact_lines(known: dict[str, str]) -> list[str]:
     return [f"{facts.ATTRIBUTES[key].label}: {value}" for key, value in known.items()]
 
 
-def write_pages(pages: Iterable[Page], path: Path) -> None:
+def write_pages(pages: Iterable[WorldPage], path: Path) -> None:
     """Writes `pages.jsonl`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as out:
         out.writelines(json.dumps(dataclasses.asdict(page), ensure_ascii=False) + "\n" for page in pages)
 
 
-def prose_page(title: str, text: str) -> Page:
+def prose_page(title: str, text: str) -> WorldPage:
     """A page of running text."""
     return _page(title, [text])
 
 
-def _page(title: str, lines: Sequence[str]) -> Page:
+def _page(title: str, lines: Sequence[str]) -> WorldPage:
     slug = "".join(c if c.isalnum() else "_" for c in title)
-    return Page(id=slug, title=title, url=f"https://miniworld.example/{slug}", text="\n".join(lines))
+    return WorldPage(id=slug, title=title, url=f"https://miniworld.example/{slug}", text="\n".join(lines))

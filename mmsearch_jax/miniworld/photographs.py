@@ -12,7 +12,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 ACTIVITIES = {"explore_monuments": "monument", "explore_world_animals": "animal", "explore_farm_animals": "animal"}
 """Activity (the archive's name) -> kind of entity."""

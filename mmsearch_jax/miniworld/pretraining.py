@@ -19,14 +19,14 @@ import tokenizers
 import tqdm
 from flax import nnx
 
-from mmsearch_jax import protocol
+from mmsearch_jax.core import protocol
 from mmsearch_jax.data.batches import BatchShape, pack_stream
 from mmsearch_jax.data.chat import IM_END, IMAGE_PAD, VISION_END, VISION_START, ChatRenderer
-from mmsearch_jax.data.image_processing import ImageProcessor
 from mmsearch_jax.data.pipeline import Step
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.learners import supervised
-from mmsearch_jax.learners.run import RunConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig
+from mmsearch_jax.learners.training_run import RunConfig
 from mmsearch_jax.miniworld import language, lessons
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.tokenizer import save_tokenizer, train_tokenizer

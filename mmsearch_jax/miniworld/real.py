@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.miniworld import pages
 from mmsearch_jax.miniworld.entities import Entity, read_entities
 
@@ -44,7 +44,7 @@ class RealWorld:
         """One of the background photographs, RGB."""
         return self._open(str(self._backgrounds[int(rng.integers(len(self._backgrounds)))]))
 
-    def noise_pages(self) -> list[pages.Page]:
+    def noise_pages(self) -> list[pages.WorldPage]:
         """None of its own: the pages of animals and of lands that nobody asks for are the noise."""
         return []
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from mmsearch_jax.data.schema import ConversationTurn, Row
+from mmsearch_jax.core.protocol import Answer, ImageSearch, TextSearch, render_turn
+from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.data.rows import ConversationTurn, Row
 from mmsearch_jax.miniworld import facts
-from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch, render_turn
-from mmsearch_jax.search_api import SearchReply
 
 Call = Callable[[TextSearch | ImageSearch], Awaitable[tuple[SearchReply, str]]]
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.data.schema import Placement, Row
+from mmsearch_jax.data.rows import Placement, Row
 from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.miniworld import facts, pages, questions, scenes
 from mmsearch_jax.miniworld.entities import Entity
@@ -42,7 +42,7 @@ class World(Protocol):
         """A background to compose a scene on, RGB."""
         ...
 
-    def noise_pages(self) -> list[pages.Page]:
+    def noise_pages(self) -> list[pages.WorldPage]:
         """Pages about things that no question asks for."""
         ...
 
@@ -62,7 +62,7 @@ class Region:
         """See `World.background`."""
         return self.world.background(rng)
 
-    def noise_pages(self) -> list[pages.Page]:
+    def noise_pages(self) -> list[pages.WorldPage]:
         """See `World.noise_pages`."""
         return self.world.noise_pages()
 

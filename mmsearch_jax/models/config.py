@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.core.errors import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True)

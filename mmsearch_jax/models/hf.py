@@ -20,7 +20,7 @@ from flax import nnx
 from jax.sharding import Sharding, SingleDeviceSharding
 from safetensors.numpy import save_file
 
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

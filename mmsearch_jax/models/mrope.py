@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmsearch_jax.data.vision_inputs import image_runs
+from mmsearch_jax.images.vision_inputs import image_runs
 from mmsearch_jax.models.config import ModelConfig
 
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from mmsearch_jax.data.image_processing import ImageProcessor
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.config import ModelConfig

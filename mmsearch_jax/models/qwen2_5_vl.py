@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmsearch_jax.data.vision_inputs import VisionInputs
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.language import LanguageModel

@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.core.errors import CheckpointError
 
 _OLD_LAYOUT = (
     (re.compile(r"^visual\."), "model.visual."),

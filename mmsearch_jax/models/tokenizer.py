@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.core.errors import CheckpointError
 
 
 def load_tokenizer(folder: str | Path) -> Any:

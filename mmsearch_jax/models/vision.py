@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmsearch_jax.data.image_processing import MEAN, STD
-from mmsearch_jax.data.vision_inputs import VisionInputs
+from mmsearch_jax.images.processing import MEAN, STD
+from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.models.attention import segment_attention, split_rows, window_attention
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, linear, rotate, scan_layers, stacked

@@ -16,12 +16,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AbstractMesh
 
-from mmsearch_jax.configuration import as_arguments
+from mmsearch_jax.core.config_files import as_arguments
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
-from mmsearch_jax.data.vision_inputs import VisionInputs
 from mmsearch_jax.distributed.mesh import AXES, MeshConfig, mesh_sizes
 from mmsearch_jax.distributed.sharding import RULES
 from mmsearch_jax.distributed.topologies import Topology
+from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
 from mmsearch_jax.models.config import ModelConfig, VisionConfig

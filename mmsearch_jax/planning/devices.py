@@ -10,8 +10,8 @@ import importlib.util
 import os
 from typing import Any
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.topologies import Topology
-from mmsearch_jax.errors import ConfigError
 
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 """libtpu must neither look for a TPU nor ask Google Cloud for one; several processes may compile at once."""

@@ -16,9 +16,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from mmsearch_jax.configuration import as_arguments
+from mmsearch_jax.core.config_files import as_arguments
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.distributed.topologies import Topology
-from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.policy_update import EXTRAS, PolicyUpdater
 from mmsearch_jax.learners.supervised import SupervisedUpdate
@@ -28,7 +29,6 @@ from mmsearch_jax.planning import abstract
 from mmsearch_jax.planning.abstract import Learner
 from mmsearch_jax.planning.devices import devices_of
 from mmsearch_jax.planning.model_flops import Work
-from mmsearch_jax.protocol import CLOSING_TAGS
 from mmsearch_jax.rollout import jitted, programs, sampling
 from mmsearch_jax.rollout.placement import host_mesh, weight_spec
 from mmsearch_jax.rollout.sequence import EngineConfig, bucket

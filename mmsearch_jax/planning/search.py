@@ -14,9 +14,9 @@ from typing import Any
 
 import ml_collections
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.distributed.topologies import Topology
-from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.planning import abstract
 from mmsearch_jax.planning.abstract import Learner
@@ -32,7 +32,7 @@ EFFICIENCY = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class SettingCandidate:
     """A setting, the hand count of its memory, and an estimate of the seconds that a batch takes."""
 
     overrides: dict[str, Any]
@@ -66,7 +66,7 @@ def candidates(
     remats: Sequence[str] = REMATS,
     sequences: Sequence[int] = (1, 2, 4),
     rows: Sequence[int] = (),
-) -> Iterator[Candidate]:
+) -> Iterator[SettingCandidate]:
     """All settings that the slice and the hand count of memory allow, the fastest by estimate first.
 
     Args:
@@ -95,13 +95,15 @@ def candidates(
             memory = hand_count(made)
             if memory.total <= room:
                 seconds = estimate_seconds(made, topology)
-                found.append(Candidate({**mesh, **sizes, "remat": remat}, memory, seconds, asked * made.shape.length))
+                found.append(
+                    SettingCandidate({**mesh, **sizes, "remat": remat}, memory, seconds, asked * made.shape.length)
+                )
     yield from sorted(found, key=lambda candidate: candidate.seconds / candidate.tokens)
 
 
 def nearest_that_fits(
     config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology, scale: float
-) -> Candidate | None:
+) -> SettingCandidate | None:
     """The setting with the fewest changes whose hand count, times `scale`, fits; None where none does.
 
     Args:
@@ -110,7 +112,7 @@ def nearest_that_fits(
     room = topology.chip.hbm / topology.chip.devices / max(scale, 1.0)
     fitting = [each for each in candidates(config, stage, model, topology) if each.memory.total <= room]
 
-    def changes(candidate: Candidate) -> tuple[int, float]:
+    def changes(candidate: SettingCandidate) -> tuple[int, float]:
         different = sum(value_of(config, key) != value for key, value in candidate.overrides.items())
         return different, candidate.seconds / candidate.tokens
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 
 SIZES = {

@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 # (phase, metric, title); curves without data are left out.
 CURVES = (

@@ -16,13 +16,13 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.evaluation.table import KIND_NAMES, percent
 from mmsearch_jax.report.curves import learning_curves
 from mmsearch_jax.report.pairs import Pair, pairs
-from mmsearch_jax.report.runs import Evaluation, find_evaluations, main_place, parsed, run_labels
+from mmsearch_jax.report.runs import RunEvaluation, find_evaluations, main_place, parsed, run_labels
 from mmsearch_jax.report.tool_use import PARTS, ToolUse, tool_use
-from mmsearch_jax.report.viewer_data import Budget, ViewerData, collect
+from mmsearch_jax.report.viewer_data import PageBudget, ViewerData, collect
 
 _SCRIPTS = ("viewer.js", "tokens.js", "browser.js")
 
@@ -31,7 +31,7 @@ def write_report(
     workdirs: str | Path | Sequence[str | Path],
     out: str | Path,
     title: str = "mmsearch-jax run",
-    budget: Budget | None = None,
+    budget: PageBudget | None = None,
 ) -> Path:
     """Writes the page about one or several work folders and returns its path.
 
@@ -44,7 +44,7 @@ def write_report(
         if not (folder / "metrics.jsonl").is_file() and not any(e.folder.is_relative_to(folder) for e in evaluations):
             raise DataError(f"nothing to report in {folder}: it has neither eval/**/summary.json nor metrics.jsonl")
     labels, groups = run_labels(folders), _by_benchmark(evaluations)
-    data = collect(evaluations, budget or Budget())
+    data = collect(evaluations, budget or PageBudget())
     environment = jinja2.Environment(loader=jinja2.PackageLoader("mmsearch_jax.report", "."), autoescape=True)
     environment.filters["percent"] = percent
     page = environment.get_template("page.html.jinja").render(
@@ -72,14 +72,14 @@ def _own(name: str) -> markupsafe.Markup:
     return markupsafe.Markup(resources.files("mmsearch_jax.report").joinpath(name).read_text(encoding="utf-8"))
 
 
-def _by_benchmark(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    groups: dict[str, list[Evaluation]] = collections.defaultdict(list)
+def _by_benchmark(evaluations: Sequence[RunEvaluation]) -> dict[str, list[RunEvaluation]]:
+    groups: dict[str, list[RunEvaluation]] = collections.defaultdict(list)
     for evaluation in evaluations:
         groups[evaluation.benchmark].append(evaluation)
     return groups
 
 
-def _tables(groups: Mapping[str, Sequence[Evaluation]]) -> list[dict[str, Any]]:
+def _tables(groups: Mapping[str, Sequence[RunEvaluation]]) -> list[dict[str, Any]]:
     """A table each: the evaluations, and the kinds of questions that occur."""
     return [
         {
@@ -93,7 +93,7 @@ def _tables(groups: Mapping[str, Sequence[Evaluation]]) -> list[dict[str, Any]]:
     ]
 
 
-def _matrix(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
+def _matrix(evaluations: Sequence[RunEvaluation]) -> dict[str, Any] | None:
     """Evaluations by benchmark, as the paper's table; None with one benchmark."""
     benchmarks = list(dict.fromkeys(e.benchmark for e in evaluations))
     if len(benchmarks) < 2:
@@ -108,7 +108,7 @@ def _matrix(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     return {"benchmarks": benchmarks, "rows": rows, "averages": averages}
 
 
-def _pairs(evaluations: Sequence[Evaluation], data: ViewerData) -> list[tuple[str, Pair]]:
+def _pairs(evaluations: Sequence[RunEvaluation], data: ViewerData) -> list[tuple[str, Pair]]:
     made = []
     for benchmark, group in _by_benchmark(evaluations).items():
         samples = [(each.label, data.scored[evaluations.index(each)]) for each in group]
@@ -116,7 +116,7 @@ def _pairs(evaluations: Sequence[Evaluation], data: ViewerData) -> list[tuple[st
     return made
 
 
-def _bars(evaluations: Sequence[Evaluation], data: ViewerData, several: bool) -> dict[str, list[ToolUse]]:
+def _bars(evaluations: Sequence[RunEvaluation], data: ViewerData, several: bool) -> dict[str, list[ToolUse]]:
     """The plots: for each benchmark, all questions, then those that need a search and those that do not."""
     plots: dict[str, list[ToolUse]] = collections.defaultdict(list)
     for evaluation, episodes in zip(evaluations, data.tools, strict=True):
@@ -131,7 +131,7 @@ def _bars(evaluations: Sequence[Evaluation], data: ViewerData, several: bool) ->
     return plots
 
 
-def _facts(folders: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[str]:
+def _facts(folders: Sequence[Path], evaluations: Sequence[RunEvaluation]) -> list[str]:
     """What stands under the title: questions, seeds, and how long the quickstart took."""
     facts = []
     if evaluations:

@@ -10,7 +10,7 @@ from mmsearch_jax.evaluation.statistics import mean, paired_difference
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class ScoredSamples:
     """A scored sample: its question, the question's image, and its score from 0 to 1."""
 
     question: str
@@ -32,7 +32,7 @@ class Pair:
     p: float
 
 
-def pairs(samples: Sequence[tuple[str, Sequence[Scored]]], main: int) -> list[Pair]:
+def pairs(samples: Sequence[tuple[str, Sequence[ScoredSamples]]], main: int) -> list[Pair]:
     """Compares each evaluation with one of them: those before it lead to it, it leads to those after it.
 
     Args:
@@ -55,17 +55,17 @@ def pairs(samples: Sequence[tuple[str, Sequence[Scored]]], main: int) -> list[Pa
                 samples[first][0],
                 samples[second][0],
                 len(common),
-                found["difference"],
+                found["difference"],  # type: ignore[arg-type]
                 found["ci95"],  # type: ignore[arg-type]
-                became_right=found["only_second"],
-                became_wrong=found["only_first"],
+                became_right=found["only_second"],  # type: ignore[arg-type]
+                became_wrong=found["only_first"],  # type: ignore[arg-type]
                 p=found["mcnemar_p"],  # type: ignore[arg-type]
             )
         )
     return made
 
 
-def _by_question(scored: Sequence[Scored]) -> Mapping[str, float]:
+def _by_question(scored: Sequence[ScoredSamples]) -> Mapping[str, float]:
     grouped: dict[str, list[float]] = collections.defaultdict(list)
     for each in scored:
         grouped[each.question].append(each.score)

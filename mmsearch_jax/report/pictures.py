@@ -9,8 +9,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.data.image_processing import load_image
-from mmsearch_jax.errors import ImageError
+from mmsearch_jax.core.errors import ImageError
+from mmsearch_jax.images.processing import load_image
 
 IMAGE_SIDE = 384
 _QUALITY = 66

@@ -13,10 +13,10 @@ from typing import Any
 
 import jinja2
 
-from mmsearch_jax.data.image_processing import load_image
+from mmsearch_jax.core.errors import DataError, ImageError
+from mmsearch_jax.core.search_api import Box
 from mmsearch_jax.data.storage import Scanned
-from mmsearch_jax.errors import DataError, ImageError
-from mmsearch_jax.search_api import Box
+from mmsearch_jax.images.processing import load_image
 
 _IMAGE_WIDTH = 448
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 _ORDER = {name: i for i, name in enumerate(("direct", "rag", "prompted", "sft", "grpo"))}
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class RunEvaluation:
     """One benchmark asked of one policy in one way; `label` tells it from all others of the report on that benchmark."""
 
     folder: Path
@@ -23,7 +23,7 @@ class Evaluation:
     summary: dict[str, Any]
 
 
-def find_evaluations(workdirs: Sequence[Path]) -> list[Evaluation]:
+def find_evaluations(workdirs: Sequence[Path]) -> list[RunEvaluation]:
     """Every `eval/**/summary.json` of the folders, those of one benchmark together; baselines first.
 
     Raises:
@@ -36,11 +36,11 @@ def find_evaluations(workdirs: Sequence[Path]) -> list[Evaluation]:
             summary = parsed(path.read_text(encoding="utf-8"), path)
             name = str(summary.get("name", path.parent.name))
             label = f"{run}: {name}" if len(workdirs) > 1 else name
-            found.append(Evaluation(path.parent, label, str(summary.get("benchmark", "")), summary))
+            found.append(RunEvaluation(path.parent, label, str(summary.get("benchmark", "")), summary))
     return sorted(found, key=lambda e: (e.benchmark, _ORDER.get(str(e.summary.get("name")), len(_ORDER)), e.label))
 
 
-def main_place(evaluations: Sequence[Evaluation]) -> int:
+def main_place(evaluations: Sequence[RunEvaluation]) -> int:
     """Which of one benchmark's evaluations the others are compared with: the last trained policy, or else the last."""
     known = [i for i, evaluation in enumerate(evaluations) if evaluation.summary.get("name") in _ORDER]
     return known[-1] if known else len(evaluations) - 1

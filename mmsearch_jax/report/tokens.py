@@ -6,10 +6,10 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from mmsearch_jax.core.errors import MMSearchError
+from mmsearch_jax.core.trajectory import SAMPLED
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.errors import MMSearchError
 from mmsearch_jax.models.tokenizer import load_tokenizer
-from mmsearch_jax.trajectory import SAMPLED
 
 
 class TokenPool:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import tqdm
 
 from mmsearch_jax.evaluation.table import KIND_NAMES
-from mmsearch_jax.report.pairs import Scored
+from mmsearch_jax.report.pairs import ScoredSamples
 from mmsearch_jax.report.pictures import Pictures
-from mmsearch_jax.report.runs import Evaluation, read_samples
+from mmsearch_jax.report.runs import RunEvaluation, read_samples
 from mmsearch_jax.report.tokens import TokenPool, TokenWriter
 
 KIND_ORDER = ("crop", "two_hop", "whole_image", "visual")
@@ -23,7 +23,7 @@ KIND_ORDER = ("crop", "two_hop", "whole_image", "visual")
 
 
 @dataclasses.dataclass(frozen=True)
-class Budget:
+class PageBudget:
     """How much of everything a page holds; what does not fit is left out, and the page says so.
 
     Attributes:
@@ -54,7 +54,7 @@ class ViewerData:
     notes: list[str]
     count: int
     tools: list[list[tuple[list[str], bool | None]]]
-    scored: list[list[Scored]]
+    scored: list[list[ScoredSamples]]
 
 
 class _Read(NamedTuple):
@@ -68,7 +68,7 @@ def _score(sample: dict[str, Any]) -> float | None:
     return None if sample["correct"] is None else sample.get("score", float(sample["correct"]))
 
 
-def collect(evaluations: Sequence[Evaluation], budget: Budget) -> ViewerData:
+def collect(evaluations: Sequence[RunEvaluation], budget: PageBudget) -> ViewerData:
     """Reads all samples and makes the page's data of them.
 
     Raises:
@@ -76,7 +76,7 @@ def collect(evaluations: Sequence[Evaluation], budget: Budget) -> ViewerData:
     """
     pictures, pool = Pictures(budget.image_bytes, budget.thumbnail_bytes), TokenPool()
     records: list[dict[str, Any]] = []
-    sources: list[tuple[str, Evaluation]] = []
+    sources: list[tuple[str, RunEvaluation]] = []
     tools, scored, tokens_left_out = [], [], 0
     for number, evaluation in enumerate(tqdm.tqdm(evaluations, desc="report", unit="evaluation", leave=False)):
         writer = TokenWriter(str(evaluation.summary.get("checkpoint", "")), pool, budget.tokens // len(evaluations))
@@ -92,7 +92,9 @@ def collect(evaluations: Sequence[Evaluation], budget: Budget) -> ViewerData:
         sources += [(each.image, evaluation) for each in read]
         sound = [each for each in read if each.score is not None]
         tools.append([(each.episode["tools"], each.needs_search) for each in sound])
-        scored.append([Scored(each.episode["id"], each.image, each.score) for each in sound if each.score is not None])
+        scored.append(
+            [ScoredSamples(each.episode["id"], each.image, each.score) for each in sound if each.score is not None]
+        )
         tokens_left_out += writer.left_out
     _embed_images(records, sources, pictures)
     order = sorted(range(len(records)), key=lambda i: _kind_rank(records[i]))
@@ -116,7 +118,7 @@ def collect(evaluations: Sequence[Evaluation], budget: Budget) -> ViewerData:
     )
 
 
-def _embed_images(records: list[dict[str, Any]], sources: list[tuple[str, Evaluation]], pictures: Pictures) -> None:
+def _embed_images(records: list[dict[str, Any]], sources: list[tuple[str, RunEvaluation]], pictures: Pictures) -> None:
     """Images go first to questions on which evaluations disagree, then to those that somebody got wrong."""
     outcomes: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
     for record, (_, evaluation) in zip(records, sources, strict=True):
@@ -136,7 +138,7 @@ def _kind_rank(record: dict[str, Any]) -> int:
 
 
 def _episode(
-    sample: dict[str, Any], evaluation: int, pictures: Pictures, writer: TokenWriter, budget: Budget
+    sample: dict[str, Any], evaluation: int, pictures: Pictures, writer: TokenWriter, budget: PageBudget
 ) -> dict[str, Any]:
     row, trajectory = sample["row"], sample["trajectory"]
     turns = [_turn(turn, pictures, budget) for turn in trajectory["turns"]]
@@ -170,7 +172,7 @@ def tool_names(turns: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _turn(turn: dict[str, Any], pictures: Pictures, budget: Budget) -> dict[str, Any]:
+def _turn(turn: dict[str, Any], pictures: Pictures, budget: PageBudget) -> dict[str, Any]:
     tool, action = turn.get("tool") or {}, turn["action"]
     observation = turn["observation"]
     if observation is not None and len(observation) > budget.observation_chars:
@@ -208,7 +210,7 @@ def _how(tool: dict[str, Any]) -> str:
     return "found in the box" if tool.get("grounded") else "not found: whole image searched"
 
 
-def _notes(pictures: Pictures, tokens_left_out: int, budget: Budget) -> list[str]:
+def _notes(pictures: Pictures, tokens_left_out: int, budget: PageBudget) -> list[str]:
     notes = []
     if pictures.left_out:
         notes.append(

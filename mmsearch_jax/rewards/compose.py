@@ -11,12 +11,12 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import ConfigError, JudgeFailed
-from mmsearch_jax.protocol import Answer, Invalid
+from mmsearch_jax.core.errors import ConfigError, JudgeFailed
+from mmsearch_jax.core.protocol import Answer, Invalid
+from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.rewards import match
 from mmsearch_jax.rewards.judge import Judge, JudgeConfig
-from mmsearch_jax.trajectory import Trajectory
 
 MATCHES = ("exact", "judge", "exact_or_judge")
 

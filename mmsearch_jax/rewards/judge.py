@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mmsearch_jax.chat_client import ChatClient, ChatEndpoint, Completion, Unreadable
-from mmsearch_jax.errors import JudgeFailed
+from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, Unreadable
+from mmsearch_jax.core.errors import JudgeFailed
 
 PROMPT_VERSION = 1
 _PROMPT = """\
@@ -82,7 +82,7 @@ class Judge:
         return await self._client.ask([{"role": "user", "content": prompt}], _verdict)
 
 
-def _verdict(reply: Completion) -> bool:
+def _verdict(reply: ChatReply) -> bool:
     # The last word counts: some models think aloud first.
     verdicts = _VERDICT.findall(reply.text)
     if not verdicts:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmsearch_jax.protocol import ImageSearch, TextSearch
+from mmsearch_jax.core.protocol import ImageSearch, TextSearch
+from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.core.trajectory import PROMPT, Trajectory
 from mmsearch_jax.rollout.episode import Done, Generate, Generation, Need
-from mmsearch_jax.search_api import SearchReply
-from mmsearch_jax.trajectory import PROMPT, Trajectory
 
 
 class Chat:

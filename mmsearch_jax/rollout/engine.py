@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmsearch_jax.core.errors import CheckpointError, DataError
+from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.image_processing import ImageProcessor
-from mmsearch_jax.errors import CheckpointError, DataError
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.mrope import mrope_positions
-from mmsearch_jax.protocol import CLOSING_TAGS
 from mmsearch_jax.rollout import jitted, programs, sampling
 from mmsearch_jax.rollout.episode import Generation
 from mmsearch_jax.rollout.images import ImageCache

@@ -11,10 +11,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from mmsearch_jax import protocol, search_api
-from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch
-from mmsearch_jax.search_api import SearchReply
-from mmsearch_jax.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
+from mmsearch_jax.core import protocol, search_api
+from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
+from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
 
 MODES = ("policy", "prompted", "direct", "rag")
 

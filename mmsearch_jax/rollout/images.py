@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.data.image_processing import ImageProcessor, load_image
-from mmsearch_jax.data.vision_inputs import PatchRows, VisionInputs, pack_images
+from mmsearch_jax.images.processing import ImageProcessor, load_image
+from mmsearch_jax.images.vision_inputs import PatchRows, VisionInputs, pack_images
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
 

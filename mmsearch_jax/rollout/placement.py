@@ -16,9 +16,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
+from mmsearch_jax.core.errors import CheckpointError, ConfigError
 from mmsearch_jax.distributed.mesh import AXES, MeshConfig, make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules, partition_spec
-from mmsearch_jax.errors import CheckpointError, ConfigError
 from mmsearch_jax.models.axes import logical_axes
 
 _HOST = "host"

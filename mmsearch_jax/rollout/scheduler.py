@@ -12,14 +12,14 @@ import collections
 import time
 from collections.abc import Callable, Sequence
 
-from mmsearch_jax.errors import ToolError
+from mmsearch_jax.core.errors import ToolError
+from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
-from mmsearch_jax.rollout.run import EpisodeRequest, Run, Watch
+from mmsearch_jax.rollout.live_episode import EpisodeRequest, LiveEpisode, Watch
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
-from mmsearch_jax.search_api import SearchReply
-from mmsearch_jax.trajectory import Trajectory
 
 Progress = Callable[[Trajectory], None]
 
@@ -122,11 +122,11 @@ class Scheduler:
         self._watch = watch
         self._sound: collections.Counter[str] = collections.Counter()
         """Sound endings of each group."""
-        self._waiting: collections.deque[Run] = collections.deque()
+        self._waiting: collections.deque[LiveEpisode] = collections.deque()
         """Need the device and hold no slot."""
-        self._resident: list[Run] = []
+        self._resident: list[LiveEpisode] = []
         """Hold a slot: decoding, to be extended, or parked."""
-        self._calling: set[Run] = set()
+        self._calling: set[LiveEpisode] = set()
         """Have a tool call in flight; with or without a slot."""
         self._news = asyncio.Event()
         """A run was added or cancelled while nothing but tools was waited for."""
@@ -157,13 +157,13 @@ class Scheduler:
         """Runs that hold no slot yet, or no longer."""
         return len(self._waiting)
 
-    def add(self, run: Run) -> None:
+    def add(self, run: LiveEpisode) -> None:
         """Begins a run; it takes part from the next step on."""
         run.started = time.monotonic()
         self._follow(run, run.episode.begin())
         self._news.set()
 
-    def cancel(self, run: Run) -> None:
+    def cancel(self, run: LiveEpisode) -> None:
         """Ends a run (status "cancelled") at the next step, which frees its slot; one that is done stays as it is."""
         run.cancelled = True
         self._news.set()
@@ -197,7 +197,7 @@ class Scheduler:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _runs(self) -> set[Run]:
+    def _runs(self) -> set[LiveEpisode]:
         return {*self._resident, *self._waiting, *self._calling}
 
     # Host side: starting, following, ending -----------------------------------------------------------------
@@ -217,10 +217,10 @@ class Scheduler:
                 trajectory, request.question, [image.grid], [image.num_tokens], self._config, self._engine.renderer
             )
             sequence = LiveSequence(trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain)
-            self.add(Run(request, episode, sequence, watch=self._watch))
+            self.add(LiveEpisode(request, episode, sequence, watch=self._watch))
             room -= 1
 
-    def _follow(self, run: Run, need: Need) -> None:
+    def _follow(self, run: LiveEpisode, need: Need) -> None:
         match need:
             case Generate(max_tokens):
                 self._engine.begin_turn(run.sequence, max_tokens)
@@ -235,7 +235,7 @@ class Scheduler:
         if run.watch is not None:
             run.watch(run)
 
-    def _end(self, run: Run) -> None:
+    def _end(self, run: LiveEpisode) -> None:
         if run in self._resident:
             self._resident.remove(run)
         if run in self._waiting:
@@ -322,10 +322,10 @@ class Scheduler:
             self._engine.acquire(run.sequence)
             self._resident.append(run)
 
-    def _ready(self) -> list[Run]:
+    def _ready(self) -> list[LiveEpisode]:
         return [run for run in self._resident if not run.parked]
 
-    async def _on_device(self) -> list[Run]:
+    async def _on_device(self) -> list[LiveEpisode]:
         """The device works in a thread, and the event loop serves tool calls meanwhile."""
         work = asyncio.ensure_future(asyncio.to_thread(self._device_work))
         try:
@@ -339,7 +339,7 @@ class Scheduler:
             await asyncio.wait([work])
             raise
 
-    def _device_work(self) -> list[Run]:
+    def _device_work(self) -> list[LiveEpisode]:
         """Feeds what is unfed, then decodes for a while. Runs in a thread; touches the engine only."""
         # Always the first of them: what has begun to decode goes on until its turn is over.
         ready = self._ready()[: self._engine.config.width]

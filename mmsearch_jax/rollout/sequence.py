@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.rollout.sampling import SamplingParams
 
 

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import aiohttp
 import tenacity
 
-from mmsearch_jax import search_api
-from mmsearch_jax.errors import DataError, ToolFailed, ToolTimeout, ToolUnavailable
-from mmsearch_jax.protocol import ImageSearch, TextSearch
-from mmsearch_jax.search_api import SearchReply
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.errors import DataError, ToolFailed, ToolTimeout, ToolUnavailable
+from mmsearch_jax.core.protocol import ImageSearch, TextSearch
+from mmsearch_jax.core.search_api import SearchReply
 
 _DOWN_S = 2.0
 """How long a server that does not answer is passed over."""

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from mmsearch_jax.serving.completion import Completion
-from mmsearch_jax.serving.schema import ApiError, ChatRequest, read_request
+from mmsearch_jax.serving.requests import ApiError, ChatRequest, read_request
 from mmsearch_jax.serving.service import Service
 from mmsearch_jax.serving.wire import Reply
 

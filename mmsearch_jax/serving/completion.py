@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from mmsearch_jax.rollout.run import Run
-from mmsearch_jax.serving.schema import ApiError
+from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.rollout.live_episode import LiveEpisode
+from mmsearch_jax.serving.requests import ApiError
 from mmsearch_jax.serving.text import TextStream
-from mmsearch_jax.trajectory import Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +56,15 @@ class ChatChoice:
         token_bytes: Sequence[bytes],
         stop: Sequence[str],
         emit: Emit,
-        cancel: Callable[[Run], None],
+        cancel: Callable[[LiveEpisode], None],
         usage: Usage,
     ):
         self._index, self._bytes, self._emit, self._cancel, self._usage = index, token_bytes, emit, cancel, usage
         self._stream = TextStream(token_bytes, stop)
         self._seen, self._finished = 0, False
 
-    def __call__(self, run: Run) -> None:
-        """Follows up on what has changed (`Run.watch`)."""
+    def __call__(self, run: LiveEpisode) -> None:
+        """Follows up on what has changed (`LiveEpisode.watch`)."""
         if self._finished:
             return
         text, tokens = "", []
@@ -97,8 +97,8 @@ class EpisodeChoice:
         self._shown = ""
         self._finished = False
 
-    def __call__(self, run: Run) -> None:
-        """Follows up on what has changed (`Run.watch`)."""
+    def __call__(self, run: LiveEpisode) -> None:
+        """Follows up on what has changed (`LiveEpisode.watch`)."""
         trajectory = run.episode.trajectory
         written = transcript(trajectory)
         reasoning, self._shown = written[len(self._shown) :], written
@@ -149,7 +149,7 @@ class Completion:
 
     def __init__(self, usage: Usage):
         self.usage = usage
-        self.runs: list[Run] = []
+        self.runs: list[LiveEpisode] = []
         self._queue: asyncio.Queue[Delta | ApiError] = asyncio.Queue()
 
     def emit(self, event: Delta | ApiError) -> None:

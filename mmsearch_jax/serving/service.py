@@ -12,26 +12,26 @@ import functools
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from mmsearch_jax.data import image_urls
+from mmsearch_jax.core.errors import ImageError
+from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.errors import ImageError
+from mmsearch_jax.images import image_urls
 from mmsearch_jax.rollout.chat import Chat
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import Episode, EpisodeConfig
-from mmsearch_jax.rollout.run import Driver, EpisodeRequest, Run, Watch
+from mmsearch_jax.rollout.live_episode import Driver, EpisodeRequest, LiveEpisode, Watch
 from mmsearch_jax.rollout.scheduler import Scheduler
 from mmsearch_jax.rollout.sequence import LiveSequence, PreparedImage
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.serving.completion import ChatChoice, Completion, EpisodeChoice, Usage
-from mmsearch_jax.serving.schema import ApiError, ChatRequest, Message
-from mmsearch_jax.trajectory import Trajectory
+from mmsearch_jax.serving.requests import ApiError, ChatRequest, Message
 
 SEARCH_SUFFIX = "-search"
 """The model of this name runs search episodes, for clients that can choose nothing but a model."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class ServingLimits:
     """Who may ask for how much.
 
     Attributes:
@@ -57,7 +57,9 @@ class Service:
       tools: None where searches are not offered.
     """
 
-    def __init__(self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: Limits):
+    def __init__(
+        self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: ServingLimits
+    ):
         self.model, self.limits, self.tools = model, limits, tools
         self._engine, self._rules = engine, rules
         self._scheduler = Scheduler(engine, rules, tools)
@@ -215,7 +217,7 @@ class Service:
         seed = (first + len(completion.runs)) & 0xFFFFFFFF
         trajectory = Trajectory("", "", "", seed, self._engine.policy_version)
         sequence = LiveSequence(trajectory.token_ids, list(images), seed, request.sampling, plain)
-        completion.runs.append(Run(asked, make(trajectory), sequence, watch=watch))
+        completion.runs.append(LiveEpisode(asked, make(trajectory), sequence, watch=watch))
 
 
 def prompt_ids(

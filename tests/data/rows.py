@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.data.schema import ConversationTurn, Placement, Row
-from mmsearch_jax.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.data.rows import ConversationTurn, Placement, Row
 
 
 def jpeg(seed=0, width=84, height=56):

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack, pack_stream
-from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.images.processing import ProcessedImage
 
 IMAGE_TOKEN = 9
 

@@ -5,10 +5,10 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsearch_jax import protocol, search_api
+from mmsearch_jax.core import protocol, search_api
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.trajectory import OBSERVATION, PROMPT, SAMPLED
 from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()

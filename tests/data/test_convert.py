@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.protocol import first_turn_prompt, later_prompt, parse_turn
 from mmsearch_jax.data.convert import pickles
-from mmsearch_jax.data.convert.run import SOURCES, convert, convert_cache
-from mmsearch_jax.data.schema import ConversationTurn
+from mmsearch_jax.data.convert.conversion import SOURCES, convert, convert_cache
+from mmsearch_jax.data.rows import ConversationTurn
 from mmsearch_jax.data.storage import FORMATS, read_rows, write_rows
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.protocol import first_turn_prompt, later_prompt, parse_turn
 from tests.data.rows import conversation, full_row, jpeg
 
 USER = "Answer by searching. Question: Which flag is it?"

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.protocol import PROMPT_STYLES, Answer, ImageSearch, TextSearch, first_turn_prompt, render_turn
+from mmsearch_jax.data.convert.conversion import convert
 from mmsearch_jax.data.convert.export import FORMS, export
-from mmsearch_jax.data.convert.run import convert
-from mmsearch_jax.data.schema import ConversationTurn
+from mmsearch_jax.data.rows import ConversationTurn
 from mmsearch_jax.data.storage import read_rows, write_rows
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.protocol import PROMPT_STYLES, Answer, ImageSearch, TextSearch, first_turn_prompt, render_turn
 from tests.data.rows import bare_row, conversation, full_row, jpeg
 from tests.data.test_convert import fvqa, refused, search_r1, sharegpt, write_parquet
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsearch_jax import cli
+from mmsearch_jax.commands import main as cli
 from mmsearch_jax.data.overlap import find_overlap, image_hash, similarity, words
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import write_rows
 
 

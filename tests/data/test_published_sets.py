@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from mmsearch_jax.data.convert.run import convert
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.convert.conversion import convert
 from mmsearch_jax.data.convert.sets import SETS
 from mmsearch_jax.data.storage import FORMATS, read_rows, write_rows
-from mmsearch_jax.errors import DataError
 from tests.data.published_layouts import TEN_ANSWERS, layout, put
 from tests.data.rows import full_row, jpeg
 from tests.data.test_convert import refused, sharegpt

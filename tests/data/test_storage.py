@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile, decode, encode
 from mmsearch_jax.data.storage import FORMATS, read_rows, scan_rows, write_rows
-from mmsearch_jax.errors import DataError
 from tests.data.rows import bare_row, full_row, jpeg
 
 ROWS = [full_row(), bare_row(), full_row("r2", image="https://example.org/b.png")]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mmsearch_jax.data.convert.run import convert
+from mmsearch_jax.data.convert.conversion import convert
 from mmsearch_jax.data.storage import read_rows, write_rows
 from tests.data.published_layouts import LAYOUTS, layout, put
 from tests.data.rows import full_row, jpeg
@@ -18,7 +18,7 @@ import json, pickle, sys
 import grain
 import tensorflow_datasets as tfds
 from mmsearch_jax.data import tfds_builders
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 name, folder, out, split = sys.argv[1:]
 prepared = tfds_builders.prepare(name, folder, out).folder
 rows = pickle.loads(pickle.dumps(tfds_builders.TfdsRows(prepared, split)))
@@ -96,9 +96,9 @@ def test_each_builder_gives_the_rows_of_its_set_in_its_true_layout(tmp_path):
 
 
 def test_every_published_set_has_a_builder():
+    from mmsearch_jax.core.errors import DataError
     from mmsearch_jax.data import tfds_builders
     from mmsearch_jax.data.convert.sets import SETS
-    from mmsearch_jax.errors import DataError
 
     assert tfds_builders.BUILDERS.keys() == SETS.keys() == LAYOUTS.keys()
     assert len({builder.name for builder in tfds_builders.BUILDERS.values()}) == len(SETS)
@@ -109,8 +109,8 @@ def test_every_published_set_has_a_builder():
 
 
 def test_a_folder_without_the_files_is_an_error_before_anything_is_built(tmp_path):
+    from mmsearch_jax.core.errors import DataError
     from mmsearch_jax.data import tfds_builders
-    from mmsearch_jax.errors import DataError
 
     put(tmp_path / "a" / "other.txt", b"")
     with pytest.raises(DataError, match=r"has no infoseek_train.jsonl"):
@@ -121,8 +121,8 @@ def test_a_folder_without_the_files_is_an_error_before_anything_is_built(tmp_pat
 
 
 def test_a_split_without_one_usable_row_is_no_set(tmp_path):
+    from mmsearch_jax.core.errors import DataError
     from mmsearch_jax.data import tfds_builders
-    from mmsearch_jax.errors import DataError
 
     (tmp_path / "f").mkdir()
     write_parquet([fvqa("a", images=None)], tmp_path / "f" / "fvqa_test.parquet")

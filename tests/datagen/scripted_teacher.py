@@ -5,7 +5,7 @@ import re
 
 from aiohttp import web
 
-from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch, render_turn
+from mmsearch_jax.core.protocol import Answer, ImageSearch, TextSearch, render_turn
 
 SUBJECTS = {"capital": "Place", "How many": "Arts", "anthem": "Events"}
 

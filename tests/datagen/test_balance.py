@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from mmsearch_jax.datagen.balance import Candidate, choose
+from mmsearch_jax.datagen.balance import BalanceCandidate, choose
 
 
 def candidates(counts):
     """counts: {(category, search_required): how many}."""
-    return [Candidate(f"{c}-{r}-{i}", c, r) for (c, r), n in counts.items() for i in range(n)]
+    return [BalanceCandidate(f"{c}-{r}-{i}", c, r) for (c, r), n in counts.items() for i in range(n)]
 
 
 def test_half_and_half_and_uniform_over_categories():

@@ -8,16 +8,16 @@ import sys
 import time
 
 from mmsearch_jax.data.storage import read_rows
+from mmsearch_jax.jobs.search_server import start_server
 from tests.datagen.scripted_teacher import ScriptedTeacher
-from tests.datagen.test_run import datagen, journal, seeds, served
+from tests.jobs.test_datagen import datagen, journal, seeds, served
 from tests.tools_server.small_corpus import write_corpus
-from tools_server.process import start_server
 
 
 def test_a_run_killed_by_the_system_goes_on(tmp_path):
     path, work, teacher = seeds(tmp_path / "seeds.jsonl"), tmp_path / "work", ScriptedTeacher(delay_s=0.2)
     with start_server(write_corpus(tmp_path / "corpus")) as tools, served(teacher) as url:
-        command = "import sys; from tests.datagen.test_run import datagen; sys.exit(datagen(*sys.argv[1:]))"
+        command = "import sys; from tests.jobs.test_datagen import datagen; sys.exit(datagen(*sys.argv[1:]))"
         process = subprocess.Popen([sys.executable, "-c", command, str(work), str(path), tools.url, url])
         deadline = time.monotonic() + 60
         while not (work / "journal.jsonl").is_file() or not journal(work):

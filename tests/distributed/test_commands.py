@@ -23,7 +23,7 @@ def run_in_two_processes(command, workdir, *flags):
             [
                 sys.executable,
                 "-m",
-                "mmsearch_jax.cli",
+                "mmsearch_jax.commands.main",
                 command,
                 "--workdir",
                 str(workdir),

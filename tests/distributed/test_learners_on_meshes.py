@@ -26,9 +26,9 @@ from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.losses import GRPOLossConfig
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.run import RunConfig
+from mmsearch_jax.learners.training_run import RunConfig
 from mmsearch_jax.learners.policy_update import PolicyUpdater
 from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL

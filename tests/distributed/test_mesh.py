@@ -8,9 +8,9 @@ import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.mesh import AXES, MeshConfig, make_mesh, mesh_sizes
 from mmsearch_jax.distributed.sharding import RULES, partition_spec
-from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.models.axes import logical_axes
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL

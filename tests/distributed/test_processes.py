@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed import processes
-from mmsearch_jax.errors import ConfigError
 from tests.distributed.test_learners_on_meshes import free_port
 
 _AGREE = """
@@ -26,7 +26,7 @@ with processes.first_process_first():
 _FAIL_FIRST = """
 import sys
 from mmsearch_jax.distributed import processes
-from mmsearch_jax.errors import ProcessFailed
+from mmsearch_jax.core.errors import ProcessFailed
 number = int(sys.argv[1])
 processes.start(sys.argv[2], 2, number)
 try:

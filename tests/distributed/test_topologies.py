@@ -2,9 +2,9 @@
 
 import pytest
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.chips import CHIPS, chip_of
 from mmsearch_jax.distributed.topologies import SLICES, parse
-from mmsearch_jax.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 
 from aiohttp import web
 
-from mmsearch_jax.protocol import Answer, render_turn
+from mmsearch_jax.core.protocol import Answer, render_turn
 
 
 class ScriptedEndpoint:

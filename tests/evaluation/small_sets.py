@@ -4,7 +4,7 @@ import base64
 import csv
 import json
 
-from mmsearch_jax.protocol import GIVE_UP, Answer, ImageSearch, TextSearch, render_turn
+from mmsearch_jax.core.protocol import GIVE_UP, Answer, ImageSearch, TextSearch, render_turn
 from tests.data.published_layouts import put, write_jsonl
 from tests.data.rows import jpeg
 from tests.data.test_convert import fvqa, write_parquet

@@ -6,10 +6,10 @@ import io
 from PIL import Image
 from rich.console import Console
 
+from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
+from mmsearch_jax.core.search_api import SearchResult
+from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
 from mmsearch_jax.evaluation.ask import EpisodePrinter, print_episode
-from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch
-from mmsearch_jax.search_api import SearchResult
-from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
 
 
 def printed(trajectory):

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from mmsearch_jax import cli
+from mmsearch_jax.commands import main as cli
+from mmsearch_jax.core.protocol import GIVE_UP
 from mmsearch_jax.evaluation.benchmarks import Benchmark, load_rows
 from mmsearch_jax.evaluation.samples import read_samples
-from mmsearch_jax.protocol import GIVE_UP
-from tests.datagen.test_run import served
+from mmsearch_jax.jobs.search_server import start_server
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.evaluation.small_sets import SCORES, SCRIPTS, write_sets
+from tests.jobs.test_datagen import served
 from tests.tools_server.small_corpus import write_corpus
-from tools_server.process import start_server
 
 RIGHT = ("Ostrin", "1.05 m", "the Menger family", "Ada", "surfing", "rain", "It is a Porsche 944", "Republic of Peru")
 CONFIG = "configs/eval/deepmmsearch.py"

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from mmsearch_jax import cli
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.commands import main as cli
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.evaluation.compare import compare_runs
-from tests.datagen.test_run import served
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.evaluation.test_benchmarks import run
 from tests.evaluation.test_resume import QUESTIONS, SCRIPTS, rows_file, settings
+from tests.jobs.test_datagen import served
 
 
 def test_the_difference_is_paired_by_question_by_metric_and_judge(tmp_path, capsys):

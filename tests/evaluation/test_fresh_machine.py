@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmsearch_jax import cli
+from mmsearch_jax.commands import main as cli
 from mmsearch_jax.evaluation.samples import read_samples
 
 

@@ -5,17 +5,17 @@ import json
 
 import pytest
 
-from mmsearch_jax.data.schema import Placement, Row
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.evaluating import miniworld_evidence
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.protocol import Answer, ImageSearch, TextSearch, render_turn
+from mmsearch_jax.core.search_api import SearchResult
+from mmsearch_jax.data.rows import Placement, Row
 from mmsearch_jax.evaluation.oracle import Evidence, OracleTools, given_evidence
 from mmsearch_jax.evaluation.samples import read_samples
-from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch, render_turn
-from mmsearch_jax.search_api import SearchResult
-from tests.datagen.test_run import served
+from mmsearch_jax.jobs.evaluation import miniworld_evidence
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.evaluation.small_sets import SCRIPTS, write_sets
 from tests.evaluation.test_benchmarks import run
+from tests.jobs.test_datagen import served
 
 
 def test_the_mini_worlds_evidence_is_the_title_and_the_lines_of_the_pages():

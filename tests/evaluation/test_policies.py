@@ -7,13 +7,13 @@ import pytest
 from flax import nnx
 
 from configs import tiny
-from mmsearch_jax import evaluating
-from mmsearch_jax.chat_client import Completion
-from mmsearch_jax.configuration import load_config
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.core.chat_client import ChatReply
+from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.evaluation.fingerprint import fingerprint
 from mmsearch_jax.evaluation.policies import EnginePolicy
 from mmsearch_jax.evaluation.served_policy import Transcript, _turn
+from mmsearch_jax.jobs import evaluation as evaluating
 from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
 from mmsearch_jax.models.policies import load_policy
@@ -85,14 +85,14 @@ def test_a_transcript_spells_text_in_numbers_and_keeps_messages():
     ("reply", "plain", "turn"),
     [
         (
-            Completion("<reason>r</reason><answer>A</answer> more <answer>B</answer>"),
+            ChatReply("<reason>r</reason><answer>A</answer> more <answer>B</answer>"),
             False,
             ("<reason>r</reason><answer>A</answer>", "closed"),
         ),
-        (Completion("<reason>r</reason><answer>A", cut=True), False, ("<reason>r</reason><answer>A", "length")),
-        (Completion("no tags"), False, ("no tags", "closed")),
-        (Completion("Lima </answer> x"), True, ("Lima </answer> x", "closed")),
-        (Completion("Li", cut=True), True, ("Li", "length")),
+        (ChatReply("<reason>r</reason><answer>A", cut=True), False, ("<reason>r</reason><answer>A", "length")),
+        (ChatReply("no tags"), False, ("no tags", "closed")),
+        (ChatReply("Lima </answer> x"), True, ("Lima </answer> x", "closed")),
+        (ChatReply("Li", cut=True), True, ("Li", "length")),
     ],
 )
 def test_a_reply_ends_where_our_engine_would_have_ended_it(reply, plain, turn):

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from mmsearch_jax.data.convert.run import Counts
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.convert.conversion import Counts
 from mmsearch_jax.evaluation.published import read_evaluation_set
 from tests.data.published_layouts import put
 from tests.data.rows import jpeg

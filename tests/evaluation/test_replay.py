@@ -6,10 +6,10 @@ import sys
 import time
 
 from mmsearch_jax.evaluation.samples import read_samples
-from tests.datagen.test_run import served
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.evaluation.small_sets import SCRIPTS, write_sets
 from tests.evaluation.test_benchmarks import run, summary_of
+from tests.jobs.test_datagen import served
 from tests.tools_server.small_corpus import write_corpus
 
 

@@ -9,15 +9,15 @@ import time
 
 import pytest
 
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import write_rows
-from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.evaluation.samples import Shard, parse_shard, read_samples
 from tests.data.rows import jpeg
-from tests.datagen.test_run import served
 from tests.distributed.test_learners_on_meshes import free_port
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.evaluation.test_benchmarks import run, summary_of
+from tests.jobs.test_datagen import served
 
 NUMBER = 24
 QUESTIONS = [f"Question {i:02d}?" for i in range(NUMBER)]
@@ -192,7 +192,7 @@ def test_two_processes_share_the_questions_and_the_first_merges(tmp_path):
                 [
                     sys.executable,
                     "-m",
-                    "mmsearch_jax.cli",
+                    "mmsearch_jax.commands.main",
                     *arguments,
                     "--coordinator",
                     f"127.0.0.1:{port}",

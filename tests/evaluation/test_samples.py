@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from mmsearch_jax.errors import ConfigError, DataError
-from mmsearch_jax.evaluation.budget import Budget
+from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.evaluation.budget import EvaluationBudget
 from mmsearch_jax.evaluation.samples import Log, Stamp, open_folder, read_samples
 
 
@@ -62,10 +62,10 @@ def test_replacing_removes_what_evaluations_leave_and_nothing_else(tmp_path):
 
 
 def test_a_budget_says_what_is_spent():
-    budget = Budget(calls=3, dollars=1.0)
+    budget = EvaluationBudget(calls=3, dollars=1.0)
     budget.add(2, 0.25)
     assert budget.exhausted() is None
     budget.add(1, 0.0)
     assert budget.exhausted() == "budget.calls (3) is spent"
-    assert Budget(minutes=1.0, began=time.monotonic() - 61).exhausted() == "budget.minutes (1) are over"
-    assert Budget(spent_calls=10**9, spent_dollars=1e9).exhausted() is None
+    assert EvaluationBudget(minutes=1.0, began=time.monotonic() - 61).exhausted() == "budget.minutes (1) are over"
+    assert EvaluationBudget(spent_calls=10**9, spent_dollars=1e9).exhausted() is None

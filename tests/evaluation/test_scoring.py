@@ -2,12 +2,12 @@
 
 import pytest
 
-from mmsearch_jax.data.schema import Placement, Row
+from mmsearch_jax.core.protocol import Answer
+from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
+from mmsearch_jax.data.rows import Placement, Row
 from mmsearch_jax.evaluation.metrics.table import METRICS
 from mmsearch_jax.evaluation.sample import score
 from mmsearch_jax.evaluation.scoring import box_iou, summarise
-from mmsearch_jax.protocol import Answer
-from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
 
 
 def sample(kind, answer, gold="Paris", tools=(), status="answered", target=None):

@@ -2,12 +2,12 @@
 
 import pytest
 
-from mmsearch_jax.data.schema import Row
+from mmsearch_jax.core.protocol import Answer, TextSearch
+from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.metrics.table import METRICS
 from mmsearch_jax.evaluation.sample import score
 from mmsearch_jax.evaluation.tool_use import corrected, tool_use
-from mmsearch_jax.protocol import Answer, TextSearch
-from mmsearch_jax.trajectory import ToolRecord, Trajectory, Turn
 
 
 def sample(name, answer, *searches, needed=None):

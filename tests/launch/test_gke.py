@@ -220,7 +220,7 @@ def test_the_search_server_as_a_deployment_shares_its_cache_in_redis(fake):
 
 
 def test_probes_ask_what_the_server_answers():
-    from mmsearch_jax import search_api
+    from mmsearch_jax.core import search_api
 
     for file in ("gke_jobset.yaml", "gke_tools_server.yaml", "Dockerfile.tools"):
         text = (LAUNCH / file).read_text()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mmsearch_jax import search_api
-from mmsearch_jax.configuration import load_config
-from mmsearch_jax.stages import TRAINING_WORLD, prepare_world
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.jobs.parts import TRAINING_WORLD, prepare_world
 from tests.distributed.test_commands import TINY_BASE, WORLD_FLAGS
 
 LOCAL = Path(__file__).parents[2] / "launch" / "local.py"

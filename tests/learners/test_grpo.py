@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mmsearch_jax.core.errors import ConfigError, DataError, ToolUnavailable
+from mmsearch_jax.core.search_api import SearchReply, SearchResult
+from mmsearch_jax.core.trajectory import read_jsonl
 from mmsearch_jax.data.batches import BatchShape
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import ConfigError, DataError, ToolUnavailable
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.checkpoints import Checkpoints
 from mmsearch_jax.learners.losses import GRPOLossConfig
-from mmsearch_jax.learners.run import Run, RunConfig
 from mmsearch_jax.learners.train_state import OptimizerConfig
+from mmsearch_jax.learners.training_run import RunConfig, TrainingRun
 from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sequence import EngineConfig
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.search_api import SearchReply, SearchResult
-from mmsearch_jax.trajectory import read_jsonl
 from tests.rollout import random_policy
 
 SIZES = EngineConfig(
@@ -161,9 +161,9 @@ def test_a_resumed_run_rolls_out_and_learns_the_same(rows, tmp_path):
             raise KeyboardInterrupt
 
     whole = train(rows, float("inf"), tmp_path / "whole", recipe, scorer=every_second())
-    finish = Run.finish_step
+    finish = TrainingRun.finish_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "finish_step", stop_after_first)
+        patch.setattr(TrainingRun, "finish_step", stop_after_first)
         with pytest.raises(KeyboardInterrupt):
             train(
                 rows,

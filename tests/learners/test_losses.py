@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.learners.advantages import group_advantages
-from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
+from mmsearch_jax.learners.losses import GRPOLossConfig, ScoredTokens, grpo_loss
 
 # Two rows; three sequences of unequal length share the first, and padding ends both.
 SEGMENTS = np.array([[1] * 5 + [2] * 3 + [3] * 4 + [0] * 2, [1] * 9 + [0] * 5])
@@ -23,7 +23,7 @@ def case(seed=0, noise=0.4):
         advantages[row, SEGMENTS[row] == segment] = rng.normal()
     mask = (rng.random(SEGMENTS.shape) < 0.6) & (SEGMENTS > 0)
     mask[:, [1, 6, 9]] = SEGMENTS[:, [1, 6, 9]] > 0
-    return Scored(policy, old, rollout, reference, advantages, mask, SEGMENTS)
+    return ScoredTokens(policy, old, rollout, reference, advantages, mask, SEGMENTS)
 
 
 def sequences():
@@ -59,7 +59,7 @@ def of_sequence(scored, behind):
 
 def computed(scored, config):
     with jax.enable_x64(True):
-        return float(grpo_loss(Scored(*map(jnp.asarray, scored)), config)[0])
+        return float(grpo_loss(ScoredTokens(*map(jnp.asarray, scored)), config)[0])
 
 
 def grpo(made):
@@ -105,7 +105,7 @@ def test_truncated_importance_sampling_weighs_by_the_capped_mismatch():
 
 def gradient(scored, config):
     with jax.enable_x64(True):
-        scored = Scored(*map(jnp.asarray, scored))
+        scored = ScoredTokens(*map(jnp.asarray, scored))
         return np.asarray(jax.grad(lambda policy: grpo_loss(scored._replace(policy=policy), config)[0])(scored.policy))
 
 
@@ -150,7 +150,7 @@ def test_losses_of_two_batches_average_to_that_of_both(aggregation):
     parts = []
     for row in range(2):
         with jax.enable_x64(True):
-            loss, metrics = grpo_loss(Scored(*(jnp.asarray(value[row : row + 1]) for value in scored)), config)
+            loss, metrics = grpo_loss(ScoredTokens(*(jnp.asarray(value[row : row + 1]) for value in scored)), config)
             parts.append((float(loss), float(metrics["weight"])))
     values, weights = zip(*parts, strict=True)
     assert np.average(values, weights=weights) == pytest.approx(computed(scored, config))

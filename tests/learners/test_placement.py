@@ -3,10 +3,10 @@
 import pytest
 from jax.sharding import PartitionSpec
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.distributed.sharding import partition_spec
-from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.placement import LearnerMesh
 
 

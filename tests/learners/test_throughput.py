@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmsearch_jax.data.vision_inputs import VisionInputs
+from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners import throughput
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL

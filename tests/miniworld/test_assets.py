@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.miniworld import build_assets, factbook, photographs
 from mmsearch_jax.miniworld.entities import read_entities
 from mmsearch_jax.miniworld.facts import ATTRIBUTES

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.miniworld.entities import Entity, read_entities, write_entities
 
 

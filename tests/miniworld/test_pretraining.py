@@ -5,7 +5,7 @@ import pytest
 
 from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.learners.train_state import OptimizerConfig
 from mmsearch_jax.miniworld import lessons, pretraining, scenes, sight
 from mmsearch_jax.miniworld.generated import GeneratedWorld

@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 
+from mmsearch_jax.core.errors import DataError, ToolUnavailable
+from mmsearch_jax.core.protocol import Answer, ImageSearch, TextSearch, parse_turn
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.storage import read_rows
-from mmsearch_jax.errors import DataError, ToolUnavailable
+from mmsearch_jax.jobs.search_server import start_server
 from mmsearch_jax.miniworld import build, facts, questions, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.models.tokenizer import load_tokenizer
-from mmsearch_jax.protocol import Answer, ImageSearch, TextSearch, parse_turn
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.tool_client import ToolClient
-from tools_server.process import start_server
 
 SIZES = {
     "num_lands": 16,

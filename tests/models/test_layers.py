@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from tests.models.test_qwen2_5_vl import CONFIG
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmsearch_jax.errors import CheckpointError, ConfigError
+from mmsearch_jax.core.errors import CheckpointError, ConfigError
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
 from mmsearch_jax.models.adapters import load_adapter, save_adapter

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.data.vision_inputs import pack_images
-from mmsearch_jax.errors import CheckpointError, DataError
+from mmsearch_jax.core.errors import CheckpointError, DataError
+from mmsearch_jax.images.processing import ProcessedImage
+from mmsearch_jax.images.vision_inputs import pack_images
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.kv_cache import KVCache

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mmsearch_jax.errors import CheckpointError
+from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.models import tensor_files
 from mmsearch_jax.models.tensor_files import TensorFiles
 

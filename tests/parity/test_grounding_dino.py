@@ -17,14 +17,14 @@ from transformers import GroundingDinoForObjectDetection, PreTrainedTokenizerFas
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil  # noqa: E402
 from transformers.models.grounding_dino.processing_grounding_dino import GroundingDinoProcessor  # noqa: E402
 
-from mmsearch_jax.errors import ConfigError  # noqa: E402
+from mmsearch_jax.core.errors import ConfigError  # noqa: E402
 from tests.parity.grounding_dino_checkpoint import QUERIES, write_checkpoint  # noqa: E402
 from tests.tiny_grounding_dino import tokenizer  # noqa: E402
+from tools_server.assembly import default_config  # noqa: E402
 from tools_server.backends.upstream import Sessions  # noqa: E402
-from tools_server.config import default_config  # noqa: E402
-from tools_server.grounders import settings  # noqa: E402
+from tools_server.grounders import choose_grounder as settings  # noqa: E402
 from tools_server.grounders.base import Grounding  # noqa: E402
-from tools_server.grounders.choose import Rules, choose  # noqa: E402
+from tools_server.grounders.choose import DetectionRules, choose  # noqa: E402
 from tools_server.grounders.dino import DinoFormat, ImageScaling, pixel_values, scaled_size  # noqa: E402
 from tools_server.grounders.torch_dino import TorchDino  # noqa: E402
 from tools_server.images import decode_image  # noqa: E402
@@ -158,7 +158,7 @@ def test_a_planted_box_comes_out_in_pixels_of_the_turned_picture(folder: Path, m
     # Upright 100 x 200 becomes 64 x 128, whatever was stored.
     assert asked["pixel_values"].shape == (1, 3, 128, 64)
     # Centre (50, 50), 20 wide, 20 high.
-    assert choose(found, upright.size, Rules(padding=0.0)).box == (40, 40, 60, 60)
+    assert choose(found, upright.size, DetectionRules(padding=0.0)).box == (40, 40, 60, 60)
     assert found.scores.tolist() == pytest.approx([1 / (1 + np.exp(-2.0))])
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.vision import model_input
 
 SIZES = [(448, 336), (224, 168), (28, 28), (57, 91), (1, 3), (30, 1000), (640, 481), (33, 2000), (1500, 1100)]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from mmsearch_jax.learners.losses import GRPOLossConfig, Scored, grpo_loss
+from mmsearch_jax.learners.losses import GRPOLossConfig, ScoredTokens, grpo_loss
 
 B, L = 5, 17
 # Name -> what TRL reads, what ours reads.
@@ -48,7 +48,7 @@ def scored():
     # Observations lie between the policy's own tokens, and the rows end at different places.
     mask = (rng.random((B, L)) < 0.7) & (np.arange(L) < rng.integers(6, L, (B, 1)))
     mask[:, 0] = True
-    return Scored(policy, old, rollout, reference, advantages, mask, np.ones((B, L), np.int32))
+    return ScoredTokens(policy, old, rollout, reference, advantages, mask, np.ones((B, L), np.int32))
 
 
 def loss_and_gradient_of_trl(scored, settings, importance_cap):

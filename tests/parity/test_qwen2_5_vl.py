@@ -13,8 +13,8 @@ import torch
 from flax import nnx
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.images.processing import ProcessedImage
+from mmsearch_jax.images.vision_inputs import pack_images
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.kv_cache import KVCache

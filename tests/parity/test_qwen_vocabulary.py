@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import regex
 
-from mmsearch_jax import protocol
+from mmsearch_jax.core import protocol
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.tokenizer import load_tokenizer

@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.topologies import parse
-from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.planning.devices import devices_of
 
 

@@ -1,6 +1,6 @@
 """Settings for a slice: all that are offered fit by the hand count and divide the slice; the nearest changes the least."""
 
-from mmsearch_jax.configuration import load_config
+from mmsearch_jax.core.config_files import load_config
 from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning import search
 from mmsearch_jax.planning.sizes import SIZES

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from mmsearch_jax.configuration import load_config
+from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import empty_batch
 from mmsearch_jax.distributed.mesh import MeshConfig
-from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
 from mmsearch_jax.planning import abstract

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
+from mmsearch_jax.core.search_api import SearchResult
+from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.models.tokenizer import load_tokenizer
-from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch
-from mmsearch_jax.search_api import SearchResult
-from mmsearch_jax.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
 
 TINY_BASE = Path(__file__).parents[2] / "assets" / "tiny-base"
 HOSTILE = (

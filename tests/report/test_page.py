@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.report.page import write_report
-from mmsearch_jax.report.viewer_data import Budget
+from mmsearch_jax.report.viewer_data import PageBudget
 from tests.report import synthetic
 
 
@@ -93,7 +93,7 @@ def test_tokens_carry_origin_and_log_probs(page):
 
 
 def test_what_does_not_fit_is_left_out_and_said(run, tmp_path):
-    budget = Budget(image_bytes=1, thumbnail_bytes=1, tokens=2, observation_chars=50)
+    budget = PageBudget(image_bytes=1, thumbnail_bytes=1, tokens=2, observation_chars=50)
     page = write_report(run, tmp_path / "small.html", budget=budget).read_text()
     assert "1 of 8 images are embedded" in page and "thumbnails of results are left out" in page
     assert "Tokens of 2 episodes are left out" in page

@@ -2,11 +2,11 @@
 
 import pytest
 
-from mmsearch_jax.report.pairs import Scored, pairs
+from mmsearch_jax.report.pairs import ScoredSamples, pairs
 
 
-def scored(**outcomes: float) -> list[Scored]:
-    return [Scored(question, f"{question}.jpg", score) for question, score in outcomes.items()]
+def scored(**outcomes: float) -> list[ScoredSamples]:
+    return [ScoredSamples(question, f"{question}.jpg", score) for question, score in outcomes.items()]
 
 
 def test_what_changed_is_counted_on_common_questions_with_the_exact_test():
@@ -20,7 +20,7 @@ def test_what_changed_is_counted_on_common_questions_with_the_exact_test():
 
 
 def test_several_samples_of_a_question_count_as_one():
-    twice = [Scored("a", "a.jpg", 1.0), Scored("a", "a.jpg", 0.0)]
+    twice = [ScoredSamples("a", "a.jpg", 1.0), ScoredSamples("a", "a.jpg", 0.0)]
     (pair,) = pairs([("once", scored(a=1.0)), ("twice", twice)], main=1)
     assert (pair.n, pair.difference) == (1, -0.5)
 

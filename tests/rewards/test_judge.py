@@ -7,7 +7,7 @@ import functools
 import pytest
 from aiohttp import web
 
-from mmsearch_jax.errors import ConfigError, JudgeFailed
+from mmsearch_jax.core.errors import ConfigError, JudgeFailed
 from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.rewards.judge import Judge, JudgeConfig
 from tests.rewards.test_compose import ROW, answered

@@ -9,8 +9,8 @@ from flax import nnx
 from PIL import Image
 
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.image_processing import ImageProcessor
-from mmsearch_jax.data.vision_inputs import pack_images
+from mmsearch_jax.images.processing import ImageProcessor
+from mmsearch_jax.images.vision_inputs import pack_images
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL

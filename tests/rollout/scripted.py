@@ -13,16 +13,16 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from mmsearch_jax import protocol
+from mmsearch_jax.core import protocol
+from mmsearch_jax.core.errors import ToolFailed
+from mmsearch_jax.core.protocol import TextSearch
+from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.image_processing import ProcessedImage
-from mmsearch_jax.errors import ToolFailed
+from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.models.config import VisionConfig
-from mmsearch_jax.protocol import TextSearch
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig, observe
 from mmsearch_jax.rollout.sequence import EngineConfig
-from mmsearch_jax.search_api import SearchReply, SearchResult
 from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmsearch_jax.data.vision_inputs import pack_images
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.protocol import Answer, render_turn
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.protocol import Answer, render_turn
+from mmsearch_jax.images.vision_inputs import pack_images
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
 from tests.rollout import random_policy, scripted

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch_jax import protocol
+from mmsearch_jax.core import protocol
+from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch, render_turn
+from mmsearch_jax.core.search_api import SearchReply, SearchResult
+from mmsearch_jax.core.trajectory import OBSERVATION, SAMPLED, Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.protocol import Answer, ImageSearch, Invalid, TextSearch, render_turn
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Generation, observe
-from mmsearch_jax.search_api import SearchReply, SearchResult
-from mmsearch_jax.trajectory import OBSERVATION, SAMPLED, Trajectory
 from tests import tiny_tokenizer
 
 RENDERER = ChatRenderer(tiny_tokenizer.build())

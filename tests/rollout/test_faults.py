@@ -9,11 +9,11 @@ import time
 import pytest
 from aiohttp import web
 
-from mmsearch_jax import search_api
-from mmsearch_jax.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.search_api import SearchReply, SearchResult
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, FakeTools, Play
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.rollout.images import ImageCache
 from mmsearch_jax.rollout.sequence import EngineConfig

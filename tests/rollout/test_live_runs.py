@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from mmsearch_jax.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.trajectory import SAMPLED, Trajectory
 from mmsearch_jax.rollout.chat import Chat
 from mmsearch_jax.rollout.episode import Episode
-from mmsearch_jax.rollout.run import EpisodeRequest, Run
+from mmsearch_jax.rollout.live_episode import EpisodeRequest, LiveEpisode
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import Scheduler, run_episodes_sync
 from mmsearch_jax.rollout.sequence import LiveSequence
-from mmsearch_jax.trajectory import SAMPLED, Trajectory
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, RENDERER, FakeTools, Play
 
@@ -22,12 +22,12 @@ ANSWER = Play(1, [render_turn("So.", Answer("Lima"))])
 SEARCH = Play(2, [render_turn("Hm.", TextSearch("capital of Peru")), render_turn("So.", Answer("Lima"))])
 
 
-def run_of(engine, play: Play, watch=None) -> Run:
+def run_of(engine, play: Play, watch=None) -> LiveEpisode:
     image = engine.prepare_image(scripted.picture())
     trajectory = Trajectory("t", "r", "g")
     episode = Episode(trajectory, play.question, [image.grid], [image.num_tokens], CONFIG, RENDERER)
     request = EpisodeRequest("r", "g", play.question, scripted.picture())
-    return Run(request, episode, LiveSequence(trajectory.token_ids, [image]), watch=watch)
+    return LiveEpisode(request, episode, LiveSequence(trajectory.token_ids, [image]), watch=watch)
 
 
 @contextlib.asynccontextmanager
@@ -50,7 +50,7 @@ async def until(condition) -> None:
 def test_tokens_turns_and_observations_are_told_as_they_come():
     engine, seen = scripted.engine(SEARCH), []
 
-    def watch(run: Run) -> None:
+    def watch(run: LiveEpisode) -> None:
         trajectory = run.episode.trajectory
         observed = sum(turn.observation is not None for turn in trajectory.turns)
         seen.append((len(trajectory.turns), observed, len(run.sequence.new_ids), run.episode.done))
@@ -140,7 +140,7 @@ def test_a_chat_is_one_message_after_its_prompt(max_tokens, status):
         trajectory = Trajectory("t", "", "")
         sequence = LiveSequence(trajectory.token_ids, [image], plain=True)
         async with live(scheduler):
-            run = Run(EpisodeRequest("", "", "", b""), Chat(trajectory, prompt, max_tokens), sequence)
+            run = LiveEpisode(EpisodeRequest("", "", "", b""), Chat(trajectory, prompt, max_tokens), sequence)
             scheduler.add(run)
             await until(lambda: run.episode.done)
         return trajectory

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmsearch_jax.errors import CheckpointError, ConfigError
+from mmsearch_jax.core.errors import CheckpointError, ConfigError
 from mmsearch_jax.rollout.placement import host_mesh, place_weights
 from mmsearch_jax.rollout.sequence import EngineConfig
 from tests.rollout import random_policy

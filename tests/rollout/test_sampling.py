@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.protocol import CLOSING_TAGS
 from mmsearch_jax.rollout import sampling
 from tests import tiny_tokenizer
 

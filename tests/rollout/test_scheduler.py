@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from mmsearch_jax.errors import ConfigError, ImageError
-from mmsearch_jax.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.errors import ConfigError, ImageError
+from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes, run_episodes_sync
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, FakeTools, Play

@@ -7,8 +7,8 @@ import time
 import pytest
 from aiohttp import web
 
-from mmsearch_jax import search_api
-from mmsearch_jax.errors import ToolFailed, ToolTimeout, ToolUnavailable
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.errors import ToolFailed, ToolTimeout, ToolUnavailable
 from mmsearch_jax.rollout.tool_client import ToolClient
 
 REPLY = search_api.SearchReply((search_api.SearchResult("Peru", "Capital: Lima"),), "text_search")

@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from mmsearch_jax.data.image_processing import ImageProcessor
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sampling import SamplingParams

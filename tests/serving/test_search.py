@@ -5,7 +5,7 @@ import base64
 import openai
 import pytest
 
-from mmsearch_jax.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, FakeTools, Play
 from tests.serving.live_server import MODEL, serving

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from mmsearch_jax import search_api
+from mmsearch_jax.core import search_api
 from tests.tools_server.small_corpus import write_corpus
 from tools_server.app import create_app
+from tools_server.assembly import assemble, default_config
 from tools_server.backends.local import Corpus
-from tools_server.config import assemble, default_config
 
 
 def with_client(corpus: Path, talk: Callable[[TestClient], Coroutine[Any, Any, None]], **limits: Any) -> None:

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from schemathesis import checks
 
-from mmsearch_jax import search_api
-from mmsearch_jax.search_api import ErrorReply, SearchReply
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.search_api import ErrorReply, SearchReply
+from mmsearch_jax.jobs.search_server import Server, start_server
 from tests.tools_server.small_corpus import write_corpus
-from tools_server import schema
-from tools_server.process import Server, start_server
-from tools_server.service import Limits
+from tools_server import http_schema as schema
+from tools_server.service import ServiceLimits
 
 EXAMPLES = 30
-DOCUMENT = schemathesis.openapi.from_dict(schema.openapi(Limits()))
+DOCUMENT = schemathesis.openapi.from_dict(schema.openapi(ServiceLimits()))
 # Not that valid requests are taken: a picture that fits the schema, any string, is seldom one.
 checks.load_all_checks()
 CHECKS = [

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from benchmarks.image_retrieval import measure
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.miniworld.worlds import write_corpus as write_world
 from tests.tools_server.small_corpus import COLOURS, bands, write_corpus
-from tools_server import embedding
 from tools_server.image_index import ImageIndex
+from tools_server.toy_vision import embedding
 
 
 def test_embeddings_are_unit_vectors_and_equal_pictures_meet():

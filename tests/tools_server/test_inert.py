@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsearch_jax.protocol import Invalid, neutralise, parse_turn
-from mmsearch_jax.search_api import SearchResult
+from mmsearch_jax.core.protocol import Invalid, neutralise, parse_turn
+from mmsearch_jax.core.search_api import SearchResult
 from tools_server.inert import inert, inert_result, inert_url
 
 HOSTILE = [

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from mmsearch_jax import search_api
-from mmsearch_jax.errors import ConfigError, DataError
-from mmsearch_jax.search_api import SearchReply
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.core.search_api import SearchReply
 from tests.tools_server.corpora.small_index import Endpoint, write_model, write_passages, write_towns
 from tests.tools_server.small_corpus import COLOURS, PAGES, bands, encode, write_corpus
 from tools_server.app import create_app
-from tools_server.config import assemble, default_config
+from tools_server.assembly import assemble, default_config
 from tools_server.corpora.build import build_index
 from tools_server.corpora.embedders import EmbedderSpec
 from tools_server.corpora.picture_build import build_picture_index

@@ -15,11 +15,11 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from mmsearch_jax import search_api
-from mmsearch_jax.errors import ToolUnavailable
-from mmsearch_jax.search_api import ErrorReply, SearchReply
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.errors import ToolUnavailable
+from mmsearch_jax.core.search_api import ErrorReply, SearchReply
+from mmsearch_jax.jobs.search_server import start_server
 from tests.tools_server.small_corpus import COLOURS, bands, encode, scene, write_corpus
-from tools_server.process import start_server
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from tests.tools_server.small_corpus import PAGES
 from tools_server.text_index import TextIndex, choose_extracts, read_pages, split_extracts
 

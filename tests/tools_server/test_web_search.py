@@ -16,13 +16,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
-from mmsearch_jax import search_api
-from mmsearch_jax.errors import ConfigError
-from mmsearch_jax.search_api import SearchReply
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.search_api import SearchReply
 from tests.tools_server.small_corpus import COLOURS, bands, encode, scene, write_corpus
 from tests.tools_server.upstreams import Upstream
 from tools_server.app import create_app
-from tools_server.config import assemble, default_config
+from tools_server.assembly import assemble, default_config
 from tools_server.images import read_base64
 
 TEXT = search_api.ROUTE_TEXT_SEARCH

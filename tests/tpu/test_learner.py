@@ -9,8 +9,8 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mmsearch_jax.data.batches import TokenBatch
-from mmsearch_jax.data.vision_inputs import VisionInputs
 from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
+from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.supervised import weighted_loss
 from mmsearch_jax.models.attention import compiling_for
 from mmsearch_jax.models.axes import placement

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmsearch_jax.configuration import load_config
+from mmsearch_jax.core.config_files import load_config
 from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
 from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning.costs import count

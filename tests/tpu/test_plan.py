@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from mmsearch_jax.configuration import load_config
+from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.topologies import parse
-from mmsearch_jax.errors import ConfigError
 from mmsearch_jax.planning.advice import advice
 from mmsearch_jax.planning.analyse import analyse, hand_arguments
 from mmsearch_jax.planning.hlo import Module

@@ -8,14 +8,14 @@ from typing import Protocol, TypeVar
 
 from PIL import Image
 
-from mmsearch_jax.search_api import SearchResult
+from mmsearch_jax.core.search_api import SearchResult
 
 Q = TypeVar("Q", contravariant=True)
 _JPEG_QUALITY = 90
 
 
 class Backend(Protocol[Q]):
-    """Answers one kind of query: `str` for text search, `Picture` for image search.
+    """Answers one kind of query: `str` for text search, `QueryPicture` for image search.
 
     Attributes:
       name: as the config spells it.
@@ -34,7 +34,7 @@ class Backend(Protocol[Q]):
         ...
 
 
-class Picture:
+class QueryPicture:
     """What an image search is for: an upright RGB image, whole or cropped."""
 
     def __init__(self, image: Image.Image):

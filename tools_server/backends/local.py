@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.search_api import SearchResult
-from tools_server.backends.base import Picture
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.search_api import SearchResult
+from tools_server.backends.base import QueryPicture
 from tools_server.corpora.manifest import is_index
 from tools_server.corpora.open import PassageIndex, open_index
 from tools_server.corpora.picture_index import PictureIndex
@@ -69,7 +69,7 @@ class Corpus:
             hits = self.pages.search(query, top_k)
         return tuple(SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits)
 
-    def search_image(self, picture: Picture, top_k: int) -> tuple[SearchResult, ...]:
+    def search_image(self, picture: QueryPicture, top_k: int) -> tuple[SearchResult, ...]:
         """The pictures most like this one. Blocks; for several threads."""
         return tuple(
             SearchResult(
@@ -108,6 +108,6 @@ class LocalImage:
     def __init__(self, corpus: Corpus, pool: WorkPool):
         self._corpus, self._pool = corpus, pool
 
-    async def search(self, query: Picture, top_k: int) -> tuple[SearchResult, ...]:
+    async def search(self, query: QueryPicture, top_k: int) -> tuple[SearchResult, ...]:
         """See `Backend.search`."""
         return await self._pool.run(lambda: self._corpus.search_image(query, top_k))

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mmsearch_jax.search_api import SearchResult
+from mmsearch_jax.core.search_api import SearchResult
 from tools_server.backends.upstream import UpstreamRequest
 from tools_server.failures import SearchFailure
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from mmsearch_jax.bounded import read_bounded
+from mmsearch_jax.core.bounded import read_bounded
 from tools_server.failures import SearchFailure
 
 MAX_REPLY_BYTES = 8 * 2**20

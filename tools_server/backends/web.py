@@ -7,9 +7,9 @@ import os
 import re
 from typing import Protocol
 
-from mmsearch_jax.errors import ConfigError
-from mmsearch_jax.search_api import SearchResult
-from tools_server.backends.base import Picture
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.search_api import SearchResult
+from tools_server.backends.base import QueryPicture
 from tools_server.backends.providers import IMAGE, TEXT, Ask, Provider, in_base64, refusal_of
 from tools_server.backends.upstream import Sessions, call
 from tools_server.failures import SearchFailure
@@ -87,7 +87,7 @@ class WebImage(_Web):
             )
         self._publisher = publisher
 
-    async def search(self, query: Picture, top_k: int) -> tuple[SearchResult, ...]:
+    async def search(self, query: QueryPicture, top_k: int) -> tuple[SearchResult, ...]:
         """See `Backend.search`."""
         if self._publisher is not None and self._provider.wants == "url":
             return await self._ask(await self._publisher.publish(query.jpeg), top_k)

@@ -11,8 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mmsearch_jax.errors import ConfigError
-from tools_server.cache.store import Entry, Store, StoreError
+from mmsearch_jax.core.errors import ConfigError
+from tools_server.cache.store import CacheEntry, Store, StoreError
 from tools_server.failures import SearchFailure
 
 _log = logging.getLogger("tools_server")
@@ -60,7 +60,7 @@ class Cache:
         self._store, self.mode = None if mode == "off" else store, mode
         self._ttl_s, self._negative_ttl_s, self._call_s = ttl_s, negative_ttl_s, call_s
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
-        self._recent: collections.OrderedDict[str, Entry] = collections.OrderedDict()
+        self._recent: collections.OrderedDict[str, CacheEntry] = collections.OrderedDict()
         self.hits = self.misses = self.shared = self.read_errors = self.write_errors = 0
 
     async def answer(self, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> tuple[Reply, bool]:
@@ -116,7 +116,7 @@ class Cache:
             self._recent.popitem(last=False)
         return entry.reply
 
-    def _too_old(self, entry: Entry) -> bool:
+    def _too_old(self, entry: CacheEntry) -> bool:
         limit = self._ttl_s if entry.reply.get("results") else self._negative_ttl_s
         return time.time() - entry.stored_s > limit
 
@@ -134,7 +134,7 @@ class Cache:
             kept = await self._look(key)
             if kept is None:
                 kept = await call()
-                await self._keep(store, key, Entry(request, kept))
+                await self._keep(store, key, CacheEntry(request, kept))
             return kept
         finally:
             await self._release(store, key)
@@ -153,7 +153,7 @@ class Cache:
         except StoreError as error:
             _log.warning("a claim could not be released, it ends by itself after %g s: %s", self._call_s, error)
 
-    async def _keep(self, store: Store, key: str, entry: Entry) -> None:
+    async def _keep(self, store: Store, key: str, entry: CacheEntry) -> None:
         try:
             await store.put(key, entry)
         except StoreError as error:

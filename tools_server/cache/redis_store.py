@@ -7,8 +7,8 @@ import json
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-from mmsearch_jax.errors import ConfigError
-from tools_server.cache.store import Allowance, Entry, Spent, StoreError
+from mmsearch_jax.core.errors import ConfigError
+from tools_server.cache.store import Allowance, CacheEntry, Spent, StoreError
 
 _TIMEOUT_S = 3.0
 
@@ -57,12 +57,12 @@ class RedisStore:
         self._prefix, self._ttl_ms = prefix, int(ttl_s * 1000)
         self._book = self._redis.register_script(_BOOK)
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> CacheEntry | None:
         """See `Store`."""
         kept = await self._asked(self._redis.get(f"{self._prefix}entry:{key}"))
-        return None if kept is None else Entry(**json.loads(kept))
+        return None if kept is None else CacheEntry(**json.loads(kept))
 
-    async def put(self, key: str, entry: Entry) -> None:
+    async def put(self, key: str, entry: CacheEntry) -> None:
         """See `Store`. What survives the end of Redis is Redis' own setting (appendonly)."""
         value = json.dumps(dataclasses.asdict(entry), ensure_ascii=False)
         await self._asked(self._redis.set(f"{self._prefix}entry:{key}", value, px=self._ttl_ms or None))
@@ -90,7 +90,7 @@ class RedisStore:
         kept = await self._asked(self._redis.hgetall(self._spending(run)))
         return Spent(int(kept.get("calls", 0)), int(kept.get("micro_usd", 0)))
 
-    async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
+    async def entries(self) -> AsyncIterator[tuple[str, CacheEntry]]:
         """See `Store`; in no order."""
         start = f"{self._prefix}entry:"
         async for name in self._redis.scan_iter(match=f"{start}*", count=1000):

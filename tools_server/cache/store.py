@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 _T = TypeVar("_T")
 _BUSY_S = 10.0
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS spending(
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One kept answer.
 
     Attributes:
@@ -74,11 +74,11 @@ class StoreError(Exception):
 class Store(Protocol):
     """Keeps answers by key, and what each run has spent. Every method may raise `StoreError`."""
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> CacheEntry | None:
         """The answer, or None."""
         ...
 
-    async def put(self, key: str, entry: Entry) -> None:
+    async def put(self, key: str, entry: CacheEntry) -> None:
         """Keeps an answer; when this returns it survives the end of the process."""
         ...
 
@@ -102,7 +102,7 @@ class Store(Protocol):
         """What a run has booked."""
         ...
 
-    def entries(self) -> AsyncIterator[tuple[str, Entry]]:
+    def entries(self) -> AsyncIterator[tuple[str, CacheEntry]]:
         """All answers."""
         ...
 
@@ -134,13 +134,13 @@ class SqliteStore:
         # All writes on one thread: SQLite takes one writer at a time, and the event loop must not wait for the disk.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cache")
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> CacheEntry | None:
         """See `Store`. One look-up by primary key takes microseconds: less than a hop to a thread."""
         with _errors():
             row = self._reader.execute("SELECT request, reply, stored_s FROM entries WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Entry(json.loads(row[0]), json.loads(row[1]), row[2])
+        return None if row is None else CacheEntry(json.loads(row[0]), json.loads(row[1]), row[2])
 
-    async def put(self, key: str, entry: Entry) -> None:
+    async def put(self, key: str, entry: CacheEntry) -> None:
         """See `Store`."""
         values = (key, _dump(entry.request), _dump(entry.reply), entry.stored_s)
         await self._write(lambda: self._writer.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", values))
@@ -177,14 +177,14 @@ class SqliteStore:
         with _errors():
             return self._spent(self._reader, run)
 
-    async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
+    async def entries(self) -> AsyncIterator[tuple[str, CacheEntry]]:
         """See `Store`; in the order of their keys, so that two exports of one cache are equal."""
         connection = self._connect()
         try:
             for key, request, reply, stored_s in connection.execute(
                 "SELECT key, request, reply, stored_s FROM entries ORDER BY key"
             ):
-                yield key, Entry(json.loads(request), json.loads(reply), stored_s)
+                yield key, CacheEntry(json.loads(request), json.loads(reply), stored_s)
         finally:
             connection.close()
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.search_api import SearchReply
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.search_api import SearchReply
 from tools_server.cache.cache import key_of
-from tools_server.cache.store import Entry, Store
+from tools_server.cache.store import CacheEntry, Store
 
 
 async def export_entries(store: Store, out: Path) -> int:
@@ -52,7 +52,7 @@ async def count_entries(store: Store) -> collections.Counter[str]:
     return counts
 
 
-def _read(path: Path) -> Iterator[Entry]:
+def _read(path: Path) -> Iterator[CacheEntry]:
     if not path.is_file():
         raise DataError(f"no exported cache at {path}: make one with `mmsearch cache export`")
     # As bytes: only a line feed ends a line, whatever else Unicode takes for one.
@@ -64,10 +64,10 @@ def _read(path: Path) -> Iterator[Entry]:
                 raise DataError(f"{path}:{number}: no kept answer ({error}): export the cache again") from error
 
 
-def _entry(record: Any) -> Entry:
+def _entry(record: Any) -> CacheEntry:
     if not isinstance(record, Mapping):
         raise DataError(f"expected a JSON object, got {type(record).__name__}")
     request, reply, stored_s = (record.get(name) for name in ("request", "reply", "stored_s"))
     if not isinstance(request, dict) or not isinstance(stored_s, int | float):
         raise DataError("'request' must be an object and 'stored_s' a number")
-    return Entry(request, SearchReply.from_json(reply).to_json(), float(stored_s))
+    return CacheEntry(request, SearchReply.from_json(reply).to_json(), float(stored_s))

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import tqdm
 
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
 from tools_server.corpora import passage_store, vectors
-from tools_server.corpora.embedders import Embedder, EmbedderSpec, open_embedder
+from tools_server.corpora.embedders import Embedder, EmbedderSpec
 from tools_server.corpora.engines import ENGINES, engine_kind
 from tools_server.corpora.manifest import PASSAGES, Manifest, write_manifest
+from tools_server.corpora.open_embedder import open_embedder
 from tools_server.corpora.passage_store import PassageStore, PassageWriter
 from tools_server.corpora.passages import corpus_file, read_passages
 from tools_server.corpora.splitting import MAX_WORDS, split_pages

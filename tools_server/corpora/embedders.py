@@ -1,4 +1,4 @@
-"""Turns texts into unit vectors: where a corpus's embedder is, and what all kinds of them do.
+"""What every embedder does: texts to unit vectors; and the record that says which embedder a corpus has.
 
 A folder holds a sentence model in ONNX, as Hugging Face repositories ship it; an address is an OpenAI-compatible `/v1`.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,18 +61,6 @@ class Embedder(Protocol):
     async def close(self) -> None:
         """Frees what it holds."""
         ...
-
-
-def open_embedder(spec: EmbedderSpec, deadline_s: float) -> Embedder:
-    """The embedder of a spec. `deadline_s` bounds one batch of an endpoint, retries included.
-
-    Raises:
-      ConfigError: no such folder, a model is missing in it, an endpoint without its model's name or key.
-    """
-    from tools_server.corpora.embedding_endpoint import EmbeddingEndpoint
-    from tools_server.corpora.onnx_embedder import OnnxEmbedder
-
-    return EmbeddingEndpoint(spec, deadline_s) if spec.is_endpoint else OnnxEmbedder(Path(spec.where))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tenacity
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.backends.upstream import Sessions, UpstreamRequest, call
 from tools_server.corpora.embedders import EmbedderSpec, unit
 from tools_server.failures import SearchFailure

@@ -25,7 +25,7 @@ class Writer(Protocol):
         ...
 
 
-class Engine(Protocol):
+class PassageEngine(Protocol):
     """Finds passages. Safe to use from several threads."""
 
     def search(self, query: str, count: int) -> list[tuple[int, float]]:
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
     """An engine: who writes it, who opens it (folder, seconds for one search), and its file or folder in the index."""
 
     write: Callable[[Path], Writer]
-    open: Callable[[Path, float], Engine]
+    open: Callable[[Path, float], PassageEngine]
     file: str
     version: str
 

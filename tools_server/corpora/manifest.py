@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from tools_server.corpora.staging import Stage
 from tools_server.corpora.vectors import VectorInfo
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.corpora.embedders import unit
 
 _MAX_TOKENS = 512

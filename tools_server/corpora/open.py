@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mmsearch_jax.errors import ConfigError, DataError
-from tools_server.corpora.embedders import Embedder, EmbedderSpec, open_embedder
+from mmsearch_jax.core.errors import ConfigError, DataError
+from tools_server.corpora.embedders import Embedder, EmbedderSpec
 from tools_server.corpora.engines import engine_kind
 from tools_server.corpora.fusion import reciprocal_rank_fusion
 from tools_server.corpora.manifest import PASSAGES, Manifest, read_manifest
+from tools_server.corpora.open_embedder import open_embedder
 from tools_server.corpora.passage_store import PassageStore
 from tools_server.corpora.vectors import VectorInfo, Vectors
 from tools_server.failures import SearchFailure

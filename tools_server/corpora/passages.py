@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from tools_server.hits import Page
 
 _FIELDS = ("id", "title", "text", "url", "contents")

@@ -17,14 +17,14 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
 from tools_server.corpora import passage_store, vectors
 from tools_server.corpora.manifest import PICTURES, Manifest, write_manifest
 from tools_server.corpora.passage_store import create_database
 from tools_server.corpora.staging import described, staged
 from tools_server.image_index import (
     INDEX_PARTS,
-    Picture,
+    IndexedPicture,
     encode_thumbnail,
     index_vectors,
     open_picture,
@@ -84,15 +84,15 @@ def _listing(source: Path) -> Path:
     return path
 
 
-def _pictures(listing: Path) -> Iterator[Picture]:
+def _pictures(listing: Path) -> Iterator[IndexedPicture]:
     if listing.is_file():
         return stream_pictures(listing)
     known = Image.registered_extensions()
     files = sorted(path for path in listing.rglob("*") if path.suffix.lower() in known and path.is_file())
-    return (Picture(file, file.stem.replace("_", " "), "", "") for file in files)
+    return (IndexedPicture(file, file.stem.replace("_", " "), "", "") for file in files)
 
 
-def _write(folder: Path, pictures: Iterator[Picture], num_threads: int, show_progress: bool) -> dict[str, Any]:
+def _write(folder: Path, pictures: Iterator[IndexedPicture], num_threads: int, show_progress: bool) -> dict[str, Any]:
     database, flat = create_database(folder / FILE, _SCHEMA), None
     count = rejected = 0
     with (
@@ -127,8 +127,8 @@ def _write(folder: Path, pictures: Iterator[Picture], num_threads: int, show_pro
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, pictures: Iterable[Picture]
-) -> Iterator[tuple[Picture, Future[tuple[np.ndarray, bytes]]]]:
+    pool: ThreadPoolExecutor, pictures: Iterable[IndexedPicture]
+) -> Iterator[tuple[IndexedPicture, Future[tuple[np.ndarray, bytes]]]]:
     """Pictures in their order, with a bounded number of them under way."""
     pictures = iter(pictures)
     waiting = collections.deque(
@@ -139,6 +139,6 @@ def _ahead(
         waiting.extend((picture, pool.submit(_read, picture)) for picture in itertools.islice(pictures, 1))
 
 
-def _read(picture: Picture) -> tuple[np.ndarray, bytes]:
+def _read(picture: IndexedPicture) -> tuple[np.ndarray, bytes]:
     image = open_picture(picture.file)
     return index_vectors(image), encode_thumbnail(image)

@@ -14,7 +14,7 @@ from tools_server.corpora.passage_store import Connections
 from tools_server.corpora.picture_build import FILE
 from tools_server.corpora.vectors import VectorInfo, Vectors
 from tools_server.failures import SearchFailure
-from tools_server.image_index import INDEX_PARTS, Picture, query_vectors
+from tools_server.image_index import INDEX_PARTS, IndexedPicture, query_vectors
 
 
 class PictureIndex:
@@ -34,7 +34,7 @@ class PictureIndex:
     def __len__(self) -> int:
         return self.manifest.count
 
-    def search(self, image: Image.Image, top_k: int) -> list[tuple[Picture, float]]:
+    def search(self, image: Image.Image, top_k: int) -> list[tuple[IndexedPicture, float]]:
         """The pictures most like the image, best first, each with its similarity (cosine). Blocks."""
         # Each better picture can fill so many places with its insets: with these the best `top_k` are among them.
         numbers, cosines = self._vectors.search(query_vectors(image), top_k * len(INDEX_PARTS))
@@ -44,7 +44,7 @@ class PictureIndex:
         ranked = sorted(best.items(), key=lambda entry: (-entry[1], entry[0]))[:top_k]
         return [(self._picture(number), cosine) for number, cosine in ranked]
 
-    def thumbnail(self, picture: Picture) -> str:
+    def thumbnail(self, picture: IndexedPicture) -> str:
         """A small JPEG of the picture in base64."""
         row = self._row("SELECT thumbnail FROM pictures WHERE file = ? LIMIT 1", str(picture.file))
         return base64.b64encode(row[0]).decode()
@@ -53,9 +53,9 @@ class PictureIndex:
         """Closes the files."""
         self._connections.close()
 
-    def _picture(self, number: int) -> Picture:
+    def _picture(self, number: int) -> IndexedPicture:
         file, *fields = self._row("SELECT file, title, description, url FROM pictures WHERE number = ?", number)
-        return Picture(Path(file), *fields)
+        return IndexedPicture(Path(file), *fields)
 
     def _row(self, query: str, key: int | str) -> tuple[Any, ...]:
         try:

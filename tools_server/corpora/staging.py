@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 _RECIPE, _STEPS, _LOCK, _DRAFT = _OWN = ("recipe.json", "steps.json", "lock", "draft")
 """Files of the build itself, which the result does not keep."""

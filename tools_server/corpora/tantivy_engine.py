@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.hits import Page
 from tools_server.ranking import MAX_QUERY_WORDS, STOP_WORDS, TEXT_WEIGHT, TITLE_WEIGHT, words
 

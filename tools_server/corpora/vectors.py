@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.corpora.staging import Stage
 
 EXACT_UP_TO = 100_000

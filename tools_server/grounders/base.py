@@ -7,7 +7,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from mmsearch_jax.search_api import Box
+from mmsearch_jax.core.search_api import Box
 
 NOT_FOUND = "No such region was found; the whole image was used."
 NOT_SEARCHED = "No such region was found; nothing was searched."

@@ -16,12 +16,12 @@ import re
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.chat_client import ChatClient, Completion, Unreadable, image_part, text_part
-from mmsearch_jax.errors import ChatFailed
-from tools_server.backends.base import Picture
+from mmsearch_jax.core.chat_client import ChatClient, ChatReply, Unreadable, image_part, text_part
+from mmsearch_jax.core.errors import ChatFailed
+from tools_server.backends.base import QueryPicture
 from tools_server.failures import SearchFailure
 from tools_server.grounders.base import Grounding
-from tools_server.grounders.choose import Detections, Rules, choose
+from tools_server.grounders.choose import DetectionRules, Detections, choose
 
 PATCH = 28
 """Side of what Qwen2.5-VL sees as one token, in pixels."""
@@ -39,13 +39,13 @@ class ChatGrounder:
 
     name = "chat"
 
-    def __init__(self, chat: ChatClient, rules: Rules):
+    def __init__(self, chat: ChatClient, rules: DetectionRules):
         self._chat, self._rules = chat, rules
 
     async def ground(self, image: Image.Image, expression: str) -> Grounding:
         """See `Grounder.ground`."""
         size = sent_size(image.size)
-        encoded = await asyncio.to_thread(lambda: Picture(image.resize(size, Image.Resampling.BICUBIC)).jpeg)
+        encoded = await asyncio.to_thread(lambda: QueryPicture(image.resize(size, Image.Resampling.BICUBIC)).jpeg)
         content = [image_part(encoded), text_part(_PROMPT.format(expression=expression))]
         try:
             # The client's own deadline begins only when its turn has come.
@@ -76,7 +76,7 @@ def sent_size(size: tuple[int, int]) -> tuple[int, int]:
     return wide * PATCH, high * PATCH
 
 
-def read_boxes(completion: Completion) -> np.ndarray:
+def read_boxes(completion: ChatReply) -> np.ndarray:
     """The boxes that a reply holds, float [N, 4]; none where it says that nothing fits.
 
     Fences, prose around the JSON and a list that was cut off at its end are passed over.

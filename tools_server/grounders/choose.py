@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from mmsearch_jax.errors import ConfigError
-from mmsearch_jax.search_api import Box
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.search_api import Box
 from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED, Grounding
 
 FALLBACKS = ("whole_image", "no_search")
@@ -21,7 +21,7 @@ _MAX_DETECTIONS = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
+class DetectionRules:
     """Which detections count, and what is made of them.
 
     Attributes:
@@ -68,7 +68,7 @@ class Detections:
     scores: np.ndarray
 
 
-def choose(found: Detections, size: tuple[int, int], rules: Rules) -> Grounding:
+def choose(found: Detections, size: tuple[int, int], rules: DetectionRules) -> Grounding:
     """The best detection, padded and within the image, and the others that fit.
 
     Args:
@@ -81,7 +81,7 @@ def choose(found: Detections, size: tuple[int, int], rules: Rules) -> Grounding:
     return Grounding(None, NOT_FOUND if search_whole else NOT_SEARCHED, search_whole=search_whole)
 
 
-def _best_first(found: Detections, size: tuple[int, int], rules: Rules) -> list[np.ndarray]:
+def _best_first(found: Detections, size: tuple[int, int], rules: DetectionRules) -> list[np.ndarray]:
     """Boxes [4] that count, without doubles; as many as a reply names."""
     boxes, scores = _clipped(found.boxes, size), found.scores
     counts = np.isfinite(found.boxes).all(1) & np.isfinite(scores) & (scores >= rules.box_threshold)

@@ -1,4 +1,4 @@
-"""The embedded grounder behind the common interface: words of place, size, colour and kind (`tools_server.grounding`)."""
+"""The toy grounder behind the common interface: words of place, size, colour and kind (`toy_vision.grounding`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 
 from PIL import Image
 
-from tools_server import grounding
 from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED, Grounding
+from tools_server.toy_vision import grounding
 from tools_server.work_pool import WorkPool
 
 

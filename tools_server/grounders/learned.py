@@ -13,7 +13,7 @@ from PIL import Image
 
 from tools_server.failures import SearchFailure
 from tools_server.grounders.base import Grounding
-from tools_server.grounders.choose import Detections, Rules, choose
+from tools_server.grounders.choose import DetectionRules, Detections, choose
 from tools_server.work_pool import WorkPool
 
 
@@ -33,7 +33,7 @@ class LearnedGrounder:
       deadline_s: for one expression, waiting included.
     """
 
-    def __init__(self, name: str, detector: Detector, rules: Rules, max_waiting: int, deadline_s: float):
+    def __init__(self, name: str, detector: Detector, rules: DetectionRules, max_waiting: int, deadline_s: float):
         self.name = name
         self._detector, self._rules, self._deadline_s = detector, rules, deadline_s
         self._pool = WorkPool(1, max_waiting)

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.grounders.choose import Detections
 from tools_server.grounders.dino import DinoFormat, DinoInputs, folder_of
 

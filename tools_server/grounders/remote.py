@@ -8,14 +8,14 @@ import numpy as np
 import tenacity
 from PIL import Image
 
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.search_api import ROUTE_GROUND, ImageSearchRequest, SearchReply
-from tools_server.backends.base import Picture
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.search_api import ROUTE_GROUND, ImageSearchRequest, SearchReply
+from tools_server.backends.base import QueryPicture
 from tools_server.backends.providers import in_base64
 from tools_server.backends.upstream import Sessions, UpstreamRequest, call
 from tools_server.failures import SearchFailure
 from tools_server.grounders.base import Grounding
-from tools_server.grounders.choose import Detections, Rules, choose
+from tools_server.grounders.choose import DetectionRules, Detections, choose
 
 _MAX_ATTEMPTS = 4
 
@@ -32,13 +32,13 @@ class RemoteGrounder:
 
     name = "http"
 
-    def __init__(self, url: str, key: str, key_env: str, sessions: Sessions, rules: Rules, deadline_s: float):
+    def __init__(self, url: str, key: str, key_env: str, sessions: Sessions, rules: DetectionRules, deadline_s: float):
         self._url, self._key, self._key_env = url.rstrip("/"), key, key_env
         self._sessions, self._rules, self._deadline_s = sessions, rules, deadline_s
 
     async def ground(self, image: Image.Image, expression: str) -> Grounding:
         """See `Grounder.ground`."""
-        encoded = in_base64(await asyncio.to_thread(lambda: Picture(image).jpeg))
+        encoded = in_base64(await asyncio.to_thread(lambda: QueryPicture(image).jpeg))
         asked = ImageSearchRequest(encoded, expression, deadline_s=self._deadline_s)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         request = UpstreamRequest("POST", self._url + ROUTE_GROUND, headers, json=asked.to_json())

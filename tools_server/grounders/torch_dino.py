@@ -9,7 +9,7 @@ import torch  # pyright: ignore[reportMissingImports] (an extra's)
 from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.grounders.choose import Detections
 from tools_server.grounders.dino import DinoFormat, read_json
 

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import tenacity
 from aiolimiter import AsyncLimiter
 
-from mmsearch_jax.search_api import SearchResult
+from mmsearch_jax.core.search_api import SearchResult
 from tools_server.backends.base import Backend
 from tools_server.failures import SearchFailure
 from tools_server.limits.breaker import CircuitBreaker, Resting
@@ -42,7 +42,7 @@ class BackendLimits:
     hedge_after_s: float = 0.0
 
 
-class Budget(Protocol):
+class CallBudget(Protocol):
     """What a run may still spend."""
 
     async def reserve(self, backend: str, cost_usd: float) -> None:
@@ -82,7 +82,7 @@ class Guarded(Generic[Q]):
       budget: asked before every call; None for a backend that is free.
     """
 
-    def __init__(self, backend: Backend[Q], limits: BackendLimits, budget: Budget | None):
+    def __init__(self, backend: Backend[Q], limits: BackendLimits, budget: CallBudget | None):
         self.name, self._backend, self._limits, self._budget = backend.name, backend, limits, budget
         self._cost = backend.cost_usd
         # One second's worth; a bucket of less than one call would never let any through.

@@ -13,7 +13,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.failures import SearchFailure
 
 _TIMEOUTS: Any = {"timeout": "10s", "connect_timeout": "5s"}

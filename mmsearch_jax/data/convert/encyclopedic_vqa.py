@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.data.convert import fields
 from mmsearch_jax.data.convert.published import Files, PublishedSet, find_image, read_json
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import DataError, ImageError
+from mmsearch_jax.data.rows import Row
 
 _FIELDS = ("question", "answer", "dataset_name", "dataset_image_ids", "question_type", "wikipedia_url")
 _INATURALIST, _LANDMARKS = "inaturalist", "landmarks"

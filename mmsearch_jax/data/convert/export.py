@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import tqdm
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data import storage
 from mmsearch_jax.data.convert import sharegpt, verl
-from mmsearch_jax.data.convert.run import REJECTED_FILE, Counts, checked_row, sift
+from mmsearch_jax.data.convert.conversion import REJECTED_FILE, Counts, checked_row, sift
 from mmsearch_jax.data.formats import jsonl, parquet, tar
-from mmsearch_jax.data.schema import Row, read_image
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.rows import Row, read_image
 
 _COMMON = ("id", "images", "question", "answers", "search_required")
 

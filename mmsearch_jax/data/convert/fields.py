@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 IMAGE_MARK = "<image>"
 """Stands in a prompt where an image was, in LLaMA-Factory's and verl's rows alike."""

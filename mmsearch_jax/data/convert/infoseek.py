@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.convert import fields
 from mmsearch_jax.data.convert.published import Files, PublishedSet, find_image
 from mmsearch_jax.data.formats import jsonl
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.rows import Row
 
 _IMAGES = ("infoseek_images", "oven_images")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import DataError, ImageError
+from mmsearch_jax.core.errors import DataError, ImageError
+from mmsearch_jax.data.rows import Row
 
 IMAGE_ENDINGS = (".jpg", ".JPEG", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
 Files = Sequence[list[Path]]

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data import storage
 from mmsearch_jax.data.convert import sharegpt, verl
 from mmsearch_jax.data.convert.published import Files, PublishedSet
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.rows import Row
 
 
 def _fvqa_records(files: Files, split: str, folder: Path) -> Iterator[Any]:

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.protocol import INFORMATION, PROMPT_STYLES, Answer, first_turn_prompt, later_prompt, parse_turn
 from mmsearch_jax.data.convert import fields
 from mmsearch_jax.data.formats import jsonl
-from mmsearch_jax.data.schema import ConversationTurn, Row
-from mmsearch_jax.errors import DataError
-from mmsearch_jax.protocol import INFORMATION, PROMPT_STYLES, Answer, first_turn_prompt, later_prompt, parse_turn
+from mmsearch_jax.data.rows import ConversationTurn, Row
 
 _USER, _ASSISTANT = ("human", "user", "observation", "tool"), ("gpt", "assistant", "function_call")
 _CLOSE = f"</{INFORMATION}>"

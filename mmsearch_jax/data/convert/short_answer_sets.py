@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.data import image_urls
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.convert import fields
 from mmsearch_jax.data.convert.published import Files, PublishedSet
 from mmsearch_jax.data.formats import jsonl, parquet
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.rows import Row
+from mmsearch_jax.images import image_urls
 
 
 def _simple_records(files: Files, split: str, folder: Path) -> Iterator[Any]:

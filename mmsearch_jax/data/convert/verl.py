@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.convert import fields
 from mmsearch_jax.data.formats import parquet
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.data.rows import Row
 
 _QUESTION = "Question:"
 # MMSearch-R1's words for whether a search is required, where FVQA gives them.

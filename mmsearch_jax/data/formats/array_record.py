@@ -15,7 +15,7 @@ from typing import Any
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 _MAGIC = b"MMR1"
 _HEAD = struct.Struct("<4sI")

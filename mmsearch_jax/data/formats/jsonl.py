@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 _MEDIA_TYPES = (
     (b"\xff\xd8\xff", "image/jpeg"),

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 
 _BOX = pa.list_(pa.int32())
 IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.core.protocol import GIVE_UP
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.metrics import encyclopedic_vqa, graded, infoseek, token_overlap, vqa
-from mmsearch_jax.protocol import GIVE_UP
 from mmsearch_jax.rewards.match import matches
 
 
-class Scored(NamedTuple):
+class MetricScore(NamedTuple):
     """A row, the answer to it (None where there is none), and its score."""
 
     row: Row
@@ -32,7 +32,7 @@ class Metric(NamedTuple):
 
     score: Callable[[Row, str], float]
     source: str
-    headline: Callable[[Sequence[Scored]], tuple[float, dict[str, float]]] | None = None
+    headline: Callable[[Sequence[MetricScore]], tuple[float, dict[str, float]]] | None = None
 
 
 def metric_named(name: str) -> Metric:
@@ -73,7 +73,7 @@ def _infoseek(row: Row, answer: str) -> float:
     return float(infoseek.exact_match(answer, row.answers))
 
 
-def _infoseek_headline(scored: Sequence[Scored]) -> tuple[float, dict[str, float]]:
+def _infoseek_headline(scored: Sequence[MetricScore]) -> tuple[float, dict[str, float]]:
     parts = {}
     for split in (infoseek.UNSEEN_QUESTION, infoseek.UNSEEN_ENTITY):
         if of_split := [each.score for each in scored if each.row.provenance.get("split", "").endswith(split)]:
@@ -93,7 +93,7 @@ def _encyclopedic(row: Row, answer: str) -> float:
     return float(any(encyclopedic_vqa.exact_match(answer, gold) for gold in row.answers))
 
 
-def _simplevqa_headline(scored: Sequence[Scored]) -> tuple[float, dict[str, float]]:
+def _simplevqa_headline(scored: Sequence[MetricScore]) -> tuple[float, dict[str, float]]:
     parts = graded.f_score([grade_of(each.answer, each.score >= 0.5) for each in scored])
     return parts["f_score"], parts
 

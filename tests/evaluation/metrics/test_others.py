@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from mmsearch_jax.data.schema import Row
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.metrics import encyclopedic_vqa, graded, token_overlap
-from mmsearch_jax.evaluation.metrics.table import METRICS, Scored, gave_up, metric_named
+from mmsearch_jax.evaluation.metrics.table import METRICS, MetricScore, gave_up, metric_named
 
 
 def row(answers=("Lima",), meta=None, split=""):
@@ -51,9 +51,9 @@ def test_f_score_has_the_value_of_its_formula():
 
 def test_infoseek_headline_is_of_its_splits():
     scored = [
-        Scored(row(split="val_unseen_question", meta={"question_type": "String"}), "Lima", 1.0),
-        Scored(row(split="val_unseen_question", meta={"question_type": "Numerical"}), "3", 0.0),
-        Scored(row(split="val_unseen_entity"), "Lima", 1.0),
+        MetricScore(row(split="val_unseen_question", meta={"question_type": "String"}), "Lima", 1.0),
+        MetricScore(row(split="val_unseen_question", meta={"question_type": "Numerical"}), "3", 0.0),
+        MetricScore(row(split="val_unseen_entity"), "Lima", 1.0),
     ]
     score, parts = METRICS["infoseek"].headline(scored)
     assert score == pytest.approx(2 / 3)

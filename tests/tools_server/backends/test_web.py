@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmsearch_jax.errors import ConfigError
-from mmsearch_jax.search_api import SearchResult
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.search_api import SearchResult
 from tests.tools_server.upstreams import Upstream
 from tools_server.backends import upstream as upstream_module
-from tools_server.backends.base import Picture
+from tools_server.backends.base import QueryPicture
 from tools_server.backends.providers import IMAGE, TEXT
 from tools_server.backends.upstream import Sessions, seconds
 from tools_server.backends.web import WebImage, WebText
@@ -110,7 +110,7 @@ def test_fewer_results_than_found_can_be_asked_for():
 
 @pytest.mark.parametrize("name", IMAGE)
 def test_an_image_provider_is_asked_and_read_as_documented(name: str):
-    picture = Picture(Image.new("RGB", (30, 20), (200, 30, 40)))
+    picture = QueryPicture(Image.new("RGB", (30, 20), (200, 30, 40)))
     results, upstream = ask(name, picture)
     request = upstream.requests[0]
     if IMAGE[name].wants == "url":
@@ -137,7 +137,7 @@ def test_an_answer_box_comes_first():
 @pytest.mark.parametrize("name", [*TEXT, *IMAGE])
 def test_no_hits_are_an_answer(name: str):
     empty = {"retriever": {"result": [[]]}, "google_vision": {"responses": [{}]}}.get(name, {})
-    picture = Picture(Image.new("RGB", (30, 20)))
+    picture = QueryPicture(Image.new("RGB", (30, 20)))
     results, _ = ask(name, "q" if name in TEXT else picture, behave=lambda n: (200, json.dumps(empty)))
     assert results == ()
 
@@ -201,7 +201,7 @@ def test_retry_after_is_seconds_or_a_date():
 )
 def test_no_key_is_in_any_message_or_log(name: str, how: Any, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
-    query = "q" if name in TEXT else Picture(Image.new("RGB", (30, 20)))
+    query = "q" if name in TEXT else QueryPicture(Image.new("RGB", (30, 20)))
     failure, _ = ask(name, query, behave=lambda n: how)
     assert isinstance(failure, SearchFailure)
     assert KEY not in failure.message
@@ -272,7 +272,7 @@ def test_whatever_json_comes_back_is_read_or_refused(name: str, reply: Any):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TEST_KEY", KEY)
             patch.setattr("tools_server.backends.web.call", answered)
-            return await made.search("q" if name in TEXT else Picture(Image.new("RGB", (30, 20))), 5)
+            return await made.search("q" if name in TEXT else QueryPicture(Image.new("RGB", (30, 20))), 5)
 
     async def answered(*_: object) -> Any:
         return reply

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
 from tools_server.cache.cache import Cache, key_of
-from tools_server.cache.store import Entry, SqliteStore, StoreError
+from tools_server.cache.store import CacheEntry, SqliteStore, StoreError
 from tools_server.failures import SearchFailure
 
 REQUEST = {"tool": "text_search", "query": "velmora"}
@@ -65,7 +65,7 @@ def test_an_answer_is_kept_across_restarts(tmp_path: Path):
 )
 def test_live_answers_grow_old_and_empty_ones_sooner(tmp_path: Path, results: list[str], age_s: float, cached: bool):
     async def talk(store: SqliteStore) -> None:
-        await store.put(key_of(REQUEST), Entry(REQUEST, {"results": results}, time.time() - age_s))
+        await store.put(key_of(REQUEST), CacheEntry(REQUEST, {"results": results}, time.time() - age_s))
         cache = Cache(store, "live", ttl_s=100, negative_ttl_s=10)
         assert (await cache.answer(REQUEST, Calls()))[1] is cached
 
@@ -91,7 +91,7 @@ def test_replay_or_live_takes_answers_of_any_age_and_fetches_the_rest(tmp_path: 
     calls = Calls()
 
     async def talk(store: SqliteStore) -> None:
-        await store.put(key_of(REQUEST), Entry(REQUEST, {"results": []}, 0.0))
+        await store.put(key_of(REQUEST), CacheEntry(REQUEST, {"results": []}, 0.0))
         cache = Cache(store, "replay-or-live")
         assert (await cache.answer(REQUEST, calls))[1] is True
         assert (await cache.answer({"query": "new"}, calls))[1] is False
@@ -144,7 +144,7 @@ def test_failures_are_shared_and_not_kept(tmp_path: Path):
 
 def test_a_disk_that_is_full_costs_the_recording_not_the_answer(tmp_path: Path):
     async def talk(store: SqliteStore) -> None:
-        async def put(key: str, entry: Entry) -> None:
+        async def put(key: str, entry: CacheEntry) -> None:
             raise StoreError("SQLite: database or disk is full")
 
         store.put = put
@@ -162,7 +162,7 @@ def test_a_store_that_cannot_be_read_costs_a_call_not_the_answer(tmp_path: Path)
         async def lost(*_: object) -> Any:
             raise StoreError("Redis: ConnectionError")
 
-        await store.put(key_of(REQUEST), Entry(REQUEST, {"results": ["hit"]}))
+        await store.put(key_of(REQUEST), CacheEntry(REQUEST, {"results": ["hit"]}))
         store.get = store.claim = store.release = lost
         cache, calls = Cache(store, "live"), Calls()
         assert await cache.answer(REQUEST, calls) == ({"results": ["hit"], "number": 1}, False)
@@ -178,7 +178,7 @@ def test_a_full_disk_is_the_stores_own_error(tmp_path: Path):
         pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
         store._writer.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StoreError, match="full"):
-            await store.put("key", Entry(REQUEST, {"results": ["x" * 100_000]}))
+            await store.put("key", CacheEntry(REQUEST, {"results": ["x" * 100_000]}))
         assert await store.get("key") is None
 
     with_store(tmp_path, talk)
@@ -194,7 +194,7 @@ def test_a_damaged_file_and_an_unknown_mode_say_what_to_do(tmp_path: Path):
 
 def test_entries_come_back_whole_and_in_order(tmp_path: Path):
     entries = {
-        key_of({"q": i}): Entry({"q": i}, {"results": [{"title": "é\u2028\ud7ff"}]}, float(i)) for i in range(20)
+        key_of({"q": i}): CacheEntry({"q": i}, {"results": [{"title": "é\u2028\ud7ff"}]}, float(i)) for i in range(20)
     }
 
     async def talk(store: SqliteStore) -> None:

@@ -15,14 +15,14 @@ import ml_collections
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from mmsearch_jax import search_api
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.upstreams import Upstream
 from tools_server.app import create_app
+from tools_server.assembly import assemble, default_config
 from tools_server.cache.cache import Cache, key_of
 from tools_server.cache.redis_store import RedisStore
-from tools_server.cache.store import Allowance, Entry, Spent
-from tools_server.config import assemble, default_config
+from tools_server.cache.store import Allowance, CacheEntry, Spent
 
 pytestmark = pytest.mark.redis
 REQUEST = {"tool": "text_search", "query": "velmora"}
@@ -89,7 +89,7 @@ async def ask(server: TestClient, query: str) -> tuple[int, Any]:
 def test_answers_survive_the_end_of_redis_and_grow_old(redis: Redis):
     async def go() -> None:
         store, brief = RedisStore(redis.url), RedisStore(redis.url, prefix="brief:", ttl_s=0.05)
-        entry = Entry(REQUEST, {"results": [{"title": "é\u2028"}]}, 7.5)
+        entry = CacheEntry(REQUEST, {"results": [{"title": "é\u2028"}]}, 7.5)
         await store.put("a", entry)
         await brief.put("a", entry)
         await asyncio.sleep(0.1)
@@ -136,13 +136,13 @@ def test_an_answer_that_was_kept_while_this_server_looked_is_not_fetched_again(r
         look = store.get
         looks = 0
 
-        async def late(key: str) -> Entry | None:
+        async def late(key: str) -> CacheEntry | None:
             nonlocal looks
             looks += 1
             if looks > 1:
                 return await look(key)
             # Another server finishes between this look and the claim.
-            await store.put(key, Entry(REQUEST, {"results": ["theirs"]}))
+            await store.put(key, CacheEntry(REQUEST, {"results": ["theirs"]}))
             return None
 
         store.get = late

@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from tools_server.cache.cache import key_of
-from tools_server.cache.store import Allowance, Entry, SqliteStore
+from tools_server.cache.store import Allowance, CacheEntry, SqliteStore
 
 
 async def main(path: str, start: int) -> None:
@@ -14,7 +14,7 @@ async def main(path: str, start: int) -> None:
     async def one(number: int) -> None:
         request = {"query": number}
         assert await store.book("run", "serper", 1000, Allowance())
-        await store.put(key_of(request), Entry(request, {"results": ["x" * 2000], "number": number}))
+        await store.put(key_of(request), CacheEntry(request, {"results": ["x" * 2000], "number": number}))
         print(number, flush=True)
 
     while True:

@@ -17,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
 from tests.tools_server.corpora.small_index import DIM, write_model, write_passages, write_towns
 from tests.tools_server.small_corpus import PAGES
 from tools_server.corpora import build as build_module
@@ -80,7 +80,7 @@ def test_long_pages_are_split_into_passages(tmp_path: Path):
 def test_a_build_killed_at_any_time_leaves_nothing_that_opens_and_the_same_command_ends_it(tmp_path: Path):
     source = write_towns(tmp_path / "a.jsonl", 30_000)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "mmsearch_jax.cli", "index", "build", str(out), str(source)]
+    command = [sys.executable, "-m", "mmsearch_jax.commands.main", "index", "build", str(out), str(source)]
     for kilobytes in (16, 500, 2000):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
             started = time.monotonic()

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
 from tests.tools_server.corpora.small_index import Endpoint, letters, write_model, write_towns
 from tools_server.corpora.build import build_index
-from tools_server.corpora.embedders import EmbedderSpec, open_embedder
+from tools_server.corpora.embedders import EmbedderSpec
 from tools_server.corpora.onnx_embedder import OnnxEmbedder
 from tools_server.corpora.open import open_index
+from tools_server.corpora.open_embedder import open_embedder
 from tools_server.failures import SearchFailure
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch_jax.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
 from tests.tools_server.corpora.small_index import write_model, write_passages, write_towns
 from tests.tools_server.small_corpus import PAGES
 from tools_server.corpora import fts5_engine

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from tools_server.corpora.passages import read_passages
 from tools_server.hits import Page
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmsearch_jax.errors import DataError
+from mmsearch_jax.core.errors import DataError
 from tests.tools_server.small_corpus import COLOURS, bands, write_corpus
 from tools_server.corpora.manifest import FILE
 from tools_server.corpora.picture_build import REJECTED_FILE, build_picture_index

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.fetch.addresses import AllowList, is_public
 
 

@@ -12,14 +12,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from mmsearch_jax import search_api
-from mmsearch_jax.configuration import load_config, set_overrides
-from mmsearch_jax.errors import ConfigError
-from mmsearch_jax.search_api import SearchReply
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.config_files import load_config, set_overrides
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.search_api import SearchReply
 from tests.tools_server.fetch.site import Site, listener
 from tools_server.app import create_app
-from tools_server.config import assemble, default_config
-from tools_server.fetch.settings import make_reader, reader_identity
+from tools_server.assembly import assemble, default_config
+from tools_server.fetch.choose_reader import make_reader, reader_identity
 
 PAGE = """<html><body><nav><a href="/">Home</a> <a href="/login">Log in</a></nav><article><h1>Velmora</h1>
 <p>The capital of Velmora is Ostrin, which was founded by masons in the year 1889 on the northern coast.</p>

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsearch_jax.chat_client import Completion, Unreadable
+from mmsearch_jax.core.chat_client import ChatReply, Unreadable
 from tests.tools_server.grounders.endpoints import Endpoint, endpoint
+from tools_server.assembly import default_config
 from tools_server.backends.upstream import Sessions
-from tools_server.config import default_config
 from tools_server.failures import SearchFailure
-from tools_server.grounders import settings
+from tools_server.grounders import choose_grounder as settings
 from tools_server.grounders.base import Grounding
 from tools_server.grounders.chat import PATCH, read_boxes, sent_size
 from tools_server.work_pool import WorkPool
@@ -101,20 +101,20 @@ def test_nothing_that_fits_is_no_detection():
     ],
 )
 def test_boxes_are_read_out_of_whatever_stands_around_them(text: str, wanted: list[list[float]]):
-    assert read_boxes(Completion(text)).tolist() == wanted
+    assert read_boxes(ChatReply(text)).tolist() == wanted
 
 
 @pytest.mark.parametrize(
     ("completion", "why"),
     [
-        (Completion(""), "said nothing"),
-        (Completion("[]", refused=True), "declined"),
-        (Completion('[{"bbox_2d": ["left", "top", 3, 4]}]'), "not four numbers"),
-        (Completion('[{"bbox_2d": [null, 1, 3, 4]}]'), "not four numbers"),
-        (Completion('[{"bbox_2d": [1, 2'), "not four numbers"),
+        (ChatReply(""), "said nothing"),
+        (ChatReply("[]", refused=True), "declined"),
+        (ChatReply('[{"bbox_2d": ["left", "top", 3, 4]}]'), "not four numbers"),
+        (ChatReply('[{"bbox_2d": [null, 1, 3, 4]}]'), "not four numbers"),
+        (ChatReply('[{"bbox_2d": [1, 2'), "not four numbers"),
     ],
 )
-def test_what_is_no_answer_is_asked_for_again(completion: Completion, why: str):
+def test_what_is_no_answer_is_asked_for_again(completion: ChatReply, why: str):
     with pytest.raises(Unreadable, match=why):
         read_boxes(completion)
 
@@ -129,7 +129,7 @@ def test_boxes_that_lie_are_brought_inside_or_dropped(box: tuple[float, ...], wa
 
 def test_thousands_of_boxes_are_read_up_to_a_bound():
     text = boxes(*((i, 0, i + 50, 50) for i in range(5000)))
-    assert len(read_boxes(Completion(text))) == 1000
+    assert len(read_boxes(ChatReply(text))) == 1000
     assert len(answered(said(text))[0].others) == 4
 
 

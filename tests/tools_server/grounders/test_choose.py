@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED
-from tools_server.grounders.choose import Detections, Rules, choose
+from tools_server.grounders.choose import DetectionRules, Detections, choose
 
 SIZE = (200, 100)
-EXACT = Rules(padding=0.0)
+EXACT = DetectionRules(padding=0.0)
 
 
 def found(*scored: tuple[tuple[float, float, float, float], float]) -> Detections:
@@ -27,18 +27,18 @@ def test_the_best_is_the_region_and_the_others_are_listed_best_first():
 
 
 def test_the_threshold_itself_is_enough_and_below_it_is_not():
-    rules = Rules(padding=0.0, box_threshold=0.5)
+    rules = DetectionRules(padding=0.0, box_threshold=0.5)
     assert choose(found(((0, 0, 20, 20), 0.5)), SIZE, rules).box == (0, 0, 20, 20)
     assert choose(found(((0, 0, 20, 20), 0.499)), SIZE, rules).box is None
 
 
 def test_padding_is_a_share_of_the_boxs_own_sides_on_each_side():
     # 40 wide and 20 high: 10 and 5 pixels on each side.
-    assert choose(found(((80, 40, 120, 60), 0.9)), SIZE, Rules(padding=0.25)).box == (70, 35, 130, 65)
+    assert choose(found(((80, 40, 120, 60), 0.9)), SIZE, DetectionRules(padding=0.25)).box == (70, 35, 130, 65)
 
 
 def test_padding_ends_at_the_images_edge():
-    assert choose(found(((10, 5, 190, 95), 0.9)), SIZE, Rules(padding=0.5)).box == (0, 0, 200, 100)
+    assert choose(found(((10, 5, 190, 95), 0.9)), SIZE, DetectionRules(padding=0.5)).box == (0, 0, 200, 100)
 
 
 def test_fractions_of_pixels_are_rounded_outwards():
@@ -61,7 +61,7 @@ def test_what_is_not_a_number_is_passed_over(lie: float):
 
 
 def test_a_detection_with_a_side_that_is_too_short_is_passed_over_before_it_is_padded():
-    rules = Rules(min_side=10, padding=1.0)
+    rules = DetectionRules(min_side=10, padding=1.0)
     assert choose(found(((0, 0, 50, 9), 0.9), ((60, 0, 70, 10), 0.8)), SIZE, rules).box == (50, 0, 80, 20)
 
 
@@ -73,8 +73,8 @@ def test_doubles_of_a_better_one_are_not_listed():
 
 def test_no_more_others_are_listed_than_asked_for():
     many = found(*(((20 * i, 0, 20 * i + 20, 20), 0.9 - i / 100) for i in range(8)))
-    assert choose(many, SIZE, Rules(padding=0.0, max_others=2)).others == ((20, 0, 40, 20), (40, 0, 60, 20))
-    assert choose(many, SIZE, Rules(padding=0.0, max_others=0)).others == ()
+    assert choose(many, SIZE, DetectionRules(padding=0.0, max_others=2)).others == ((20, 0, 40, 20), (40, 0, 60, 20))
+    assert choose(many, SIZE, DetectionRules(padding=0.0, max_others=0)).others == ()
 
 
 def test_equal_scores_keep_the_detectors_order():
@@ -87,7 +87,7 @@ def test_without_a_detection_the_whole_image_is_searched_and_said_so():
 
 
 def test_without_a_detection_nothing_is_searched_where_the_config_says_so():
-    grounding = choose(found(), SIZE, Rules(fallback="no_search"))
+    grounding = choose(found(), SIZE, DetectionRules(fallback="no_search"))
     assert (grounding.box, grounding.note, grounding.search_whole) == (None, NOT_SEARCHED, False)
 
 
@@ -105,7 +105,7 @@ def test_a_hundred_thousand_boxes_are_no_trouble():
     st.floats(0, 10),
 )
 def test_whatever_a_detector_says_boxes_are_whole_and_inside(boxes, size, padding):
-    grounding = choose(found(*boxes), size, Rules(padding=padding))
+    grounding = choose(found(*boxes), size, DetectionRules(padding=padding))
     for box in filter(None, (grounding.box, *grounding.others)):
         x0, y0, x1, y1 = box
         assert all(isinstance(value, int) for value in box)
@@ -125,4 +125,4 @@ def test_whatever_a_detector_says_boxes_are_whole_and_inside(boxes, size, paddin
 )
 def test_a_rule_out_of_range_is_said_so(changed, words):
     with pytest.raises(ConfigError, match=words):
-        Rules(**changed)
+        DetectionRules(**changed)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tests.tiny_grounding_dino import save_tokenizer
 from tools_server.grounders.dino import (
     DinoFormat,

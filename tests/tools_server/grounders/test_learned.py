@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tools_server.failures import SearchFailure
-from tools_server.grounders.choose import Detections, Rules
+from tools_server.grounders.choose import DetectionRules, Detections
 from tools_server.grounders.learned import LearnedGrounder
 
 IMAGE = Image.new("RGB", (100, 80))
@@ -35,7 +35,7 @@ class Scripted:
 
 
 def grounder(detector: Scripted, max_waiting: int = 8, deadline_s: float = 20.0) -> LearnedGrounder:
-    return LearnedGrounder("scripted", detector, Rules(padding=0.0), max_waiting, deadline_s)
+    return LearnedGrounder("scripted", detector, DetectionRules(padding=0.0), max_waiting, deadline_s)
 
 
 def test_many_at_once_are_answered_by_one_thread():

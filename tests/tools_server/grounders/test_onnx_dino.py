@@ -11,12 +11,12 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
-from mmsearch_jax import search_api
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core import search_api
+from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.grounders.onnx_models import write_model
 from tests.tools_server.small_corpus import scene, write_corpus
 from tools_server.app import create_app
-from tools_server.config import assemble, default_config
+from tools_server.assembly import assemble, default_config
 from tools_server.grounders.onnx_dino import OnnxDino
 
 PLANTED = (0.25, 0.5, 0.5, 0.25)

@@ -11,14 +11,14 @@ import pytest
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
-from mmsearch_jax.search_api import ROUTE_GROUND, ImageSearchRequest
+from mmsearch_jax.core.search_api import ROUTE_GROUND, ImageSearchRequest
 from tests.tools_server.grounders.endpoints import Endpoint, endpoint
 from tests.tools_server.small_corpus import encode, scene, write_corpus
 from tools_server.app import create_app
+from tools_server.assembly import assemble, default_config
 from tools_server.backends.upstream import Sessions
-from tools_server.config import assemble, default_config
 from tools_server.failures import SearchFailure
-from tools_server.grounders import settings
+from tools_server.grounders import choose_grounder as settings
 from tools_server.grounders.base import Grounding
 from tools_server.work_pool import WorkPool
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.grounders.onnx_models import write_model
+from tools_server.assembly import default_config
 from tools_server.backends.upstream import Sessions
-from tools_server.config import default_config
-from tools_server.grounders import settings
+from tools_server.grounders import choose_grounder as settings
 
 
 def section(**own: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mmsearch_jax.search_api import SearchResult
+from mmsearch_jax.core.search_api import SearchResult
 from tests.tools_server.upstreams import Upstream
 from tools_server.backends.upstream import Sessions
 from tools_server.backends.web import WebText

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import pytest
 
-from mmsearch_jax.errors import ConfigError
+from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.publishers.fake_s3 import KEY_ID, REGION, SECRET, FakeS3
 from tools_server.failures import SearchFailure
 from tools_server.publishers.bucket import BucketPublisher

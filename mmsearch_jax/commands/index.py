@@ -1,0 +1,175 @@
+"""`mmsearch index ...`: makes indexes of a user's own corpus, says what is in them, searches them. Loads no JAX."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsearch_jax.core.errors import ConfigError, ToolFailed
+
+if TYPE_CHECKING:
+    from tools_server.corpora.embedders import EmbedderSpec
+    from tools_server.hits import Hit
+
+_EPILOG = """\
+examples:
+  mmsearch index build runs/wiki wiki-18.jsonl.gz
+  mmsearch index build runs/wiki wiki-*.parquet --engine tantivy
+  mmsearch index build runs/wiki wiki-18.jsonl.gz --dense models/all-MiniLM-L6-v2
+  mmsearch index build runs/wiki wiki-18.jsonl.gz --dense http://localhost:8000/v1 --dense-model intfloat/e5-base-v2 \\
+      --query-prefix 'query: ' --passage-prefix 'passage: '
+  mmsearch index build-images runs/pictures photos/
+  mmsearch index info runs/wiki
+  mmsearch index search runs/wiki "who painted the ceiling"
+  mmsearch serve-tools --corpus runs/wiki --config.local.pictures=runs/pictures
+
+A build that was interrupted goes on when the same command is run again."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the subcommands; each sets `run_index`."""
+    command.epilog = _EPILOG
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name: str, run, text: str) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text)
+        action.set_defaults(run_index=run)
+        return action
+
+    build = add("build", _build, "Makes an index of passages.\nThey have title and text, or Search-R1's contents.")
+    build.add_argument("out", type=Path, help="folder to make")
+    build.add_argument(
+        "corpus", type=Path, nargs="+", help=".jsonl, .jsonl.gz or .parquet, or a folder with pages.jsonl"
+    )
+    build.add_argument(
+        "--engine",
+        default="fts5",
+        metavar="NAME",
+        help="fts5 (default), or tantivy (extra of that name): faster above some 500k passages",
+    )
+    build.add_argument("--max-words", type=int, default=200, help="longer pages are split (default: %(default)s)")
+    dense = build.add_argument_group("vectors, searched beside the words (extra: dense)")
+    dense.add_argument(
+        "--dense",
+        metavar="MODEL",
+        default="",
+        help="folder of a sentence model (model.onnx, tokenizer.json), or an endpoint's address up to /v1",
+    )
+    dense.add_argument("--dense-model", metavar="NAME", default="", help="the model, as the endpoint calls it")
+    dense.add_argument(
+        "--dense-key-env", metavar="NAME", default="", help="environment variable with the endpoint's key"
+    )
+    dense.add_argument("--query-prefix", metavar="TEXT", default="", help="what the model wants before a query")
+    dense.add_argument("--passage-prefix", metavar="TEXT", default="", help="what the model wants before a passage")
+    images = add("build-images", _build_images, "Makes an index of pictures.\nThose that cannot be read are set aside.")
+    images.add_argument("out", type=Path, help="folder to make")
+    images.add_argument(
+        "source", type=Path, help="folder of pictures, or JSON lines with file, title, description, url"
+    )
+    for action in (build, images):
+        action.add_argument(
+            "--exact-up-to",
+            type=int,
+            default=100_000,
+            metavar="N",
+            help="more vectors than this are searched through a graph, which misses some (default: %(default)s)",
+        )
+    info = add("info", _info, "Says what an index holds and how it was made.")
+    info.add_argument("index", type=Path, help="folder of an index")
+    search = add("search", _search, "Searches an index of passages.")
+    search.add_argument("index", type=Path, help="folder of an index")
+    search.add_argument("query")
+    search.add_argument("--top-k", type=int, default=5, metavar="N", help="results (default: %(default)s)")
+    search.add_argument("--by", default="", help="bm25, dense or both (default: both where the index has vectors)")
+    search.add_argument("--embedder", default="", help="its embedder's folder or address, if not as it was built")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the chosen subcommand.
+
+    Raises:
+      DataError: a file or an index cannot be used.
+      ConfigError: an argument is wrong, or a library is not installed.
+      ToolFailed: a search gave no answer.
+    """
+    options.run_index(options)
+
+
+def _build(options: argparse.Namespace) -> None:
+    from tools_server.corpora.build import build_index
+
+    manifest = build_index(
+        options.out, options.corpus, options.engine, _embedder(options), options.max_words, options.exact_up_to
+    )
+    size = sum(manifest.files.values()) / 1e6
+    print(
+        f"{options.out}: {manifest.count:,} passages, {size:,.1f} MB. Try: mmsearch index search {options.out} 'QUERY'"
+    )
+
+
+def _embedder(options: argparse.Namespace) -> EmbedderSpec | None:
+    from tools_server.corpora.embedders import EmbedderSpec
+
+    if options.dense:
+        # A folder is kept by its full path: the server may run from elsewhere.
+        where = options.dense if "://" in options.dense else str(Path(options.dense).absolute())
+        return EmbedderSpec(
+            where, options.dense_model, options.dense_key_env, options.query_prefix, options.passage_prefix
+        )
+    if options.dense_model or options.dense_key_env or options.query_prefix or options.passage_prefix:
+        raise ConfigError("the model, key and prefixes are those of an embedder: name it with --dense")
+    return None
+
+
+def _build_images(options: argparse.Namespace) -> None:
+    from tools_server.corpora.picture_build import REJECTED_FILE, build_picture_index
+
+    manifest, rejected = build_picture_index(options.out, options.source, options.exact_up_to)
+    print(f"{options.out}: {manifest.count:,} pictures, {sum(manifest.files.values()) / 1e6:,.1f} MB")
+    if rejected:
+        print(f"{rejected:,} could not be read; each with its reason: {options.out / REJECTED_FILE}")
+
+
+def _info(options: argparse.Namespace) -> None:
+    from tools_server.corpora.manifest import read_manifest
+
+    manifest = read_manifest(options.index)
+    print(f"{options.index}: {manifest.count:,} {manifest.kind}, built {manifest.built}, id {manifest.id}")
+    for source in manifest.recipe["sources"]:
+        print(f"{'source':<12} {source['path']} ({source['bytes']:,} bytes)")
+    for name, value in {**manifest.recipe, **manifest.versions}.items():
+        if name != "sources":
+            print(f"{name:<12} {value}")
+    if manifest.vectors is not None:
+        how = "compared one by one" if manifest.vectors["exact"] else "searched through a graph"
+        print(f"{'vectors':<12} {manifest.vectors['count']:,} of {manifest.vectors['dim']} dimensions, {how}")
+    for name, size in manifest.files.items():
+        print(f"{size:>16,} bytes  {name}")
+
+
+def _search(options: argparse.Namespace) -> None:
+    from tools_server.extracts import choose_extracts, split_extracts
+
+    if options.top_k < 1:
+        raise ConfigError(f"--top-k is {options.top_k}, must be above 0")
+    hits = asyncio.run(_hits(options))
+    for hit in hits:
+        print(f"{hit.score:9.4f}  {hit.page.title}  {hit.page.url or hit.page.id}")
+        print(f"           {choose_extracts(split_extracts(hit.page.text), options.query, hit.page.title)}")
+    if not hits:
+        print("nothing found")
+
+
+async def _hits(options: argparse.Namespace) -> list[Hit]:
+    from tools_server.corpora.open import open_index
+    from tools_server.failures import SearchFailure
+
+    index = open_index(options.index, options.by, options.embedder)
+    try:
+        return index.search(options.query, options.top_k, await index.embed(options.query))
+    except SearchFailure as failure:
+        raise ToolFailed(failure.message) from failure
+    finally:
+        await index.close()

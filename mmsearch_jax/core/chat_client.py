@@ -1,0 +1,199 @@
+"""Any OpenAI-compatible chat endpoint (vLLM, SGLang, hosted): one deadline per call that retries share, typed failures.
+
+It moves messages and text; what is asked for, and what a reply means, its callers know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import aiohttp
+import tenacity
+
+from mmsearch_jax.core.bounded import read_bounded
+from mmsearch_jax.core.errors import ChatFailed, ConfigError
+
+T = TypeVar("T")
+_ATTEMPTS = 6
+_MAX_REPLY_BYTES = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatEndpoint:
+    """Where a model is asked, and how.
+
+    Attributes:
+      url: up to and with "/v1"; empty for none.
+      model: as the endpoint calls it.
+      key_env: environment variable that holds the key; the key itself is in no config, log or error.
+      deadline_s: for one reply, retries included.
+      max_concurrency: replies asked for at one time.
+      max_tokens: room for a reply; models that think aloud need more.
+      temperature: 0 decodes greedily.
+    """
+
+    url: str = ""
+    model: str = ""
+    key_env: str = "CHAT_API_KEY"
+    deadline_s: float = 60.0
+    max_concurrency: int = 32
+    max_tokens: int = 512
+    temperature: float = 0.0
+
+    section: ClassVar[str] = "chat"
+    """The config section that errors name."""
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"{self.section}.url is '{self.url}': give an address such as http://localhost:8000/v1")
+        if self.url and not self.model:
+            raise ConfigError(f"{self.section}.model is empty: name the model that the endpoint serves")
+
+
+class ChatReply(NamedTuple):
+    """A reply.
+
+    Attributes:
+      refused: the endpoint says that the model declined.
+      num_tokens: prompt and reply; 0 where not told.
+      reply_tokens: of these, the reply's.
+      cut: whether the reply ended for want of room (`max_tokens`).
+    """
+
+    text: str
+    refused: bool = False
+    num_tokens: int = 0
+    reply_tokens: int = 0
+    cut: bool = False
+
+
+class Unreadable(Exception):
+    """Raised by a caller's reader: the reply is not what was asked for, and another may be."""
+
+
+class _Passing(Exception):
+    """A failure that may pass."""
+
+
+def image_part(encoded: bytes) -> dict[str, Any]:
+    """An encoded image as a part of a message's content."""
+    kind = "png" if encoded.startswith(b"\x89PNG") else "webp" if encoded[8:12] == b"WEBP" else "jpeg"
+    url = f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Text as a part of a message's content."""
+    return {"type": "text", "text": text}
+
+
+class ChatClient:
+    """Asks one endpoint.
+
+    Args:
+      endpoint: where, and how.
+      role: who answers, for error messages: "judge", "teacher".
+      wanted: what it gives, for error messages: "verdict", "turn".
+      error: what is raised.
+    """
+
+    def __init__(
+        self, endpoint: ChatEndpoint, role: str = "model", wanted: str = "reply", error: type[ChatFailed] = ChatFailed
+    ):
+        self.endpoint = endpoint
+        self._name, self._wanted, self._error = f"the {role} at {endpoint.url}", wanted, error
+        self._session: aiohttp.ClientSession | None = None
+        self._gate: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def ask(self, messages: Sequence[Mapping[str, Any]], read: Callable[[ChatReply], T], **settings: Any) -> T:
+        """What `read` makes of a reply; a reply that it cannot read (`Unreadable`) is asked for again.
+
+        Args:
+          settings: further fields of the request, or other values than the endpoint's (`max_tokens`, `seed`, ...).
+
+        Raises:
+          ChatFailed (or `error`): nothing readable within the deadline; says why.
+        """
+        self._open()
+        assert self._gate is not None
+        deadline = self.endpoint.deadline_s
+        attempts = tenacity.AsyncRetrying(
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5.0),
+            retry=tenacity.retry_if_exception_type((_Passing, Unreadable, aiohttp.ClientError)),
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            reraise=True,
+        )
+        why = "no answer"
+        async with self._gate:
+            try:
+                async with asyncio.timeout(deadline):
+                    async for attempt in attempts:
+                        with attempt:
+                            try:
+                                return read(await self._once(messages, settings))
+                            except (_Passing, Unreadable, aiohttp.ClientError) as error:
+                                why = str(error) or type(error).__name__
+                                raise
+            except TimeoutError as error:
+                raise self._error(f"{self._name} gave no {self._wanted} in {deadline:g} s ({why})") from error
+            except (_Passing, Unreadable, aiohttp.ClientError) as error:
+                raise self._error(f"{self._name} gave no {self._wanted} ({why})") from error
+        raise AssertionError("tenacity re-raises the last failure")
+
+    async def close(self) -> None:
+        """Closes connections; a later call opens them again."""
+        if self._session is not None:
+            await self._session.close()
+        self._session = None
+
+    def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._session.closed or self._loop is not loop:
+            self._session, self._loop = aiohttp.ClientSession(), loop
+            self._gate = asyncio.Semaphore(self.endpoint.max_concurrency)
+
+    async def _once(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> ChatReply:
+        assert self._session is not None
+        endpoint = self.endpoint
+        key = os.environ.get(endpoint.key_env, "")
+        body = {
+            "model": endpoint.model,
+            "temperature": endpoint.temperature,
+            "max_tokens": endpoint.max_tokens,
+            "messages": list(messages),
+            **settings,
+        }
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with self._session.post(
+            f"{endpoint.url.rstrip('/')}/chat/completions", json=body, headers=headers
+        ) as reply:
+            received = await read_bounded(reply, _MAX_REPLY_BYTES)
+            if received is None:
+                raise self._error(f"{self._name} sent a reply of more than {_MAX_REPLY_BYTES:,} bytes")
+            text = received.decode("utf-8", "replace")
+            if reply.status == 429 or reply.status >= 500:
+                raise _Passing(f"HTTP {reply.status}")
+            if reply.status != 200:
+                hint = f"; is the key in {endpoint.key_env}?" if reply.status in (401, 403) else ""
+                raise self._error(f"{self._name} answered HTTP {reply.status}: {text[:200]}{hint}")
+        return _completion(text)
+
+
+def _completion(text: str) -> ChatReply:
+    try:
+        body = json.loads(text)
+        choice = body["choices"][0]
+        said, refusal = choice["message"].get("content") or "", choice["message"].get("refusal")
+        refused = bool(refusal) or choice.get("finish_reason") == "content_filter"
+        usage, cut = body.get("usage") or {}, choice.get("finish_reason") == "length"
+        num_tokens, reply_tokens = (int(usage.get(key) or 0) for key in ("total_tokens", "completion_tokens"))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _Passing(f"no chat completion: {text[:100]}") from error
+    return ChatReply(said, refused, num_tokens, reply_tokens, cut)

@@ -1,0 +1,205 @@
+"""What travels between the trainer and the search server: routes, requests, replies, typed errors.
+
+Imports neither JAX nor the network: both sides read and write these records as JSON objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from mmsearch_jax.core.errors import DataError
+
+ROUTE_TEXT_SEARCH, ROUTE_IMAGE_SEARCH, ROUTE_GROUND = "/v1/text_search", "/v1/image_search", "/v1/ground"
+ROUTE_IMAGES = "/v1/images"
+ROUTE_RETRIEVE = "/retrieve"
+ROUTE_HEALTH, ROUTE_READY, ROUTE_METRICS, ROUTE_OPENAPI = "/healthz", "/readyz", "/metrics", "/openapi.json"
+BATCH = "/batch"
+"""After a route of /v1: several requests in one."""
+
+ERRORS = {
+    "bad_request": 400,
+    "not_authorised": 401,
+    "out_of_budget": 402,
+    "unknown_image": 404,
+    "not_recorded": 404,
+    "rate_limited": 429,
+    "internal": 500,
+    "upstream_error": 502,
+    "overloaded": 503,
+    "upstream_timeout": 504,
+}
+"""The code of every failure, and the HTTP status that it travels with."""
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels of the image that was sent, turned upright; x1 and y1 exclusive."""
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "None": (type(None),),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Message:
+    """A record that travels as a JSON object; `to_json` gives the object, `from_json` checks and reads it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object (a dict of plain values)."""
+        return {field.name: _plain(getattr(self, field.name)) for field in _fields(type(self))}
+
+    @classmethod
+    def from_json(cls, record: Any):
+        """Reads the object; unknown fields are ignored so that the schema can grow.
+
+        Raises:
+          DataError: not an object, a field is missing, or of the wrong kind; names it.
+        """
+        if not isinstance(record, Mapping):
+            raise DataError(f"{cls.__name__}: expected a JSON object, got {type(record).__name__}")
+        values: dict[str, Any] = {}
+        for field in _fields(cls):
+            if field.name in record:
+                value = record[field.name]
+                # Nearly all values are plain and of their own kind: the server reads thousands of replies a second.
+                if type(value) not in _plain_kinds(str(field.type)):
+                    value = _checked(value, str(field.type), f"{cls.__name__}.{field.name}")
+                values[field.name] = value
+            elif field.default is dataclasses.MISSING:
+                raise DataError(f"{cls.__name__}: the field '{field.name}' is missing")
+        return cls(**values)
+
+
+_fields = functools.cache(dataclasses.fields)
+
+
+@functools.cache
+def _plain_kinds(kind: str) -> frozenset[type]:
+    """The types of JSON that need no further look."""
+    return frozenset(t for name in kind.split(" | ") for t in _KINDS.get(name, ()))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.to_json() if isinstance(value, _Message) else value
+
+
+def _checked(value: Any, kind: str, where: str) -> Any:
+    if kind.startswith("tuple["):
+        if not isinstance(value, list | tuple):
+            raise DataError(f"{where}: expected a list of results, got {type(value).__name__}")
+        if "SearchResult" in kind:
+            return tuple(SearchResult.from_json(item) for item in value)
+        return tuple(_box(item, where) for item in value)
+    if kind.startswith("Box") and value is not None:
+        return _box(value, where)
+    raise DataError(f"{where}: expected {kind}, got {type(value).__name__}")
+
+
+def _box(value: Any, where: str) -> Box:
+    numbers = isinstance(value, list | tuple) and len(value) == 4
+    if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        raise DataError(f"{where}: expected four numbers x0, y0, x1, y1, got {value!r}")
+    try:
+        x0, y0, x1, y1 = (int(v) for v in value)
+    except (ValueError, OverflowError) as error:  # not a number, or infinite
+        raise DataError(f"{where}: expected four finite numbers, got {value!r}") from error
+    return x0, y0, x1, y1
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSearchRequest(_Message):
+    """POST /v1/text_search.
+
+    Attributes:
+      query: what to search for.
+      top_k: results wanted.
+      question: what the results are to answer, for a server that condenses them; "" where not told.
+      deadline_s: seconds after which the answer is of no use; None leaves it to the server.
+    """
+
+    query: str
+    top_k: int = 5
+    question: str = ""
+    deadline_s: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSearchRequest(_Message):
+    """POST /v1/image_search and /v1/ground. The whole image is searched, or the part of it that `expression` or `box` names.
+
+    Attributes:
+      image_base64: an encoded image (JPEG, PNG, WebP, ...) in base64, or a `data:` URL of one.
+      expression: what to crop, in words.
+      top_k: results wanted.
+      image_id: in place of the bytes: the SHA-256 (hex) of an image that was sent to /v1/images.
+      box: what to crop, in pixels; wins over `expression`.
+      deadline_s: seconds after which the answer is of no use; None leaves it to the server.
+    """
+
+    image_base64: str = ""
+    expression: str | None = None
+    top_k: int = 5
+    image_id: str = ""
+    box: Box | None = None
+    deadline_s: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult(_Message):
+    """One hit."""
+
+    title: str
+    snippet: str
+    url: str = ""
+    thumbnail_base64: str | None = None
+    score: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchReply(_Message):
+    """What a search route answers.
+
+    Attributes:
+      results: best first.
+      tool: "text_search", "image_search" or "ground".
+      box: the region that was searched.
+      grounded: false where the expression was not found (the whole image was searched) or there was none.
+      note: what whoever reads the results must know.
+      elapsed_ms: the server's own time.
+      status: "ok", "no_results" or "no_detection" (results may still be there: the whole image's).
+      backend: who gave the results.
+      cached: whether they were kept from an earlier call.
+      cost_usd: what this call cost; 0 where cached.
+      summary: the results condensed; what the policy reads in place of them.
+      summarised_by: "model", or "extract" (sentences of the results, for want of a model); "" without a summary.
+      other_boxes: further places that fit the expression, best first.
+    """
+
+    results: tuple[SearchResult, ...]
+    tool: str
+    box: Box | None = None
+    grounded: bool = False
+    note: str | None = None
+    elapsed_ms: float = 0.0
+    status: str = "ok"
+    backend: str = ""
+    cached: bool = False
+    cost_usd: float = 0.0
+    summary: str | None = None
+    summarised_by: str = ""
+    other_boxes: tuple[Box, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorReply(_Message):
+    """Body of every answer with an HTTP status of 400 or more; `code` is one of `ERRORS`."""
+
+    code: str
+    message: str

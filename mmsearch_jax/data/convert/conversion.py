@@ -1,0 +1,201 @@
+"""Runs a conversion: every record becomes a row or a line of `rejected.jsonl`, and the counts say how many of each."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+import tqdm
+
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data import storage
+from mmsearch_jax.data.convert import pickles, sharegpt, verl
+from mmsearch_jax.data.convert.published import find_files
+from mmsearch_jax.data.convert.sets import SETS
+from mmsearch_jax.data.formats import jsonl
+from mmsearch_jax.data.rows import Row, embed_images, validate
+from mmsearch_jax.images.processing import load_image
+
+REJECTED_FILE = "rejected.jsonl"
+Made = TypeVar("Made")
+
+
+class Source(NamedTuple):
+    """How a source's records are read, and how each becomes a row."""
+
+    records: Callable[[Path], Iterator[Any]]
+    to_row: Callable[[Any, int], Row]
+
+
+SOURCES = {
+    "mmsearch-r1": Source(verl.records, verl.mmsearch_r1_row),
+    "search-r1": Source(verl.records, verl.search_r1_row),
+    "verl": Source(verl.records, verl.verl_row),
+    "sharegpt": Source(sharegpt.records, sharegpt.sharegpt_row),
+    "rows": Source(lambda path: (row for _, row in storage.scan_rows(path)), lambda row, number: row),
+}
+"""Single files, by the name that the command line takes; "rows" are our own, in any format. `sets.SETS` has the others."""
+
+
+@dataclasses.dataclass
+class Counts:
+    """What became of the records: `rejected` counts reasons, cut before their particulars."""
+
+    read: int = 0
+    written: int = 0
+    rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+
+def read(
+    source: str,
+    path: str | Path,
+    refused: IO[str],
+    counts: Counts,
+    *,
+    split: str | None = None,
+    images: str | Path | None = None,
+    embed: bool = True,
+) -> Iterator[Row]:
+    """The usable rows of any source, one by one.
+
+    Args:
+      source: one of `SOURCES` or `SETS`.
+      path: the file, or the folder of a published set.
+      refused: gets a line of JSON for each record that cannot be used, with its number and reason.
+      counts: counted up on the way (`written` is the caller's).
+      split: of a published set.
+      images: folder that image paths are relative to; by default `path`, or its folder.
+      embed: put the images' bytes into the rows (each is decoded once, so that a damaged one is set aside now).
+
+    Raises:
+      DataError: an unknown source or split, or a file that cannot be read at all.
+    """
+    path = Path(path)
+    folder = Path(images) if images is not None else (path if path.is_dir() else path.parent)
+    records, to_row = _opened(source, path, folder, split)
+
+    def usable(record: Any, number: int) -> tuple[str, Row]:
+        row = checked_row(record, number, to_row, folder, embed)
+        return row.id, row
+
+    yield from sift(records, usable, refused, counts)
+
+
+def sift(
+    records: Iterable[Any], make: Callable[[Any, int], tuple[str, Made]], refused: IO[str], counts: Counts
+) -> Iterator[Made]:
+    """What `make` makes of each record and its number (from 1 on), behind an id that must be new.
+
+    A record of which it can make nothing (`DataError`), or whose id was there before, is counted, and a line of `refused`.
+    """
+    seen: dict[str, int] = {}
+    for number, record in enumerate(records, 1):
+        counts.read += 1
+        try:
+            name, made = make(record, number)
+            if name in seen:
+                raise DataError(f"id: '{name}' was already that of row {seen[name]}")
+        except DataError as error:
+            counts.rejected[_reason(error)] += 1
+            refused.write(jsonl.dumps({"row": number, "reason": str(error)}) + "\n")
+            continue
+        seen[name] = number
+        yield made
+
+
+def convert(
+    source: str,
+    path: str | Path,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    images: str | Path | None = None,
+    embed: bool = True,
+    show_progress: bool = True,
+) -> Counts:
+    """Converts a source into a file of rows.
+
+    Args:
+      out: file to write; its ending gives the format. `rejected.jsonl` is written beside it.
+      source, path, split, images, embed: as for `read`.
+
+    Raises:
+      DataError: as `read`, or there is not one row that can be used.
+    """
+    counts, out = Counts(), Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rejected = out.with_name(REJECTED_FILE)
+    with rejected.open("w", encoding="utf-8") as refused:
+        rows = read(source, path, refused, counts, split=split, images=images, embed=embed)
+        with tqdm.tqdm(rows, desc=f"convert {source}", unit="row", disable=not show_progress) as bar:
+            counts.written = storage.write_rows(bar, out)
+    if not counts.written:
+        out.unlink()
+        raise DataError(f"none of {counts.read} records of {path} is a usable row: see {rejected}")
+    return counts
+
+
+def _opened(
+    source: str, path: Path, folder: Path, split: str | None
+) -> tuple[Iterator[Any], Callable[[Any, int], Row]]:
+    if source in SETS:
+        published = SETS[source]
+        files = find_files(published, source, path, split)
+        return published.records(files, split or "", path), lambda record, number: published.to_row(
+            record, number, folder
+        )
+    if source not in SOURCES:
+        raise DataError(f"unknown source '{source}', expected one of {', '.join([*SOURCES, *SETS])}")
+    if split:
+        raise DataError(f"{source} is one file and has no split '{split}': leave --split out")
+    return SOURCES[source].records(path), SOURCES[source].to_row
+
+
+def convert_cache(path: str | Path, out: str | Path) -> Counts:
+    """Turns FVQA's pickled image-search cache into JSON lines, one a data id.
+
+    Raises:
+      DataError: the pickle is damaged or wants more than plain values.
+    """
+    counts, out = Counts(), Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8") as kept, out.with_name(REJECTED_FILE).open("w", encoding="utf-8") as refused:
+        for name, entry in pickles.image_search_cache(path):
+            counts.read += 1
+            if isinstance(entry, DataError):
+                counts.rejected[_reason(entry)] += 1
+                refused.write(jsonl.dumps({"row": counts.read, "data_id": name, "reason": str(entry)}) + "\n")
+            else:
+                counts.written += 1
+                kept.write(jsonl.dumps(entry) + "\n")
+    return counts
+
+
+def checked_row(record: Any, number: int, to_row: Callable[[Any, int], Row], folder: Path, embed: bool) -> Row:
+    """The row of a record; with `embed` its images are bytes, each of which was decoded once.
+
+    Raises:
+      DataError: there is none, or it is unsound.
+    """
+    if isinstance(record, DataError):
+        raise record
+    if not isinstance(record, dict | Row):
+        raise DataError(f"row: a {type(record).__name__} where an object should be")
+    row = storage.localised(to_row(record, number), folder)
+    if problems := validate(row):
+        raise DataError("; ".join(problems))
+    if embed:
+        row = embed_images(row)
+        for image in row.images:
+            load_image(image)
+    return row
+
+
+def _reason(error: DataError) -> str:
+    """The kind of an error: its message up to the first particular, where it does not begin with one."""
+    kind = re.split(r": | \(| at ", str(error), maxsplit=1)[0]
+    return kind if re.fullmatch(r"[\w\[\]. ]{1,40}", kind) else type(error).__name__

@@ -1,0 +1,318 @@
+"""Asks a policy every question of a benchmark by the episode loop that training uses, and writes what came of it.
+
+`samples.jsonl` grows as episodes end, `summary.json` is written last. What is in the log is not asked again, so that the same
+command goes on after a kill. Rows whose image cannot be read are set aside and named in the summary; episodes that broke
+through no fault of the policy are counted apart, and tried again by the next run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tqdm
+
+from mmsearch_jax.core.errors import ConfigError, DataError, ImageError
+from mmsearch_jax.data.formats import jsonl
+from mmsearch_jax.data.rows import Row, embed_images, read_image, to_record
+from mmsearch_jax.evaluation.budget import EvaluationBudget
+from mmsearch_jax.evaluation.conclude import conclude
+from mmsearch_jax.evaluation.judging import Judging
+from mmsearch_jax.evaluation.metrics.table import metric_named
+from mmsearch_jax.evaluation.oracle import Evidence, OracleTools
+from mmsearch_jax.evaluation.policies import EvaluatedPolicy, Outcome
+from mmsearch_jax.evaluation.sample import Sample, score
+from mmsearch_jax.evaluation.samples import (
+    IMAGES,
+    SAMPLES,
+    UNREADABLE,
+    WHOLE,
+    Log,
+    Shard,
+    Stamp,
+    open_folder,
+    read_samples,
+    write_json,
+)
+from mmsearch_jax.images import image_urls
+from mmsearch_jax.images.processing import load_image
+from mmsearch_jax.rollout.episode import EpisodeConfig
+from mmsearch_jax.rollout.sampling import SamplingParams
+from mmsearch_jax.rollout.scheduler import EpisodeRequest
+from mmsearch_jax.rollout.tool_client import ToolClient
+
+EvidenceOf = Callable[[Row], Evidence | None]
+_READERS = 16
+"""Images looked at, or fetched, at one time."""
+_MAX_FAILURES = 100
+"""So many episodes in a row that broke end the run: a server is down, and there is no use in going on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is asked, and how.
+
+    Attributes:
+      name: folder under `workdir`/eval.
+      benchmark: the set's name.
+      rules: of the episodes, the mode among them.
+      metric: one of `metrics.table.METRICS`.
+      samples: of each question.
+      temperature: 0 decodes greedily.
+      seed: of the samples, together with row id and repeat.
+      checkpoint: what the table calls the policy.
+      evidence: gives each row's evidence, which then stands in for the tools (the oracle ablation); None: the tools.
+      judging: the LLM judge; None for none.
+      direct: the run in mode "direct" to compare searches with: right or not, by row id.
+      skipped: rows that are not asked, by reason; for the summary.
+    """
+
+    name: str
+    benchmark: str
+    rules: EpisodeConfig
+    metric: str = "match"
+    samples: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+    checkpoint: str = ""
+    evidence: EvidenceOf | None = None
+    judging: Judging | None = None
+    direct: Mapping[str, bool] | None = None
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        metric_named(self.metric)
+        if self.samples < 1 or self.temperature < 0:
+            raise ConfigError(
+                f"eval.samples is {self.samples}, must be at least 1; eval.temperature {self.temperature:g}, at least 0"
+            )
+        if self.samples > 1 and not self.temperature:
+            raise ConfigError(
+                f"{self.samples} samples at temperature 0 are all the same: set --config.eval.temperature"
+            )
+
+    def stamp(self, policy: EvaluatedPolicy, rows: Sequence[Row]) -> Stamp:
+        """What the samples are made with."""
+        settings = {
+            **{f"policy.{key}": value for key, value in policy.identity.items()},
+            "benchmark": self.benchmark,
+            "eval.temperature": self.temperature,
+            "seed": self.seed,
+            "eval.oracle": self.evidence is not None,
+            **{f"episode.{key}": value for key, value in dataclasses.asdict(self.rules).items()},
+        }
+        identity = {
+            "name": self.name,
+            "benchmark": self.benchmark,
+            "mode": self.rules.mode,
+            "checkpoint": self.checkpoint,
+            "policy": dict(policy.identity),
+            "seed": self.seed,
+            "temperature": self.temperature,
+            "skipped_rows": dict(self.skipped),
+        }
+        return Stamp(settings, self.metric, identity, [row.id for row in rows], self.samples)
+
+
+def evaluate(
+    policy: EvaluatedPolicy,
+    rows: Sequence[Row],
+    evaluation: Evaluation,
+    tools: ToolClient | None,
+    workdir: str | Path,
+    *,
+    shard: Shard = WHOLE,
+    budget: EvaluationBudget | None = None,
+    if_changed: str = "refuse",
+    ready_timeout_s: float = 10.0,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Asks what is not in the log yet, and returns the summary of all that is.
+
+    Args:
+      tools: closed at the end; may be None where no episode calls any.
+      shard: the part of the questions that this process asks.
+      budget: ends the run early; may be shared by several evaluations. None: no limit.
+      if_changed: see `samples.open_folder`.
+      ready_timeout_s: how long the search server may take to say that it is ready, before anything is asked.
+
+    Raises:
+      ConfigError: the folder holds samples of other settings.
+      DataError: there are no rows, none whose image can be read, or none with evidence for the oracle.
+      ToolUnavailable: no search server answers.
+      ToolFailed: every episode broke (the summary and the samples are written all the same).
+    """
+    _check(rows, evaluation)
+    budget = budget or EvaluationBudget()
+    stamp = evaluation.stamp(policy, rows)
+    folder = open_folder(Path(workdir) / "eval" / evaluation.name, stamp, if_changed)
+    done = [sample for sample in read_samples(folder) if sample["config"] == stamp.config]
+    budget.add(sum(sample["calls"] for sample in done), sum(sample["cost_usd"] for sample in done))
+    sound = {(sample["id"], sample["repeat"]): sample["score"] for sample in done if sample["correct"] is not None}
+    mine = [(row, repeat) for repeat in range(evaluation.samples) for row in rows if shard.has(row.id)]
+    pending = [(row, repeat) for row, repeat in mine if (row.id, repeat) not in sound]
+    readable, unreadable = _readable([row for row, _ in pending])
+    if not readable and pending and not sound:
+        row_id, why = next(iter(unreadable.items()))
+        raise DataError(f"evaluation '{evaluation.name}': no row has a readable image; {row_id}: {why}")
+    write_json(folder / f"{shard.file(UNREADABLE)}.json", unreadable)
+    pending = [(readable[row.id], repeat) for row, repeat in pending if row.id in readable]
+    stopped = budget.exhausted()
+    if pending and not stopped:
+        if tools is not None and evaluation.rules.mode != "direct" and evaluation.evidence is None:
+            asyncio.run(_wait_ready(tools, ready_timeout_s))
+        scores = [sound[row.id, repeat] for row, repeat in mine if (row.id, repeat) in sound]
+        progress = _Progress(evaluation.name, len(mine), scores, show_progress)
+        stopped = _ask(policy, pending, evaluation, tools, folder, stamp, shard, budget, progress)
+    return conclude(folder, evaluation.judging, shard, evaluation.direct, stopped=stopped, show_progress=show_progress)
+
+
+class _Progress:
+    """The bar: how many are done, the running score, the time left."""
+
+    def __init__(self, name: str, total: int, scores: Sequence[float], show: bool):
+        self._sum, self._count = sum(scores), len(scores)
+        self.bar = tqdm.tqdm(total=total, initial=len(scores), desc=f"eval {name}", unit="question", disable=not show)
+
+    def add(self, sample: Sample) -> None:
+        if sample.correct is not None:
+            self._sum, self._count = self._sum + sample.value, self._count + 1
+        self.bar.set_postfix(accuracy=f"{self._sum / max(self._count, 1):.3f}", refresh=False)
+        self.bar.update()
+
+
+def _ask(
+    policy: EvaluatedPolicy,
+    pending: Sequence[tuple[Row, int]],
+    evaluation: Evaluation,
+    tools: ToolClient | None,
+    folder: Path,
+    stamp: Stamp,
+    shard: Shard,
+    budget: EvaluationBudget,
+    progress: _Progress,
+) -> str | None:
+    """Asks, and logs what comes of it; returns why questions are left, where some are."""
+    in_a_row, why = 0, ""
+    metric, sampling = metric_named(evaluation.metric), SamplingParams(temperature=evaluation.temperature)
+    rows = {row.id: row for row, _ in pending}
+    requests = [
+        EpisodeRequest(
+            row.id,
+            f"{repeat}/{row.id}",
+            row.question,
+            read_image(row.image),
+            _seed(evaluation.seed, row.id, repeat),
+            sampling,
+            _oracle(evaluation, row),
+        )
+        for row, repeat in pending
+    ]
+
+    with progress.bar, Log(folder / f"{shard.file(SAMPLES)}.jsonl") as log:
+
+        def stopped() -> str | None:
+            return f"{in_a_row} episodes in a row broke: {why}" if in_a_row >= _MAX_FAILURES else budget.exhausted()
+
+        def ended(outcome: Outcome) -> None:
+            nonlocal in_a_row, why
+            trajectory = outcome.trajectory
+            in_a_row = in_a_row + 1 if trajectory.infrastructure_failure else 0
+            why = trajectory.error or trajectory.status
+            repeat = int(trajectory.group_id.partition("/")[0])
+            calls = trajectory.tool_calls()
+            cost = outcome.cost_usd + sum(call.cost_usd for call in calls)
+            sample = score(
+                rows[trajectory.row_id], trajectory, metric, repeat=repeat, cost_usd=cost, lengths=outcome.lengths
+            )
+            log.write(_record(sample, evaluation.benchmark, stamp.config, folder))
+            budget.add(len(calls), cost)
+            progress.add(sample)
+
+        policy.play(requests, evaluation.rules, tools, ended, lambda: stopped() is not None)
+        return stopped()
+
+
+def _seed(seed: int, name: str, repeat: int) -> int:
+    """Of one sample: the same whatever else is asked, by whichever shard."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}/{name}".encode()).digest()[:4], "big")
+
+
+def _record(sample: Sample, benchmark: str, config: str, folder: Path) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark,
+        "id": sample.row.id,
+        "repeat": sample.repeat,
+        "config": config,
+        "correct": sample.correct,
+        "score": sample.score,
+        "seconds": sample.trajectory.seconds,
+        "lengths": sample.lengths,
+        "calls": len(sample.trajectory.tool_calls()),
+        "cost_usd": sample.cost_usd,
+        "row": to_record(_by_reference(sample.row, folder)),
+        "trajectory": sample.trajectory.to_json(),
+    }
+
+
+def _by_reference(row: Row, folder: Path) -> Row:
+    """The row with its image in a file of the folder, where it came as bytes; its further images are not shown and left out."""
+    if isinstance(row.image, str):
+        return dataclasses.replace(row, more_images=())
+    ending = jsonl.data_url(row.image[:16]).partition(";")[0].rpartition("/")[2]
+    file = f"{IMAGES}/{hashlib.sha256(row.image).hexdigest()[:32]}.{ending}"
+    if not (folder / file).is_file():
+        (folder / IMAGES).mkdir(exist_ok=True)
+        (folder / file).write_bytes(row.image)
+    return dataclasses.replace(row, image=file, more_images=())
+
+
+def _check(rows: Sequence[Row], evaluation: Evaluation) -> None:
+    name = evaluation.name
+    if not rows:
+        raise DataError(f"evaluation '{name}' has no rows: check the benchmark's path and limits")
+    if (ids := len({row.id for row in rows})) < len(rows):
+        raise DataError(f"evaluation '{name}': rows have repeated ids, {len(rows)} rows but {ids} ids")
+    if evaluation.evidence is not None and all(evaluation.evidence(row) is None for row in rows):
+        raise DataError(
+            f"eval.oracle: the rows of {evaluation.benchmark} bring no evidence with them in meta['evidence'] "
+            "(docs/evaluation.md says for which sets the oracle is defined)"
+        )
+
+
+def _oracle(evaluation: Evaluation, row: Row) -> OracleTools | None:
+    if evaluation.evidence is None:
+        return None
+    return OracleTools(evaluation.evidence(row) or Evidence())
+
+
+def _readable(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, str]]:
+    """By id the rows whose image can be read (fetched, where it was a URL), and why each other one cannot."""
+    different = list({row.id: row for row in rows}.values())
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        looked = list(pool.map(_looked_at, different))
+    readable = {row.id: row for row in looked if isinstance(row, Row)}
+    unreadable = {row.id: str(why) for row, why in zip(different, looked, strict=True) if isinstance(why, ImageError)}
+    return readable, unreadable
+
+
+def _looked_at(row: Row) -> Row | ImageError:
+    try:
+        if isinstance(row.image, str) and row.image.startswith(image_urls.SCHEMES):
+            row = embed_images(dataclasses.replace(row, more_images=()))
+        load_image(row.image)
+    except ImageError as error:
+        return error
+    return row
+
+
+async def _wait_ready(tool_client: ToolClient, timeout_s: float) -> None:
+    try:
+        await tool_client.wait_ready(timeout_s)
+    finally:
+        await tool_client.close()

@@ -1,0 +1,184 @@
+"""Packs processed images into rows of patches, with the segments and positions that the vision tower needs.
+
+Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. Several images share a row. An
+image's patches stand window by window, so that a window and a frame are each a run of patches with the same segment id; 0 is
+padding and attends to nothing. Tokens are in raster order: `pack_images` says which feature is whose.
+Legend: R rows, P patches in a row, m merge size.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.images.processing import ProcessedImage
+
+MERGE_SIZE, WINDOW_PATCHES = 2, 8
+"""Qwen2.5-VL's: 2 x 2 patches a token, windows of 8 x 8 patches (112 pixels)."""
+
+
+class VisionInputs(NamedTuple):
+    """Rows of packed images.
+
+    Attributes:
+      patches: uint8 [R, P, channels * height * width of a patch]; `models/vision.py` normalises them.
+      positions: int32 [R, P, 2], row and column of each patch in its image.
+      window_segment_ids: int32 [R, P], 1, 2, ... per window; they go on from image to image of a row.
+      image_segment_ids: int32 [R, P], 1, 2, ... per frame of an image; likewise.
+    """
+
+    patches: Any
+    positions: Any
+    window_segment_ids: Any
+    image_segment_ids: Any
+
+
+def image_runs(token_ids: Sequence[int] | np.ndarray, image_token_id: int, sizes: Sequence[int]) -> list[int]:
+    """Where each image's placeholders begin.
+
+    Every image needs a run of placeholders of its own, of exactly its size: two images are always parted by other tokens
+    (Qwen's markup puts <|vision_end|><|vision_start|> between them).
+
+    Args:
+      token_ids: int [L].
+      sizes: tokens of each image, in order.
+
+    Raises:
+      DataError: runs and images do not match, in number or in length; names the token.
+    """
+    is_image = np.concatenate([[False], np.asarray(token_ids) == image_token_id, [False]])
+    edges = np.flatnonzero(is_image[1:] != is_image[:-1])
+    starts, lengths = edges[::2].tolist(), (edges[1::2] - edges[::2]).tolist()
+    for number, (start, length, size) in enumerate(zip(starts, lengths, sizes, strict=False)):
+        if length != size:
+            raise DataError(
+                f"image {number} has {size} tokens, but the run of image placeholders at token {start} has {length}: "
+                "write one placeholder a merged patch, and other tokens between two images"
+            )
+    if len(starts) > len(sizes):
+        raise DataError(
+            f"the image placeholders at token {starts[len(sizes)]} have no image: {len(starts)} runs of placeholders, "
+            f"{len(sizes)} images"
+        )
+    if len(sizes) > len(starts):
+        raise DataError(
+            f"image {len(starts)} has no placeholders among the {len(token_ids)} tokens: {len(starts)} runs of "
+            f"placeholders, {len(sizes)} images"
+        )
+    return starts
+
+
+class PatchRows:
+    """Rows of patches that fill up image by image, each put into the fullest row that has room for it (best fit).
+
+    The places follow from the sizes and their order alone: whoever places the same images anew finds them where they were.
+    """
+
+    def __init__(self, num_rows: int, row_patches: int):
+        self._row_patches, self._room = row_patches, np.full(num_rows, row_patches)
+
+    def place(self, sizes: Sequence[int]) -> list[tuple[int, int]] | None:
+        """Row and first patch of each of some images; None, and nothing is taken, where they do not all fit.
+
+        Args:
+          sizes: patches of each.
+        """
+        room, places = self._room.copy(), []
+        for size in sizes:
+            fitting = np.flatnonzero(room >= size)
+            if not len(fitting):
+                return None
+            row = int(fitting[np.argmin(room[fitting])])
+            places.append((row, self._row_patches - int(room[row])))
+            room[row] -= size
+        self._room = room
+        return places
+
+
+def pack_images(
+    images: Sequence[ProcessedImage],
+    row_patches: int | None = None,
+    num_rows: int | None = None,
+    *,
+    merge_size: int = MERGE_SIZE,
+    window_patches: int = WINDOW_PATCHES,
+) -> tuple[VisionInputs, list[np.ndarray]]:
+    """Images in rows of equal length, where `PatchRows` places them in this order; the rest of a row is padding.
+
+    Args:
+      row_patches: length of a row; by default the longest image's.
+      num_rows: number of rows; by default as many as hold an image.
+
+    Returns:
+      The inputs, and for each image the numbers of its tokens' features in the list [R * P / m^2], in raster order.
+
+    Raises:
+      ValueError: the images do not fit.
+      DataError: an image's patches are not those of its grid.
+    """
+    for number, image in enumerate(images):
+        t, h, w = image.grid
+        if len(image.patches) != t * h * w or h % merge_size or w % merge_size:
+            raise DataError(
+                f"image {number} has {len(image.patches)} patches and the grid {image.grid}: a grid's product is its number of "
+                f"patches, its sides are multiples of {merge_size}"
+            )
+    sizes = [len(image.patches) for image in images]
+    row_patches = row_patches or max(sizes)
+    places = PatchRows(num_rows or len(images), row_patches).place(sizes)
+    if places is None or row_patches % merge_size**2:
+        raise ValueError(
+            f"{len(images)} images of up to {max(sizes)} patches do not fit {num_rows} rows of {row_patches}"
+        )
+    # Rows are taken from the first on.
+    num_rows = num_rows or 1 + max(row for row, _ in places)
+    patches = np.zeros((num_rows, row_patches, images[0].patches.shape[1]), np.uint8)
+    positions = np.zeros((num_rows, row_patches, 2), np.int32)
+    windows = np.zeros((num_rows, row_patches), np.int32)
+    frames, features = np.zeros((num_rows, row_patches), np.int32), []
+    for (row, start), image in zip(places, images, strict=True):
+        span = slice(start, start + len(image.patches))
+        layout = _layout(image.grid, merge_size, window_patches)
+        patches[row, span] = image.patches[layout.order]
+        positions[row, span] = layout.positions
+        windows[row, span] = layout.windows + windows[row].max()
+        frames[row, span] = layout.frames + frames[row].max()
+        features.append((row * row_patches + start) // merge_size**2 + layout.features)
+    return VisionInputs(patches, positions, windows, frames), features
+
+
+class _Layout(NamedTuple):
+    """How the P patches of an image stand in a row.
+
+    Attributes:
+      order: int [P], the patches in the order that they stand in, by their numbers in the image.
+      positions: int [P, 2]; windows, frames: int [P] ids from 1 on; all in that order.
+      features: int [P / m^2], where each merged patch stands, in raster order.
+    """
+
+    order: np.ndarray
+    positions: np.ndarray
+    windows: np.ndarray
+    frames: np.ndarray
+    features: np.ndarray
+
+
+# As dear as an image's resize if it were made anew each time; a set has few sizes.
+@functools.lru_cache(maxsize=256)
+def _layout(grid: tuple[int, int, int], merge: int, window: int) -> _Layout:
+    frames, rows, columns = grid
+    place = np.indices((rows, columns)).transpose(1, 2, 0)
+    place = place.reshape(rows // merge, merge, columns // merge, merge, 2).transpose(0, 2, 1, 3, 4).reshape(-1, 2)
+    per_row = -(-columns // window)
+    in_frame = (place[:, 0] // window) * per_row + place[:, 1] // window
+    windows_per_frame = -(-rows // window) * per_row
+    frame = np.repeat(np.arange(frames), rows * columns)
+    windows = frame * windows_per_frame + np.tile(in_frame, frames) + 1
+    order = np.argsort(windows, kind="stable")
+    # Merged patches lie whole in a window.
+    features = np.argsort(order[:: merge**2] // merge**2)
+    return _Layout(order, np.tile(place, (frames, 1))[order], windows[order], frame[order] + 1, features)

@@ -1,0 +1,159 @@
+"""The command line as a user meets it: help, and one-line errors with exit code 2."""
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mmsearch_jax.commands import main as cli
+from mmsearch_jax.commands.examples import EXAMPLES
+from mmsearch_jax.core.config_files import load_config
+
+ROOT = __file__.rsplit("/tests/", 1)[0]
+COMMANDS = [
+    "quickstart",
+    "pretrain",
+    "sft",
+    "grpo",
+    "eval",
+    "compare",
+    "ask",
+    "serve",
+    "serve-tools",
+    "import-hf",
+    "export-hf",
+    "report",
+    "data",
+]
+
+
+def mmsearch(*arguments):
+    environment = {**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-m", "mmsearch_jax.commands.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        timeout=120,
+    )
+
+
+def test_help_names_every_command_and_starts_without_jax():
+    began = time.monotonic()
+    done = mmsearch("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+    code = "import sys, mmsearch_jax.commands.main; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command):
+    done = mmsearch(command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout) > 150
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "--config.eval.nam=x"], "did you mean 'eval.name'"),
+        (["eval", "--config", "nowhere.py"], "no config file at nowhere.py"),
+        (["eval", "--wrong"], "unknown argument '--wrong'"),
+        (["report", "/nowhere-at-all"], "nothing to report in /nowhere-at-all"),
+        (["serve-tools", "--corpus", "/nowhere-at-all"], "no corpus at /nowhere-at-all"),
+        (["serve", "--config.checkpoint=/nowhere-at-all"], "no checkpoint at /nowhere-at-all"),
+        (["serve", "--config.serve.token_env=NOT_SET_AT_ALL"], "names NOT_SET_AT_ALL, which is not set"),
+        (["serve", "--tools-url", "http://127.0.0.1:9"], "no search server at http://127.0.0.1:9"),
+        (["import-hf", "/nowhere-at-all", "/tmp/x"], "no config.json in /nowhere-at-all"),
+        (["export-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
+        (["report", ".", "--config.a=1"], "takes no config"),
+        (["sft", "--workdir", "gs://bucket/run"], "a bucket is no folder"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message):
+    done = mmsearch(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_missing_checkpoint_and_a_broken_image_are_named(tmp_path):
+    done = mmsearch("sft", "--workdir", tmp_path, "--config.checkpoint=/nowhere-at-all")
+    assert (done.returncode, "no checkpoint at /nowhere-at-all" in done.stderr) == (2, True)
+    picture = tmp_path / "broken.jpg"
+    picture.write_bytes(b"not an image")
+    done = mmsearch("ask", picture, "What is it?", "--workdir", tmp_path)
+    assert (done.returncode, "is not an image" in done.stderr) == (2, True)
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    (tmp_path / "pages.jsonl").write_text("")
+    (tmp_path / "images.jsonl").write_text("")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = mmsearch("serve-tools", "--corpus", tmp_path, "--port", taken.getsockname()[1])
+    assert done.returncode == 2
+    assert "port" in done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_debug_shows_the_traceback():
+    done = mmsearch("report", "/nowhere-at-all", "--debug")
+    assert "Traceback" in done.stderr
+
+
+def test_debug_may_stand_before_the_command_too():
+    assert "Traceback" in mmsearch("--debug", "report", "/nowhere-at-all").stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_example_in_the_help_is_a_command_line_that_parses(command):
+    for example in EXAMPLES[command]:
+        words = shlex.split(example.partition("     (")[0].replace("\\\n", " "))
+        assert words[0] == "mmsearch"
+        options, rest = cli._parser().parse_known_args(words[1:])
+        assert options.command in COMMANDS
+        assert all(word.startswith("--config.") for word in rest)
+        if rest:
+            load_config(options.config, rest)
+
+
+def test_help_is_quick():
+    began = time.monotonic()
+    mmsearch("--help")
+    assert time.monotonic() - began < 2  # about 0.1 s on an idle machine
+
+
+@pytest.mark.parametrize("command", ["sft", "grpo"])
+def test_profile_says_how_many_steps_to_trace(command, tmp_path):
+    options = cli._parser().parse_args([command, "--profile", "2", "--workdir", str(tmp_path)])
+    options.overrides = []
+    assert cli._load(options).run.profile_steps == 2
+    assert json.loads((tmp_path / "config.json").read_text())["run"]["profile_steps"] == 2
+
+
+def test_programs_are_kept_where_compilation_cache_says(tmp_path):
+    # The command ends at once, as there is no such image; what JAX compiles after it is kept.
+    code = "import sys; from mmsearch_jax import cli; cli.main(sys.argv[1:]); import jax; jax.jit(lambda x: x + 1)(1.0)"
+    arguments = ["ask", "missing.png", "who?", "--compilation-cache", str(tmp_path / "new" / "cache")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert any("jit__lambda" in path.name for path in (tmp_path / "new" / "cache").iterdir())
+
+
+def test_a_compilation_cache_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    done = mmsearch("ask", "missing.png", "who?", "--compilation-cache", tmp_path / "file" / "cache")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and str(tmp_path / "file") in done.stderr

@@ -1,0 +1,99 @@
+"""The configs of the published models: on every topology the mesh makes up the devices, and rows, heads and prompts divide."""
+
+import itertools
+import math
+
+import pytest
+
+from configs.meshes import AS_LARGE_AS, MESHES
+from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.distributed.mesh import MeshConfig, mesh_sizes
+from mmsearch_jax.distributed.topologies import SLICES, parse
+
+# Query heads, key/value heads, MLP width of each published config.json.
+MODELS = {"3b": (16, 2, 11008), "7b": (28, 4, 18944), "32b": (40, 8, 27648), "72b": (64, 8, 29568)}
+GPUS = ("8", "16", "32", "128")
+CASES = [
+    (stage, size, f"{chip}:{shape}")
+    for stage, sizes in MESHES.items()
+    for size, table in sizes.items()
+    for chip in (*table, *(chip for chip, like in AS_LARGE_AS.items() if like in table))
+    for shape in SLICES.get(chip, GPUS)
+]
+
+
+def load(stage, size, topology):
+    return load_config(f"configs/{stage}_qwen2_5_vl_{size}.py:{topology}")
+
+
+def fits(stage, size, topology):
+    machines = parse(topology)
+    chip = AS_LARGE_AS.get(machines.chip.name, machines.chip.name)
+    return machines.num_devices % math.prod(MESHES[stage][size][chip][:3]) == 0
+
+
+@pytest.mark.parametrize(("stage", "size"), itertools.product(MESHES, MODELS))
+def test_every_topology_that_holds_a_model_gets_a_mesh_that_divides(stage, size):
+    heads, kv_heads, _ = MODELS[size]
+    tried = [case for case in CASES if case[:2] == (stage, size) and fits(*case)]
+    assert len(tried) >= 10
+    for case in tried:
+        config, machines = load(*case), parse(case[2])
+        mesh, batch = config.mesh, config[stage].batch
+        assert math.prod(mesh.values()) == machines.num_devices, case
+        assert math.prod(mesh_sizes(MeshConfig(**mesh), machines.num_devices)) == machines.num_devices
+        ways = mesh.dcn * mesh.data * mesh.fsdp
+        assert batch.rows % ways == batch.images % ways == batch.length % mesh.sequence == 0, case
+        assert heads % mesh.tensor == 0 and kv_heads % (mesh.tensor * mesh.sequence) == 0, case
+        # A row is of one process alone, and each has as many rows.
+        assert (machines.num_devices // machines.num_processes) % (mesh.tensor * mesh.sequence) == 0, case
+        assert batch.rows % machines.num_processes == 0, case
+        if stage == "sft":
+            assert config.sft.data.lanes % machines.num_processes == 0 and batch.rows % config.sft.data.lanes == 0, case
+        else:
+            assert config.grpo.prompts_per_step % machines.num_processes == 0, case
+            assert config.engine.tensor <= machines.num_devices // machines.num_processes, case
+            assert heads % config.engine.tensor == 0, case
+
+
+def test_the_paper_s_batches_come_out_on_the_default_machines():
+    sft, grpo = load_config("configs/sft_qwen2_5_vl_7b.py"), load_config("configs/grpo_qwen2_5_vl_7b.py")
+    assert (sft.sft.num_steps, sft.sft.batch.rows, sft.sft.batch.images, sft.sft.optimizer.warmup_steps) == (
+        1250,
+        8,
+        32,
+        125,
+    )
+    assert (grpo.grpo.num_steps, grpo.grpo.prompts_per_step, grpo.grpo.batch.rows) == (1560, 64, 8)
+    assert (sft.lora.rank, grpo.grpo.group_size, grpo.engine.tensor, grpo.engine.num_slots) == (8, 8, 4, 64)
+
+
+def test_slices_become_the_dcn_axis():
+    one, two = load("sft", "72b", "v5p:4x4x4"), load("sft", "72b", "v5p:4x4x4:2")
+    assert two.mesh.to_dict() == {**one.mesh.to_dict(), "dcn": 2}
+    assert two.sft.batch.rows == 2 * one.sft.batch.rows and two.sft.num_steps == math.ceil(one.sft.num_steps / 2)
+
+
+def test_what_is_set_on_the_command_line_goes_before_the_table():
+    config = load_config("configs/sft_qwen2_5_vl_7b.py:v5e:4x8", ["--config.mesh.fsdp=32", "--config.mesh.data=1"])
+    assert (config.mesh.data, config.mesh.fsdp) == (1, 32)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("sft_qwen2_5_vl_7b.py:v9:2x2", "no chip 'v9' is known: did you mean 'v4'"),
+        ("sft_qwen2_5_vl_7b.py:v5p:3x3x3", "slices of v5p are 2x2x1, 2x2x2"),
+        ("sft_qwen2_5_vl_7b.py:v5p", "cannot be read: write v5p:2x2x4, or v5p:2x2x4:2 for two slices"),
+        ("sft_qwen2_5_vl_7b.py:v5p:2x2x4:none", "cannot be read"),
+        ("sft_qwen2_5_vl_7b.py:h100:12", "up to 8 of one machine or by the 8 of several, such as h100:16"),
+        ("grpo_qwen2_5_vl_72b.py:v5e:16x16", "grpo of the 72b has no mesh on v5e: there is v5p, 7x; or set"),
+        ("sft_qwen2_5_vl_72b.py:v5e:4x4", "takes groups of 128 devices, v5e:4x4 has 16 a slice: take a larger one"),
+        ("sft_qwen2_5_vl_7b.py:h100:4", "takes groups of 8 devices, h100:4 has 4 a slice"),
+        ("tiny_sft.py:v5e:4x4", "get_config takes no argument, so no 'v5e:4x4'"),
+    ],
+)
+def test_a_topology_that_does_not_do_is_refused_with_what_does(path, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(f"configs/{path}")
