@@ -11,13 +11,14 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import tenacity
 
 from mmsearch_jax.core.bounded import read_bounded
-from mmsearch_jax.core.errors import ChatFailed, ConfigError
+from mmsearch_jax.core.errors import ChatFailed
+from mmsearch_jax.core.settings import Section, SettingError, setting
 
 T = TypeVar("T")
 _ATTEMPTS = 6
@@ -25,35 +26,25 @@ _MAX_REPLY_BYTES = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class ChatEndpoint:
-    """Where a model is asked, and how.
+class ChatEndpoint(Section):
+    """Where a model is asked, and how."""
 
-    Attributes:
-      url: up to and with "/v1"; empty for none.
-      model: as the endpoint calls it.
-      key_env: environment variable that holds the key; the key itself is in no config, log or error.
-      deadline_s: for one reply, retries included.
-      max_concurrency: replies asked for at one time.
-      max_tokens: room for a reply; models that think aloud need more.
-      temperature: 0 decodes greedily.
-    """
+    url: str = setting("", "address up to and with /v1; empty: none")
+    model: str = setting("", "the model's name at the endpoint")
+    key_env: str = setting(
+        "CHAT_API_KEY",
+        "environment variable with the key, if the endpoint asks for one; no config, log or error holds the key",
+    )
+    deadline_s: float = setting(60.0, "seconds for one reply, retries included", above=0)
+    max_concurrency: int = setting(32, "requests in progress at the same time", at_least=1)
+    max_tokens: int = setting(512, "room for a reply; models that think aloud need more", at_least=1)
+    temperature: float = setting(0.0, "of sampling; 0 decodes greedily", at_least=0)
 
-    url: str = ""
-    model: str = ""
-    key_env: str = "CHAT_API_KEY"
-    deadline_s: float = 60.0
-    max_concurrency: int = 32
-    max_tokens: int = 512
-    temperature: float = 0.0
-
-    section: ClassVar[str] = "chat"
-    """The config section that errors name."""
-
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"{self.section}.url is '{self.url}': give an address such as http://localhost:8000/v1")
+            raise SettingError("url", f"is '{self.url}': give an address such as http://localhost:8000/v1")
         if self.url and not self.model:
-            raise ConfigError(f"{self.section}.model is empty: name the model that the endpoint serves")
+            raise SettingError("model", "is empty: name the model that the endpoint serves")
 
 
 class ChatReply(NamedTuple):

@@ -1,118 +1,155 @@
-"""Config files and their overrides: `configs/x.py` with `get_config()`, and `--config.a.b=value` from the command line.
+"""Config files and the command line: from `configs/x.py` and `--config.a.b=value` to a checked tree of settings.
 
-`configs/x.py:ARGUMENT` calls `get_config(ARGUMENT)`: the configs of published models take a topology ("v5p:2x2x4") there.
-
-A config is locked: a key that it does not have is an error that names the nearest one.
+A config file has a `get_config()` that returns an ml_collections config, built from a tree of settings with `as_config`.
+`configs/x.py:ARGUMENT` calls `get_config(ARGUMENT)`: the configs of published models take a topology ("v5p:2x2x4").
 """
 
 from __future__ import annotations
 
-import ast
-import difflib
 import importlib.util
 import inspect
 import json
 import os
-import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import ml_collections
 
 from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.settings import (
+    Section,
+    SettingError,
+    build,
+    doc_of,
+    leaves,
+    mapped_type,
+    plain,
+    read,
+    section_type,
+    types_of,
+    unknown,
+)
 
+T = TypeVar("T", bound=Section)
 PREFIX = "--config."
+DEFAULT, FILE, COMMAND_LINE = "default", "file", "command line"
 
 
-def load_config(
-    path: str | Path, overrides: Sequence[str] = (), default_argument: str = ""
-) -> ml_collections.ConfigDict:
-    """Runs a config file's `get_config()` and applies overrides.
+class Loaded(NamedTuple, Generic[T]):
+    """A checked tree, and for each setting that is not at its default where its value comes from."""
+
+    settings: T
+    sources: Mapping[str, str]
+
+    def lines(self) -> Iterator[str]:
+        """The tree as text: each setting with its value, its source and its documentation."""
+        for path, field, _, value in leaves(self.settings):
+            yield f"{path} = {value!r}  [{self.sources.get(path, DEFAULT)}]"
+            yield from textwrap.wrap(doc_of(field), 76, initial_indent="    ", subsequent_indent="    ")
+
+
+def load(
+    tree: type[T], path: str | Path | None, overrides: Sequence[str] = (), default_argument: str = ""
+) -> Loaded[T]:
+    """The settings of a command, checked as a whole.
 
     Args:
-      path: of the file; what stands behind ".py:" is its argument.
-      default_argument: given to a `get_config` that takes one, where the path has none.
-      overrides: "--config.a.b=value" each; the value is read as a Python literal of the old value's kind.
+      tree: the command's tree.
+      path: a config file; what stands behind ".py:" is its argument. None takes the defaults.
+      overrides: "--config.a.b=value" each; the value is read as the setting's type wants it.
+      default_argument: given to a `get_config` that takes one, if the path has none.
 
     Raises:
-      ConfigError: no such file, no `get_config`, an argument that it does not take, an unknown key, or a value of another kind.
+      ConfigError: no such file, no `get_config`, an argument that it does not take, or an override that cannot be read.
+      SettingError: an unknown setting (the nearest is named), or a value that is not sound.
     """
-    file, extension, argument = str(path).partition(".py:")
-    path = Path(file + ".py" if extension else file)
-    if not path.is_file():
-        raise ConfigError(f"no config file at {path}: the bundled ones are in configs/")
-    config = _run(path, argument, default_argument)
-    set_overrides(config, overrides)
-    return config.lock()
+    return resolve(tree, {} if path is None else run_config_file(path, default_argument).to_dict(), overrides)
 
 
-def set_overrides(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
-    """Sets values from the command line, "--config.a.b=value" each.
-
-    Raises:
-      ConfigError: not of that form, an unknown key, or a value of another kind.
-    """
+def resolve(tree: type[T], values: dict[str, Any], overrides: Sequence[str] = ()) -> Loaded[T]:
+    """As `load`, from the nested values of a config (which are changed)."""
+    given = {}
     for override in overrides:
         key, equals, text = override.removeprefix(PREFIX).partition("=")
         if not override.startswith(PREFIX) or not equals:
             raise ConfigError(f"cannot read '{override}': write --config.KEY=VALUE")
-        set_key(config, key, text)
+        set_value(tree, values, key, text)
+        given[key] = COMMAND_LINE
+    settings = build(tree, values)
+    defaults = {path: value for path, _, _, value in leaves(tree())}
+    changed = {path: FILE for path, _, _, value in leaves(settings) if path not in defaults or defaults[path] != value}
+    return Loaded(settings, {**changed, **given})
 
 
-def set_key(config: ml_collections.ConfigDict, key: str, text: str) -> None:
-    """Sets the dotted `key` from text.
+def set_value(tree: type[Section], values: dict[str, Any], key: str, text: str) -> None:
+    """Sets the dotted `key` of nested values from text.
 
     Raises:
-      ConfigError: unknown key (the nearest is named), or a value of another kind.
+      SettingError: an unknown key (the nearest is named), a section, or a value of another type.
     """
     *parents, last = key.split(".")
-    section: Any = config
-    path = [*parents, last]
-    for depth, name in enumerate(path):
-        if not isinstance(section, ml_collections.ConfigDict) or name not in section:
-            raise ConfigError(_unknown(config, key, ".".join(path[: depth + 1])))
+    hint: Any = tree
+    whole = values
+    for depth, name in enumerate((*parents, last)):
+        inside = section_type(hint)
+        if inside is not None and name in types_of(inside):
+            hint = types_of(inside)[name]
+        elif (
+            inside is None
+            and mapped_type(hint) is not None
+            and (section_type(mapped_type(hint)) is None or name in values)
+        ):
+            hint = mapped_type(hint)
+        else:
+            raise unknown(key, [path for path, *_ in leaves(build(tree, whole))])
         if depth < len(parents):
-            section = section[name]
-    inner = section[last]
-    if isinstance(inner, ml_collections.ConfigDict):
-        raise ConfigError(f"'{key}' is a section: set one of {', '.join(f'{key}.{name}' for name in inner.keys())}")  # noqa: SIM118
-    with section.unlocked():
-        section[last] = _parse(key, text, inner)
+            values = values.setdefault(name, {})
+    if section_type(hint) is not None:
+        raise SettingError(
+            f"'{key}'", f"is a section: set one of {', '.join(f'{key}.{name}' for name in types_of(hint))}"
+        )
+    values[last] = read(text, hint, key)
+
+
+def as_config(settings: Section) -> ml_collections.ConfigDict:
+    """The tree as an ml_collections config, for config files to change."""
+    return ml_collections.ConfigDict(plain(settings))
+
+
+def save(settings: Section, path: str | Path) -> None:
+    """Writes the tree as JSON, as it was used."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain(settings), indent=2, sort_keys=True, default=list) + "\n", encoding="utf-8")
 
 
 def secret(variable: str, key: str) -> str:
-    """What the environment variable holds; "" where none is named.
+    """The value of an environment variable; "" if none is named.
 
     Args:
-      key: what names it, for the error: "config.tools.token_env", "--token-env".
+      key: the setting or option that names it, for the error.
 
     Raises:
       ConfigError: it is named, but not set.
     """
     value = os.environ.get(variable, "") if variable else ""
     if variable and not value:
-        raise ConfigError(f"{key} names the environment variable {variable}, which is not set")
+        raise ConfigError(f"{key} names the environment variable {variable}, which is not set: export it")
     return value
 
 
-def save_config(config: ml_collections.ConfigDict, path: str | Path) -> None:
-    """Writes the config as JSON, as it was used."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True, default=list) + "\n", encoding="utf-8")
+def run_config_file(path: str | Path, default_argument: str = "") -> ml_collections.ConfigDict:
+    """What a config file's `get_config()` returns.
 
-
-def as_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section's values as keyword arguments; lists become tuples, as frozen dataclasses want them."""
-    return {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in section.items()}
-
-
-def _run(path: Path, argument: str, default_argument: str) -> ml_collections.ConfigDict:
-    # Config files may build on one another: `from configs import tiny`.
-    root = str(path.resolve().parents[1])
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    Raises:
+      ConfigError: as `load`.
+    """
+    file, extension, argument = str(path).partition(".py:")
+    path = Path(file + ".py" if extension else file)
+    if not path.is_file():
+        raise ConfigError(f"no config file at {path}: the bundled ones are in configs/")
     spec = importlib.util.spec_from_file_location(f"mmsearch_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -125,45 +162,8 @@ def _run(path: Path, argument: str, default_argument: str) -> ml_collections.Con
         config = module.get_config(argument) if argument else module.get_config()
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except Exception as error:  # a config file is the user's code: whatever it raises is theirs to mend
+    except Exception as error:  # a config file is the user's code, whatever it raises is theirs to correct
         raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"{path}: get_config() must return an ml_collections.ConfigDict")
     return config
-
-
-def _unknown(config: ml_collections.ConfigDict, key: str, part: str) -> str:
-    known = list(_keys(config))
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known[:12])}, ..."
-    return f"unknown config key '{part}': {hint}"
-
-
-def _keys(config: ml_collections.ConfigDict, prefix: str = ""):
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _parse(key: str, text: str, old: Any) -> Any:
-    if isinstance(old, str):
-        return text
-    try:
-        value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
-    except (ValueError, SyntaxError):
-        value = text
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if isinstance(old, tuple) and isinstance(value, list):
-        value = tuple(value)
-    if old is not None and type(value) is not type(old):
-        raise ConfigError(f"config key '{key}' takes {_kind(old)}, got '{text}'")
-    return value
-
-
-def _kind(value: Any) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number", tuple: "a tuple"}.get(
-        type(value), "a value"
-    )

@@ -1,0 +1,152 @@
+"""The whole tree of each command that works with a policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Self
+
+from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.settings.evaluation import (
+    EVALUATION_JUDGE,
+    BenchmarkConfig,
+    EndpointConfig,
+    EvalConfig,
+    EvaluationBudgetConfig,
+    MiniworldConfig,
+)
+from mmsearch_jax.settings.learning import GRPOConfig, JudgeConfig, RunConfig, SFTConfig
+from mmsearch_jax.settings.policy import COMPUTE_DTYPES, REMAT, LoRAConfig, MeshConfig
+from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig, ToolsConfig
+from mmsearch_jax.settings.serving import ServeConfig
+from mmsearch_jax.settings.world import WorldConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySettings(Section):
+    """What all commands share that load a policy."""
+
+    seed: int = setting(0, "of everything that is drawn at random", at_least=0)
+    checkpoint: str = setting(
+        "runs/sft/policies/sft", "directory of a policy: Hugging Face's layout, or made by `mmsearch import-hf`"
+    )
+    dtype: str = setting(
+        "bfloat16",
+        "of the computation; trained parameters and the optimiser are float32 in any case",
+        one_of=COMPUTE_DTYPES,
+    )
+    max_pixels: int = setting(
+        1280 * 28 * 28,
+        "area to which larger images are shrunk (28 x 28 pixels are a token); 0: as the checkpoint says",
+        at_least=0,
+    )
+    world: WorldConfig = setting(WorldConfig(), "the embedded mini-world")
+    tools: ToolsConfig = setting(ToolsConfig(), "the search server")
+    episode: EpisodeConfig = setting(EpisodeConfig(), "rules of an episode")
+    engine: EngineConfig = setting(EngineConfig(), "sizes of the sampling engine")
+
+    def check(self) -> None:
+        needed = self.episode.max_trajectory_tokens
+        if 0 < self.engine.max_length < needed:
+            raise SettingError(
+                "engine.max_length",
+                f"is {self.engine.max_length}, but episode.max_trajectory_tokens is {needed}: raise it, or set it to 0",
+            )
+
+    @property
+    def sized_engine(self) -> EngineConfig:
+        """The engine's sizes with `max_length` filled in."""
+        return self.engine if self.engine.max_length else self.engine.holding(self.episode.max_trajectory_tokens)
+
+    def replace(self, **changes: object) -> Self:
+        """A copy with other values."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerSettings(PolicySettings):
+    """What all commands share that train a policy."""
+
+    lora: LoRAConfig = setting(LoRAConfig(), "low-rank updates")
+    remat: str = setting(
+        "full",
+        "what the backward pass computes again to save memory: none, dots (all but products with weights) or full",
+        one_of=REMAT,
+    )
+    mesh: MeshConfig = setting(MeshConfig(), "the device mesh (docs/training.md)")
+    sharding_rules: Mapping[str, tuple[str, ...]] = setting(
+        {}, "rows that differ from `distributed.sharding.RULES`: {'embed': ()} keeps weights whole over fsdp"
+    )
+    run: RunConfig = setting(RunConfig(), "how the run is kept")
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTSettings(LearnerSettings):
+    """`mmsearch sft`."""
+
+    sft: SFTConfig = setting(SFTConfig(), "the recipe")
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOSettings(LearnerSettings):
+    """`mmsearch grpo`."""
+
+    grpo: GRPOConfig = setting(GRPOConfig(), "the recipe")
+
+    def check(self) -> None:
+        super().check()
+        buffer, tokens = self.grpo.reward.overlong_buffer, self.episode.max_trajectory_tokens
+        if buffer and buffer >= tokens:
+            raise SettingError(
+                "grpo.reward.overlong_buffer", f"is {buffer}, but episode.max_trajectory_tokens is {tokens}: lower it"
+            )
+
+    def check_ready(self) -> None:
+        if self.grpo.rows and not self.tools.url:
+            raise SettingError(
+                "tools.url", "is empty, but grpo.rows names rows of your own: name the server that searches for them"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class QuickstartSettings(SFTSettings, GRPOSettings):
+    """`mmsearch quickstart`: SFT and GRPO in the same world."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings(PolicySettings):
+    """`mmsearch eval` and `mmsearch ask`."""
+
+    base: str = setting(
+        "", "of a LoRA adapter: the checkpoint that it belongs to; empty: the one that the adapter names"
+    )
+    eval: EvalConfig = setting(EvalConfig(), "mode, ablations, samples")
+    endpoint: EndpointConfig = setting(EndpointConfig(), "a served policy in place of `checkpoint`")
+    judge: JudgeConfig = setting(EVALUATION_JUDGE, "the LLM judge; no url: none")
+    budget: EvaluationBudgetConfig = setting(EvaluationBudgetConfig(), "what may be spent")
+    data: str = setting("data/benchmarks", "directory that holds the directories of the benchmarks")
+    only: str = setting("", "benchmarks to run, separated by commas; empty: all")
+    benchmarks: Mapping[str, BenchmarkConfig] = setting(
+        {}, "sets of questions by name; none: the mini-world's real half alone"
+    )
+    miniworld: MiniworldConfig = setting(MiniworldConfig(), "the mini-world among the benchmarks")
+
+    def check(self) -> None:
+        super().check()
+        for name in self.chosen:
+            if name not in self.benchmarks:
+                raise SettingError(
+                    "only", f"names '{name}', which is no benchmark: use some of {', '.join(self.benchmarks)}"
+                )
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Names of the benchmarks to run."""
+        return tuple(name.strip() for name in self.only.split(",") if name.strip()) or tuple(self.benchmarks)
+
+
+@dataclasses.dataclass(frozen=True)
+class ServingSettings(PolicySettings):
+    """`mmsearch serve`."""
+
+    serve: ServeConfig = setting(ServeConfig(), "what is served to whom")

@@ -1,0 +1,111 @@
+"""How conversations with search are made by a teacher (the paper's rules and sizes: DeepMMSearch-R1, sec. 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.settings.rollout import ToolsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DatagenEndpoint(ChatEndpoint):
+    """A model that datagen asks."""
+
+    deadline_s: float = setting(120.0, "seconds for one reply, retries included", above=0)
+    max_concurrency: int = setting(16, "requests in progress at the same time", at_least=1)
+    max_tokens: int = setting(2048, "room for a reply; models that think aloud need more", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedsConfig(Section):
+    """The questions to make conversations from."""
+
+    path: str = setting("", "any file of rows")
+    share: float = setting(1.0, "share of the rows that are worked through, chosen by the seed", at_least=0, at_most=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsConfig(Section):
+    """How rows get a category and whether they need a search."""
+
+    categories: tuple[str, ...] = setting(
+        ("Arts", "Place", "People", "Industry", "Science", "Nature", "Entities", "Events"),
+        "level 1 of MMSearch-R1's taxonomy (the paper's own names are not known)",
+    )
+    target: DatagenEndpoint = setting(
+        DatagenEndpoint(key_env="TARGET_API_KEY", temperature=1.0),
+        "the policy that is to be trained, asked directly; no url: as the seed says, or else whether the teacher searched",
+    )
+    samples: int = setting(4, "answers of the target to each question", at_least=1)
+    required_below: float = setting(
+        0.5, "a search is required if a smaller share of the target's answers is right", at_least=0, at_most=1
+    )
+
+    def check(self) -> None:
+        if not self.categories:
+            raise SettingError("categories", "is empty: name at least one")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatagenBudgetConfig(Section):
+    """Limits over all runs in the work directory; 0: no limit."""
+
+    teacher_calls: int = setting(0, "requests to the teacher", at_least=0)
+    teacher_tokens: int = setting(0, "tokens of the teacher, prompts included", at_least=0)
+    tool_calls: int = setting(0, "calls of the search server", at_least=0)
+    target_calls: int = setting(0, "requests to the target policy", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class BalanceConfig(Section):
+    """Which of the conversations make up the set: about uniform over categories."""
+
+    size: int = setting(10_000, "rows of the set; 0: as many as there are", at_least=0)
+    search_share: float = setting(0.5, "share of the rows that need a search", at_least=0, at_most=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherRulesConfig(Section):
+    """Limits of a teacher's conversation."""
+
+    max_turns: int = setting(
+        9, "turns, the answer included (the paper drops conversations of 10 turns or more)", at_least=1
+    )
+    max_image_searches: int = setting(1, "image searches", at_least=0)
+    max_text_searches: int = setting(8, "text searches", at_least=0)
+    top_k_text: int = setting(5, "results of a text search", at_least=1)
+    top_k_image: int = setting(5, "results of an image search", at_least=1)
+    observation_max_chars: int = setting(6000, "an observation's content is cut to this", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatagenSettings(Section):
+    """`mmsearch datagen`."""
+
+    seed: int = setting(0, "chooses the seeds and the set", at_least=0)
+    seeds: SeedsConfig = setting(SeedsConfig(), "the questions")
+    teacher: DatagenEndpoint = setting(
+        DatagenEndpoint(key_env="TEACHER_API_KEY", temperature=0.7), "who writes the turns"
+    )
+    judge: DatagenEndpoint = setting(
+        DatagenEndpoint(key_env="JUDGE_API_KEY"),
+        "asked if the answer match rejects an answer; no url: the answer match decides alone",
+    )
+    tools: ToolsConfig = setting(ToolsConfig(url="", max_concurrency=16), "the search server")
+    concurrency: int = setting(16, "seeds worked on at the same time", at_least=1)
+    max_failures: int = setting(50, "consecutive seeds that fail at an endpoint, before the run stops", at_least=1)
+    rules: TeacherRulesConfig = setting(TeacherRulesConfig(), "limits of a conversation")
+    labels: LabelsConfig = setting(LabelsConfig(), "categories, and whether a search is required")
+    budget: DatagenBudgetConfig = setting(DatagenBudgetConfig(), "what may be spent")
+    balance: BalanceConfig = setting(BalanceConfig(), "how the set is chosen")
+
+    def check_ready(self) -> None:
+        for path, value in (
+            ("seeds.path", self.seeds.path),
+            ("teacher.url", self.teacher.url),
+            ("tools.url", self.tools.url),
+        ):
+            if not value:
+                raise SettingError(path, f"is empty: set it with --config.{path}=...")

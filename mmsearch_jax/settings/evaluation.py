@@ -1,0 +1,103 @@
+"""How a policy is evaluated: mode, ablations, samples, who answers, the judge, the benchmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.settings.learning import JudgeConfig
+from mmsearch_jax.settings.rollout import MODES, EpisodeConfig
+
+METRICS = (
+    "match", "exact_match", "infoseek", "simplevqa", "f1", "f1_recall", "vqa_accuracy", "direct_answer", "multiple_choice",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig(Section):
+    """One evaluation."""
+
+    name: str = setting("policy", "directory of the results, below WORKDIR/eval")
+    mode: str = setting(
+        "policy",
+        "policy: tools by tags; prompted: the same with an untrained policy; direct: no tools; rag: fixed workflow",
+        one_of=MODES,
+    )
+    allow_text: bool = setting(True, "ablation: offer text search")
+    allow_image: bool = setting(True, "ablation: offer image search")
+    allow_crop: bool = setting(True, "ablation: false searches with the whole image in place of a crop")
+    max_text_searches: int = setting(
+        0, "ablation: text searches of an episode; 0: as episode.max_text_searches says", at_least=0
+    )
+    oracle: bool = setting(False, "ablation: the row's own evidence in place of search")
+    temperature: float = setting(0.0, "of sampling; 0 decodes greedily", at_least=0)
+    samples: int = setting(
+        1, "of each question; more than one needs a temperature, and gives pass@k and the majority", at_least=1
+    )
+    limit: int = setting(0, "questions to ask, in order; 0: all", at_least=0)
+    direct: str = setting(
+        "",
+        "name of an evaluation in mode direct in this work directory, which says which searches were needless; empty: the rows' flags",
+    )
+    if_changed: str = setting(
+        "refuse",
+        "if the directory holds samples of other settings: refuse, new (a directory beside it) or replace",
+        one_of=("refuse", "new", "replace"),
+    )
+
+    def check(self) -> None:
+        if self.samples > 1 and not self.temperature:
+            raise SettingError(
+                "samples", f"is {self.samples}, but at temperature 0 all samples are the same: set temperature, too"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointConfig(ChatEndpoint):
+    """A served policy in place of `checkpoint`; an empty `url` is none."""
+
+    key_env: str = setting("POLICY_API_KEY", "environment variable with the endpoint's key, if it asks for one")
+    deadline_s: float = setting(120.0, "seconds for one reply, retries included", above=0)
+    price_prompt: float = setting(0.0, "dollars for a million prompt tokens", at_least=0)
+    price_reply: float = setting(0.0, "dollars for a million reply tokens", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationBudgetConfig(Section):
+    """Ends an evaluation early; the same command resumes it. 0: no limit."""
+
+    calls: int = setting(0, "tool calls over all runs of the directory", at_least=0)
+    dollars: float = setting(0.0, "dollars over all runs of the directory", at_least=0)
+    minutes: float = setting(0.0, "minutes of this run", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkConfig(Section):
+    """One set of questions."""
+
+    source: str = setting(
+        doc="a published set as `mmsearch data convert` names it, mmsearch, livevqa, miniworld, or rows for a file of rows"
+    )
+    path: str = setting("", "its directory or file, relative to `data`; a file of rows is told by its ending")
+    split: str = setting("", "as the set's authors name it; several separated by commas")
+    metric: str = setting("match", "the metric of the benchmark", one_of=METRICS)
+    sample: int = setting(0, "rows to take, chosen by the seed; 0: all", at_least=0)
+    only: Mapping[str, str] = setting({}, "values of `meta` that a row must have")
+    choices: bool = setting(False, "whether the question lists the row's choices, one of which is to be named")
+    where: str = setting("", "where the set can be had")
+
+
+@dataclasses.dataclass(frozen=True)
+class MiniworldConfig(Section):
+    """The mini-world among the benchmarks."""
+
+    tiny_rules: bool = setting(
+        True,
+        "checkpoints get the short prompts and limits that the tiny policy was trained with; false: `episode`, as endpoints do",
+    )
+    episode: EpisodeConfig = setting(EpisodeConfig(), "those prompts and limits")
+
+
+EVALUATION_JUDGE = JudgeConfig(deadline_s=120.0)

@@ -1,0 +1,239 @@
+"""How a policy is trained: batches, optimiser, the run around the steps, SFT, GRPO and its rewards."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.settings.policy import TRAINED_PARTS
+
+PATCHES_PER_TOKEN = 4
+"""Patches that the vision tower merges into one token (Qwen2.5-VL: 2 x 2)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchShape(Section):
+    """Size of a global batch of packed sequences."""
+
+    rows: int = setting(doc="rows of packed sequences", at_least=1)
+    length: int = setting(doc="tokens of a row", at_least=1)
+    images: int = setting(
+        0,
+        "rows of patches, each with room for one image of the largest size or several small ones; 0: text only",
+        at_least=0,
+    )
+    patches: int = setting(0, "patches of a row of patches", at_least=0)
+
+    def check(self) -> None:
+        if self.patches % PATCHES_PER_TOKEN:
+            near = -(-self.patches // PATCHES_PER_TOKEN) * PATCHES_PER_TOKEN
+            raise SettingError(
+                "patches", f"is {self.patches}, but {PATCHES_PER_TOKEN} patches make a token: set it to {near}, say"
+            )
+        if self.images and not self.patches:
+            raise SettingError(
+                "patches", f"is 0, but there are {self.images} rows of them: give each some, or set images to 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig(Section):
+    """The optimiser, its learning rate by step, and clipping."""
+
+    name: str = setting("adamw", "adamw, or muon (matrices by Muon, the rest by AdamW)", one_of=("adamw", "muon"))
+    learning_rate: float = setting(1e-4, "peak, reached by a linear warm-up", at_least=0)
+    warmup_steps: int = setting(0, "steps of the warm-up", at_least=0)
+    decay: str = setting(
+        "cosine",
+        "after the warm-up: cosine to final_fraction at the last step, or constant",
+        one_of=("cosine", "constant"),
+    )
+    final_fraction: float = setting(0.1, "where the cosine ends, as a share of the peak", at_least=0, at_most=1)
+    weight_decay: float = setting(0.0, "of kernels and embeddings; norms and biases have none", at_least=0)
+    b1: float = setting(0.9, "decay of AdamW's first moment", at_least=0, below=1)
+    b2: float = setting(0.95, "decay of AdamW's second moment", at_least=0, below=1)
+    max_grad_norm: float = setting(1.0, "global norm to which gradients are clipped", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Section):
+    """How a training run is kept: checkpoints, resuming, logs, traces."""
+
+    checkpoint_every: int = setting(50, "steps between checkpoints; 0 writes one at the end only", at_least=0)
+    keep: int = setting(2, "how many of the latest checkpoints to keep; the best is kept besides", at_least=1)
+    max_skipped: int = setting(
+        5, "consecutive updates that are skipped because a gradient is not finite, before the run stops", at_least=1
+    )
+    resume: bool = setting(True, "resume from the newest checkpoint in the work directory")
+    wandb: str = setting("", "project of Weights & Biases to log to as well; empty: none")
+    profile_steps: int = setting(0, "steps to trace into WORKDIR/profile for xprof; 0 traces none", at_least=0)
+    profile_first: int = setting(3, "first step to trace, counted from this start; the first steps compile", at_least=1)
+
+    def check_ready(self) -> None:
+        if self.wandb and importlib.util.find_spec("wandb") is None:
+            raise SettingError("wandb", f"is '{self.wandb}', but the package is not here: pip install wandb")
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTDataConfig(Section):
+    """Which conversations SFT learns from, and how they are read."""
+
+    sets: tuple[str, ...] = setting(
+        (), "ArrayRecord files of rows; none: the scripted teacher's conversations in the mini-world's training half"
+    )
+    weights: tuple[float, ...] = setting((), "of each set in the mixture; none: all alike", above=0)
+    lanes: int = setting(
+        8, "largest number of processes that the run may ever have; their number must divide it", at_least=1
+    )
+    num_workers: int = setting(
+        8, "worker processes that read and tokenise; 0 reads in threads of this process", at_least=0
+    )
+    validation: tuple[str, ...] = setting(
+        (), "ArrayRecord files whose loss is measured; the checkpoint of the lowest is kept"
+    )
+    validation_batches: int = setting(8, "batches of them", at_least=1)
+    validate_every: int = setting(100, "steps between measurements; 0: at the end only", at_least=0)
+
+    def check(self) -> None:
+        if self.weights and len(self.weights) != len(self.sets):
+            raise SettingError(
+                "weights", f"has {len(self.weights)} values for {len(self.sets)} sets: give one for each"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig(Section):
+    """Supervised fine-tuning as in DeepMMSearch-R1 (sec. 3.1, 4.1): 10,000 conversations, three epochs, 8,192 tokens a row."""
+
+    num_steps: int = setting(1250, "updates", at_least=1)
+    batch: BatchShape = setting(BatchShape(8, 8192, 32, 5120), "size of a batch")
+    freeze: tuple[str, ...] = setting(
+        ("vision",), "top-level modules that are not trained (the paper freezes the vision tower)", one_of=TRAINED_PARTS
+    )
+    accumulate: int = setting(1, "batches that make one update", at_least=1)
+    data: SFTDataConfig = setting(SFTDataConfig(), "what is learnt from")
+    optimizer: OptimizerConfig = setting(
+        OptimizerConfig(learning_rate=1e-4, warmup_steps=125, final_fraction=0.0, b2=0.999), "warm-up: 0.1 of the steps"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOLossConfig(Section):
+    """The loss of GRPO and its relatives; `learners.losses` says which values make which published method."""
+
+    clip_low: float = setting(0.2, "the ratio is clipped to [1 - clip_low, 1 + clip_high]", above=0, at_most=1)
+    clip_high: float = setting(0.2, "see clip_low", above=0)
+    kl_coef: float = setting(
+        0.001, "weight of the KL to the reference policy; with 0 the reference is not even scored", at_least=0
+    )
+    kl_estimator: str = setting(
+        "k3",
+        "k1, k2 or k3 (Schulman, Approximating KL divergence, 2020). As a loss, k1 has no gradient in expectation and k2 has the "
+        "true one; k3, GRPO's, lies between",
+        one_of=("k1", "k2", "k3"),
+    )
+    aggregation: str = setting(
+        "sequence",
+        "token: mean over all trained tokens; sequence: mean over each sequence's tokens, then over sequences; constant: sum over "
+        "each sequence's tokens / constant_length, then mean over sequences",
+        one_of=("token", "sequence", "constant"),
+    )
+    constant_length: int = setting(1024, "tokens by which the aggregation 'constant' divides", at_least=1)
+    ratio: str = setting(
+        "token",
+        "of the policy to the old one: of each token, or one for the whole sequence (the geometric mean of its tokens')",
+        one_of=("token", "sequence"),
+    )
+    importance_cap: float = setting(
+        0.0,
+        "0 compares the policy with the sampler's own log-probs. Above 0 it is compared with the learner's at the batch's "
+        "beginning, and each token weighs min(learner's / sampler's probability, cap)",
+        at_least=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig(Section):
+    """R = (1 - l) s + l s_fmt (DeepMMSearch-R1, sec. 3.2), and options."""
+
+    format_weight: float = setting(0.1, "l, the weight of a well-formed episode", at_least=0, at_most=1)
+    search_penalty: float = setting(
+        0.0, "share taken from s when any search was made (0.1 in MMSearch-R1)", at_least=0, at_most=1
+    )
+    match: str = setting(
+        "exact_or_judge",
+        "who decides s: exact (the answer match), judge (an LLM), or exact_or_judge (the judge is asked only where the exact match "
+        "says no)",
+        one_of=("exact", "judge", "exact_or_judge"),
+    )
+    overlong_buffer: int = setting(
+        0,
+        "the last tokens before the limit cost more and more, up to 1 at the limit (DAPO, arXiv 2503.14476, eq. 13); 0: none",
+        at_least=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig(ChatEndpoint):
+    """The LLM judge; an empty `url` is no judge."""
+
+    key_env: str = setting("JUDGE_API_KEY", "environment variable with the endpoint's key, if it asks for one")
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOConfig(Section):
+    """GRPO with live search as in DeepMMSearch-R1 (sec. 3.2, 4.1): 20 epochs of 5,000 prompts, batch 512, mini-batch 64."""
+
+    rows: str = setting(
+        "", "file of prompts with gold answers (needs tools.url); empty: the mini-world's training half"
+    )
+    num_steps: int = setting(1560, "rollout batches", at_least=1)
+    prompts_per_step: int = setting(64, "prompts of a step, over all processes", at_least=1)
+    group_size: int = setting(8, "trajectories of a prompt", at_least=1)
+    oversample: int = setting(
+        0, "further trajectories of each group; once group_size have ended, the rest are cut off", at_least=0
+    )
+    sampling_rounds: int = setting(
+        1,
+        "with more than 1, prompts whose groups are uniform or too small are replaced by the next ones, in so many rounds at most "
+        "(DAPO's dynamic sampling, arXiv 2503.14476)",
+        at_least=1,
+    )
+    updates_per_batch: int = setting(8, "mini-batches of a rollout batch; each makes an update", at_least=1)
+    epochs: int = setting(1, "times that a rollout batch is learnt from", at_least=1)
+    overlap: bool = setting(
+        False,
+        "roll out the next batch while this one is learnt: its policy is one update behind, which the ratios correct",
+    )
+    temperature: float = setting(
+        1.0, "of sampling, and of the log-probs in the loss: what is optimised is the policy as it is sampled", above=0
+    )
+    normalise_std: bool = setting(
+        False, "divide advantages by the group's standard deviation (GRPO does, DeepMMSearch-R1 does not)"
+    )
+    min_group: int = setting(2, "groups with fewer scored trajectories are dropped and counted", at_least=1)
+    skip_uniform: bool = setting(True, "drop groups whose rewards are all equal: only their KL has a gradient")
+    save_groups: int = setting(1, "groups whose trajectories are written to rollouts/ at each step", at_least=0)
+    freeze: tuple[str, ...] = setting(("vision",), "top-level modules that are not trained", one_of=TRAINED_PARTS)
+    batch: BatchShape = setting(BatchShape(8, 12288, 16, 5120), "size of a learner's batch")
+    loss: GRPOLossConfig = setting(GRPOLossConfig(), "the loss")
+    reward: RewardConfig = setting(RewardConfig(), "the reward")
+    judge: JudgeConfig = setting(JudgeConfig(), "asked for verdicts where reward.match is judge or exact_or_judge")
+    optimizer: OptimizerConfig = setting(
+        OptimizerConfig(learning_rate=2e-6, warmup_steps=45, decay="constant", b2=0.999), "constant after the warm-up"
+    )
+
+    def check(self) -> None:
+        if self.group_size < self.min_group:
+            raise SettingError(
+                "group_size", f"is {self.group_size}, below min_group ({self.min_group}): nothing would be learnt"
+            )
+
+    def check_ready(self) -> None:
+        if self.reward.match != "exact" and not self.judge.url:
+            raise SettingError(
+                "judge.url",
+                f"is empty, but reward.match is '{self.reward.match}': name the judge's endpoint, or set match to exact",
+            )

@@ -1,0 +1,146 @@
+"""The embedded mini-world, which is built in the work directory when it is not there yet; and how its tiny base is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldConfig(Section):
+    """Sizes of the mini-world."""
+
+    num_lands: int = setting(160, "generated lands of the training half", at_least=4)
+    num_grpo_lands: int = setting(100, "of these, lands that only GRPO asks about", at_least=1)
+    num_sft_rows: int = setting(900, "questions that the scripted teacher answers", at_least=1)
+    num_grpo_rows: int = setting(432, "prompts of GRPO", at_least=1)
+    num_eval_rows: int = setting(300, "questions about the real half", at_least=1)
+    grpo_free_share: float = setting(
+        0.2,
+        "share of GRPO's prompts that need no search; fewer than half, because looking alone answers them and their groups have "
+        "equal rewards, from which nothing is learnt",
+        at_least=0,
+        at_most=1,
+    )
+
+    def check(self) -> None:
+        if self.num_grpo_lands >= self.num_lands:
+            raise SettingError(
+                "num_grpo_lands", f"is {self.num_grpo_lands}, must be below num_lands ({self.num_lands})"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureConfig(Section):
+    """Relative weights of the lessons of a part of pretraining."""
+
+    echo: float = setting(0.0, "random tokens to repeat", at_least=0)
+    reading: float = setting(0.0, "answers that stand in a text", at_least=0)
+    joining: float = setting(0.0, "answers from two texts", at_least=0)
+    copying: float = setting(0.0, "names and values to copy", at_least=0)
+    chain: float = setting(0.0, "long chains of reading, as the tools will ask for", at_least=0)
+    looking: float = setting(0.0, "questions about composed pictures", at_least=0)
+
+    def check(self) -> None:
+        if not any(getattr(self, field.name) for field in dataclasses.fields(self)):
+            raise SettingError("looking", "is 0, and so are all other weights: give at least one lesson a weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class PartConfig(Section):
+    """A stretch of pretraining: steps of one mixture of lessons."""
+
+    steps: int = setting(doc="updates", at_least=1)
+    mixture: MixtureConfig = setting(MixtureConfig(echo=1.0), "what is taught")
+
+
+@dataclasses.dataclass(frozen=True)
+class CourseConfig(Section):
+    """Parts, in the order of their names, under one learning-rate schedule."""
+
+    parts: Mapping[str, PartConfig] = setting({}, "stretches of pretraining by name")
+    optimizer: OptimizerConfig = setting(
+        OptimizerConfig(learning_rate=4e-3, warmup_steps=50, final_fraction=0.02, weight_decay=0.01, b2=0.98),
+        "of the course",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyTextConfig(Section):
+    """Sizes of the tiny base's language model (`models.config.TextConfig` explains them)."""
+
+    vocab_size: int = setting(640, "tokens of the vocabulary, at most", at_least=300)
+    hidden_size: int = setting(192, "model width", at_least=1)
+    intermediate_size: int = setting(512, "width of the MLP", at_least=1)
+    num_hidden_layers: int = setting(4, "layers", at_least=1)
+    num_attention_heads: int = setting(6, "query heads", at_least=1)
+    num_key_value_heads: int = setting(2, "key/value heads", at_least=1)
+    mrope_section: tuple[int, int, int] = setting(
+        (4, 6, 6), "halves of a head's width for time, height, width", at_least=1
+    )
+    rope_theta: float = setting(10000.0, "base of the rotary frequencies", above=0)
+    tie_word_embeddings: bool = setting(True, "one matrix for embedding and output")
+    max_position_embeddings: int = setting(4096, "longest sequence, as the checkpoint states it", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyVisionConfig(Section):
+    """Sizes of the tiny base's vision tower (`models.config.VisionConfig` explains them)."""
+
+    depth: int = setting(3, "blocks", at_least=1)
+    hidden_size: int = setting(128, "width", at_least=1)
+    intermediate_size: int = setting(256, "width of the MLP", at_least=1)
+    num_heads: int = setting(4, "attention heads", at_least=1)
+    out_hidden_size: int = setting(192, "width of the features: the language model's", at_least=1)
+    fullatt_block_indexes: tuple[int, ...] = setting((2,), "blocks without windows", at_least=0)
+
+
+def _courses() -> dict[str, CourseConfig]:
+    # Copying appears within some 100 steps of nothing but echoes; mixed with other lessons it may never.
+    copying = {
+        "part_1": PartConfig(190, MixtureConfig(echo=1.0)),
+        "part_2": PartConfig(650, MixtureConfig(echo=0.3, reading=0.25, joining=0.05, copying=0.3, looking=0.1)),
+        "part_3": PartConfig(
+            1450, MixtureConfig(echo=0.15, reading=0.1, joining=0.05, copying=0.15, chain=0.25, looking=0.3)
+        ),
+    }
+    # Then a good look at pictures, with enough of the rest to keep it.
+    looking = {"part_1": PartConfig(470, MixtureConfig(reading=0.1, copying=0.05, chain=0.2, looking=0.65))}
+    optimizer = OptimizerConfig(warmup_steps=50, final_fraction=0.02, weight_decay=0.01, b2=0.98)
+    return {
+        "course_1": CourseConfig(copying, dataclasses.replace(optimizer, learning_rate=4e-3)),
+        "course_2": CourseConfig(looking, dataclasses.replace(optimizer, learning_rate=1.5e-3)),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings(Section):
+    """`mmsearch pretrain`: how the tiny base is made from nothing."""
+
+    seed: int = setting(0, "of everything that is drawn at random", at_least=0)
+    out: str = setting("runs/pretrain/base", "folder of the base")
+    text: TinyTextConfig = setting(TinyTextConfig(), "the language model")
+    vision: TinyVisionConfig = setting(TinyVisionConfig(), "the vision tower")
+    max_pixels: int = setting(
+        224 * 168,
+        "area of an image: scenes of 448 x 336 become 224 x 168, which are 16 x 12 patches and 48 tokens",
+        at_least=56 * 56,
+    )
+    batch: BatchShape = setting(BatchShape(12, 512, 18, 192), "size of a batch; each row of patches holds one scene")
+    courses: Mapping[str, CourseConfig] = setting(_courses(), "in the order of their names")
+    checkpoint_every: int = setting(200, "steps between checkpoints", at_least=0)
+    num_scenes: int = setting(3000, "composed pictures to learn to look at", at_least=1)
+    world_size: int = setting(400, "lands of the world that the pictures show", at_least=1)
+
+    def check(self) -> None:
+        if self.vision.out_hidden_size != self.text.hidden_size:
+            raise SettingError(
+                "vision.out_hidden_size",
+                f"is {self.vision.out_hidden_size}, must be text.hidden_size ({self.text.hidden_size})",
+            )
+        for name, course in self.courses.items():
+            if not course.parts:
+                raise SettingError(f"courses.{name}.parts", "is empty: give at least one part")
