@@ -23,12 +23,13 @@ from flax import nnx
 
 from benchmarks import harness
 from benchmarks.table import Measured, command_line, faster, report
-from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners.checkpoints import Checkpoints
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
+from mmsearch_jax.learners.train_state import TrainState, make_optimizer, split_model
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import OptimizerConfig
+from mmsearch_jax.settings.policy import MeshConfig
 
 WHY = {
     "import": "transformers maps the file and copies nothing; ours copies every layer's weights into one array for all "

@@ -22,10 +22,11 @@ import numpy as np
 from benchmarks.data_loaders import SHAPE, SIZE, conversations, cpu_seconds, ours, photographs, transformers_
 from benchmarks.peers import measuring
 from benchmarks.table import Measured, faster, report
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, pack
 from mmsearch_jax.images.processing import ImageProcessor, ProcessedImage, load_image, smart_resize
 from mmsearch_jax.learners.throughput import peak_flops, step_flops
 from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.settings.learning import BatchShape
 
 # Multi-turn conversations with search results: most of 1 to 4 thousand tokens, a tail up to the limit.
 LENGTH, ROWS, MEDIAN, SPREAD, SEQUENCES = 8192, 8, 2200, 0.6, 2000

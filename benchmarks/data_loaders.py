@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
-from mmsearch_jax.data.batches import BatchShape, TokenBatch
+from mmsearch_jax.data.batches import TokenBatch
 from mmsearch_jax.data.chat import IMAGE_PAD, ChatRenderer
 from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig
 from mmsearch_jax.data.rows import ConversationTurn, Row
@@ -26,6 +26,7 @@ from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.settings.learning import BatchShape
 
 SIZE, SHAPE = (1024, 768), BatchShape(rows=2, length=8192, images=8, patches=4096)
 _PHOTOS = Path(__file__).parent.parent / "assets" / "miniworld" / "photos"

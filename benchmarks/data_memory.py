@@ -22,7 +22,6 @@ import tqdm
 
 from benchmarks.table import Measured, report
 from mmsearch_jax.core.protocol import Answer, render_turn
-from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile
 from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig
@@ -31,6 +30,7 @@ from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.settings.learning import BatchShape
 from tests import tiny_tokenizer
 
 # By then buffers, caches and the allocator's pools are full (measured: no growth from 40,000 rows on).

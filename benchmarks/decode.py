@@ -28,7 +28,8 @@ from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sampling import SamplingParams
-from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
+from mmsearch_jax.rollout.sequence import LiveSequence
+from mmsearch_jax.settings.rollout import EngineConfig
 
 BATCH, PROMPT, NEW = 16, (32, 64), 128
 _MEMORY = (

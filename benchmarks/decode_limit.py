@@ -22,7 +22,8 @@ from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sampling import SamplingParams
-from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
+from mmsearch_jax.rollout.sequence import LiveSequence
+from mmsearch_jax.settings.rollout import EngineConfig
 
 STEPS, WARM, TIMED = 16, 2, 6
 BF16 = 2

@@ -29,14 +29,16 @@ from benchmarks import harness
 from benchmarks.rollout import MockTools, make_engine, plays, requests
 from benchmarks.sft_step import make_sequence, ours
 from benchmarks.table import Measured, command_line, report
-from mmsearch_jax.data.batches import BatchShape, pack
+from mmsearch_jax.data.batches import pack
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.images.vision_inputs import pack_images
 from mmsearch_jax.models.config import ModelConfig, TextConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import run_episodes
-from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
+from mmsearch_jax.rollout.sequence import LiveSequence
+from mmsearch_jax.settings.learning import BatchShape
+from mmsearch_jax.settings.rollout import EngineConfig
 from tests.rollout import scripted
 
 LINEAR = 1.1

@@ -23,15 +23,15 @@ from flax import nnx
 from benchmarks.peers import run_peer, save_text_alone
 from benchmarks.sft_step import CONFIG
 from benchmarks.table import command_line, faster, report
-from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack
-from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.data.batches import TrainingSequence, pack
 from mmsearch_jax.learners.logprobs import token_logprobs
-from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.policy_update import PolicyUpdater
-from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
+from mmsearch_jax.learners.train_state import make_optimizer, split_model
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import BatchShape, GRPOLossConfig, OptimizerConfig
+from mmsearch_jax.settings.policy import MeshConfig
 
 ROWS, PROMPT, COMPLETION, GROUP, LEARNING_RATE, PAD = 4, 128, 896, 8, 1e-4, 2
 LENGTH = PROMPT + COMPLETION

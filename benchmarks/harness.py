@@ -30,7 +30,7 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.models.tokenizer import load_tokenizer
 from mmsearch_jax.planning.sizes import SIZES
 from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.settings.rollout import EngineConfig
 from tests import tiny_tokenizer
 from tests.parity import qwen_vocabulary
 

@@ -20,9 +20,10 @@ from flax import nnx
 from benchmarks import harness
 from benchmarks.sft_step import make_sequence, written
 from benchmarks.table import Measured, command_line, faster, report
-from mmsearch_jax.data.batches import BatchShape, pack
+from mmsearch_jax.data.batches import pack
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.throughput import text_flops, vision_flops
+from mmsearch_jax.settings.learning import BatchShape
 
 TOLERANCE = 1e-3
 

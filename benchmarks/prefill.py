@@ -24,7 +24,8 @@ from mmsearch_jax.learners.throughput import text_flops
 from mmsearch_jax.models.config import TextConfig
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sampling import SamplingParams
-from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
+from mmsearch_jax.rollout.sequence import LiveSequence
+from mmsearch_jax.settings.rollout import EngineConfig
 
 WHY = "On a CPU nearly all of the time goes into the layers' products, in which XLA is slower than torch (the last hot spot)."
 

@@ -28,7 +28,7 @@ from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
-from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.settings.rollout import EngineConfig
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, Play
 

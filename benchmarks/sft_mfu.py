@@ -26,17 +26,17 @@ from benchmarks import harness
 from benchmarks.peers import run_peer
 from benchmarks.sft_step import GRID, make_sequence, written
 from benchmarks.table import Measured, command_line, faster, report
-from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack
-from mmsearch_jax.distributed.mesh import MeshConfig
-from mmsearch_jax.learners.losses import GRPOLossConfig
+from mmsearch_jax.data.batches import TrainingSequence, pack
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.policy_update import PolicyUpdater
 from mmsearch_jax.learners.supervised import SupervisedUpdate
 from mmsearch_jax.learners.throughput import step_flops, utilisation
-from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
+from mmsearch_jax.learners.train_state import make_optimizer, split_model
 from mmsearch_jax.models.config import ModelConfig
-from mmsearch_jax.models.lora import LoRAConfig, add_lora
+from mmsearch_jax.models.lora import add_lora
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import BatchShape, GRPOLossConfig, OptimizerConfig
+from mmsearch_jax.settings.policy import LoRAConfig, MeshConfig
 
 STEPS, RANK, ALPHA, LEARNING_RATE = 5, 8, 16.0, 1e-4
 WHY = (

@@ -23,20 +23,21 @@ from flax import nnx
 from benchmarks import harness
 from benchmarks.peers import Peer
 from benchmarks.table import Measured, command_line, faster, report
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, pack
-from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, pack
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.supervised import SupervisedUpdate
 from mmsearch_jax.learners.throughput import step_flops
-from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
+from mmsearch_jax.learners.train_state import make_optimizer, split_model
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
-from mmsearch_jax.models.lora import LoRAConfig, add_lora
+from mmsearch_jax.models.lora import add_lora
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.models.vision import model_input
+from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig
+from mmsearch_jax.settings.policy import LoRAConfig, MeshConfig
 
 CONFIG = ModelConfig(
     text=TextConfig(

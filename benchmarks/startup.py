@@ -19,9 +19,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.tiny import TINY_BASE
+
 from benchmarks.peers import environment
 from benchmarks.table import Measured, command_line, faster, report
-from configs.tiny import TINY_BASE
 
 _SETTINGS = {
     "world.num_lands": 16,

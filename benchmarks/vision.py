@@ -25,7 +25,8 @@ from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.throughput import vision_flops
 from mmsearch_jax.models.vision import model_input
 from mmsearch_jax.rollout.images import ImageCache
-from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
+from mmsearch_jax.rollout.sequence import PreparedImage
+from mmsearch_jax.settings.rollout import EngineConfig
 
 TOKENS, ASPECTS, ROWS, TOLERANCE = (64, 1024), (0.56, 0.75, 1.0, 1.33, 1.78), 4, 1e-3
 

@@ -7,7 +7,7 @@ mmsearch grpo --config configs/grpo_qwen2_5_vl_3b.py:v5e:2x4 --config.checkpoint
 
 import ml_collections
 
-from configs import qwen2_5_vl
+from mmsearch_jax.recipes import qwen2_5_vl
 
 
 def get_config(topology: str = "v5e:2x4") -> ml_collections.ConfigDict:

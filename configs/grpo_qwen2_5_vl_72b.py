@@ -7,7 +7,7 @@ mmsearch grpo --config configs/grpo_qwen2_5_vl_72b.py:v5p:4x4x4 --config.checkpo
 
 import ml_collections
 
-from configs import qwen2_5_vl
+from mmsearch_jax.recipes import qwen2_5_vl
 
 
 def get_config(topology: str = "v5p:4x4x4") -> ml_collections.ConfigDict:

@@ -6,22 +6,23 @@ mmsearch quickstart --smoke
 
 import ml_collections
 
-from configs import tiny_grpo, tiny_sft
+from mmsearch_jax.recipes import tiny
+from mmsearch_jax.settings.commands import QuickstartSettings
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """SFT and GRPO as in their own configs, one after the other on the same worlds."""
-    config = tiny_sft.get_config()
-    config.grpo = tiny_grpo.get_config().grpo
+def get_config(size: str = "full") -> ml_collections.ConfigDict:
+    """SFT and GRPO as in their own configs, one after the other in the same worlds.
+
+    Args:
+      size: "smoke" shrinks every budget: the same path in a minute and a half, to see that it works.
+    """
+    config = tiny.base(QuickstartSettings())
+    if size == "smoke":
+        config.world.update(
+            {"num_lands": 24, "num_grpo_lands": 12, "num_sft_rows": 96, "num_grpo_rows": 16, "num_eval_rows": 24}
+        )
+        config.sft.num_steps = 3
+        config.sft.optimizer.warmup_steps = 1
+        config.grpo.update({"num_steps": 1, "prompts_per_step": 2, "group_size": 4, "updates_per_batch": 1})
+        config.engine.update({"num_slots": 24, "decode_rows": (), "length_buckets": ()})
     return config
-
-
-def smoke(config: ml_collections.ConfigDict) -> None:
-    """Shrinks every budget: the same path in a minute and a half, to see that it works."""
-    config.world.update(
-        {"num_lands": 24, "num_grpo_lands": 12, "num_sft_rows": 96, "num_grpo_rows": 16, "num_eval_rows": 24}
-    )
-    config.sft.num_steps = 3
-    config.sft.optimizer.warmup_steps = 1
-    config.grpo.update({"num_steps": 1, "prompts_per_step": 2, "group_size": 4, "updates_per_batch": 1})
-    config.engine.update({"num_slots": 24, "decode_rows": (), "length_buckets": ()})

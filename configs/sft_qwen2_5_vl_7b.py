@@ -6,7 +6,7 @@ mmsearch sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x1 --config.checkpoint
 
 import ml_collections
 
-from configs import qwen2_5_vl
+from mmsearch_jax.recipes import qwen2_5_vl
 
 
 def get_config(topology: str = "v5p:2x2x1") -> ml_collections.ConfigDict:

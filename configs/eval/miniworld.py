@@ -5,15 +5,13 @@ mmsearch eval --config configs/eval/miniworld.py --checkpoint runs/grpo/policies
 
 import ml_collections
 
-from configs import tiny
-from configs.eval import settings
+from mmsearch_jax.recipes import tiny
+from mmsearch_jax.settings.commands import EvaluationSettings
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Evaluation on the real mini-world."""
-    config = tiny.base()
-    config.base = ""
-    config.update(settings.sections())
-    # A world of its own: whatever is asked anew in the same folder is asked of what is there now.
+    config = tiny.base(EvaluationSettings())
+    # A world of its own: another evaluation in the same directory replaces the old one.
     config.eval.if_changed = "replace"
     return config

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -159,3 +160,13 @@ def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:
     config = default_config() if options.config is None else load_config(options.config)
     set_overrides(config, options.overrides)
     return config
+
+
+COMMAND = Command(
+    "cache",
+    "Takes the search server's kept answers out of its store, puts them in, counts them.\n"
+    "With the mode 'replay' a run or an evaluation is repeated from them without any network.",
+    run,
+    ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
+    add_arguments,
+)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import tqdm
 
+from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.protocol import PROMPT_STYLES
 
@@ -258,3 +259,12 @@ def _inspect(options: argparse.Namespace) -> None:
     if not shown:
         raise DataError(f"{options.path} has no row after the first {options.skip}: ask for fewer with --skip")
     print(f"{shown} rows: {options.out}")
+
+
+COMMAND = Command(
+    "data",
+    "Converts, validates, counts and shows rows.\nSources: MMSearch-R1, Search-R1, verl, ShareGPT.",
+    run,
+    ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
+    add_arguments,
+)

@@ -7,6 +7,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.errors import ConfigError, ToolFailed
 
 if TYPE_CHECKING:
@@ -173,3 +174,12 @@ async def _hits(options: argparse.Namespace) -> list[Hit]:
         raise ToolFailed(failure.message) from failure
     finally:
         await index.close()
+
+
+COMMAND = Command(
+    "index",
+    "Makes and searches indexes of your own passages and pictures.\nFor serve-tools --corpus.",
+    run,
+    ("mmsearch index build runs/wiki wiki-18.jsonl.gz", "mmsearch serve-tools --corpus runs/wiki"),
+    add_arguments,
+)

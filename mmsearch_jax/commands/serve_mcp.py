@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 
+from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.config_files import secret
 from mmsearch_jax.core.errors import ConfigError
 
@@ -51,3 +52,16 @@ def run(options: argparse.Namespace) -> None:
         serve_http(client, options.port)
     else:
         serve_stdio(client)
+
+
+COMMAND = Command(
+    "serve-mcp",
+    "Offers text search, image search and grounding to agents over the Model Context Protocol.\n"
+    "A thin adapter over a running tools server (mmsearch serve-tools); needs the extra 'mcp'.",
+    run,
+    (
+        "mmsearch serve-mcp --tools-url http://127.0.0.1:8765      (started by an agent's host, over stdio)",
+        "mmsearch serve-mcp --http --port 8766",
+    ),
+    add_arguments,
+)

@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import ml_collections
 
+from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.settings import (
     Section,
@@ -140,6 +141,10 @@ def secret(variable: str, key: str) -> str:
     return value
 
 
+def _bundled_configs() -> str:
+    return ", ".join(f"configs/{path.name}" for path in sorted(bundled("configs").glob("*.py")))
+
+
 def run_config_file(path: str | Path, default_argument: str = "") -> ml_collections.ConfigDict:
     """What a config file's `get_config()` returns.
 
@@ -148,8 +153,10 @@ def run_config_file(path: str | Path, default_argument: str = "") -> ml_collecti
     """
     file, extension, argument = str(path).partition(".py:")
     path = Path(file + ".py" if extension else file)
+    if not path.is_file() and path.parts[:1] == ("configs",):
+        path = bundled(str(path))
     if not path.is_file():
-        raise ConfigError(f"no config file at {path}: the bundled ones are in configs/")
+        raise ConfigError(f"no config file at {file}{extension[:3]}: the bundled ones are {_bundled_configs()}")
     spec = importlib.util.spec_from_file_location(f"mmsearch_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

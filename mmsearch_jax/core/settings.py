@@ -61,7 +61,7 @@ class Bounds(NamedTuple):
             near = difflib.get_close_matches(str(value), self.one_of, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             return f"{hint}use {_listed(self.one_of)}"
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool):
             return ""
         if self.at_least is not None and not value >= self.at_least:
             return f"must be at least {self.at_least:g}"
@@ -193,6 +193,22 @@ def build(section: type[T], values: Mapping[str, Any], path: str = "", base: T |
         return section(**made)
     except SettingError as error:
         raise error.below(path) from None
+
+
+def replaced(section: T, values: Mapping[str, Any]) -> T:
+    """A copy of a tree with the values of some dotted paths changed.
+
+    Raises:
+      SettingError: as `build`.
+    """
+    nested: dict[str, Any] = {}
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return build(type(section), nested, base=section)
 
 
 def unknown(path: str, known: Sequence[str]) -> ConfigError:

@@ -15,6 +15,7 @@ import numpy as np
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.images.vision_inputs import MERGE_SIZE, PatchRows, VisionInputs, image_runs, pack_images
+from mmsearch_jax.settings.learning import BatchShape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +61,6 @@ class TokenBatch(NamedTuple):
     feature_index: Any
     vision: VisionInputs | None
     extras: Mapping[str, Any]
-
-
-class BatchShape(NamedTuple):
-    """`rows` x `length` tokens, and `images` rows of `patches` patches: room for so many images of the largest size, for more
-    where they are small (0: text only)."""
-
-    rows: int
-    length: int
-    images: int = 0
-    patches: int = 0
 
 
 class Packed(NamedTuple):

@@ -18,12 +18,13 @@ import grain.python as pygrain
 from absl import flags
 
 from mmsearch_jax.core.errors import ConfigError, DataError
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, check_sequence, join_batches, pack
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_sequence, join_batches, pack
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile
 from mmsearch_jax.data.rows import from_record
 from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import localised
 from mmsearch_jax.images.processing import ImageProcessor, load_image
+from mmsearch_jax.settings.learning import BatchShape
 
 # 1: every image had a row of patches to itself, so that the same samples made other batches.
 _STATE_VERSION = 2
@@ -126,7 +127,7 @@ class Pipeline:
             if not len(file):
                 raise DataError(f"{file.path} holds no rows: convert the set again, and look at its rejected.jsonl")
         shape = config.shape
-        self._shape = shape._replace(rows=shape.rows // config.lanes, images=shape.images // config.lanes)
+        self._shape = dataclasses.replace(shape, rows=shape.rows // config.lanes, images=shape.images // config.lanes)
         per_process = config.lanes // num_processes
         self._lanes = range(process * per_process, (process + 1) * per_process)
         loader = _Loader(self._sets, builder, processor, self._shape, config.prompt_style)
@@ -170,7 +171,7 @@ class Pipeline:
             "weights": list(config.weights or ()),
             "lookahead": config.lookahead,
             "prompt_style": config.prompt_style,
-            "shape": list(config.shape),
+            "shape": list(dataclasses.astuple(config.shape)),
         }
 
 

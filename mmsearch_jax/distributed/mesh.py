@@ -7,7 +7,6 @@ ones between slices or between machines.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,24 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.settings.policy import MeshConfig
 
 AXES = ("dcn", "data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("dcn", "data", "fsdp")
 """What the rows of a batch are split over."""
 
 
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """Size of each axis; one of them may be -1: all devices that the others leave."""
-
-    data: int = 1
-    fsdp: int = -1
-    tensor: int = 1
-    sequence: int = 1
-    dcn: int = dataclasses.field(default=1, kw_only=True)
-
-
-def make_mesh(config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over all devices (of all hosts): each process's devices next to one another, and each slice's processes.
 
     Every process brings the rows of the batch that its own devices hold, so rows must not be strewn over processes, as they are
@@ -99,10 +88,6 @@ def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int
     """
     sizes = [config.dcn, config.data, config.fsdp, config.tensor, config.sequence]
     shown = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise ConfigError(f"mesh {shown}: sizes are at least 1, and one of them may be -1 (what is left)")
-    if config.dcn < 1:
-        raise ConfigError(f"mesh {shown}: dcn is the number of slices, which is not left to be found")
     fixed = math.prod(size for size in sizes if size != -1)
     if -1 in sizes:
         if num_devices % fixed:

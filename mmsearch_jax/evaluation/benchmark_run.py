@@ -17,7 +17,7 @@ from typing import Any
 
 import tqdm
 
-from mmsearch_jax.core.errors import ConfigError, DataError, ImageError
+from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.rows import Row, embed_images, read_image, to_record
 from mmsearch_jax.evaluation.budget import EvaluationBudget
@@ -41,10 +41,10 @@ from mmsearch_jax.evaluation.samples import (
 )
 from mmsearch_jax.images import image_urls
 from mmsearch_jax.images.processing import load_image
-from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
 EvidenceOf = Callable[[Row], Evidence | None]
 _READERS = 16
@@ -84,17 +84,6 @@ class Evaluation:
     judging: Judging | None = None
     direct: Mapping[str, bool] | None = None
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        metric_named(self.metric)
-        if self.samples < 1 or self.temperature < 0:
-            raise ConfigError(
-                f"eval.samples is {self.samples}, must be at least 1; eval.temperature {self.temperature:g}, at least 0"
-            )
-        if self.samples > 1 and not self.temperature:
-            raise ConfigError(
-                f"{self.samples} samples at temperature 0 are all the same: set --config.eval.temperature"
-            )
 
     def stamp(self, policy: EvaluatedPolicy, rows: Sequence[Row]) -> Stamp:
         """What the samples are made with."""

@@ -8,7 +8,7 @@ import hashlib
 import heapq
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,38 +18,10 @@ from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import FORMATS
 from mmsearch_jax.evaluation.metrics.table import metric_named
 from mmsearch_jax.evaluation.published import EVALUATION_SETS, read_evaluation_set
+from mmsearch_jax.settings.evaluation import BenchmarkConfig
 
 REJECTED_FILE = "rejected.jsonl"
 _NO_IMAGE = "the question has no image"
-
-
-@dataclasses.dataclass(frozen=True)
-class Benchmark:
-    """One set of questions.
-
-    Attributes:
-      source: a published set as `data.convert` calls it, "mmsearch", "livevqa", or "rows" for a file of ours.
-      path: its folder or file, relative to the config's `data`; a file of ours is told by its ending, whatever the source.
-      split: as the set's authors call it; several with commas between.
-      sample: so many rows, chosen by the seed; 0: all.
-      metric: one of `metrics.table.METRICS`.
-      only: values of `meta` that a row must have.
-      choices: whether the question lists the row's choices, one of which is to be named.
-      where: where the set is had from, in a few words.
-    """
-
-    name: str
-    source: str
-    path: str
-    metric: str
-    split: str = ""
-    sample: int = 0
-    only: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    choices: bool = False
-    where: str = ""
-
-    def __post_init__(self) -> None:
-        metric_named(self.metric)
 
 
 class Loaded(NamedTuple):
@@ -59,7 +31,7 @@ class Loaded(NamedTuple):
     skipped: collections.Counter[str]
 
 
-def load_rows(benchmark: Benchmark, root: Path, folder: Path, seed: int) -> Loaded:
+def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -> Loaded:
     """Reads a benchmark from disk.
 
     A smaller sample of the same seed is a part of a larger one. Records that cannot be used stand in
@@ -105,7 +77,7 @@ def with_choices(row: Row) -> Row:
     )
 
 
-def _records(benchmark: Benchmark, path: Path, refused, counts: Counts) -> Iterator[Row]:
+def _records(benchmark: BenchmarkConfig, path: Path, refused, counts: Counts) -> Iterator[Row]:
     if path.suffix in FORMATS or benchmark.source == "rows":
         yield from read("rows", path, refused, counts, embed=False)
         return

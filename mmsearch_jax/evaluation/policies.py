@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED, Trajectory
 from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes_sync
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
 
 class Outcome(NamedTuple):

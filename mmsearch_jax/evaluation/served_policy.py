@@ -17,9 +17,10 @@ from mmsearch_jax.core.errors import ChatFailed, ToolError
 from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.evaluation.policies import Outcome, lengths
-from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Generation
+from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Generation
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
 _PIECE = 4
 _ENCODING = "utf-32-le"

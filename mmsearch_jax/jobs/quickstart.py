@@ -1,7 +1,8 @@
-"""The whole pipeline, one stage after the other: SFT, GRPO with live search, four evaluations, table, report."""
+"""`mmsearch quickstart`: the whole pipeline, one stage after the other: SFT, GRPO with live search, evaluations, table, report."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -9,46 +10,46 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
-from mmsearch_jax.core.config_files import load_config, save_config
+from mmsearch_jax.core.config_files import save
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.table import percent, print_table
-from mmsearch_jax.jobs import evaluation as evaluating
-from mmsearch_jax.jobs import parts as stages
-from mmsearch_jax.jobs import training
+from mmsearch_jax.jobs.evaluation import run_eval
+from mmsearch_jax.jobs.grpo import run_grpo
+from mmsearch_jax.jobs.sft import run_sft
+from mmsearch_jax.jobs.worlds import EVALUATION_WORLD, TRAINING_WORLD, prepare_world
 from mmsearch_jax.report.page import write_report
+from mmsearch_jax.settings.commands import EvaluationSettings, PolicySettings, QuickstartSettings
+from mmsearch_jax.settings.evaluation import EvalConfig
 
-EVALUATION_CONFIG = Path(__file__).parents[2] / "configs" / "eval" / "miniworld.py"
 NO_CROP = "grpo_no_crop"
 
 
-def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
+def run_quickstart(settings: QuickstartSettings, workdir: Path) -> dict[str, Any]:
     """Runs every stage in `workdir` and returns what `quickstart.json` holds: summaries, phase times, seed."""
     began = time.monotonic()
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "metrics.jsonl").unlink(missing_ok=True)
-    save_config(config, workdir / "config.json")
+    save(settings, workdir / "config.json")
     seconds: dict[str, float] = {}
-    base = config.checkpoint
+    base = settings.checkpoint
     with _phase("worlds", seconds):
-        for name in (stages.TRAINING_WORLD, stages.EVALUATION_WORLD):
-            stages.prepare_world(config, workdir, name)
+        for name in (TRAINING_WORLD, EVALUATION_WORLD):
+            prepare_world(settings, workdir, name)
     with _phase("sft", seconds):
-        sft = training.run_sft(config, workdir)
+        sft = str(run_sft(settings, workdir))
     with _phase("grpo", seconds):
-        grpo = training.run_grpo(_from(config, sft), workdir)
+        grpo = str(run_grpo(settings.replace(checkpoint=sft), workdir))
     with _phase("evaluation", seconds):
         summaries = [
-            _evaluate(config, workdir, base, "direct", mode="direct"),
-            _evaluate(config, workdir, base, "rag", mode="rag"),
-            _evaluate(config, workdir, str(sft), "sft"),
-            _evaluate(config, workdir, str(grpo), "grpo"),
+            _evaluate(settings, workdir, base, "direct", mode="direct"),
+            _evaluate(settings, workdir, base, "rag", mode="rag"),
+            _evaluate(settings, workdir, sft, "sft"),
+            _evaluate(settings, workdir, grpo, "grpo"),
         ]
-        ablation = _evaluate(config, workdir, str(grpo), NO_CROP, kinds=("crop",), allow_crop=False)
+        ablation = _evaluate(settings, workdir, grpo, NO_CROP, kinds=("crop",), allow_crop=False)
     seconds["total"] = round(time.monotonic() - began, 1)
     record = {
-        "seed": config.seed,
+        "seed": settings.seed,
         "seconds": seconds,
         "summaries": {summary["name"]: summary for summary in summaries},
         "ablations": {NO_CROP: ablation},
@@ -66,28 +67,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def _evaluate(
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    checkpoint: str,
-    name: str,
-    kinds: tuple[str, ...] = (),
-    **settings: Any,
+    settings: QuickstartSettings, workdir: Path, checkpoint: str, name: str, kinds: tuple[str, ...] = (), **changes: Any
 ) -> dict[str, Any]:
-    changed = _from(config, checkpoint)
-    with changed.unlocked():
-        bundled = load_config(EVALUATION_CONFIG)
-        for section in ("eval", "endpoint", "judge", "budget", "base"):
-            changed[section] = bundled[section]
-        changed.eval.update({"name": name, **settings})
-    rows = read_rows(stages.prepare_world(config, workdir, stages.EVALUATION_WORLD) / "eval")
-    return evaluating.run_eval(changed, workdir, [row for row in rows if not kinds or row.kind in kinds])
-
-
-def _from(config: ml_collections.ConfigDict, checkpoint: str | Path) -> ml_collections.ConfigDict:
-    changed = config.copy_and_resolve_references()
-    with changed.unlocked():
-        changed.checkpoint = str(checkpoint)
-    return changed
+    shared = {field.name: getattr(settings, field.name) for field in dataclasses.fields(PolicySettings)}
+    own = EvaluationSettings(
+        **{**shared, "checkpoint": checkpoint, "eval": EvalConfig(name=name, if_changed="replace", **changes)}
+    )
+    rows = read_rows(prepare_world(settings, workdir, EVALUATION_WORLD) / "eval")
+    return run_eval(own, workdir, [row for row in rows if not kinds or row.kind in kinds])
 
 
 @contextmanager

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 import tqdm
 
-from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.config_files import secret
 from mmsearch_jax.core.http_serving import is_loopback, serve_app
-from mmsearch_jax.jobs import parts as stages
-from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.jobs.policies import make_engine, named_policy
+from mmsearch_jax.jobs.search_tools import check_ready, tool_client
 from mmsearch_jax.serving.app import create_app
-from mmsearch_jax.serving.service import Service, ServingLimits
+from mmsearch_jax.serving.service import Service
+from mmsearch_jax.settings.commands import ServingSettings
 
 
-def serve(config: ml_collections.ConfigDict, host: str, port: int, port_file: Path | None = None) -> None:
-    """Serves the config's policy; returns after SIGINT or SIGTERM. Prints the address on one line once it can be asked.
+def run_serve(settings: ServingSettings, host: str, port: int, port_file: Path | None = None) -> None:
+    """Serves the policy; returns after SIGINT or SIGTERM. Prints the address on one line once it can be asked.
 
     Args:
       port: 0 takes a free one.
@@ -34,42 +32,27 @@ def serve(config: ml_collections.ConfigDict, host: str, port: int, port_file: Pa
       ToolUnavailable: nothing answers at `tools.url`.
       PortInUse: the port is taken.
     """
-    settings = config.serve
-    token = os.environ.get(settings.token_env, "") if settings.token_env else ""
-    if settings.token_env and not token:
-        raise ConfigError(f"serve.token_env names {settings.token_env}, which is not set: export it")
+    token = secret(settings.serve.token_env, "serve.token_env")
     if not token and not is_loopback(host):
         print(
             f"warning: {host} can be reached from other machines, and no token is asked for. Set --config.serve.token_env, "
             "or keep to 127.0.0.1",
             file=sys.stderr,
         )
-    tools = None
-    if config.tools.url:
-        asyncio.run(stages.check_ready(stages.tool_client(config, config.tools.url)))
-        tools = stages.tool_client(config, config.tools.url)
-    policy = stages.policy_of(config, np.dtype(config.dtype))
-    engine, name = stages.make_engine(config, policy), policy.folder.resolve().name
+    if settings.tools.url:
+        asyncio.run(check_ready(tool_client(settings.tools)))
+    policy = named_policy(settings, np.dtype(settings.dtype))
+    engine, name = make_engine(settings, policy), policy.folder.resolve().name
     # The engine has weights of its own.
     del policy
     with tqdm.tqdm(desc="compiling", unit="program") as bar:
         engine.warm_up(bar.update)
-    limits = ServingLimits(
-        settings.max_waiting, settings.max_body_mib << 20, settings.fetch_images, settings.system_prompt
-    )
-    asyncio.run(_serve(engine, settings.model or name, config, tools, limits, token, (host, port, port_file)))
+    tools = tool_client(settings.tools) if settings.tools.url else None
+    service = Service(engine, settings.serve.model or name, settings.episode, tools, settings.serve)
+    asyncio.run(_serve(service, token, (host, port, port_file)))
 
 
-async def _serve(
-    engine: Engine,
-    model: str,
-    config: ml_collections.ConfigDict,
-    tools: ToolClient | None,
-    limits: ServingLimits,
-    token: str,
-    place: tuple[str, int, Path | None],
-) -> None:
-    service = Service(engine, model, stages.episode_config(config), tools, limits)
+async def _serve(service: Service, token: str, place: tuple[str, int, Path | None]) -> None:
     stop = asyncio.Event()
     work = asyncio.create_task(service.run())
     # A broken engine ends the server: whoever supervises it can then start it again.
@@ -80,5 +63,4 @@ async def _serve(
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
-        if tools is not None:
-            await tools.close()
+        await service.close()

@@ -15,56 +15,12 @@ Legend: B rows, L tokens.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mmsearch_jax.core.errors import ConfigError
-
-_CHOICES = {
-    "kl_estimator": ("k1", "k2", "k3"),
-    "aggregation": ("token", "sequence", "constant"),
-    "ratio": ("token", "sequence"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class GRPOLossConfig:
-    """Attributes:
-    clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
-    kl_coef: weight of the KL to the reference policy; with 0 the reference is not even scored.
-    kl_estimator: "k1", "k2" or "k3" (Schulman, "Approximating KL divergence", 2020). As a loss, k1 has no gradient in
-      expectation and k2 has the true one; k3, GRPO's, lies between.
-    aggregation: "token" (mean over all trained tokens), "sequence" (mean over each sequence's tokens, then over
-      sequences) or "constant" (sum over each sequence's tokens / `constant_length`, then mean over sequences).
-    constant_length: tokens by which "constant" divides.
-    ratio: of the policy to the old one: of each "token", or one for the whole "sequence" (the geometric mean of its tokens').
-    importance_cap: 0 compares the policy with the sampler's own log-probs. Above 0 it is compared with the learner's at the
-      batch's beginning, and each token weighs min(learner's / sampler's probability, cap).
-    """
-
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    kl_coef: float = 0.001
-    kl_estimator: str = "k3"
-    aggregation: str = "token"
-    constant_length: int = 1024
-    ratio: str = "token"
-    importance_cap: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"unknown loss.{name} '{getattr(self, name)}': use {', '.join(known)}")
-        if not 0 < self.clip_low <= 1 or self.clip_high <= 0 or self.kl_coef < 0 or self.importance_cap < 0:
-            raise ConfigError(
-                f"loss.clip_low {self.clip_low:g} must lie in (0, 1], clip_high {self.clip_high:g} above 0, kl_coef "
-                f"{self.kl_coef:g} and importance_cap {self.importance_cap:g} not below 0"
-            )
-        if self.constant_length < 1:
-            raise ConfigError(f"loss.constant_length is {self.constant_length}, must be at least 1")
+from mmsearch_jax.settings.learning import GRPOLossConfig
 
 
 class ScoredTokens(NamedTuple):

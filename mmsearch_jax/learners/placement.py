@@ -18,12 +18,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.data.batches import BatchShape, TokenBatch
-from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, MeshConfig, make_mesh
+from mmsearch_jax.data.batches import TokenBatch
+from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules
-from mmsearch_jax.images.vision_inputs import MERGE_SIZE
 from mmsearch_jax.learners.train_state import TrainState, create_train_state
 from mmsearch_jax.models.axes import Placement, placement, shard_state, spread
+from mmsearch_jax.settings.learning import BatchShape
+from mmsearch_jax.settings.policy import MeshConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +78,11 @@ class LearnerMesh:
         return placement(self.mesh, self.rules)
 
     def check(self, shape: BatchShape, name: str) -> None:
-        """That a global batch can be split over the mesh, and that its patches make whole tokens.
+        """That a global batch can be split over the mesh.
 
         Raises:
           ConfigError: not so; `name` is the batch's in the config.
         """
-        if shape.patches % (merged := MERGE_SIZE**2):
-            near = math.ceil(shape.patches / merged) * merged
-            raise ConfigError(
-                f"{name}.patches is {shape.patches}, but {merged} patches make a token: set it to {near}, say"
-            )
         rows, parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES), self.mesh.shape["sequence"]
         for key, size, by in (
             ("rows", shape.rows, rows),

@@ -5,6 +5,7 @@ Each process packs its own trajectories; the batches that they learn from are gl
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,16 +15,17 @@ import numpy as np
 from flax import nnx
 
 from mmsearch_jax.core.trajectory import Trajectory
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, TrainingSequence, empty_batch, pack
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, empty_batch, pack
 from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.learners.logprobs import token_logprobs
-from mmsearch_jax.learners.losses import GRPOLossConfig, ScoredTokens, grpo_loss
+from mmsearch_jax.learners.losses import ScoredTokens, grpo_loss
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
 from mmsearch_jax.learners.train_state import JittedUpdate, TrainState, apply_gradients, trains_head
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.settings.learning import GRPOConfig
 
 EXTRAS = ("advantages", "rollout_logprobs")
 """What the batches of GRPO carry besides."""
@@ -58,10 +60,7 @@ class PolicyUpdater:
       graph: of the model whose parameters the train states hold.
       reference: parameters of the frozen reference policy, where the state's are. Of a model with LoRA these are the updates as
         they were at the start: the base is there once.
-      shape: of a global batch.
-      updates_per_batch: mini-batches, each of which makes an update.
-      epochs: times that each mini-batch is learnt from.
-      temperature: of sampling: what is optimised is the policy as it is sampled.
+      config: loss, batch, mini-batches, epochs, and the temperature of sampling (the policy is optimised as it is sampled).
       full, train_vision: what is trained (see `step_flops`).
 
     `score(params, frozen, batch)` gives log-probs, `accumulate(state, total, batch)` adds a batch's gradients to the total,
@@ -73,21 +72,19 @@ class PolicyUpdater:
         graph: Any,
         reference: Any,
         optimizer: Any,
-        config: GRPOLossConfig,
+        config: GRPOConfig,
         model: ModelConfig,
         mesh: LearnerMesh,
-        shape: BatchShape,
         *,
-        updates_per_batch: int = 1,
-        epochs: int = 1,
-        temperature: float = 1.0,
         full: bool = True,
         train_vision: bool = False,
     ):
-        self._reference, self._config, self._model, self._mesh = reference, config, model, mesh
-        processes = jax.process_count()
-        self._shape = shape._replace(rows=shape.rows // processes, images=shape.images // processes)
-        self._updates, self._epochs = updates_per_batch, epochs
+        self._reference, self._config, self._model, self._mesh = reference, config.loss, model, mesh
+        processes, temperature = jax.process_count(), config.temperature
+        self._shape = dataclasses.replace(
+            config.batch, rows=config.batch.rows // processes, images=config.batch.images // processes
+        )
+        self._updates, self._epochs = config.updates_per_batch, config.epochs
         self._full, self._train_vision = full, train_vision
 
         def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -105,7 +102,7 @@ class PolicyUpdater:
                     mask,
                     batch.segment_ids,
                 ),
-                config,
+                config.loss,
             )
             entropy = jnp.where(mask, found.entropy, 0.0).sum() / jnp.maximum(mask.sum(), 1)
             return value, {"loss": value, "entropy": entropy, **metrics}

@@ -7,12 +7,12 @@ sequences come from or of what they say.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +24,6 @@ from flax import nnx
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.batches import TokenBatch
 from mmsearch_jax.data.pipeline import Step, merge_states
-from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.distributed.processes import records_of_all, sums_of_all
 from mmsearch_jax.learners.checkpoints import Best
 from mmsearch_jax.learners.logprobs import token_logprobs
@@ -32,16 +31,17 @@ from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import (
     JittedUpdate,
-    OptimizerConfig,
     TrainState,
     apply_gradients,
     make_optimizer,
     split_model,
     trains_head,
 )
-from mmsearch_jax.learners.training_run import RunConfig, TrainingRun
+from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
 from mmsearch_jax.models.lora import lora_layers, with_dropout
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import OptimizerConfig
+from mmsearch_jax.settings.policy import MeshConfig
 
 _SHOWN_SKIPS = 20
 
@@ -137,54 +137,66 @@ def _joined(parts: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Updates:
+    """The updates that a run makes.
+
+    Attributes:
+      accumulate: batches that make one update.
+      freeze: top-level modules that are not trained ("vision").
+    """
+
+    num_steps: int
+    optimizer: OptimizerConfig
+    accumulate: int = 1
+    freeze: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """Batches whose loss is measured every so many steps (0: at the end only); the checkpoint of the lowest loss is kept."""
+
+    batches: Sequence[TokenBatch]
+    every: int = 0
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether the loss is measured after this step."""
+        return step == num_steps or (self.every > 0 and step % self.every == 0)
+
+
 def train(
     model: Qwen2_5_VL,
     data: Callable[[int, Any], Iterator[Step]],
-    num_steps: int,
-    optimizer: OptimizerConfig,
-    workdir: str | Path,
-    phase: str,
+    updates: Updates,
+    place: RunPlace,
     *,
-    config: RunConfig | None = None,
     mesh: LearnerMesh | None = None,
     seed: int = 0,
-    freeze: tuple[str, ...] = (),
-    accumulate: int = 1,
-    validation: Sequence[TokenBatch] = (),
-    validate_every: int = 0,
-    identity: Mapping[str, Any] | None = None,
-    show_progress: bool = True,
+    validation: Validation | None = None,
 ) -> Qwen2_5_VL:
-    """Trains for `num_steps` updates and returns the trained model (the given one is left as it is).
+    """Makes the updates and returns the trained model (the given one is left as it is).
 
     Args:
       data: gives this process's part of the batches behind a number of steps, or behind the state that was saved with them;
         the same place must give the same batches again.
-      workdir: takes metrics.jsonl, TensorBoard events and checkpoints/<phase>.
       mesh: what the learner is spread over; by default all devices, weights and rows split.
       seed: of LoRA's dropout.
-      freeze: top-level modules that are not trained ("vision").
-      accumulate: batches that make one update.
-      validation: batches whose loss is measured every `validate_every` steps and at the end; the checkpoint of the least one
-        is kept.
-      identity: see `TrainingRun`.
 
     Raises:
       DataError: the batches end before the steps do.
-      CheckpointError: the checkpoint to resume from is of another config.
+      CheckpointError: the checkpoint to resume from was made with another config.
       TrainingDiverged, Preempted: see `TrainingRun`.
     """
     mesh = mesh or LearnerMesh.of(MeshConfig())
+    num_steps, accumulate, freeze, phase = updates.num_steps, updates.accumulate, updates.freeze, place.phase
     graph, trained, frozen = split_model(model, freeze)
-    transformation = make_optimizer(optimizer, num_steps)
+    transformation = make_optimizer(updates.optimizer, num_steps)
     state = mesh.train_state(trained, frozen, transformation)
     update = SupervisedUpdate(graph, transformation, seed, mesh)
     evaluate = mesh.jit(lambda params, frozen, batch: weighted_loss(nnx.merge(graph, frozen, params), batch)[1])
     full, train_vision = not lora_layers(model), "vision" not in freeze and not lora_layers(model)
     best = Best("validation_loss", largest=False) if validation else None
-    run = TrainingRun(
-        workdir, phase, num_steps, config or RunConfig(), identity=identity, best=best, show_progress=show_progress
-    )
+    run = TrainingRun(place, num_steps, best=best)
     with run:
         state, start, position = run.begin(state)
         stream = _prefetched(data(start * accumulate, position), mesh.batch)
@@ -213,9 +225,10 @@ def train(
                 metrics["patch_fill"] = counts["patches"] / counts["patch_room"]
             _tell_skipped(run, left_out, steps)
             metrics["skipped_rows"] = left_out["rows"]
-            if validation and (step == num_steps or (validate_every and step % validate_every == 0)):
+            if validation is not None and validation.is_due(step, num_steps):
                 found = [
-                    jax.device_get(evaluate(state.params, state.frozen, mesh.batch(batch))) for batch in validation
+                    jax.device_get(evaluate(state.params, state.frozen, mesh.batch(batch)))
+                    for batch in validation.batches
                 ]
                 metrics["validation_loss"] = _mean_nll(found)
             run.finish_step(

@@ -14,37 +14,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from mmsearch_jax.core.errors import ConfigError
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """Optimiser settings.
-
-    Attributes:
-      name: "adamw", or "muon" (matrices by Muon, the rest by AdamW).
-      learning_rate: peak. Linear warm-up over `warmup_steps`, then `decay`: "cosine" to `final_fraction` of the peak at the
-        last step, or "constant".
-      max_grad_norm: global norm to which gradients are clipped.
-    """
-
-    name: str = "adamw"
-    learning_rate: float = 1e-4
-    warmup_steps: int = 0
-    decay: str = "cosine"
-    final_fraction: float = 0.1
-    weight_decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.95
-    max_grad_norm: float = 1.0
+from mmsearch_jax.settings.learning import OptimizerConfig
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Learning rate by step.
-
-    Raises:
-      ConfigError: unknown decay.
-    """
+    """Learning rate by step."""
     if config.decay == "constant":
         return optax.join_schedules(
             [
@@ -53,8 +27,6 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
             ],
             [config.warmup_steps],
         )
-    if config.decay != "cosine":
-        raise ConfigError(f"unknown optimizer.decay '{config.decay}': use 'cosine' or 'constant'")
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if config.warmup_steps else config.learning_rate,
         peak_value=config.learning_rate,
@@ -65,18 +37,12 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """The optimiser with its schedule and clipping.
-
-    Raises:
-      ConfigError: unknown name.
-    """
+    """The optimiser with its schedule and clipping."""
     schedule = make_schedule(config, num_steps)
     if config.name == "adamw":
         update = optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=_matrices)
-    elif config.name == "muon":
-        update = optax.contrib.muon(schedule, adam_b2=config.b2, weight_decay=config.weight_decay)
     else:
-        raise ConfigError(f"unknown optimizer.name '{config.name}': use 'adamw' or 'muon'")
+        update = optax.contrib.muon(schedule, adam_b2=config.b2, weight_decay=config.weight_decay)
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), update)
 
 

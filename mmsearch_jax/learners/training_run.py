@@ -14,68 +14,47 @@ from typing import Any, Self
 
 import jax
 
-from mmsearch_jax.core.errors import CheckpointError, ConfigError, Preempted, TrainingDiverged
+from mmsearch_jax.core.errors import CheckpointError, Preempted, TrainingDiverged
 from mmsearch_jax.distributed.processes import largest_of_all
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints
 from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.train_state import TrainState
+from mmsearch_jax.settings.learning import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """How a run is kept.
+class RunPlace:
+    """Where a run is kept, and how.
 
     Attributes:
-      checkpoint_every: steps between checkpoints; 0 writes one at the end only.
-      keep: how many of the latest checkpoints to keep; the best is kept besides.
-      max_skipped: updates left out in a row, for a gradient that was not finite, before the run is stopped.
-      resume: go on from the newest checkpoint in the work folder.
-      wandb: project of Weights & Biases to log to as well; empty for none.
-      profile_steps: steps to trace into WORKDIR/profile (every process its own devices), for xprof; 0 traces none.
-      profile_first: the first of them, counted from this start of the run; the first steps compile.
+      workdir: takes metrics.jsonl, TensorBoard events and checkpoints/<phase>.
+      phase: name of the run among those in the work directory: "sft", "grpo".
+      identity: the settings on which the numbers depend, as plain JSON; a checkpoint of other settings is refused.
+      show_progress: whether a progress bar is shown.
     """
 
-    checkpoint_every: int = 0
-    keep: int = 2
-    max_skipped: int = 5
-    resume: bool = True
-    wandb: str = ""
-    profile_steps: int = 0
-    profile_first: int = 3
-
-    def __post_init__(self) -> None:
-        if self.profile_steps < 0 or self.profile_first < 1:
-            raise ConfigError(
-                f"run.profile_steps is {self.profile_steps} and run.profile_first {self.profile_first}: at least 0 and 1"
-            )
+    workdir: Path
+    phase: str
+    config: RunConfig = RunConfig()
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    show_progress: bool = True
 
 
 class TrainingRun:
-    """One phase of a run in a work folder; a context manager.
+    """One phase of a run in a work directory; a context manager.
 
     Args:
-      identity: the settings on which the numbers depend, as plain JSON; a checkpoint of other settings is refused.
       best: which checkpoint to keep besides the latest.
     """
 
-    def __init__(
-        self,
-        workdir: str | Path,
-        phase: str,
-        num_steps: int,
-        config: RunConfig,
-        *,
-        identity: Mapping[str, Any] | None = None,
-        best: Best | None = None,
-        show_progress: bool = True,
-    ):
-        self._config, self._num_steps, self._identity = config, num_steps, _flat(identity or {})
-        self.checkpoints = Checkpoints(Path(workdir) / "checkpoints" / phase, config.keep, best)
-        self._workdir, self._phase, self._show = Path(workdir), phase, show_progress
+    def __init__(self, place: RunPlace, num_steps: int, *, best: Best | None = None):
+        self._config, self._num_steps, self._identity = place.config, num_steps, _flat(place.identity)
+        self._workdir, self._phase, self._show = Path(place.workdir), place.phase, place.show_progress
+        self.checkpoints = Checkpoints(self._workdir / "checkpoints" / self._phase, place.config.keep, best)
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
         self._log: RunLog | None = None
-        self._trace = _Trace(self._workdir / "profile", config, num_steps)
+        self._trace = _Trace(self._workdir / "profile", place.config, num_steps)
         self._old_handler: Any = None
 
     def __enter__(self) -> Self:

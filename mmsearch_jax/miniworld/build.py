@@ -18,8 +18,9 @@ from mmsearch_jax.miniworld import teacher, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.rewards.match import matches
-from mmsearch_jax.rollout.episode import EpisodeConfig, observe, reply_note
+from mmsearch_jax.rollout.episode import observe, reply_note
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
 
 def build_training_world(

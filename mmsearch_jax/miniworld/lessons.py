@@ -17,21 +17,10 @@ from mmsearch_jax.images.processing import ImageProcessor, ProcessedImage
 from mmsearch_jax.miniworld import language, sight
 from mmsearch_jax.miniworld.language import Dialogue
 from mmsearch_jax.miniworld.worlds import World, compose_scene
+from mmsearch_jax.settings.world import MixtureConfig
 
 PROMPT_WEIGHT = 0.05
 """Loss weight of what the user says: enough to know the language, too little to drown the answers."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-    """Relative weights of the parts of pretraining."""
-
-    echo: float = 0.2
-    reading: float = 0.3
-    joining: float = 0.15
-    copying: float = 0.2
-    chain: float = 0.0
-    looking: float = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +41,7 @@ def scene_pool(world: World, processor: ImageProcessor, numbers: Iterable[int], 
 
 
 def pretraining_lessons(
-    builder: LessonBuilder, pool: Sequence[PooledScene], mixture: Mixture, max_tokens: int, seed: Sequence[int]
+    builder: LessonBuilder, pool: Sequence[PooledScene], mixture: MixtureConfig, max_tokens: int, seed: Sequence[int]
 ) -> Iterator[TrainingSequence]:
     """An endless stream of pretraining sequences of at most `max_tokens`; equal seeds give equal streams."""
     rng = np.random.default_rng(seed)

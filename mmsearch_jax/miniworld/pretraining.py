@@ -20,83 +20,45 @@ import tqdm
 from flax import nnx
 
 from mmsearch_jax.core import protocol
-from mmsearch_jax.data.batches import BatchShape, pack_stream
+from mmsearch_jax.data.batches import pack_stream
 from mmsearch_jax.data.chat import IM_END, IMAGE_PAD, VISION_END, VISION_START, ChatRenderer
 from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.learners import supervised
-from mmsearch_jax.learners.train_state import OptimizerConfig
-from mmsearch_jax.learners.training_run import RunConfig
+from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.miniworld import language, lessons
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.tokenizer import save_tokenizer, train_tokenizer
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.hf import save_pretrained
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import BatchShape, RunConfig
+from mmsearch_jax.settings.world import PartConfig, PretrainSettings
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A stretch of pretraining: that many steps of one mixture of lessons."""
-
-    steps: int
-    mixture: lessons.Mixture
-
-
-@dataclasses.dataclass(frozen=True)
-class Course:
-    """Parts, one after the other, under one learning-rate schedule."""
-
-    parts: Sequence[Part]
-    optimizer: OptimizerConfig
-
-    @property
-    def steps(self) -> int:
-        """Of all parts together."""
-        return sum(part.steps for part in self.parts)
-
-
-def make_base(
-    out: Path,
-    workdir: Path,
-    *,
-    text: TextConfig,
-    vision: VisionConfig,
-    max_pixels: int,
-    shape: BatchShape,
-    courses: Sequence[Course],
-    num_scenes: int,
-    world_size: int,
-    seed: int,
-    checkpoint_every: int = 0,
-    show_progress: bool = True,
-) -> None:
+def make_base(settings: PretrainSettings, out: Path, workdir: Path, *, show_progress: bool = True) -> None:
     """Pretrains a base and writes it to `out` in bf16.
 
-    Args:
-      courses: in order. The first part is best made of nothing but echoes, which make copying appear early.
-      num_scenes: composed pictures to learn to look at.
-      world_size: lands of the world that the pictures show.
+    The first part of the first course is best made of nothing but echoes, which make copying appear early.
     """
-    processor = ImageProcessor(min_pixels=56 * 56, max_pixels=max_pixels)
+    seed = settings.seed
+    processor = ImageProcessor(min_pixels=56 * 56, max_pixels=settings.max_pixels)
+    text, vision = TextConfig(**dataclasses.asdict(settings.text)), VisionConfig(**dataclasses.asdict(settings.vision))
     tokenizer, model = _start(text, vision, seed)
     save_tokenizer(tokenizer, out)
     (out / "preprocessor_config.json").write_text(json.dumps(processor.to_hf(), indent=2) + "\n", encoding="utf-8")
-    world = GeneratedWorld(world_size, seed)
-    numbers = tqdm.trange(num_scenes, desc="scenes", disable=not show_progress)
+    world = GeneratedWorld(settings.world_size, seed)
+    numbers = tqdm.trange(settings.num_scenes, desc="scenes", disable=not show_progress)
     pool = lessons.scene_pool(world, processor, numbers, seed)
     builder = lessons.LessonBuilder(ChatRenderer(tokenizer), model.config)
-    for number, course in enumerate(courses, 1):
-        batches = _batches(builder, pool, shape, course.parts, seed + number)
+    run = RunConfig(settings.checkpoint_every)
+    for number, (_, course) in enumerate(sorted(settings.courses.items()), 1):
+        parts = [part for _, part in sorted(course.parts.items())]
         model = supervised.train(
             model,
-            batches,
-            course.steps,
-            course.optimizer,
-            workdir,
-            f"pretrain_{number}",
-            config=RunConfig(checkpoint_every),
-            show_progress=show_progress,
+            _batches(builder, pool, settings.batch, parts, seed + number),
+            supervised.Updates(sum(part.steps for part in parts), course.optimizer),
+            RunPlace(workdir, f"pretrain_{number}", run, show_progress=show_progress),
         )
     graph, state = nnx.split(model)
     small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))
@@ -119,7 +81,11 @@ def _start(text: TextConfig, vision: VisionConfig, seed: int) -> tuple[tokenizer
 
 
 def _batches(
-    builder: lessons.LessonBuilder, pool: list[lessons.PooledScene], shape: BatchShape, parts: Sequence[Part], seed: int
+    builder: lessons.LessonBuilder,
+    pool: list[lessons.PooledScene],
+    shape: BatchShape,
+    parts: Sequence[PartConfig],
+    seed: int,
 ) -> Callable[[int, Any], Iterator[Step]]:
     def batches(start: int, _: Any) -> Iterator[Step]:
         first = 0

@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmsearch_jax.core.errors import CheckpointError
-from mmsearch_jax.models.lora import IN_MLP, LoRAConfig, add_lora, lora_layers
+from mmsearch_jax.models.lora import add_lora, lora_layers
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.policy import IN_MLP, LoRAConfig
 
 _LAYERS = "base_model.model.model.language_model.layers"
 

@@ -6,43 +6,17 @@ alpha / rank, are PEFT's, so that an adapter means the same to both.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.policy import LoRAConfig
 
 IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 IN_MLP = ("gate_proj", "up_proj", "down_proj")
-
-
-@dataclasses.dataclass(frozen=True)
-class LoRAConfig:
-    """Attributes:
-    rank: of the update; 0 means none, all parameters are trained.
-    alpha: the update is scaled by alpha / rank.
-    targets: linear modules of a language-model layer.
-    dropout: share of the update's inputs that SFT leaves out at random. GRPO leaves none out: it scores the very policy that
-      was sampled.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = (*IN_ATTENTION, *IN_MLP)
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.targets if name not in (*IN_ATTENTION, *IN_MLP)]
-        if unknown:
-            raise ConfigError(f"unknown lora.targets '{unknown[0]}': known are {', '.join((*IN_ATTENTION, *IN_MLP))}")
-        if self.rank < 0 or not self.targets:
-            raise ConfigError("lora needs a rank of at least 0 and at least one target")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"lora.dropout is {self.dropout:g}, must be at least 0 and below 1")
 
 
 class DropoutKey(nnx.Variable):

@@ -11,23 +11,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax import nnx
 from jax.sharding import AbstractMesh
 
-from mmsearch_jax.core.config_files import as_arguments
-from mmsearch_jax.data.batches import BatchShape, TokenBatch
-from mmsearch_jax.distributed.mesh import AXES, MeshConfig, mesh_sizes
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.data.batches import TokenBatch
+from mmsearch_jax.distributed.mesh import AXES, mesh_sizes
 from mmsearch_jax.distributed.sharding import RULES
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.train_state import OptimizerConfig, TrainState, make_optimizer, split_model
+from mmsearch_jax.learners.train_state import TrainState, make_optimizer, split_model
 from mmsearch_jax.models.config import ModelConfig, VisionConfig
-from mmsearch_jax.models.lora import LoRAConfig, add_lora
+from mmsearch_jax.models.lora import add_lora
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.planning.devices import devices_of
+from mmsearch_jax.settings.commands import LearnerSettings
+from mmsearch_jax.settings.learning import BatchShape, GRPOConfig, SFTConfig
+from mmsearch_jax.settings.policy import LoRAConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Learner:
     half: bool
 
 
-def abstract_model(model: ModelConfig, config: ml_collections.ConfigDict, *, trained: bool) -> Qwen2_5_VL:
+def abstract_model(model: ModelConfig, config: LearnerSettings, *, trained: bool) -> Qwen2_5_VL:
     """The policy as a stage holds it: the learner's with LoRA and remat, or the sampler's plain one."""
-    lora = LoRAConfig(**as_arguments(config.lora)) if config.lora.rank else None
+    lora = config.lora if config.lora.rank else None
     dtype = jnp.dtype(config.dtype)
     # What LoRA leaves alone stays in the checkpoint's dtype; what is trained is float32.
     made = _shapes(model, lora if trained else None, dtype, dtype if lora else jnp.dtype(np.float32))
@@ -65,41 +67,55 @@ def _shapes(model: ModelConfig, lora: LoRAConfig | None, dtype: Any, stored: Any
     return nnx.eval_shape(make)
 
 
+def stage_of(config: LearnerSettings, stage: str) -> SFTConfig | GRPOConfig:
+    """The section of "sft" or "grpo".
+
+    Raises:
+      ConfigError: the config has no such stage.
+    """
+    section = getattr(config, stage, None)
+    if section is None:
+        raise ConfigError(
+            f"the config has no section '{stage}': give a config of that stage, or leave it out of --programs"
+        )
+    return section
+
+
 def learner(
-    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, mesh: LearnerMesh, num_updates: int = 1
+    config: LearnerSettings, stage: str, model: ModelConfig, mesh: LearnerMesh, num_updates: int = 1
 ) -> Learner:
     """Of the stage "sft" or "grpo".
 
     Raises:
       ConfigError: the mesh does not divide the batch.
     """
-    settings = config[stage]
-    shape = BatchShape(**settings.batch)
+    recipe = stage_of(config, stage)
+    shape = recipe.batch
     mesh.check(shape, f"{stage}.batch")
-    graph, trained, frozen = split_model(abstract_model(model, config, trained=True), tuple(settings.freeze))
-    optimizer = make_optimizer(OptimizerConfig(**settings.optimizer), num_updates)
+    graph, trained, frozen = split_model(abstract_model(model, config, trained=True), recipe.freeze)
+    optimizer = make_optimizer(recipe.optimizer, num_updates)
     state = mesh.abstract_train_state(trained, frozen, optimizer)
     half = jnp.dtype(config.dtype).itemsize == 2
     return Learner(mesh, graph, state, optimizer, shape, model, not config.lora.rank, config.remat, half)
 
 
-def mesh_on(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMesh:
+def mesh_on(config: LearnerSettings, topology: Topology) -> LearnerMesh:
     """The config's mesh over the slice's devices, as training makes it.
 
     Raises:
       ConfigError: it does not make up the devices.
     """
-    return LearnerMesh.of(MeshConfig(**config.mesh), config.sharding_rules, devices_of(topology))
+    return LearnerMesh.of(config.mesh, config.sharding_rules, devices_of(topology))
 
 
-def mesh_without_devices(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMesh:
+def mesh_without_devices(config: LearnerSettings, topology: Topology) -> LearnerMesh:
     """The same in shape, for counts by hand alone: nothing is compiled for it, and no libtpu is needed.
 
     Raises:
       ConfigError: it does not make up the devices.
     """
-    sizes = mesh_sizes(MeshConfig(**config.mesh), topology.num_devices)
-    rules = {**RULES, **{name: tuple(axes) for name, axes in config.sharding_rules.items()}}
+    sizes = mesh_sizes(config.mesh, topology.num_devices)
+    rules = {**RULES, **config.sharding_rules}
     return LearnerMesh(AbstractMesh(sizes, AXES), rules)  # type: ignore[arg-type]
 
 

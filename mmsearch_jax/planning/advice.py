@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ml_collections
-
 from mmsearch_jax.distributed.chips import GIB
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.models.config import ModelConfig
@@ -14,9 +12,10 @@ from mmsearch_jax.planning.abstract import bytes_per_chip
 from mmsearch_jax.planning.analyse import Plan
 from mmsearch_jax.planning.memory import hand_count
 from mmsearch_jax.planning.stage import StageEstimate
+from mmsearch_jax.settings.commands import LearnerSettings
 
 
-def advice(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology, plan: Plan) -> str:
+def advice(config: LearnerSettings, model: ModelConfig, topology: Topology, plan: Plan) -> str:
     """Of a program that does not fit: fewer slots for the sampler's, another mesh, batch or remat for a learner's."""
     over = f"{plan.program.name} needs {plan.needed / GIB:.1f} GiB of {plan.available / GIB:.1f} GiB"
     if plan.program.learner is None:
@@ -33,7 +32,7 @@ def advice(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topo
     return f"{over}: set {' '.join(f'--config.{key}={value}' for key, value in changed.items())} (estimate)"
 
 
-def held_advice(config: ml_collections.ConfigDict, stage: StageEstimate, plans: Sequence[Plan]) -> str:
+def held_advice(config: LearnerSettings, stage: StageEstimate, plans: Sequence[Plan]) -> str:
     """Of learner and sampler that do not fit on the same chips, though each alone may."""
     over = f"{stage.stage}: learner and sampler together hold {stage.held / GIB:.1f} GiB of {stage.available / GIB:.1f} GiB"
     sampler = next((plan for plan in plans if plan.program.learner is None), None)
@@ -43,7 +42,7 @@ def held_advice(config: ml_collections.ConfigDict, stage: StageEstimate, plans: 
     return f"{over}: split the learner over more chips, raise engine.tensor, or lower engine.max_length"
 
 
-def _slots(config: ml_collections.ConfigDict, plan: Plan, too_much: float) -> int:
+def _slots(config: LearnerSettings, plan: Plan, too_much: float) -> int:
     """Slots that are left when their caches give back so many bytes."""
     cache = bytes_per_chip(plan.program.arguments[1])
     return max(0, int(config.engine.num_slots * (1 - too_much / cache)))

@@ -11,10 +11,10 @@ import dataclasses
 
 import jax
 
-from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.models.attention import WINDOWS_A_BLOCK
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.planning.abstract import Learner
+from mmsearch_jax.settings.learning import BatchShape
 
 _LANES, _BLOCK = 128, 512
 

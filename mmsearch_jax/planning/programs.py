@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from mmsearch_jax.core.config_files import as_arguments
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.distributed.topologies import Topology
-from mmsearch_jax.learners.losses import GRPOLossConfig
 from mmsearch_jax.learners.policy_update import EXTRAS, PolicyUpdater
 from mmsearch_jax.learners.supervised import SupervisedUpdate
 from mmsearch_jax.models.attention import compiling_for
@@ -31,7 +28,8 @@ from mmsearch_jax.planning.devices import devices_of
 from mmsearch_jax.planning.model_flops import Work
 from mmsearch_jax.rollout import jitted, programs, sampling
 from mmsearch_jax.rollout.placement import host_mesh, weight_spec
-from mmsearch_jax.rollout.sequence import EngineConfig, bucket
+from mmsearch_jax.rollout.sequence import bucket
+from mmsearch_jax.settings.commands import GRPOSettings, LearnerSettings, SFTSettings
 
 PROGRAMS = ("sft", "grpo", "prefill", "extend", "decode")
 
@@ -62,7 +60,7 @@ class Program:
 
 
 def programs_of(
-    config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology, names: tuple[str, ...]
+    config: LearnerSettings, model: ModelConfig, topology: Topology, names: tuple[str, ...]
 ) -> Iterator[Program]:
     """The programs by their names in `PROGRAMS`.
 
@@ -72,20 +70,17 @@ def programs_of(
     unknown = [name for name in names if name not in PROGRAMS]
     if unknown:
         raise ConfigError(f"no program '{unknown[0]}': known are {', '.join(PROGRAMS)}")
-    for stage in ("sft", "grpo"):
-        if stage in names and stage not in config:
-            raise ConfigError(
-                f"the config has no section '{stage}': give a config of that stage, or leave it out of --programs"
-            )
     if "sft" in names:
-        yield from sft_programs(config, model, topology)
+        abstract.stage_of(config, "sft")
+        yield from sft_programs(cast(SFTSettings, config), model, topology)
     if "grpo" in names:
-        yield from grpo_programs(config, model, topology)
+        abstract.stage_of(config, "grpo")
+        yield from grpo_programs(cast(GRPOSettings, config), model, topology)
     if rollout := [name for name in names if name in ("prefill", "extend", "decode")]:
         yield from rollout_programs(config, model, topology, rollout)
 
 
-def sft_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology) -> Iterator[Program]:
+def sft_programs(config: SFTSettings, model: ModelConfig, topology: Topology) -> Iterator[Program]:
     """The update from one batch, or its two parts where several make one."""
     settings = config.sft
     made = abstract.learner(config, "sft", model, abstract.mesh_on(config, topology), settings.num_steps)
@@ -119,25 +114,13 @@ def sft_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology
     )
 
 
-def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology) -> Iterator[Program]:
+def grpo_programs(config: GRPOSettings, model: ModelConfig, topology: Topology) -> Iterator[Program]:
     """Scoring by the reference (and the old policy), a batch's gradients, the update."""
     settings = config.grpo
-    recipe = GRPOLossConfig(**settings.loss)
+    recipe = settings.loss
     updates = settings.updates_per_batch * settings.epochs
     made = abstract.learner(config, "grpo", model, abstract.mesh_on(config, topology), settings.num_steps * updates)
-    updater = PolicyUpdater(
-        made.graph,
-        made.state.params,
-        made.optimizer,
-        recipe,
-        model,
-        made.mesh,
-        made.shape,
-        updates_per_batch=settings.updates_per_batch,
-        epochs=settings.epochs,
-        temperature=settings.temperature,
-        full=made.full,
-    )
+    updater = PolicyUpdater(made.graph, made.state.params, made.optimizer, settings, model, made.mesh, full=made.full)
     scored = [
         name for name, used in (("ref_logprobs", recipe.kl_coef), ("old_logprobs", recipe.importance_cap)) if used
     ]
@@ -179,21 +162,21 @@ def grpo_programs(config: ml_collections.ConfigDict, model: ModelConfig, topolog
     )
 
 
-def batches_per_step(config: ml_collections.ConfigDict) -> float:
+def batches_per_step(config: GRPOSettings) -> float:
     """Batches that hold a step's trajectories, if each is half of the longest; at least one an update."""
     settings, shape = config.grpo, config.grpo.batch
     tokens = settings.prompts_per_step * settings.group_size * config.episode.max_trajectory_tokens / 2
-    return max(settings.updates_per_batch, -(-tokens // (shape["rows"] * shape["length"])))
+    return max(settings.updates_per_batch, -(-tokens // (shape.rows * shape.length)))
 
 
 def rollout_programs(
-    config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology, names: list[str]
+    config: LearnerSettings, model: ModelConfig, topology: Topology, names: list[str]
 ) -> Iterator[Program]:
     """The engine's calls with the largest buckets, on one host's chips.
 
     "prefill" is a first call of extend with images, "extend" one behind full caches, "decode" one of all rows over the longest.
     """
-    engine = EngineConfig(**as_arguments(config.engine), seed=config.seed)
+    engine = config.sized_engine
     mesh = host_mesh(engine.tensor, devices_of(topology.host))
     graph, shapes = jitted.single_layers(abstract.abstract_model(model, config, trained=False))
     weights = _placed(shapes, mesh)
@@ -203,7 +186,7 @@ def rollout_programs(
     cache = jax.tree.map(_with_sharding, cache, places.cache)
     hidden = _with_sharding(hidden, places.whole)
     rows, width = max(engine.extend_rows), max(engine.extend_buckets)
-    lengths = tuple(sorted({*engine.length_buckets, engine.max_length}))
+    lengths = engine.lengths
 
     def whole(*dims: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(dims, dtype, sharding=places.whole)

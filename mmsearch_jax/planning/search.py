@@ -5,16 +5,14 @@ Both the order and the pruning are estimates; what is reported of a candidate is
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import ml_collections
-
 from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.settings import replaced
 from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.models.config import ModelConfig
@@ -22,6 +20,8 @@ from mmsearch_jax.planning import abstract
 from mmsearch_jax.planning.abstract import Learner
 from mmsearch_jax.planning.memory import HandCount, hand_count
 from mmsearch_jax.planning.model_flops import Work
+from mmsearch_jax.settings.commands import LearnerSettings
+from mmsearch_jax.settings.learning import BatchShape
 
 REMATS = ("full", "dots", "none")
 _TENSORS, _ROWS = (1, 2, 4, 8), (1, 2, 4)
@@ -40,26 +40,13 @@ class SettingCandidate:
     seconds: float
     tokens: float
 
-    def config(self, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    def config(self, config: LearnerSettings) -> LearnerSettings:
         """The config with this setting."""
-        return with_settings(config, self.overrides)
-
-
-def with_settings(config: ml_collections.ConfigDict, overrides: dict[str, Any]) -> ml_collections.ConfigDict:
-    """A copy of the config with some dotted keys set."""
-    changed = copy.deepcopy(config)
-    with changed.unlocked():
-        for key, value in overrides.items():
-            *parents, last = key.split(".")
-            section = changed
-            for parent in parents:
-                section = section[parent]
-            section[last] = value
-    return changed
+        return replaced(config, self.overrides)
 
 
 def candidates(
-    config: ml_collections.ConfigDict,
+    config: LearnerSettings,
     stage: str,
     model: ModelConfig,
     topology: Topology,
@@ -74,7 +61,7 @@ def candidates(
       rows: of a batch, that are tried; by default one, two and four for each part of the mesh, and the config's.
     """
     room = USABLE * topology.chip.hbm / topology.chip.devices
-    batch = config[stage].batch
+    batch = abstract.stage_of(config, stage).batch
     found = []
     for mesh in _meshes(topology, sequences):
         lanes = topology.num_slices * mesh["mesh.data"] * mesh["mesh.fsdp"]
@@ -84,14 +71,16 @@ def candidates(
         ]
         if not batches:
             continue
-        changed = with_settings(config, {**mesh, **batches[0]})
+        changed = replaced(config, {**mesh, **batches[0]})
         try:
             base = abstract.learner(changed, stage, model, abstract.mesh_without_devices(changed, topology))
         except ConfigError:
             continue
         for sizes, remat in itertools.product(batches, remats):
             asked, images = sizes.values()
-            made = dataclasses.replace(base, shape=base.shape._replace(rows=asked, images=images), remat=remat)
+            made = dataclasses.replace(
+                base, shape=dataclasses.replace(base.shape, rows=asked, images=images), remat=remat
+            )
             memory = hand_count(made)
             if memory.total <= room:
                 seconds = estimate_seconds(made, topology)
@@ -102,7 +91,7 @@ def candidates(
 
 
 def nearest_that_fits(
-    config: ml_collections.ConfigDict, stage: str, model: ModelConfig, topology: Topology, scale: float
+    config: LearnerSettings, stage: str, model: ModelConfig, topology: Topology, scale: float
 ) -> SettingCandidate | None:
     """The setting with the fewest changes whose hand count, times `scale`, fits; None where none does.
 
@@ -167,7 +156,7 @@ def _meshes(topology: Topology, sequences: Sequence[int]) -> Iterator[dict[str, 
                 }
 
 
-def _images(batch: ml_collections.ConfigDict, rows: int, lanes: int) -> int:
+def _images(batch: BatchShape, rows: int, lanes: int) -> int:
     """As many rows of images for a row of tokens as the config's, of a number that the mesh divides."""
     return -(-rows * batch.images // (batch.rows * lanes)) * lanes
 
@@ -176,9 +165,9 @@ def _rows(lanes: int, asked: int) -> Sequence[int]:
     return sorted({lanes * each for each in _ROWS} | ({asked} if asked % lanes == 0 else set()))
 
 
-def value_of(config: ml_collections.ConfigDict, key: str) -> Any:
+def value_of(config: LearnerSettings, key: str) -> Any:
     """Of a dotted key."""
     section: Any = config
     for part in key.split("."):
-        section = section[part]
+        section = getattr(section, part)
     return section

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-
-import ml_collections
+from typing import cast
 
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.abstract import bytes_per_chip
 from mmsearch_jax.planning.analyse import Plan
+from mmsearch_jax.settings.commands import GRPOSettings, LearnerSettings, SFTSettings
 
 _DAY = 86400
 
@@ -47,7 +47,7 @@ class StageEstimate:
 
 
 def stage_estimates(
-    config: ml_collections.ConfigDict, plans: Sequence[Plan], topology: Topology, assumed: Assumed
+    config: LearnerSettings, plans: Sequence[Plan], topology: Topology, assumed: Assumed
 ) -> list[StageEstimate]:
     """Of the stages whose programs are among the plans."""
     made = []
@@ -59,12 +59,13 @@ def stage_estimates(
         if all(plan.seconds is not None for plan in own):
             learn = sum(plan.program.times * (plan.seconds or 0.0) for plan in own)
         if stage == "sft":
-            batch = config.sft.batch
-            samples = batch.rows * batch.length * config.sft.accumulate / assumed.sample_tokens
+            recipe = cast(SFTSettings, config).sft
+            samples = recipe.batch.rows * recipe.batch.length * recipe.accumulate / assumed.sample_tokens
             made.append(StageEstimate(stage, learn, None, _per_day(samples, learn), _held(own), own[0].available))
             continue
         sampler = {plan.program.name: plan for plan in plans if plan.program.learner is None}
-        samples = config.grpo.prompts_per_step * config.grpo.group_size
+        recipe = cast(GRPOSettings, config).grpo
+        samples = recipe.prompts_per_step * recipe.group_size
         rollout = _rollout_seconds(sampler, samples, topology, assumed)
         together = None if learn is None or rollout is None else learn + rollout
         held = _held([*own, *sampler.values()])

@@ -8,7 +8,6 @@ or advantages.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from mmsearch_jax.core.errors import ConfigError, JudgeFailed
@@ -16,35 +15,8 @@ from mmsearch_jax.core.protocol import Answer, Invalid
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.rewards import match
-from mmsearch_jax.rewards.judge import Judge, JudgeConfig
-
-MATCHES = ("exact", "judge", "exact_or_judge")
-
-
-@dataclasses.dataclass(frozen=True)
-class RewardConfig:
-    """What is rewarded.
-
-    Attributes:
-      format_weight: l.
-      search_penalty: takes that share from s when any search was made (0.1 in MMSearch-R1, 0 in DeepMMSearch-R1).
-      match: who decides s: "exact" (see `match`), "judge", or "exact_or_judge" (the judge is asked only where the exact match
-        says no).
-      overlong_buffer: the last so many tokens before the limit cost more and more, up to 1 at the limit (DAPO's soft overlong
-        punishment, arXiv 2503.14476, eq. 13); 0 for none.
-    """
-
-    format_weight: float = 0.1
-    search_penalty: float = 0.0
-    match: str = "exact"
-    overlong_buffer: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("format_weight", "search_penalty"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"reward.{name} is {getattr(self, name)}, must lie in [0, 1]")
-        if self.match not in MATCHES:
-            raise ConfigError(f"unknown reward.match '{self.match}': use {', '.join(MATCHES)}")
+from mmsearch_jax.rewards.judge import Judge
+from mmsearch_jax.settings.learning import JudgeConfig, RewardConfig
 
 
 def well_formed(trajectory: Trajectory) -> bool:
@@ -118,13 +90,7 @@ class Scorer:
         self._config, self._max_tokens = config, max_tokens
         self._judge = Judge(judge) if config.match != "exact" and judge is not None and judge.url else None
         if config.match != "exact" and self._judge is None:
-            raise ConfigError(
-                f"reward.match is '{config.match}', but reward.judge.url is empty: name the judge's endpoint"
-            )
-        if config.overlong_buffer and config.overlong_buffer >= max_tokens:
-            raise ConfigError(
-                f"reward.overlong_buffer is {config.overlong_buffer}, a trajectory has {max_tokens} tokens at most: lower it"
-            )
+            raise ConfigError(f"reward.match is '{config.match}', but judge.url is empty: name the judge's endpoint")
 
     async def score(self, trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> None:
         """Sets `reward` and `reward_parts` of all that can be scored.

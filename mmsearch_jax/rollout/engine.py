@@ -28,7 +28,8 @@ from mmsearch_jax.rollout.episode import Generation
 from mmsearch_jax.rollout.images import ImageCache
 from mmsearch_jax.rollout.jitted import empty_slots, single_layers
 from mmsearch_jax.rollout.placement import host_mesh, place_weights
-from mmsearch_jax.rollout.sequence import EngineConfig, EngineStats, LiveSequence, PreparedImage, bucket
+from mmsearch_jax.rollout.sequence import EngineStats, LiveSequence, PreparedImage, bucket
+from mmsearch_jax.settings.rollout import EngineConfig
 
 
 @dataclasses.dataclass
@@ -48,7 +49,8 @@ class Engine:
       model: a `Qwen2_5_VL`.
       tokenizer: of the same checkpoint: a transformers fast tokenizer or a `tokenizers.Tokenizer`.
       image_processor: of the same checkpoint.
-      config: sizes, and over how many chips of this host the weights and caches are split.
+      config: sizes, and over how many chips of this host the weights and caches are split; `max_length` must be given.
+      seed: of the sampling keys, together with each trajectory's own seed.
       cache: an empty cache to use instead of a `KVCache` (for models of another kind).
     """
 
@@ -58,6 +60,7 @@ class Engine:
         tokenizer: Any,
         image_processor: ImageProcessor,
         config: EngineConfig,
+        seed: int = 0,
         cache: Any | None = None,
     ):
         self.config, self.renderer = config, ChatRenderer(tokenizer)
@@ -79,10 +82,7 @@ class Engine:
         has_text = np.zeros(vocabulary, bool)
         has_text[: self.renderer.vocabulary_size] = [bool(text) for text in self.renderer.token_bytes]
         self._constants = programs.DecodeConstants(
-            jnp.asarray(self._automaton.table),
-            jnp.asarray(stop),
-            jnp.asarray(~(has_text | stop)),
-            jnp.uint32(config.seed),
+            jnp.asarray(self._automaton.table), jnp.asarray(stop), jnp.asarray(~(has_text | stop)), jnp.uint32(seed)
         )
         empty, hidden = empty_slots(model.config, config, model.dtype)
         cache = empty if cache is None else cache
@@ -93,7 +93,7 @@ class Engine:
         self._leaders: dict[Any, LiveSequence] = {}
         """First of their prompts, not fed whole yet."""
         self._prefixes: dict[Any, _Prefix] = {}
-        self._lengths = tuple(sorted({*config.length_buckets, config.max_length}))
+        self._lengths = config.lengths
         self._programs = jitted.jit_programs(graph, config, places)
         self._images = ImageCache(
             image_processor, model.config.vision, config, lambda vision: self._programs.encode(self._weights, vision)

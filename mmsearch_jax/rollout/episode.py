@@ -15,6 +15,7 @@ from mmsearch_jax.core import protocol, search_api
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
 MODES = ("policy", "prompted", "direct", "rag")
 
@@ -39,56 +40,6 @@ class Renderer(Protocol):
     def observation_ids(self, text: str, *, closed: bool = False) -> list[int]:
         """What stands between two turns."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class EpisodeConfig:
-    """Rules of an episode. Every limit is in tokens or counts; "trajectory" means prompt and observations
-    too.
-
-    Attributes:
-      mode: "policy" and "prompted" run the tool loop (they differ in the checkpoint and, usually, in
-        `prompt_style`); "direct" asks for a plain answer; "rag" always does a whole-image search, then a text
-        search for "<title of the top image result> <question>", then asks for a plain answer.
-      max_tool_calls: turns that may be something else than an answer; calls that were refused and turns that
-        were corrected count. One more turn follows, which must answer.
-      max_image_searches, max_text_searches: calls per tool; a further call gives an observation that says so.
-      observation_max_tokens: an observation's content is cut to this, its tag is always closed.
-      on_invalid: "end" the episode at a turn outside the grammar, or "correct" it by an observation.
-      say_last_turn: whether the last observation says that an answer is due.
-      allow_text, allow_image: whether the tool is offered; a call of one that is not is refused with a note.
-      allow_crop: where false, a search with a crop becomes one with the whole image (the ablation of crops: what the
-        policy does otherwise stays as it learnt it).
-    """
-
-    mode: str = "policy"
-    prompt_style: str = "paper"
-    max_tool_calls: int = 10
-    max_image_searches: int = 1
-    max_text_searches: int = 10
-    max_turn_tokens: int = 1024
-    max_trajectory_tokens: int = 8192
-    observation_max_tokens: int = 1024
-    top_k_text: int = 5
-    top_k_image: int = 5
-    on_invalid: str = "end"
-    say_last_turn: bool = True
-    allow_text: bool = True
-    allow_image: bool = True
-    allow_crop: bool = True
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"unknown mode {self.mode!r}, expected one of {', '.join(MODES)}")
-        if self.on_invalid not in ("end", "correct"):
-            raise ValueError(f"on_invalid must be 'end' or 'correct', got {self.on_invalid!r}")
-        if self.prompt_style not in protocol.PROMPT_STYLES:
-            raise ValueError(f"unknown prompt_style {self.prompt_style!r}, expected {protocol.PROMPT_STYLES}")
-
-    @property
-    def plain(self) -> bool:
-        """Whether the policy answers in plain text, closed by <|im_end|>, instead of tags."""
-        return self.mode in ("direct", "rag")
 
 
 @dataclasses.dataclass(frozen=True)

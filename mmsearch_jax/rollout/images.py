@@ -14,7 +14,8 @@ from PIL import Image
 from mmsearch_jax.images.processing import ImageProcessor, load_image
 from mmsearch_jax.images.vision_inputs import PatchRows, VisionInputs, pack_images
 from mmsearch_jax.models.config import VisionConfig
-from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
+from mmsearch_jax.rollout.sequence import PreparedImage
+from mmsearch_jax.settings.rollout import EngineConfig
 
 _FULL_ENOUGH = 0.75
 """The share of a call's rows from which on more rows a call are better than fuller ones."""

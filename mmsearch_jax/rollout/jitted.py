@@ -18,7 +18,7 @@ from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.rollout import programs
 from mmsearch_jax.rollout.placement import cache_sharding
-from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.settings.rollout import EngineConfig
 
 
 class Places(NamedTuple):

@@ -17,9 +17,10 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from mmsearch_jax.core.errors import CheckpointError, ConfigError
-from mmsearch_jax.distributed.mesh import AXES, MeshConfig, make_mesh
+from mmsearch_jax.distributed.mesh import AXES, make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules, partition_spec
 from mmsearch_jax.models.axes import logical_axes
+from mmsearch_jax.settings.policy import MeshConfig
 
 _HOST = "host"
 

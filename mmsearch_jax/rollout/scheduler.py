@@ -16,10 +16,11 @@ from mmsearch_jax.core.errors import ToolError
 from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
+from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Need
 from mmsearch_jax.rollout.live_episode import EpisodeRequest, LiveEpisode, Watch
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
 Progress = Callable[[Trajectory], None]
 

@@ -3,62 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
-from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.rollout.sampling import SamplingParams
-
-
-@dataclasses.dataclass(frozen=True)
-class EngineConfig:
-    """Sizes of the engine. Each combination of buckets that is met compiles one program, once.
-
-    Attributes:
-      num_slots: sequences that hold a cache at once (S), whether they decode or wait for a tool.
-      decode_width: sequences that decode at once; 0: all that hold a slot. With more slots than that, those that wait for a
-        tool keep their caches and others decode in their stead.
-      max_length: tokens that a slot can hold: at least the episodes' `max_trajectory_tokens`.
-      extend_rows: row counts of an extend call; the smallest that fits is taken.
-      extend_buckets: new tokens of an extend call; longer inputs go in pieces of the largest.
-      extend_calls: at most so many extend calls between two decode calls, so that long prompts do not hold up those that could
-        decode; 0: no limit.
-      decode_rows: row counts of a decode call besides S: when few slots are live, a smaller batch is decoded.
-      length_buckets: cache lengths that are read, besides `max_length`: short sequences read a short cache.
-      patch_buckets: patches of a row of the vision tower's input; larger images go in steps of a quarter of a power of two.
-      decode_steps: tokens per row before the device returns to the host.
-      image_cache: images whose patches and features are kept on the host.
-      tensor: chips of this host over which weights and caches are split (tensor parallelism).
-      seed: of the sampling keys, together with each trajectory's own seed.
-    """
-
-    num_slots: int = 64
-    decode_width: int = 0
-    max_length: int = 768
-    extend_rows: Sequence[int] = (8,)
-    extend_buckets: Sequence[int] = (64, 256)
-    extend_calls: int = 4
-    decode_rows: Sequence[int] = (16,)
-    length_buckets: Sequence[int] = (384,)
-    patch_buckets: Sequence[int] = ()
-    decode_steps: int = 16
-    image_cache: int = 512
-    tensor: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decode_width <= self.num_slots:
-            raise ConfigError(
-                f"engine.decode_width is {self.decode_width}, must be between 0 (all) and engine.num_slots "
-                f"({self.num_slots})"
-            )
-
-    @property
-    def width(self) -> int:
-        """Sequences that decode at once."""
-        return self.decode_width or self.num_slots
 
 
 @dataclasses.dataclass

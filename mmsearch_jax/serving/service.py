@@ -18,33 +18,18 @@ from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images import image_urls
 from mmsearch_jax.rollout.chat import Chat
 from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.episode import Episode, EpisodeConfig
+from mmsearch_jax.rollout.episode import Episode
 from mmsearch_jax.rollout.live_episode import Driver, EpisodeRequest, LiveEpisode, Watch
 from mmsearch_jax.rollout.scheduler import Scheduler
 from mmsearch_jax.rollout.sequence import LiveSequence, PreparedImage
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.serving.completion import ChatChoice, Completion, EpisodeChoice, Usage
 from mmsearch_jax.serving.requests import ApiError, ChatRequest, Message
+from mmsearch_jax.settings.rollout import EpisodeConfig
+from mmsearch_jax.settings.serving import ServeConfig
 
 SEARCH_SUFFIX = "-search"
 """The model of this name runs search episodes, for clients that can choose nothing but a model."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ServingLimits:
-    """Who may ask for how much.
-
-    Attributes:
-      max_waiting: replies that may wait for a slot; more are answered with 429.
-      max_body_bytes: of a request, images included.
-      fetch_images: whether http and https URLs of images are fetched (by this machine, from wherever they point).
-      system_prompt: of chats that bring none.
-    """
-
-    max_waiting: int = 256
-    max_body_bytes: int = 64 << 20
-    fetch_images: bool = False
-    system_prompt: str = ""
 
 
 class Service:
@@ -54,12 +39,11 @@ class Service:
       engine: warmed up; nobody else may use it.
       model: the name that clients ask for.
       rules: of search episodes.
-      tools: None where searches are not offered.
+      tools: None if searches are not offered; closed with the service.
+      limits: who may ask for how much.
     """
 
-    def __init__(
-        self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: ServingLimits
-    ):
+    def __init__(self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: ServeConfig):
         self.model, self.limits, self.tools = model, limits, tools
         self._engine, self._rules = engine, rules
         self._scheduler = Scheduler(engine, rules, tools)
@@ -84,6 +68,11 @@ class Service:
             for completion in self._open:
                 completion.emit(ApiError(500, "the engine has stopped", kind="server_error", code="engine_stopped"))
             await self._scheduler.close()
+
+    async def close(self) -> None:
+        """Closes the client of the search server."""
+        if self.tools is not None:
+            await self.tools.close()
 
     @contextlib.asynccontextmanager
     async def complete(self, request: ChatRequest) -> AsyncIterator[Completion]:

@@ -56,7 +56,7 @@ class PolicySettings(Section):
     @property
     def sized_engine(self) -> EngineConfig:
         """The engine's sizes with `max_length` filled in."""
-        return self.engine if self.engine.max_length else self.engine.holding(self.episode.max_trajectory_tokens)
+        return dataclasses.replace(self.engine, max_length=self.engine.max_length or self.episode.max_trajectory_tokens)
 
     def replace(self, **changes: object) -> Self:
         """A copy with other values."""
@@ -133,6 +133,8 @@ class EvaluationSettings(PolicySettings):
 
     def check(self) -> None:
         super().check()
+        if self.episode.mode != EpisodeConfig.mode:
+            raise SettingError("episode.mode", f"is '{self.episode.mode}': an evaluation's mode is eval.mode")
         for name in self.chosen:
             if name not in self.benchmarks:
                 raise SettingError(

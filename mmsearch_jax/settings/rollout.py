@@ -69,10 +69,10 @@ class EngineConfig(Section):
         """Sequences that decode at the same time."""
         return self.decode_width or self.num_slots
 
-    def holding(self, tokens: int) -> EngineConfig:
-        """These sizes with slots that hold so many tokens, without the buckets that are not shorter."""
-        shorter = tuple(bucket for bucket in self.length_buckets if bucket < tokens)
-        return dataclasses.replace(self, max_length=tokens, length_buckets=shorter)
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Cache lengths that are read, the shortest first."""
+        return tuple(sorted({*(each for each in self.length_buckets if each < self.max_length), self.max_length}))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ class ServeConfig(Section):
     model: str = setting("", "the model's name for clients; empty: the name of the checkpoint's directory")
     token_env: str = setting("", "environment variable with the token that callers must send; empty: everybody may ask")
     max_waiting: int = setting(256, "replies that may wait for a slot; more are answered with 429", at_least=0)
-    max_body_mib: int = setting(64, "MiB of a request, images included", at_least=1)
+    max_body_mib: float = setting(64.0, "MiB of a request, images included", above=0)
     fetch_images: bool = setting(
         False,
         "fetch images from http and https URLs; any caller can then make this machine send requests to any address",
@@ -25,6 +25,11 @@ class ServeConfig(Section):
         "of chats that bring no system message. Qwen2.5-VL's own template says 'You are a helpful assistant.'; policies trained "
         "here are trained without",
     )
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Bytes of a request."""
+        return int(self.max_body_mib * 2**20)
 
     def check_ready(self) -> None:
         if self.token_env and not os.environ.get(self.token_env):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mmsearch_jax.core.errors import DataError
-from mmsearch_jax.data.batches import BatchShape, TrainingSequence, pack, pack_stream
+from mmsearch_jax.data.batches import TrainingSequence, pack, pack_stream
 from mmsearch_jax.images.processing import ProcessedImage
+from mmsearch_jax.settings.learning import BatchShape
 
 IMAGE_TOKEN = 9
 

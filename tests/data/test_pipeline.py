@@ -14,7 +14,7 @@ import pytest
 
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.protocol import Answer, render_turn
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, join_batches
+from mmsearch_jax.data.batches import TokenBatch, join_batches
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, merge_states
 from mmsearch_jax.data.rows import ConversationTurn
@@ -22,6 +22,7 @@ from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.settings.learning import BatchShape
 from tests import tiny_tokenizer
 from tests.data.rows import bare_row, conversation, full_row, jpeg
 

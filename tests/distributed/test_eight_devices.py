@@ -11,8 +11,10 @@ import sys
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from mmsearch_jax.data.batches import BatchShape, pack
-from mmsearch_jax.distributed.mesh import BATCH_AXES, MeshConfig, make_mesh
+from mmsearch_jax.data.batches import pack
+from mmsearch_jax.settings.learning import BatchShape
+from mmsearch_jax.distributed.mesh import BATCH_AXES, make_mesh
+from mmsearch_jax.settings.policy import MeshConfig
 from mmsearch_jax.learners.supervised import weighted_loss
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.axes import placement

@@ -21,16 +21,18 @@ if processes > 1:
     start(coordinator, processes, process)
 import jax, numpy as np
 from flax import nnx
-from mmsearch_jax.data.batches import BatchShape, join_batches, pack
+from mmsearch_jax.data.batches import join_batches, pack
+from mmsearch_jax.settings.learning import BatchShape
 from mmsearch_jax.data.pipeline import Step
-from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.settings.policy import MeshConfig
 from mmsearch_jax.learners import supervised
-from mmsearch_jax.learners.losses import GRPOLossConfig
+from mmsearch_jax.settings.learning import GRPOLossConfig
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.training_run import RunConfig
+from mmsearch_jax.settings.learning import RunConfig
 from mmsearch_jax.learners.policy_update import PolicyUpdater
-from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
+from mmsearch_jax.learners.train_state import make_optimizer, split_model
+from mmsearch_jax.settings.learning import OptimizerConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from tests.learners.small_sequences import sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image

@@ -9,11 +9,12 @@ from flax import nnx
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.distributed.mesh import AXES, MeshConfig, make_mesh, mesh_sizes
+from mmsearch_jax.distributed.mesh import AXES, make_mesh, mesh_sizes
 from mmsearch_jax.distributed.sharding import RULES, partition_spec
 from mmsearch_jax.models.axes import logical_axes
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.policy import MeshConfig
 
 MESH = AbstractMesh((1, 1, 4, 2, 1), AXES)
 

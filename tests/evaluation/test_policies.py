@@ -15,9 +15,10 @@ from mmsearch_jax.evaluation.policies import EnginePolicy
 from mmsearch_jax.evaluation.served_policy import Transcript, _turn
 from mmsearch_jax.jobs import evaluation as evaluating
 from mmsearch_jax.models.adapters import save_adapter
-from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
+from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
 from mmsearch_jax.models.policies import load_policy
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
+from mmsearch_jax.settings.policy import LoRAConfig
 from tests.data.rows import jpeg
 from tests.rollout import scripted
 from tests.rollout.scripted import CONFIG, FakeTools, Play

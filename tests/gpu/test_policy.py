@@ -7,9 +7,10 @@ from flax import nnx
 
 from benchmarks.harness import SMALL
 from benchmarks.sft_step import make_sequence
-from mmsearch_jax.data.batches import BatchShape, pack
+from mmsearch_jax.data.batches import pack
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import BatchShape
 
 
 def test_log_probs_equal_the_cpus():

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from configs.tiny import TINY_BASE
 from flax import nnx
 from safetensors.numpy import load_file
 
-from configs.tiny import TINY_BASE
 from mmsearch_jax.jobs.training import in_host_memory
 from mmsearch_jax.models import hf
-from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
+from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
+from mmsearch_jax.settings.policy import LoRAConfig
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from mmsearch_jax.data.batches import BatchShape, TrainingSequence
+from mmsearch_jax.data.batches import TrainingSequence
 from mmsearch_jax.models.mrope import mrope_positions
+from mmsearch_jax.settings.learning import BatchShape
 from tests.models.test_qwen2_5_vl import CONFIG
 
 PLACEHOLDER = CONFIG.image_token_id

@@ -12,17 +12,14 @@ from flax import nnx
 from mmsearch_jax.core.errors import ConfigError, DataError, ToolUnavailable
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.core.trajectory import read_jsonl
-from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.checkpoints import Checkpoints
-from mmsearch_jax.learners.losses import GRPOLossConfig
-from mmsearch_jax.learners.train_state import OptimizerConfig
-from mmsearch_jax.learners.training_run import RunConfig, TrainingRun
-from mmsearch_jax.rewards.compose import RewardConfig, Scorer
-from mmsearch_jax.rollout.episode import EpisodeConfig
-from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.learners.training_run import TrainingRun
+from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.settings.learning import BatchShape, GRPOLossConfig, OptimizerConfig, RewardConfig, RunConfig
+from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
 from tests.rollout import random_policy
 
 SIZES = EngineConfig(

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmsearch_jax.data.batches import BatchShape, TokenBatch, pack
+from mmsearch_jax.data.batches import TokenBatch, pack
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.supervised import weighted_loss
 from mmsearch_jax.learners.train_state import split_model, trains_head
-from mmsearch_jax.models.lora import LoRAConfig, add_lora
+from mmsearch_jax.models.lora import add_lora
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import BatchShape
+from mmsearch_jax.settings.policy import LoRAConfig
 from tests.learners.small_sequences import SHAPE, sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
 

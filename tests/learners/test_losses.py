@@ -7,7 +7,8 @@ import pytest
 
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.learners.advantages import group_advantages
-from mmsearch_jax.learners.losses import GRPOLossConfig, ScoredTokens, grpo_loss
+from mmsearch_jax.learners.losses import ScoredTokens, grpo_loss
+from mmsearch_jax.settings.learning import GRPOLossConfig
 
 # Two rows; three sequences of unequal length share the first, and padding ends both.
 SEGMENTS = np.array([[1] * 5 + [2] * 3 + [3] * 4 + [0] * 2, [1] * 9 + [0] * 5])

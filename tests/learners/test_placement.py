@@ -4,10 +4,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.data.batches import BatchShape
-from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.distributed.sharding import partition_spec
 from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.settings.learning import BatchShape
+from mmsearch_jax.settings.policy import MeshConfig
 
 
 class EightDevices:

@@ -82,7 +82,8 @@ def test_peaks_are_found_by_the_device_s_kind(kind, peak):
 
 
 def test_a_backward_pass_costs_what_is_trained():
-    from mmsearch_jax.data.batches import BatchShape, pack
+    from mmsearch_jax.data.batches import pack
+    from mmsearch_jax.settings.learning import BatchShape
     from tests.learners.small_sequences import sequence
 
     batch = pack([sequence(0, 20)], BatchShape(1, 32))[0].batch

@@ -12,16 +12,16 @@ from flax import nnx
 from mmsearch_jax.core.errors import CheckpointError, DataError
 from mmsearch_jax.core.protocol import Answer
 from mmsearch_jax.core.trajectory import Trajectory, Turn
-from mmsearch_jax.data.batches import BatchShape, pack_stream
+from mmsearch_jax.data.batches import pack_stream
 from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.learners import grpo, supervised
 from mmsearch_jax.learners.groups import group, rollout_metrics
 from mmsearch_jax.learners.policy_update import training_sequence
-from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
-from mmsearch_jax.learners.training_run import RunConfig
+from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.rewards.compose import RewardConfig, Scorer
+from mmsearch_jax.rewards.compose import Scorer
+from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig, RewardConfig, RunConfig
 from tests.learners.small_sequences import PLACEHOLDER, sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
 

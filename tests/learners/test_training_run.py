@@ -15,15 +15,15 @@ import pytest
 from flax import nnx
 
 from mmsearch_jax.core.errors import CheckpointError, ConfigError, Preempted, TrainingDiverged
-from mmsearch_jax.data.batches import BatchShape, pack
+from mmsearch_jax.data.batches import pack
 from mmsearch_jax.data.pipeline import Skipped, Step
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints, _tree
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.metrics import RunLog
-from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
-from mmsearch_jax.learners.training_run import RunConfig
+from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig, RunConfig
 from tests.learners.small_sequences import sequence
 from tests.learners.test_training import SGD, batches
 from tests.models.test_qwen2_5_vl import CONFIG

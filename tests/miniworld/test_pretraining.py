@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from mmsearch_jax.data.batches import BatchShape
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images.processing import ImageProcessor
-from mmsearch_jax.learners.train_state import OptimizerConfig
 from mmsearch_jax.miniworld import lessons, pretraining, scenes, sight
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.models.policies import load_policy
+from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig
 
 NOTHING = dict.fromkeys(("echo", "reading", "joining", "copying", "chain", "looking"), 0.0)
 PARTS = [

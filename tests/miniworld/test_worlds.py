@@ -15,8 +15,8 @@ from mmsearch_jax.miniworld import build, facts, questions, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.models.tokenizer import load_tokenizer
-from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
 SIZES = {
     "num_lands": 16,

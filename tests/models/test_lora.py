@@ -8,10 +8,12 @@ from flax import nnx
 
 from mmsearch_jax.core.errors import CheckpointError, ConfigError
 from mmsearch_jax.learners import supervised
-from mmsearch_jax.learners.train_state import OptimizerConfig, create_train_state, make_optimizer, split_model
+from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
 from mmsearch_jax.models.adapters import load_adapter, save_adapter
-from mmsearch_jax.models.lora import DropoutKey, LoRAConfig, LoRALinear, add_lora, lora_layers, merge_lora, with_dropout
+from mmsearch_jax.models.lora import DropoutKey, LoRALinear, add_lora, lora_layers, merge_lora, with_dropout
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.learning import OptimizerConfig
+from mmsearch_jax.settings.policy import LoRAConfig
 from tests.models.test_qwen2_5_vl import CONFIG
 
 

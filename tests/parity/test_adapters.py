@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mmsearch_jax.models.adapters import load_adapter, save_adapter
-from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lora
+from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
+from mmsearch_jax.settings.policy import LoRAConfig
 from tests.parity.test_qwen2_5_vl import TEXT, TOLERANCE, VISION, models
 
 IDS = np.random.default_rng(0).integers(11, 300, (1, 20))

@@ -12,7 +12,8 @@ import pytest
 import torch
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from mmsearch_jax.learners.losses import GRPOLossConfig, ScoredTokens, grpo_loss
+from mmsearch_jax.learners.losses import ScoredTokens, grpo_loss
+from mmsearch_jax.settings.learning import GRPOLossConfig
 
 B, L = 5, 17
 # Name -> what TRL reads, what ours reads.

@@ -7,12 +7,15 @@ import sys
 _SCRIPT = """
 import jax, numpy as np
 from flax import nnx
-from mmsearch_jax.data.batches import BatchShape, empty_batch
-from mmsearch_jax.distributed.mesh import MeshConfig
+from mmsearch_jax.data.batches import empty_batch
+from mmsearch_jax.settings.learning import BatchShape
+from mmsearch_jax.settings.policy import MeshConfig
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.supervised import SupervisedUpdate
-from mmsearch_jax.learners.train_state import OptimizerConfig, make_optimizer, split_model
-from mmsearch_jax.models.lora import LoRAConfig, add_lora
+from mmsearch_jax.learners.train_state import make_optimizer, split_model
+from mmsearch_jax.settings.learning import OptimizerConfig
+from mmsearch_jax.models.lora import add_lora
+from mmsearch_jax.settings.policy import LoRAConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.planning.abstract import batch_shapes
 from tests.models.test_qwen2_5_vl import CONFIG

@@ -7,13 +7,13 @@ import pytest
 from mmsearch_jax.core.config_files import load_config
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import empty_batch
-from mmsearch_jax.distributed.mesh import MeshConfig
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
 from mmsearch_jax.planning import abstract
 from mmsearch_jax.planning.memory import hand_count
 from mmsearch_jax.planning.model_flops import Work
 from mmsearch_jax.planning.sizes import SIZES, model_of
+from mmsearch_jax.settings.policy import MeshConfig
 
 
 def learner(size="7b", *overrides):

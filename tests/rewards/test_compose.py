@@ -6,7 +6,8 @@ from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.rows import Row
-from mmsearch_jax.rewards.compose import RewardConfig, Scorer, overlong_penalty, reward, well_formed
+from mmsearch_jax.rewards.compose import Scorer, overlong_penalty, reward, well_formed
+from mmsearch_jax.settings.learning import RewardConfig
 
 ROW = Row("r", "i.jpg", "Where is it?", ("Paris",), "crop", True)
 

@@ -8,8 +8,9 @@ import pytest
 from aiohttp import web
 
 from mmsearch_jax.core.errors import ConfigError, JudgeFailed
-from mmsearch_jax.rewards.compose import RewardConfig, Scorer
-from mmsearch_jax.rewards.judge import Judge, JudgeConfig
+from mmsearch_jax.rewards.compose import Scorer
+from mmsearch_jax.rewards.judge import Judge
+from mmsearch_jax.settings.learning import JudgeConfig, RewardConfig
 from tests.rewards.test_compose import ROW, answered
 
 

@@ -15,7 +15,8 @@ from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
+from mmsearch_jax.rollout.sequence import PreparedImage
+from mmsearch_jax.settings.rollout import EngineConfig
 from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()

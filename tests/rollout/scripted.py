@@ -21,8 +21,8 @@ from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.episode import EpisodeConfig, observe
-from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.rollout.episode import observe
+from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
 from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()

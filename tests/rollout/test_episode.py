@@ -12,7 +12,8 @@ from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch,
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.core.trajectory import OBSERVATION, SAMPLED, Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Generation, observe
+from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Generation, observe
+from mmsearch_jax.settings.rollout import EpisodeConfig
 from tests import tiny_tokenizer
 
 RENDERER = ChatRenderer(tiny_tokenizer.build())

@@ -9,7 +9,7 @@ from PIL import Image
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.rollout.images import ImageCache
-from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.settings.rollout import EngineConfig
 
 
 def picture(shade, width, height):

@@ -13,7 +13,7 @@ from flax import nnx
 
 from mmsearch_jax.core.errors import CheckpointError, ConfigError
 from mmsearch_jax.rollout.placement import host_mesh, place_weights
-from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.settings.rollout import EngineConfig
 from tests.rollout import random_policy
 from tests.rollout.test_engine import play, sequence
 
@@ -57,7 +57,8 @@ port, count, index, tensor = map(int, sys.argv[1:])
 jax.distributed.initialize(f"localhost:{port}", count, index)
 import jax.numpy as jnp, numpy as np
 from flax import nnx
-from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
+from mmsearch_jax.distributed.mesh import make_mesh
+from mmsearch_jax.settings.policy import MeshConfig
 from mmsearch_jax.models.axes import shard_state
 from tests.rollout import random_policy
 from tests.rollout.test_engine import play, sequence

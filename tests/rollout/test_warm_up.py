@@ -8,10 +8,9 @@ import numpy as np
 
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
-from mmsearch_jax.rollout.sequence import EngineConfig
+from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
 from tests.rollout import random_policy
 from tests.rollout.scripted import FakeTools
 

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from mmsearch_jax.models.policies import load_policy
 from mmsearch_jax.rollout.engine import Engine
-from mmsearch_jax.rollout.episode import EpisodeConfig
-from mmsearch_jax.rollout.sequence import EngineConfig
 from mmsearch_jax.serving.app import create_app
-from mmsearch_jax.serving.service import Service, ServingLimits
+from mmsearch_jax.serving.service import Service
+from mmsearch_jax.settings.serving import ServeConfig
+from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
 
 TINY_BASE = Path(__file__).parents[2] / "assets" / "tiny-base"
 MODEL = "tiny"
@@ -57,13 +57,13 @@ class Live:
 
 @contextlib.contextmanager
 def serving(
-    engine: Engine, *, tools=None, rules: EpisodeConfig = RULES, limits: ServingLimits | None = None, token: str = ""
+    engine: Engine, *, tools=None, rules: EpisodeConfig = RULES, limits: ServeConfig | None = None, token: str = ""
 ) -> Iterator[Live]:
     """Runs the server."""
     started, box = threading.Event(), {}
 
     async def main() -> None:
-        service = Service(engine, MODEL, rules, tools, limits or ServingLimits())
+        service = Service(engine, MODEL, rules, tools, limits or ServeConfig())
         runner = web.AppRunner(create_app(service, token), handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

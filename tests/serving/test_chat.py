@@ -14,7 +14,7 @@ import pytest
 
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
-from mmsearch_jax.serving.service import ServingLimits
+from mmsearch_jax.settings.serving import ServeConfig
 from tests.rollout import random_policy
 from tests.serving.live_server import MODEL, SIZES, serving, tiny_engine
 
@@ -295,7 +295,7 @@ def test_health_and_unknown_routes_are_json(live):
 
 
 def test_a_token_is_asked_for_and_large_bodies_are_refused(engine, live):
-    with serving(engine, token="secret", limits=ServingLimits(max_body_bytes=10_000)) as guarded:
+    with serving(engine, token="secret", limits=ServeConfig(max_body_mib=10_000 / 2**20)) as guarded:
         with pytest.raises(openai.AuthenticationError) as caught:
             ask(guarded.client(api_key="wrong"))
         assert caught.value.code == "invalid_api_key"
@@ -309,7 +309,7 @@ def test_a_token_is_asked_for_and_large_bodies_are_refused(engine, live):
 def test_too_many_are_told_to_come_back(engine, live, monkeypatch):
     gate = Gate(engine, monkeypatch)
     with (
-        serving(engine, limits=ServingLimits(max_waiting=1)) as small,
+        serving(engine, limits=ServeConfig(max_waiting=1)) as small,
         concurrent.futures.ThreadPoolExecutor(4) as pool,
     ):
         client = small.client()

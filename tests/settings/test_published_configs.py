@@ -4,12 +4,13 @@ import itertools
 import math
 
 import pytest
-
 from configs.meshes import AS_LARGE_AS, MESHES
+
 from mmsearch_jax.core.config_files import load_config
 from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.distributed.mesh import MeshConfig, mesh_sizes
+from mmsearch_jax.distributed.mesh import mesh_sizes
 from mmsearch_jax.distributed.topologies import SLICES, parse
+from mmsearch_jax.settings.policy import MeshConfig
 
 # Query heads, key/value heads, MLP width of each published config.json.
 MODELS = {"3b": (16, 2, 11008), "7b": (28, 4, 18944), "32b": (40, 8, 27648), "72b": (64, 8, 29568)}

@@ -9,14 +9,15 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mmsearch_jax.data.batches import TokenBatch
-from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
+from mmsearch_jax.distributed.mesh import make_mesh
 from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.supervised import weighted_loss
 from mmsearch_jax.models.attention import compiling_for
 from mmsearch_jax.models.axes import placement
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
-from mmsearch_jax.models.lora import LoRAConfig, add_lora
+from mmsearch_jax.models.lora import add_lora
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.settings.policy import LoRAConfig, MeshConfig
 
 CONFIG = ModelConfig(TextConfig(num_hidden_layers=2), VisionConfig(depth=2, fullatt_block_indexes=(1,)))
 ROWS, LENGTH, IMAGES, PATCHES = 8, 4096, 16, 1024

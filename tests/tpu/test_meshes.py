@@ -9,11 +9,12 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.config_files import load_config
-from mmsearch_jax.distributed.mesh import MeshConfig, make_mesh
+from mmsearch_jax.distributed.mesh import make_mesh
 from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning.costs import count
 from mmsearch_jax.planning.devices import devices_of
 from mmsearch_jax.planning.hlo import Module
+from mmsearch_jax.settings.policy import MeshConfig
 
 
 @pytest.mark.parametrize(

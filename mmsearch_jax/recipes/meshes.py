@@ -1,4 +1,4 @@
-"""Which mesh the published sizes get on which machines: one table, and what follows from a topology. Not a config by itself.
+"""Which mesh the published sizes get on which machines: one table, and what follows from a topology.
 
 The table has the smallest group of devices that holds one copy of the weights; `data` (and `dcn` between slices) takes the
 rest of the topology, which costs little with LoRA: only the adapters' gradients cross it. Groups are sized by hand for LoRA,
@@ -47,7 +47,7 @@ def lay_out(config: ml_collections.ConfigDict, stage: str, size: str, name: str)
     """Sets a config's mesh for a topology, and for GRPO its engine's sizes; returns the topology.
 
     Args:
-      config: from `qwen2_5_vl.base`.
+      config: of SFT or GRPO.
       stage: "sft" or "grpo".
       size: such as "7b".
       name: of the topology, as `distributed.topologies.parse` reads it.

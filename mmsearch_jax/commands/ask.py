@@ -1,0 +1,57 @@
+"""`mmsearch ask`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from mmsearch_jax.commands.command import Command
+from mmsearch_jax.core.errors import ToolFailed
+from mmsearch_jax.core.settings import Section
+
+
+def _settings() -> type[Section]:
+    from mmsearch_jax.settings.commands import EvaluationSettings
+
+    return EvaluationSettings
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", help="image file, or its URL")
+    parser.add_argument("question", help="what to ask")
+    parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object instead")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from mmsearch_jax.jobs.ask import read_image_argument, run_ask
+
+    # Before anything slow starts.
+    encoded = read_image_argument(options.image)
+    if options.json:
+        trajectory = run_ask(options.settings, options.workdir, encoded, options.question)
+        print(json.dumps({"question": options.question, "image": options.image, **trajectory.to_json()}))
+    else:
+        from mmsearch_jax.evaluation.ask import EpisodePrinter
+        from mmsearch_jax.images.processing import load_image
+
+        printer = EpisodePrinter(image=load_image(encoded), crops=options.workdir / "crops")
+        trajectory = run_ask(options.settings, options.workdir, encoded, options.question, printer)
+    if trajectory.infrastructure_failure:
+        raise ToolFailed(trajectory.error or f"the episode ended with status {trajectory.status}")
+
+
+COMMAND = Command(
+    "ask",
+    "Asks one question about one image and prints the episode as it goes; crops are saved to WORKDIR/crops.\n"
+    "Searches the real mini-world, or the server named by --config.tools.url.",
+    _run,
+    (
+        'mmsearch ask photo.jpg "What is the capital of the country of the flag on the left?" \\\n'
+        "      --config.checkpoint=runs/grpo/policies/grpo",
+        'mmsearch ask photo.jpg "What is this?" --json',
+    ),
+    _add_arguments,
+    _settings,
+    config="eval/miniworld.py",
+    workdir=True,
+)

@@ -1,0 +1,53 @@
+"""What a command is for the command line: its name, its texts, its arguments, its settings, what it runs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmsearch_jax.core.settings import Section
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+      name: as it is typed.
+      description: of its help; the first line stands in the list of commands.
+      run: does the work; gets the parsed arguments, with `settings` among them if the command has any.
+      examples: command lines to copy.
+      add_arguments: adds the command's own arguments.
+      settings: gives the tree of its settings (a function, so that the list of commands loads none of them).
+      config: its default config file, below configs/; "" for a command whose settings are all defaults.
+      workdir: whether it writes to a work directory.
+      processes: whether it can run as several processes.
+    """
+
+    name: str
+    description: str
+    run: Callable[[argparse.Namespace], None]
+    examples: Sequence[str]
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
+    settings: Callable[[], type[Section]] | None = None
+    config: str = ""
+    workdir: bool = False
+    processes: bool = False
+
+
+class SetSetting(argparse.Action):
+    """An option that is short for `--config.PATH=VALUE`; the path is the option's `const`."""
+
+    def __init__(self, *arguments: Any, const: str, **keywords: Any):
+        super().__init__(*arguments, **{**keywords, "const": const, "dest": argparse.SUPPRESS})
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.overrides = [*getattr(namespace, "overrides", []), f"--config.{self.const}={values}"]

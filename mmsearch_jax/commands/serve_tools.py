@@ -1,0 +1,28 @@
+"""`mmsearch serve-tools`."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmsearch_jax.commands.command import Command
+from tools_server.options import add_arguments
+
+
+def _run(options: argparse.Namespace) -> None:
+    from tools_server.options import config_of
+    from tools_server.serve import serve
+
+    serve(config_of(options, options.overrides))
+
+
+COMMAND = Command(
+    "serve-tools",
+    "Serves text search, image search and grounding: over the web, or over a corpus on this machine.\n"
+    "It sees pixels and strings only, loads no JAX, and runs until it is interrupted.",
+    _run,
+    (
+        "mmsearch serve-tools --corpus runs/quickstart/worlds/real/corpus",
+        "mmsearch eval --config.tools.url=http://127.0.0.1:8765      (in another terminal)",
+    ),
+    add_arguments,
+)

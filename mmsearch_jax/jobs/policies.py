@@ -1,0 +1,97 @@
+"""The policy that the settings name: loaded, around an engine, prepared for training, and saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.experimental import multihost_utils
+
+from mmsearch_jax.core.settings import plain
+from mmsearch_jax.distributed.processes import first_process_first
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.models.adapters import save_adapter
+from mmsearch_jax.models.axes import Placement, placement
+from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
+from mmsearch_jax.models.policies import Policy, load_policy, save_policy
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.placement import host_mesh
+from mmsearch_jax.settings.commands import LearnerSettings, PolicySettings
+
+
+def named_policy(settings: PolicySettings, param_dtype: Any = np.float32, place: Placement | None = None) -> Policy:
+    """The policy at `checkpoint`, computing in `dtype` and seeing images at `max_pixels`.
+
+    Args:
+      param_dtype: of the parameters; None keeps what is stored.
+      place: where each parameter goes; by default over the chips of this host that the engine uses, so that no chip needs room
+        for the whole policy.
+
+    Raises:
+      CheckpointError: there is none, or it cannot be loaded.
+    """
+    place = place or placement(host_mesh(settings.engine.tensor))
+    policy = load_policy(settings.checkpoint, np.dtype(settings.dtype), param_dtype, place)
+    if not settings.max_pixels:
+        return policy
+    # What the checkpoint was made for is never exceeded.
+    max_pixels = min(settings.max_pixels, policy.image_processor.max_pixels)
+    return dataclasses.replace(
+        policy, image_processor=dataclasses.replace(policy.image_processor, max_pixels=max_pixels)
+    )
+
+
+def make_engine(settings: PolicySettings, policy: Policy) -> Engine:
+    """An engine around a policy."""
+    return Engine(policy.model, policy.tokenizer, policy.image_processor, settings.sized_engine, settings.seed)
+
+
+def trainable_policy(settings: LearnerSettings, mesh: LearnerMesh) -> Policy:
+    """The policy as it is trained: on the mesh, with LoRA if the settings ask for it, and with their remat policy."""
+    # Updates are float32 in any case; a base that is not trained need not be.
+    param_dtype = None if settings.lora.rank else np.float32
+    policy = named_policy(settings, param_dtype, mesh.parameters)
+    model = add_lora(policy.model, settings.lora, settings.seed) if settings.lora.rank else policy.model
+    model.set_remat(settings.remat)
+    return dataclasses.replace(policy, model=model)
+
+
+def identity_of(settings: LearnerSettings, recipe: Any, stage: str, keys: Sequence[str]) -> Mapping[str, Any]:
+    """What a run's numbers depend on, and what must not change when it is resumed.
+
+    Args:
+      recipe: the section of the stage, of which `keys` count.
+    """
+    chosen = {key: plain(getattr(settings, key)) for key in ("checkpoint", "seed", "lora")}
+    chosen |= {f"{stage}.{key}": plain(getattr(recipe, key)) for key in ("optimizer", *keys)}
+    # Tuples come back from a checkpoint as lists.
+    return json.loads(json.dumps(chosen))
+
+
+def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
+    """Writes the policy, with LoRA merged, and the adapter beside it; of several processes the first does."""
+    if jax.process_count() > 1:
+        trained = in_host_memory(trained)
+    with first_process_first():
+        if jax.process_index() == 0:
+            if lora_layers(trained):
+                save_adapter(trained, folder / "adapter", str(policy.folder))
+                trained = merge_lora(trained)
+            save_policy(trained, folder, policy.folder)
+    return folder
+
+
+def in_host_memory(model: Qwen2_5_VL) -> Qwen2_5_VL:
+    """The model with every parameter whole, as a NumPy array: one chip need not have room for what a mesh holds.
+
+    All processes must call this together.
+    """
+    graph, state = nnx.split(model)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), state))

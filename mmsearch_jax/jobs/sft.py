@@ -1,0 +1,74 @@
+"""`mmsearch sft`: supervised fine-tuning on conversations with search."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, Step
+from mmsearch_jax.data.sequences import SequenceBuilder
+from mmsearch_jax.jobs.policies import identity_of, save_trained, trainable_policy
+from mmsearch_jax.jobs.worlds import teacher_conversations
+from mmsearch_jax.learners import supervised
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.training_run import RunPlace
+from mmsearch_jax.models.policies import Policy
+from mmsearch_jax.settings.commands import SFTSettings
+
+
+def run_sft(settings: SFTSettings, workdir: Path) -> Path:
+    """Trains the policy and returns the folder of the trained one.
+
+    Raises:
+      ConfigError: the batch cannot be split over the mesh, or `sft.data` does not fit the processes.
+      DataError: a set is missing or empty.
+    """
+    recipe, mesh = settings.sft, LearnerMesh.of(settings.mesh, settings.sharding_rules)
+    mesh.check(recipe.batch, "sft.batch")
+    policy = trainable_policy(settings, mesh)
+    sets = recipe.data.sets or (str(teacher_conversations(settings, workdir, policy)),)
+    pipeline = _pipeline(settings, policy, sets, recipe.data.weights)
+
+    def steps(start: int, position: Any) -> Iterator[Step]:
+        assert position is not None or start == 0
+        return pipeline.steps(position)
+
+    trained = supervised.train(
+        policy.model,
+        steps,
+        supervised.Updates(recipe.num_steps, recipe.optimizer, recipe.accumulate, recipe.freeze),
+        RunPlace(workdir, "sft", settings.run, identity_of(settings, recipe, "sft", ("batch", "freeze", "accumulate"))),
+        mesh=mesh,
+        seed=settings.seed,
+        validation=_validation(settings, policy),
+    )
+    return save_trained(trained, workdir / "policies" / "sft", policy)
+
+
+def _pipeline(settings: SFTSettings, policy: Policy, sets: tuple[str, ...], weights: tuple[float, ...]) -> Pipeline:
+    data = settings.sft.data
+    return Pipeline(
+        sets,
+        PipelineConfig(
+            settings.sft.batch, settings.seed, data.lanes, weights or None, settings.episode.prompt_style,
+            num_workers=data.num_workers,
+        ),
+        SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config),
+        policy.image_processor,
+        jax.process_index(),
+        jax.process_count(),
+    )  # fmt: skip
+
+
+def _validation(settings: SFTSettings, policy: Policy) -> supervised.Validation | None:
+    data = settings.sft.data
+    if not data.validation:
+        return None
+    steps = _pipeline(settings, policy, data.validation, ()).steps()
+    batches = [step.batch for step in itertools.islice(steps, data.validation_batches)]
+    return supervised.Validation(batches, data.validate_every)

@@ -1,0 +1,60 @@
+"""The tiny policy of the quickstart: trained whole in float32 on one CPU, with much shorter episodes than the paper's."""
+
+from __future__ import annotations
+
+import ml_collections
+
+from mmsearch_jax.core.bundled import bundled
+from mmsearch_jax.core.config_files import as_config
+from mmsearch_jax.settings.commands import GRPOSettings, LearnerSettings, PolicySettings, SFTSettings
+
+TINY_BASE = str(bundled("assets/tiny-base"))
+# A laptop's policy reads and writes little.
+EPISODE = {
+    "prompt_style": "short",
+    "max_tool_calls": 4,
+    "max_text_searches": 3,
+    "max_turn_tokens": 96,
+    "max_trajectory_tokens": 576,
+    "observation_max_tokens": 72,
+    "top_k_text": 2,
+    "top_k_image": 2,
+    "say_last_turn": False,
+}
+ENGINE = {"extend_rows": (16,), "extend_buckets": (128,), "length_buckets": (256,)}
+
+
+def base(settings: PolicySettings, checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
+    """The tree of a command, for the tiny policy in the mini-world."""
+    config = as_config(settings)
+    config.update({"checkpoint": checkpoint, "dtype": "float32", "max_pixels": 0, "episode": EPISODE, "engine": ENGINE})
+    # Empty: a server is started on a free port, over the world's corpus.
+    config.tools.update({"url": "", "deadline_s": 30.0})
+    if isinstance(settings, LearnerSettings):
+        # So small a policy needs all of its parameters trained; the paper trains LoRA of rank 8 (sec. 3.1).
+        config.lora.rank = 0
+        config.remat = "none"
+        config.run.checkpoint_every = 0
+    if isinstance(settings, SFTSettings):
+        config.sft.update({"num_steps": 132, "batch": {"rows": 8, "length": 576, "images": 20, "patches": 192}})
+        config.sft.data.update({"lanes": 1, "num_workers": 0})
+        config.sft.optimizer.update({"learning_rate": 2e-3, "warmup_steps": 10, "final_fraction": 0.1, "b2": 0.98})
+    if isinstance(settings, GRPOSettings):
+        config.grpo.update(
+            {
+                "num_steps": 32,
+                "prompts_per_step": 12,
+                "updates_per_batch": 1,
+                # Below 1 a trajectory fails less by mere chance, and its reward says more about what greedy decoding gets wrong.
+                "temperature": 0.8,
+                "batch": {"rows": 12, "length": 576, "images": 12, "patches": 192},
+            }
+        )
+        # The paper's KL weight is 0.001, at a learning rate of 2e-6: at a tiny policy's rate the noise of the advantages needs
+        # a stronger pull back to the SFT policy.
+        config.grpo.loss.kl_coef = 0.1
+        config.grpo.reward.match = "exact"
+        config.grpo.optimizer.update(
+            {"learning_rate": 4e-4, "warmup_steps": 2, "decay": "cosine", "final_fraction": 0.1, "b2": 0.98}
+        )
+    return config
