@@ -6,7 +6,7 @@ import argparse
 import json
 
 from mmsearch_jax.commands.command import Command
-from mmsearch_jax.core.errors import ToolFailed
+from mmsearch_jax.core.errors import ConfigError, ToolFailed
 from mmsearch_jax.core.settings import Section
 
 
@@ -17,12 +17,15 @@ def _settings() -> type[Section]:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", help="image file, or its URL")
-    parser.add_argument("question", help="what to ask")
+    # Optional for the parser, so that --print-config does without.
+    parser.add_argument("image", nargs="?", default="", help="image file, or its URL")
+    parser.add_argument("question", nargs="?", default="", help="what to ask")
     parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object instead")
 
 
 def _run(options: argparse.Namespace) -> None:
+    if not options.question:
+        raise ConfigError("mmsearch ask needs an image and a question")
     from mmsearch_jax.jobs.ask import read_image_argument, run_ask
 
     # Before anything slow starts.

@@ -121,7 +121,9 @@ def test_a_table_names_what_each_run_waits_for():
 def test_times_come_from_a_plan_and_a_plan_without_them_is_refused(tmp_path):
     config = tmp_path / "configs" / "grpo.py"
     config.parent.mkdir()
-    config.write_text("from configs import tiny_grpo\n\n\ndef get_config():\n    return tiny_grpo.get_config()\n")
+    config.write_text(
+        "from mmsearch_jax.recipes import tiny\nfrom mmsearch_jax.settings.commands import GRPOSettings\n\n\ndef get_config():\n    return tiny.base(GRPOSettings())\n"
+    )
     plan = {
         "config": str(config),
         "stages": [{"stage": "grpo", "learn_seconds": 48.0}],

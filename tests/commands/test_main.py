@@ -1,18 +1,15 @@
 """The command line as a user meets it: help, and one-line errors with exit code 2."""
 
-import json
 import os
 import shlex
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
 from mmsearch_jax.commands import main as cli
-from mmsearch_jax.commands.examples import EXAMPLES
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
 COMMANDS = [
@@ -45,13 +42,13 @@ def mmsearch(*arguments):
 
 
 def test_help_names_every_command_and_starts_without_jax():
-    began = time.monotonic()
     done = mmsearch("--help")
     assert done.returncode == 0
     assert all(command in done.stdout for command in COMMANDS)
-    code = "import sys, mmsearch_jax.commands.main; sys.exit('jax' in sys.modules)"
+    # What takes long to import is what would make --help slow.
+    slow = ("jax", "numpy", "aiohttp", "transformers", "rich", "PIL")
+    code = f"import sys, mmsearch_jax.commands.main; sys.exit(any(name in sys.modules for name in {slow}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
-    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -75,7 +72,7 @@ def test_each_command_has_help(command):
         (["import-hf", "/nowhere-at-all", "/tmp/x"], "no config.json in /nowhere-at-all"),
         (["export-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
         (["report", ".", "--config.a=1"], "takes no config"),
-        (["sft", "--workdir", "gs://bucket/run"], "a bucket is no folder"),
+        (["sft", "--workdir", "gs://bucket/run"], "a bucket is no directory"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message):
@@ -118,33 +115,25 @@ def test_debug_may_stand_before_the_command_too():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_example_in_the_help_is_a_command_line_that_parses(command):
-    for example in EXAMPLES[command]:
+    for example in cli.COMMANDS[command].examples:
         words = shlex.split(example.partition("     (")[0].replace("\\\n", " "))
         assert words[0] == "mmsearch"
-        options, rest = cli._parser().parse_known_args(words[1:])
+        options, rest = cli.make_parser().parse_known_args(words[1:])
         assert options.command in COMMANDS
         assert all(word.startswith("--config.") for word in rest)
-        if rest:
-            load_config(options.config, rest)
-
-
-def test_help_is_quick():
-    began = time.monotonic()
-    mmsearch("--help")
-    assert time.monotonic() - began < 2  # about 0.1 s on an idle machine
+        if rest and (tree := cli.COMMANDS[command].settings) is not None:
+            load(tree(), options.config or f"configs/{cli.COMMANDS[command].config}", rest)
 
 
 @pytest.mark.parametrize("command", ["sft", "grpo"])
-def test_profile_says_how_many_steps_to_trace(command, tmp_path):
-    options = cli._parser().parse_args([command, "--profile", "2", "--workdir", str(tmp_path)])
-    options.overrides = []
-    assert cli._load(options).run.profile_steps == 2
-    assert json.loads((tmp_path / "config.json").read_text())["run"]["profile_steps"] == 2
+def test_profile_says_how_many_steps_to_trace(command, tmp_path, capsys):
+    assert cli.main([command, "--profile", "2", "--workdir", str(tmp_path), "--print-config"]) == 0
+    assert "run.profile_steps = 2  [command line]" in capsys.readouterr().out
 
 
 def test_programs_are_kept_where_compilation_cache_says(tmp_path):
     # The command ends at once, as there is no such image; what JAX compiles after it is kept.
-    code = "import sys; from mmsearch_jax import cli; cli.main(sys.argv[1:]); import jax; jax.jit(lambda x: x + 1)(1.0)"
+    code = "import sys; from mmsearch_jax.commands.main import main; main(sys.argv[1:]); import jax; jax.jit(lambda x: x + 1)(1.0)"
     arguments = ["ask", "missing.png", "who?", "--compilation-cache", str(tmp_path / "new" / "cache")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}

@@ -26,11 +26,12 @@ from mmsearch_jax.settings.learning import BatchShape
 from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.settings.policy import MeshConfig
 from mmsearch_jax.learners import supervised
-from mmsearch_jax.settings.learning import GRPOLossConfig
+from mmsearch_jax.settings.learning import GRPOConfig, GRPOLossConfig
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.settings.learning import RunConfig
 from mmsearch_jax.learners.policy_update import PolicyUpdater
+from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.learners.train_state import make_optimizer, split_model
 from mmsearch_jax.settings.learning import OptimizerConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
@@ -66,7 +67,8 @@ def data(start, _):
 SGD = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
 run = RunConfig(checkpoint_every=4)
 try:
-    supervised.train(model, data, STEPS, SGD, workdir, "sft", config=run, mesh=mesh, show_progress=False)
+    place = RunPlace(workdir, "sft", run, show_progress=False)
+    supervised.train(model, data, supervised.Updates(STEPS, SGD), place, mesh=mesh)
 except DataError:
     # Cut short, with a checkpoint behind it.
     assert UNTIL < STEPS
@@ -79,8 +81,9 @@ if process == 0:
 graph, reference, frozen = split_model(model, ("vision",))
 optimizer = make_optimizer(SGD, 2 * STEPS)
 state = mesh.train_state(reference, frozen, optimizer)
-config = GRPOLossConfig(kl_coef=0.05, aggregation="sequence", importance_cap=2.0, kl_estimator="k2")
-updater = PolicyUpdater(graph, mesh.place(reference), optimizer, config, CONFIG, mesh, SHAPE, epochs=2)
+loss = GRPOLossConfig(kl_coef=0.05, aggregation="sequence", importance_cap=2.0, kl_estimator="k2")
+config = GRPOConfig(batch=SHAPE, loss=loss, epochs=2, updates_per_batch=1)
+updater = PolicyUpdater(graph, mesh.place(reference), optimizer, config, CONFIG, mesh)
 
 
 def extras(i, made):

@@ -6,9 +6,10 @@ import pytest
 
 from mmsearch_jax.commands import main as cli
 from mmsearch_jax.core.protocol import GIVE_UP
-from mmsearch_jax.evaluation.benchmarks import Benchmark, load_rows
+from mmsearch_jax.evaluation.benchmarks import load_rows
 from mmsearch_jax.evaluation.samples import read_samples
 from mmsearch_jax.jobs.search_server import start_server
+from mmsearch_jax.settings.evaluation import BenchmarkConfig
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.evaluation.small_sets import SCORES, SCRIPTS, write_sets
 from tests.jobs.test_datagen import served
@@ -178,7 +179,7 @@ def test_a_sample_is_chosen_by_the_seed_and_grows_without_losing_rows(tmp_path):
     data = write_sets(tmp_path / "data")
 
     def chosen(sample, seed=0):
-        benchmark = Benchmark("infoseek", "infoseek", "infoseek", "infoseek", "val", sample)
+        benchmark = BenchmarkConfig("infoseek", "infoseek", "val", "infoseek", sample)
         return [row.id for row in load_rows(benchmark, data, tmp_path, seed).rows]
 
     assert chosen(0) == chosen(9) == ["v1", "v2", "v3", "v4"]

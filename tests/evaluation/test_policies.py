@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import tiny
 from mmsearch_jax.core.chat_client import ChatReply
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.evaluation.fingerprint import fingerprint
 from mmsearch_jax.evaluation.policies import EnginePolicy
 from mmsearch_jax.evaluation.served_policy import Transcript, _turn
-from mmsearch_jax.jobs import evaluation as evaluating
+from mmsearch_jax.jobs.evaluation import named_checkpoint
 from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
 from mmsearch_jax.models.policies import load_policy
+from mmsearch_jax.recipes import tiny
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
+from mmsearch_jax.settings.commands import EvaluationSettings
 from mmsearch_jax.settings.policy import LoRAConfig
 from tests.data.rows import jpeg
 from tests.rollout import scripted
@@ -27,7 +28,7 @@ from tests.rollout.scripted import CONFIG, FakeTools, Play
 def checkpoint(folder, base=""):
     """Its weights, and what tells it from others."""
     overrides = [f"--config.checkpoint={folder}", f"--config.base={base}"]
-    policy, identity = evaluating.checkpoint_of(load_config("configs/eval/miniworld.py", overrides))
+    policy, identity = named_checkpoint(load(EvaluationSettings, "configs/eval/miniworld.py", overrides).settings)
     return jax.tree.leaves(nnx.state(policy.model)), identity
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from mmsearch_jax.core import search_api
-from mmsearch_jax.core.config_files import load_config
-from mmsearch_jax.jobs.parts import TRAINING_WORLD, prepare_world
+from mmsearch_jax.core.config_files import load
+from mmsearch_jax.jobs.worlds import TRAINING_WORLD, prepare_world
+from mmsearch_jax.settings.commands import GRPOSettings
 from tests.distributed.test_commands import TINY_BASE, WORLD_FLAGS
 
 LOCAL = Path(__file__).parents[2] / "launch" / "local.py"
@@ -77,7 +78,9 @@ def test_grpo_with_a_tools_server_beside_it_goes_on_after_a_kill(tmp_path):
         "--config.run.checkpoint_every=1",
     ]
     # The world that is searched: the run finds it in its work folder.
-    world = prepare_world(load_config("configs/tiny_grpo.py", settings), tmp_path / "run", TRAINING_WORLD)
+    world = prepare_world(
+        load(GRPOSettings, "configs/tiny_grpo.py", settings).settings, tmp_path / "run", TRAINING_WORLD
+    )
     arguments = ["--heartbeat-timeout", "10", "--corpus", world / "corpus", "--", "grpo", "--workdir", tmp_path / "run"]
     running = subprocess.Popen(
         [sys.executable, str(LOCAL), *map(str, arguments), *settings], stdout=subprocess.PIPE, text=True

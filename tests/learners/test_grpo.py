@@ -15,10 +15,17 @@ from mmsearch_jax.core.trajectory import read_jsonl
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.checkpoints import Checkpoints
-from mmsearch_jax.learners.training_run import TrainingRun
+from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.settings.learning import BatchShape, GRPOLossConfig, OptimizerConfig, RewardConfig, RunConfig
+from mmsearch_jax.settings.learning import (
+    BatchShape,
+    GRPOConfig,
+    GRPOLossConfig,
+    OptimizerConfig,
+    RewardConfig,
+    RunConfig,
+)
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
 from tests.rollout import random_policy
 
@@ -32,7 +39,16 @@ SIZES = EngineConfig(
     decode_steps=8,
 )
 SHAPE = BatchShape(4, 256, 2, 24)
-RECIPE = grpo.GRPOConfig(num_steps=2, prompts_per_step=2, group_size=4, skip_uniform=False)
+RECIPE = GRPOConfig(
+    num_steps=2,
+    prompts_per_step=2,
+    group_size=4,
+    updates_per_batch=1,
+    skip_uniform=False,
+    batch=SHAPE,
+    reward=RewardConfig(match="exact"),
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+)
 # Every episode of a RAG workflow calls the tools, whatever the policy writes.
 EPISODE = EpisodeConfig(
     mode="rag", prompt_style="short", max_turn_tokens=12, max_trajectory_tokens=256, observation_max_tokens=24
@@ -82,25 +98,14 @@ class EverySecond(Scorer):
 
 
 def every_second():
-    return EverySecond(RewardConfig())
+    return EverySecond(RECIPE.reward)
 
 
-def train(rows, calls, workdir, recipe=RECIPE, shape=SHAPE, **options):
+def train(rows, calls, workdir, recipe=RECIPE, *, scorer=None, run=RunConfig()):
     client = ToolClient("http://test", max_retries=0, transports=[Server(calls)])
-    return grpo.train(
-        random_policy.model(),
-        engine(),
-        rows,
-        client,
-        recipe,
-        EPISODE,
-        shape,
-        OptimizerConfig(learning_rate=1e-3),
-        workdir,
-        ready_timeout_s=0.2,
-        show_progress=False,
-        **options,
-    )
+    environment = grpo.Environment(engine(), client, EPISODE, scorer or Scorer(recipe.reward), ready_timeout_s=0.2)
+    place = RunPlace(workdir, "grpo", run, show_progress=False)
+    return grpo.train(random_policy.model(), rows, recipe, environment, place)
 
 
 def metrics(workdir):
@@ -118,8 +123,8 @@ def test_the_first_update_is_on_policy(rows, tmp_path, temperature):
 
 
 def test_greedy_rollouts_are_refused():
-    with pytest.raises(ConfigError, match=r"grpo.temperature is 0, must be above 0"):
-        grpo.GRPOConfig(temperature=0.0)
+    with pytest.raises(ConfigError, match=r"temperature is 0.0: must be above 0"):
+        GRPOConfig(temperature=0.0)
 
 
 def test_a_server_that_goes_away_stops_the_run_and_names_it(rows, tmp_path):
@@ -137,8 +142,10 @@ def test_episodes_that_broke_are_counted_and_the_others_learnt_from(rows, tmp_pa
 @pytest.mark.parametrize("aggregation", ["token", "sequence"])
 def test_an_update_is_the_same_however_many_batches_it_fills(rows, tmp_path, aggregation):
     recipe = dataclasses.replace(RECIPE, num_steps=1, loss=GRPOLossConfig(aggregation=aggregation))
-    whole = train(rows, float("inf"), tmp_path / "whole", recipe, BatchShape(8, 256, 2, 24))
-    parts = train(rows, float("inf"), tmp_path / "parts", recipe, BatchShape(1, 256, 2, 24))
+    whole, parts = (
+        train(rows, float("inf"), tmp_path / name, dataclasses.replace(recipe, batch=BatchShape(size, 256, 2, 24)))
+        for name, size in (("whole", 8), ("parts", 1))
+    )
     for one, other in zip(jax.tree.leaves(nnx.split(whole)[1]), jax.tree.leaves(nnx.split(parts)[1]), strict=True):
         np.testing.assert_allclose(one, other, atol=3e-5)
     assert metrics(tmp_path / "whole")[0]["loss"] == pytest.approx(metrics(tmp_path / "parts")[0]["loss"], abs=1e-5)
@@ -163,12 +170,7 @@ def test_a_resumed_run_rolls_out_and_learns_the_same(rows, tmp_path):
         patch.setattr(TrainingRun, "finish_step", stop_after_first)
         with pytest.raises(KeyboardInterrupt):
             train(
-                rows,
-                float("inf"),
-                tmp_path / "cut",
-                recipe,
-                run_config=RunConfig(checkpoint_every=1),
-                scorer=every_second(),
+                rows, float("inf"), tmp_path / "cut", recipe, run=RunConfig(checkpoint_every=1), scorer=every_second()
             )
     resumed = train(rows, float("inf"), tmp_path / "cut", recipe, scorer=every_second())
     for step in (1, 2, 3):
@@ -221,8 +223,8 @@ def test_an_empty_set_of_prompts_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [({"group_size": 1}, "group_size 1 is below min_group 2"), ({"epochs": 0}, "grpo.epochs is 0, must be at least 1")],
+    [({"group_size": 1}, "group_size is 1, below min_group"), ({"epochs": 0}, "epochs is 0: must be at least 1")],
 )
 def test_settings_that_teach_nothing_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
-        grpo.GRPOConfig(**setting)
+        GRPOConfig(**setting)

@@ -22,7 +22,6 @@ class EightDevices:
         (BatchShape(6, 32), r"sft.batch.rows is 6, but the mesh splits it 4 ways \(dcn x data x fsdp\): set it to 8"),
         (BatchShape(8, 33), r"sft.batch.length is 33, but the mesh splits it 2 ways \(sequence\): set it to 32"),
         (BatchShape(8, 32, 3, 4), r"sft.batch.images is 3, .* set it to 4"),
-        (BatchShape(8, 32, 4, 190), r"sft.batch.patches is 190, but 4 patches make a token: set it to 192"),
     ],
 )
 def test_a_batch_that_the_mesh_or_the_tower_cannot_split_is_refused_with_the_nearest_that_it_can(shape, message):

@@ -19,6 +19,7 @@ from mmsearch_jax.learners import grpo, supervised
 from mmsearch_jax.learners.groups import group, rollout_metrics
 from mmsearch_jax.learners.policy_update import training_sequence
 from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
+from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig, RewardConfig, RunConfig
@@ -48,15 +49,24 @@ SGD = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
 
 
 def test_the_loop_learns_and_a_resumed_run_ends_with_the_same_weights(model, tmp_path):
-    whole = supervised.train(model, batches, 8, SGD, tmp_path / "whole", "sft", show_progress=False)
+    whole = supervised.train(
+        model, batches, supervised.Updates(8, SGD), RunPlace(tmp_path / "whole", "sft", show_progress=False)
+    )
 
     # Interrupted: a run whose data end after four steps, with a checkpoint at the third.
     def short(start, _):
         return (batch for _, batch in zip(range(4 - start), batches(start), strict=False))
 
     with pytest.raises(DataError, match="the data end after 4 of 8 steps"):
-        supervised.train(model, short, 8, SGD, tmp_path / "cut", "sft", config=RunConfig(3), show_progress=False)
-    resumed = supervised.train(model, batches, 8, SGD, tmp_path / "cut", "sft", show_progress=False)
+        supervised.train(
+            model,
+            short,
+            supervised.Updates(8, SGD),
+            RunPlace(tmp_path / "cut", "sft", RunConfig(3), show_progress=False),
+        )
+    resumed = supervised.train(
+        model, batches, supervised.Updates(8, SGD), RunPlace(tmp_path / "cut", "sft", show_progress=False)
+    )
     for a, b in zip(jax.tree.leaves(nnx.split(whole)[1]), jax.tree.leaves(nnx.split(resumed)[1]), strict=True):
         np.testing.assert_array_equal(a, b)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").open()]
@@ -93,10 +103,15 @@ def test_what_breaks_while_batches_are_made_reaches_the_loop():
 
 
 def test_a_checkpoint_of_another_model_is_refused(model, tmp_path):
-    supervised.train(model, batches, 1, SGD, tmp_path, "sft", show_progress=False)
+    supervised.train(model, batches, supervised.Updates(1, SGD), RunPlace(tmp_path, "sft", show_progress=False))
     other = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(1))
     with pytest.raises(CheckpointError, match="does not fit this config"):
-        supervised.train(other, batches, 2, SGD, tmp_path, "sft", freeze=("vision",), show_progress=False)
+        supervised.train(
+            other,
+            batches,
+            supervised.Updates(2, SGD, freeze=("vision",)),
+            RunPlace(tmp_path, "sft", show_progress=False),
+        )
 
 
 def test_a_frozen_tower_takes_no_optimiser_memory_and_stays(model):
@@ -114,7 +129,9 @@ def test_a_frozen_tower_takes_no_optimiser_memory_and_stays(model):
 
 def test_training_leaves_the_given_model_usable(model, tmp_path):
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.split(model)[1])]
-    supervised.train(model, batches, 2, SGD, tmp_path, "sft", freeze=("vision",), show_progress=False)
+    supervised.train(
+        model, batches, supervised.Updates(2, SGD, freeze=("vision",)), RunPlace(tmp_path, "sft", show_progress=False)
+    )
     for a, b in zip(before, jax.tree.leaves(nnx.split(model)[1]), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -159,7 +176,7 @@ def test_broken_episodes_are_left_out_of_their_group_never_scored_zero():
         trajectory("d", "h", "Rome"),
         trajectory("e", "h", "Rome"),
     ]
-    asyncio.run(Scorer(RewardConfig()).score(made, rows))
+    asyncio.run(Scorer(RewardConfig(match="exact")).score(made, rows))
     grouped = group(made)
     assert [(t.id, round(a, 6)) for t, a in grouped.learnt] == [("a", 0.45), ("b", -0.45)]
     assert made[2].reward is None

@@ -22,6 +22,7 @@ from mmsearch_jax.learners.checkpoints import Best, Checkpoints, _tree
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
+from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig, RunConfig
 from tests.learners.small_sequences import sequence
@@ -34,8 +35,10 @@ def model():
     return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
 
 
-def train(model, steps, workdir, data=batches, **options):
-    return supervised.train(model, data, steps, SGD, workdir, "sft", show_progress=False, **options)
+def train(model, steps, workdir, data=batches, *, run=RunConfig(), identity=None, accumulate=1, validation=None):
+    updates = supervised.Updates(steps, SGD, accumulate)
+    place = RunPlace(workdir, "sft", run, identity or {}, show_progress=False)
+    return supervised.train(model, data, updates, place, validation=validation)
 
 
 def weights(model):
@@ -73,7 +76,7 @@ def test_gradients_that_stay_broken_stop_the_run_and_name_the_last_good_checkpoi
 
     config = RunConfig(checkpoint_every=1, keep=10, max_skipped=2)
     with pytest.raises(TrainingDiverged, match=r"2 updates in a row .*up to step 5.*last good checkpoint is step 3 in"):
-        train(model, 9, tmp_path, broken_from_third, config=config)
+        train(model, 9, tmp_path, broken_from_third, run=config)
 
 
 def test_a_checkpoint_of_other_settings_is_refused_with_both_values(model, tmp_path):
@@ -98,7 +101,7 @@ def test_an_update_from_many_batches_is_that_of_the_large_one(model, tmp_path):
 
 def test_validation_loss_is_that_of_the_trained_model(model, tmp_path):
     validation = [step.batch for step, _ in zip(batches(3), range(2), strict=False)]
-    trained = train(model, 3, tmp_path, validation=validation, validate_every=2)
+    trained = train(model, 3, tmp_path, validation=supervised.Validation(validation, 2))
     assert ["validation_loss" in record for record in records(tmp_path)] == [False, True, True]
     losses, weights = [], []
     for batch in validation:
@@ -192,16 +195,14 @@ def steps_in_trace(workdir):
 
 def test_the_steps_that_are_asked_for_are_traced_and_no_others(model, tmp_path):
     config = RunConfig(checkpoint_every=1, profile_steps=2, profile_first=2)
-    train(model, 4, tmp_path / "whole", config=config)
+    train(model, 4, tmp_path / "whole", run=config)
     assert steps_in_trace(tmp_path / "whole") == [2, 3]
     # Counted from this start: the first step compiles again.
-    train(model, 2, tmp_path / "cut", config=RunConfig(checkpoint_every=1))
-    train(model, 4, tmp_path / "cut", config=config)
+    train(model, 2, tmp_path / "cut", run=RunConfig(checkpoint_every=1))
+    train(model, 4, tmp_path / "cut", run=config)
     assert steps_in_trace(tmp_path / "cut") == [4]
 
 
 def test_nothing_is_traced_unless_asked(model, tmp_path):
     train(model, 3, tmp_path)
     assert not (tmp_path / "profile").exists()
-    with pytest.raises(ConfigError, match="run.profile_steps is -1 and run.profile_first 3: at least 0 and 1"):
-        RunConfig(profile_steps=-1)

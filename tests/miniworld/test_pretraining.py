@@ -8,13 +8,10 @@ from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.miniworld import lessons, pretraining, scenes, sight
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.models.policies import load_policy
-from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig
+from mmsearch_jax.settings.learning import BatchShape
+from mmsearch_jax.settings.world import MixtureConfig, PartConfig
 
-NOTHING = dict.fromkeys(("echo", "reading", "joining", "copying", "chain", "looking"), 0.0)
-PARTS = [
-    pretraining.Part(3, lessons.Mixture(**NOTHING | {"echo": 1.0})),
-    pretraining.Part(2, lessons.Mixture(**NOTHING | {"looking": 1.0})),
-]
+PARTS = [PartConfig(3, MixtureConfig(echo=1.0)), PartConfig(2, MixtureConfig(looking=1.0))]
 SHAPE = BatchShape(4, 512, 6, 192)
 
 
@@ -32,7 +29,6 @@ def with_images(batch):
 
 
 def test_parts_follow_one_another(batches):
-    assert pretraining.Course(PARTS, OptimizerConfig()).steps == 5
     assert [with_images(batch) for batch, _, _ in batches(0, None)] == [False, False, False, True, True]
 
 

@@ -1,16 +1,19 @@
 """Settings for a slice: all that are offered fit by the hand count and divide the slice; the nearest changes the least."""
 
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
 from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning import search
 from mmsearch_jax.planning.sizes import SIZES
+from mmsearch_jax.settings.commands import SFTSettings
 
-CONFIG = "configs/sft_qwen2_5_vl_7b.py"
+
+def config(*overrides):
+    return load(SFTSettings, "configs/sft_qwen2_5_vl_7b.py", overrides).settings
 
 
 def test_candidates_fit_divide_the_slice_and_come_fastest_first():
     topology = parse("v5e:4x4")
-    found = list(search.candidates(load_config(CONFIG), "sft", SIZES["7b"], topology, sequences=(1, 2)))
+    found = list(search.candidates(config(), "sft", SIZES["7b"], topology, sequences=(1, 2)))
     assert found
     for each in found:
         assert each.memory.total <= search.USABLE * topology.chip.hbm
@@ -24,12 +27,12 @@ def test_candidates_fit_divide_the_slice_and_come_fastest_first():
 
 
 def test_several_slices_are_the_dcn_axis_and_cost_the_network():
-    config, model = load_config(CONFIG), SIZES["7b"]
+    settings, model = config(), SIZES["7b"]
     one, two = (
         {
             tuple(each.overrides[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor", "sequence")): each
             for each in search.candidates(
-                config, "sft", model, parse(name), remats=("full",), sequences=(1,), rows=(64,)
+                settings, "sft", model, parse(name), remats=("full",), sequences=(1,), rows=(64,)
             )
         }
         for name in ("v5p:2x2x4", "v5p:2x2x4:2")
@@ -42,7 +45,7 @@ def test_several_slices_are_the_dcn_axis_and_cost_the_network():
 
 
 def test_keeping_more_for_the_backward_pass_takes_more_memory_and_less_time():
-    found = list(search.candidates(load_config(CONFIG), "sft", SIZES["7b"], parse("v5p:2x2x4"), sequences=(1,)))
+    found = list(search.candidates(config(), "sft", SIZES["7b"], parse("v5p:2x2x4"), sequences=(1,)))
     by_setting = {tuple(each.overrides.values()): each for each in found}
     pairs = [
         (each, full)
@@ -55,18 +58,18 @@ def test_keeping_more_for_the_backward_pass_takes_more_memory_and_less_time():
 
 
 def test_the_nearest_setting_that_fits_changes_as_little_as_it_can():
-    config = load_config(CONFIG, ["--config.mesh.fsdp=8", "--config.mesh.tensor=2", "--config.remat=none"])
+    settings = config("--config.mesh.fsdp=8", "--config.mesh.tensor=2", "--config.remat=none")
     topology = parse("v5p:2x2x4")
-    near = search.nearest_that_fits(config, "sft", SIZES["7b"], topology, scale=1.0)
+    near = search.nearest_that_fits(settings, "sft", SIZES["7b"], topology, scale=1.0)
     assert near is not None
-    assert all(search.value_of(config, key) == value for key, value in near.overrides.items())
+    assert all(search.value_of(settings, key) == value for key, value in near.overrides.items())
     # Five times what was counted by hand: something must give, and remat alone does it.
-    near = search.nearest_that_fits(config, "sft", SIZES["7b"], topology, scale=5.0)
+    near = search.nearest_that_fits(settings, "sft", SIZES["7b"], topology, scale=5.0)
     assert near is not None
-    changed = {key for key, value in near.overrides.items() if search.value_of(config, key) != value}
+    changed = {key for key, value in near.overrides.items() if search.value_of(settings, key) != value}
     assert changed == {"remat"}
 
 
 def test_what_no_setting_makes_fit_has_no_nearest():
-    config = load_config(CONFIG, ["--config.lora.rank=0"])
-    assert search.nearest_that_fits(config, "sft", SIZES["72b"], parse("v5e:4x4"), 1.0) is None
+    settings = config("--config.lora.rank=0")
+    assert search.nearest_that_fits(settings, "sft", SIZES["72b"], parse("v5e:4x4"), 1.0) is None

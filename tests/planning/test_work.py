@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import empty_batch
 from mmsearch_jax.learners.placement import LearnerMesh
@@ -13,12 +13,14 @@ from mmsearch_jax.planning import abstract
 from mmsearch_jax.planning.memory import hand_count
 from mmsearch_jax.planning.model_flops import Work
 from mmsearch_jax.planning.sizes import SIZES, model_of
+from mmsearch_jax.settings.commands import SFTSettings
 from mmsearch_jax.settings.policy import MeshConfig
 
 
 def learner(size="7b", *overrides):
     """The SFT learner of a published size on one device, with overrides of the 7B's config."""
-    config = load_config("configs/sft_qwen2_5_vl_7b.py", [f"--config.{text}" for text in overrides])
+    given = [f"--config.{text}" for text in overrides]
+    config = load(SFTSettings, "configs/sft_qwen2_5_vl_7b.py", given).settings
     return abstract.learner(config, "sft", SIZES[size], LearnerMesh.of(MeshConfig(), devices=jax.devices()[:1]))
 
 

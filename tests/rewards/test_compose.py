@@ -2,11 +2,10 @@
 
 import pytest
 
-from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.rows import Row
-from mmsearch_jax.rewards.compose import Scorer, overlong_penalty, reward, well_formed
+from mmsearch_jax.rewards.compose import overlong_penalty, reward, well_formed
 from mmsearch_jax.settings.learning import RewardConfig
 
 ROW = Row("r", "i.jpg", "Where is it?", ("Paris",), "crop", True)
@@ -60,13 +59,6 @@ def test_an_answer_outside_an_answered_episode_does_not_count():
     assert not well_formed(episode(status="answered"))
 
 
-def test_weights_outside_the_unit_interval_are_refused():
-    with pytest.raises(ConfigError, match="reward.format_weight is 1.5"):
-        RewardConfig(format_weight=1.5)
-    with pytest.raises(ConfigError, match="unknown reward.match 'llm': use exact, judge, exact_or_judge"):
-        RewardConfig(match="llm")
-
-
 @pytest.mark.parametrize(("tokens", "expected"), [(70, 0.0), (80, 0.0), (85, -0.25), (100, -1.0), (130, -1.0)])
 def test_overlong_episodes_are_punished_softly(tokens, expected):
     # DAPO, eq. 13, with a limit of 100 tokens and a buffer of 20.
@@ -75,8 +67,3 @@ def test_overlong_episodes_are_punished_softly(tokens, expected):
     made.token_ids = [1] * tokens
     total, parts = reward(made, ["Paris"], RewardConfig(overlong_buffer=20), max_tokens=100)
     assert total == pytest.approx(1.0 + expected) and parts["overlong"] == pytest.approx(expected)
-
-
-def test_a_buffer_as_long_as_the_episode_is_refused():
-    with pytest.raises(ConfigError, match="overlong_buffer is 200, a trajectory has 100 tokens at most"):
-        Scorer(RewardConfig(overlong_buffer=200), max_tokens=100)

@@ -159,9 +159,9 @@ async def test_a_judge_that_fails_is_a_status_and_never_a_zero():
 
 
 def test_a_judge_that_is_asked_for_must_be_named():
-    with pytest.raises(ConfigError, match=r"reward.match is 'judge', but reward.judge.url is empty"):
+    with pytest.raises(ConfigError, match=r"reward.match is 'judge', but judge.url is empty"):
         Scorer(RewardConfig(match="judge"), JudgeConfig())
-    with pytest.raises(ConfigError, match=r"reward.judge.model is empty"):
+    with pytest.raises(ConfigError, match=r"model is empty"):
         JudgeConfig("http://x/v1")
     with pytest.raises(ConfigError, match=r"give an address such as"):
         JudgeConfig("localhost:8000", "m")

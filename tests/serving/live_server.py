@@ -14,8 +14,8 @@ from mmsearch_jax.models.policies import load_policy
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.serving.app import create_app
 from mmsearch_jax.serving.service import Service
-from mmsearch_jax.settings.serving import ServeConfig
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
+from mmsearch_jax.settings.serving import ServeConfig
 
 TINY_BASE = Path(__file__).parents[2] / "assets" / "tiny-base"
 MODEL = "tiny"

@@ -308,10 +308,7 @@ def test_a_token_is_asked_for_and_large_bodies_are_refused(engine, live):
 
 def test_too_many_are_told_to_come_back(engine, live, monkeypatch):
     gate = Gate(engine, monkeypatch)
-    with (
-        serving(engine, limits=ServeConfig(max_waiting=1)) as small,
-        concurrent.futures.ThreadPoolExecutor(4) as pool,
-    ):
+    with serving(engine, limits=ServeConfig(max_waiting=1)) as small, concurrent.futures.ThreadPoolExecutor(4) as pool:
         client = small.client()
         served = [pool.submit(ask, client, seed=seed, temperature=1) for seed in range(SIZES.num_slots + 1)]
         give_up = time.monotonic() + 60

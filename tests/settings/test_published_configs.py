@@ -1,16 +1,17 @@
 """The configs of the published models: on every topology the mesh makes up the devices, and rows, heads and prompts divide."""
 
+import dataclasses
 import itertools
 import math
 
 import pytest
-from configs.meshes import AS_LARGE_AS, MESHES
 
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core import config_files
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.mesh import mesh_sizes
 from mmsearch_jax.distributed.topologies import SLICES, parse
-from mmsearch_jax.settings.policy import MeshConfig
+from mmsearch_jax.recipes.meshes import AS_LARGE_AS, MESHES
+from mmsearch_jax.settings.commands import GRPOSettings, SFTSettings
 
 # Query heads, key/value heads, MLP width of each published config.json.
 MODELS = {"3b": (16, 2, 11008), "7b": (28, 4, 18944), "32b": (40, 8, 27648), "72b": (64, 8, 29568)}
@@ -24,8 +25,13 @@ CASES = [
 ]
 
 
+def loaded(path, *overrides):
+    tree = GRPOSettings if path.startswith("grpo") else SFTSettings
+    return config_files.load(tree, f"configs/{path}", overrides).settings
+
+
 def load(stage, size, topology):
-    return load_config(f"configs/{stage}_qwen2_5_vl_{size}.py:{topology}")
+    return loaded(f"{stage}_qwen2_5_vl_{size}.py:{topology}")
 
 
 def fits(stage, size, topology):
@@ -41,9 +47,9 @@ def test_every_topology_that_holds_a_model_gets_a_mesh_that_divides(stage, size)
     assert len(tried) >= 10
     for case in tried:
         config, machines = load(*case), parse(case[2])
-        mesh, batch = config.mesh, config[stage].batch
-        assert math.prod(mesh.values()) == machines.num_devices, case
-        assert math.prod(mesh_sizes(MeshConfig(**mesh), machines.num_devices)) == machines.num_devices
+        mesh, batch = config.mesh, getattr(config, stage).batch
+        assert math.prod(dataclasses.astuple(mesh)) == machines.num_devices, case
+        assert math.prod(mesh_sizes(mesh, machines.num_devices)) == machines.num_devices
         ways = mesh.dcn * mesh.data * mesh.fsdp
         assert batch.rows % ways == batch.images % ways == batch.length % mesh.sequence == 0, case
         assert heads % mesh.tensor == 0 and kv_heads % (mesh.tensor * mesh.sequence) == 0, case
@@ -59,7 +65,7 @@ def test_every_topology_that_holds_a_model_gets_a_mesh_that_divides(stage, size)
 
 
 def test_the_paper_s_batches_come_out_on_the_default_machines():
-    sft, grpo = load_config("configs/sft_qwen2_5_vl_7b.py"), load_config("configs/grpo_qwen2_5_vl_7b.py")
+    sft, grpo = loaded("sft_qwen2_5_vl_7b.py"), loaded("grpo_qwen2_5_vl_7b.py")
     assert (sft.sft.num_steps, sft.sft.batch.rows, sft.sft.batch.images, sft.sft.optimizer.warmup_steps) == (
         1250,
         8,
@@ -72,12 +78,12 @@ def test_the_paper_s_batches_come_out_on_the_default_machines():
 
 def test_slices_become_the_dcn_axis():
     one, two = load("sft", "72b", "v5p:4x4x4"), load("sft", "72b", "v5p:4x4x4:2")
-    assert two.mesh.to_dict() == {**one.mesh.to_dict(), "dcn": 2}
+    assert two.mesh == dataclasses.replace(one.mesh, dcn=2)
     assert two.sft.batch.rows == 2 * one.sft.batch.rows and two.sft.num_steps == math.ceil(one.sft.num_steps / 2)
 
 
 def test_what_is_set_on_the_command_line_goes_before_the_table():
-    config = load_config("configs/sft_qwen2_5_vl_7b.py:v5e:4x8", ["--config.mesh.fsdp=32", "--config.mesh.data=1"])
+    config = loaded("sft_qwen2_5_vl_7b.py:v5e:4x8", "--config.mesh.fsdp=32", "--config.mesh.data=1")
     assert (config.mesh.data, config.mesh.fsdp) == (1, 32)
 
 
@@ -97,4 +103,4 @@ def test_what_is_set_on_the_command_line_goes_before_the_table():
 )
 def test_a_topology_that_does_not_do_is_refused_with_what_does(path, message):
     with pytest.raises(ConfigError, match=message):
-        load_config(f"configs/{path}")
+        loaded(path)

@@ -1,5 +1,6 @@
 """The published models' meshes on the devices of absent slices: laid out as asked, and every process's rows together."""
 
+import dataclasses
 import functools
 import math
 
@@ -8,12 +9,13 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
 from mmsearch_jax.distributed.mesh import make_mesh
 from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning.costs import count
 from mmsearch_jax.planning.devices import devices_of
 from mmsearch_jax.planning.hlo import Module
+from mmsearch_jax.settings.commands import GRPOSettings, SFTSettings
 from mmsearch_jax.settings.policy import MeshConfig
 
 
@@ -34,9 +36,10 @@ from mmsearch_jax.settings.policy import MeshConfig
 def test_a_process_s_rows_are_its_own_and_follow_one_another(config, topology):
     machines = parse(topology)
     devices = devices_of(machines)
-    sizes = load_config(f"configs/{config}.py:{topology}").mesh
-    mesh = make_mesh(MeshConfig(**sizes), devices)
-    assert dict(mesh.shape) == sizes.to_dict() and len(set(mesh.devices.flat)) == machines.num_devices
+    tree = SFTSettings if config.startswith("sft") else GRPOSettings
+    sizes = load(tree, f"configs/{config}.py:{topology}").settings.mesh
+    mesh = make_mesh(sizes, devices)
+    assert dict(mesh.shape) == dataclasses.asdict(sizes) and len(set(mesh.devices.flat)) == machines.num_devices
     rows = mesh.devices.reshape(-1, sizes.tensor * sizes.sequence)
     owners = [{(getattr(device, "slice_index", None) or 0, device.process_index) for device in row} for row in rows]
     assert all(len(owner) == 1 for owner in owners)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning.advice import advice
@@ -14,6 +14,7 @@ from mmsearch_jax.planning.hlo import Module
 from mmsearch_jax.planning.memory import hand_count
 from mmsearch_jax.planning.programs import programs_of
 from mmsearch_jax.planning.sizes import SIZES
+from mmsearch_jax.settings.commands import GRPOSettings, SFTSettings
 
 # A row of the batch for every pair of chips: the configs' batches as they are.
 SLICES = {"v5p:2x2x4": ("fsdp=8", "tensor=2"), "v5e:4x8": ("fsdp=8", "tensor=4")}
@@ -23,7 +24,8 @@ MODEL = SIZES["7b"]
 def programs(stage, slice_name, *more):
     """The stage's programs by name."""
     overrides = [f"--config.mesh.{axis}" for axis in SLICES.get(slice_name, ())] + list(more)
-    config = load_config(f"configs/{stage}_qwen2_5_vl_7b.py", overrides)
+    tree = SFTSettings if stage == "sft" else GRPOSettings
+    config = load(tree, f"configs/{stage}_qwen2_5_vl_7b.py", overrides).settings
     return {program.name: program for program in programs_of(config, MODEL, parse(slice_name), (stage,))}
 
 
@@ -104,12 +106,11 @@ def test_a_batch_that_does_not_divide_the_mesh_is_refused_with_the_nearest():
 
 def test_what_does_not_fit_is_said_with_what_the_compiler_needed_and_the_nearest_that_does():
     """A vocabulary projection's worth of slots too many: decode of 256 slots on four chips of 16 GB."""
-    config = load_config(
-        "configs/grpo_qwen2_5_vl_7b.py", ["--config.engine.num_slots=512", "--config.engine.decode_steps=1"]
-    )
+    sizes = ("num_slots=512", "decode_steps=1", f"max_length={12288 * 4}")
+    overrides = [f"--config.engine.{size}" for size in sizes]
+    config = load(GRPOSettings, "configs/grpo_qwen2_5_vl_7b.py", overrides).settings
     model = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_hidden_layers=2))
     topology = parse("v5e:2x2")
-    config.engine.max_length = 12288 * 4
     (program,) = programs_of(config, model, topology, ("decode",))
     plan, _ = analyse(program, topology)
     assert not plan.fits and plan.costs is None and plan.needed > plan.available

@@ -1,17 +1,18 @@
-"""What is saved when a stage ends."""
+"""A policy is loaded onto the chips that need it, and what is saved when a stage ends."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs.tiny import TINY_BASE
 from flax import nnx
 from safetensors.numpy import load_file
 
-from mmsearch_jax.jobs.training import in_host_memory
+from mmsearch_jax.jobs.policies import in_host_memory
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
+from mmsearch_jax.recipes.tiny import TINY_BASE
 from mmsearch_jax.settings.policy import LoRAConfig
+from tests.rollout.test_placement import finished, run
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -33,3 +34,22 @@ def test_a_policy_in_host_memory_is_saved_as_one_on_the_device_is(dtype, tmp_pat
         np.testing.assert_allclose(
             host[name].astype(np.float32), device[name].astype(np.float32), rtol=rtol, err_msg=name
         )
+
+
+_ON_TWO_CHIPS = """
+import jax
+from flax import nnx
+from mmsearch_jax.core.config_files import load
+from mmsearch_jax.jobs.policies import named_policy
+from mmsearch_jax.settings.commands import EvaluationSettings
+
+loaded = load(EvaluationSettings, "configs/eval/deepmmsearch.py", ["--config.engine.tensor=2"])
+policy = named_policy(loaded.settings)
+whole = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(policy.model)))
+on_one = sum(leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(nnx.state(policy.model)))
+print(on_one / whole)
+"""
+
+
+def test_a_policy_that_is_sampled_from_is_read_onto_the_chips_of_its_engine():
+    assert float(finished(run(_ON_TWO_CHIPS, 2)).splitlines()[-1]) < 0.6
