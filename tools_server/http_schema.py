@@ -16,7 +16,7 @@ from mmsearch_jax.core.search_api import (
     SearchResult,
     TextSearchRequest,
 )
-from tools_server.service import ServiceLimits
+from tools_server.settings.answering import ServiceLimits
 
 _BOX = {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4}
 _TYPES: dict[str, Any] = {

@@ -10,7 +10,6 @@ from PIL import Image, ImageOps
 
 from mmsearch_jax.core.errors import ImageError
 
-MAX_PIXELS = 24_000_000
 MIN_SIDE, MAX_ASPECT = 8, 200
 
 
@@ -34,7 +33,7 @@ def read_base64(image_base64: str) -> bytes:
     return data
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     """An encoded image (JPEG, PNG, WebP, ...) as RGB, turned upright.
 
     Args:

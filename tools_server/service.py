@@ -20,40 +20,12 @@ from tools_server.condense import Condenser
 from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
 from tools_server.grounders.base import Grounder, Grounding
-from tools_server.images import MAX_PIXELS, decode_image, read_base64
+from tools_server.images import decode_image, read_base64
 from tools_server.inert import inert_result
 from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import Chain, Found
+from tools_server.settings.answering import ServiceLimits
 from tools_server.work_pool import WorkPool
-
-
-@dataclasses.dataclass(frozen=True)
-class ServiceLimits:
-    """What one request, and all of them together, may ask for.
-
-    Attributes:
-      max_body_bytes: of a request.
-      max_pixels: of an image, before it is unpacked.
-      max_query_chars: of a query or an expression; longer ones are refused.
-      max_top_k: results of one search.
-      max_batch: requests in one.
-      max_waiting: pieces of work that wait for a thread; more are refused at once.
-      num_threads: for pixels and indexes.
-      deadline_s: for one search, whatever the caller would wait.
-      max_snippet_chars: of one result; a longer one is cut to what fits the query best.
-      max_kept_image_bytes: of images that were sent to /v1/images, together.
-    """
-
-    max_body_bytes: int = 16 * 2**20
-    max_pixels: int = MAX_PIXELS
-    max_query_chars: int = 2000
-    max_top_k: int = 20
-    max_batch: int = 64
-    max_waiting: int = 256
-    num_threads: int = 2
-    deadline_s: float = 30.0
-    max_snippet_chars: int = 800
-    max_kept_image_bytes: int = 256 * 2**20
 
 
 class PageReader(Protocol):

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from mmsearch_jax.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    import ml_collections
-
     from tools_server.cache.store import CacheEntry, Store
+    from tools_server.settings.server import ServerSettings
 
 _KEPT = "kept"
 _EPILOG = """\
@@ -111,7 +110,7 @@ def _import_fvqa(options: argparse.Namespace) -> None:
 
 
 def _fvqa_entries(
-    options: argparse.Namespace, config: ml_collections.ConfigDict, counts: collections.Counter[str]
+    options: argparse.Namespace, config: ServerSettings, counts: collections.Counter[str]
 ) -> Iterator[CacheEntry]:
     """The answers that fit a row; `counts` says what became of every row."""
     import tqdm
@@ -143,7 +142,7 @@ def _with_store(options: argparse.Namespace, work: Callable[[Store], Awaitable])
     from tools_server.assembly import open_store
 
     async def go():
-        store = open_store(_config(options))
+        store = open_store(_config(options).cache)
         try:
             return await work(store)
         finally:
@@ -152,10 +151,8 @@ def _with_store(options: argparse.Namespace, work: Callable[[Store], Awaitable])
     return asyncio.run(go())
 
 
-def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:
-    from mmsearch_jax.core.config_files import load_config, set_overrides
-    from tools_server.assembly import default_config
+def _config(options: argparse.Namespace) -> ServerSettings:
+    from mmsearch_jax.core.config_files import load
+    from tools_server.settings.server import ServerSettings
 
-    config = default_config() if options.config is None else load_config(options.config)
-    set_overrides(config, options.overrides)
-    return config
+    return load(ServerSettings, options.config, options.overrides).settings

@@ -377,10 +377,9 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _serve_tools(options: argparse.Namespace) -> None:
-    from tools_server.options import config_of
-    from tools_server.serve import serve
+    from tools_server.options import run
 
-    serve(config_of(options, options.overrides))
+    run(options, options.overrides)
 
 
 def _import_hf(options: argparse.Namespace) -> None:

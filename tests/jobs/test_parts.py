@@ -10,9 +10,10 @@ from mmsearch_jax.core.config_files import load_config
 from mmsearch_jax.core.errors import ConfigError, ToolFailed
 from mmsearch_jax.jobs.parts import tool_client
 from tests.rollout.test_placement import finished, run
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import write_corpus
 from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
+from tools_server.assembly import assemble
 
 
 def test_a_search_server_that_asks_for_a_token_is_sent_the_one_that_the_environment_holds(
@@ -21,7 +22,7 @@ def test_a_search_server_that_asks_for_a_token_is_sent_the_one_that_the_environm
     monkeypatch.setenv("TOOLS_TOKEN", "s3cret")
     server = default_config()
     server.corpus, server.token_env = str(write_corpus(tmp_path / "corpus")), "TOOLS_TOKEN"
-    assembly = assemble(server)
+    assembly = assemble(settings_of(server))
     config = load_config("configs/tiny_sft.py", ["--config.tools.token_env=TOOLS_TOKEN"])
     silent = load_config("configs/tiny_sft.py")
 

@@ -13,10 +13,9 @@ from tools_server.corpora.manifest import is_index
 from tools_server.corpora.open import PassageIndex, open_index
 from tools_server.corpora.picture_index import PictureIndex
 from tools_server.image_index import ImageIndex
+from tools_server.settings.sources import LOCAL
 from tools_server.text_index import TextIndex
 from tools_server.work_pool import WorkPool
-
-NAME = "local"
 
 
 class Corpus:
@@ -89,7 +88,7 @@ class Corpus:
 class LocalText:
     """Text search in a corpus."""
 
-    name, cost_usd = NAME, 0.0
+    name, cost_usd = LOCAL, 0.0
 
     def __init__(self, corpus: Corpus, pool: WorkPool):
         self._corpus, self._pool = corpus, pool
@@ -103,7 +102,7 @@ class LocalText:
 class LocalImage:
     """Image search in a corpus."""
 
-    name, cost_usd = NAME, 0.0
+    name, cost_usd = LOCAL, 0.0
 
     def __init__(self, corpus: Corpus, pool: WorkPool):
         self._corpus, self._pool = corpus, pool

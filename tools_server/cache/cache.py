@@ -11,13 +11,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mmsearch_jax.core.errors import ConfigError
 from tools_server.cache.store import CacheEntry, Store, StoreError
 from tools_server.failures import SearchFailure
+from tools_server.settings.answering import CacheSettings
 
 _log = logging.getLogger("tools_server")
 
-MODES = ("off", "live", "record", "replay", "replay-or-live")
 _POLL_S = 0.05
 _RECENT = 1024
 """Answers that are held in memory, in front of the store: the rollouts of a group ask the same things."""
@@ -34,31 +33,18 @@ class Cache:
     """A store and how it is used.
 
     Args:
-      mode:
+      settings: its mode is one of
         off: nothing is kept; equal queries at once still share a call.
         live: answers are kept, and fetched anew when they are too old.
         record: every query is fetched, and kept.
         replay: nothing is fetched; a query that was not recorded fails.
         replay-or-live: an answer of any age is used, others are fetched and kept.
-      ttl_s, negative_ttl_s: age at which an answer, or one without results, is too old in mode live.
       call_s: the longest that a call may take; bounds how long another server's call is waited for.
-
-    Raises:
-      ConfigError: unknown mode.
     """
 
-    def __init__(
-        self,
-        store: Store | None,
-        mode: str,
-        ttl_s: float = 30 * 86400.0,
-        negative_ttl_s: float = 3600.0,
-        call_s: float = 60.0,
-    ):
-        if mode not in MODES:
-            raise ConfigError(f"config.cache.mode is '{mode}', must be one of {', '.join(MODES)}")
-        self._store, self.mode = None if mode == "off" else store, mode
-        self._ttl_s, self._negative_ttl_s, self._call_s = ttl_s, negative_ttl_s, call_s
+    def __init__(self, store: Store | None, settings: CacheSettings, call_s: float = 60.0):
+        self.mode = settings.mode
+        self._store, self._settings, self._call_s = None if settings.mode == "off" else store, settings, call_s
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
         self._recent: collections.OrderedDict[str, CacheEntry] = collections.OrderedDict()
         self.hits = self.misses = self.shared = self.read_errors = self.write_errors = 0
@@ -80,7 +66,7 @@ class Cache:
             return kept, True
         if self.mode == "replay":
             raise SearchFailure(
-                "not_recorded", "this query was not recorded: record it, or set config.cache.mode to replay-or-live"
+                "not_recorded", "this query was not recorded: record it, or set --config.cache.mode to replay-or-live"
             )
         task = self._under_way.get(key)
         if task is None:
@@ -117,7 +103,7 @@ class Cache:
         return entry.reply
 
     def _too_old(self, entry: CacheEntry) -> bool:
-        limit = self._ttl_s if entry.reply.get("results") else self._negative_ttl_s
+        limit = self._settings.ttl_s if entry.reply.get("results") else self._settings.negative_ttl_s
         return time.time() - entry.stored_s > limit
 
     async def _fetch(self, key: str, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> Reply:

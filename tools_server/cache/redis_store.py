@@ -32,17 +32,16 @@ class RedisStore:
       ttl_s: Redis drops answers after this time; 0 keeps them.
 
     Raises:
-      ConfigError: the `redis` package is missing, or the address cannot be read.
+      ConfigError: the address cannot be read.
     """
 
     def __init__(self, url: str, prefix: str = "mmsearch:", ttl_s: float = 0.0):
-        try:
-            from redis import exceptions
-            from redis.asyncio import Redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-        except ImportError as error:
-            raise ConfigError("a cache in Redis needs the extra: pip install 'mmsearch-jax[redis]'") from error
+        # Imported here because only a cache in Redis needs the package of the extra.
+        from redis import exceptions
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
         try:
             self._redis: Any = Redis.from_url(
                 url,
@@ -52,7 +51,9 @@ class RedisStore:
                 retry=Retry(NoBackoff(), 1),  # a request has one deadline, and more to do in it
             )
         except ValueError as error:
-            raise ConfigError("config.cache.redis_url must look like redis://HOST:6379/0") from error
+            raise ConfigError(
+                "cache.redis_url_env must name a variable that holds an address such as redis://HOST:6379/0"
+            ) from error
         self._error = exceptions.RedisError
         self._prefix, self._ttl_ms = prefix, int(ttl_s * 1000)
         self._book = self._redis.register_script(_BOOK)

@@ -129,7 +129,7 @@ class SqliteStore:
             self._writer = self._connect()
         except (sqlite3.Error, OSError) as error:
             raise DataError(
-                f"cannot use the cache {self._path}: {error}; move the file away or name another with config.cache.path"
+                f"cannot use the cache {self._path}: {error}; move the file away or name another with --config.cache.path"
             ) from error
         # All writes on one thread: SQLite takes one writer at a time, and the event loop must not wait for the disk.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cache")

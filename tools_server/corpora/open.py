@@ -20,8 +20,7 @@ from tools_server.corpora.vectors import VectorInfo, Vectors
 from tools_server.failures import SearchFailure
 from tools_server.hits import Hit
 from tools_server.ranking import NUM_CANDIDATES, with_title, words
-
-BY_WORDS, BY_VECTORS, BY_BOTH = WAYS = ("bm25", "dense", "both")
+from tools_server.settings.sources import BY_BOTH, BY_VECTORS, BY_WORDS, WAYS
 
 
 def open_index(folder: Path, by: str = "", embedder: str = "", timeout_s: float = 30.0) -> PassageIndex:

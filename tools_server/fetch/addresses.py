@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.settings import SettingError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -41,7 +41,7 @@ class AllowList:
         IPv6), and then opens that port and no other.
 
     Raises:
-      ConfigError: an entry is neither.
+      SettingError: an entry is none of these.
     """
 
     def __init__(self, entries: Iterable[str] = ()):
@@ -53,8 +53,8 @@ class AllowList:
                 self._networks.append((ipaddress.ip_network(name), port))
             except ValueError:
                 if "/" in name or not name or name.replace(".", "").isdigit():
-                    raise ConfigError(
-                        f"config.reader.allow holds '{entry}': a host, an address or a network, as 10.1.0.0/16"
+                    raise SettingError(
+                        "allow", f"has '{entry}': give a host, an address, or a network such as 10.1.0.0/16"
                     ) from None
                 self._hosts.add((name.lower(), port))
 

@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tools_server.fetch.decoding import ENCODINGS, Undecodable, decoder
 from tools_server.fetch.guard import Admitted, Guard, Refused
+from tools_server.settings.page_reading import FetchLimits
 
 CONTENT_TYPES = ("text/html", "application/xhtml+xml", "text/plain")
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -27,25 +28,6 @@ class FetchFailed(Exception):
     def __init__(self, reason: str):
         super().__init__(reason)
         self.reason = reason
-
-
-@dataclasses.dataclass(frozen=True)
-class FetchLimits:
-    """How much of the web is taken.
-
-    Attributes:
-      max_bytes: of one page, as they come over the wire.
-      max_decoded_bytes: of one page, unpacked.
-      max_redirects: hops after the first address.
-      timeout_s: for one page, all hops together, and waiting for other pages of its host.
-      max_per_host: pages fetched from one host at once.
-    """
-
-    max_bytes: int = 2 * 2**20
-    max_decoded_bytes: int = 8 * 2**20
-    max_redirects: int = 5
-    timeout_s: float = 8.0
-    max_per_host: int = 4
 
 
 @dataclasses.dataclass(frozen=True)

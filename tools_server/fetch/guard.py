@@ -20,8 +20,8 @@ import yarl
 
 from tools_server.fetch.addresses import Address, AllowList, is_public
 from tools_server.inert import MAX_URL_CHARS
+from tools_server.settings.page_reading import WEB_PORTS
 
-PORTS = (80, 443)
 # Names of DNS after IDNA: letters, digits, hyphens, underscores; anything else (percent signs, zones, blanks) is a trick.
 _NAME = re.compile(r"(?=.{1,253}\Z)(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)")
 # A browser and getaddrinfo take a name that ends like this for an IPv4 address: 127.1, 0x7f.1, 2130706433, 0177.0.0.1.
@@ -67,7 +67,7 @@ class Guard:
       resolver: tests give their own.
     """
 
-    def __init__(self, allow: Iterable[str] = (), ports: Iterable[int] = PORTS, resolver: Resolve = resolve):
+    def __init__(self, allow: Iterable[str] = (), ports: Iterable[int] = WEB_PORTS, resolver: Resolve = resolve):
         self._allow, self._ports, self._resolve = AllowList(allow), frozenset(ports), resolver
 
     def check(self, url: str) -> yarl.URL:

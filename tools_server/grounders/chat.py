@@ -21,7 +21,8 @@ from mmsearch_jax.core.errors import ChatFailed
 from tools_server.backends.base import QueryPicture
 from tools_server.failures import SearchFailure
 from tools_server.grounders.base import Grounding
-from tools_server.grounders.choose import DetectionRules, Detections, choose
+from tools_server.grounders.choose import Detections, choose
+from tools_server.settings.detection import DetectionRules
 
 PATCH = 28
 """Side of what Qwen2.5-VL sees as one token, in pixels."""

@@ -62,7 +62,7 @@ def _model_file(model: Path) -> Path:
 def _session(file: Path, device: str, num_threads: int) -> onnxruntime.InferenceSession:
     provider = _PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
-        raise ConfigError(f"config.grounder.device is '{device}', but this onnxruntime has no {provider}")
+        raise ConfigError(f"grounder.device is '{device}', but this onnxruntime has no {provider}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     try:

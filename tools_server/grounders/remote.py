@@ -15,7 +15,8 @@ from tools_server.backends.providers import in_base64
 from tools_server.backends.upstream import Sessions, UpstreamRequest, call
 from tools_server.failures import SearchFailure
 from tools_server.grounders.base import Grounding
-from tools_server.grounders.choose import DetectionRules, Detections, choose
+from tools_server.grounders.choose import Detections, choose
+from tools_server.settings.detection import DetectionRules
 
 _MAX_ATTEMPTS = 4
 

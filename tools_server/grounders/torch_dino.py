@@ -36,7 +36,7 @@ class TorchDino:
                 "`hf download IDEA-Research/grounding-dino-tiny --local-dir DIR`"
             )
         if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("config.grounder.device is 'cuda', but torch sees no GPU")
+            raise ConfigError("grounder.device is 'cuda', but torch sees no GPU")
         self._format = DinoFormat(folder, text_threshold)
         if num_threads:
             torch.set_num_threads(num_threads)

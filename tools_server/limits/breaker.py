@@ -30,13 +30,7 @@ class CircuitBreaker:
       clock: seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        window: int = 20,
-        failing_share: float = 0.9,
-        rest_s: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
-    ):
+    def __init__(self, window: int, failing_share: float, rest_s: float, clock: Callable[[], float] = time.monotonic):
         self._failing_share, self._rest_s, self._clock = failing_share, rest_s, clock
         self._outcomes: collections.deque[bool] = collections.deque(maxlen=window)
         self._open_until: float | None = None

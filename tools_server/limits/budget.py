@@ -7,21 +7,17 @@ from typing import Any
 
 from tools_server.cache.store import Allowance, Store, StoreError
 from tools_server.failures import SearchFailure
+from tools_server.settings.answering import BudgetSettings
 
 _log = logging.getLogger("tools_server")
 
 
 class RunBudget:
-    """The budget of one run. Calls are booked before they are made, so it is never exceeded.
+    """The budget of one run. Calls are booked before they are made, so it is never exceeded."""
 
-    Args:
-      run: its name; another name starts from nothing.
-      max_calls, max_usd: bounds; 0 is none.
-    """
-
-    def __init__(self, store: Store, run: str, max_calls: int = 0, max_usd: float = 0.0):
-        self._store, self.run = store, run
-        self._allowance = Allowance(max_calls, round(max_usd * 1e6))
+    def __init__(self, store: Store, settings: BudgetSettings):
+        self._store, self.run = store, settings.run
+        self._allowance = Allowance(settings.max_calls, round(settings.max_usd * 1e6))
 
     async def reserve(self, backend: str, cost_usd: float) -> None:
         """See `guarded.Budget`. What cannot be booked is not called."""
@@ -34,7 +30,7 @@ class RunBudget:
         raise SearchFailure(
             "out_of_budget",
             f"the budget of run '{self.run}' is spent ({spent.calls} calls, ${spent.micro_usd / 1e6:.4f}): raise "
-            "config.budget.max_calls or max_usd, or name another config.budget.run",
+            "--config.budget.max_calls or max_usd, or name another --config.budget.run",
         )
 
     async def refund(self, backend: str, cost_usd: float) -> None:

@@ -14,32 +14,9 @@ from mmsearch_jax.core.search_api import SearchResult
 from tools_server.backends.base import Backend
 from tools_server.failures import SearchFailure
 from tools_server.limits.breaker import CircuitBreaker, Resting
+from tools_server.settings.sources import BackendLimits
 
 Q = TypeVar("Q")
-
-
-@dataclasses.dataclass(frozen=True)
-class BackendLimits:
-    """How hard one backend may be used.
-
-    Attributes:
-      calls_per_s: rate (token bucket that holds one second's worth).
-      max_concurrency: calls under way at once.
-      attempt_timeout_s: after which a call is given up and, while there is time, made again.
-      max_attempts: calls for one query.
-      breaker_window, breaker_share, breaker_rest_s: see `CircuitBreaker`.
-      hedge_after_s: a second call is made beside one that has not answered by then, and the first answer taken; 0 never
-        (a hedged call is paid for).
-    """
-
-    calls_per_s: float = 10.0
-    max_concurrency: int = 64
-    attempt_timeout_s: float = 8.0
-    max_attempts: int = 10
-    breaker_window: int = 20
-    breaker_share: float = 0.9
-    breaker_rest_s: float = 10.0
-    hedge_after_s: float = 0.0
 
 
 class CallBudget(Protocol):

@@ -42,7 +42,7 @@ class BucketPublisher:
         try:
             self._store: Any = from_url(url, client_options=client, retry_config=retries, **options)
         except (BaseError, ValueError, TypeError) as error:
-            raise ConfigError(f"config.publisher.bucket_url '{url}' cannot be used: {_first_line(error)}") from error
+            raise ConfigError(f"publisher.bucket_url '{url}' cannot be used: {_first_line(error)}") from error
         self._expires = datetime.timedelta(seconds=ttl_s)
 
     async def publish(self, data: bytes) -> str:
