@@ -12,20 +12,20 @@ from aiohttp import web
 
 from mmsearch_jax.core.chat_client import ChatClient
 from tools_server.backends import local
-from tools_server.backends.base import Backend
+from tools_server.backends.backend import Backend
 from tools_server.backends.upstream import Sessions
 from tools_server.backends.web import WebImage, WebText
-from tools_server.cache.cache import Cache
+from tools_server.cache.answers import Cache
 from tools_server.cache.redis_store import RedisStore
 from tools_server.cache.store import SqliteStore, Store
 from tools_server.condense import Condenser
 from tools_server.fetch.choose_reader import make_reader, reader_identity
 from tools_server.grounders import choose_grounder as grounders
-from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import Chain, Guarded
+from tools_server.limits.run_budget import RunBudget
 from tools_server.publishers.blobs import BlobPublisher
 from tools_server.publishers.choose_publisher import make_publisher
-from tools_server.service import Parts, SearchService
+from tools_server.search_service import Parts, SearchService
 from tools_server.settings.answering import CacheSettings, ServiceLimits, SummariserSettings
 from tools_server.settings.server import ServerSettings
 from tools_server.settings.sources import LOCAL, BackendLimits

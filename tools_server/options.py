@@ -62,6 +62,6 @@ def run(options: argparse.Namespace, overrides: Sequence[str], port_file: Path |
         for line in loaded.lines():
             print(line)
         return
-    from tools_server.serve import serve
+    from tools_server.run_server import serve
 
     serve(loaded.settings, port_file)

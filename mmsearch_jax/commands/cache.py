@@ -90,7 +90,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _import_fvqa(options: argparse.Namespace) -> None:
-    from tools_server.cache.cache import key_of
+    from tools_server.cache.answers import key_of
 
     config, counts = _config(options), collections.Counter[str]()
     if config.local.pictures:
@@ -122,7 +122,7 @@ def _fvqa_entries(
     from tools_server.assembly import identity_of
     from tools_server.cache.store import CacheEntry
     from tools_server.inert import inert_result
-    from tools_server.service import image_request
+    from tools_server.search_service import image_request
 
     recorded = dict(image_search_cache(options.cache))
     for _, row in tqdm.tqdm(scan_rows(options.rows), desc="fvqa", unit="row"):

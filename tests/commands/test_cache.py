@@ -14,7 +14,7 @@ from tests.data.rows import full_row, jpeg
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import write_corpus
 from tools_server.assembly import assemble
-from tools_server.cache.cache import key_of
+from tools_server.cache.answers import key_of
 from tools_server.cache.store import CacheEntry, SqliteStore
 
 

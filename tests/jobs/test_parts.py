@@ -12,8 +12,8 @@ from mmsearch_jax.jobs.parts import tool_client
 from tests.rollout.test_placement import finished, run
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import write_corpus
-from tools_server.app import create_app
 from tools_server.assembly import assemble
+from tools_server.http_app import create_app
 
 
 def test_a_search_server_that_asks_for_a_token_is_sent_the_one_that_the_environment_holds(

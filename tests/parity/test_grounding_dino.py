@@ -21,12 +21,12 @@ from mmsearch_jax.core.errors import ConfigError  # noqa: E402
 from tests.parity.grounding_dino_checkpoint import QUERIES, write_checkpoint  # noqa: E402
 from tests.tiny_grounding_dino import tokenizer  # noqa: E402
 from tools_server.backends.upstream import Sessions  # noqa: E402
-from tools_server.grounders.base import Grounding  # noqa: E402
 from tools_server.grounders.choose import choose  # noqa: E402
 from tools_server.grounders.choose_grounder import identity, make_grounder  # noqa: E402
 from tools_server.grounders.dino import DinoFormat, ImageScaling, pixel_values, scaled_size  # noqa: E402
+from tools_server.grounders.grounder import Grounding  # noqa: E402
 from tools_server.grounders.torch_dino import TorchDino  # noqa: E402
-from tools_server.images import decode_image  # noqa: E402
+from tools_server.request_images import decode_image  # noqa: E402
 from tools_server.settings.detection import DetectionRules, GrounderSettings  # noqa: E402
 from tools_server.work_pool import WorkPool  # noqa: E402
 

@@ -16,11 +16,11 @@ from mmsearch_jax.core.search_api import SearchReply
 from tests.tools_server.corpora.small_index import Endpoint, write_model, write_passages, write_towns
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import COLOURS, PAGES, bands, encode, write_corpus
-from tools_server.app import create_app
 from tools_server.assembly import assemble
-from tools_server.corpora.build import build_index
 from tools_server.corpora.embedders import EmbedderSpec
+from tools_server.corpora.passage_build import build_index
 from tools_server.corpora.picture_build import build_picture_index
+from tools_server.http_app import create_app
 
 Post = Callable[[str, Any], Coroutine[Any, Any, tuple[int, Any]]]
 

@@ -22,9 +22,9 @@ from mmsearch_jax.core.search_api import SearchReply
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import COLOURS, bands, encode, scene, write_corpus
 from tests.tools_server.upstreams import Upstream
-from tools_server.app import create_app
 from tools_server.assembly import assemble
-from tools_server.images import read_base64
+from tools_server.http_app import create_app
+from tools_server.request_images import read_base64
 
 TEXT = search_api.ROUTE_TEXT_SEARCH
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.search_api import SearchResult
-from tools_server.backends.base import QueryPicture
+from tools_server.backends.backend import QueryPicture
 from tools_server.corpora.manifest import is_index
 from tools_server.corpora.open import PassageIndex, open_index
 from tools_server.corpora.picture_index import PictureIndex

@@ -8,7 +8,7 @@ import re
 from typing import Protocol
 
 from mmsearch_jax.core.search_api import SearchResult
-from tools_server.backends.base import QueryPicture
+from tools_server.backends.backend import QueryPicture
 from tools_server.backends.providers import IMAGE, TEXT, Ask, Provider, in_base64, refusal_of
 from tools_server.backends.upstream import Sessions, call
 from tools_server.failures import SearchFailure

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.search_api import SearchReply
-from tools_server.cache.cache import key_of
+from tools_server.cache.answers import key_of
 from tools_server.cache.store import CacheEntry, Store
 
 

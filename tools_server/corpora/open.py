@@ -24,7 +24,7 @@ from tools_server.settings.sources import BY_BOTH, BY_VECTORS, BY_WORDS, WAYS
 
 
 def open_index(folder: Path, by: str = "", embedder: str = "", timeout_s: float = 30.0) -> PassageIndex:
-    """Opens an index that `build.build_index` made. Reads none of its passages or vectors.
+    """Opens an index that `passage_build.build_index` made. Reads none of its passages or vectors.
 
     Args:
       by: one of `WAYS`; "" is both where the index has vectors, else words.

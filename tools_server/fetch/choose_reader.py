@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from tools_server.fetch.guard import Guard
-from tools_server.service import PageReader
+from tools_server.search_service import PageReader
 from tools_server.settings.page_reading import ReaderSettings
 
 _IN_KEY = ("kind", "num_pages", "max_chars", "max_bytes", "max_decoded_bytes", "max_redirects")

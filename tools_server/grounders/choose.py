@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from mmsearch_jax.core.search_api import Box
-from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED, Grounding
+from tools_server.grounders.grounder import NOT_FOUND, NOT_SEARCHED, Grounding
 from tools_server.settings.detection import DetectionRules
 
 _MAX_DETECTIONS = 2000

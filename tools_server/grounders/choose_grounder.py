@@ -10,10 +10,10 @@ from typing import Any
 
 from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint
 from tools_server.backends.upstream import Sessions
-from tools_server.grounders.base import Grounder
-from tools_server.grounders.chat import ChatGrounder
+from tools_server.grounders.chat_grounder import ChatGrounder
 from tools_server.grounders.dino import folder_of
 from tools_server.grounders.embedded import EmbeddedGrounder
+from tools_server.grounders.grounder import Grounder
 from tools_server.grounders.learned import LearnedGrounder
 from tools_server.grounders.remote import RemoteGrounder
 from tools_server.settings.detection import GrounderSettings

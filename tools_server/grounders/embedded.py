@@ -6,7 +6,7 @@ import dataclasses
 
 from PIL import Image
 
-from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED, Grounding
+from tools_server.grounders.grounder import NOT_FOUND, NOT_SEARCHED, Grounding
 from tools_server.toy_vision import grounding
 from tools_server.work_pool import WorkPool
 

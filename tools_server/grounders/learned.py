@@ -12,8 +12,8 @@ from typing import Protocol
 from PIL import Image
 
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounding
 from tools_server.grounders.choose import Detections, choose
+from tools_server.grounders.grounder import Grounding
 from tools_server.settings.detection import DetectionRules
 from tools_server.work_pool import WorkPool
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.search_api import ROUTE_GROUND, ImageSearchRequest, SearchReply
-from tools_server.backends.base import QueryPicture
+from tools_server.backends.backend import QueryPicture
 from tools_server.backends.providers import in_base64
 from tools_server.backends.upstream import Sessions, UpstreamRequest, call
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounding
 from tools_server.grounders.choose import Detections, choose
+from tools_server.grounders.grounder import Grounding
 from tools_server.settings.detection import DetectionRules
 
 _MAX_ATTEMPTS = 4

@@ -11,7 +11,7 @@ import tenacity
 from aiolimiter import AsyncLimiter
 
 from mmsearch_jax.core.search_api import SearchResult
-from tools_server.backends.base import Backend
+from tools_server.backends.backend import Backend
 from tools_server.failures import SearchFailure
 from tools_server.limits.breaker import CircuitBreaker, Resting
 from tools_server.settings.sources import BackendLimits

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from tools_server.grounders.base import NOT_FOUND, Grounding
+from tools_server.grounders.grounder import NOT_FOUND, Grounding
 from tools_server.toy_vision import proposals
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white", "grey")

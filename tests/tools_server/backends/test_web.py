@@ -17,7 +17,7 @@ from PIL import Image
 from mmsearch_jax.core.search_api import SearchResult
 from tests.tools_server.upstreams import Upstream
 from tools_server.backends import upstream as upstream_module
-from tools_server.backends.base import QueryPicture
+from tools_server.backends.backend import QueryPicture
 from tools_server.backends.providers import IMAGE, TEXT
 from tools_server.backends.upstream import Sessions, seconds
 from tools_server.backends.web import WebImage, WebText

@@ -19,11 +19,11 @@ from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.upstreams import Upstream
-from tools_server.app import create_app
 from tools_server.assembly import assemble
-from tools_server.cache.cache import Cache, key_of
+from tools_server.cache.answers import Cache, key_of
 from tools_server.cache.redis_store import RedisStore
 from tools_server.cache.store import Allowance, CacheEntry, Spent
+from tools_server.http_app import create_app
 from tools_server.settings.answering import CacheSettings
 
 pytestmark = pytest.mark.redis

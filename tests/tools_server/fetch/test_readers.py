@@ -19,9 +19,9 @@ from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.settings import SettingError, build
 from tests.tools_server.fetch.site import Site, listener
 from tests.tools_server.server_config import default_config, settings_of
-from tools_server.app import create_app
 from tools_server.assembly import assemble
 from tools_server.fetch.choose_reader import make_reader, reader_identity
+from tools_server.http_app import create_app
 from tools_server.settings.page_reading import ReaderSettings
 from tools_server.settings.server import ServerSettings
 

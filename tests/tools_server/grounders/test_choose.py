@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsearch_jax.core.errors import ConfigError
-from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED
 from tools_server.grounders.choose import Detections, choose
+from tools_server.grounders.grounder import NOT_FOUND, NOT_SEARCHED
 from tools_server.settings.detection import DetectionRules
 
 SIZE = (200, 100)

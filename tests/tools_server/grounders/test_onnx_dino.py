@@ -16,9 +16,9 @@ from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.grounders.onnx_models import write_model
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import scene, write_corpus
-from tools_server.app import create_app
 from tools_server.assembly import assemble
 from tools_server.grounders.onnx_dino import OnnxDino
+from tools_server.http_app import create_app
 
 PLANTED = (0.25, 0.5, 0.5, 0.25)
 

@@ -15,12 +15,12 @@ from mmsearch_jax.core.search_api import ROUTE_GROUND, ImageSearchRequest
 from tests.tools_server.grounders.endpoints import Endpoint, endpoint
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import encode, scene, write_corpus
-from tools_server.app import create_app
 from tools_server.assembly import assemble
 from tools_server.backends.upstream import Sessions
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounding
 from tools_server.grounders.choose_grounder import make_grounder
+from tools_server.grounders.grounder import Grounding
+from tools_server.http_app import create_app
 from tools_server.settings.detection import GrounderSettings
 from tools_server.work_pool import WorkPool
 

@@ -16,8 +16,8 @@ from tools_server.backends.upstream import Sessions
 from tools_server.backends.web import WebText
 from tools_server.cache.store import SqliteStore
 from tools_server.failures import SearchFailure
-from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import Chain, Guarded
+from tools_server.limits.run_budget import RunBudget
 from tools_server.settings.answering import BudgetSettings
 from tools_server.settings.sources import BackendLimits, WebBackendSettings
 

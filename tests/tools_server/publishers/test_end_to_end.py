@@ -22,8 +22,8 @@ from tests.tools_server.publishers.fake_s3 import KEY_ID, REGION, SECRET, FakeS3
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import encode, scene
 from tests.tools_server.upstreams import REPLIES
-from tools_server.app import create_app
 from tools_server.assembly import assemble
+from tools_server.http_app import create_app
 
 LENSES = ("serper_lens", "serpapi_lens")
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from mmsearch_jax.core.http_serving import is_loopback, serve_app
-from tools_server.app import create_app
 from tools_server.assembly import Assembly, assemble
+from tools_server.http_app import create_app
 from tools_server.settings.server import ServerSettings
 
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from mmsearch_jax.core.chat_client import ChatClient, ChatReply, Unreadable, image_part, text_part
 from mmsearch_jax.core.errors import ChatFailed
-from tools_server.backends.base import QueryPicture
+from tools_server.backends.backend import QueryPicture
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounding
 from tools_server.grounders.choose import Detections, choose
+from tools_server.grounders.grounder import Grounding
 from tools_server.settings.detection import DetectionRules
 
 PATCH = 28

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mmsearch_jax.core.errors import DataError
-from tools_server.cache.cache import Cache, key_of
+from tools_server.cache.answers import Cache, key_of
 from tools_server.cache.store import CacheEntry, SqliteStore, StoreError
 from tools_server.failures import SearchFailure
 from tools_server.settings.answering import CacheSettings

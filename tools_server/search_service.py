@@ -14,16 +14,16 @@ from PIL import Image
 
 from mmsearch_jax.core.errors import ImageError
 from mmsearch_jax.core.search_api import Box, ImageSearchRequest, SearchReply, SearchResult, TextSearchRequest
-from tools_server.backends.base import QueryPicture
-from tools_server.cache.cache import Cache
+from tools_server.backends.backend import QueryPicture
+from tools_server.cache.answers import Cache
 from tools_server.condense import Condenser
 from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounder, Grounding
-from tools_server.images import decode_image, read_base64
+from tools_server.grounders.grounder import Grounder, Grounding
 from tools_server.inert import inert_result
-from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import Chain, Found
+from tools_server.limits.run_budget import RunBudget
+from tools_server.request_images import decode_image, read_base64
 from tools_server.settings.answering import ServiceLimits
 from tools_server.work_pool import WorkPool
 

@@ -16,9 +16,9 @@ from mmsearch_jax.core.chat_client import ChatReply, Unreadable
 from tests.tools_server.grounders.endpoints import Endpoint, endpoint
 from tools_server.backends.upstream import Sessions
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounding
-from tools_server.grounders.chat import PATCH, read_boxes, sent_size
+from tools_server.grounders.chat_grounder import PATCH, read_boxes, sent_size
 from tools_server.grounders.choose_grounder import make_grounder
+from tools_server.grounders.grounder import Grounding
 from tools_server.settings.detection import GrounderSettings
 from tools_server.work_pool import WorkPool
 

@@ -19,7 +19,7 @@ from mmsearch_jax.core.search_api import ERRORS, ErrorReply, ImageSearchRequest,
 from tools_server import http_schema as schema
 from tools_server.failures import SearchFailure
 from tools_server.metrics import Metrics
-from tools_server.service import SearchService
+from tools_server.search_service import SearchService
 from tools_server.settings.answering import ServiceLimits
 
 _log = logging.getLogger("tools_server")
