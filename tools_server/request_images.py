@@ -1,4 +1,4 @@
-"""Reads the picture inside a request, within limits; knows nothing of routes or search."""
+"""Decodes the image of a request, within limits. Independent of routes and search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_base64(image_base64: str) -> bytes:
     """The bytes of an encoded image.
 
     Args:
-      image_base64: in base64; a `data:` prefix is passed over.
+      image_base64: in base64; a `data:` prefix is skipped.
 
     Raises:
       ImageError: not base64, or nothing.

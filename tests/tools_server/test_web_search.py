@@ -180,7 +180,7 @@ def test_image_search_sends_the_crop_and_keeps_by_its_bytes(tmp_path: Path):
                 assert boxed["box"] == [0, 0, 50, image.height]
                 status, refused = await post(client, route, {"image_base64": data, "box": [900, 0, 950, 40]})
                 assert (status, refused["code"]) == (400, "bad_request")
-                assert "holds no pixel" in refused["message"]
+                assert "contains no pixel" in refused["message"]
 
             await serving(settings(tmp_path, google_vision=upstream.url), talk)
 

@@ -1,4 +1,4 @@
-"""The corpus on this machine as a backend: it costs nothing and knows no limits but the threads."""
+"""The corpus on this machine as a backend: it costs nothing and is limited only by its threads."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Corpus:
 
     @property
     def identity(self) -> dict[str, dict[str, str]]:
-        """What of text and image search decides an answer, beside the backends' names: which index, and how it is searched."""
+        """What decides answers of text and image search, besides the backends' names: the index and how it is searched."""
         text, image = {}, {}
         if isinstance(self.pages, PassageIndex):
             text = {"index": self.pages.manifest.id, "by": self.pages.by}
@@ -57,11 +57,11 @@ class Corpus:
         return {"text": text, "image": image}
 
     async def embed(self, query: str) -> np.ndarray | None:
-        """The query's vector, where the corpus is searched by vectors."""
+        """The query's vector, if the corpus is searched by vectors."""
         return await self.pages.embed(query) if isinstance(self.pages, PassageIndex) else None
 
     def search_text(self, query: str, top_k: int, vector: np.ndarray | None = None) -> tuple[SearchResult, ...]:
-        """The best pages for a query. Blocks; for several threads."""
+        """The best pages for a query. Blocks; safe to call from several threads."""
         if isinstance(self.pages, PassageIndex):
             hits = self.pages.search(query, top_k, vector)
         else:
@@ -69,7 +69,7 @@ class Corpus:
         return tuple(SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits)
 
     def search_image(self, picture: QueryPicture, top_k: int) -> tuple[SearchResult, ...]:
-        """The pictures most like this one. Blocks; for several threads."""
+        """The pictures most like this one. Blocks; safe to call from several threads."""
         return tuple(
             SearchResult(
                 found.title, found.description, found.url, self.pictures.thumbnail(found), score=round(score, 4)

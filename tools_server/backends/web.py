@@ -1,4 +1,4 @@
-"""Backends over the web providers: the key from the environment, one call, results read and cleaned."""
+"""Backends for the web providers: the key from the environment, one call, results that are read and cleaned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
 
 class ImagePublisher(Protocol):
-    """Puts an image where a provider can fetch it."""
+    """Publishes an image so that a provider can fetch it."""
 
     async def publish(self, data: bytes) -> str:
         """The public address of a JPEG."""
@@ -41,10 +41,10 @@ class _Web:
         try:
             found = [_clean(result) for result in self._provider.results(reply)]
         except (LookupError, TypeError, AttributeError, ValueError) as error:
-            # The upstream's words are not repeated: a reply that is not what it should be may hold anything.
+            # The upstream's text is not repeated: a malformed reply may contain anything.
             raise SearchFailure(
                 "upstream_error",
-                f"{self.name}: the reply has not the documented form ({type(error).__name__})",
+                f"{self.name}: the reply does not have the documented form ({type(error).__name__})",
                 passing=True,
             ) from None
         return tuple(result for result in found if result.title or result.snippet)[:top_k]
@@ -80,6 +80,6 @@ class WebImage(_Web):
 
 
 def _clean(result: SearchResult) -> SearchResult:
-    """Titles and snippets without the highlighting markup that some providers leave in; a stranger's thumbnail is dropped."""
+    """The result without its thumbnail and without the highlighting markup that some providers leave in the texts."""
     title, snippet = (" ".join(html.unescape(_TAG.sub("", part)).split()) for part in (result.title, result.snippet))
     return SearchResult(title, snippet, result.url, score=result.score)

@@ -1,4 +1,4 @@
-"""From what a detector says to the one region that is searched: pure rules, the same for every learned detector."""
+"""Chooses the region that is searched from a detector's boxes: pure rules, the same for every learned detector."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tools_server.grounders.grounder import NOT_FOUND, NOT_SEARCHED, Grounding
 from tools_server.settings.detection import DetectionRules
 
 _MAX_DETECTIONS = 2000
-"""More are cut off before they are compared: a detector gives 900, and who sends a million is not to be waited for."""
+"""Further detections are dropped before they are compared: a detector gives 900, and a million would take too long."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """What a detector found, in any order; nothing of it is trusted.
+    """The output of a detector, in any order and unchecked.
 
     Attributes:
       boxes: float [N, 4], x0, y0, x1, y1 in pixels of the image that was given.
@@ -42,7 +42,7 @@ def choose(found: Detections, size: tuple[int, int], rules: DetectionRules) -> G
 
 
 def _best_first(found: Detections, size: tuple[int, int], rules: DetectionRules) -> list[np.ndarray]:
-    """Boxes [4] that count, without doubles; as many as a reply names."""
+    """Boxes [4] that count, without duplicates; as many as a reply lists."""
     boxes, scores = _clipped(found.boxes, size), found.scores
     counts = np.isfinite(found.boxes).all(1) & np.isfinite(scores) & (scores >= rules.box_threshold)
     counts &= (boxes[:, 2:] - boxes[:, :2] >= rules.min_side).all(1)
@@ -59,16 +59,16 @@ def _best_first(found: Detections, size: tuple[int, int], rules: DetectionRules)
 
 
 def _clipped(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Boxes [N, 4] with their corners in order and inside the image: two corners name a region, whichever comes first."""
+    """Boxes [N, 4] with their corners in order and inside the image: any two opposite corners define a region."""
     x = np.sort(boxes[:, 0::2], axis=1).clip(0, size[0])
     y = np.sort(boxes[:, 1::2], axis=1).clip(0, size[1])
     return np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
 
 
 def _padded(box: np.ndarray, size: tuple[int, int], padding: float) -> Box:
-    """The box [4] with room around it, in whole pixels: outwards, so that nothing that was found is cut off."""
+    """The box [4] with padding, rounded outwards to whole pixels, so that nothing that was found is cut off."""
     x0, y0, x1, y1 = (float(value) for value in box)
-    # A thousandth of a pixel is a model's rounding, not a reason for one pixel more.
+    # A thousandth of a pixel is rounding error of the model and must not add a pixel.
     right, down = (x1 - x0) * padding - 1e-3, (y1 - y0) * padding - 1e-3
     return (
         max(0, math.floor(x0 - right)),

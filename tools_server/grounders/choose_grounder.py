@@ -83,7 +83,7 @@ def _fingerprint(model: Path) -> str:
         weights = [path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".onnx", ".onnx_data")]
         weights += (folder / "onnx").glob("model.onnx*")
     else:
-        # Weights of more than 2 GB lie beside the file, under its name with a suffix.
+        # Weights of more than 2 GB are in a file next to it, with the same name and a suffix.
         weights = list(model.parent.glob(f"{model.name}*"))
     total = hashlib.sha256()
     for path in sorted([*weights, *folder.glob("*.json")]):

@@ -24,7 +24,7 @@ class OnnxDino:
     Args:
       model: a folder with tokenizer.json and onnx/model.onnx (or model.onnx), or such a folder's model of another name.
       device: "cpu" or "cuda".
-      num_threads: for one product; 0 leaves it to the runtime.
+      num_threads: threads of one operation; 0 uses the runtime's default.
 
     Raises:
       ConfigError: no such model, one with other inputs or outputs, or a device that the runtime was not built for.

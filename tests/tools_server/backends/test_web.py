@@ -174,7 +174,7 @@ def test_failures_are_typed(name: str, how: Any, code: str, passing: bool):
 def test_nobody_at_the_address_is_a_failure_that_may_pass():
     async def go() -> None:
         sessions = Sessions()
-        with pytest.raises(SearchFailure, match="brave: .*no answer came") as caught:
+        with pytest.raises(SearchFailure, match="brave: .*no answer") as caught:
             await backend("brave", "http://127.0.0.1:9", sessions).search("q", 3)
         assert caught.value.passing
         await sessions.close()

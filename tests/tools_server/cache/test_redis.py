@@ -169,7 +169,7 @@ def test_a_server_whose_redis_is_gone_says_so_and_serves_again_when_it_is_back(r
                 redis.stop()
                 status, body = await ask(server, "b")
                 # Without its books nothing is spent.
-                assert (status, body["code"], "budget cannot be asked" in body["message"]) == (500, "internal", True)
+                assert (status, body["code"], "budget cannot be read" in body["message"]) == (500, "internal", True)
                 assert (await server.get(search_api.ROUTE_HEALTH)).status == 200
                 redis.start()
                 assert (await ask(server, "b"))[0] == 200

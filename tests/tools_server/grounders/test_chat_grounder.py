@@ -106,7 +106,7 @@ def test_boxes_are_read_out_of_whatever_stands_around_them(text: str, wanted: li
 @pytest.mark.parametrize(
     ("completion", "why"),
     [
-        (ChatReply(""), "said nothing"),
+        (ChatReply(""), "its reply is empty"),
         (ChatReply("[]", refused=True), "declined"),
         (ChatReply('[{"bbox_2d": ["left", "top", 3, 4]}]'), "not four numbers"),
         (ChatReply('[{"bbox_2d": [null, 1, 3, 4]}]'), "not four numbers"),

@@ -167,7 +167,7 @@ def test_an_open_breaker_makes_no_calls():
             with pytest.raises(SearchFailure):
                 await guarded.search("q", 3, 1.0)
         assert (len(backend.times), guarded.breaker.state) == (5, "open")
-        with pytest.raises(SearchFailure, match="b fails nearly always: left alone for 60 s"):
+        with pytest.raises(SearchFailure, match="b almost always fails: no calls for 60 s"):
             await guarded.search("q", 3, 1.0)
 
     asyncio.run(go())
