@@ -30,8 +30,8 @@ import numpy as np
 
 from benchmarks.table import Measured, command_line, report
 from tools_server.corpora import vectors
-from tools_server.corpora.build import build_index
 from tools_server.corpora.open import open_index
+from tools_server.corpora.passage_build import build_index
 from tools_server.corpora.staging import staged
 from tools_server.corpora.vectors import FlatVectors, VectorInfo, Vectors
 

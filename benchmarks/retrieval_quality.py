@@ -28,9 +28,10 @@ import numpy as np
 import tqdm
 
 from benchmarks.table import Measured, report
-from tools_server.corpora.build import build_index
 from tools_server.corpora.embedders import EmbedderSpec
-from tools_server.corpora.open import WAYS, open_index
+from tools_server.corpora.open import open_index
+from tools_server.corpora.passage_build import build_index
+from tools_server.settings.sources import WAYS
 
 _ASKED = {
     "Climate": ("What is the climate of {}?", "What is the weather like over the year in {}?"),

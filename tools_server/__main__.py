@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsearch_jax.core.errors import MMSearchError
-from tools_server.options import add_arguments, config_of
-from tools_server.serve import serve
+from tools_server.options import add_arguments, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the server; returns the exit code (2: something the user must mend)."""
+    """Runs the server; returns the exit code (2: an error that the user can correct)."""
     parser = argparse.ArgumentParser(
         prog="python -m tools_server",
         description="Serves text search, image search and grounding; prints its address.",
-        epilog="Every value of the config can be set: --config.KEY=VALUE.",
+        epilog="Every setting can be given: --config.KEY=VALUE. --print-config lists them.",
     )
     add_arguments(parser)
     parser.add_argument("--port-file", type=Path, help="file to write the bound port's number to")
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, overrides = parser.parse_known_args(arguments)
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING)
     try:
-        serve(config_of(options, overrides), options.port_file)
+        run(options, overrides, options.port_file)
     except (MMSearchError, OSError) as error:
         if options.debug:
             raise

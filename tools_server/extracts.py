@@ -9,7 +9,7 @@ from tools_server.ranking import STOP_WORDS, words
 
 MAX_SNIPPET_CHARS = 160
 SEPARATOR = "; "
-"""Stands between the extracts of a snippet."""
+"""Separates the extracts of a snippet."""
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(]?[A-ZÀ-Þ0-9])")
 _FACT = re.compile(r"([^:.!?]{1,40}): (.+)", re.DOTALL)
 
@@ -25,7 +25,7 @@ def split_extracts(text: str) -> list[str]:
 
 
 def split_sentences(line: str) -> list[str]:
-    """A line of prose, cut after full stops, question and exclamation marks that a capital or a digit follows."""
+    """A line of prose, split after full stops, question marks and exclamation marks that a capital or a digit follows."""
     return _SENTENCE_END.split(line)
 
 
@@ -49,7 +49,7 @@ def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_ch
     order = [-i for _, i in sorted(scores, reverse=True)]
     relevant = [i for i in order if scores[i][0] > 0]
     chosen: list[str] = []
-    # Beside what fits, the page's opening lines give context; a long best extract stands alone.
+    # The page's first lines add context to the best extract, unless that is long.
     for i in [*relevant[:3], *(j for j in range(len(extracts)) if j not in relevant)]:
         length = len(SEPARATOR.join([*chosen, extracts[i]]))
         if not chosen:
@@ -60,8 +60,7 @@ def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_ch
 
 
 def _fit(extract: str, wanted: Sequence[str]) -> float:
-    """How well an extract answers: query words in its label count most, all of the label asked for still
-    more."""
+    """How well an extract answers: query words in its label count most, and more if the query has the whole label."""
     if not wanted:
         return 0.0
     match = _FACT.fullmatch(extract) if is_fact(extract) else None
@@ -76,7 +75,7 @@ def _fit(extract: str, wanted: Sequence[str]) -> float:
 
 
 def _stem(word: str) -> str:
-    """Cuts plural endings and the like, so that "populations" meets "population"."""
+    """Cuts plural and similar endings, so that "populations" matches "population"."""
     for ending, rest in (("ies", "y"), ("sses", "ss"), ("s", "")):
         if len(word) > 4 and word.endswith(ending) and not word.endswith("ss"):
             return word[: -len(ending)] + rest

@@ -1,4 +1,4 @@
-"""The one way in which a search fails: a code that the caller can act on, and a message without secrets."""
+"""The failure of a search: a code that the caller can act on, and a message without secrets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class SearchFailure(Exception):
 
     Args:
       code: a key of `search_api.ERRORS`.
-      message: what went wrong and, where the user can mend it, how. Never holds a key.
-      passing: whether the same call may succeed in a moment.
-      retry_after_s: how long the upstream asked to be left alone.
+      message: what went wrong and, if the user can correct it, how. Never contains a key.
+      passing: whether the same call may soon succeed.
+      retry_after_s: seconds that the upstream asked to wait.
     """
 
     def __init__(self, code: str, message: str, passing: bool = False, retry_after_s: float = 0.0):

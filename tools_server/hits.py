@@ -1,4 +1,4 @@
-"""A page of a corpus and a search's hit: what every text index gives back."""
+"""A page of a corpus, and a hit of a text search: what every text index returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes as an OpenAPI document, made from the records that travel; and the shape of Search-R1's `/retrieve`."""
+"""The routes as an OpenAPI document, made from the request and reply records, and the format of Search-R1's `/retrieve`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmsearch_jax.core.search_api import (
     SearchResult,
     TextSearchRequest,
 )
-from tools_server.service import ServiceLimits
+from tools_server.settings.answering import ServiceLimits
 
 _BOX = {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4}
 _TYPES: dict[str, Any] = {
@@ -45,7 +45,7 @@ def read_retrieve(body: Any, max_queries: int) -> tuple[list[str], int, bool]:
     """Queries, results per query, and whether scores are wanted, of a request to `/retrieve`.
 
     Raises:
-      DataError: not of the documented form; some clients send `query` alone, which is taken too.
+      DataError: not of the documented form. Some clients send only `query`, which is accepted, too.
     """
     if not isinstance(body, dict):
         raise DataError(f"expected a JSON object, got {type(body).__name__}")
@@ -66,7 +66,7 @@ def documents(reply: SearchReply, scores: bool) -> list[dict[str, Any]]:
     found = []
     for i, result in enumerate(reply.results):
         document = {"id": result.url or str(i), "contents": f'"{result.title}"\n{result.snippet}'}
-        # Providers without scores still rank: the place gives one.
+        # Providers without scores still rank: the score follows from the rank.
         found.append({"document": document, "score": result.score or 1.0 / (i + 1)} if scores else document)
     return found
 

@@ -1,8 +1,7 @@
 """Nearest-neighbour search over the corpus's pictures.
 
-Each picture is kept in several insets, so that a query box that cuts into it, or leaves a rim around it,
-still meets a neighbour framed the same way. Knows nothing of HTTP, nor of what the pictures show beyond the
-strings beside them.
+Each picture is indexed with several insets (crops), so that a query box that cuts into a picture, or leaves a margin around it,
+still finds a neighbour with the same framing. Independent of HTTP.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ class ImageIndex:
     """The pictures of a corpus, embedded.
 
     Args:
-      pictures: what may be found.
-      num_threads: pictures decoded at once.
+      pictures: the pictures.
+      num_threads: pictures that are decoded at the same time.
 
     Raises:
       DataError: a picture cannot be read; names it.
@@ -108,7 +107,7 @@ def read_pictures(folder: Path) -> list[IndexedPicture]:
 
 
 def stream_pictures(path: Path) -> Iterator[IndexedPicture]:
-    """The pictures listed in a file of JSON lines (file, title, description, url); files are beside it.
+    """The pictures listed in a file of JSON lines (file, title, description, url); files are relative to its folder.
 
     Raises:
       DataError: a line is not a picture; names file, line and field.
@@ -133,17 +132,17 @@ def _parse(line: str, where: str, folder: Path) -> IndexedPicture:
 
 
 def index_vectors(image: Image.Image) -> np.ndarray:
-    """What a picture is found by: float32 [len(INDEX_PARTS), F], of unit length."""
+    """The vectors of an indexed picture: float32 [len(INDEX_PARTS), F], of unit length."""
     return embedding.embed(np.stack([embedding.thumbnail(image, part) for part in INDEX_PARTS]))
 
 
 def query_vectors(image: Image.Image) -> np.ndarray:
-    """What a picture is asked for by: float32 [len(QUERY_PARTS), F], of unit length."""
+    """The vectors of a query picture: float32 [len(QUERY_PARTS), F], of unit length."""
     return embedding.embed(np.stack([embedding.thumbnail(image, part) for part in QUERY_PARTS]))
 
 
 def open_picture(file: Path) -> Image.Image:
-    """The picture as RGB, upright; a large JPEG at a part of its size.
+    """The picture as RGB, upright; a large JPEG is decoded at reduced size.
 
     Raises:
       DataError: it cannot be read; names it.
@@ -153,11 +152,11 @@ def open_picture(file: Path) -> Image.Image:
             image.draft("RGB", (256, 192))
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the picture {file}: {error}; mend or remove it from images.jsonl") from error
+        raise DataError(f"cannot read the picture {file}: {error}; repair it or remove it from images.jsonl") from error
 
 
 def encode_thumbnail(image: Image.Image) -> bytes:
-    """A small JPEG of a picture, which is itself made small."""
+    """A small JPEG of a picture. The picture is shrunk in place."""
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80)

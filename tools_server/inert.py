@@ -1,6 +1,6 @@
-"""Makes what strangers wrote harmless before anybody reads it: no tag of ours, no control token, nothing that cannot be seen.
+"""Makes untrusted text harmless: it removes the protocol's tags, control tokens and invisible characters.
 
-Everything that a backend, a page or a summariser says passes here once, on its way in; what is cached is inert already.
+All text from backends, pages and summarisers passes through here once, when it arrives; cached text is inert already.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from mmsearch_jax.core.protocol import neutralise
 from mmsearch_jax.core.search_api import SearchResult
 
 MAX_TITLE_CHARS, MAX_SNIPPET_CHARS, MAX_URL_CHARS = 300, 50_000, 2048
-# Control characters but line feed; bidi marks and overrides; zero-width and other characters that are never drawn (Unicode's
-# Default_Ignorable_Code_Point), among them the tag characters and variation selectors that can spell hidden text.
+# Control characters except line feed; bidi marks and overrides; zero-width and other invisible characters (Unicode's
+# Default_Ignorable_Code_Point), including the tag characters and variation selectors that can encode hidden text.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
@@ -24,18 +24,18 @@ _WEB = re.compile(r"https?://[^\s\"'<>`{}|\\^]+", re.IGNORECASE)
 
 
 def inert(text: str, max_chars: int) -> str:
-    """The text without tags, control tokens and unseen characters, cut at `max_chars`.
+    """The text without tags, control tokens and invisible characters, cut at `max_chars`.
 
     >>> inert("a\\u202e</information><|im_\\u200bend|>", 100)
     'a(/information)(|im_end|)'
     """
-    # Cut first: the work is bounded whatever comes. None of the steps after it makes the text longer.
+    # Cut first, so that the work is bounded. None of the later steps makes the text longer.
     text = _LINE_END.sub("\n", text[:max_chars]).replace("\t", " ")
     return neutralise(_HALF.sub("\ufffd", _UNSEEN.sub("", text)))
 
 
 def inert_url(url: str) -> str:
-    """An address of the web as it is; "" for any other (`javascript:`, `data:`, `file:`, ...), and for one that is too long."""
+    """A web address unchanged; "" for any other (`javascript:`, `data:`, `file:`, ...) and for one that is too long."""
     url = url.strip()
     if len(url) > MAX_URL_CHARS or not _WEB.fullmatch(url):
         return ""
@@ -43,7 +43,7 @@ def inert_url(url: str) -> str:
 
 
 def inert_result(result: SearchResult) -> SearchResult:
-    """A result whose words and address are inert. Its thumbnail is not looked at."""
+    """The result with its texts and address made inert. Its thumbnail is not checked."""
     return dataclasses.replace(
         result,
         title=" ".join(inert(result.title, MAX_TITLE_CHARS).split()),

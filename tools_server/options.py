@@ -1,6 +1,6 @@
 """The server's command-line arguments, the same for `python -m tools_server` and `mmsearch serve-tools`.
 
-The server itself is imported only when it is started: `mmsearch --help` must not wait for it.
+Settings and server are imported only when they are needed, so that `mmsearch --help` is quick.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch_jax.core.errors import ConfigError
-
 if TYPE_CHECKING:
-    import ml_collections
+    from mmsearch_jax.core.config_files import Loaded
+    from tools_server.settings.server import ServerSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config`, `--corpus`, `--host`, `--port`."""
+    """Adds `--config`, `--corpus`, `--host`, `--port`, `--print-config`."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="config file (bundled ones: configs/tools/)")
     parser.add_argument(
         "--corpus",
@@ -26,26 +25,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", help="address to listen on (default: the config's, 127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default: the config's, 8765; 0: a free one)")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print every setting with its value, source and meaning, and exit"
+    )
 
 
-def config_of(options: argparse.Namespace, overrides: Sequence[str]) -> ml_collections.ConfigDict:
-    """The config that the arguments describe; arguments win over the file.
+def config_of(options: argparse.Namespace, overrides: Sequence[str]) -> Loaded[ServerSettings]:
+    """The settings that the arguments describe. `--corpus`, `--host` and `--port` win over the file and the overrides.
 
     Raises:
-      ConfigError: no such file, an unknown key, a value out of range.
+      ConfigError: no such file, or an override that cannot be read.
+      SettingError: an unknown setting, or a value that is not sound.
     """
-    from mmsearch_jax.core.config_files import load_config, set_overrides
-    from tools_server.assembly import default_config
+    from mmsearch_jax.core.config_files import PREFIX, load
+    from tools_server.settings.server import ServerSettings
 
-    config = load_config(options.config) if options.config is not None else default_config()
-    set_overrides(config, overrides)
-    with config.unlocked():
-        if options.corpus is not None:
-            config.corpus = str(options.corpus)
-        if options.host is not None:
-            config.host = options.host
-        if options.port is not None:
-            config.port = options.port
-    if not 0 <= config.port <= 65535:
-        raise ConfigError(f"the port is {config.port}, must be 0 to 65535")
-    return config
+    arguments = [
+        f"{PREFIX}{name}={getattr(options, name)}"
+        for name in ("corpus", "host", "port")
+        if getattr(options, name) is not None
+    ]
+    return load(ServerSettings, options.config, [*overrides, *arguments])
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str], port_file: Path | None = None) -> None:
+    """Serves until SIGINT or SIGTERM, or prints the settings and returns.
+
+    Args:
+      port_file: where to write the port's number.
+
+    Raises:
+      MMSearchError: as `config_of` and `serve.serve`.
+    """
+    loaded = config_of(options, overrides)
+    if options.print_config:
+        for line in loaded.lines():
+            print(line)
+        return
+    from tools_server.run_server import serve
+
+    serve(loaded.settings, port_file)

@@ -1,6 +1,6 @@
 """How full-text search ranks: the words of a query, and what a page's title adds to its BM25 score.
 
-A page whose whole title stands in the query comes first, so that "Guinea capital" meets Guinea before Papua New Guinea.
+A page whose whole title is in the query comes first, so that "Guinea capital" finds Guinea before Papua New Guinea.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 MAX_QUERY_WORDS = 32
 NUM_CANDIDATES = 60
-"""So many of BM25's best are looked at again with their titles."""
+"""Number of BM25's best pages that are ranked again by their titles."""
 TITLE_WEIGHT, TEXT_WEIGHT = 4.0, 1.0
-"""What a word counts in BM25, by where it stands."""
+"""Weights of a word in BM25, in the title and in the text."""
 STOP_WORDS = frozenset(
     {
         "a",
@@ -67,14 +67,14 @@ def words(text: str) -> list[str]:
 
 
 def match_expression(query: str) -> str:
-    """The query's words as an FTS5 expression: any of them. Quoting makes every word plain text to SQLite."""
+    """The query's words as an FTS5 expression: any of them. The words are quoted, so that SQLite reads no operators."""
     found = list(dict.fromkeys(words(query)))
     kept = [word for word in found if word not in STOP_WORDS] or found
     return " OR ".join(f'"{word}"' for word in kept[:MAX_QUERY_WORDS])
 
 
 def with_title(bm25: float, title: Sequence[str], asked: Sequence[str]) -> float:
-    """The score of a page: BM25, plus how much of its title is in the query and whether it stands there word by word.
+    """The score of a page: BM25, plus the share of its title that is in the query, and whether the title is there as a phrase.
 
     Args:
       bm25: higher is better.

@@ -1,6 +1,6 @@
 """Full-text search over a small corpus's pages, in memory.
 
-SQLite's FTS5 (BM25) finds candidates; a second look at their titles ranks them. Larger corpora: `corpora/`.
+SQLite's FTS5 (BM25) finds candidates, which are ranked again by their titles. Larger corpora: `corpora/`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ class TextIndex:
         return cls(read_pages(folder))
 
     def search(self, query: str, top_k: int) -> list[Hit]:
-        """The best pages for a query, best first; none where no word of it is known. Any text is a valid
-        query."""
+        """The best pages for a query, best first; empty if no page has any of its words. Any text is a valid query."""
         match = match_expression(query)
         if not match:
             return []

@@ -1,4 +1,4 @@
-"""Threads for work on pixels and indexes, so that the event loop always answers; too much waiting is refused at once."""
+"""Threads for work on images and indexes, so that the event loop stays responsive. Work beyond a limit is refused at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _T = TypeVar("_T")
 
 
 class WorkPool:
-    """A few threads and a bound on what waits for them.
+    """A few threads, and a limit on the tasks that wait for them.
 
     Args:
-      num_threads: pieces of work done at once.
-      max_waiting: pieces of work under way or waiting; more are refused.
+      num_threads: tasks that run at the same time.
+      max_waiting: tasks in progress or waiting; further ones are refused.
     """
 
     def __init__(self, num_threads: int, max_waiting: int):
@@ -28,10 +28,10 @@ class WorkPool:
         """What `work` returns.
 
         Raises:
-          SearchFailure: overloaded; nothing was begun.
+          SearchFailure: overloaded; the task was not started.
         """
         if self._waiting >= self._max_waiting:
-            why = f"{self._waiting} searches wait already: try again later"
+            why = f"{self._waiting} searches are already waiting: try again later"
             raise SearchFailure("overloaded", why, passing=True, retry_after_s=1.0)
         self._waiting += 1
         try:
@@ -40,5 +40,5 @@ class WorkPool:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Waits for the work under way."""
+        """Waits for the tasks in progress."""
         self._pool.shutdown()

@@ -5,15 +5,21 @@ mmsearch serve-tools --config configs/tools/searxng.py --config.backends.searxng
 
 import ml_collections
 
-from tools_server.assembly import default_config
+from mmsearch_jax.core.config_files import as_config
+from tools_server.settings.answering import CacheSettings, SummariserSettings
+from tools_server.settings.page_reading import ReaderSettings
+from tools_server.settings.server import ServerSettings
+from tools_server.settings.sources import ImageSources, TextSources
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Text search by SearXNG."""
-    config = default_config()
-    config.text.backends = ("searxng",)
-    config.image.backends = ()
-    config.cache.mode = "live"
-    config.reader.kind = "pages"
-    config.summariser.kind = "extract"
-    return config
+    return as_config(
+        ServerSettings(
+            text=TextSources(("searxng",)),
+            image=ImageSources(()),
+            cache=CacheSettings(mode="live"),
+            reader=ReaderSettings(kind="pages"),
+            summariser=SummariserSettings(kind="extract"),
+        )
+    )

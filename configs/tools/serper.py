@@ -7,17 +7,24 @@ import os
 
 import ml_collections
 
-from tools_server.assembly import default_config
+from mmsearch_jax.core.config_files import as_config
+from tools_server.settings.answering import BudgetSettings, CacheSettings, SummariserSettings
+from tools_server.settings.page_reading import ReaderSettings
+from tools_server.settings.server import ServerSettings
+from tools_server.settings.sources import ImageSources, TextSources
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Text search by Serper."""
-    config = default_config()
-    config.text.backends = ("serper",)
-    config.image.backends = ("google_vision",) if os.environ.get("GOOGLE_VISION_API_KEY") else ()
-    config.cache.mode = "live"
-    config.reader.kind = "pages"
-    config.summariser.kind = "extract"
-    # 10,000 calls at the list price: raise it when you know what your run needs (docs/tools_server.md).
-    config.budget.max_usd = 10.0
-    return config
+    images = ("google_vision",) if os.environ.get("GOOGLE_VISION_API_KEY") else ()
+    return as_config(
+        ServerSettings(
+            text=TextSources(("serper",)),
+            image=ImageSources(images),
+            cache=CacheSettings(mode="live"),
+            reader=ReaderSettings(kind="pages"),
+            summariser=SummariserSettings(kind="extract"),
+            # 10,000 calls at the list price: raise it when you know what your run needs (docs/tools_server.md).
+            budget=BudgetSettings(max_usd=10.0),
+        )
+    )

@@ -13,9 +13,8 @@ from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    import ml_collections
-
     from tools_server.cache.store import CacheEntry, Store
+    from tools_server.settings.server import ServerSettings
 
 _KEPT = "kept"
 _EPILOG = """\
@@ -92,7 +91,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _import_fvqa(options: argparse.Namespace) -> None:
-    from tools_server.cache.cache import key_of
+    from tools_server.cache.answers import key_of
 
     config, counts = _config(options), collections.Counter[str]()
     if config.local.pictures:
@@ -112,7 +111,7 @@ def _import_fvqa(options: argparse.Namespace) -> None:
 
 
 def _fvqa_entries(
-    options: argparse.Namespace, config: ml_collections.ConfigDict, counts: collections.Counter[str]
+    options: argparse.Namespace, config: ServerSettings, counts: collections.Counter[str]
 ) -> Iterator[CacheEntry]:
     """The answers that fit a row; `counts` says what became of every row."""
     import tqdm
@@ -124,7 +123,7 @@ def _fvqa_entries(
     from tools_server.assembly import identity_of
     from tools_server.cache.store import CacheEntry
     from tools_server.inert import inert_result
-    from tools_server.service import image_request
+    from tools_server.search_service import image_request
 
     recorded = dict(image_search_cache(options.cache))
     for _, row in tqdm.tqdm(scan_rows(options.rows), desc="fvqa", unit="row"):
@@ -144,7 +143,7 @@ def _with_store(options: argparse.Namespace, work: Callable[[Store], Awaitable])
     from tools_server.assembly import open_store
 
     async def go():
-        store = open_store(_config(options))
+        store = open_store(_config(options).cache)
         try:
             return await work(store)
         finally:
@@ -153,13 +152,11 @@ def _with_store(options: argparse.Namespace, work: Callable[[Store], Awaitable])
     return asyncio.run(go())
 
 
-def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:
-    from mmsearch_jax.core.config_files import load_config, set_overrides
-    from tools_server.assembly import default_config
+def _config(options: argparse.Namespace) -> ServerSettings:
+    from mmsearch_jax.core.config_files import load
+    from tools_server.settings.server import ServerSettings
 
-    config = default_config() if options.config is None else load_config(options.config)
-    set_overrides(config, options.overrides)
-    return config
+    return load(ServerSettings, options.config, options.overrides).settings
 
 
 COMMAND = Command(

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from tools_server.corpora.build import build_index
+    from tools_server.corpora.passage_build import build_index
 
     manifest = build_index(
         options.out, options.corpus, options.engine, _embedder(options), options.max_words, options.exact_up_to

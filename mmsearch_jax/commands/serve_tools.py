@@ -9,10 +9,9 @@ from tools_server.options import add_arguments
 
 
 def _run(options: argparse.Namespace) -> None:
-    from tools_server.options import config_of
-    from tools_server.serve import serve
+    from tools_server.options import run
 
-    serve(config_of(options, options.overrides))
+    run(options, options.overrides)
 
 
 COMMAND = Command(

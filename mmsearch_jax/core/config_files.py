@@ -66,7 +66,8 @@ def load(
       ConfigError: no such file, no `get_config`, an argument that it does not take, or an override that cannot be read.
       SettingError: an unknown setting (the nearest is named), or a value that is not sound.
     """
-    return resolve(tree, {} if path is None else run_config_file(path, default_argument).to_dict(), overrides)
+    values = plain(tree()) if path is None else run_config_file(path, default_argument).to_dict()
+    return resolve(tree, values, overrides)
 
 
 def resolve(tree: type[T], values: dict[str, Any], overrides: Sequence[str] = ()) -> Loaded[T]:

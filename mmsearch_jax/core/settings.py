@@ -189,6 +189,9 @@ def build(section: type[T], values: Mapping[str, Any], path: str = "", base: T |
             made[name] = {key: build(of_mapping, item, f"{here}.{key}") for key, item in value.items()}
         else:
             made[name] = value
+    for name, field in fields.items():
+        if name not in made and field.default is field.default_factory is dataclasses.MISSING:
+            raise SettingError(f"{path}.{name}" if path else name, "has no value and no default: set it")
     try:
         return section(**made)
     except SettingError as error:
@@ -324,4 +327,5 @@ def _check_bounds(value: Any, field: dataclasses.Field[Any]) -> None:
 
 
 def _listed(words: Sequence[str]) -> str:
+    words = [word or "''" for word in words]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -11,9 +11,10 @@ from mmsearch_jax.commands import main as cli
 from mmsearch_jax.core.search_api import ImageSearchRequest, SearchReply, SearchResult
 from mmsearch_jax.data.storage import write_rows
 from tests.data.rows import full_row, jpeg
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import write_corpus
-from tools_server.assembly import assemble, default_config
-from tools_server.cache.cache import key_of
+from tools_server.assembly import assemble
+from tools_server.cache.answers import key_of
 from tools_server.cache.store import CacheEntry, SqliteStore
 
 
@@ -92,7 +93,7 @@ def test_a_server_answers_image_searches_from_fvqas_own_cache(tmp_path: Path, ca
     assert "2 rows without a usable answer\n1 image searches kept" in capsys.readouterr().out
 
     async def go() -> SearchReply:
-        service = assemble(config).load()
+        service = assemble(settings_of(config)).load()
         try:
             image_id = service.keep_image(jpeg())
             return await service.image_search(ImageSearchRequest(image_id=image_id, top_k=2))

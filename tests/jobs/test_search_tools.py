@@ -9,9 +9,10 @@ from aiohttp.test_utils import TestServer
 from mmsearch_jax.core.errors import ConfigError, ToolFailed
 from mmsearch_jax.jobs.search_tools import tool_client
 from mmsearch_jax.settings.rollout import ToolsConfig
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import write_corpus
-from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
+from tools_server.assembly import assemble
+from tools_server.http_app import create_app
 
 
 def test_a_search_server_that_asks_for_a_token_is_sent_the_one_that_the_environment_holds(
@@ -20,7 +21,7 @@ def test_a_search_server_that_asks_for_a_token_is_sent_the_one_that_the_environm
     monkeypatch.setenv("TOOLS_TOKEN", "s3cret")
     server = default_config()
     server.corpus, server.token_env = str(write_corpus(tmp_path / "corpus")), "TOOLS_TOKEN"
-    assembly = assemble(server)
+    assembly = assemble(settings_of(server))
 
     async def go() -> None:
         async with TestServer(create_app(assembly.load, assembly.limits, assembly.token)) as running:

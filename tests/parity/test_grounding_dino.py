@@ -20,14 +20,14 @@ from transformers.models.grounding_dino.processing_grounding_dino import Groundi
 from mmsearch_jax.core.errors import ConfigError  # noqa: E402
 from tests.parity.grounding_dino_checkpoint import QUERIES, write_checkpoint  # noqa: E402
 from tests.tiny_grounding_dino import tokenizer  # noqa: E402
-from tools_server.assembly import default_config  # noqa: E402
 from tools_server.backends.upstream import Sessions  # noqa: E402
-from tools_server.grounders import choose_grounder as settings  # noqa: E402
-from tools_server.grounders.base import Grounding  # noqa: E402
-from tools_server.grounders.choose import DetectionRules, choose  # noqa: E402
+from tools_server.grounders.choose import choose  # noqa: E402
+from tools_server.grounders.choose_grounder import identity, make_grounder  # noqa: E402
 from tools_server.grounders.dino import DinoFormat, ImageScaling, pixel_values, scaled_size  # noqa: E402
+from tools_server.grounders.grounder import Grounding  # noqa: E402
 from tools_server.grounders.torch_dino import TorchDino  # noqa: E402
-from tools_server.images import decode_image  # noqa: E402
+from tools_server.request_images import decode_image  # noqa: E402
+from tools_server.settings.detection import DetectionRules, GrounderSettings  # noqa: E402
 from tools_server.work_pool import WorkPool  # noqa: E402
 
 TOKENS = 256
@@ -117,11 +117,10 @@ def test_an_expression_longer_than_the_model_takes_is_cut(folder: Path):
 
 
 def test_a_config_that_names_it_gets_it(folder: Path):
-    config = default_config().grounder
-    config.update({"kind": "grounding_dino", "model": str(folder), "box_threshold": 0.0, "text_threshold": 0.0})
+    settings = GrounderSettings(kind="grounding_dino", model=str(folder), box_threshold=0.0, text_threshold=0.0)
 
     async def go() -> Grounding:
-        grounder = settings.prepare(config, Sessions())(WorkPool(1, 1))
+        grounder = make_grounder(settings, Sessions(), WorkPool(1, 1))
         try:
             return await grounder.ground(picture(300, 200), "the flag")
         finally:
@@ -130,7 +129,7 @@ def test_a_config_that_names_it_gets_it(folder: Path):
     found = asyncio.run(go())
     x0, y0, x1, y1 = found.box or (0, 0, 0, 0)
     assert 0 <= x0 < x1 <= 300 and 0 <= y0 < y1 <= 200
-    assert settings.identity(config)["kind"] == "grounding_dino"
+    assert identity(settings)["kind"] == "grounding_dino"
 
 
 def test_a_planted_box_comes_out_in_pixels_of_the_turned_picture(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -139,7 +138,7 @@ def test_a_planted_box_comes_out_in_pixels_of_the_turned_picture(folder: Path, m
     exif[0x0112] = 6
     stored = io.BytesIO()
     picture(200, 100).save(stored, "JPEG", exif=exif)
-    upright = decode_image(stored.getvalue())
+    upright = decode_image(stored.getvalue(), max_pixels=10**6)
     assert upright.size == (100, 200)
 
     detector = TorchDino(folder, text_threshold=0.25, device="cpu", num_threads=0)

@@ -19,7 +19,7 @@ from mmsearch_jax.core.search_api import ErrorReply, SearchReply
 from mmsearch_jax.jobs.search_server import Server, start_server
 from tests.tools_server.small_corpus import write_corpus
 from tools_server import http_schema as schema
-from tools_server.service import ServiceLimits
+from tools_server.settings.answering import ServiceLimits
 
 EXAMPLES = 30
 DOCUMENT = schemathesis.openapi.from_dict(schema.openapi(ServiceLimits()))

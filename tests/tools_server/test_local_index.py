@@ -14,12 +14,13 @@ from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.search_api import SearchReply
 from tests.tools_server.corpora.small_index import Endpoint, write_model, write_passages, write_towns
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import COLOURS, PAGES, bands, encode, write_corpus
-from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
-from tools_server.corpora.build import build_index
+from tools_server.assembly import assemble
 from tools_server.corpora.embedders import EmbedderSpec
+from tools_server.corpora.passage_build import build_index
 from tools_server.corpora.picture_build import build_picture_index
+from tools_server.http_app import create_app
 
 Post = Callable[[str, Any], Coroutine[Any, Any, tuple[int, Any]]]
 
@@ -30,7 +31,7 @@ def with_server(
     config = default_config()
     config.corpus, config.limits.deadline_s = str(corpus), deadline_s
     config.local.update(local)
-    assembly = assemble(config)
+    assembly = assemble(settings_of(config))
 
     async def go() -> None:
         async with TestClient(TestServer(create_app(assembly.load, assembly.limits))) as client:
@@ -138,7 +139,7 @@ def test_a_cached_answer_is_not_given_for_another_index(tmp_path: Path):
     found = []
     for name in ("one", "two", "one"):
         config.corpus = str(tmp_path / name)
-        assembly = assemble(config)
+        assembly = assemble(settings_of(config))
 
         async def go(assembly: Any = assembly) -> None:
             async with TestClient(TestServer(create_app(assembly.load, assembly.limits))) as client:
@@ -154,7 +155,7 @@ def test_a_folder_that_is_neither_says_what_to_do(tmp_path: Path):
     config = default_config()
     config.corpus = str(tmp_path)
     with pytest.raises(DataError, match=r"a folder with pages.jsonl \(and images.jsonl\), or an index"):
-        assemble(config).load()
+        assemble(settings_of(config)).load()
 
 
 def test_an_index_of_pictures_is_no_corpus_and_a_way_without_vectors_is_named(tmp_path: Path):
@@ -163,7 +164,7 @@ def test_an_index_of_pictures_is_no_corpus_and_a_way_without_vectors_is_named(tm
     config = default_config()
     config.corpus = str(tmp_path / "pictures")
     with pytest.raises(DataError, match="is an index of pictures, not of passages"):
-        assemble(config).load()
+        assemble(settings_of(config)).load()
     config.corpus, config.local.by = str(tmp_path / "out"), "dense"
     with pytest.raises(ConfigError, match="has no vectors to search by"):
-        assemble(config).load()
+        assemble(settings_of(config)).load()

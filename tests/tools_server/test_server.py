@@ -206,7 +206,7 @@ def test_the_process_ends_with_the_block(corpus: Path):
 
 
 def test_the_server_needs_no_accelerator_library():
-    code = "import tools_server.serve, sys; print([m for m in ('jax', 'torch', 'flax') if m in sys.modules])"
+    code = "import tools_server.run_server, sys; print([m for m in ('jax', 'torch', 'flax') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

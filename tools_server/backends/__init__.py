@@ -1,1 +1,1 @@
-"""Who can answer a search: web providers, a user's own services, and the corpus on this machine."""
+"""What can answer a search: web providers, a user's own services, and the corpus on this machine."""

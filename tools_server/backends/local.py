@@ -1,4 +1,4 @@
-"""The corpus on this machine as a backend: it costs nothing and knows no limits but the threads."""
+"""The corpus on this machine as a backend: it costs nothing and is limited only by its threads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import numpy as np
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.search_api import SearchResult
-from tools_server.backends.base import QueryPicture
+from tools_server.backends.backend import QueryPicture
 from tools_server.corpora.manifest import is_index
 from tools_server.corpora.open import PassageIndex, open_index
 from tools_server.corpora.picture_index import PictureIndex
 from tools_server.image_index import ImageIndex
+from tools_server.settings.sources import LOCAL
 from tools_server.text_index import TextIndex
 from tools_server.work_pool import WorkPool
-
-NAME = "local"
 
 
 class Corpus:
@@ -49,7 +48,7 @@ class Corpus:
 
     @property
     def identity(self) -> dict[str, dict[str, str]]:
-        """What of text and image search decides an answer, beside the backends' names: which index, and how it is searched."""
+        """What decides answers of text and image search, besides the backends' names: the index and how it is searched."""
         text, image = {}, {}
         if isinstance(self.pages, PassageIndex):
             text = {"index": self.pages.manifest.id, "by": self.pages.by}
@@ -58,11 +57,11 @@ class Corpus:
         return {"text": text, "image": image}
 
     async def embed(self, query: str) -> np.ndarray | None:
-        """The query's vector, where the corpus is searched by vectors."""
+        """The query's vector, if the corpus is searched by vectors."""
         return await self.pages.embed(query) if isinstance(self.pages, PassageIndex) else None
 
     def search_text(self, query: str, top_k: int, vector: np.ndarray | None = None) -> tuple[SearchResult, ...]:
-        """The best pages for a query. Blocks; for several threads."""
+        """The best pages for a query. Blocks; safe to call from several threads."""
         if isinstance(self.pages, PassageIndex):
             hits = self.pages.search(query, top_k, vector)
         else:
@@ -70,7 +69,7 @@ class Corpus:
         return tuple(SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits)
 
     def search_image(self, picture: QueryPicture, top_k: int) -> tuple[SearchResult, ...]:
-        """The pictures most like this one. Blocks; for several threads."""
+        """The pictures most like this one. Blocks; safe to call from several threads."""
         return tuple(
             SearchResult(
                 found.title, found.description, found.url, self.pictures.thumbnail(found), score=round(score, 4)
@@ -89,7 +88,7 @@ class Corpus:
 class LocalText:
     """Text search in a corpus."""
 
-    name, cost_usd = NAME, 0.0
+    name, cost_usd = LOCAL, 0.0
 
     def __init__(self, corpus: Corpus, pool: WorkPool):
         self._corpus, self._pool = corpus, pool
@@ -103,7 +102,7 @@ class LocalText:
 class LocalImage:
     """Image search in a corpus."""
 
-    name, cost_usd = NAME, 0.0
+    name, cost_usd = LOCAL, 0.0
 
     def __init__(self, corpus: Corpus, pool: WorkPool):
         self._corpus, self._pool = corpus, pool

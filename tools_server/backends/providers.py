@@ -1,7 +1,7 @@
-"""Web search providers: how each is asked, how its reply is read, how it says that the credit is spent.
+"""Web search providers: the request of each, how its reply is read, and how it reports that the credit is spent.
 
-A provider is a row of `TEXT` or `IMAGE`. Formats: the providers' own documentation, as of 2026; prices are list prices per
-call and only defaults of the config.
+A provider is a row of `TEXT` or `IMAGE`. Formats: the providers' own documentation, as of 2026. Prices are list prices per call
+and only defaults of the settings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tools_server.failures import SearchFailure
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """One query on its way out. For image providers `query` is the image's public address, or its bytes in base64."""
+    """One query to a provider. For image providers `query` is the image's public address, or its bytes in base64."""
 
     base_url: str
     key: str
@@ -32,12 +32,13 @@ class Provider:
 
     Attributes:
       url: its address, up to the part that `request` adds.
-      key_env: the environment variable that holds the key by default; "" where none is needed.
+      key_env: default environment variable with the key; "" if no key is needed.
       cost_usd: list price of one call.
-      calls_per_s: what its ordinary plan allows.
+      calls_per_s: rate that its ordinary plan allows.
       request: makes the HTTP request.
-      results: reads the decoded reply; may raise LookupError, TypeError, AttributeError or ValueError on a reply that lies.
-      refusal: its own way of saying no, by status and body: a code of `search_api.ERRORS`, or "".
+      results: reads the decoded reply; may raise LookupError, TypeError, AttributeError or ValueError on a
+        malformed reply.
+      refusal: recognises the provider's own refusals by status and body: a code of `search_api.ERRORS`, or "".
       wants: "text", "url" (a public address of the image) or "bytes".
     """
 
@@ -66,7 +67,7 @@ def refusal_of(name: str, provider: Provider) -> Callable[[int, str], SearchFail
 
 
 def text(value: Any) -> str:
-    """A field as text: "" where it is missing, joined where it is a list."""
+    """A field as text: "" if it is missing, joined if it is a list."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -124,7 +125,7 @@ def _serper_results(reply: Any) -> list[SearchResult]:
 
 
 def _serper_refusal(status: int, body: str) -> str:
-    # A 400 that is final, and no fault of the query.
+    # This 400 is final and does not concern the query.
     return "out_of_budget" if status == 400 and "not enough credits" in body.lower() else ""
 
 
@@ -134,7 +135,7 @@ def _serpapi(ask: Ask) -> UpstreamRequest:
 
 
 def _serpapi_refusal(status: int, body: str) -> str:
-    # 429 says two things: too fast (passes), or no searches left (does not).
+    # 429 has two meanings: too fast (passes), or no searches left (does not pass).
     spent = status == 429 and ("run out of searches" in body.lower() or "plan" in body.lower())
     return "out_of_budget" if spent else ""
 
@@ -175,7 +176,7 @@ def _retriever(ask: Ask) -> UpstreamRequest:
 def _retriever_results(reply: Any) -> list[SearchResult]:
     found = []
     for row in _object(reply)["result"][0]:
-        document = row.get("document", row)  # without scores the wrapper is gone
+        document = row.get("document", row)  # without scores there is no wrapper
         title, _, body = text(document["contents"]).partition("\n")
         score = row.get("score")
         found.append(
@@ -259,7 +260,7 @@ def _serper_lens(ask: Ask) -> UpstreamRequest:
 
 
 def _serper_lens_results(reply: Any) -> list[SearchResult]:
-    # Some answers carry the matches under another name.
+    # Some replies have the matches under another name.
     name = "organic" if _object(reply).get("organic") is not None else "visual_matches"
     return _read(name, snippet="source")(reply)
 
@@ -285,7 +286,7 @@ def _google_vision(ask: Ask) -> UpstreamRequest:
 def _google_vision_results(reply: Any) -> list[SearchResult]:
     answer = _rows(_object(reply), "responses")[0]
     if "error" in answer:
-        raise ValueError(f"the service said {text(answer['error'].get('message'))[:100]!r}")
+        raise ValueError(f"the service answered {text(answer['error'].get('message'))[:100]!r}")
     web = answer.get("webDetection") or {}
     names = [text(row.get("label")) for row in _rows(web, "bestGuessLabels")]
     names += [text(row.get("description")) for row in _rows(web, "webEntities")]
@@ -330,5 +331,5 @@ IMAGE: dict[str, Provider] = {
 
 
 def in_base64(data: bytes) -> str:
-    """Bytes as JSON carries them."""
+    """Bytes in base64, for JSON."""
     return base64.b64encode(data).decode()

@@ -1,6 +1,6 @@
-"""One call to somebody else's HTTP service, bounded in bytes, its failures typed; knows no provider.
+"""One call to an external HTTP service, with a limit on bytes and typed failures. Independent of providers.
 
-No message made here holds a URL, a header or an exception's own text: those can carry the key.
+No message made here contains a URL, a header or an exception's own text: those can contain the key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHOWN = 200
 
 @dataclasses.dataclass(frozen=True)
 class UpstreamRequest:
-    """What to send. `json` None sends no body."""
+    """A request. With `json` None it has no body."""
 
     method: str
     url: str
@@ -43,7 +43,7 @@ class Sessions:
         """The session."""
         if self._session is None or self._session.closed:
             connector = aiohttp.TCPConnector(limit=self._max_connections, ttl_dns_cache=300)
-            # Deadlines are the caller's; automatic decompression stays on, bounded by the bytes that are read.
+            # Deadlines are set by the caller. Automatic decompression stays on; the limit on bytes applies to its output.
             self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         return self._session
 
@@ -54,7 +54,7 @@ class Sessions:
 
 
 Refusal = Callable[[int, str], SearchFailure | None]
-"""Reads a provider's own way of saying no from status and body; None where it says nothing of its own."""
+"""Recognises a provider's own refusals by status and body; None if the reply is none."""
 
 
 async def call(
@@ -63,10 +63,10 @@ async def call(
     """The decoded JSON of a reply with status 200.
 
     Args:
-      name: who is asked, for messages.
-      secret: the key; cut out of every message.
-      key_env: where the key comes from, for the message of a refused one.
-      refusal: the provider's own refusals, looked at first.
+      name: the service, for messages.
+      secret: the key; removed from every message.
+      key_env: the variable with the key, for the message if the key is refused.
+      refusal: the provider's own refusals, checked first.
 
     Raises:
       SearchFailure: anything else.
@@ -83,8 +83,8 @@ async def call(
             body = await read_bounded(reply, MAX_REPLY_BYTES)
             status, retry_after = reply.status, reply.headers.get("Retry-After", "")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Of the exception only its kind: its text may hold the URL, and with it the key.
-        raise SearchFailure("upstream_error", f"{name}: {type(error).__name__}: no answer came", passing=True) from None
+        # Only the exception's type: its text may contain the URL, and with it the key.
+        raise SearchFailure("upstream_error", f"{name}: {type(error).__name__}: no answer", passing=True) from None
     if body is None:
         raise SearchFailure("upstream_error", f"{name}: the reply is larger than {MAX_REPLY_BYTES:,} bytes")
     shown = redact(body[:_SHOWN].decode("utf-8", "replace"), secret)
@@ -105,7 +105,7 @@ def redact(text: str, secret: str) -> str:
 
 
 def seconds(retry_after: str) -> float:
-    """A Retry-After header (seconds, or a date) as seconds from now; 0 where it says nothing readable."""
+    """A Retry-After header (seconds, or a date) as seconds from now; 0 if it cannot be read."""
     try:
         return max(0.0, min(float(retry_after), 3600.0))
     except ValueError:
@@ -115,11 +115,11 @@ def seconds(retry_after: str) -> float:
 
 def _refused(name: str, status: int, shown: str, key_env: str, retry_after_s: float) -> SearchFailure:
     if status in (401, 403):
-        hint = f"is the key in {key_env} right?" if key_env else "does it want a key?"
-        return SearchFailure("not_authorised", f"{name} answered HTTP {status}: {hint} It said {shown!r}")
+        hint = f"is the key in {key_env} right?" if key_env else "does it need a key?"
+        return SearchFailure("not_authorised", f"{name} answered HTTP {status}: {hint} The reply: {shown!r}")
     if status == 402:
         return SearchFailure(
-            "out_of_budget", f"{name} answered HTTP 402: the plan's credit is spent. It said {shown!r}"
+            "out_of_budget", f"{name} answered HTTP 402: the plan's credit is spent. The reply: {shown!r}"
         )
     if status == 429:
         return SearchFailure("rate_limited", f"{name} answered HTTP 429", True, retry_after_s)

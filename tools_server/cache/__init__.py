@@ -1,1 +1,1 @@
-"""Answers kept and played back, and what a run has spent: in SQLite beside one server, in Redis for many."""
+"""Stored answers and replay, and the spending of runs: in SQLite for one server, in Redis for many."""

@@ -12,7 +12,7 @@ from tools_server.cache.store import Allowance, CacheEntry, Spent, StoreError
 
 _TIMEOUT_S = 3.0
 
-# Look and add in one step: two servers must not both spend the last call.
+# Check and add in one step: two servers must not both spend the last call.
 _BOOK = """
 local calls = tonumber(redis.call('HGET', KEYS[1], 'calls') or '0')
 local money = tonumber(redis.call('HGET', KEYS[1], 'micro_usd') or '0')
@@ -32,27 +32,28 @@ class RedisStore:
       ttl_s: Redis drops answers after this time; 0 keeps them.
 
     Raises:
-      ConfigError: the `redis` package is missing, or the address cannot be read.
+      ConfigError: the address cannot be read.
     """
 
     def __init__(self, url: str, prefix: str = "mmsearch:", ttl_s: float = 0.0):
-        try:
-            from redis import exceptions
-            from redis.asyncio import Redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-        except ImportError as error:
-            raise ConfigError("a cache in Redis needs the extra: pip install 'mmsearch-jax[redis]'") from error
+        # Imported here because only a cache in Redis needs the package of the extra.
+        from redis import exceptions
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
         try:
             self._redis: Any = Redis.from_url(
                 url,
                 decode_responses=True,
                 socket_connect_timeout=_TIMEOUT_S,
                 socket_timeout=_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 1),  # a request has one deadline, and more to do in it
+                retry=Retry(NoBackoff(), 1),  # a request has one deadline for all its steps
             )
         except ValueError as error:
-            raise ConfigError("config.cache.redis_url must look like redis://HOST:6379/0") from error
+            raise ConfigError(
+                "cache.redis_url_env must name a variable that holds an address such as redis://HOST:6379/0"
+            ) from error
         self._error = exceptions.RedisError
         self._prefix, self._ttl_ms = prefix, int(ttl_s * 1000)
         self._book = self._redis.register_script(_BOOK)
@@ -63,7 +64,7 @@ class RedisStore:
         return None if kept is None else CacheEntry(**json.loads(kept))
 
     async def put(self, key: str, entry: CacheEntry) -> None:
-        """See `Store`. What survives the end of Redis is Redis' own setting (appendonly)."""
+        """See `Store`. Whether it survives a restart of Redis depends on Redis' own settings (appendonly)."""
         value = json.dumps(dataclasses.asdict(entry), ensure_ascii=False)
         await self._asked(self._redis.set(f"{self._prefix}entry:{key}", value, px=self._ttl_ms or None))
 
@@ -77,7 +78,7 @@ class RedisStore:
         await self._asked(self._redis.delete(f"{self._prefix}claim:{key}"))
 
     async def book(self, run: str, backend: str, micro_usd: int, allowance: Allowance) -> bool:
-        """See `Store`. Redis keeps one sum a run, not one a backend."""
+        """See `Store`. Redis keeps one sum per run, not one per backend."""
         arguments = [allowance.max_calls, allowance.max_micro_usd, micro_usd]
         return bool(await self._asked(self._book(keys=[self._spending(run)], args=arguments)))
 

@@ -1,7 +1,7 @@
-"""Where answers and spending are kept, and the SQLite form of it.
+"""The store of answers and spending: its interface, and its implementation in SQLite.
 
-Write-ahead logging and one transaction a write: a process that is killed loses nothing that was acknowledged, and leaves no
-half of a write behind.
+Write-ahead logging and one transaction per write: a process that is killed loses nothing that was acknowledged and leaves no
+partial write.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class CacheEntry:
     """One kept answer.
 
     Attributes:
-      request: what was asked, for people who read the cache.
+      request: what was asked, for people who inspect the cache.
       reply: a `SearchReply` as a JSON object.
-      stored_s: when, in seconds since 1970.
+      stored_s: time of storing, in seconds since 1970.
     """
 
     request: dict[str, Any]
@@ -54,7 +54,7 @@ class Spent:
 
 @dataclasses.dataclass(frozen=True)
 class Allowance:
-    """What a run may book; 0 is no bound."""
+    """What a run may book; 0 is no limit."""
 
     max_calls: int = 0
     max_micro_usd: int = 0
@@ -68,22 +68,22 @@ class Allowance:
 
 
 class StoreError(Exception):
-    """The store did not do what was asked: a full disk, a lost Redis."""
+    """The store failed: a full disk, a lost connection to Redis."""
 
 
 class Store(Protocol):
-    """Keeps answers by key, and what each run has spent. Every method may raise `StoreError`."""
+    """Stores answers by key, and what each run has spent. Every method may raise `StoreError`."""
 
     async def get(self, key: str) -> CacheEntry | None:
         """The answer, or None."""
         ...
 
     async def put(self, key: str, entry: CacheEntry) -> None:
-        """Keeps an answer; when this returns it survives the end of the process."""
+        """Stores an answer; once this returns, the answer survives the end of the process."""
         ...
 
     async def claim(self, key: str, seconds: float) -> bool:
-        """Whether the caller is the one server that may fetch this answer now; others wait for it."""
+        """Whether the caller is the only server that may fetch this answer now; others wait for it."""
         ...
 
     async def release(self, key: str) -> None:
@@ -95,7 +95,7 @@ class Store(Protocol):
         ...
 
     async def unbook(self, run: str, backend: str, micro_usd: int) -> None:
-        """Takes money off a run's spending."""
+        """Subtracts money from a run's spending."""
         ...
 
     async def spent(self, run: str) -> Spent:
@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Lets go of files and connections."""
+        """Closes files and connections."""
         ...
 
 
@@ -115,10 +115,10 @@ class SqliteStore:
     """A store in one SQLite file; several servers on one machine may share it.
 
     Args:
-      path: the file; folders are made.
+      path: the file; missing folders are created.
 
     Raises:
-      DataError: it cannot be opened, or is no such database.
+      DataError: it cannot be opened, or is not such a database.
     """
 
     def __init__(self, path: str | Path):
@@ -129,13 +129,13 @@ class SqliteStore:
             self._writer = self._connect()
         except (sqlite3.Error, OSError) as error:
             raise DataError(
-                f"cannot use the cache {self._path}: {error}; move the file away or name another with config.cache.path"
+                f"cannot use the cache {self._path}: {error}; move the file away or name another with --config.cache.path"
             ) from error
-        # All writes on one thread: SQLite takes one writer at a time, and the event loop must not wait for the disk.
+        # All writes on one thread: SQLite allows one writer at a time, and the event loop must not wait for the disk.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cache")
 
     async def get(self, key: str) -> CacheEntry | None:
-        """See `Store`. One look-up by primary key takes microseconds: less than a hop to a thread."""
+        """See `Store`. A look-up by primary key takes microseconds, less than switching to a thread."""
         with _errors():
             row = self._reader.execute("SELECT request, reply, stored_s FROM entries WHERE key = ?", (key,)).fetchone()
         return None if row is None else CacheEntry(json.loads(row[0]), json.loads(row[1]), row[2])
@@ -200,7 +200,7 @@ class SqliteStore:
             try:
                 result = work()
             except BaseException:
-                if self._writer.in_transaction:  # a full disk has ended it already
+                if self._writer.in_transaction:  # a full disk has already ended the transaction
                     self._writer.execute("ROLLBACK")
                 raise
             self._writer.execute("COMMIT")

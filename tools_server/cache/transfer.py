@@ -1,4 +1,4 @@
-"""A cache as a file of JSON lines: taken from one store, put into another, or made from answers that others recorded."""
+"""A cache as a file of JSON lines: exported from one store and imported into another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.search_api import SearchReply
-from tools_server.cache.cache import key_of
+from tools_server.cache.answers import key_of
 from tools_server.cache.store import CacheEntry, Store
 
 
 async def export_entries(store: Store, out: Path) -> int:
     """Writes every answer to a file, one JSON object a line, and returns how many.
 
-    The file appears when it is whole. Keys are not written: they follow from the requests.
+    The file appears once it is complete. Keys are not written: they are computed from the requests.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(out.name + ".part")
@@ -32,10 +32,10 @@ async def export_entries(store: Store, out: Path) -> int:
 
 
 async def import_entries(store: Store, path: Path) -> int:
-    """Puts the answers of an exported file into a store and returns how many; one that is there already is replaced.
+    """Puts the answers of an exported file into a store and returns how many. An answer that exists already is replaced.
 
     Raises:
-      DataError: no such file, or a line is no answer; names the line. The lines before it are kept.
+      DataError: no such file, or a line is not an answer; names the line. The lines before it are imported.
     """
     count = 0
     for entry in _read(path):
@@ -55,13 +55,13 @@ async def count_entries(store: Store) -> collections.Counter[str]:
 def _read(path: Path) -> Iterator[CacheEntry]:
     if not path.is_file():
         raise DataError(f"no exported cache at {path}: make one with `mmsearch cache export`")
-    # As bytes: only a line feed ends a line, whatever else Unicode takes for one.
+    # As bytes: only a line feed ends a line, not the other line separators of Unicode.
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 yield _entry(json.loads(line))
             except (ValueError, RecursionError, DataError) as error:
-                raise DataError(f"{path}:{number}: no kept answer ({error}): export the cache again") from error
+                raise DataError(f"{path}:{number}: not a kept answer ({error}): export the cache again") from error
 
 
 def _entry(record: Any) -> CacheEntry:

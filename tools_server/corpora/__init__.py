@@ -1,5 +1,6 @@
-"""A user's own corpus, searched offline: from files of passages or pictures to an index on disk (`mmsearch index`), and back.
+"""A user's own corpus: builds an index on disk from files of passages or pictures (`mmsearch index`), and searches it.
 
-`build.build_index` makes an index folder, `open.open_index` opens it; `picture_build` and `picture_index` do so for pictures. A
-folder holds `index.json`, the passages in SQLite, and what it ranks by: FTS5, a tantivy folder, vectors.
+`passage_build.build_index` makes an index folder and `open.open_index` opens it; `picture_build` and `picture_index` do the
+same for pictures. The folder has `index.json`, the passages in SQLite, and the files for ranking: FTS5, a tantivy folder,
+vectors.
 """

@@ -1,6 +1,6 @@
-"""What every embedder does: texts to unit vectors; and the record that says which embedder a corpus has.
+"""The interface of embedders (texts to unit vectors), and the record of a corpus's embedder.
 
-A folder holds a sentence model in ONNX, as Hugging Face repositories ship it; an address is an OpenAI-compatible `/v1`.
+An embedder is a folder with a sentence model in ONNX, as in Hugging Face repositories, or an OpenAI-compatible `/v1` address.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tools_server.failures import SearchFailure
 
 @dataclasses.dataclass(frozen=True)
 class EmbedderSpec:
-    """Which embedder, as the manifest keeps it.
+    """An embedder as the manifest records it.
 
     Attributes:
       where: a folder, or an address up to and with "/v1".
-      model: as an endpoint calls it; "" for a folder.
+      model: its name at an endpoint; "" for a folder.
       key_env: environment variable with an endpoint's key; "" for none.
-      query_prefix, passage_prefix: put before each text; E5 wants "query: " and "passage: ".
+      query_prefix, passage_prefix: put before each text; E5 needs "query: " and "passage: ".
     """
 
     where: str
@@ -33,7 +33,7 @@ class EmbedderSpec:
 
     @property
     def is_endpoint(self) -> bool:
-        """Whether it is asked over HTTP."""
+        """Whether it is an endpoint."""
         return self.where.startswith(("http://", "https://"))
 
 
@@ -41,9 +41,9 @@ class Embedder(Protocol):
     """Makes vectors.
 
     Attributes:
-      batch: texts to be given at one time.
-      concurrency: batches that gain by being given side by side.
-      identity: what tells this model from others; {} where that cannot be known.
+      batch: texts per call.
+      concurrency: calls at the same time that increase throughput.
+      identity: identifies the model; {} if it cannot be identified.
     """
 
     batch: int
@@ -59,7 +59,7 @@ class Embedder(Protocol):
         ...
 
     async def close(self) -> None:
-        """Frees what it holds."""
+        """Frees resources."""
         ...
 
 

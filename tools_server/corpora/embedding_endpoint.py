@@ -23,7 +23,7 @@ class EmbeddingEndpoint:
 
     Args:
       spec: an address.
-      deadline_s: for one batch, retries included.
+      deadline_s: seconds for one batch, retries included.
 
     Raises:
       ConfigError: the model has no name, or the key is not in the environment.
@@ -37,7 +37,7 @@ class EmbeddingEndpoint:
         self._key = os.environ.get(spec.key_env, "") if spec.key_env else ""
         if spec.key_env and not self._key:
             raise ConfigError(
-                f"the embedder's key is to be in the environment variable {spec.key_env}, which is not set"
+                f"the embedder's key must be in the environment variable {spec.key_env}, which is not set: export it"
             )
         self._spec, self._deadline_s, self._sessions = spec, deadline_s, Sessions()
         self.identity: dict[str, Any] = {}
@@ -82,7 +82,7 @@ class EmbeddingEndpoint:
             entries = sorted(reply["data"], key=lambda entry: entry["index"])
             vectors = np.array([entry["embedding"] for entry in entries], np.float32)
         except (LookupError, TypeError, ValueError) as error:
-            raise SearchFailure("upstream_error", f"{_NAME}: the reply holds no embeddings", passing=True) from error
+            raise SearchFailure("upstream_error", f"{_NAME}: the reply has no embeddings", passing=True) from error
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise SearchFailure("upstream_error", f"{_NAME} gave {len(vectors)} vectors for {len(texts)} texts", True)
         return unit(vectors)

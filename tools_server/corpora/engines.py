@@ -1,4 +1,4 @@
-"""What ranks passages by the words of a query: one interface, and the engines by name."""
+"""Engines that rank passages by the words of a query: their interface, and the engines by name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ENGINES = ("fts5", "tantivy")
 
 
 class Writer(Protocol):
-    """Takes a corpus's passages in the order of their numbers."""
+    """Indexes a corpus's passages in the order of their numbers."""
 
     def add(self, first: int, pages: Sequence[Page]) -> None:
         """Indexes pages as numbers `first`, `first` + 1, ..."""
         ...
 
     def close(self) -> None:
-        """Ends the files."""
+        """Completes the files."""
         ...
 
 
@@ -29,7 +29,7 @@ class PassageEngine(Protocol):
     """Finds passages. Safe to use from several threads."""
 
     def search(self, query: str, count: int) -> list[tuple[int, float]]:
-        """Numbers and BM25 scores (higher is better) of the best passages that hold any word of the query, best first.
+        """Numbers and BM25 scores (higher is better) of the best passages with any word of the query, best first.
 
         Raises:
           SearchFailure: it takes too long.
@@ -37,12 +37,12 @@ class PassageEngine(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Frees resources."""
         ...
 
 
 class Kind(NamedTuple):
-    """An engine: who writes it, who opens it (folder, seconds for one search), and its file or folder in the index."""
+    """An engine: its writer, its reader (folder, seconds for one search), and its file or folder in the index."""
 
     write: Callable[[Path], Writer]
     open: Callable[[Path, float], PassageEngine]
@@ -51,7 +51,7 @@ class Kind(NamedTuple):
 
 
 def engine_kind(name: str) -> Kind:
-    """The engine of a name.
+    """The engine with this name.
 
     Raises:
       ConfigError: it is not installed.

@@ -1,6 +1,6 @@
-"""Ranks by SQLite's FTS5: in the standard library, one file, exact BM25 over all passages that hold a word of the query.
+"""Ranks by SQLite's FTS5: in the standard library, one file, exact BM25 over all passages with a word of the query.
 
-Its time grows with the number of those passages, so that a search has a bound.
+Its time grows with the number of those passages, so a search has a time limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tools_server.ranking import TEXT_WEIGHT, TITLE_WEIGHT, match_expression
 
 FILE = "fts5.sqlite"
 _STEPS_BETWEEN_LOOKS = 20_000
-"""Of SQLite's virtual machine, between looks at the clock: about a millisecond."""
+"""Steps of SQLite's virtual machine between two checks of the clock: about a millisecond."""
 
 
 class Fts5Writer:
@@ -36,7 +36,7 @@ class Fts5Writer:
         self._database.executemany("INSERT INTO ranked(rowid, title, text) VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:
-        """Merges the table's parts into one, which is what makes searches fast."""
+        """Merges the table's segments into one, which makes searches fast."""
         self._database.execute("INSERT INTO ranked(ranked) VALUES ('optimize')")
         self._database.execute("COMMIT")
         self._database.close()
@@ -49,7 +49,7 @@ class Fts5Engine:
         self._connections, self._timeout_s = Connections(folder / FILE), timeout_s
 
     def search(self, query: str, count: int) -> list[tuple[int, float]]:
-        """See `engines.Engine`."""
+        """See `engines.PassageEngine`."""
         match = match_expression(query)
         if not match:
             return []

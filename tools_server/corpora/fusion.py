@@ -6,13 +6,13 @@ import collections
 from collections.abc import Sequence
 
 K = 60
-"""The paper's constant: how little the first places outweigh the next."""
+"""The paper's constant: the larger, the less the first ranks outweigh the next."""
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], k: int = K) -> list[tuple[int, float]]:
-    """Each item with the sum of 1 / (k + rank) over the rankings that hold it (ranks from 1), best first.
+    """Each item with the sum of 1 / (k + rank) over the rankings that contain it (ranks from 1), best first.
 
-    Of equal items the one that an earlier ranking names comes first.
+    Of items with equal sums, the one from an earlier ranking comes first.
     """
     scores: dict[int, float] = collections.defaultdict(float)
     for ranking in rankings:

@@ -1,4 +1,4 @@
-"""`index.json`: what an index folder holds and how it was made. Written last, so that a folder with one is whole."""
+"""`index.json`: what an index folder contains and how it was made. It is written last, so a folder with one is complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tools_server.corpora.vectors import VectorInfo
 
 FILE = "index.json"
 FORMAT = 1
-"""Raised whenever an older program could not read what a newer one wrote."""
+"""Increased whenever older versions could not read what a newer one wrote."""
 PASSAGES, PICTURES = "passages", "pictures"
 
 
@@ -26,11 +26,11 @@ class Manifest:
     Attributes:
       kind: `PASSAGES` or `PICTURES`.
       count: of passages or pictures.
-      id: another for every build.
+      id: different for every build.
       built: date and time, UTC.
       recipe: the build's arguments and source files.
       versions: of the libraries that wrote the files.
-      vectors: see `vectors.VectorInfo`; None where there are none.
+      vectors: see `vectors.VectorInfo`; None if there are none.
       files: bytes of every file, by its path in the folder.
       format: of the folder.
     """
@@ -47,12 +47,12 @@ class Manifest:
 
 
 def is_index(folder: Path) -> bool:
-    """Whether a folder says of itself that it is an index."""
+    """Whether a folder is an index."""
     return (folder / FILE).is_file()
 
 
 def write_manifest(stage: Stage, kind: str, count: int, vectors: VectorInfo | None) -> Manifest:
-    """Writes the manifest of a build whose files are whole."""
+    """Writes the manifest of a build whose files are complete."""
     (stage.folder / FILE).unlink(missing_ok=True)  # left by a build that was killed just before its end
     recipe = {name: value for name, value in stage.recipe.items() if name != "versions"}
     manifest = Manifest(
@@ -71,7 +71,7 @@ def write_manifest(stage: Stage, kind: str, count: int, vectors: VectorInfo | No
 
 
 def read_manifest(folder: Path, kind: str = "") -> Manifest:
-    """The manifest of an index of this kind (any, if ""), whose files are all there in their full length.
+    """The manifest of an index of this kind (any, if ""), after checking that all its files exist with their full length.
 
     Raises:
       DataError: no index, one of another kind or of a newer program, or a damaged one; says what to do.

@@ -1,7 +1,7 @@
 """A sentence model on this machine's CPU: ONNX Runtime and the model's own tokenizer, no torch.
 
-Reads a folder as sentence-transformers lays it out: `model.onnx` (or `onnx/model.onnx`), `tokenizer.json`, and, where they are
-there, `1_Pooling/config.json` and `sentence_bert_config.json`.
+Reads a folder in the layout of sentence-transformers: `model.onnx` (or `onnx/model.onnx`), `tokenizer.json`, and, if present,
+`1_Pooling/config.json` and `sentence_bert_config.json`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmsearch_jax.core.errors import ConfigError
 from tools_server.corpora.embedders import unit
 
 _MAX_TOKENS = 512
-"""Where the folder names no length: that of BERT."""
+"""BERT's length, used if the folder gives none."""
 _TOGETHER = 16
 
 
@@ -45,17 +45,17 @@ class OnnxEmbedder:
                 "or the address of an endpoint such as http://localhost:8000/v1"
             )
         try:
-            # Some models keep their length in the tokenizer, some beside it.
+            # Some models give their length in the tokenizer, some in a file of their own.
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
             max_tokens = _read(folder / "sentence_bert_config.json").get("max_seq_length") or _MAX_TOKENS
             self._tokenizer.enable_truncation(int(max_tokens))
             self._tokenizer.no_padding()
             self._first_token = bool(_read(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"))
             options = onnxruntime.SessionOptions()
-            # Threads that wait must not keep the cores from the rest of the server.
+            # Waiting threads must not occupy the cores that the rest of the server needs.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             self._session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
-        except Exception as error:  # both libraries raise bare Exceptions of their own
+        except Exception as error:  # both libraries raise plain Exceptions
             raise ConfigError(f"the sentence model at {folder} cannot be read: {error}") from error
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         self.identity: dict[str, Any] = {"sha256": hashlib.sha256(model.read_bytes()).hexdigest()}
@@ -69,7 +69,7 @@ class OnnxEmbedder:
 
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         encoded = [entry.ids for entry in self._tokenizer.encode_batch(list(texts))]
-        # Those of like length together: little of the work is for padding then.
+        # Texts of similar length are batched together, so that there is little padding.
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
         parts = [
             self._run([encoded[row] for row in order[first : first + _TOGETHER]])

@@ -20,17 +20,16 @@ from tools_server.corpora.vectors import VectorInfo, Vectors
 from tools_server.failures import SearchFailure
 from tools_server.hits import Hit
 from tools_server.ranking import NUM_CANDIDATES, with_title, words
-
-BY_WORDS, BY_VECTORS, BY_BOTH = WAYS = ("bm25", "dense", "both")
+from tools_server.settings.sources import BY_BOTH, BY_VECTORS, BY_WORDS, WAYS
 
 
 def open_index(folder: Path, by: str = "", embedder: str = "", timeout_s: float = 30.0) -> PassageIndex:
-    """Opens an index that `build.build_index` made. Reads none of its passages or vectors.
+    """Opens an index that `passage_build.build_index` made. It does not read passages or vectors yet.
 
     Args:
-      by: one of `WAYS`; "" is both where the index has vectors, else words.
-      embedder: where its embedder is now, if not where it was built.
-      timeout_s: for one search by words, and for one vector from an endpoint.
+      by: one of `WAYS`; "" is both if the index has vectors, else words.
+      embedder: where its embedder is, if it has moved since the build.
+      timeout_s: seconds for one search by words, and for one vector from an endpoint.
 
     Raises:
       DataError: no index, or a damaged one.
@@ -69,22 +68,22 @@ class PassageIndex:
         return self.manifest.count
 
     async def embed(self, query: str) -> np.ndarray | None:
-        """The query's vector, float32 [1, dim], as `search` takes it; None where vectors are not searched by.
+        """The query's vector, float32 [1, dim], for `search`; None if the index is not searched by vectors.
 
         Raises:
-          SearchFailure: the embedder gave none.
+          SearchFailure: the embedder gave no vector.
         """
         if self._dense is None:
             return None
         return await self._dense.embedder.embed([self._dense.spec.query_prefix + query])
 
     def search(self, query: str, top_k: int, vector: np.ndarray | None = None) -> list[Hit]:
-        """The best passages, best first, whole. Blocks. Any text is a valid query.
+        """The best passages, complete, best first. Blocks. Any text is a valid query.
 
-        A score is BM25 with what the title adds; with a vector the cosine; by both the fusion's sum.
+        A score is BM25 plus the title's share (words), the cosine (vectors), or the sum of the fusion (both).
 
         Args:
-          vector: what `embed` gave for the query.
+          vector: the result of `embed` for the query.
 
         Raises:
           SearchFailure: FTS5 took too long, or the index was damaged after it was opened.

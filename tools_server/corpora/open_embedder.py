@@ -1,4 +1,4 @@
-"""From the record of an embedder to the embedder."""
+"""Opens the embedder that a record describes."""
 
 from __future__ import annotations
 

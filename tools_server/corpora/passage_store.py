@@ -1,4 +1,4 @@
-"""Passages on disk, by their number: SQLite, read by several threads."""
+"""Passages on disk by number, in SQLite; safe to read from several threads."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MMAP_BYTES = 2**40
 
 
 def create_database(path: Path, schema: str) -> sqlite3.Connection:
-    """A new database to be filled in one go. Not safe against a crash, and fast: whoever builds throws half a file away."""
+    """A new database that is filled in one transaction. Fast, but not safe against a crash: a build discards partial files."""
     database = sqlite3.connect(path, isolation_level=None)
     database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA page_size=8192; {schema}; BEGIN")
     return database
 
 
 class Connections:
-    """Read-only connections to a database, one for each thread: SQLite lets them search at one time."""
+    """Read-only connections to a database, one for each thread, so that they can search at the same time."""
 
     def __init__(self, path: Path):
         self._path, self._local, self._lock = path, threading.local(), threading.Lock()
@@ -63,7 +63,7 @@ class PassageWriter:
         self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", rows)
 
     def close(self) -> None:
-        """Ends the file."""
+        """Completes the file."""
         self._database.execute("COMMIT")
         self._database.close()
 

@@ -1,7 +1,7 @@
-"""Reads passages from a user's files, one after the other, in the layouts of our mini-world and of Search-R1's wiki-18.
+"""Streams passages from a user's files, in the layouts of the mini-world and of Search-R1's wiki-18.
 
-A record is `{"title", "text"}` with an optional `id` and `url`, or `{"id", "contents"}` where the contents' first line is the
-title in quotation marks. Files: .jsonl, .jsonl.gz, .parquet; a folder stands for its `pages.jsonl`.
+A record is `{"title", "text"}` with an optional `id` and `url`, or `{"id", "contents"}` whose contents begin with a line
+that is the title in quotation marks. Files: .jsonl, .jsonl.gz, .parquet; a folder stands for its `pages.jsonl`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tools_server.hits import Page
 
 _FIELDS = ("id", "title", "text", "url", "contents")
 _PARQUET_ROWS = 1024
-"""Read at one time: a row group may be larger than the memory."""
+"""Rows per read: a row group may be larger than the memory."""
 
 
 def read_passages(paths: Iterable[Path]) -> Iterator[Page]:
-    """The passages of files, in their order. Those without text are left out.
+    """The passages of files, in order. Those without text are skipped.
 
     Raises:
-      DataError: a file is missing or of another format, or a record is no passage; names file, line (row) and field.
+      DataError: a file is missing or of another format, or a record is not a passage; names file, line (row) and field.
     """
     for path in map(corpus_file, paths):
         for number, record in _records(path):
@@ -35,7 +35,7 @@ def read_passages(paths: Iterable[Path]) -> Iterator[Page]:
 
 
 def corpus_file(path: Path) -> Path:
-    """The file of passages that a path means.
+    """The file of passages at a path.
 
     Raises:
       DataError: there is none.
@@ -59,7 +59,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            # As bytes: only a line feed ends a line, whatever else Unicode takes for one.
+            # As bytes: only a line feed ends a line, not the other line separators of Unicode.
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, _parsed(line, f"{path}:{number}")
@@ -103,7 +103,7 @@ def _string(record: Mapping[str, Any], field: str, place: str) -> str:
     if not isinstance(value, str):
         found = "is missing" if field not in record else f"is {type(value).__name__}"
         raise DataError(f"{place}: field {field!r} {found}: give title and text, or contents, as strings")
-    # Half of a surrogate pair (JSON can spell one) is no text that could be stored.
+    # A lone surrogate (JSON can encode one) cannot be stored.
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
 
 

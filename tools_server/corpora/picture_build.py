@@ -1,6 +1,6 @@
-"""From a folder of pictures to an index folder: titles and thumbnails in SQLite, and the embedded embedder's vectors.
+"""Builds an index folder from a folder of pictures: titles and thumbnails in SQLite, vectors of the embedded embedder.
 
-A picture is found as it is in `ImageIndex`, by several insets; here vectors and thumbnails are on disk, not in memory.
+As in `ImageIndex`, a picture has several insets; here vectors and thumbnails are on disk, not in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FILE = "pictures.sqlite"
 REJECTED_FILE = "rejected.jsonl"
 _SCHEMA = "CREATE TABLE pictures(number INTEGER PRIMARY KEY, title TEXT, description TEXT, url TEXT, file TEXT, thumbnail BLOB)"
 _AHEAD = 64
-"""Pictures read before they are needed."""
+"""Pictures that are read ahead."""
 
 
 def build_picture_index(
@@ -43,11 +43,11 @@ def build_picture_index(
 ) -> tuple[Manifest, int]:
     """Builds an index of pictures at `out`; returns its manifest, and how many pictures could not be read.
 
-    Those are set aside in `rejected.jsonl`, each with its reason.
+    Those are listed in `rejected.jsonl`, each with its reason.
 
     Args:
       source: a file of JSON lines (file, title, description, url), a folder with such an `images.jsonl`, or a folder of
-        pictures, whose titles are then their names.
+        pictures, whose file names become their titles.
       exact_up_to: more vectors than this (six for a picture) are searched through a graph.
 
     Raises:
@@ -129,7 +129,7 @@ def _write(folder: Path, pictures: Iterator[IndexedPicture], num_threads: int, s
 def _ahead(
     pool: ThreadPoolExecutor, pictures: Iterable[IndexedPicture]
 ) -> Iterator[tuple[IndexedPicture, Future[tuple[np.ndarray, bytes]]]]:
-    """Pictures in their order, with a bounded number of them under way."""
+    """Pictures in order, with a bounded number of them in progress."""
     pictures = iter(pictures)
     waiting = collections.deque(
         (picture, pool.submit(_read, picture)) for picture in itertools.islice(pictures, _AHEAD)

@@ -1,4 +1,4 @@
-"""Nearest-neighbour search over an index of pictures on disk; answers as `ImageIndex` does from memory."""
+"""Nearest-neighbour search over an index of pictures on disk; gives the same answers as `ImageIndex` in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PictureIndex:
 
     def search(self, image: Image.Image, top_k: int) -> list[tuple[IndexedPicture, float]]:
         """The pictures most like the image, best first, each with its similarity (cosine). Blocks."""
-        # Each better picture can fill so many places with its insets: with these the best `top_k` are among them.
+        # Each picture can take this many ranks with its insets, so the best `top_k` pictures are among these.
         numbers, cosines = self._vectors.search(query_vectors(image), top_k * len(INDEX_PARTS))
         best: dict[int, float] = {}
         for number, cosine in zip((numbers // len(INDEX_PARTS)).flat, cosines.flat, strict=True):

@@ -1,4 +1,4 @@
-"""Splits long pages into passages of a bounded number of words, at the ends of lines and sentences where there are any."""
+"""Splits long pages into passages of a bounded number of words, at the ends of lines and sentences if possible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tools_server.extracts import is_fact, split_sentences
 from tools_server.hits import Page
 
 MAX_WORDS = 200
-"""Search-R1's wiki-18 has passages of 100 words; those are left as they are."""
+"""Search-R1's wiki-18 has passages of 100 words, which stay unchanged."""
 _CHARS_PER_WORD = 12
 """A "word" longer than this counts for several: some languages write without spaces."""
 
@@ -18,8 +18,8 @@ _CHARS_PER_WORD = 12
 def split_pages(pages: Iterable[Page], max_words: int = MAX_WORDS) -> Iterator[Page]:
     """Each page as passages of about equal length, none above `max_words`.
 
-    A page that is short enough is given back as it is. The parts of a longer one keep title and address; their ids are the
-    page's with "#1", "#2", ... added.
+    A page that is short enough stays unchanged. The parts of a longer one keep its title and address; their ids are the
+    page's id plus "#1", "#2", ...
     """
     for page in pages:
         total = _num_words(page.text)
@@ -32,7 +32,7 @@ def split_pages(pages: Iterable[Page], max_words: int = MAX_WORDS) -> Iterator[P
 
 
 def _passages(text: str, aim: int, max_words: int) -> Iterator[str]:
-    """Closes a passage when it has the words aimed at, or could not hold the next unit."""
+    """Ends a passage when it has `aim` words, or when the next unit does not fit."""
     passage, filled = "", 0
     for separator, unit in _units(text, aim):
         length = _num_words(unit)
@@ -46,7 +46,7 @@ def _passages(text: str, aim: int, max_words: int) -> Iterator[str]:
 
 
 def _units(text: str, max_words: int) -> Iterator[tuple[str, str]]:
-    """What is kept whole, and what stands before it: "Label: value" lines, sentences, and pieces of too long ones."""
+    """Units that stay whole, each with its separator: "Label: value" lines, sentences, and pieces of too long ones."""
     for line in text.splitlines():
         line = " ".join(line.split())
         separator = "\n"

@@ -1,7 +1,7 @@
-"""Builds a folder beside its place and renames it into place when it is whole.
+"""Builds a folder under a temporary name and renames it when it is complete.
 
-A build that was killed leaves `OUT.part`, which nothing opens. The same command goes on after the last step that was done;
-another recipe, or changed source files, begin anew.
+A build that was killed leaves `OUT.part`, which nothing opens. The same command resumes after the last completed step; with
+another recipe or changed source files it starts again.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Any
 from mmsearch_jax.core.errors import DataError
 
 _RECIPE, _STEPS, _LOCK, _DRAFT = _OWN = ("recipe.json", "steps.json", "lock", "draft")
-"""Files of the build itself, which the result does not keep."""
+"""Files of the build itself, which are removed from the result."""
 
 
 @dataclasses.dataclass
 class Stage:
-    """A build under way. `folder` is what will be renamed; `steps` what came of the steps that are done."""
+    """A build in progress. `folder` will be renamed; `steps` has the results of the completed steps."""
 
     folder: Path
     recipe: Mapping[str, Any]
     steps: dict[str, Any]
 
     def once(self, name: str, files: Sequence[str], work: Callable[[], Any]) -> Any:
-        """What `work` returned (JSON), now or before an interruption. A step that is done again starts without its `files`."""
+        """The result of `work` (JSON), from now or before an interruption. A repeated step starts without its `files`."""
         if name not in self.steps:
             for file in files:
                 _remove(self.folder / file)
@@ -51,7 +51,7 @@ class Stage:
 
 @contextlib.contextmanager
 def staged(out: Path, recipe: Mapping[str, Any]) -> Iterator[Stage]:
-    """Gives a stage beside `out`, new or as an equal build left it; at the end it becomes `out`.
+    """Gives a stage next to `out`, new or resumed from an interrupted build with the same recipe. At the end it becomes `out`.
 
     Raises:
       DataError: `out` exists, or another process builds it.
@@ -64,7 +64,7 @@ def staged(out: Path, recipe: Mapping[str, Any]) -> Iterator[Stage]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DataError(f"another process builds {out}: wait for it, or name another folder") from error
+            raise DataError(f"another process builds {out}: wait for it, or give another folder") from error
         if _read_json(folder / _RECIPE) != recipe:
             for path in folder.iterdir():
                 if path.name != _LOCK:
@@ -79,7 +79,7 @@ def staged(out: Path, recipe: Mapping[str, Any]) -> Iterator[Stage]:
 
 
 def described(source: Path) -> dict[str, Any]:
-    """A source file as a recipe names it: what tells it from its changed self."""
+    """A source file as a recipe records it, so that a change is noticed."""
     status = source.stat()
     return {"path": str(source.absolute()), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
@@ -94,7 +94,7 @@ def _remove(path: Path) -> None:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # cut short by a kill: as if it had not been written
+    except (FileNotFoundError, ValueError):  # truncated by a kill: treated as not written
         return None
 
 

@@ -1,8 +1,8 @@
-"""Ranks by tantivy, an extra: some ten times faster than FTS5 over a million passages.
+"""Ranks by tantivy (an extra): about ten times faster than FTS5 over a million passages.
 
-Terms are cut and stemmed like FTS5's; of a query the same words count. A title is indexed with its text, as often as it weighs
-more: so its weight is that of its words' frequency, as in FTS5. (A field of its own, boosted, was tried: one rare word in some
-title outweighed the passage that held all others, and of 200 generated queries 13 % found theirs.)
+Terms are split and stemmed like FTS5's, and the same words of a query count. The title is indexed with the text, repeated by
+its weight, so that its weight acts on the words' frequency as in FTS5. (A separate boosted field was tried: one rare word in a
+title outweighed a passage with all other words, and only 13 % of 200 generated queries found their passage.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REPEATS = round(TITLE_WEIGHT / TEXT_WEIGHT)
 
 
 def version() -> str:
-    """The library's version, as the manifest names it.
+    """The library's version, as the manifest records it.
 
     Raises:
       ConfigError: it is not installed.
@@ -65,7 +65,7 @@ class TantivyWriter:
 
 
 class TantivyEngine:
-    """Searches the index, which the library maps into memory. One search takes milliseconds: it has no bound of its own."""
+    """Searches the index, which the library maps into memory. One search takes milliseconds, so it has no time limit."""
 
     def __init__(self, folder: Path, timeout_s: float):
         del timeout_s
@@ -75,7 +75,7 @@ class TantivyEngine:
         self._schema, self._searcher, self._analyser = index.schema, index.searcher(), _analyser()
 
     def search(self, query: str, count: int) -> list[tuple[int, float]]:
-        """See `engines.Engine`."""
+        """See `engines.PassageEngine`."""
         query_of = self._library.Query
         clauses = [
             (self._library.Occur.Should, query_of.term_query(self._schema, "text", term, "freq"))
@@ -88,7 +88,7 @@ class TantivyEngine:
         return [(number, float(score)) for number, (score, _) in zip(numbers, hits, strict=True)]
 
     def close(self) -> None:
-        """Nothing to free: the library unmaps its files when the last reference goes."""
+        """Nothing to close: the library unmaps its files with the last reference."""
 
     def _terms(self, query: str) -> list[str]:
         found = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))

@@ -1,6 +1,6 @@
-"""Nearest unit vectors on disk, by usearch: few are compared one by one, many through a graph (HNSW). Both files are mapped.
+"""Nearest unit vectors on disk, by usearch: exact search for few, a graph (HNSW) for many. Both files are memory-mapped.
 
-The graph finds most, not all, of the nearest; it is built in memory, about (2 x dim + 150) bytes a vector.
+The graph finds most of the nearest, not all. It is built in memory, with about (2 x dim + 150) bytes per vector.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ EXACT_UP_TO = 100_000
 FLAT_FILE, GRAPH_FILE = "vectors.f16", "vectors.usearch"
 _CHUNK = 8192
 _EXPANSION = 128
-"""How many candidates a search in the graph keeps: more find more of the nearest, and take longer."""
+"""Candidates that a graph search keeps: more candidates find more of the nearest and take longer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VectorInfo:
-    """What the manifest says of vectors.
+    """The manifest's record of vectors.
 
     Attributes:
       count, dim: of the vectors; there is at least one.
-      exact: compared one by one (`FLAT_FILE`), else by the graph (`GRAPH_FILE`).
+      exact: searched exactly (`FLAT_FILE`), else by the graph (`GRAPH_FILE`).
       embedder: see `embedders.EmbedderSpec`; empty for pictures.
     """
 
@@ -42,7 +42,7 @@ class VectorInfo:
 
 
 def version() -> str:
-    """The library's version, as the manifest names it.
+    """The library's version, as the manifest records it.
 
     Raises:
       ConfigError: it is not installed.
@@ -52,7 +52,7 @@ def version() -> str:
 
 
 class FlatVectors:
-    """The file to which a build appends; an interrupted one goes on after its last whole vector."""
+    """The file to which a build appends; an interrupted build resumes after the last complete vector."""
 
     def __init__(self, folder: Path, dim: int):
         self._path, self.dim = folder / FLAT_FILE, dim
@@ -73,7 +73,7 @@ class FlatVectors:
 
 
 def finish(stage: Stage, info: VectorInfo, show_progress: bool = True) -> None:
-    """Makes the graph of the vectors that a stage's `FlatVectors` wrote, unless they are compared one by one."""
+    """Builds the graph of the vectors that a stage's `FlatVectors` wrote, unless they are searched exactly."""
     if info.exact:
         return
     stage.once("graph", [GRAPH_FILE], lambda: _build_graph(stage.folder, info, show_progress))
@@ -82,7 +82,7 @@ def finish(stage: Stage, info: VectorInfo, show_progress: bool = True) -> None:
 
 def _build_graph(folder: Path, info: VectorInfo, show_progress: bool) -> None:
     flat = _flat(folder, info)
-    # bfloat16: the graph is built a good half faster than with float16, and finds as much.
+    # bfloat16: the graph is built more than 50 % faster than with float16, with the same recall.
     graph = _library().Index(ndim=info.dim, metric="ip", dtype="bf16")
     with tqdm.tqdm(total=info.count, desc="graph", unit="vector", disable=not show_progress) as bar:
         for first in range(0, info.count, _CHUNK):
@@ -97,7 +97,7 @@ class Vectors:
 
     def __init__(self, folder: Path, info: VectorInfo):
         self._info, self._library = info, _library()
-        # The graph's scratch space is that of thread 0 in every call: two at one time would share it.
+        # Every call uses the graph's scratch space of thread 0: two calls at the same time would share it.
         self._lock = threading.Lock()
         if info.exact:
             self._flat = _flat(folder, info)
@@ -110,7 +110,7 @@ class Vectors:
 
         Args:
           queries: float32 [Q, dim], of unit length.
-          count: how many for each; fewer where there are fewer.
+          count: results per query; fewer if there are fewer vectors.
 
         Returns:
           Numbers int64 [Q, count] and cosines float32 [Q, count], nearest first.
@@ -132,7 +132,7 @@ def _flat(folder: Path, info: VectorInfo) -> np.ndarray:
 
 def _library() -> Any:
     with contextlib.suppress(ImportError):
-        # Before usearch: the other way round its import ends the process (onnxruntime 1.32, usearch 2.26).
+        # Before usearch: in the other order the import ends the process (onnxruntime 1.32, usearch 2.26).
         import onnxruntime  # noqa: F401
     try:
         import usearch.index

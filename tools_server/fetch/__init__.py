@@ -1,1 +1,1 @@
-"""Reading pages of the web: who may be asked (guard), what is taken (fetcher), and what of it is text (extraction, readers)."""
+"""Reading web pages: which URLs may be fetched (guard), how much (fetcher), and what of it is text (extraction, readers)."""

@@ -1,19 +1,18 @@
-"""Which IP addresses are the public internet's, and which a user's own network may be reached besides."""
+"""Which IP addresses belong to the public internet, and which other addresses a user allows."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
 
-from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.settings import SettingError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# IPv6 is public only inside 2000::/3 (IANA); this leaves out NAT64, IPv4-compatible, site-local and all that is unassigned.
+# IPv6 is public only inside 2000::/3 (IANA). This excludes NAT64, IPv4-compatible, site-local and unassigned addresses.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# Python (or an older one) calls these global, but they lead to another address that they carry, to whatever relay is near, or
-# nowhere.
+# Some versions of Python call these global, but they lead to an address embedded in them, to the nearest relay, or nowhere.
 _SPECIAL: tuple[_Network, ...] = (
     ipaddress.IPv6Network("2002::/16"),  # 6to4
     ipaddress.IPv6Network("2001::/23"),  # Teredo, ORCHID and other special assignments
@@ -24,7 +23,7 @@ _SPECIAL: tuple[_Network, ...] = (
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to a host of the public internet, and to no other through a tunnel or a mapping."""
+    """Whether an address belongs to a host of the public internet, and does not reach another one by a tunnel or a mapping."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None or address.ipv4_mapped is not None or address not in _GLOBAL_UNICAST:
             return False
@@ -34,14 +33,14 @@ def is_public(address: Address) -> bool:
 
 
 class AllowList:
-    """Hosts and networks that may be reached though they are not public.
+    """Hosts and networks that may be reached although they are not public.
 
     Args:
-      entries: "wiki.corp.example" (that name alone), "10.1.0.0/16" or "10.1.2.3"; each may end in ":PORT" ("[fd00::1]:8080" for
-        IPv6), and then opens that port and no other.
+      entries: "wiki.corp.example" (only this name, no subdomains), "10.1.0.0/16" or "10.1.2.3". Each may end in ":PORT"
+        ("[fd00::1]:8080" for IPv6) and then allows only that port.
 
     Raises:
-      ConfigError: an entry is neither.
+      SettingError: an entry is none of these.
     """
 
     def __init__(self, entries: Iterable[str] = ()):
@@ -53,8 +52,8 @@ class AllowList:
                 self._networks.append((ipaddress.ip_network(name), port))
             except ValueError:
                 if "/" in name or not name or name.replace(".", "").isdigit():
-                    raise ConfigError(
-                        f"config.reader.allow holds '{entry}': a host, an address or a network, as 10.1.0.0/16"
+                    raise SettingError(
+                        "allow", f"has '{entry}': give a host, an address, or a network such as 10.1.0.0/16"
                     ) from None
                 self._hosts.add((name.lower(), port))
 
@@ -70,7 +69,7 @@ class AllowList:
         )
 
     def opens(self, host: str, port: int) -> bool:
-        """Whether an entry names this very port, for this name or address."""
+        """Whether an entry names exactly this port, for this name or address."""
         if (host, port) in self._hosts:
             return True
         try:

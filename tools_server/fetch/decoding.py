@@ -1,4 +1,4 @@
-"""Unpacks a body piece by piece and stops at a bound: a few kilobytes can hold gigabytes."""
+"""Decompresses a body chunk by chunk and stops at a limit: a few kilobytes can decompress to gigabytes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import zlib
 from collections.abc import Callable
 
 ENCODINGS = ("gzip", "deflate")
-"""What we ask for; a server that sends anything else is refused."""
+"""The encodings that are requested; a reply in another one is refused."""
 
 
 class Undecodable(Exception):
-    """The bytes are not packed as the header says, or in a way that we did not ask for."""
+    """The bytes are not encoded as the header says, or in an encoding that was not requested."""
 
 
 Unpack = Callable[[bytes], bytes | None]
-"""Unpacks the next piece; None where all pieces together pass the bound. Raises `Undecodable`."""
+"""Decompresses the next chunk; None if all chunks together exceed the limit. Raises `Undecodable`."""
 
 
 def decoder(encoding: str, max_bytes: int) -> Unpack:
-    """Unpacks a body of this Content-Encoding ("" or "identity": as it is). A body cut short gives what it holds.
+    """A decompressor for this Content-Encoding ("" or "identity": none). A truncated body gives what could be decompressed.
 
     Raises:
       Undecodable: an encoding that is not one of `ENCODINGS`.
@@ -36,11 +36,11 @@ class _Decoder:
 
     def __call__(self, data: bytes) -> bytes | None:
         if self._name == "deflate" and self._zlib is None and data:
-            # Some servers send the bare stream, without zlib's header (low four bits 8).
+            # Some servers send the raw stream without zlib's header, whose low four bits are 8.
             self._zlib = zlib.decompressobj(zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS)
         if self._zlib is not None:
             try:
-                # One byte more than is allowed tells a body that is too large from one that just fits.
+                # One byte above the limit distinguishes a body that is too large from one that just fits.
                 data = self._zlib.decompress(data, self._left + 1)
             except zlib.error:
                 raise Undecodable from None

@@ -15,7 +15,7 @@ from tools_server.inert import inert
 _META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_.:-]{2,40})""", re.IGNORECASE)
 _META_WITHIN = 2048
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-# What a browser reads these as (WHATWG Encoding Standard); and no charset that runs a program of its own.
+# How browsers decode these names (WHATWG Encoding Standard).
 _READ_AS = {
     "iso-8859-1": "windows-1252",
     "latin-1": "windows-1252",
@@ -43,8 +43,8 @@ _HIDDEN = (
 
 
 def page_text(page: Fetched, max_chars: int) -> str:
-    """The page's text, inert and without empty lines; "" where there is none."""
-    # Not handed over as bytes: trafilatura would unpack those once more, without a bound.
+    """The page's text, made inert, without empty lines; "" if there is none."""
+    # Not passed as bytes: trafilatura would decompress them again, without a limit.
     source = decode(page)
     if page.content_type == "text/plain":
         text = source
@@ -55,7 +55,10 @@ def page_text(page: Fetched, max_chars: int) -> str:
 
 
 def decode(page: Fetched) -> str:
-    """The page's characters, by its byte order mark, the server's word, its own, or as UTF-8; what cannot be read is marked."""
+    """The page's characters, decoded by its byte order mark, the server's charset, the page's own, or UTF-8, in this order.
+
+    Bytes that cannot be decoded become U+FFFD.
+    """
     for mark, charset in _MARKS:
         if page.body.startswith(mark):
             return page.body[len(mark) :].decode(charset, "replace")
@@ -75,7 +78,7 @@ def _visible_text(source: str) -> str:
     parser = html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=False)
     try:
         tree = html.document_fromstring(source.encode("utf-8", "replace"), parser=parser)
-    except (ParserError, XMLSyntaxError):  # nothing in it
+    except (ParserError, XMLSyntaxError):  # an empty document
         return ""
     for element in list(tree.iter(*_HIDDEN)):
         element.drop_tree()

@@ -1,4 +1,4 @@
-"""Fetches a page of the web within bounds: bytes, time, redirects, kinds of content. Every hop passes the guard."""
+"""Fetches a web page within limits: bytes, time, redirects, content types. The guard checks every redirect."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tools_server.fetch.decoding import ENCODINGS, Undecodable, decoder
 from tools_server.fetch.guard import Admitted, Guard, Refused
+from tools_server.settings.page_reading import FetchLimits
 
 CONTENT_TYPES = ("text/html", "application/xhtml+xml", "text/plain")
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -22,7 +23,7 @@ _CHUNK = 32 * 1024
 
 
 class FetchFailed(Exception):
-    """No page; `reason` is one word for counting."""
+    """The page was not fetched; `reason` is one word, for counting."""
 
     def __init__(self, reason: str):
         super().__init__(reason)
@@ -30,27 +31,8 @@ class FetchFailed(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class FetchLimits:
-    """How much of the web is taken.
-
-    Attributes:
-      max_bytes: of one page, as they come over the wire.
-      max_decoded_bytes: of one page, unpacked.
-      max_redirects: hops after the first address.
-      timeout_s: for one page, all hops together, and waiting for other pages of its host.
-      max_per_host: pages fetched from one host at once.
-    """
-
-    max_bytes: int = 2 * 2**20
-    max_decoded_bytes: int = 8 * 2**20
-    max_redirects: int = 5
-    timeout_s: float = 8.0
-    max_per_host: int = 4
-
-
-@dataclasses.dataclass(frozen=True)
 class Fetched:
-    """A page as it came: unpacked bytes, their media type, and the charset that the server named ("": none)."""
+    """A page: decompressed bytes, their media type, and the charset that the server named ("": none)."""
 
     body: bytes
     content_type: str
@@ -61,7 +43,7 @@ class Fetcher:
     """Fetches pages; for one event loop.
 
     Args:
-      user_agent: who we say that we are.
+      user_agent: the User-Agent header.
     """
 
     def __init__(self, guard: Guard, limits: FetchLimits, user_agent: str):
@@ -77,11 +59,11 @@ class Fetcher:
         """One page.
 
         Args:
-          headers: sent to `url` itself and to no address that it leads on to.
+          headers: sent only to `url` itself, not to addresses that it redirects to.
 
         Raises:
-          FetchFailed: none was to be had: refused, dns, connection, timeout, redirects, status, content_type, encoding or
-            too_large.
+          FetchFailed: the page was not fetched. Reasons: refused, dns, connection, timeout, redirects, status, content_type,
+            encoding or too_large.
         """
         try:
             async with asyncio.timeout(self._limits.timeout_s):
@@ -106,9 +88,9 @@ class Fetcher:
         raise FetchFailed("redirects")
 
     async def _hop(self, admitted: Admitted, headers: Mapping[str, str]) -> Fetched | str:
-        """The page, or where its address has gone."""
-        # A session of its own for each hop: nothing learnt at one host (cookies, connections) goes to another, and the only
-        # addresses within reach are the ones that were just checked. No proxy of the environment stands between.
+        """The page, or the address to which it is redirected."""
+        # One session per hop: cookies and connections of one host are not used for another, and only the addresses that were
+        # just checked can be reached. Proxies from the environment are ignored.
         async with (
             _connector(admitted) as connector,
             aiohttp.ClientSession(
@@ -163,12 +145,12 @@ class _HostGate:
 def _target(url: yarl.URL, location: str) -> str:
     if not location:
         raise FetchFailed("status")
-    # The guard reads what stands there, not what a lenient parser makes of it.
+    # The guard must see the address as it was sent, not as a lenient parser rewrites it.
     return location if "://" in location.split("?")[0] else str(url.join(yarl.URL(location)))
 
 
 class _Pinned(AbstractResolver):
-    """Answers with the addresses that were checked, whatever the name servers say by now."""
+    """Resolves to the addresses that were checked, even if the name servers answer differently by now."""
 
     def __init__(self, admitted: Admitted):
         self._admitted = admitted
@@ -197,7 +179,7 @@ def _connector(admitted: Admitted) -> aiohttp.TCPConnector:
 
     def open_socket(info: Any) -> socket.socket:
         family, kind, protocol, _, address = info
-        # The last look before a connection is made, whichever way the library came by the address.
+        # The last check before a connection is made, independent of how the library resolved the address.
         if address[0] not in checked:
             raise OSError("an address that was not checked")
         return socket.socket(family, kind, protocol)

@@ -1,8 +1,8 @@
 """Decides whether a URL may be fetched, and from which addresses: the guard against server-side request forgery.
 
-A page's author chooses the URL, so it may name this machine, its network, or a cloud's metadata service. A name is resolved
-once, here; the caller connects to the addresses that were checked and to no others, so that a name server that answers
-differently the second time gains nothing.
+The URL comes from a web page, so it may name this machine, its network, or a cloud's metadata service. A name is resolved once,
+here. The caller connects only to the addresses that were checked, so a name server that answers differently the second time
+(DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import yarl
 
 from tools_server.fetch.addresses import Address, AllowList, is_public
 from tools_server.inert import MAX_URL_CHARS
+from tools_server.settings.page_reading import WEB_PORTS
 
-PORTS = (80, 443)
-# Names of DNS after IDNA: letters, digits, hyphens, underscores; anything else (percent signs, zones, blanks) is a trick.
+# DNS names after IDNA: letters, digits, hyphens, underscores. Anything else (percent signs, zones, blanks) is refused.
 _NAME = re.compile(r"(?=.{1,253}\Z)(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)")
-# A browser and getaddrinfo take a name that ends like this for an IPv4 address: 127.1, 0x7f.1, 2130706433, 0177.0.0.1.
+# Browsers and getaddrinfo read a name that ends like this as an IPv4 address: 127.1, 0x7f.1, 2130706433, 0177.0.0.1.
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\\\ud800-\udfff]")
 
-# Threads of their own: names whose servers are slow to answer must not hold up what else the server does in threads.
+# Separate threads: slow name servers must not delay the other work that the server does in threads.
 _LOOKUPS = ThreadPoolExecutor(16, thread_name_prefix="dns")
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""The addresses of a name; raises OSError where there is none."""
+"""Gives the addresses of a name; raises OSError if there are none."""
 
 
 class Refused(Exception):
@@ -45,7 +45,7 @@ class Refused(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Admitted:
-    """A URL that may be fetched, from these addresses alone."""
+    """A URL that may be fetched, only from these addresses."""
 
     url: yarl.URL
     addresses: tuple[Address, ...]
@@ -62,19 +62,19 @@ class Guard:
     """Admits URLs of the public web.
 
     Args:
-      allow: what may be reached besides; see `AllowList`.
-      ports: ports of public hosts; an entry of `allow` with a port of its own opens that one.
-      resolver: tests give their own.
+      allow: what may also be reached; see `AllowList`.
+      ports: ports of public hosts; an entry of `allow` that ends in a port allows that one, too.
+      resolver: replaced in tests.
     """
 
-    def __init__(self, allow: Iterable[str] = (), ports: Iterable[int] = PORTS, resolver: Resolve = resolve):
+    def __init__(self, allow: Iterable[str] = (), ports: Iterable[int] = WEB_PORTS, resolver: Resolve = resolve):
         self._allow, self._ports, self._resolve = AllowList(allow), frozenset(ports), resolver
 
     def check(self, url: str) -> yarl.URL:
-        """The URL, parsed as it will be used, if all is well with it but its addresses, which are not yet looked up.
+        """The URL, parsed as it will be used, if it may be fetched as far as can be seen without resolving its host.
 
         Raises:
-          Refused: the scheme, the port, the form of the host, or anything else in the URL is not what a page's address has.
+          Refused: the scheme, the port, the host's form or another part of the URL is not allowed.
         """
         if len(url) > MAX_URL_CHARS or _UNPRINTABLE.search(url):
             raise Refused("the URL is too long, or holds blanks, control characters or backslashes")
@@ -105,7 +105,7 @@ class Guard:
         addresses = (literal,) if literal is not None else await self._lookup(host, port)
         named = literal is None and self._allow.has_host(host, port)
         if not named and not all(is_public(a) or self._allow.has_address(a, port) for a in addresses):
-            # All must be public: a name that mixes both kinds is there for no good.
+            # All must be public: a name with both kinds of addresses is suspicious.
             raise Refused("the host is on a private or reserved network")
         return Admitted(parsed, addresses)
 
@@ -121,7 +121,7 @@ class Guard:
 
 
 def _literal(host: str) -> Address | None:
-    """The address that a host spells in the one plain form: dotted quad, or IPv6 without a zone."""
+    """The address that a host is, as a dotted quad or as IPv6 without a zone; else None."""
     try:
         return ipaddress.ip_address(host) if "%" not in host else None
     except ValueError:

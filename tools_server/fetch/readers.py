@@ -1,4 +1,4 @@
-"""Page readers: one that fetches and reads pages here, and one that has Jina's r.jina.ai read them."""
+"""Page readers: one fetches and reads pages itself, the other asks Jina's r.jina.ai to read them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MODULE_OF_WORK = page_text.__module__
 
 
 class PagesReader:
-    """Fetches pages and takes the text out of them.
+    """Fetches pages and extracts their text.
 
     Args:
       max_chars: of a page's text.
-      max_concurrency: pages under way at once; with the fetcher's bounds on one page it bounds the memory.
+      max_concurrency: pages in progress at the same time; together with the fetcher's limits of one page it limits memory.
     """
 
     def __init__(self, fetcher: Fetcher, workers: Workers, max_chars: int, max_concurrency: int):
@@ -49,12 +49,12 @@ class PagesReader:
 
 
 class JinaReader(PagesReader):
-    """Has a service read the page; what comes back is taken as plain text, within the same bounds.
+    """Asks a service to read the page. Its reply is treated as plain text, within the same limits.
 
     Args:
-      guard: looks at the page's own address before it is told to the service.
-      base_url: the service, up to the part that takes the page's address.
-      key: "" where the service is used without one.
+      guard: checks the page's address before it is sent to the service.
+      base_url: address of the service, up to the part that takes the page's address.
+      key: "" if the service is used without one.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Worker processes for work that strangers' data may drive into a hang or out of memory: killed in time, and replaced."""
+"""Worker processes for work on untrusted data, which may hang or run out of memory: killed after a timeout and replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class WorkFailed(Exception):
-    """The work gave nothing: it took too long ("parse_timeout"), or its process died or raised ("unreadable")."""
+    """The work failed: it took too long ("parse_timeout"), or its process died or raised ("unreadable")."""
 
     def __init__(self, reason: str):
         super().__init__(reason)
@@ -25,17 +25,17 @@ class WorkFailed(Exception):
 
 
 class Workers:
-    """Processes that each do one piece of work at a time; started at the first one.
+    """Processes that each do one task at a time; they start with the first task.
 
     Args:
-      num_processes: at once.
-      timeout_s: after which a piece of work is given up and its process killed.
-      max_memory_bytes: what one process may take on top of its modules; asking for more fails that piece of work. Linux only.
-      preload: module that holds the work; loaded once, so that a process which replaces a killed one starts at once.
+      num_processes: number of processes.
+      timeout_s: seconds after which a task is abandoned and its process killed.
+      max_memory_bytes: memory of one process in addition to its modules; a task that needs more fails. Linux only.
+      preload: module with the work; loaded once, so that a process that replaces a killed one starts quickly.
     """
 
     def __init__(self, num_processes: int, timeout_s: float, max_memory_bytes: int, preload: str):
-        # Not forked from the server itself, whose threads a copy would not have.
+        # Not forked from the server: a forked copy would not have its threads.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([preload])
         self._timeout_s = timeout_s
@@ -47,7 +47,7 @@ class Workers:
         """What `work(*args)` returns; both must be picklable. Cancelling ends the process.
 
         Raises:
-          WorkFailed: it returned nothing.
+          WorkFailed: the work failed.
         """
         future = self._pool.schedule(work, args=args, timeout=self._timeout_s)
         try:
@@ -57,7 +57,7 @@ class Workers:
         except ProcessExpired:
             raise WorkFailed("unreadable") from None
         except Exception as error:
-            # Whatever a parser raises on a hostile page; the page is at fault, and its text may stand in the message.
+            # A parser may raise anything on a hostile page. The message is dropped: it may contain the page's text.
             raise WorkFailed("unreadable") from error
 
     async def close(self) -> None:
@@ -67,8 +67,8 @@ class Workers:
 
 
 def _bound_memory(max_bytes: int) -> None:
-    if not _STATM.exists():  # not Linux, where alone the kernel keeps to this limit
+    if not _STATM.exists():  # only Linux enforces this limit
         return
-    # On top of what the process has: linear algebra, which the server's modules load, reserves gigabytes on a large machine.
+    # In addition to what the process has reserved: linear algebra libraries reserve gigabytes on a large machine.
     limit = int(_STATM.read_text().split()[0]) * resource.getpagesize() + max_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

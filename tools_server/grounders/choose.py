@@ -1,8 +1,4 @@
-"""From what a detector says to the one region that is searched: pure rules, the same for every learned detector.
-
-The paper names neither thresholds nor padding, nor what happens without a detection (arXiv 2510.12801, section on tools), so
-all of it is settings. The defaults of the thresholds are those of Grounding DINO's own demonstration (arXiv 2303.05499).
-"""
+"""Chooses the region that is searched from a detector's boxes: pure rules, the same for every learned detector."""
 
 from __future__ import annotations
 
@@ -11,53 +7,17 @@ import math
 
 import numpy as np
 
-from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.search_api import Box
-from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED, Grounding
+from tools_server.grounders.grounder import NOT_FOUND, NOT_SEARCHED, Grounding
+from tools_server.settings.detection import DetectionRules
 
-FALLBACKS = ("whole_image", "no_search")
 _MAX_DETECTIONS = 2000
-"""More are cut off before they are compared: a detector gives 900, and who sends a million is not to be waited for."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectionRules:
-    """Which detections count, and what is made of them.
-
-    Attributes:
-      box_threshold: a detection needs at least this score, in 0..1.
-      text_threshold: and a word of the expression that it fits at least this well, in 0..1 (Grounding DINO only).
-      padding: what is added on each side of the box, as a share of its width or height.
-      min_side: a detection with a shorter side is passed over, in pixels of the image.
-      max_overlap: of two that overlap more than this (intersection over union), the better alone is kept.
-      max_others: further regions that are named in the reply.
-      fallback: without a detection, "whole_image" searches the whole image and says so, "no_search" says so alone.
-    """
-
-    box_threshold: float = 0.35
-    text_threshold: float = 0.25
-    padding: float = 0.05
-    min_side: int = 8
-    max_overlap: float = 0.7
-    max_others: int = 4
-    fallback: str = "whole_image"
-
-    def __post_init__(self) -> None:
-        for name in ("box_threshold", "text_threshold", "max_overlap"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"config.grounder.{name} is {value}, must be 0 to 1")
-        if not 0 <= self.padding <= 10:
-            raise ConfigError(f"config.grounder.padding is {self.padding}, must be 0 to 10 (times the box's side)")
-        if self.min_side < 1 or self.max_others < 0:
-            raise ConfigError("config.grounder: min_side must be at least 1, max_others at least 0")
-        if self.fallback not in FALLBACKS:
-            raise ConfigError(f"config.grounder.fallback is '{self.fallback}', must be one of {', '.join(FALLBACKS)}")
+"""Further detections are dropped before they are compared: a detector gives 900, and a million would take too long."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """What a detector found, in any order; nothing of it is trusted.
+    """The output of a detector, in any order and unchecked.
 
     Attributes:
       boxes: float [N, 4], x0, y0, x1, y1 in pixels of the image that was given.
@@ -82,7 +42,7 @@ def choose(found: Detections, size: tuple[int, int], rules: DetectionRules) -> G
 
 
 def _best_first(found: Detections, size: tuple[int, int], rules: DetectionRules) -> list[np.ndarray]:
-    """Boxes [4] that count, without doubles; as many as a reply names."""
+    """Boxes [4] that count, without duplicates; as many as a reply lists."""
     boxes, scores = _clipped(found.boxes, size), found.scores
     counts = np.isfinite(found.boxes).all(1) & np.isfinite(scores) & (scores >= rules.box_threshold)
     counts &= (boxes[:, 2:] - boxes[:, :2] >= rules.min_side).all(1)
@@ -99,16 +59,16 @@ def _best_first(found: Detections, size: tuple[int, int], rules: DetectionRules)
 
 
 def _clipped(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Boxes [N, 4] with their corners in order and inside the image: two corners name a region, whichever comes first."""
+    """Boxes [N, 4] with their corners in order and inside the image: any two opposite corners define a region."""
     x = np.sort(boxes[:, 0::2], axis=1).clip(0, size[0])
     y = np.sort(boxes[:, 1::2], axis=1).clip(0, size[1])
     return np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
 
 
 def _padded(box: np.ndarray, size: tuple[int, int], padding: float) -> Box:
-    """The box [4] with room around it, in whole pixels: outwards, so that nothing that was found is cut off."""
+    """The box [4] with padding, rounded outwards to whole pixels, so that nothing that was found is cut off."""
     x0, y0, x1, y1 = (float(value) for value in box)
-    # A thousandth of a pixel is a model's rounding, not a reason for one pixel more.
+    # A thousandth of a pixel is rounding error of the model and must not add a pixel.
     right, down = (x1 - x0) * padding - 1e-3, (y1 - y0) * padding - 1e-3
     return (
         max(0, math.floor(x0 - right)),

@@ -1,4 +1,4 @@
-"""What goes into Grounding DINO and what comes out, in Pillow and numpy: the same for its torch model and its ONNX exports.
+"""Inputs and outputs of Grounding DINO in Pillow and numpy, the same for its torch model and its ONNX exports.
 
 Method: arXiv 2303.05499; sizes, names and constants as in transformers' GroundingDinoProcessor, which the tests compare with.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ImageScaling:
-    """How pictures are made ready.
+    """How pictures are preprocessed.
 
     Attributes:
       shortest, longest: the short side becomes `shortest` pixels, unless the long one would then exceed `longest`.
@@ -39,7 +39,7 @@ class ImageScaling:
 
 @dataclasses.dataclass(frozen=True)
 class DinoInputs:
-    """What the model takes; the fields' names are the model's.
+    """The model's inputs; the fields have the model's names.
 
     Attributes:
       pixel_values: float32 [1, 3, H, W].
@@ -59,11 +59,11 @@ class DinoFormat:
 
     Args:
       folder: a checkpoint's folder as published: tokenizer.json, config.json, preprocessor_config.json (the last two only
-        for what differs from the usual).
-      text_threshold: see `Rules`.
+        for values that differ from the defaults).
+      text_threshold: see `DetectionRules`.
 
     Raises:
-      ConfigError: no tokenizer there, or a file that cannot be read.
+      ConfigError: no tokenizer in it, or a file that cannot be read.
     """
 
     def __init__(self, folder: Path, text_threshold: float):
@@ -84,14 +84,14 @@ class DinoFormat:
         ids, types, attention = (
             np.array([values], np.int64) for values in (encoded.ids, encoded.type_ids, encoded.attention_mask)
         )
-        # Before the end there is always the dot, however much was cut off: words without one do not see each other.
+        # The dot stays before the end even if the text is cut: without it the words do not attend to each other.
         ids[0, -2] = self._dot
         return DinoInputs(pixels, np.ones((1, *pixels.shape[2:]), np.int64), ids, types, attention)
 
     def detections(
         self, input_ids: np.ndarray, logits: np.ndarray, pred_boxes: np.ndarray, size: tuple[int, int]
     ) -> Detections:
-        """What the model found.
+        """The model's detections.
 
         Args:
           input_ids: int64 [1, L].
@@ -105,7 +105,7 @@ class DinoFormat:
         return Detections(corners(pred_boxes[0], size)[fits_a_word], scores.max(1)[fits_a_word])
 
     def _is_word(self, token: int) -> bool:
-        """Whether a token says something, rather than begin or end."""
+        """Whether a token has content, and is not a begin or end token."""
         text = self._tokenizer.id_to_token(token) or ""
         return text not in ("[CLS]", "[SEP]") and any(letter.isalnum() for letter in text)
 
@@ -113,13 +113,13 @@ class DinoFormat:
 def prompt(expression: str) -> str:
     """The expression as the model was trained on it: lower case, one phrase, a dot at its end.
 
-    Dots and question marks inside would part it into several phrases.
+    Dots and question marks inside would split it into several phrases.
     """
     return " ".join(re.sub(r"[.?]", " ", expression.lower()).split()) + "."
 
 
 def scaled_size(size: tuple[int, int], scaling: ImageScaling) -> tuple[int, int]:
-    """Width and height that a picture of this width and height is brought to."""
+    """Width and height to which a picture of this width and height is resized."""
     short, long = min(size), max(size)
     wanted = float(scaling.shortest)
     if long / short * wanted > scaling.longest:
@@ -145,14 +145,14 @@ def corners(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def folder_of(model: Path) -> Path:
-    """The folder with a model's tokenizer: the model itself, or where its file lies, or the folder above that."""
+    """The folder with a model's tokenizer: the model's folder, its file's folder, or the folder above."""
     if model.is_dir():
         return model
     return model.parent if (model.parent / "tokenizer.json").is_file() else model.parent.parent
 
 
 def read_scaling(folder: Path) -> ImageScaling:
-    """What preprocessor_config.json says; the usual scaling where there is none.
+    """The scaling of preprocessor_config.json; the default scaling if there is no such file.
 
     Raises:
       ConfigError: it cannot be read.
@@ -172,7 +172,7 @@ def read_scaling(folder: Path) -> ImageScaling:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file's JSON object; {} where there is no such file.
+    """A file's JSON object; {} if there is no such file.
 
     Raises:
       ConfigError: it cannot be read.

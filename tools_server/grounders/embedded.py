@@ -6,16 +6,16 @@ import dataclasses
 
 from PIL import Image
 
-from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED, Grounding
+from tools_server.grounders.grounder import NOT_FOUND, NOT_SEARCHED, Grounding
 from tools_server.toy_vision import grounding
 from tools_server.work_pool import WorkPool
 
 
 class EmbeddedGrounder:
-    """Needs no weights; made for pictures in frames, as in the mini-world.
+    """Needs no weights; made for framed pictures, as in the mini-world.
 
     Args:
-      search_whole: whether the whole image is searched where nothing is found.
+      search_whole: whether the whole image is searched if nothing is found.
     """
 
     name = "embedded"
@@ -32,4 +32,4 @@ class EmbeddedGrounder:
         return dataclasses.replace(found, note=note, search_whole=False)
 
     async def close(self) -> None:
-        """Nothing to free: the pool is the service's."""
+        """Nothing to close: the service owns the pool."""

@@ -1,7 +1,7 @@
-"""A detector behind the common interface: one thread of its own, a bound on what waits for it, a deadline, the rules.
+"""A detector behind the common interface: its own thread, a limit on waiting expressions, a deadline, the rules.
 
-Pictures go in one by one: beside a larger one a picture would be padded, and Grounding DINO's backbone and group norms see
-the padding, so that an answer would depend on who else was asking, and could not be kept or replayed.
+Pictures are processed one by one. In a batch with a larger one a picture would be padded, and Grounding DINO's backbone and
+group norms depend on the padding. An answer would then depend on the other requests and could not be cached or replayed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Protocol
 from PIL import Image
 
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounding
-from tools_server.grounders.choose import DetectionRules, Detections, choose
+from tools_server.grounders.choose import Detections, choose
+from tools_server.grounders.grounder import Grounding
+from tools_server.settings.detection import DetectionRules
 from tools_server.work_pool import WorkPool
 
 
@@ -21,7 +22,7 @@ class Detector(Protocol):
     """Finds an expression in a picture; blocks, and is called from one thread at a time."""
 
     def detect(self, image: Image.Image, expression: str) -> Detections:
-        """What it finds in an upright RGB image."""
+        """Its detections in an upright RGB image."""
         ...
 
 
@@ -29,8 +30,8 @@ class LearnedGrounder:
     """Asks a detector, and chooses by the rules.
 
     Args:
-      max_waiting: expressions under way or waiting; more are refused.
-      deadline_s: for one expression, waiting included.
+      max_waiting: expressions in progress or waiting; further ones are refused.
+      deadline_s: seconds for one expression, including the wait.
     """
 
     def __init__(self, name: str, detector: Detector, rules: DetectionRules, max_waiting: int, deadline_s: float):
@@ -49,5 +50,5 @@ class LearnedGrounder:
         return choose(found, image.size, self._rules)
 
     async def close(self) -> None:
-        """Waits for the work under way."""
+        """Waits for the work in progress."""
         await asyncio.to_thread(self._pool.close)

@@ -24,7 +24,7 @@ class OnnxDino:
     Args:
       model: a folder with tokenizer.json and onnx/model.onnx (or model.onnx), or such a folder's model of another name.
       device: "cpu" or "cuda".
-      num_threads: for one product; 0 leaves it to the runtime.
+      num_threads: threads of one operation; 0 uses the runtime's default.
 
     Raises:
       ConfigError: no such model, one with other inputs or outputs, or a device that the runtime was not built for.
@@ -62,7 +62,7 @@ def _model_file(model: Path) -> Path:
 def _session(file: Path, device: str, num_threads: int) -> onnxruntime.InferenceSession:
     provider = _PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
-        raise ConfigError(f"config.grounder.device is '{device}', but this onnxruntime has no {provider}")
+        raise ConfigError(f"grounder.device is '{device}', but this onnxruntime has no {provider}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     try:

@@ -1,4 +1,4 @@
-"""Another tools server's `/v1/ground`: one machine with a GPU grounds for many servers."""
+"""Grounding by another search server (`/v1/ground`): one machine with a GPU grounds for many servers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from PIL import Image
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.search_api import ROUTE_GROUND, ImageSearchRequest, SearchReply
-from tools_server.backends.base import QueryPicture
+from tools_server.backends.backend import QueryPicture
 from tools_server.backends.providers import in_base64
 from tools_server.backends.upstream import Sessions, UpstreamRequest, call
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounding
-from tools_server.grounders.choose import DetectionRules, Detections, choose
+from tools_server.grounders.choose import Detections, choose
+from tools_server.grounders.grounder import Grounding
+from tools_server.settings.detection import DetectionRules
 
 _MAX_ATTEMPTS = 4
 
 
 class RemoteGrounder:
-    """Asks another tools server. It has chosen and padded by its own rules; ours keep its boxes within the image.
+    """Asks another server. That server chooses and pads by its own rules; these rules only keep its boxes within the image.
 
     Args:
       url: the server's address.
-      key: what it wants as a bearer token; "" for none.
-      key_env: where the token comes from, for messages.
+      key: the bearer token that it asks for; "" for none.
+      key_env: the variable with the token, for messages.
       deadline_s: for one expression, retries included.
     """
 
@@ -55,12 +56,12 @@ class RemoteGrounder:
             why = f"the grounder gave no answer within {self._deadline_s:g} s"
             raise SearchFailure("upstream_timeout", why, passing=True) from None
         boxes = [box for box in (reply.box, *reply.other_boxes) if box is not None] if reply.grounded else []
-        # The order is the other server's choice.
+        # The other server has ordered them.
         scores = np.linspace(1.0, 0.5, len(boxes))
         return choose(Detections(np.array(boxes, float).reshape(-1, 4), scores), image.size, self._rules)
 
     async def close(self) -> None:
-        """Nothing to free: the sessions are the service's."""
+        """Nothing to close: the service owns the sessions."""
 
     async def _once(self, request: UpstreamRequest) -> SearchReply:
         body = await call(self._sessions, request, "the grounder", self._key, self._key_env, lambda status, text: None)

@@ -1,4 +1,4 @@
-"""Grounding DINO by transformers and torch: the published checkpoints, as they are (Grounding DINO and MM Grounding DINO)."""
+"""Grounding DINO by transformers and torch: the published checkpoints of Grounding DINO and MM Grounding DINO."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class TorchDino:
     Args:
       folder: a checkpoint's folder as published.
       device: "cpu" or "cuda".
-      num_threads: for one product on the CPU, in this whole process; 0 leaves it to torch.
+      num_threads: threads of one operation on the CPU, for the whole process; 0 uses torch's default.
 
     Raises:
-      ConfigError: no such checkpoint, one of another kind, or no such device.
+      ConfigError: no such checkpoint, a checkpoint of another model, or no such device.
     """
 
     def __init__(self, folder: Path, text_threshold: float, device: str, num_threads: int):
@@ -36,7 +36,7 @@ class TorchDino:
                 "`hf download IDEA-Research/grounding-dino-tiny --local-dir DIR`"
             )
         if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("config.grounder.device is 'cuda', but torch sees no GPU")
+            raise ConfigError("grounder.device is 'cuda', but torch sees no GPU")
         self._format = DinoFormat(folder, text_threshold)
         if num_threads:
             torch.set_num_threads(num_threads)

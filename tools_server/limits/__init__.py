@@ -1,1 +1,1 @@
-"""What keeps a run within rates, budgets and deadlines, whatever the upstreams do."""
+"""Rate limits, budgets and deadlines, which hold however the upstreams behave."""

@@ -1,4 +1,4 @@
-"""A circuit breaker: leaves an upstream alone that fails nearly always, and tries it again now and then."""
+"""A circuit breaker: stops calls to an upstream that almost always fails, and tries it again after a pause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Resting(Exception):
     """The breaker is open.
 
     Args:
-      rest_s: for how long yet.
+      rest_s: seconds until the next call may be made.
     """
 
     def __init__(self, rest_s: float):
@@ -20,23 +20,19 @@ class Resting(Exception):
 
 
 class CircuitBreaker:
-    """Opens when almost all of the last calls failed; after a rest it lets one call through (half-open) and closes if that one
-    succeeds. A share rather than a run of failures: an upstream that answers every second call is worth its retries.
+    """Opens when almost all of the latest calls failed. After a pause it lets one call through (half-open) and closes if that
+    call succeeds.
+
+    It counts the share of failures, not consecutive failures: an upstream that answers every second call is worth its retries.
 
     Args:
-      window: calls that are looked back on; 0 never opens.
+      window: number of latest calls that count; 0 never opens.
       failing_share: opens when at least this share of a full window failed.
       rest_s: how long it stays open.
-      clock: seconds, monotonic.
+      clock: monotonic seconds.
     """
 
-    def __init__(
-        self,
-        window: int = 20,
-        failing_share: float = 0.9,
-        rest_s: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
-    ):
+    def __init__(self, window: int, failing_share: float, rest_s: float, clock: Callable[[], float] = time.monotonic):
         self._failing_share, self._rest_s, self._clock = failing_share, rest_s, clock
         self._outcomes: collections.deque[bool] = collections.deque(maxlen=window)
         self._open_until: float | None = None
@@ -64,18 +60,18 @@ class CircuitBreaker:
         return True
 
     def record(self, succeeded: bool, probe: bool) -> None:
-        """Tells how a call that was let through ended; `probe` is what `admit` returned."""
+        """Records how a call that was let through ended; `probe` is what `admit` returned."""
         if probe:
             self._probing = False
             self._outcomes.clear()
             self._open_until = None if succeeded else self._clock() + self._rest_s
-        elif self._open_until is None:  # else it began before the breaker opened, and says nothing new
+        elif self._open_until is None:  # else the call began before the breaker opened and gives no new information
             self._outcomes.append(succeeded)
             full = self._outcomes.maxlen and len(self._outcomes) == self._outcomes.maxlen
             if full and self._outcomes.count(False) >= self._failing_share * len(self._outcomes):
                 self._open_until = self._clock() + self._rest_s
 
     def forget(self, probe: bool) -> None:
-        """A call that was let through came to no end (it was cancelled)."""
+        """Records that a call that was let through was cancelled."""
         if probe:
             self._probing = False

@@ -1,4 +1,4 @@
-"""A backend within its limits: rate, concurrency, budget, retries, circuit breaker, hedging. And several in a row."""
+"""A backend within its limits (rate, concurrency, budget, retries, circuit breaker, hedging), and a chain of backends."""
 
 from __future__ import annotations
 
@@ -11,35 +11,12 @@ import tenacity
 from aiolimiter import AsyncLimiter
 
 from mmsearch_jax.core.search_api import SearchResult
-from tools_server.backends.base import Backend
+from tools_server.backends.backend import Backend
 from tools_server.failures import SearchFailure
 from tools_server.limits.breaker import CircuitBreaker, Resting
+from tools_server.settings.sources import BackendLimits
 
 Q = TypeVar("Q")
-
-
-@dataclasses.dataclass(frozen=True)
-class BackendLimits:
-    """How hard one backend may be used.
-
-    Attributes:
-      calls_per_s: rate (token bucket that holds one second's worth).
-      max_concurrency: calls under way at once.
-      attempt_timeout_s: after which a call is given up and, while there is time, made again.
-      max_attempts: calls for one query.
-      breaker_window, breaker_share, breaker_rest_s: see `CircuitBreaker`.
-      hedge_after_s: a second call is made beside one that has not answered by then, and the first answer taken; 0 never
-        (a hedged call is paid for).
-    """
-
-    calls_per_s: float = 10.0
-    max_concurrency: int = 64
-    attempt_timeout_s: float = 8.0
-    max_attempts: int = 10
-    breaker_window: int = 20
-    breaker_share: float = 0.9
-    breaker_rest_s: float = 10.0
-    hedge_after_s: float = 0.0
 
 
 class CallBudget(Protocol):
@@ -54,13 +31,13 @@ class CallBudget(Protocol):
         ...
 
     async def refund(self, backend: str, cost_usd: float) -> None:
-        """Takes the money (not the call) of a booking back: the upstream refused, so it did not charge."""
+        """Undoes the cost of a booking, but not its call: the upstream refused, so it did not charge."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """An answer: results, whose, and what all calls for it cost."""
+    """An answer: results, the backend that gave them, and the cost of all calls for it."""
 
     results: tuple[SearchResult, ...]
     backend: str
@@ -69,7 +46,7 @@ class Found:
 
 @dataclasses.dataclass
 class _Work:
-    """What one query has come to so far."""
+    """The cost of one query so far, and its latest failure."""
 
     cost_usd: float = 0.0
     failure: SearchFailure | None = None
@@ -85,19 +62,19 @@ class Guarded(Generic[Q]):
     def __init__(self, backend: Backend[Q], limits: BackendLimits, budget: CallBudget | None):
         self.name, self._backend, self._limits, self._budget = backend.name, backend, limits, budget
         self._cost = backend.cost_usd
-        # One second's worth; a bucket of less than one call would never let any through.
+        # The calls of one second; a bucket smaller than one call would never let one through.
         burst = max(limits.calls_per_s, 1.0)
         self._rate = AsyncLimiter(burst, burst / limits.calls_per_s)
         self._gate = asyncio.Semaphore(limits.max_concurrency)
         self.breaker = CircuitBreaker(limits.breaker_window, limits.breaker_share, limits.breaker_rest_s)
         self.calls: dict[str, int] = {}
-        """Calls by how they ended: "ok" or a failure's code."""
+        """Number of calls by outcome: "ok" or a failure's code."""
 
     async def search(self, query: Q, top_k: int, deadline_s: float) -> Found:
-        """One query, retried within the deadline while that may help.
+        """One query, retried within the deadline as long as the failure may pass.
 
         Raises:
-          SearchFailure: no answer; says what the last call came to.
+          SearchFailure: no answer; gives the last call's failure.
         """
         work = _Work()
         attempts = tenacity.AsyncRetrying(
@@ -143,7 +120,7 @@ class Guarded(Generic[Q]):
             try:
                 probe = self.breaker.admit()
             except Resting as resting:
-                why = f"{self.name} fails nearly always: left alone for {resting.rest_s:.0f} s"
+                why = f"{self.name} almost always fails: no calls for {resting.rest_s:.0f} s"
                 raise SearchFailure("upstream_error", why, retry_after_s=resting.rest_s) from None
             outcome = None
             try:
@@ -165,7 +142,7 @@ class Guarded(Generic[Q]):
             async with asyncio.timeout(timeout_s):
                 return await self._backend.search(query, top_k)
         except TimeoutError:
-            # It hung, so it may have been charged: the money stays booked.
+            # The call hung, so it may have been charged: its cost stays booked.
             why = f"{self.name} did not answer within {timeout_s:g} s"
             raise SearchFailure("upstream_timeout", why, passing=True) from None
         except SearchFailure:
@@ -179,12 +156,12 @@ class Guarded(Generic[Q]):
             self.breaker.forget(probe)
             return
         self.calls[outcome] = self.calls.get(outcome, 0) + 1
-        # "Too fast" and "wrong key" say that it lives; only silence and errors are held against it.
+        # "Too fast" and "wrong key" show that the upstream works; only timeouts and errors count as failures.
         self.breaker.record(outcome not in ("upstream_error", "upstream_timeout"), probe)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Exponential with jitter, and never shorter than the upstream asked for."""
+    """Exponential pause with jitter, at least as long as the upstream asked for."""
     pause = tenacity.wait_random_exponential(multiplier=0.1, max=5.0)(state)
     error = state.outcome.exception() if state.outcome is not None else None
     return max(pause, error.retry_after_s) if isinstance(error, SearchFailure) else pause
@@ -197,10 +174,11 @@ class Chain(Generic[Q]):
         self.backends = list(backends)
 
     async def search(self, query: Q, top_k: int, deadline_s: float) -> Found:
-        """One query within a deadline, of which each backend may use its share of what is left.
+        """One query within a deadline. Each backend gets an equal share of the time that is left.
 
         Raises:
-          SearchFailure: none answered. The message has every reason, the code is the last one that is not about money or keys.
+          SearchFailure: no backend answered. The message has every reason; the code is the last one that does not concern
+            budget or keys.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s

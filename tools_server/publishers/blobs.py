@@ -18,15 +18,15 @@ class BlobPublisher:
     """Keeps images in this process' memory, so it is for a server of one process; many replicas share a bucket instead.
 
     Args:
-      public_url: the address at which the world reaches this server, up to "/blobs".
-      ttl_s: for how long an image can be fetched.
-      max_bytes: of all images together; more are refused until some expire.
-      clock: seconds; tests give their own.
+      public_url: the public address of this server, up to "/blobs".
+      ttl_s: seconds for which an image can be fetched.
+      max_bytes: of all images together; further ones are refused until some expire.
+      clock: seconds; replaced in tests.
     """
 
     def __init__(self, public_url: str, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic):
         self._public_url, self._ttl_s, self._max_bytes, self._clock = public_url.rstrip("/"), ttl_s, max_bytes, clock
-        # In the order of expiry, since all live equally long.
+        # In the order of expiry, because all have the same lifetime.
         self._blobs: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._size = 0
 
@@ -34,7 +34,7 @@ class BlobPublisher:
         """See `ImagePublisher.publish`."""
         self._drop_expired()
         if self._size + len(data) > self._max_bytes:
-            # Not at the cost of older images: a provider is on its way to those.
+            # Older images are not dropped: a provider may be about to fetch them.
             raise SearchFailure("overloaded", "too many images wait to be fetched by providers", True, 1.0)
         name = f"{secrets.token_urlsafe(24)}.jpg"
         self._blobs[name] = (self._clock() + self._ttl_s, data)

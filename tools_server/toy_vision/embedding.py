@@ -1,9 +1,7 @@
-"""Picture embedding for nearest-neighbour search: which colour and which edge direction stands where, on a
-coarse grid.
+"""Picture embedding for nearest-neighbour search: colours and edge directions on a coarse grid.
 
-Hand-made, without learned weights. A learned linear projection (discriminant analysis on drawn emblems) was
-tried: it gains one to two points of recall@1 on real flags, which did not seem worth a file of weights. Knows
-nothing of titles.
+Hand-made, without learned weights. A learned linear projection (discriminant analysis on drawn emblems) was tried: it gains one
+to two points of recall@1 on real flags, which did not justify a file of weights.
 
 Shapes: N pictures, F features.
 """
@@ -20,8 +18,8 @@ CELL = 6
 """Side in pixels of the cells over which colours and edges are pooled."""
 NUM_DIRECTIONS = 8
 
-# Lab values of the colours that flags and photographs are made of; a pixel belongs softly to its neighbours
-# here.
+# Lab values of the colours that flags and photographs are made of; each pixel is
+# assigned softly to the nearest ones.
 _COLOURS = np.array(
     [
         [97, 0, 0],
@@ -70,7 +68,7 @@ def features(pictures: np.ndarray) -> np.ndarray:
 
 
 def embed(pictures: np.ndarray) -> np.ndarray:
-    """Unit vectors whose dot product says how alike two pictures are; uint8 [N, HEIGHT, WIDTH, 3] -> float32
+    """Unit vectors whose dot product is the similarity of two pictures; uint8 [N, HEIGHT, WIDTH, 3] -> float32
     [N, F]."""
     vectors = features(pictures)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
@@ -95,13 +93,12 @@ def _shares(lab: np.ndarray) -> np.ndarray:
 
 
 def _directions(lab: np.ndarray) -> np.ndarray:
-    """Strength of each edge direction in each cell; an edge's sign doesn't count, nor do weak edges."""
+    """Strength of each edge direction in each cell; the sign of an edge and weak edges do not count."""
     dx = np.zeros_like(lab)
     dy = np.zeros_like(lab)
     dx[:, :, 1:-1] = lab[:, :, 2:] - lab[:, :, :-2]
     dy[:, 1:-1] = lab[:, 2:] - lab[:, :-2]
-    # The structure tensor joins the three channels: its main axis is the edge's direction, whatever the
-    # colours.
+    # The structure tensor combines the three channels: its main axis is the edge's direction, independent of the colours.
     xx, yy, xy = (dx * dx).sum(-1), (dy * dy).sum(-1), (dx * dy).sum(-1)
     angle = 0.5 * np.arctan2(2 * xy, xx - yy) % np.pi
     strength = np.sqrt(np.sqrt(xx + yy) / 100.0)

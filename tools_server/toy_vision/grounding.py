@@ -1,8 +1,7 @@
-"""Finds the region that a simple referring expression means: "the flag on the left", "the picture with the
-most red".
+"""Finds the region that a simple referring expression names: "the flag on the left", "the picture with the most red".
 
-Regions come from `proposals`; words of place, size, colour and kind rank them. What is not understood or not
-found is said so, never guessed: the caller then uses the whole image. Pixels and strings only.
+Regions come from `proposals`; words of place, size, colour and kind rank them. If the expression is not understood or nothing
+is found, the answer says so and has no box: the caller then uses the whole image.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from tools_server.grounders.base import NOT_FOUND, Grounding
+from tools_server.grounders.grounder import NOT_FOUND, Grounding
 from tools_server.toy_vision import proposals
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white", "grey")
@@ -79,7 +78,7 @@ _PLACE_WEIGHT, _KIND_WEIGHT, _COLOUR_WEIGHT, _SIZE_WEIGHT = 2.0, 1.2, 2.0, 1.5
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """What a referring expression asks of a region; empty parts ask nothing."""
+    """What a referring expression requires of a region; empty parts require nothing."""
 
     direction: tuple[float, float] = (0.0, 0.0)
     middle: bool = False
@@ -90,7 +89,7 @@ class Expression:
 
 
 def parse(text: str) -> Expression:
-    """Reads the words that matter; the rest is passed over."""
+    """Reads the known words and ignores the rest."""
     found = re.findall(r"[a-z]+", text.lower())
     x = sum(_PLACES[word][0] for word in found if word in _PLACES)
     y = sum(_PLACES[word][1] for word in found if word in _PLACES)
@@ -108,7 +107,7 @@ def parse(text: str) -> Expression:
 
 
 def ground(image: Image.Image, text: str) -> Grounding:
-    """Finds the region of an image (RGB) that the expression means."""
+    """Finds the region of an image (RGB) that the expression names."""
     wanted = parse(text)
     if not wanted.understood:
         return Grounding(None, f"The words of {text[:60]!r} name no place, size, colour or kind. {NOT_FOUND}")
@@ -136,7 +135,7 @@ def _place_scores(centres: np.ndarray, wanted: Expression) -> np.ndarray:
     if wanted.direction == (0.0, 0.0):
         if not wanted.middle or len(centres) == 1:
             return np.zeros(len(centres))
-        # "In the middle" is among the pictures: halfway between the outermost along the axis on which they
+        # "In the middle" is relative to the pictures: halfway between the outermost along the axis on which they
         # are spread.
         halfway = (centres.max(0) + centres.min(0)) / 2
         axis = int(np.ptp(centres, axis=0).argmax())
@@ -147,7 +146,7 @@ def _place_scores(centres: np.ndarray, wanted: Expression) -> np.ndarray:
         spread = float(np.ptp(centres[:, axis]))
         if sign:
             directions += 1
-            # A small spread says little: scaling it to 1 would let noise outvote the other words.
+            # A small spread is not informative: scaled to 1, its noise would outweigh the other words.
             fits += sign * (centres[:, axis] - centres[:, axis].mean()) / max(spread, 0.1) + 0.5
     return fits / directions
 
@@ -204,7 +203,7 @@ def colour_shares(crop: np.ndarray) -> np.ndarray:
 
 
 def _small_crop(image: Image.Image, box: Sequence[int]) -> np.ndarray:
-    """The region without its outermost 5 %, at most 96 x 72."""
+    """The region without its outermost 5 %, shrunk to at most 96 x 72."""
     x0, y0, x1, y1 = box
     rim_x, rim_y = (x1 - x0) * 0.05, (y1 - y0) * 0.05
     part = (x0 + rim_x, y0 + rim_y, x1 - rim_x, y1 - rim_y)

@@ -1,11 +1,11 @@
-"""Finds the framed pictures in an image: rectangles with a thin rim of one colour that stands out from what
-lies beside it.
+"""Finds the framed pictures in an image: rectangles with a thin rim of one colour that contrasts with what
+is next to it.
 
 Method: along columns and rows, find straight runs of one brightness, two pixels wide, with a step on the
 outer side (rim against background) or the inner side (picture against rim): on a dark wall a dark frame shows
-only the inner one. A left and a right run, with a top and a bottom row between them, make a rectangle; it is
-scored by how much of its rim is there, and of rectangles that overlap the best is kept. Works on pixels
-alone, with numpy; knows nothing of expressions.
+only the inner one. A left and a right run, with a top and a bottom row between them, make a rectangle; its
+score is the share of its rim that is present, and of rectangles that overlap the best is kept. Works on pixels
+only, with numpy; independent of expressions.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 exclusive."""
 
 WORK_WIDTH = 448
-"""Larger images are made this wide before the search."""
+"""Larger images are shrunk to this width before the search."""
 _MIN_SIDE = 36
-"""Least side of a picture in pixels of the working size."""
+"""Smallest side of a picture, in pixels of the working size."""
 _OUTER_STEP, _INNER_STEP = 11, 15
-"""Least differences (largest of Y, Cb, Cr; 0..255) between a rim and what lies outside, inside it."""
+"""Smallest differences (maximum over Y, Cb, Cr; 0..255) between a rim and what is outside, and inside it."""
 _RIM_LEVELS = (248, 31)
-"""Brightness of the frames that are looked for: white card, black card."""
+"""Brightness of the frames that are searched: white card, black card."""
 _SAME_BRIGHTNESS, _SAME_TINT = 18, 64
-"""Most differences within one rim in Y, and in Cb and Cr (which JPEG smears over a rim that is two pixels
+"""Largest differences within one rim in Y, and in Cb and Cr (which JPEG smears over a rim that is two pixels
 wide)."""
 _MIN_SUPPORT = 0.62
 _MAX_RIM = 7
@@ -38,7 +38,7 @@ _MAX_RUNS = 150
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A framed picture: its box without the rim, and how much of its rim was seen on its worst side
+    """A framed picture: its box without the rim, and the share of its rim that was found on its worst side
     (0..1)."""
 
     box: Box
@@ -136,8 +136,7 @@ def _share(sums: np.ndarray, at: int, start: int, end: int) -> float:
 
 
 def _rim_starts(rim: np.ndarray, steps: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Where the outermost pixel of a left, and of a right side may be: two rim pixels, and a step beside
-    them."""
+    """Where the outermost pixel of a left, and of a right side may be: two rim pixels next to a step."""
     pair = rim[:, :-1] & rim[:, 1:]
     first, last = steps[0].copy(), steps[1].copy()
     first[:, :-1] &= pair
@@ -177,7 +176,7 @@ def _crossing(runs: np.ndarray, left: _Run, right: _Run) -> np.ndarray:
 
 
 def _without_overlaps(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Of rectangles that overlap, the one with the best support; size helps, since pictures hold rectangles
+    """Of rectangles that overlap, the one with the best support; size adds to it, because pictures contain rectangles
     themselves."""
     kept: list[_Candidate] = []
     for candidate in sorted(candidates, key=lambda c: -(c[0] + 0.002 * np.sqrt(_area(c[1])))):
@@ -187,7 +186,7 @@ def _without_overlaps(candidates: list[_Candidate]) -> list[_Candidate]:
 
 
 def _without_rim(pixels: np.ndarray, box: Box, level: int) -> Box:
-    """The box without its rim, whose width is that of the side on which it is seen best."""
+    """The box without its rim, whose width is taken from the side on which it is found best."""
     x0, y0, x1, y1 = box
     region = pixels[y0:y1, x0:x1, 0]
     widths = []

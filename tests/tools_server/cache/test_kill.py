@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tools_server.cache.cache import key_of
+from tools_server.cache.answers import key_of
 from tools_server.cache.store import SqliteStore
 
 ROOT = Path(__file__).parents[3]

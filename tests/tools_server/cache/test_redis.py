@@ -17,12 +17,14 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.upstreams import Upstream
-from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
-from tools_server.cache.cache import Cache, key_of
+from tools_server.assembly import assemble
+from tools_server.cache.answers import Cache, key_of
 from tools_server.cache.redis_store import RedisStore
 from tools_server.cache.store import Allowance, CacheEntry, Spent
+from tools_server.http_app import create_app
+from tools_server.settings.answering import CacheSettings
 
 pytestmark = pytest.mark.redis
 REQUEST = {"tool": "text_search", "query": "velmora"}
@@ -77,7 +79,7 @@ def settings(upstream: str) -> ml_collections.ConfigDict:
 
 
 def client(config: ml_collections.ConfigDict) -> TestClient:
-    assembly = assemble(config)
+    assembly = assemble(settings_of(config))
     return TestClient(TestServer(create_app(assembly.load, assembly.limits)))
 
 
@@ -150,7 +152,7 @@ def test_an_answer_that_was_kept_while_this_server_looked_is_not_fetched_again(r
         async def ours() -> dict[str, Any]:
             raise AssertionError("it was paid for already")
 
-        assert (await Cache(store, "live").answer(REQUEST, ours))[0] == {"results": ["theirs"]}
+        assert (await Cache(store, CacheSettings("live")).answer(REQUEST, ours))[0] == {"results": ["theirs"]}
         assert await look(key_of(REQUEST)) is not None
         await store.close()
 
@@ -167,7 +169,7 @@ def test_a_server_whose_redis_is_gone_says_so_and_serves_again_when_it_is_back(r
                 redis.stop()
                 status, body = await ask(server, "b")
                 # Without its books nothing is spent.
-                assert (status, body["code"], "budget cannot be asked" in body["message"]) == (500, "internal", True)
+                assert (status, body["code"], "budget cannot be read" in body["message"]) == (500, "internal", True)
                 assert (await server.get(search_api.ROUTE_HEALTH)).status == 200
                 redis.start()
                 assert (await ask(server, "b"))[0] == 200

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from tools_server.cache.cache import key_of
+from tools_server.cache.answers import key_of
 from tools_server.cache.store import Allowance, CacheEntry, SqliteStore
 
 

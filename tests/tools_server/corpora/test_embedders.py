@@ -14,11 +14,11 @@ import pytest
 
 from mmsearch_jax.core.errors import ConfigError, DataError
 from tests.tools_server.corpora.small_index import Endpoint, letters, write_model, write_towns
-from tools_server.corpora.build import build_index
 from tools_server.corpora.embedders import EmbedderSpec
 from tools_server.corpora.onnx_embedder import OnnxEmbedder
 from tools_server.corpora.open import open_index
 from tools_server.corpora.open_embedder import open_embedder
+from tools_server.corpora.passage_build import build_index
 from tools_server.failures import SearchFailure
 
 

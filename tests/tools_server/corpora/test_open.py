@@ -18,12 +18,12 @@ from mmsearch_jax.core.errors import ConfigError, DataError
 from tests.tools_server.corpora.small_index import write_model, write_passages, write_towns
 from tests.tools_server.small_corpus import PAGES
 from tools_server.corpora import fts5_engine
-from tools_server.corpora.build import build_index
 from tools_server.corpora.embedders import EmbedderSpec
 from tools_server.corpora.engines import ENGINES
 from tools_server.corpora.fusion import reciprocal_rank_fusion
 from tools_server.corpora.manifest import FILE
 from tools_server.corpora.open import PassageIndex, open_index
+from tools_server.corpora.passage_build import build_index
 from tools_server.failures import SearchFailure
 from tools_server.text_index import TextIndex
 

@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 
 from tests.tools_server.fetch.site import Site, raw_site
-from tools_server.fetch.fetcher import Fetched, Fetcher, FetchFailed, FetchLimits
+from tools_server.fetch.fetcher import Fetched, Fetcher, FetchFailed
 from tools_server.fetch.guard import Guard
+from tools_server.settings.page_reading import FetchLimits
 
 SMALL = FetchLimits(max_bytes=100_000, max_decoded_bytes=300_000, max_redirects=3, timeout_s=5.0, max_per_host=4)
 HTML = {"Content-Type": "text/html; charset=utf-8"}

@@ -12,8 +12,9 @@ from aiohttp import web
 
 from tests.tools_server.fetch.site import Site, listener
 from tests.tools_server.fetch.ssrf_tricks import NAMES, TRICKS
-from tools_server.fetch.fetcher import Fetcher, FetchFailed, FetchLimits
+from tools_server.fetch.fetcher import Fetcher, FetchFailed
 from tools_server.fetch.guard import Guard, Refused
+from tools_server.settings.page_reading import FetchLimits
 
 LIMITS = FetchLimits(timeout_s=5.0)
 

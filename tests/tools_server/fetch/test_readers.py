@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from mmsearch_jax.core import search_api
-from mmsearch_jax.core.config_files import load_config, set_overrides
-from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.core.settings import SettingError, build
 from tests.tools_server.fetch.site import Site, listener
-from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
+from tests.tools_server.server_config import default_config, settings_of
+from tools_server.assembly import assemble
 from tools_server.fetch.choose_reader import make_reader, reader_identity
+from tools_server.http_app import create_app
+from tools_server.settings.page_reading import ReaderSettings
+from tools_server.settings.server import ServerSettings
 
 PAGE = """<html><body><nav><a href="/">Home</a> <a href="/login">Log in</a></nav><article><h1>Velmora</h1>
 <p>The capital of Velmora is Ostrin, which was founded by masons in the year 1889 on the northern coast.</p>
@@ -41,7 +45,7 @@ def config_with(tmp_path: Path, search_url: str, allow: list[str], **reader: Any
 
 async def searched(config: ml_collections.ConfigDict) -> tuple[SearchReply, str]:
     """The reply to one search, and the metrics after it."""
-    assembly = assemble(config)
+    assembly = assemble(settings_of(config))
     async with TestClient(TestServer(create_app(assembly.load, assembly.limits))) as client:
         response = await client.post(search_api.ROUTE_TEXT_SEARCH, json={"query": "capital of Velmora"})
         reply = SearchReply.from_json(await response.json())
@@ -166,38 +170,33 @@ def test_jina_is_asked_for_the_page_with_the_key_and_its_text_is_taken(tmp_path:
 
 @pytest.mark.parametrize("name", ["serper", "searxng"])
 def test_the_bundled_configs_read_pages(name: str):
-    config = load_config(Path(__file__).parents[3] / "configs" / "tools" / f"{name}.py")
-    set_overrides(
-        config, ["--config.reader.allow=('wiki.corp.example', '10.1.0.0/16:8080')", "--config.reader.num_pages=5"]
-    )
-    assert (config.reader.kind, config.reader.num_pages, config.reader.allow[0]) == ("pages", 5, "wiki.corp.example")
-    assert make_reader(config.reader) is not None
+    overrides = ["--config.reader.allow=('wiki.corp.example', '10.1.0.0/16:8080')", "--config.reader.num_pages=5"]
+    path = Path(__file__).parents[3] / "configs" / "tools" / f"{name}.py"
+    reader = load(ServerSettings, path, overrides).settings.reader
+    assert (reader.kind, reader.num_pages, reader.allow[0]) == ("pages", 5, "wiki.corp.example")
+    assert make_reader(reader) is not None
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "magic"}, "config.reader.kind is 'magic', must be one of none, pages, jina"),
-        ({"kind": "pages", "num_pages": 0}, "config.reader.num_pages is 0, must be at least 1"),
-        ({"kind": "pages", "allow": ("10.0.0.0/99",)}, "config.reader.allow holds '10.0.0.0/99'"),
-        ({"kind": "jina", "jina": {"key_env": "NO_SUCH_KEY"}}, "NO_SUCH_KEY, which is not set"),
+        ({"kind": "magic"}, "reader.kind is 'magic': use none, pages or jina"),
+        ({"kind": "pages", "num_pages": 0}, "reader.num_pages is 0: must be at least 1"),
+        ({"kind": "pages", "allow": ("10.0.0.0/99",)}, "reader.allow has '10.0.0.0/99'"),
+        (
+            {"kind": "jina", "jina": {"key_env": "NO_SUCH_KEY"}},
+            "reader.jina.key_env names .* NO_SUCH_KEY, which is not set",
+        ),
     ],
 )
-def test_a_wrong_config_is_said(changes: dict[str, Any], words: str):
-    config = default_config()
-    config.reader.update(changes)
-    with pytest.raises(ConfigError, match=words):
-        make_reader(config.reader)
+def test_a_wrong_setting_is_refused(changes: dict[str, Any], words: str, tmp_path: Path):
+    with pytest.raises(SettingError, match=words):
+        build(ServerSettings, {"reader": changes, "corpus": str(tmp_path)}).require_ready()
 
 
 def test_what_decides_an_answer_is_part_of_the_cache_key():
-    config = default_config().reader
-    assert reader_identity(config) == {}
-    config.kind = "pages"
-    first = reader_identity(config)
+    assert reader_identity(ReaderSettings()) == {}
+    pages = ReaderSettings(kind="pages")
     for name, value in (("num_pages", 9), ("max_chars", 9), ("allow", ("10.0.0.0/8",)), ("kind", "jina")):
-        changed = config.copy_and_resolve_references()
-        changed[name] = value
-        assert reader_identity(changed) != first
-    config.timeout_s = 99.0
-    assert reader_identity(config) == first
+        assert reader_identity(dataclasses.replace(pages, **{name: value})) != reader_identity(pages)
+    assert reader_identity(dataclasses.replace(pages, timeout_s=99.0)) == reader_identity(pages)

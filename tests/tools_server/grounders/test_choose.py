@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsearch_jax.core.errors import ConfigError
-from tools_server.grounders.base import NOT_FOUND, NOT_SEARCHED
-from tools_server.grounders.choose import DetectionRules, Detections, choose
+from tools_server.grounders.choose import Detections, choose
+from tools_server.grounders.grounder import NOT_FOUND, NOT_SEARCHED
+from tools_server.settings.detection import DetectionRules
 
 SIZE = (200, 100)
 EXACT = DetectionRules(padding=0.0)
@@ -116,11 +117,11 @@ def test_whatever_a_detector_says_boxes_are_whole_and_inside(boxes, size, paddin
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"box_threshold": 1.5}, "box_threshold is 1.5, must be 0 to 1"),
+        ({"box_threshold": 1.5}, "box_threshold is 1.5: must be at most 1"),
         ({"text_threshold": -0.1}, "text_threshold"),
-        ({"padding": float("nan")}, "padding is nan"),
-        ({"min_side": 0}, "min_side must be at least 1"),
-        ({"fallback": "guess"}, "must be one of whole_image, no_search"),
+        ({"padding": float("nan")}, "padding takes a number, got nan"),
+        ({"min_side": 0}, "min_side is 0: must be at least 1"),
+        ({"fallback": "guess"}, "use whole_image or no_search"),
     ],
 )
 def test_a_rule_out_of_range_is_said_so(changed, words):

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from tools_server.failures import SearchFailure
-from tools_server.grounders.choose import DetectionRules, Detections
+from tools_server.grounders.choose import Detections
 from tools_server.grounders.learned import LearnedGrounder
+from tools_server.settings.detection import DetectionRules
 
 IMAGE = Image.new("RGB", (100, 80))
 

@@ -14,10 +14,11 @@ from PIL import Image
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.grounders.onnx_models import write_model
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import scene, write_corpus
-from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
+from tools_server.assembly import assemble
 from tools_server.grounders.onnx_dino import OnnxDino
+from tools_server.http_app import create_app
 
 PLANTED = (0.25, 0.5, 0.5, 0.25)
 
@@ -66,7 +67,7 @@ def ask(folder: Path, corpus: Path, image: bytes, expression: str, route: str, *
     config = default_config()
     config.corpus = str(corpus)
     config.grounder.update({"kind": "onnx", "model": str(folder), **settings})
-    assembly = assemble(config)
+    assembly = assemble(settings_of(config))
     body = {"image_base64": base64.b64encode(image).decode(), "expression": expression}
 
     async def go() -> dict:

@@ -13,23 +13,23 @@ from PIL import Image
 
 from mmsearch_jax.core.search_api import ROUTE_GROUND, ImageSearchRequest
 from tests.tools_server.grounders.endpoints import Endpoint, endpoint
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import encode, scene, write_corpus
-from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
+from tools_server.assembly import assemble
 from tools_server.backends.upstream import Sessions
 from tools_server.failures import SearchFailure
-from tools_server.grounders import choose_grounder as settings
-from tools_server.grounders.base import Grounding
+from tools_server.grounders.choose_grounder import make_grounder
+from tools_server.grounders.grounder import Grounding
+from tools_server.http_app import create_app
+from tools_server.settings.detection import GrounderSettings
 from tools_server.work_pool import WorkPool
 
 IMAGE = Image.new("RGB", (200, 100), (40, 90, 200))
 
 
 async def ground(url: str, image: Image.Image = IMAGE, expression: str = "the flag", **own: Any) -> Grounding:
-    config = default_config().grounder
-    config.update({"kind": "http", "url": url, **own})
     sessions = Sessions()
-    grounder = settings.prepare(config, sessions)(WorkPool(1, 8))
+    grounder = make_grounder(GrounderSettings(kind="http", url=url, **own), sessions, WorkPool(1, 8))
     try:
         return await grounder.ground(image, expression)
     finally:
@@ -52,7 +52,7 @@ def answered(answer: Callable[[int], Any], **own: Any) -> tuple[Grounding, Endpo
 def test_a_real_tools_server_grounds_for_another(tmp_path: Path):
     config = default_config()
     config.corpus = str(write_corpus(tmp_path / "corpus"))
-    assembly = assemble(config)
+    assembly = assemble(settings_of(config))
     image, boxes = scene("Flag of Velmora", "Flag of New Velmora")
 
     async def go() -> tuple[Grounding, Grounding]:
@@ -73,7 +73,7 @@ def test_a_caller_in_a_hurry_is_told_in_time_that_there_is_no_box(tmp_path: Path
     async def go() -> None:
         async with endpoint(ROUTE_GROUND, lambda n: "hang") as remote:
             config.grounder.update({"kind": "http", "url": remote.url})
-            service = assemble(config).load()
+            service = assemble(settings_of(config)).load()
             asked = ImageSearchRequest(encode(IMAGE), "the flag", deadline_s=0.2)
             async with asyncio.timeout(10):
                 with pytest.raises(SearchFailure, match="no box within 0.2 s") as failure:

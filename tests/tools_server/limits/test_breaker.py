@@ -20,7 +20,7 @@ def opened(clock):
 
 
 def test_it_stays_closed_while_enough_calls_succeed():
-    breaker = CircuitBreaker(window=4, failing_share=0.75)
+    breaker = CircuitBreaker(window=4, failing_share=0.75, rest_s=10.0)
     for i in range(40):
         breaker.record(i % 2 == 0, breaker.admit())
     assert breaker.state == "closed"
@@ -69,7 +69,7 @@ def test_a_cancelled_trial_lets_the_next_one_try():
 
 
 def test_a_window_of_nothing_never_opens():
-    breaker = CircuitBreaker(window=0)
+    breaker = CircuitBreaker(window=0, failing_share=0.75, rest_s=10.0)
     for _ in range(100):
         breaker.record(False, breaker.admit())
     assert breaker.state == "closed"

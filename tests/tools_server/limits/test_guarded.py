@@ -16,8 +16,10 @@ from tools_server.backends.upstream import Sessions
 from tools_server.backends.web import WebText
 from tools_server.cache.store import SqliteStore
 from tools_server.failures import SearchFailure
-from tools_server.limits.budget import RunBudget
-from tools_server.limits.guarded import BackendLimits, Chain, Guarded
+from tools_server.limits.guarded import Chain, Guarded
+from tools_server.limits.run_budget import RunBudget
+from tools_server.settings.answering import BudgetSettings
+from tools_server.settings.sources import BackendLimits, WebBackendSettings
 
 FAST = BackendLimits(calls_per_s=1000.0, attempt_timeout_s=0.3)
 
@@ -165,7 +167,7 @@ def test_an_open_breaker_makes_no_calls():
             with pytest.raises(SearchFailure):
                 await guarded.search("q", 3, 1.0)
         assert (len(backend.times), guarded.breaker.state) == (5, "open")
-        with pytest.raises(SearchFailure, match="b fails nearly always: left alone for 60 s"):
+        with pytest.raises(SearchFailure, match="b almost always fails: no calls for 60 s"):
             await guarded.search("q", 3, 1.0)
 
     asyncio.run(go())
@@ -208,16 +210,16 @@ def test_a_run_keeps_its_spending_when_the_server_starts_again(tmp_path: Path):
     async def go() -> None:
         for calls in (3, 2):
             store = SqliteStore(tmp_path / "cache.sqlite")
-            budget = RunBudget(store, "run1", max_calls=5, max_usd=1.0)
+            budget = RunBudget(store, BudgetSettings("run1", max_calls=5, max_usd=1.0))
             for _ in range(calls):
                 await budget.reserve("serper", 0.001)
             await store.close()
         store = SqliteStore(tmp_path / "cache.sqlite")
         with pytest.raises(SearchFailure, match=r"budget of run 'run1' is spent \(5 calls, \$0.0050\)"):
-            await RunBudget(store, "run1", max_calls=5, max_usd=1.0).reserve("serper", 0.001)
+            await RunBudget(store, BudgetSettings("run1", max_calls=5, max_usd=1.0)).reserve("serper", 0.001)
         with pytest.raises(SearchFailure, match="budget of run 'run1'"):
-            await RunBudget(store, "run1", max_usd=0.0055).reserve("serper", 0.001)
-        await RunBudget(store, "run2", max_calls=5).reserve("serper", 0.001)
+            await RunBudget(store, BudgetSettings("run1", max_usd=0.0055)).reserve("serper", 0.001)
+        await RunBudget(store, BudgetSettings("run2", max_calls=5)).reserve("serper", 0.001)
         await store.close()
 
     asyncio.run(go())
@@ -236,9 +238,11 @@ def test_with_thirty_percent_errors_hangs_and_rate_limits_nearly_all_is_answered
 
     async def go() -> tuple[list[Any], Upstream, Any]:
         sessions, store = Sessions(), SqliteStore(tmp_path / "cache.sqlite")
-        budget = RunBudget(store, "run", max_calls=max_calls)
+        budget = RunBudget(store, BudgetSettings("run", max_calls=max_calls))
         async with Upstream("serper", behave) as upstream:
-            backend = WebText("serper", sessions, upstream.url, "TEST_KEY", 0.001)
+            backend = WebText(
+                "serper", sessions, WebBackendSettings(url=upstream.url, key_env="TEST_KEY", cost_usd=0.001)
+            )
             limits = BackendLimits(2000.0, attempt_timeout_s=2.0, max_attempts=12)
             chain = Chain([Guarded(backend, limits, budget)])
             answers = await asyncio.gather(

@@ -76,5 +76,5 @@ def test_a_refusal_is_a_failure_that_names_no_secret(monkeypatch: pytest.MonkeyP
 
 
 def test_a_bucket_that_cannot_be_named_is_said():
-    with pytest.raises(ConfigError, match="config.publisher.bucket_url 's3://' cannot be used"):
+    with pytest.raises(ConfigError, match="publisher.bucket_url 's3://' cannot be used"):
         BucketPublisher("s3://", 60.0)

@@ -19,10 +19,11 @@ from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.fetch.site import Site
 from tests.tools_server.publishers.fake_s3 import KEY_ID, REGION, SECRET, FakeS3
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import encode, scene
 from tests.tools_server.upstreams import REPLIES
-from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
+from tools_server.assembly import assemble
+from tools_server.http_app import create_app
 
 LENSES = ("serper_lens", "serpapi_lens")
 
@@ -87,7 +88,7 @@ def test_a_crop_goes_out_by_the_servers_own_route_which_asks_for_no_token(name: 
             # The address is part of the config, as a public one is in earnest, so the port must be known first.
             port = unused_port()
             config = config_with(tmp_path, name, lens, kind="blobs", public_url=f"http://127.0.0.1:{port}")
-            assembly = assemble(config)
+            assembly = assemble(settings_of(config))
             app = create_app(assembly.load, assembly.limits, assembly.token, assembly.add_routes)
             server = TestServer(app, host="127.0.0.1", port=port)
             assert f":{port}/blobs/" in check(await search_crop(config, server), lens, name)
@@ -101,7 +102,7 @@ def test_a_crop_goes_out_by_a_bucket(name: str, tmp_path: Path):
         async with Lens(name) as lens, FakeS3() as s3:
             options = {"bucket_url": "s3://pictures", "endpoint_url": s3.url, "region": REGION}
             config = config_with(tmp_path, name, lens, kind="bucket", **options)
-            assembly = assemble(config)
+            assembly = assemble(settings_of(config))
             server = TestServer(create_app(assembly.load, assembly.limits, assembly.token, assembly.add_routes))
             assert "X-Amz-Signature=" in check(await search_crop(config, server), lens, name)
 
@@ -111,11 +112,11 @@ def test_a_crop_goes_out_by_a_bucket(name: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "magic"}, "config.publisher.kind is 'magic', must be one of none, blobs, bucket"),
-        ({"kind": "blobs"}, "set config.publisher.public_url"),
-        ({"kind": "blobs", "public_url": "images.example"}, "set config.publisher.public_url"),
-        ({"kind": "bucket", "bucket_url": "pictures"}, "set config.publisher.bucket_url, as s3://BUCKET/PREFIX"),
-        ({"kind": "blobs", "public_url": "http://x", "ttl_s": 0.0}, "ttl_s and max_bytes must be above 0"),
+        ({"kind": "magic"}, "publisher.kind is 'magic': use none, blobs or bucket"),
+        ({"kind": "blobs"}, "publisher.public_url is .*: give the address"),
+        ({"kind": "blobs", "public_url": "images.example"}, "publisher.public_url is .*: give the address"),
+        ({"kind": "bucket", "bucket_url": "pictures"}, "publisher.bucket_url is .*: give s3://BUCKET/PREFIX"),
+        ({"kind": "blobs", "public_url": "http://x", "ttl_s": 0.0}, "publisher.ttl_s is 0.0: must be above 0"),
     ],
 )
 def test_a_wrong_config_is_said(changes: dict[str, Any], words: str, tmp_path: Path):
@@ -123,4 +124,4 @@ def test_a_wrong_config_is_said(changes: dict[str, Any], words: str, tmp_path: P
     config.corpus = str(tmp_path)
     config.publisher.update(changes)
     with pytest.raises(ConfigError, match=words):
-        assemble(config)
+        assemble(settings_of(config))

@@ -1,8 +1,8 @@
 """A vision-language model that writes boxes, at any OpenAI-compatible chat endpoint.
 
-It is asked in the form that Qwen2.5-VL was trained on (arXiv 2502.13923, section on grounding): JSON with `bbox_2d` in
-pixels of the picture as the model sees it. That is the picture as sent only where its sides are multiples of 28 and its
-area is within the endpoint's bounds, so it is sent that way.
+The prompt has the form that Qwen2.5-VL was trained on (arXiv 2502.13923, section on grounding): JSON with `bbox_2d` in pixels
+of the picture as the model sees it. The model sees the picture as it was sent only if its sides are multiples of 28 and its
+area is within the endpoint's limits, so it is resized to that before it is sent.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from PIL import Image
 
 from mmsearch_jax.core.chat_client import ChatClient, ChatReply, Unreadable, image_part, text_part
 from mmsearch_jax.core.errors import ChatFailed
-from tools_server.backends.base import QueryPicture
+from tools_server.backends.backend import QueryPicture
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounding
-from tools_server.grounders.choose import DetectionRules, Detections, choose
+from tools_server.grounders.choose import Detections, choose
+from tools_server.grounders.grounder import Grounding
+from tools_server.settings.detection import DetectionRules
 
 PATCH = 28
-"""Side of what Qwen2.5-VL sees as one token, in pixels."""
+"""Side of the square that becomes one token of Qwen2.5-VL, in pixels."""
 _MAX_PIXELS = 1280 * PATCH * PATCH
-"""What Qwen2.5-VL's examples allow for a picture; endpoints take at least this."""
+"""The largest picture in Qwen2.5-VL's examples; endpoints accept at least this."""
 _MAX_BOXES = 1000
 _PROMPT = """Find in the image: {expression}
 Answer with JSON alone: a list of {{"bbox_2d": [x0, y0, x1, y1], "label": "..."}} in pixels, what fits best first.
@@ -48,12 +49,12 @@ class ChatGrounder:
         encoded = await asyncio.to_thread(lambda: QueryPicture(image.resize(size, Image.Resampling.BICUBIC)).jpeg)
         content = [image_part(encoded), text_part(_PROMPT.format(expression=expression))]
         try:
-            # The client's own deadline begins only when its turn has come.
+            # The client's own deadline starts only when the request leaves its queue.
             async with asyncio.timeout(self._chat.endpoint.deadline_s):
                 boxes = await self._chat.ask([{"role": "user", "content": content}], read_boxes)
         except (ChatFailed, TimeoutError) as error:
             late = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
-            # The endpoint's own words are not repeated: they may hold anything.
+            # The endpoint's text is not repeated: it may contain anything.
             why = "in time" if late else "that can be read"
             code = "upstream_timeout" if late else "upstream_error"
             raise SearchFailure(code, f"the grounding model gave no boxes {why}", passing=True) from error
@@ -66,27 +67,27 @@ class ChatGrounder:
 
 
 def sent_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height that an image is sent with: multiples of 28, no larger than it must be or may be."""
+    """Width and height at which an image is sent: multiples of 28, close to its size and within the limit."""
     width, height = size
     shrink = min(1.0, math.sqrt(_MAX_PIXELS / (width * height)))
     wide, high = (max(2, round(side * shrink / PATCH)) for side in (width, height))
-    # Rounding up both, or the two that are always there, may have gone over the bound again.
+    # Rounding up, or the minimum of two tokens, may have exceeded the limit again.
     while wide * high * PATCH * PATCH > _MAX_PIXELS:
         wide, high = (wide - 1, high) if wide > high else (wide, high - 1)
     return wide * PATCH, high * PATCH
 
 
 def read_boxes(completion: ChatReply) -> np.ndarray:
-    """The boxes that a reply holds, float [N, 4]; none where it says that nothing fits.
+    """The boxes in a reply, float [N, 4]; none if it says that nothing fits.
 
-    Fences, prose around the JSON and a list that was cut off at its end are passed over.
+    Code fences, prose around the JSON and a truncated end of the list are skipped.
 
     Raises:
-      Unreadable: it declined, said nothing, or began a box and wrote none.
+      Unreadable: the model declined, the reply is empty, or it has no complete box.
     """
     text = completion.text.rpartition("</think>")[2].strip()
     if completion.refused or not text:
-        raise Unreadable("it declined" if completion.refused else "it said nothing")
+        raise Unreadable("it declined" if completion.refused else "its reply is empty")
     boxes = []
     for match in itertools.islice(_BOX.finditer(text), _MAX_BOXES):
         try:

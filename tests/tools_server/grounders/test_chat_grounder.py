@@ -14,12 +14,12 @@ from PIL import Image
 
 from mmsearch_jax.core.chat_client import ChatReply, Unreadable
 from tests.tools_server.grounders.endpoints import Endpoint, endpoint
-from tools_server.assembly import default_config
 from tools_server.backends.upstream import Sessions
 from tools_server.failures import SearchFailure
-from tools_server.grounders import choose_grounder as settings
-from tools_server.grounders.base import Grounding
-from tools_server.grounders.chat import PATCH, read_boxes, sent_size
+from tools_server.grounders.chat_grounder import PATCH, read_boxes, sent_size
+from tools_server.grounders.choose_grounder import make_grounder
+from tools_server.grounders.grounder import Grounding
+from tools_server.settings.detection import GrounderSettings
 from tools_server.work_pool import WorkPool
 
 ROUTE = "/v1/chat/completions"
@@ -36,9 +36,8 @@ def boxes(*corners: Any) -> str:
 def answered(answer: Any, size: tuple[int, int] = (560, 280), **own: Any) -> tuple[Grounding, Endpoint]:
     async def go() -> tuple[Grounding, Endpoint]:
         async with endpoint(ROUTE, lambda n: answer) as model:
-            config = default_config().grounder
-            config.update({"kind": "chat", "url": f"{model.url}/v1", "model": "vlm", "padding": 0.0, **own})
-            grounder = settings.prepare(config, Sessions())(WorkPool(1, 8))
+            settings = GrounderSettings(kind="chat", url=f"{model.url}/v1", model="vlm", **{"padding": 0.0, **own})
+            grounder = make_grounder(settings, Sessions(), WorkPool(1, 8))
             try:
                 return await grounder.ground(Image.new("RGB", size), "the flag"), model
             finally:
@@ -107,7 +106,7 @@ def test_boxes_are_read_out_of_whatever_stands_around_them(text: str, wanted: li
 @pytest.mark.parametrize(
     ("completion", "why"),
     [
-        (ChatReply(""), "said nothing"),
+        (ChatReply(""), "its reply is empty"),
         (ChatReply("[]", refused=True), "declined"),
         (ChatReply('[{"bbox_2d": ["left", "top", 3, 4]}]'), "not four numbers"),
         (ChatReply('[{"bbox_2d": [null, 1, 3, 4]}]'), "not four numbers"),

@@ -20,13 +20,13 @@ import pytest
 from mmsearch_jax.core.errors import ConfigError, DataError
 from tests.tools_server.corpora.small_index import DIM, write_model, write_passages, write_towns
 from tests.tools_server.small_corpus import PAGES
-from tools_server.corpora import build as build_module
+from tools_server.corpora import passage_build as build_module
 from tools_server.corpora import tantivy_engine
-from tools_server.corpora.build import build_index
 from tools_server.corpora.embedders import EmbedderSpec
 from tools_server.corpora.engines import ENGINES
 from tools_server.corpora.manifest import write_manifest
 from tools_server.corpora.open import open_index
+from tools_server.corpora.passage_build import build_index
 from tools_server.corpora.staging import staged
 from tools_server.corpora.vectors import FLAT_FILE
 from tools_server.hits import Hit

@@ -1,4 +1,4 @@
-"""From files of passages to an index folder: passages, then what ranks them, then vectors. Streams; a killed build goes on."""
+"""Builds an index folder from files of passages: passages, the engine's files, vectors. A build that was killed resumes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build_index(
     Args:
       sources: files of passages, see `passages.read_passages`.
       engine: one of `ENGINES`.
-      embedder: makes a vector of each passage, to be searched by as well; None for none.
+      embedder: makes a vector of each passage for search by vectors; None for none.
       max_words: longer pages are split.
       exact_up_to: more vectors than this are searched through a graph.
 
@@ -59,7 +59,7 @@ def build_index(
     versions = {"passages": passage_store.VERSION, engine: kind.version}
     opened, made_by = None, None
     if embedder is not None:
-        # Before the long part, so that a wrong one is said at once.
+        # Before the long part, so that an error is reported at once.
         opened, versions["vectors"] = open_embedder(embedder, _EMBED_DEADLINE_S), vectors.version()
         made_by = {**dataclasses.asdict(embedder), "identity": opened.identity}
     recipe = {
@@ -80,7 +80,7 @@ def build_index(
         )
         info = None
         if embedder is not None and opened is not None:
-            # Its file is not thrown away: vectors are dear, and it goes on after the last.
+            # The file is kept after an interruption: vectors are expensive, and the step resumes after the last one.
             dim = stage.once(
                 "vectors", [], lambda: _embed(stage.folder, count, embedder.passage_prefix, opened, show_progress)
             )
@@ -99,7 +99,7 @@ def _write_passages(folder: Path, pages: Iterator[Page], engine: str, show_progr
             count += len(batch)
             bar.update(len(batch))
     if not count:
-        raise DataError("the files hold no passage with text: name others")
+        raise DataError("the files have no passage with text: give other files")
     passages.close()
     ranked.close()
     return count
@@ -112,7 +112,7 @@ def _embed(folder: Path, count: int, prefix: str, embedder: Embedder, show_progr
         with asyncio.Runner() as runner:
             return runner.run(_write_vectors(folder, store, count, prefix, embedder, show_progress))
     except SearchFailure as failure:
-        raise DataError(f"{failure.message}. Mend it and run the same command again: it goes on from here") from failure
+        raise DataError(f"{failure.message}. Correct it and run the same command again: it resumes here") from failure
     finally:
         store.close()
 

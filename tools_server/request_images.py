@@ -1,4 +1,4 @@
-"""Reads the picture inside a request, within limits; knows nothing of routes or search."""
+"""Decodes the image of a request, within limits. Independent of routes and search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from PIL import Image, ImageOps
 
 from mmsearch_jax.core.errors import ImageError
 
-MAX_PIXELS = 24_000_000
 MIN_SIDE, MAX_ASPECT = 8, 200
 
 
@@ -18,7 +17,7 @@ def read_base64(image_base64: str) -> bytes:
     """The bytes of an encoded image.
 
     Args:
-      image_base64: in base64; a `data:` prefix is passed over.
+      image_base64: in base64; a `data:` prefix is skipped.
 
     Raises:
       ImageError: not base64, or nothing.
@@ -34,7 +33,7 @@ def read_base64(image_base64: str) -> bytes:
     return data
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     """An encoded image (JPEG, PNG, WebP, ...) as RGB, turned upright.
 
     Args:

@@ -12,17 +12,18 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from mmsearch_jax.core import search_api
+from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import write_corpus
-from tools_server.app import create_app
-from tools_server.assembly import assemble, default_config
+from tools_server.assembly import assemble
 from tools_server.backends.local import Corpus
+from tools_server.http_app import create_app
 
 
 def with_client(corpus: Path, talk: Callable[[TestClient], Coroutine[Any, Any, None]], **limits: Any) -> None:
     config = default_config()
     config.corpus = str(corpus)
     config.limits.update(limits)
-    assembly = assemble(config)
+    assembly = assemble(settings_of(config))
 
     async def go() -> None:
         async with TestClient(TestServer(create_app(assembly.load, assembly.limits))) as client:

@@ -1,4 +1,4 @@
-"""The HTTP face of the search tools: routes, checks and typed errors. What a search does is the service's business."""
+"""The search tools over HTTP: routes, checks and typed errors. What a search does is in `search_service`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from mmsearch_jax.core.search_api import ERRORS, ErrorReply, ImageSearchRequest,
 from tools_server import http_schema as schema
 from tools_server.failures import SearchFailure
 from tools_server.metrics import Metrics
-from tools_server.service import SearchService, ServiceLimits
+from tools_server.search_service import SearchService
+from tools_server.settings.answering import ServiceLimits
 
 _log = logging.getLogger("tools_server")
 _T = TypeVar("_T", TextSearchRequest, ImageSearchRequest)
@@ -32,12 +33,12 @@ def create_app(
     token: str = "",
     add_routes: Callable[[web.Application], None] | None = None,
 ) -> web.Application:
-    """An aiohttp application. The service is loaded at its start, before it takes requests.
+    """An aiohttp application. The service is loaded when it starts, before it accepts requests.
 
     Args:
       load: makes the service; called once, off the event loop. If it raises, the application's start fails.
-      token: what callers must send as `Authorization: Bearer ...`; "" lets everybody in.
-      add_routes: adds further routes, outside of the token's guard.
+      token: what callers must send as `Authorization: Bearer ...`; "" accepts every caller.
+      add_routes: adds further routes, which need no token.
     """
     return _Routes(load, limits or ServiceLimits(), token, add_routes).application()
 
@@ -81,7 +82,7 @@ class _Routes:
 
     @property
     def _tools(self) -> SearchService:
-        assert self._service is not None, "requests are taken only after the start"
+        assert self._service is not None, "requests are accepted only after the start"
         return self._service
 
     # Routes
@@ -186,7 +187,7 @@ class _Routes:
         if not text.strip():
             raise DataError(f"{name} is empty")
         if len(text) > self._limits.max_query_chars:
-            raise DataError(f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are taken")
+            raise DataError(f"{name} has {len(text)} characters, at most {self._limits.max_query_chars} are accepted")
         _check_encodable(name, text)
 
     @web.middleware
@@ -238,13 +239,13 @@ def _check_encodable(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{name} holds half a character (a lone surrogate) at {error.start}") from error
+        raise DataError(f"{name} contains a lone surrogate at {error.start}") from error
 
 
 async def _json(request: web.Request) -> Any:
     try:
         return await request.json()
-    except (ValueError, RecursionError, LookupError) as error:  # LookupError: an unknown charset
+    except (ValueError, RecursionError, LookupError) as error:  # LookupError: unknown charset
         raise DataError(f"the body is not JSON: {error}") from error
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from mmsearch_jax.core.errors import ConfigError, DataError
-from tools_server.cache.cache import Cache, key_of
+from mmsearch_jax.core.errors import DataError
+from tools_server.cache.answers import Cache, key_of
 from tools_server.cache.store import CacheEntry, SqliteStore, StoreError
 from tools_server.failures import SearchFailure
+from tools_server.settings.answering import CacheSettings
 
 REQUEST = {"tool": "text_search", "query": "velmora"}
 
@@ -47,14 +48,17 @@ def test_an_answer_is_kept_across_restarts(tmp_path: Path):
     calls = Calls()
 
     async def talk(store: SqliteStore) -> None:
-        reply, cached = await Cache(store, "live").answer(REQUEST, calls)
+        reply, cached = await Cache(store, CacheSettings("live")).answer(REQUEST, calls)
         assert (reply["number"], cached) == (1, False)
 
     with_store(tmp_path, talk)
 
     async def again(store: SqliteStore) -> None:
-        assert await Cache(store, "live").answer(REQUEST, calls) == ({"results": ["hit"], "number": 1}, True)
-        assert (await Cache(store, "live").answer({**REQUEST, "query": "harn"}, calls))[1] is False
+        assert await Cache(store, CacheSettings("live")).answer(REQUEST, calls) == (
+            {"results": ["hit"], "number": 1},
+            True,
+        )
+        assert (await Cache(store, CacheSettings("live")).answer({**REQUEST, "query": "harn"}, calls))[1] is False
 
     with_store(tmp_path, again)
     assert calls.count == 2
@@ -66,7 +70,7 @@ def test_an_answer_is_kept_across_restarts(tmp_path: Path):
 def test_live_answers_grow_old_and_empty_ones_sooner(tmp_path: Path, results: list[str], age_s: float, cached: bool):
     async def talk(store: SqliteStore) -> None:
         await store.put(key_of(REQUEST), CacheEntry(REQUEST, {"results": results}, time.time() - age_s))
-        cache = Cache(store, "live", ttl_s=100, negative_ttl_s=10)
+        cache = Cache(store, CacheSettings("live", ttl_s=100, negative_ttl_s=10))
         assert (await cache.answer(REQUEST, Calls()))[1] is cached
 
     with_store(tmp_path, talk)
@@ -77,8 +81,8 @@ def test_record_fetches_anew_and_replay_never_fetches(tmp_path: Path):
 
     async def talk(store: SqliteStore) -> None:
         for _ in range(2):
-            assert (await Cache(store, "record").answer(REQUEST, calls))[1] is False
-        replay = Cache(store, "replay")
+            assert (await Cache(store, CacheSettings("record")).answer(REQUEST, calls))[1] is False
+        replay = Cache(store, CacheSettings("replay"))
         assert await replay.answer(REQUEST, calls) == ({"results": ["hit"], "number": 2}, True)
         with pytest.raises(SearchFailure, match="not recorded") as caught:
             await replay.answer({**REQUEST, "query": "other"}, calls)
@@ -92,7 +96,7 @@ def test_replay_or_live_takes_answers_of_any_age_and_fetches_the_rest(tmp_path: 
 
     async def talk(store: SqliteStore) -> None:
         await store.put(key_of(REQUEST), CacheEntry(REQUEST, {"results": []}, 0.0))
-        cache = Cache(store, "replay-or-live")
+        cache = Cache(store, CacheSettings("replay-or-live"))
         assert (await cache.answer(REQUEST, calls))[1] is True
         assert (await cache.answer({"query": "new"}, calls))[1] is False
         assert (await cache.answer({"query": "new"}, calls))[1] is True
@@ -105,7 +109,7 @@ def test_equal_queries_at_once_share_one_call(tmp_path: Path, mode: str):
     calls = Calls(seconds=0.1)
 
     async def talk(store: SqliteStore) -> None:
-        cache = Cache(store, mode)
+        cache = Cache(store, CacheSettings(mode))
         replies = await asyncio.gather(*(cache.answer(REQUEST, calls) for _ in range(50)))
         assert (calls.count, {reply["number"] for reply, _ in replies}) == (1, {1})
         assert (cache.misses, cache.shared) == (1, 49)
@@ -117,7 +121,7 @@ def test_whoever_asked_first_may_go_away(tmp_path: Path):
     calls = Calls(seconds=0.2)
 
     async def talk(store: SqliteStore) -> None:
-        cache = Cache(store, "live")
+        cache = Cache(store, CacheSettings("live"))
         first = asyncio.create_task(cache.answer(REQUEST, calls))
         second = asyncio.create_task(cache.answer(REQUEST, calls))
         await asyncio.sleep(0.05)
@@ -134,7 +138,7 @@ def test_failures_are_shared_and_not_kept(tmp_path: Path):
         raise SearchFailure("upstream_error", "broken")
 
     async def talk(store: SqliteStore) -> None:
-        cache = Cache(store, "live")
+        cache = Cache(store, CacheSettings("live"))
         failures = await asyncio.gather(*(cache.answer(REQUEST, fails) for _ in range(3)), return_exceptions=True)
         assert [type(failure) for failure in failures] == [SearchFailure] * 3
         assert (await cache.answer(REQUEST, Calls()))[1] is False
@@ -148,11 +152,11 @@ def test_a_disk_that_is_full_costs_the_recording_not_the_answer(tmp_path: Path):
             raise StoreError("SQLite: database or disk is full")
 
         store.put = put
-        cache = Cache(store, "live")
+        cache = Cache(store, CacheSettings("live"))
         assert (await cache.answer(REQUEST, Calls()))[0]["number"] == 1
         assert cache.write_errors == 1
         with pytest.raises(SearchFailure, match="could not be recorded"):
-            await Cache(store, "record").answer(REQUEST, Calls())
+            await Cache(store, CacheSettings("record")).answer(REQUEST, Calls())
 
     with_store(tmp_path, talk)
 
@@ -164,11 +168,11 @@ def test_a_store_that_cannot_be_read_costs_a_call_not_the_answer(tmp_path: Path)
 
         await store.put(key_of(REQUEST), CacheEntry(REQUEST, {"results": ["hit"]}))
         store.get = store.claim = store.release = lost
-        cache, calls = Cache(store, "live"), Calls()
+        cache, calls = Cache(store, CacheSettings("live")), Calls()
         assert await cache.answer(REQUEST, calls) == ({"results": ["hit"], "number": 1}, False)
         assert (calls.count, cache.read_errors) == (1, 2)
         with pytest.raises(SearchFailure, match="recorded answers cannot be read"):
-            await Cache(store, "replay").answer(REQUEST, calls)
+            await Cache(store, CacheSettings("replay")).answer(REQUEST, calls)
 
     with_store(tmp_path, talk)
 
@@ -184,12 +188,10 @@ def test_a_full_disk_is_the_stores_own_error(tmp_path: Path):
     with_store(tmp_path, talk)
 
 
-def test_a_damaged_file_and_an_unknown_mode_say_what_to_do(tmp_path: Path):
+def test_a_damaged_file_says_what_to_do(tmp_path: Path):
     (tmp_path / "cache.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(DataError, match=r"cannot use the cache .*cache.sqlite.*config.cache.path"):
         SqliteStore(tmp_path / "cache.sqlite")
-    with pytest.raises(ConfigError, match="config.cache.mode is 'always', must be one of off, live"):
-        Cache(None, "always")
 
 
 def test_entries_come_back_whole_and_in_order(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""What a grounder is."""
+"""The interface of a grounder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NOT_SEARCHED = "No such region was found; nothing was searched."
 
 @dataclasses.dataclass(frozen=True)
 class Grounding:
-    """Where an expression points.
+    """The region that an expression names.
 
     Attributes:
-      box: the region; None: not found.
+      box: the region; None if not found.
       note: what the policy must know about it, for instance that nothing was found.
       others: further regions that fit, best first.
-      search_whole: without a box, whether the whole image is to be searched in its place.
+      search_whole: without a box, whether the whole image is searched instead.
     """
 
     box: Box | None
@@ -31,15 +31,15 @@ class Grounding:
 
 
 class Grounder(Protocol):
-    """Finds what is described."""
+    """Finds the region that an expression names."""
 
     name: str
 
     async def ground(self, image: Image.Image, expression: str) -> Grounding:
-        """Where the expression points in an upright RGB image.
+        """The region of an upright RGB image that the expression names.
 
         Raises:
-          SearchFailure: the grounder could not be asked.
+          SearchFailure: the grounder gave no answer.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What a run may spend on searches, kept in the store: a server that starts again goes on where it stopped."""
+"""What a run may spend on searches. It is kept in the store, so it survives a restart of the server."""
 
 from __future__ import annotations
 
@@ -7,45 +7,41 @@ from typing import Any
 
 from tools_server.cache.store import Allowance, Store, StoreError
 from tools_server.failures import SearchFailure
+from tools_server.settings.answering import BudgetSettings
 
 _log = logging.getLogger("tools_server")
 
 
 class RunBudget:
-    """The budget of one run. Calls are booked before they are made, so it is never exceeded.
+    """The budget of one run. A call is booked before it is made, so the budget is never exceeded."""
 
-    Args:
-      run: its name; another name starts from nothing.
-      max_calls, max_usd: bounds; 0 is none.
-    """
-
-    def __init__(self, store: Store, run: str, max_calls: int = 0, max_usd: float = 0.0):
-        self._store, self.run = store, run
-        self._allowance = Allowance(max_calls, round(max_usd * 1e6))
+    def __init__(self, store: Store, settings: BudgetSettings):
+        self._store, self.run = store, settings.run
+        self._allowance = Allowance(settings.max_calls, round(settings.max_usd * 1e6))
 
     async def reserve(self, backend: str, cost_usd: float) -> None:
-        """See `guarded.Budget`. What cannot be booked is not called."""
+        """See `guarded.CallBudget`. A call that cannot be booked is not made."""
         try:
             if await self._store.book(self.run, backend, round(cost_usd * 1e6), self._allowance):
                 return
             spent = await self._store.spent(self.run)
         except StoreError as error:
-            raise SearchFailure("internal", f"the budget cannot be asked: {error}", passing=True) from error
+            raise SearchFailure("internal", f"the budget cannot be read: {error}", passing=True) from error
         raise SearchFailure(
             "out_of_budget",
             f"the budget of run '{self.run}' is spent ({spent.calls} calls, ${spent.micro_usd / 1e6:.4f}): raise "
-            "config.budget.max_calls or max_usd, or name another config.budget.run",
+            "--config.budget.max_calls or max_usd, or name another --config.budget.run",
         )
 
     async def refund(self, backend: str, cost_usd: float) -> None:
-        """See `guarded.Budget`. A refund that is lost only makes the run stop earlier."""
+        """See `guarded.CallBudget`. If a refund is lost, the run only stops earlier."""
         try:
             await self._store.unbook(self.run, backend, round(cost_usd * 1e6))
         except StoreError as error:
-            _log.warning("money could not be booked back: %s", error)
+            _log.warning("a refund could not be booked: %s", error)
 
     async def status(self) -> dict[str, Any]:
-        """What is spent of what."""
+        """What is spent, and the limits."""
         spent = await self._store.spent(self.run)
         return {
             "run": self.run,

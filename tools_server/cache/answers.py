@@ -1,4 +1,4 @@
-"""Answers from the store where the mode allows it, from the call where not; equal queries at once share one call."""
+"""Answers from the store if the mode allows it, else from the call. Equal queries at the same time share one call."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mmsearch_jax.core.errors import ConfigError
 from tools_server.cache.store import CacheEntry, Store, StoreError
 from tools_server.failures import SearchFailure
+from tools_server.settings.answering import CacheSettings
 
 _log = logging.getLogger("tools_server")
 
-MODES = ("off", "live", "record", "replay", "replay-or-live")
 _POLL_S = 0.05
 _RECENT = 1024
-"""Answers that are held in memory, in front of the store: the rollouts of a group ask the same things."""
+"""Answers that are kept in memory, in front of the store: the rollouts of a group often ask the same queries."""
 
 Reply = dict[str, Any]
 
 
 def key_of(request: dict[str, Any]) -> str:
-    """The name of an answer: a hash of everything that decides it."""
+    """The key of an answer: a hash of everything that decides it."""
     return hashlib.sha256(json.dumps(request, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -34,41 +33,28 @@ class Cache:
     """A store and how it is used.
 
     Args:
-      mode:
-        off: nothing is kept; equal queries at once still share a call.
-        live: answers are kept, and fetched anew when they are too old.
+      settings: its mode is one of
+        off: nothing is kept; equal queries at the same time still share a call.
+        live: answers are kept, and fetched again when they are too old.
         record: every query is fetched, and kept.
         replay: nothing is fetched; a query that was not recorded fails.
         replay-or-live: an answer of any age is used, others are fetched and kept.
-      ttl_s, negative_ttl_s: age at which an answer, or one without results, is too old in mode live.
-      call_s: the longest that a call may take; bounds how long another server's call is waited for.
-
-    Raises:
-      ConfigError: unknown mode.
+      call_s: maximum seconds of a call; also the longest wait for another server's call.
     """
 
-    def __init__(
-        self,
-        store: Store | None,
-        mode: str,
-        ttl_s: float = 30 * 86400.0,
-        negative_ttl_s: float = 3600.0,
-        call_s: float = 60.0,
-    ):
-        if mode not in MODES:
-            raise ConfigError(f"config.cache.mode is '{mode}', must be one of {', '.join(MODES)}")
-        self._store, self.mode = None if mode == "off" else store, mode
-        self._ttl_s, self._negative_ttl_s, self._call_s = ttl_s, negative_ttl_s, call_s
-        self._under_way: dict[str, asyncio.Task[Reply]] = {}
+    def __init__(self, store: Store | None, settings: CacheSettings, call_s: float = 60.0):
+        self.mode = settings.mode
+        self._store, self._settings, self._call_s = None if settings.mode == "off" else store, settings, call_s
+        self._in_progress: dict[str, asyncio.Task[Reply]] = {}
         self._recent: collections.OrderedDict[str, CacheEntry] = collections.OrderedDict()
         self.hits = self.misses = self.shared = self.read_errors = self.write_errors = 0
 
     async def answer(self, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> tuple[Reply, bool]:
-        """The answer to a request and whether it was kept from before.
+        """The answer to a request, and whether it came from the store.
 
         Args:
           request: everything that decides the answer, as JSON.
-          call: fetches it. It runs to its end even if whoever asked first goes away: it is paid for, and others may wait.
+          call: fetches it. It runs to its end even if the first caller disconnects: it is paid for, and others may wait for it.
 
         Raises:
           SearchFailure: what `call` raised, or not_recorded.
@@ -80,21 +66,21 @@ class Cache:
             return kept, True
         if self.mode == "replay":
             raise SearchFailure(
-                "not_recorded", "this query was not recorded: record it, or set config.cache.mode to replay-or-live"
+                "not_recorded", "this query was not recorded: record it, or set --config.cache.mode to replay-or-live"
             )
-        task = self._under_way.get(key)
+        task = self._in_progress.get(key)
         if task is None:
             self.misses += 1
             task = asyncio.create_task(self._fetch(key, request, call))
-            self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            self._in_progress[key] = task
+            task.add_done_callback(lambda _: self._in_progress.pop(key, None))
         else:
             self.shared += 1
         return await asyncio.shield(task), False
 
     async def drain(self) -> None:
-        """Waits for the calls under way."""
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        """Waits for the calls in progress."""
+        await asyncio.gather(*self._in_progress.values(), return_exceptions=True)
 
     async def _look(self, key: str) -> Reply | None:
         if self._store is None or self.mode == "record":
@@ -117,7 +103,7 @@ class Cache:
         return entry.reply
 
     def _too_old(self, entry: CacheEntry) -> bool:
-        limit = self._ttl_s if entry.reply.get("results") else self._negative_ttl_s
+        limit = self._settings.ttl_s if entry.reply.get("results") else self._settings.negative_ttl_s
         return time.time() - entry.stored_s > limit
 
     async def _fetch(self, key: str, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -125,12 +111,12 @@ class Cache:
         if store is None:
             return await call()
         while not await self._claim(store, key):
-            await asyncio.sleep(_POLL_S)  # another server fetches it
+            await asyncio.sleep(_POLL_S)  # another server is fetching it
             kept = await self._look(key)
             if kept is not None:
                 return kept
         try:
-            # Whoever held the claim before may have just kept the answer.
+            # The previous holder of the claim may just have stored the answer.
             kept = await self._look(key)
             if kept is None:
                 kept = await call()
@@ -143,7 +129,7 @@ class Cache:
         try:
             return await store.claim(key, self._call_s)
         except StoreError as error:
-            # Better paid twice than not answered.
+            # Paying twice is better than no answer.
             _log.warning("an answer could not be claimed: %s", error)
             return True
 
@@ -151,7 +137,7 @@ class Cache:
         try:
             await store.release(key)
         except StoreError as error:
-            _log.warning("a claim could not be released, it ends by itself after %g s: %s", self._call_s, error)
+            _log.warning("a claim could not be released; it expires after %g s: %s", self._call_s, error)
 
     async def _keep(self, store: Store, key: str, entry: CacheEntry) -> None:
         try:
@@ -160,5 +146,5 @@ class Cache:
             self.write_errors += 1
             if self.mode == "record":
                 raise SearchFailure("internal", f"the answer could not be recorded: {error}") from error
-            # The answer is paid for and right: it is given, only not kept.
+            # The answer is valid and paid for: it is returned, but not stored.
             _log.warning("an answer could not be kept: %s", error)

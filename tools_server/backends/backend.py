@@ -1,4 +1,4 @@
-"""What a backend is: a name, a price, and one way to ask it."""
+"""The interface of a backend: a name, a price, and a search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Backend(Protocol[Q]):
     """Answers one kind of query: `str` for text search, `QueryPicture` for image search.
 
     Attributes:
-      name: as the config spells it.
+      name: as in the settings.
       cost_usd: list price of one call.
     """
 
@@ -26,7 +26,7 @@ class Backend(Protocol[Q]):
     cost_usd: float
 
     async def search(self, query: Q, top_k: int) -> tuple[SearchResult, ...]:
-        """Results, best first; none where nothing is found.
+        """Results, best first; empty if nothing is found.
 
         Raises:
           SearchFailure: no answer.
@@ -35,14 +35,14 @@ class Backend(Protocol[Q]):
 
 
 class QueryPicture:
-    """What an image search is for: an upright RGB image, whole or cropped."""
+    """The query of an image search: an upright RGB image, whole or cropped."""
 
     def __init__(self, image: Image.Image):
         self.image = image
 
     @functools.cached_property
     def jpeg(self) -> bytes:
-        """The picture as upstreams take it."""
+        """The picture as it is sent to upstreams."""
         out = io.BytesIO()
         self.image.save(out, "JPEG", quality=_JPEG_QUALITY)
         return out.getvalue()

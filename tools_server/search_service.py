@@ -14,72 +14,44 @@ from PIL import Image
 
 from mmsearch_jax.core.errors import ImageError
 from mmsearch_jax.core.search_api import Box, ImageSearchRequest, SearchReply, SearchResult, TextSearchRequest
-from tools_server.backends.base import QueryPicture
-from tools_server.cache.cache import Cache
+from tools_server.backends.backend import QueryPicture
+from tools_server.cache.answers import Cache
 from tools_server.condense import Condenser
 from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
-from tools_server.grounders.base import Grounder, Grounding
-from tools_server.images import MAX_PIXELS, decode_image, read_base64
+from tools_server.grounders.grounder import Grounder, Grounding
 from tools_server.inert import inert_result
-from tools_server.limits.budget import RunBudget
 from tools_server.limits.guarded import Chain, Found
+from tools_server.limits.run_budget import RunBudget
+from tools_server.request_images import decode_image, read_base64
+from tools_server.settings.answering import ServiceLimits
 from tools_server.work_pool import WorkPool
-
-
-@dataclasses.dataclass(frozen=True)
-class ServiceLimits:
-    """What one request, and all of them together, may ask for.
-
-    Attributes:
-      max_body_bytes: of a request.
-      max_pixels: of an image, before it is unpacked.
-      max_query_chars: of a query or an expression; longer ones are refused.
-      max_top_k: results of one search.
-      max_batch: requests in one.
-      max_waiting: pieces of work that wait for a thread; more are refused at once.
-      num_threads: for pixels and indexes.
-      deadline_s: for one search, whatever the caller would wait.
-      max_snippet_chars: of one result; a longer one is cut to what fits the query best.
-      max_kept_image_bytes: of images that were sent to /v1/images, together.
-    """
-
-    max_body_bytes: int = 16 * 2**20
-    max_pixels: int = MAX_PIXELS
-    max_query_chars: int = 2000
-    max_top_k: int = 20
-    max_batch: int = 64
-    max_waiting: int = 256
-    num_threads: int = 2
-    deadline_s: float = 30.0
-    max_snippet_chars: int = 800
-    max_kept_image_bytes: int = 256 * 2**20
 
 
 class PageReader(Protocol):
     """Reads pages of the web.
 
     Attributes:
-      outcomes: pages by how reading them ended: "ok" or a word for why not.
+      outcomes: number of pages by outcome: "ok", or one word for the failure.
     """
 
     outcomes: Counter[str]
 
     async def read(self, url: str) -> str:
-        """A page's text, inert; "" where there is none to be had, for whatever reason."""
+        """A page's text, made inert; "" if it could not be read."""
         ...
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Ends the work in progress."""
         ...
 
 
 @dataclasses.dataclass
 class Parts:
-    """What a service is put together from.
+    """The parts of a service.
 
     Attributes:
-      identity: names what decides an answer (backends, models, how many pages are read); part of every cache key.
+      identity: what decides an answer (backends, models, number of pages that are read); part of every cache key.
       reader, num_pages: reads the first pages of a text search; None and 0 leave the results as they are.
       condenser: None leaves results as they are.
       closers: called at the end, in this order.
@@ -118,7 +90,7 @@ class SearchService:
         return await self._answered(request, asked.deadline_s, lambda: self._find_text(query, asked))
 
     async def image_search(self, asked: ImageSearchRequest) -> SearchReply:
-        """Pages that show the image, or the region of it that the box or the expression means.
+        """Pages that show the image, or the region that the box or the expression names.
 
         Raises:
           SearchFailure: no answer.
@@ -150,9 +122,9 @@ class SearchService:
         return self._images.put(data)
 
     async def close(self) -> None:
-        """Ends what is under way, then closes everything."""
+        """Waits for the work in progress, then closes everything."""
         await self.parts.cache.drain()
-        # First: its threads may be in files that are closed next.
+        # First, because its threads may read files that are closed next.
         self.parts.pool.close()
         for close in self.parts.closers:
             await close()
@@ -167,7 +139,7 @@ class SearchService:
 
         wait_s = self._wait_s(deadline_s)
         try:
-            # A little more than the call's own deadline, so that the call can say what kept it.
+            # A little longer than the call's own deadline, so that the call can report its reason.
             async with asyncio.timeout(wait_s + 0.5):
                 kept, cached = await self.parts.cache.answer(request, work)
         except TimeoutError:
@@ -206,7 +178,7 @@ class SearchService:
         return reply
 
     async def _read_pages(self, results: tuple[SearchResult, ...], within_s: float) -> tuple[SearchResult, ...]:
-        """The first results with their page's text in place of the snippet, where it says more and comes in time."""
+        """The results; the first ones have their page's text instead of the snippet, if it is longer and arrives in time."""
         reader = self.parts.reader
         if reader is None or not self.parts.num_pages:
             return results
@@ -258,7 +230,7 @@ def image_request(
 
 
 async def _in_time(reader: PageReader, url: str, within_s: float) -> str:
-    # Results without their pages are better than none.
+    # Results without their pages are better than no results.
     try:
         async with asyncio.timeout(within_s):
             return await reader.read(url) if url else ""
@@ -290,12 +262,12 @@ def _grounded(reply: SearchReply, found: Grounding, asked_for: bool) -> SearchRe
 def _inside(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:
     x0, y0, x1, y1 = max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3])
     if x1 - x0 < 1 or y1 - y0 < 1:
-        raise ImageError(f"the box {list(box)} holds no pixel of an image of {image.width} x {image.height}")
+        raise ImageError(f"the box {list(box)} contains no pixel of an image of {image.width} x {image.height}")
     return x0, y0, x1, y1
 
 
 class _KeptImages:
-    """Encoded images by the hash of their bytes; the longest unused go first when they grow too many."""
+    """Encoded images by the hash of their bytes; when they exceed the limit, the least recently used are dropped."""
 
     def __init__(self, max_bytes: int):
         self._max_bytes, self._size = max_bytes, 0
