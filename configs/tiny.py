@@ -1,10 +1,10 @@
 """What all configs of the tiny policy share: checkpoint, worlds, episode rules, engine sizes. Not a config by itself."""
 
-from pathlib import Path
-
 import ml_collections
 
-TINY_BASE = str(Path(__file__).parents[1] / "assets" / "tiny-base")
+from mmsearch_jax.core.bundled import bundled
+
+TINY_BASE = str(bundled("assets/tiny-base"))
 
 
 def base(checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:

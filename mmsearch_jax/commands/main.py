@@ -20,12 +20,13 @@ from mmsearch_jax.commands import index as index_cli
 from mmsearch_jax.commands import plan as plan_command
 from mmsearch_jax.commands import serve_mcp as mcp_cli
 from mmsearch_jax.commands.examples import EPILOG, EXAMPLES
+from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, Preempted, ToolFailed
 from tools_server.options import add_arguments as add_server_arguments
 
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = bundled("configs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 
 import ml_collections
 
+from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.errors import ConfigError
 
 PREFIX = "--config."
@@ -31,7 +32,8 @@ def load_config(
     """Runs a config file's `get_config()` and applies overrides.
 
     Args:
-      path: of the file; what stands behind ".py:" is its argument.
+      path: of the file; what stands behind ".py:" is its argument. A path that begins with "configs/" and is not there is
+        looked up among the bundled configs.
       default_argument: given to a `get_config` that takes one, where the path has none.
       overrides: "--config.a.b=value" each; the value is read as a Python literal of the old value's kind.
 
@@ -39,9 +41,7 @@ def load_config(
       ConfigError: no such file, no `get_config`, an argument that it does not take, an unknown key, or a value of another kind.
     """
     file, extension, argument = str(path).partition(".py:")
-    path = Path(file + ".py" if extension else file)
-    if not path.is_file():
-        raise ConfigError(f"no config file at {path}: the bundled ones are in configs/")
+    path = _find(Path(file + ".py" if extension else file))
     config = _run(path, argument, default_argument)
     set_overrides(config, overrides)
     return config.lock()
@@ -108,11 +108,30 @@ def as_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in section.items()}
 
 
+def _find(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if path.parts[:1] == ("configs",) and bundled(str(path)).is_file():
+        return bundled(str(path))
+    raise ConfigError(f"no config file at {path}: the bundled ones are {', '.join(_bundled_configs())}")
+
+
+def _bundled_configs() -> list[str]:
+    """The paths of the bundled files that define a config, as they are written on a command line."""
+    configs = bundled("configs")
+    files = sorted(file for file in configs.rglob("*.py") if "def get_config(" in file.read_text(encoding="utf-8"))
+    return [f"configs/{file.relative_to(configs).as_posix()}" for file in files]
+
+
 def _run(path: Path, argument: str, default_argument: str) -> ml_collections.ConfigDict:
     # Config files may build on one another: `from configs import tiny`.
     root = str(path.resolve().parents[1])
     if root not in sys.path:
         sys.path.insert(0, root)
+    # Last on the path, as an installed package's parts must not shadow other packages.
+    packaged = str(bundled("configs").parent)
+    if packaged not in sys.path:
+        sys.path.append(packaged)
     spec = importlib.util.spec_from_file_location(f"mmsearch_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 
+from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.config_files import load_config, save_config
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.table import percent, print_table
@@ -19,7 +20,7 @@ from mmsearch_jax.jobs import parts as stages
 from mmsearch_jax.jobs import training
 from mmsearch_jax.report.page import write_report
 
-EVALUATION_CONFIG = Path(__file__).parents[2] / "configs" / "eval" / "miniworld.py"
+EVALUATION_CONFIG = bundled("configs/eval/miniworld.py")
 NO_CROP = "grpo_no_crop"
 
 
