@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 JOBS ?= 2
 CUDA ?= cuda13
 
-.PHONY: quickstart test test-slow test-redis test-browser test-parity test-tpu test-gpu lint types contracts check bench results clean help
+.PHONY: quickstart test test-slow test-redis test-browser test-wheel test-parity test-tpu test-gpu lint types contracts check bench results clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test-browser: $(VENV)/.installed-test ## the report in Chromium without a window
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
 	  { echo "test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest -m browser tests
+
+test-wheel: ## builds the wheel, installs it into a new environment, runs the quickstart's smoke from an empty folder
+	.ci/test_wheel.sh $(PYTHON)
 
 test-parity: $(VENV)/.installed-parity ## numerics against transformers' torch model
 	$(BIN)/python -m pytest -s --override-ini="addopts=-q" tests/parity
