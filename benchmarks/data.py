@@ -124,13 +124,13 @@ def fed_chips(rate: float, batch: TokenBatch) -> float:
 def vocabulary() -> Any:
     """Qwen's own where the `parity` extra is installed, for a true number of tokens."""
     if importlib.util.find_spec("dashscope"):
-        from tests.parity import qwen_vocabulary
+        from benchmarks.stand_ins import qwen_vocabulary
 
         with tempfile.TemporaryDirectory() as folder:
             from mmsearch_jax.models.tokenizer import load_tokenizer
 
             return load_tokenizer(qwen_vocabulary.write(Path(folder), qwen_vocabulary.ranks()))
-    from tests import tiny_tokenizer
+    from benchmarks.stand_ins import tiny_tokenizer
 
     return tiny_tokenizer.build()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
+from benchmarks.stand_ins import tiny_tokenizer
 from benchmarks.table import Measured, report
 from mmsearch_jax.core.protocol import Answer, render_turn
 from mmsearch_jax.data.batches import BatchShape
@@ -31,7 +32,6 @@ from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import ModelConfig
-from tests import tiny_tokenizer
 
 # By then buffers, caches and the allocator's pools are full (measured: no growth from 40,000 rows on).
 _SETTLED = 50_000

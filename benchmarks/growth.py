@@ -28,6 +28,7 @@ from flax import nnx
 from benchmarks import harness
 from benchmarks.rollout import MockTools, make_engine, plays, requests
 from benchmarks.sft_step import make_sequence, ours
+from benchmarks.stand_ins import scripted
 from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.data.batches import BatchShape, pack
 from mmsearch_jax.images.processing import ProcessedImage
@@ -37,7 +38,6 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import run_episodes
 from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
-from tests.rollout import scripted
 
 LINEAR = 1.1
 """A slope up to here counts as linear: what is left of it is noise."""

@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.peers import Peer, measuring
+from benchmarks.stand_ins import qwen_vocabulary, tiny_tokenizer
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models import hf
@@ -31,8 +32,6 @@ from mmsearch_jax.models.tokenizer import load_tokenizer
 from mmsearch_jax.planning.sizes import SIZES
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sequence import EngineConfig
-from tests import tiny_tokenizer
-from tests.parity import qwen_vocabulary
 
 SMALL = ModelConfig(
     text=TextConfig(

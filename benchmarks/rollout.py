@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, Play
 from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.core.errors import ToolFailed
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
@@ -29,8 +31,6 @@ from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.sequence import EngineConfig
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, Play
 
 NUM_PLAYS = 16
 WHY = "It is Python's own time, which is another on each processor."

@@ -27,10 +27,10 @@ import numpy as np
 
 from benchmarks.http_load import Load, load
 from benchmarks.peers import environment, measuring
+from benchmarks.stand_ins.upstreams import Upstream
 from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.core import search_api
 from mmsearch_jax.jobs.search_server import Server, start_server
-from tests.tools_server.upstreams import Upstream
 
 CONNECTIONS, DEADLINE_S, SLOW_S = 64, 20.0, 5.0
 _VOCABULARY, _WORDS = 20_000, 40

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
 from configs import tiny
 from mmsearch_jax.core.chat_client import ChatReply
 from mmsearch_jax.core.config_files import load_config
@@ -19,8 +21,6 @@ from mmsearch_jax.models.lora import LoRAConfig, add_lora, lora_layers, merge_lo
 from mmsearch_jax.models.policies import load_policy
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from tests.data.rows import jpeg
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, FakeTools, Play
 
 
 def checkpoint(folder, base=""):

@@ -6,6 +6,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from benchmarks.stand_ins.scripted import FakeTools
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import EpisodeConfig
@@ -13,7 +14,6 @@ from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.sequence import EngineConfig
 from tests.rollout import random_policy
-from tests.rollout.scripted import FakeTools
 
 SIZES = EngineConfig(
     num_slots=6,

@@ -16,11 +16,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
+from benchmarks.stand_ins.upstreams import Upstream
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.search_api import SearchReply
 from tests.tools_server.small_corpus import COLOURS, bands, encode, scene, write_corpus
-from tests.tools_server.upstreams import Upstream
 from tools_server.app import create_app
 from tools_server.assembly import assemble, default_config
 from tools_server.images import read_base64

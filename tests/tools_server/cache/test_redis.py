@@ -15,9 +15,9 @@ import ml_collections
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from benchmarks.stand_ins.upstreams import Upstream
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
-from tests.tools_server.upstreams import Upstream
 from tools_server.app import create_app
 from tools_server.assembly import assemble, default_config
 from tools_server.cache.cache import Cache, key_of
