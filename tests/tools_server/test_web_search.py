@@ -71,8 +71,8 @@ def test_a_reply_says_its_sources_backend_price_and_whether_it_was_kept(tmp_path
                 ready = await (await client.get(search_api.ROUTE_READY)).json()
                 assert (ready["budget"]["calls"], ready["budget"]["usd"]) == (1, 0.001)
                 metrics = await (await client.get(search_api.ROUTE_METRICS)).text()
-                assert 'tools_backend_calls_total{kind="text",backend="serper",outcome="ok"} 1' in metrics
-                assert 'tools_cache_total{outcome="hits"} 1' in metrics
+                assert 'tools_backend_calls_total{backend="serper",kind="text",outcome="ok"} 1.0' in metrics
+                assert 'tools_cache_total{outcome="hits"} 1.0' in metrics
 
             await serving(settings(tmp_path, serper=upstream.url), talk)
 
