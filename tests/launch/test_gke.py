@@ -219,6 +219,14 @@ def test_the_search_server_as_a_deployment_shares_its_cache_in_redis(fake):
     assert "rollout status deployment/search" in calls[-1]
 
 
+def test_a_file_is_filled_by_a_python_without_any_package():
+    words = ["-S", str(LAUNCH / "fill.py"), "-", "--topology", "v5p:4x4x4:2"]
+    done = subprocess.run(
+        [sys.executable, *words], input="${XPK_TYPE} ${SLICES}\n", capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == "v5p-4x4x4 2\n", done.stderr
+
+
 def test_probes_ask_what_the_server_answers():
     from mmsearch_jax.core import search_api
 
