@@ -31,11 +31,16 @@ from mmsearch_jax.models import hf
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 WHY = {
-    "import": "transformers maps the file and copies nothing; ours copies every layer's weights into one array for all "
-    "layers, on the device (a GPU's or TPU's memory cannot be mapped).",
-    "export": "Equal but for the disk's noise, 0.8 to 1.4 in several runs.",
-    "save": "Orbax writes chunks that any mesh can read, and a run goes on meanwhile: a row below says how long it waits.",
-    "restore": "What is left is Orbax's own reading and assembling of chunks.",
+    "import": (
+        "transformers maps the file and copies nothing. Ours copies the weights of every layer into one array for all "
+        "layers on the device (the memory of a GPU or TPU cannot be mapped)."
+    ),
+    "export": "Equal except for the noise of the disk: 0.8 to 1.4 in several runs.",
+    "save": (
+        "Orbax writes chunks that any mesh can read, and training continues during the write: a row below gives how "
+        "long it waits."
+    ),
+    "restore": "The rest of the time is Orbax's reading and assembling of chunks.",
 }
 """What limits the rows that may fall short."""
 

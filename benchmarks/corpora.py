@@ -43,7 +43,9 @@ _LARGEST_GRAPH = 100_000
 """A larger one is built where no other engine is asked for."""
 _AIMS = {"fts5": 1500.0, "tantivy": 100.0, "exact": 1500.0, "graph": 50.0}
 """Milliseconds that 99 of 100 queries may take."""
-_GRAPH = "A vector is added by a search in the graph that stands, so the build's slope is 1 plus the query's."
+_GRAPH = (
+    "Each vector is added by a search in the existing graph, so the slope of the build is 1 plus the slope of a query."
+)
 
 
 def entity(number: int) -> str:

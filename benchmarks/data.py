@@ -37,7 +37,7 @@ PATCH_ROWS, PATCHES = 11, 5120
 # A host of the fastest TPU whose hosts are described: four chips, 208 hyperthreads. The 7B's LoRA step at this share of the
 # chip's peak, which is an assumption (no such step has been timed) and a high one: a slower chip is fed more easily.
 CHIP, MFU, HOST_CORES, HOST_CHIPS = "TPU v5p", 0.5, 104, 4
-_COPIES = "What is left is the copy of pixels between processes and into the batch."
+_COPIES = "The rest of the time is the copy of pixels between processes and into the batch."
 PEER = importlib.util.find_spec("torch") is not None
 
 

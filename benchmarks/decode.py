@@ -32,8 +32,8 @@ from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
 
 BATCH, PROMPT, NEW = 16, (32, 64), 128
 _MEMORY = (
-    "Each step reads all weights, whoever decodes: the nearer that comes to the memory's bandwidth (last row), the nearer all "
-    "ratios are to 1."
+    "Every implementation must read all weights in each step. The closer a step is to the memory's bandwidth (last "
+    "row), the closer all ratios are to 1."
 )
 
 

@@ -27,8 +27,8 @@ from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
 STEPS, WARM, TIMED = 16, 2, 6
 BF16 = 2
 _ON_A_CPU = (
-    "On a CPU the products of 64 rows and the random numbers for 64 x 151,936 logits take longer than reading the weights; the "
-    "aim is a GPU's. A small batch is bound by the memory (Decoding)."
+    "On a CPU, the matrix products of 64 rows and the random numbers for 64 x 151,936 logits take longer than "
+    "reading the weights. The aim is for a GPU. A small batch is memory-bound (Decoding)."
 )
 
 

@@ -194,8 +194,9 @@ SERIES = {
         (1024, 2048, 4096, 8192, 16_384, 32_768),
         (),
         sequence_seconds,
-        "Attention looks at every pair of a row's tokens, so its share grows with the length; all else is linear. Packed "
-        "conversations pay for their own length, not for the row's, where the kernel skips what is of other segments.",
+        "Attention is quadratic in the length of a row, so its share grows with the length; everything else is linear. "
+        "For packed conversations the cost depends on their own length, not on the row's, where the kernel skips other "
+        "segments.",
     ),
     "images": Series((1, 2, 4, 8, 16), (1, 2), image_seconds),
     "group": Series((2, 4, 8, 16, 32), (2, 4), group_seconds),

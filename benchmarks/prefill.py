@@ -26,7 +26,10 @@ from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
 
-WHY = "On a CPU nearly all of the time goes into the layers' products, in which XLA is slower than torch (the last hot spot)."
+WHY = (
+    "On a CPU nearly all of the time goes into the matrix products of the layers, where XLA is slower than torch "
+    "(the last hot spot)."
+)
 
 
 class Work(NamedTuple):

@@ -33,7 +33,7 @@ from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.sequence import EngineConfig
 
 NUM_PLAYS = 16
-WHY = "It is Python's own time, which is another on each processor."
+WHY = "This is the time of Python itself, which differs between processors."
 """What limits the host."""
 
 

@@ -231,15 +231,16 @@ def page(
     lines = [
         "# Scaling",
         "",
-        "Made by `python -m benchmarks.scaling --out docs/scaling.md`; do not edit. **All figures are estimates** but those under "
-        '"What the compiler says": nothing here was measured on a TPU.',
+        "Made by `python -m benchmarks.scaling --out docs/scaling.md`; do not edit. **All figures are estimates**, "
+        'except those under "What the compiler says". Nothing here was measured on a TPU.',
         "",
-        "Each cell is the best mesh and batch (one, two or four rows for each part of the mesh; remat full) by a hand count of memory "
-        f"(at most {search.USABLE:.0%} of a chip's) and an estimate of time: matrix products at {search.EFFICIENCY:.0%} of the "
-        "peak, then the exchanges that the mesh implies, without overlap. Rows are 8,192 tokens (SFT) and 12,288 (GRPO), with the "
-        f"7B config's images. Samples are {SAMPLE_TOKENS} tokens, of which GRPO samples {SAMPLED_TOKENS}; its step scores each batch by "
-        "the reference, learns from it, and samples on every host beside the learner; tools and judge take no time. 4,096 chips of "
-        "v5e and v6e are 16 slices over the data-centre network. `mmsearch plan` says more of any one cell (docs/planning.md).",
+        "Each cell is the best mesh and batch (one, two or four rows for each part of the mesh; remat full). Memory is counted by hand "
+        f"(at most {search.USABLE:.0%} of a chip's). Time is an estimate: matrix products at {search.EFFICIENCY:.0%} of peak "
+        "FLOP/s, then the collectives that the mesh implies, without overlap. Rows have 8,192 tokens (SFT) or 12,288 (GRPO), with the "
+        f"images of the 7B config. Samples have {SAMPLE_TOKENS} tokens, of which GRPO samples {SAMPLED_TOKENS}. A GRPO step scores each "
+        "batch with the reference, trains on it, and samples on every host beside the learner; tools and judge take no time. 4,096 "
+        "chips of v5e and v6e are 16 slices over the data-center network. `mmsearch plan` gives more detail for one cell "
+        "(docs/planning.md).",
         "",
     ]
     for kind in KINDS:
@@ -252,8 +253,8 @@ def page(
         lines += [_row(cell) for cell in cells if cell.kind == kind] + [""]
     lines += ["## Strong and weak scaling", "", f"![Scaling]({figure})", ""]
     lines += [
-        f"Strong: the 7B's SFT with LoRA on {STRONG_ROWS} rows a step, whatever the slice. Weak: the tables' cells, whose batch grows "
-        "with the slice. A dash: no mesh of the slice holds so many rows at once.",
+        f"Strong: the 7B's SFT with LoRA on {STRONG_ROWS} rows a step on every slice. Weak: the cells of the tables, whose batch grows "
+        "with the slice. A dash: no mesh of the slice holds that many rows at once.",
         "",
         "| slice | tokens/s, strong | tokens/s, weak |",
         "| --- | --- | --- |",
@@ -265,11 +266,11 @@ def page(
     lines += ["", "## What the compiler says", ""]
     if compiled:
         lines += [
-            "The 7B's programs compiled for the slice (`mmsearch plan --json`): the peak is what arrays fill at one "
-            "time, the total what the program takes; operations are counted from the compiled program, over the analytic count; tokens/s "
-            "are its roofline, an upper bound.",
+            "The 7B's programs compiled for the slice (`mmsearch plan --json`). The peak is the memory that arrays fill at one time; "
+            "the total is the memory that the program reserves. FLOPs are counted from the compiled program and divided by the "
+            "analytic count. Tokens/s are its roofline, an upper bound.",
             "",
-            "| program | slice | mesh | GiB by hand | GiB, compiler's peak | its total | operations, counted / analytic | tokens/s/chip | bound |",
+            "| program | slice | mesh | GiB by hand | GiB, compiler's peak | GiB, compiler's total | FLOPs, counted / analytic | tokens/s/chip | bound |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *compiled,
         ]

@@ -40,8 +40,9 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
 STEPS, RANK, ALPHA, LEARNING_RATE = 5, 8, 16.0, 1e-4
 WHY = (
-    "MFU counts the least that a step needs. With remat's second forward pass, and attention over both halves of the square, "
-    "an H200 computed at 70 % of its products' rate, near the log-prob pass (by hand count, in the last hot spot)."
+    "MFU counts only the FLOPs that a step needs. With the second forward pass of remat, and attention over both "
+    "halves of the square, an H200 computed at 70 % of its rate for matrix products, close to the log-prob pass (by "
+    "hand count, in the last hot spot)."
 )
 """What limits the MFU."""
 

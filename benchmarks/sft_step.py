@@ -59,12 +59,12 @@ CONFIG = ModelConfig(
     eos_token_id=2,
 )
 _PACKED = (
-    "Packing fills the rows, but on a CPU attention is then paid over a whole row of 1,024, where torch pays for shorter "
-    "padded ones; a kernel that skips blocks of other segments would save it."
+    "Packing fills the rows. On a CPU the attention then covers a whole row of 1,024 tokens, while torch's covers "
+    "shorter padded rows. A kernel that skips the blocks of other segments would save that."
 )
 _PRODUCTS = (
-    "On a CPU: nine tenths of the step are products, attention's among them, for which XLA takes 1.3 times as long as torch "
-    "(the last hot spot, below)."
+    "On a CPU, matrix products (those of attention included) take nine tenths of the step, and XLA takes 1.3 times "
+    "as long for them as torch (the last hot spot, below)."
 )
 GRID, LEARNING_RATE, ROWS, LENGTH = (1, 12, 16), 1e-3, 4, 512
 

@@ -35,8 +35,8 @@ from mmsearch_jax.jobs.search_server import Server, start_server
 CONNECTIONS, DEADLINE_S, SLOW_S = 64, 20.0, 5.0
 _VOCABULARY, _WORDS = 20_000, 40
 _SAME_INDEX = (
-    "Without the cache both servers spend their time in the same index, on the cores that the load comes from: the ratio is 1 "
-    "but for the noise (1.4 in an earlier run)."
+    "Without the cache both servers spend their time in the same index, on the cores that also make the load. The "
+    "ratio is 1 except for noise (1.4 in an earlier run)."
 )
 
 

@@ -30,8 +30,8 @@ from mmsearch_jax.rollout.sequence import EngineConfig, PreparedImage
 TOKENS, ASPECTS, ROWS, TOLERANCE = (64, 1024), (0.56, 0.75, 1.0, 1.33, 1.78), 4, 1e-3
 
 WHY = (
-    "On a CPU: XLA's products of the tower's shapes are slower than torch's (first table; the last hot spot, below) and the "
-    "small ones of windows run on one core; torch's attention is one fused kernel."
+    "On a CPU, XLA's matrix products of the tower's shapes are slower than torch's (first table; the last hot spot, "
+    "below), and the small products of windows run on one core. torch's attention is one fused kernel."
 )
 
 
