@@ -2,8 +2,8 @@
 
 A training state (weights and the two moments of AdamW, float32) by Orbax as `mmsearch sft` saves it, against torch.save and
 torch.load of the same tensors; and a policy's weights (`import-hf`, `export-hf`, and what every command does at its start)
-against transformers' from_pretrained and save_pretrained of the same folder. All in one folder, on one disk; what is read must
-be what was saved. A run goes on while Orbax writes: how long it is held up stands in a row of its own.
+against transformers' from_pretrained and save_pretrained of the same folder. All in one folder, on one disk; what is
+read must equal what was saved. Training continues while Orbax writes; a separate row gives how long it waits.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WHY = {
     ),
     "restore": "The rest of the time is Orbax's reading and assembling of chunks.",
 }
-"""What limits the rows that may fall short."""
+"""The reasons for rows that may fall short."""
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def policy_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Of reading the weights and of writing them, transformers' folder both times."""
+    """Seconds to read and to write the weights, in transformers' format both times."""
     read = harness.seconds(lambda: nnx.state(hf.load_pretrained(folder / "model")[0]), repeats)
     _equal(nnx.state(hf.load_pretrained(folder / "model")[0]), nnx.state(model))
     return {
@@ -91,7 +91,8 @@ def policy_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, l
 
 
 def training_state(model: Qwen2_5_VL) -> TrainState:
-    """Of all weights with both moments. As in a run, no two of these are equal: zeros would be no proof that they come back."""
+    """A state of all weights with both moments. No two values are equal, as in a run: zeros would not prove that they are
+    restored."""
     mesh = LearnerMesh.of(MeshConfig())
     _, trained, frozen = split_model(model)
     state = mesh.train_state(trained, frozen, make_optimizer(OptimizerConfig(learning_rate=1e-3, decay="constant"), 10))
@@ -101,12 +102,12 @@ def training_state(model: Qwen2_5_VL) -> TrainState:
 
 
 def state_seconds(state: TrainState, folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Of a save until it stands on the disk, of the part of it that the run waits for, and of reading it again."""
+    """Seconds of a save until it is on the disk, of the part that the run waits for, and of a restore."""
     held: list[float] = []
 
     def empty() -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        # What earlier calls left to be written would slow the next one.
+        # Pending writes of earlier calls would slow the next one.
         os.sync()
 
     def save() -> None:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.vision --model 7b     on a GPU: the published tower in bf16 with random weights
 
-Photographs of 64 to 1,024 tokens (log-uniform) and the usual aspects, as searches bring them: ours by the engine's image cache,
-a few rows a call, each padded to the longest image's bucket, features copied to the host; transformers' in one call, its images
-end to end. Equal weights, float32, equal threads; the features must agree.
+Photographs of 64 to 1,024 tokens (log-uniform) and the usual aspect ratios: ours by the engine's image cache, a few rows per
+call, each padded to the bucket of the longest image, features copied to the host; transformers in one call, with its images
+concatenated. Equal weights, float32, equal threads; the features must agree.
 """
 
 from __future__ import annotations
