@@ -1,1 +1,1 @@
-"""Benchmarks: commands that print figures; each writes them as JSON with `--json FILE`."""
+"""Benchmarks: commands that print figures, and with `--json FILE` write them as JSON."""

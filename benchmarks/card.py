@@ -1,4 +1,4 @@
-"""What the device can do at best: bf16 matrix products and memory, as plain as can be: python -m benchmarks.card [--quick]."""
+"""The best rates of the device, for plain bf16 matrix products and memory: python -m benchmarks.card [--quick]."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def main() -> None:
 
 
 def matmul_flops(side: int) -> float:
-    """Operations a second of the best of ten products of two square bf16 matrices."""
+    """FLOP/s of the best of ten products of two square bf16 matrices."""
     a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
     product = jax.jit(lambda a, b: a @ b)
     return 2 * side**3 / min(harness.seconds(lambda: product(a, a), 10))
 
 
 def copy_bytes(size: int) -> float:
-    """Bytes a second that a plain pass over an array of `size` bytes reads and writes, the best of ten."""
+    """Bytes per second that a plain pass over an array of `size` bytes reads and writes, the best of ten."""
     array = jnp.zeros(size // 4, jnp.float32)
     step = jax.jit(lambda x: x + 1.0)
     return 2 * size / min(harness.seconds(lambda: step(array), 10))

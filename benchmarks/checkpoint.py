@@ -2,8 +2,8 @@
 
 A training state (weights and the two moments of AdamW, float32) by Orbax as `mmsearch sft` saves it, against torch.save and
 torch.load of the same tensors; and a policy's weights (`import-hf`, `export-hf`, and what every command does at its start)
-against transformers' from_pretrained and save_pretrained of the same folder. All in one folder, on one disk; what is read must
-be what was saved. A run goes on while Orbax writes: how long it is held up stands in a row of its own.
+against transformers' from_pretrained and save_pretrained of the same folder. All in one folder, on one disk; what is
+read must equal what was saved. Training continues while Orbax writes; a separate row gives how long it waits.
 """
 
 from __future__ import annotations
@@ -32,13 +32,18 @@ from mmsearch_jax.settings.learning import OptimizerConfig
 from mmsearch_jax.settings.policy import MeshConfig
 
 WHY = {
-    "import": "transformers maps the file and copies nothing; ours copies every layer's weights into one array for all "
-    "layers, on the device (a GPU's or TPU's memory cannot be mapped).",
-    "export": "Equal but for the disk's noise, 0.8 to 1.4 in several runs.",
-    "save": "Orbax writes chunks that any mesh can read, and a run goes on meanwhile: a row below says how long it waits.",
-    "restore": "What is left is Orbax's own reading and assembling of chunks.",
+    "import": (
+        "transformers maps the file and copies nothing. Ours copies the weights of every layer into one array for all "
+        "layers on the device (the memory of a GPU or TPU cannot be mapped)."
+    ),
+    "export": "Equal except for the noise of the disk: 0.8 to 1.4 in several runs.",
+    "save": (
+        "Orbax writes chunks that any mesh can read, and training continues during the write: a row below gives how "
+        "long it waits."
+    ),
+    "restore": "The rest of the time is Orbax's reading and assembling of chunks.",
 }
-"""What limits the rows that may fall short."""
+"""The reasons for rows that may fall short."""
 
 
 def main() -> None:
@@ -77,7 +82,7 @@ def main() -> None:
 
 
 def policy_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Of reading the weights and of writing them, transformers' folder both times."""
+    """Seconds to read and to write the weights, in transformers' format both times."""
     read = harness.seconds(lambda: nnx.state(hf.load_pretrained(folder / "model")[0]), repeats)
     _equal(nnx.state(hf.load_pretrained(folder / "model")[0]), nnx.state(model))
     return {
@@ -87,7 +92,8 @@ def policy_seconds(model: Qwen2_5_VL, folder: Path, repeats: int) -> dict[str, l
 
 
 def training_state(model: Qwen2_5_VL) -> TrainState:
-    """Of all weights with both moments. As in a run, no two of these are equal: zeros would be no proof that they come back."""
+    """A state of all weights with both moments. No two values are equal, as in a run: zeros would not prove that they are
+    restored."""
     mesh = LearnerMesh.of(MeshConfig())
     _, trained, frozen = split_model(model)
     state = mesh.train_state(trained, frozen, make_optimizer(OptimizerConfig(learning_rate=1e-3, decay="constant"), 10))
@@ -97,12 +103,12 @@ def training_state(model: Qwen2_5_VL) -> TrainState:
 
 
 def state_seconds(state: TrainState, folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Of a save until it stands on the disk, of the part of it that the run waits for, and of reading it again."""
+    """Seconds of a save until it is on the disk, of the part that the run waits for, and of a restore."""
     held: list[float] = []
 
     def empty() -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        # What earlier calls left to be written would slow the next one.
+        # Pending writes of earlier calls would slow the next one.
         os.sync()
 
     def save() -> None:

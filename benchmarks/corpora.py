@@ -1,16 +1,16 @@
-"""Search in one's own corpus by size.
+"""Search in a user's own corpus, by size.
 
     python -m benchmarks.corpora [--quick] [--sizes N ...] [--engines NAME ...] [--json FILE]
 
 Passages are generated: about 100 words each (as in wiki-18), drawn from a Zipfian vocabulary of 200,000; every fiftieth states
-a fact of an entity that occurs nowhere else. A query asks for such a fact in two words of it and three of the vocabulary's,
-without its hundred most frequent, which stand for the stop words that no query is searched by. The vectors are random unit
-vectors of 384 dimensions that stand for embeddings: their times and sizes are those of real ones, but a graph finds fewer of
-the nearest among them than among real ones, which have neighbours.
+a fact of an entity that occurs nowhere else. A query asks for such a fact with two of its words and three of the
+vocabulary, without the hundred most frequent ones (the stop words, which queries do not search for). Random unit vectors of 384
+dimensions stand for embeddings: times and sizes equal those of real ones, but a graph finds fewer of the nearest vectors than
+among real ones, which have neighbours.
 
-Each build and each series of queries is a process of its own; its memory is the most that it ever held, with the pages that it
-mapped. Seconds of CPU are told beside those of the clock, which on a shared machine say more of the neighbours; what is put on
-paper is CPU. `--quick` measures at 10k and 30k in a minute of CPU.
+Each build and each series of queries runs in its own process; its memory is its peak, including the pages that it mapped. CPU
+seconds are printed beside wall-clock seconds, which on a shared machine depend on other processes; estimates use CPU seconds.
+`--quick` measures at 10k and 30k in a minute of CPU time.
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ _FACT_EVERY, _QUERIES, _UNTIMED, _STOP_WORDS = 50, 200, 10, 100
 _WIKI_18 = 21_015_324
 """Passages of Search-R1's dump."""
 _LARGEST_GRAPH = 100_000
-"""A larger one is built where no other engine is asked for."""
+"""A larger graph is built only if no other engine is selected."""
 _AIMS = {"fts5": 1500.0, "tantivy": 100.0, "exact": 1500.0, "graph": 50.0}
-"""Milliseconds that 99 of 100 queries may take."""
-_GRAPH = "A vector is added by a search in the graph that stands, so the build's slope is 1 plus the query's."
+"""Aim for the 99th percentile of query latency, in milliseconds."""
+_GRAPH = (
+    "Each vector is added by a search in the existing graph, so the slope of the build is 1 plus the slope of a query."
+)
 
 
 def entity(number: int) -> str:
-    """A name that no other passage holds."""
+    """A name that occurs in no other passage."""
     return f"qx{number:x}ville"
 
 
@@ -67,7 +69,7 @@ class Text:
         self._edges = np.cumsum(weights / weights.sum())
 
     def draw(self, count: int, first: int = 0) -> list[str]:
-        """Words, as often as they occur, of those from the `first` on."""
+        """Words by their frequency, from the `first` most frequent on."""
         least = self._edges[first - 1] if first else 0.0
         ranks = np.searchsorted(self._edges, self._rng.uniform(least, 1.0, count)).clip(max=_VOCABULARY - 1)
         return self._words[ranks].tolist()
@@ -90,7 +92,7 @@ def write_passages(file: Path, count: int) -> None:
 
 
 def build(file: Path, out: Path, engine: str) -> dict[str, float]:
-    """Seconds, bytes and memory of a build."""
+    """Seconds, bytes and peak memory of a build."""
     clock = _Clock()
     manifest = build_index(out, [file], engine, show_progress=False)
     return {**clock.spent(), "index MB": sum(manifest.files.values()) / 1e6, **_memory("build")}
@@ -161,7 +163,7 @@ class _Clock:
 
 
 def _timed(ask: Callable[[Any], Any], queries: list[Any]) -> tuple[dict[str, float], list[Any]]:
-    """Latencies without the first ten, which read files for the first time."""
+    """Latencies, except the first ten queries, which read files for the first time."""
     spent, found, cpu = [], [], 0.0
     for number, one in enumerate(queries):
         if number == _UNTIMED:
@@ -179,13 +181,13 @@ def _memory(what: str) -> dict[str, float]:
 
 
 def _apart(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """What `work` returns in a process of its own."""
+    """The result of `work` in its own process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def measure(sizes: list[int], engines: list[str], folder: Path) -> dict[tuple[str, int], dict[str, float]]:
-    """The figures of every engine at every size; prints them as they come."""
+    """The figures of every engine at every size; prints each when it is measured."""
     figures: dict[tuple[str, int], dict[str, float]] = {}
 
     def note(name: str, size: int, *parts: dict[str, float]) -> None:
@@ -202,9 +204,7 @@ def measure(sizes: list[int], engines: list[str], folder: Path) -> dict[tuple[st
     for name, exact in (("exact", True), ("graph", False)):
         for size in sizes if name in engines else ():
             if name == "graph" and len(engines) > 1 and size > _LARGEST_GRAPH:
-                print(
-                    f"graph {size:,}: not built beside the others, it would take longer than all of them: --engines graph"
-                )
+                print(f"graph {size:,}: left out, because it takes longer than all others together: --engines graph")
                 continue
             out = folder / f"{name}-{size}"
             note(name, size, _apart(build_vectors, out, size, exact), _apart(query_vectors, out, size, exact))
@@ -212,7 +212,7 @@ def measure(sizes: list[int], engines: list[str], folder: Path) -> dict[tuple[st
 
 
 def rows(figures: dict[tuple[str, int], dict[str, float]]) -> dict[str, Measured]:
-    """The figures by which an engine is chosen: latency, memory of a build, and what is found. All others were printed."""
+    """The figures that decide between engines: latency, memory of a build, and recall. All others are only printed."""
     made = {}
     for (name, size), values in figures.items():
         of = f"{name}, {size:,} passages"
@@ -228,12 +228,12 @@ def rows(figures: dict[tuple[str, int], dict[str, float]]) -> dict[str, Measured
 
 
 def sizes_of(engine: str, figures: dict[tuple[str, int], dict[str, float]]) -> list[int]:
-    """The sizes at which an engine was measured, the smallest first."""
+    """The sizes at which an engine was measured, in ascending order."""
     return sorted(size for name, size in figures if name == engine)
 
 
 def slopes(figures: dict[tuple[str, int], dict[str, float]], engines: list[str]) -> dict[str, Measured]:
-    """Of the CPU's seconds over the passages, on logarithms, from the smallest size to the largest: 1 is linear."""
+    """Slopes of CPU seconds over passages on a log-log scale, from the smallest size to the largest: 1 is linear."""
     made = {}
     for name in engines:
         built = sizes_of(name, figures)
@@ -242,7 +242,7 @@ def slopes(figures: dict[tuple[str, int], dict[str, float]], engines: list[str])
         first, last = built[0], built[-1]
         for key, what in (("build-cpu s", "build"), ("cpu ms", "query")):
             low, high = figures[name, first][key], figures[name, last][key]
-            # Where nothing is built, there is nothing to grow.
+            # An engine without a build has no slope of it.
             if low > 0 < high:
                 slope = float(np.log(high / low) / np.log(last / first))
                 made[f"slope: {name} {what}, {first:,} to {last:,}"] = Measured(
@@ -252,8 +252,8 @@ def slopes(figures: dict[tuple[str, int], dict[str, float]], engines: list[str])
 
 
 def on_paper(figures: dict[tuple[str, int], dict[str, float]], engines: list[str]) -> None:
-    """Prints what the slope between the two largest sizes comes to at wiki-18's."""
-    print(f"\non paper, by the slope between the two largest sizes, {_WIKI_18:,} passages:")
+    """Prints the extrapolation to the size of wiki-18, by the slope between the two largest sizes."""
+    print(f"\nextrapolated by the slope between the two largest sizes, {_WIKI_18:,} passages:")
     for name in engines:
         if len(built := sizes_of(name, figures)) < 2:
             continue

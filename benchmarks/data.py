@@ -1,8 +1,8 @@
-"""What the input side costs: images and tokens a second on one core, chips that a host feeds, how full packed rows are.
+"""The cost of the input side: images and tokens per second on one core, chips that a host can feed, how full packed rows are.
 
-python -m benchmarks.data [--quick] [--json FILE]    (with the `parity` extra, transformers and a DataLoader stand beside ours)
+python -m benchmarks.data [--quick] [--json FILE]    (with the `parity` extra: also transformers with a DataLoader)
 
-Everything is CPU time, and both sides take turns: on a slower machine a second of CPU does less.
+All times are CPU times, and both sides take turns, because the speed of a machine can change.
 `benchmarks.data_memory` iterates a million rows.
 """
 
@@ -28,7 +28,7 @@ from mmsearch_jax.learners.throughput import peak_flops, step_flops
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.settings.learning import BatchShape
 
-# Multi-turn conversations with search results: most of 1 to 4 thousand tokens, a tail up to the limit.
+# Multi-turn conversations with search results: most have 1 to 4 thousand tokens, with a tail up to the limit.
 LENGTH, ROWS, MEDIAN, SPREAD, SEQUENCES = 8192, 8, 2200, 0.6, 2000
 # Photographs as sets of them have: long sides log-uniform between these, four shapes, made smaller where they are above the
 # published configs' largest image (1,280 tokens, 5,120 patches), which is also the length of a row of patches. There are about
@@ -38,7 +38,7 @@ PATCH_ROWS, PATCHES = 11, 5120
 # A host of the fastest TPU whose hosts are described: four chips, 208 hyperthreads. The 7B's LoRA step at this share of the
 # chip's peak, which is an assumption (no such step has been timed) and a high one: a slower chip is fed more easily.
 CHIP, MFU, HOST_CORES, HOST_CHIPS = "TPU v5p", 0.5, 104, 4
-_COPIES = "What is left is the copy of pixels between processes and into the batch."
+_COPIES = "The rest of the time is the copy of pixels between processes and into the batch."
 PEER = importlib.util.find_spec("torch") is not None
 
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def image_rows(photos: list[bytes], turns: int) -> dict[str, Measured]:
-    """One image from its JPEG to what is shipped, in this process."""
+    """One image from its JPEG to the arrays for the device, in this process."""
     processor = ImageProcessor()
     decoding = statistics.median(cpu_seconds(load_image, photos)[""])
     sides = [functools.partial(cpu_seconds, lambda image: processor(load_image(image)), photos)]
@@ -77,7 +77,7 @@ def image_rows(photos: list[bytes], turns: int) -> dict[str, Measured]:
 
 
 def loader_rows(photos: list[bytes], turns: int, batches: int) -> dict[str, Measured]:
-    """Whole loaders with one worker, and what ours feeds."""
+    """Whole loaders with one worker, and how many chips ours can feed."""
     made, tokenizer, shipped = conversations(photos), vocabulary(), []
 
     def own_rate() -> dict[str, list[float]]:
@@ -123,15 +123,15 @@ def fed_chips(rate: float, batch: TokenBatch) -> float:
 
 
 def vocabulary() -> Any:
-    """Qwen's own where the `parity` extra is installed, for a true number of tokens."""
+    """Qwen's tokenizer if the `parity` extra is installed, for the true number of tokens."""
     if importlib.util.find_spec("dashscope"):
-        from tests.parity import qwen_vocabulary
+        from benchmarks.stand_ins import qwen_vocabulary
 
         with tempfile.TemporaryDirectory() as folder:
             from mmsearch_jax.models.tokenizer import load_tokenizer
 
             return load_tokenizer(qwen_vocabulary.write(Path(folder), qwen_vocabulary.ranks()))
-    from tests import tiny_tokenizer
+    from benchmarks.stand_ins import tiny_tokenizer
 
     return tiny_tokenizer.build()
 
@@ -167,7 +167,7 @@ def photograph_patches(rng: np.random.Generator) -> int:
 
 
 def conversation(length: int, patches: int = 0) -> TrainingSequence:
-    """Tokens and, at their beginning, an image; their values play no part, so a patch is one byte."""
+    """Tokens with an image at the start; the values do not matter, so a patch is one byte."""
     ids = np.zeros(length, np.int32)
     ids[: patches // 4] = 1
     images = [ProcessedImage(np.zeros((patches, 1), np.uint8), (1, 2, patches // 2))] if patches else []
@@ -175,7 +175,7 @@ def conversation(length: int, patches: int = 0) -> TrainingSequence:
 
 
 def packed(sequences: Sequence[TrainingSequence], shape: BatchShape, lookahead: int = 2) -> Iterator[TokenBatch]:
-    """Batches as the pipeline packs them, but for the stream's end, where there is nothing left to choose from."""
+    """Batches as the pipeline packs them, except at the end of the stream, where few candidates are left."""
     stream, waiting, held_over = iter(sequences), [], 0
     while True:
         while sum(map(len, waiting)) < lookahead * shape.rows * shape.length:

@@ -34,7 +34,7 @@ _WARM_UP = 2
 
 
 class Rate(NamedTuple):
-    """What a loader gave, and the CPU seconds of its processes and of the process that took it."""
+    """The output of a loader, and the CPU seconds of its processes and of the consumer."""
 
     images: int
     tokens: int
@@ -73,7 +73,7 @@ def conversations(photos: Sequence[bytes]) -> list[Row]:
 
 
 def ours(rows: Sequence[Row], tokenizer: Any, folder: Path, batches: int) -> tuple[Rate, TokenBatch]:
-    """Batches of our pipeline out of an ArrayRecord file, and the last of them."""
+    """Batches of our pipeline from an ArrayRecord file, and the last batch."""
     write_rows(rows, folder / "rows.array_record")
     renderer = ChatRenderer(tokenizer)
     config = ModelConfig(image_token_id=renderer.image_pad)
@@ -101,7 +101,7 @@ def ours(rows: Sequence[Row], tokenizer: Any, folder: Path, batches: int) -> tup
 
 
 def transformers_(rows: Sequence[Row], tokenizer: Any, batches: int) -> Rate:
-    """Padded batches of four conversations out of a torch DataLoader with transformers' processor."""
+    """Padded batches of four conversations from a torch DataLoader with transformers' processor."""
     import torch
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -134,7 +134,7 @@ def transformers_(rows: Sequence[Row], tokenizer: Any, batches: int) -> Rate:
 
 
 def cpu_seconds(work: Callable[[bytes], object], encoded: Sequence[bytes]) -> dict[str, list[float]]:
-    """CPU seconds (of all threads) an image in this process, over all images once, after one that is not counted."""
+    """CPU seconds per image (of all threads) in this process, over all images once, after one that is not counted."""
     work(encoded[0])
     began = time.process_time()
     for image in encoded:
@@ -143,7 +143,7 @@ def cpu_seconds(work: Callable[[bytes], object], encoded: Sequence[bytes]) -> di
 
 
 def _measured(counts: Iterator[tuple[int, int]], batches: int) -> Rate:
-    # What the worker has prepared ahead when the measurement begins, it has prepared ahead again when it ends.
+    # The worker is ahead by the same number of batches when the measurement begins and when it ends.
     for _ in itertools.islice(counts, _WARM_UP):
         pass
     began = _cpu_of_all()

@@ -1,10 +1,10 @@
-"""Does the pipeline's memory, or the time of a record, grow with the set?
+"""Does the memory of the pipeline, or the time to read a record, grow with the size of the set?
 
     python -m benchmarks.data_memory [--rows 1000000] [--quick] [--json FILE]
 
 Writes a synthetic ArrayRecord set of short conversations without images, reads one epoch of it through the pipeline (shuffled,
-rendered, masked, packed) and prints the process's resident memory at the start and at the end, and how long a record takes to
-read at random, over the same in a hundredth of the rows. Linux only.
+rendered, masked, packed) and prints the resident memory of the process at the start and at the end, and the time of a random
+read over that in a set of a hundredth of the rows. Linux only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
+from benchmarks.stand_ins import tiny_tokenizer
 from benchmarks.table import Measured, report
 from mmsearch_jax.core.protocol import Answer, render_turn
 from mmsearch_jax.data.chat import ChatRenderer
@@ -31,14 +32,13 @@ from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.settings.learning import BatchShape
-from tests import tiny_tokenizer
 
-# By then buffers, caches and the allocator's pools are full (measured: no growth from 40,000 rows on).
+# Buffers, caches and the pools of the allocator are full by then (measured: no growth after 40,000 rows).
 _SETTLED = 50_000
 
 
 def main() -> None:
-    """Writes the set, iterates it and prints what the memory did."""
+    """Writes the set, iterates over it and prints its memory."""
     parser = argparse.ArgumentParser(description="Memory over an epoch of a large set.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--quick", action="store_true", help="under a minute: 20,000 rows")
@@ -70,14 +70,14 @@ def main() -> None:
 
 
 def made(count: int) -> Iterator[Row]:
-    """Rows that differ in their text."""
+    """Rows with different texts."""
     for number in range(count):
         turns = (ConversationTurn(render_turn("I know.", Answer(f"answer {number}"))),)
         yield Row(f"r{number}", "", f"What is the capital of {number}?", (f"answer {number}",), "", False, turns=turns)
 
 
 def record_seconds(path: Path) -> float:
-    """Median seconds of reading one record, at random."""
+    """Median seconds to read one random record."""
     file, rng, spent = ArrayRecordFile(path), np.random.default_rng(0), []
     for number in rng.integers(0, len(file), 2000).tolist():
         began = time.perf_counter()
@@ -87,7 +87,7 @@ def record_seconds(path: Path) -> float:
 
 
 def iterate(path: Path, count: int) -> tuple[list[int], float]:
-    """Resident bytes through one epoch, from the moment when the buffers are full; and the seconds that it took."""
+    """Resident bytes during one epoch, after the buffers are full, and the seconds of the epoch."""
     renderer = ChatRenderer(tiny_tokenizer.build())
     builder = SequenceBuilder(renderer, ModelConfig(image_token_id=renderer.image_pad))
     config = PipelineConfig(BatchShape(rows=8, length=2048), prompt_style="short")

@@ -3,8 +3,8 @@
     python -m benchmarks.decode --model 7b     on a GPU: bf16, random weights, against transformers alone
 
 The same random weights (8 layers of 512, the true vocabulary), the same prompts, greedy, float32, the same threads; the tokens
-must be equal. Each peer runs in an environment of its own, made on first use. On a GPU each side has weights of its own, and
-what is asserted is the number of tokens.
+must be equal. Each peer runs in its own environment, which is created on first use. On a GPU each side has its own weights, and
+only the number of tokens is checked.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from mmsearch_jax.settings.rollout import EngineConfig
 
 BATCH, PROMPT, NEW = 16, (32, 64), 128
 _MEMORY = (
-    "Each step reads all weights, whoever decodes: the nearer that comes to the memory's bandwidth (last row), the nearer all "
-    "ratios are to 1."
+    "Every implementation must read all weights in each step. The closer a step is to the memory's bandwidth (last "
+    "row), the closer all ratios are to 1."
 )
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if not small:
-            # No row may end early: weights differ, and with them what is sampled.
+            # No row may end early: the weights differ, and so do the sampled tokens.
             work |= {"suppress": [*work["suppress"], *stop]}
         model, found = harness.model_and_peer(options.model, "transformers_generate.py", work, folder, options.alone)
         peers = {"transformers": found} if found else {}
@@ -92,7 +92,9 @@ def main() -> None:
         if small:
             differing = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
             if differing:
-                sys.exit(f"{name} and ours sample other tokens in row {differing[0]}: the figures would not compare")
+                sys.exit(
+                    f"{name} and ours sample different tokens in row {differing[0]}, so the figures cannot be compared"
+                )
         speed = sum(map(len, theirs)) / statistics.median(times[""])
         print(f"{peer.found['version']:<22} {speed:8.0f} tokens/s, seconds {[round(s, 2) for s in times['']]}")
         assert small or {len(row) for row in theirs} == {new_tokens}, "the peer left tokens out"
@@ -106,11 +108,11 @@ def main() -> None:
 
 
 def generate(engine: Engine, work: dict[str, Any]) -> tuple[list[list[int]], list[float]]:
-    """The tokens that we sample, and the seconds of each repeat after one that compiles."""
+    """The tokens that our engine samples, and the seconds of each repeat after one that compiles."""
     seconds, tokens = [], []
     for _ in range(work["repeats"] + 1):
         began = time.perf_counter()
-        # Other prompts of the same lengths are not needed: a prefix lives no longer than its sequence.
+        # The same prompts can be used again: a prefix is freed with its sequence.
         live = [LiveSequence(list(prompt), [], 0, SamplingParams(0.0), plain=True) for prompt in work["prompts"]]
         for sequence in live:
             engine.acquire(sequence)
@@ -126,7 +128,7 @@ def generate(engine: Engine, work: dict[str, Any]) -> tuple[list[list[int]], lis
 
 
 def cut(tokens: list[int], stop: list[int]) -> list[int]:
-    """What stands before the first stop token."""
+    """The tokens before the first stop token."""
     ends = [i for i, token in enumerate(tokens) if token in stop]
     return tokens[: min(ends, default=len(tokens))]
 

@@ -1,4 +1,4 @@
-"""A decode step against what reading the weights and the live KV cache must take: python -m benchmarks.decode_limit.
+"""A decode step against the time to read the weights and the live KV cache: python -m benchmarks.decode_limit.
 
     python -m benchmarks.decode_limit --model 7b     on a GPU: Qwen2.5-VL-7B's shapes, random bf16 weights, 64 slots
     python -m benchmarks.decode_limit                the same code with a small model, for a CPU
@@ -28,8 +28,8 @@ from mmsearch_jax.settings.rollout import EngineConfig
 STEPS, WARM, TIMED = 16, 2, 6
 BF16 = 2
 _ON_A_CPU = (
-    "On a CPU the products of 64 rows and the random numbers for 64 x 151,936 logits take longer than reading the weights; the "
-    "aim is a GPU's. A small batch is bound by the memory (Decoding)."
+    "On a CPU, the matrix products of 64 rows and the random numbers for 64 x 151,936 logits take longer than "
+    "reading the weights. The aim is for a GPU. A small batch is memory-bound (Decoding)."
 )
 
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def make_engine(config: ModelConfig, slots: int, length: int) -> Engine:
-    """An engine over random bf16 weights, whose caches hold `length` tokens and what is decoded."""
+    """An engine with random bf16 weights, whose caches hold `length` tokens and room for decoded ones."""
     sizes = EngineConfig(
         num_slots=slots,
         max_length=length + STEPS * (WARM + TIMED + 1),
@@ -83,7 +83,7 @@ def bytes_of_a_step(config: ModelConfig, slots: int, length: int, width: int = B
     weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract.language)))
     text = config.text
     if not text.tie_word_embeddings:
-        # Of the input embedding a step reads a row for each slot.
+        # A step reads only one row of the input embedding per slot.
         weights -= text.vocab_size * text.hidden_size
     cache = 2 * slots * length * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
     return width * (weights + cache)

@@ -1,8 +1,8 @@
 """A discrete-event simulation of GRPO with live search: episodes wait for slots, search quota, servers, summariser and judge.
 
-Each resource is a queue with a number of servers, first come first served; whoever comes is told at once when it will be served
-and done, so an event is needed per stage and not per queue. Time is simulated seconds. It knows nothing of meshes or models:
-the times of device programs are given.
+Each resource is a first-come, first-served queue with a number of servers. The start and the end of a service are computed at
+arrival, so each stage needs one event. Time is in simulated seconds. The simulation knows nothing of meshes or models: the
+times of device programs are inputs.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 PARTS = ("slots", "device", "quota", "search", "server", "summariser", "judge")
-"""What an episode's time is spent on; of slots and quota the waiting alone."""
+"""The parts of an episode's time; for slots and quota only the waiting time."""
 
 
 class Station:
-    """`servers` servers before one queue, asked in the order of time."""
+    """A queue with `servers` servers; arrivals must be in order of time."""
 
     def __init__(self, servers: int):
         self._free = [0.0] * servers
 
     def serve(self, now: float, seconds: float) -> tuple[float, float]:
-        """When service of this length begins and ends for one who comes now."""
+        """Start and end of a service of this length that arrives now."""
         begin = max(now, self._free[0])
         heapq.heapreplace(self._free, begin + seconds)
         return begin, begin + seconds
@@ -34,7 +34,7 @@ class Station:
 
 @dataclasses.dataclass(frozen=True)
 class Delay:
-    """Log-normal seconds by median and sigma of the logarithm, or drawn again from measured ones; none beyond `deadline`."""
+    """Log-normal seconds (median, sigma of the logarithm) or a resample of measured ones; at most `deadline`."""
 
     median: float
     sigma: float
@@ -42,7 +42,7 @@ class Delay:
     measured: tuple[float, ...] = ()
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """So many delays, float [count]."""
+        """Random delays, float [count]."""
         if self.measured:
             drawn = rng.choice(np.asarray(self.measured), count)
         else:
@@ -93,7 +93,7 @@ class Scenario:
 
 @dataclasses.dataclass
 class Step:
-    """What a step came to: seconds by part of its slowest kept episode, and means of all; calls of cut-off episodes count."""
+    """The result of a step: seconds by part of its slowest kept episode, and means of all; calls of cut-off episodes count."""
 
     seconds: float
     rollout_seconds: float
@@ -115,12 +115,12 @@ class _Episode:
 
 
 class Simulation:
-    """Steps of one scenario, one after the other, on stations that keep what they owe from step to step."""
+    """Successive steps of one scenario; the queues keep their backlog from step to step."""
 
     def __init__(self, scenario: Scenario, seed: int = 0):
         self.scenario, self._rng = scenario, np.random.default_rng(seed)
         self._engines = [Station(scenario.slots) for _ in range(scenario.hosts)]
-        # A rate is a single server that takes its inverse for each.
+        # A rate limit is a single server whose service time is the inverse of the rate.
         self._quota = Station(1)
         self._server = Station(scenario.replicas * scenario.server_cpus)
         self._summariser, self._judge = Station(scenario.summarisers), Station(scenario.judges)
@@ -135,7 +135,7 @@ class Simulation:
         self.events = self.calls = 0
 
     def run(self, num_steps: int) -> list[Step]:
-        """The next steps; each begins when the last one's weights are at the engines."""
+        """The next steps; each begins when the engines have the weights of the previous one."""
         return [self._step() for _ in range(num_steps)]
 
     def _step(self) -> Step:
@@ -145,7 +145,7 @@ class Simulation:
         if not self.scenario.overlap:
             self._now = ended + learn + self.scenario.sync_seconds
         else:
-            # The last batch was learnt meanwhile, at half the chips' speed; what is left of it, at all of it.
+            # The last batch was trained meanwhile at half the speed of the chips; the rest of it is trained at full speed.
             left = max(0.0, self._unlearnt - (ended - began) / 2)
             self._now = ended + left + self.scenario.sync_seconds
             self._unlearnt, self._shared_until = learn, self._now + 2 * learn
@@ -189,11 +189,11 @@ class Simulation:
         }
 
     def _turn(self, now: float, episode: _Episode) -> tuple[float, Callable]:
-        """Prefill or extend, and decode, in a slot."""
+        """Prefill or extend, then decode, in a slot."""
         scenario = self.scenario
         seconds = scenario.extend_seconds + next(self._draws["tokens"]) * scenario.decode_seconds
         if now < self._shared_until:
-            # The learner has half of the chips' time.
+            # The learner uses half of the chips' time.
             seconds *= 2
         begin, end = self._engines[episode.host].serve(now, seconds)
         episode.parts["slots"] += begin - now
@@ -228,7 +228,7 @@ class Simulation:
 
 
 def _stream(draw: Callable[[int], np.ndarray]) -> Iterator[float]:
-    """Numbers one by one, drawn thousands at a time."""
+    """Random numbers one by one, drawn in batches of thousands."""
     while True:
         yield from draw(4096).tolist()
 

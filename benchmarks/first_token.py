@@ -1,4 +1,4 @@
-"""The first token of a policy, from nothing, as `mmsearch ask` starts: python -m benchmarks.first_token WORK.json."""
+"""The first token of a policy in a new process, as `mmsearch ask` starts: python -m benchmarks.first_token WORK.json."""
 
 from __future__ import annotations
 

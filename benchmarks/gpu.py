@@ -1,14 +1,15 @@
-"""The compute-bound questions on one GPU at the 3B's or 7B's shapes, in ten minutes: python -m benchmarks.gpu [--model 7b].
+"""The compute-bound benchmarks on one GPU at the shapes of the 3B or 7B, in ten minutes: python -m benchmarks.gpu [--model 7b].
 
     python -m benchmarks.gpu --json gpu.json                       the 7B
-    python -m benchmarks.gpu --torch PYTHON --json gpu.json        torch by another interpreter than this one
-    python -m benchmarks.gpu --only sft_mfu --json gpu.json        some parts; the file's rows of the others stay
-    python -m benchmarks.gpu --model small --quick                 the same parts on a CPU, to see that they run
+    python -m benchmarks.gpu --torch PYTHON --json gpu.json        with torch from another interpreter
+    python -m benchmarks.gpu --only sft_mfu --json gpu.json        only some parts; rows of the others stay in the file
+    python -m benchmarks.gpu --model small --quick                 the same parts on a CPU, to check that they run
 
 First the card's own limits (bf16 matrix products, bandwidth), then SFT step, GRPO step, log-probs, prefill, decoding, vision
-tower and rollouts (these with a scripted policy): bf16, random weights, each part in a process and with seconds of its own,
-beside transformers + torch (sdpa: its flash kernels) if an interpreter has them. What a part finds is in the JSON as soon as it
-ends; one that takes too long or fails is named, and the others go on. Rates stand as shares of the card's limits, too.
+tower and rollouts (with a scripted policy): bf16, random weights. Each part has its own process and time limit, and runs
+beside transformers + torch (sdpa with its flash kernels) if an interpreter has them. The figures of a part are written to the
+JSON when it ends; a part that takes too long or fails is named, and the others still run. Rates are also given as shares of
+the card's limits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.table import Measured, command_line, report
 
 
 class Part(NamedTuple):
-    """A benchmark, the seconds set aside for it, what it is given; `peer`: has one; `sizes`: takes --model."""
+    """A benchmark, its time limit in seconds and its arguments; `peer`: it has a peer; `sizes`: it takes --model."""
 
     module: str
     seconds: int
@@ -60,17 +61,17 @@ def main() -> None:
     names = list(dict.fromkeys(part.module for part in PARTS))
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of {', '.join(names)}")
     options = parser.parse_args()
-    # Whoever ends this ends the part that runs, too.
+    # A signal that ends this process must also end the running part.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     size = options.model or ("small" if options.quick else "7b")
     python = options.torch or (Path(sys.executable) if importlib.util.find_spec("torch") else None)
     if python is None:
-        print("torch is not installed here, and --torch names no interpreter that has it: ours is measured alone")
-    # Memory is taken as it is needed, so that two processes that follow one another do not meet.
+        print("torch is not installed here, and --torch names no interpreter that has it: only our side is measured")
+    # Memory is allocated on demand, so that two successive processes do not collide.
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if python is not None:
         environment["MMSEARCH_PEER_TRANSFORMERS"] = str(python)
-    # On a CPU nothing is timed for its own sake.
+    # On a CPU only the run itself is checked, not its times.
     patience = 4 if size == "small" else 1
     rows = read(options.json) if options.only and options.json and options.json.is_file() else {}
     parts = [part for part in PARTS if not options.only or part.module in options.only]
@@ -80,7 +81,7 @@ def main() -> None:
         command += ["--model", size] * part.sizes + ["--alone"] * (part.peer and python is None)
         command += ["--quick"] * (options.quick and "--quick" not in command)
         print(f"\n{' '.join(command[1:])}", flush=True)
-        # What the parts before did not need, this one may.
+        # A part may use the time that earlier parts did not need.
         seconds += patience * part.seconds
         found = run(command, environment, began + seconds - time.monotonic())
         if found is None:
@@ -96,7 +97,7 @@ def main() -> None:
 
 
 def run(command: list[str], environment: dict[str, str], seconds: float) -> dict[str, Measured] | None:
-    """The rows of a benchmark, or None if it failed or was not done in time (then it is ended, with what it started)."""
+    """The rows of a benchmark; None if it failed or exceeded its time limit (it is then ended, with its children)."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         process = subprocess.Popen([*command, "--json", str(file)], env=environment, start_new_session=True)
@@ -120,7 +121,7 @@ def read(file: Path) -> dict[str, Measured]:
 
 
 def shares(rows: dict[str, Measured], limit: float) -> dict[str, Measured]:
-    """Of the rows in TFLOP/s, what part of the card's measured rate they are."""
+    """For rows in TFLOP/s: their share of the card's measured rate."""
     return {
         f"{name}, of the card's products": Measured(100 * row.value / limit, "%", "", True)
         for name, row in rows.items()

@@ -53,8 +53,7 @@ def measure(world: worlds.World, num_scenes: int, seed: int = 0, quality: int = 
 
 
 def expressions(scene: Scene) -> list[tuple[str, str, int]]:
-    """(family, expression, number of the picture it means) for all that can be said without doubt of a
-    scene."""
+    """(family, expression, index of its picture) for all unambiguous expressions about a scene."""
     found = []
     areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in scene.boxes]
     for i, kind in enumerate(scene.kinds):

@@ -1,7 +1,8 @@
-"""How cost grows with size, and what grows faster than its size: python -m benchmarks.growth [--quick] [--json FILE].
+"""How cost grows with size, and which costs grow faster than linearly: python -m benchmarks.growth [--quick] [--json FILE].
 
-Each series doubles (or more) one size and fits the slope of seconds over size on logarithms: 1 is linear, below it a larger
-size is cheaper by the piece, 2 is quadratic. The spread is that of the slopes between neighbours, so that a bend shows.
+Each series increases one size by a factor of two or more and fits the slope of seconds over size on a log-log scale: 1 is
+linear, below 1 a larger size is cheaper per unit, 2 is quadratic. The spread is that of the slopes between neighbours, which
+shows a bend.
 
   sequence   tokens of one SFT row (update of all parameters, layers recomputed in the backward pass); beside a layer's other
              products its attention counts 2.5 times as much as in the 7B, so the bend comes at shorter rows
@@ -10,7 +11,7 @@ size is cheaper by the piece, 2 is quadratic. The spread is that of the slopes b
   slots      that decode at once, each with 128 tokens in its cache; seconds of a step
   episodes   with a scripted policy and mock tools, 64 at once
 
-The size of a search corpus is the business of `benchmarks.corpora`, which prints its slopes, too.
+`benchmarks.corpora` measures the size of a search corpus and prints its slopes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from flax import nnx
 from benchmarks import harness
 from benchmarks.rollout import MockTools, make_engine, plays, requests
 from benchmarks.sft_step import make_sequence, ours
+from benchmarks.stand_ins import scripted
 from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.data.batches import pack
 from mmsearch_jax.images.processing import ProcessedImage
@@ -39,10 +41,9 @@ from mmsearch_jax.rollout.scheduler import run_episodes
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.settings.learning import BatchShape
 from mmsearch_jax.settings.rollout import EngineConfig
-from tests.rollout import scripted
 
 LINEAR = 1.1
-"""A slope up to here counts as linear: what is left of it is noise."""
+"""A slope up to this value counts as linear; the rest is noise."""
 WIDE = TextConfig(
     vocab_size=8192,
     hidden_size=512,
@@ -56,8 +57,8 @@ WIDE = TextConfig(
 
 
 class Series(NamedTuple):
-    """Sizes, the few of them for --quick (none: left out), what gives the function from a size to its seconds, and why it is
-    steep, if it is."""
+    """Sizes, those for --quick (none: left out), a factory of the function from a size to its seconds, and the reason if the
+    slope is steep."""
 
     sizes: tuple[int, ...]
     quick: tuple[int, ...]
@@ -88,7 +89,7 @@ def main() -> None:
 
 
 def sequence_seconds() -> Callable[[int], float]:
-    """Of an SFT update on one row, by its tokens."""
+    """Seconds of an SFT update on one row, by its number of tokens."""
     config = ModelConfig(text=WIDE, vision=harness.SMALL.vision)
     model = Qwen2_5_VL(config, rngs=nnx.Rngs(0))
     model.set_remat("full")
@@ -102,7 +103,7 @@ def sequence_seconds() -> Callable[[int], float]:
 
 
 def image_seconds() -> Callable[[int], float]:
-    """Of encoding images in one call, by their number."""
+    """Seconds to encode images in one call, by their number."""
     model = harness.random_model("small")
     encode = nnx.jit(lambda model, vision: model.encode_images(vision))
 
@@ -115,7 +116,7 @@ def image_seconds() -> Callable[[int], float]:
 
 
 def group_seconds() -> Callable[[int], float]:
-    """Of rolling a prompt out so many times."""
+    """Seconds of the rollouts of one prompt, by their number."""
     sizes = EngineConfig(
         num_slots=32,
         max_length=544,
@@ -138,7 +139,7 @@ def group_seconds() -> Callable[[int], float]:
 
 
 def slot_seconds() -> Callable[[int], float]:
-    """Of a decode step, by the sequences that it serves."""
+    """Seconds of a decode step, by its number of sequences."""
     model, tokenizer, steps = harness.random_model("small"), harness.vocabulary(), 4
     prompt = np.random.default_rng(0).integers(100, 100_000, 128).tolist()
 
@@ -153,7 +154,7 @@ def slot_seconds() -> Callable[[int], float]:
             decode_steps=steps,
         )
         engine = harness.engine(model, tokenizer, sizes)
-        # No sequence may end while it is timed: each has room for more than is decoded.
+        # No sequence may end during the measurement: each has room for more than is decoded.
         live = begin(engine, prompt, slots, 32)
         return (
             statistics.median(harness.seconds(lambda: engine.decode([s for s in live if s.finish is None]), 3)) / steps
@@ -163,7 +164,7 @@ def slot_seconds() -> Callable[[int], float]:
 
 
 def begin(engine: Any, prompt: list[int], count: int, new_tokens: int) -> list[LiveSequence]:
-    """So many sequences of one prompt in the engine, ready to decode."""
+    """Sequences of one prompt in the engine, ready to decode."""
     live = [LiveSequence(list(prompt), [], seed, SamplingParams(1.0), plain=True) for seed in range(count)]
     for sequence in live:
         engine.acquire(sequence)
@@ -173,7 +174,7 @@ def begin(engine: Any, prompt: list[int], count: int, new_tokens: int) -> list[L
 
 
 def episode_seconds() -> Callable[[int], float]:
-    """Of whole episodes with up to two searches each."""
+    """Seconds of whole episodes with up to two searches each."""
     scripts = plays(lambda number: number % 3)
     engine = make_engine(scripts, 64, 64)
 
@@ -185,7 +186,7 @@ def episode_seconds() -> Callable[[int], float]:
         assert len(done) == count and statuses == {"answered"}, f"not every episode ended with an answer: {statuses}"
         return time.perf_counter() - began
 
-    # Compiles, also what only a run's last few episodes need.
+    # Compiles all programs, including those that only the last few episodes of a run need.
     measure(100)
     measure(200)
     return measure
@@ -196,8 +197,9 @@ SERIES = {
         (1024, 2048, 4096, 8192, 16_384, 32_768),
         (),
         sequence_seconds,
-        "Attention looks at every pair of a row's tokens, so its share grows with the length; all else is linear. Packed "
-        "conversations pay for their own length, not for the row's, where the kernel skips what is of other segments.",
+        "Attention is quadratic in the length of a row, so its share grows with the length; everything else is linear. "
+        "For packed conversations the cost depends on their own length, not on the row's, where the kernel skips other "
+        "segments.",
     ),
     "images": Series((1, 2, 4, 8, 16), (1, 2), image_seconds),
     "group": Series((2, 4, 8, 16, 32), (2, 4), group_seconds),

@@ -1,8 +1,8 @@
-"""GRPO updates of ours against Tunix's trainer, on the CPU: python -m benchmarks.grpo_step [--quick] [--json FILE].
+"""Our GRPO updates against Tunix's trainer, on the CPU: python -m benchmarks.grpo_step [--quick] [--json FILE].
 
 The same random Qwen2.5 (text only, 27 million parameters, all trained), the same trajectories with their old log-probs and
-advantages, AdamW, float32, the same threads. The lengths are those of tool-use episodes, so the figure is useful tokens a
-second: we pack the trajectories, Tunix's learner pads them. Losses must be equal. The peer runs in an environment of its own.
+advantages, AdamW, float32, the same threads. The lengths are those of tool-use episodes, so the figure is useful tokens per
+second: we pack the trajectories, Tunix's learner pads them. Losses must be equal. The peer runs in its own environment.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def make_batch(rng: np.random.Generator, model: Qwen2_5_VL, num_groups: int) -> 
 def with_old_logprobs(
     model: Qwen2_5_VL, sequences: list[TrainingSequence], advantages: np.ndarray
 ) -> list[TrainingSequence]:
-    """The trajectories as this very policy would have sampled them, with their advantages."""
+    """The trajectories as if this policy had sampled them, with their advantages."""
     score = nnx.jit(lambda model, batch: token_logprobs(model, batch, 1.0).logprobs)
     done = []
     for sequence, advantage in zip(sequences, advantages, strict=True):
@@ -85,7 +85,7 @@ def ours(model: Qwen2_5_VL, batches: list[Batch]) -> dict[str, list[float]]:
     optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE, decay="constant"), 1000)
     config = GRPOLossConfig(kl_coef=0.0, aggregation="sequence")
     updater = PolicyUpdater(graph, None, optimizer, config, CONFIG, mesh, BatchShape(ROWS, LENGTH))
-    # Compiled on a state of its own, so that the measured run begins with the first update.
+    # Compiled on a separate state, so that the measured run begins with the first update.
     updater.learn(mesh.train_state(trained, frozen, optimizer), batches[0].sequences)
     state = mesh.train_state(trained, frozen, optimizer)
     losses, seconds = [], []

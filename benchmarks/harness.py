@@ -1,4 +1,4 @@
-"""What the benchmarks that compute share: models, peers with the same weights, engines, clock and memory, the machine."""
+"""Shared by the benchmarks that compute: models, peers with the same weights, engines, time, memory, the machine."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.peers import Peer, measuring
+from benchmarks.stand_ins import qwen_vocabulary, tiny_tokenizer
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models import hf
@@ -31,8 +32,6 @@ from mmsearch_jax.models.tokenizer import load_tokenizer
 from mmsearch_jax.planning.sizes import SIZES
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.settings.rollout import EngineConfig
-from tests import tiny_tokenizer
-from tests.parity import qwen_vocabulary
 
 SMALL = ModelConfig(
     text=TextConfig(
@@ -48,7 +47,7 @@ SMALL = ModelConfig(
         depth=8, hidden_size=320, intermediate_size=864, num_heads=4, out_hidden_size=512, fullatt_block_indexes=(3, 7)
     ),
 )
-"""27 million parameters in the decoder's layers, 10 in the tower's, the published vocabulary."""
+"""27 million parameters in the layers of the decoder, 10 million in the tower, the published vocabulary."""
 
 
 def config_of(size: str) -> ModelConfig:
@@ -64,8 +63,8 @@ def random_model(size: str) -> Qwen2_5_VL:
 
 
 def random_bf16(config: ModelConfig) -> Qwen2_5_VL:
-    """A model whose weights are drawn one by one, in the dtype that they have: a GPU tells the height of its memory alone, and
-    that of making a model by nnx was above that of what was measured."""
+    """A model whose weights are drawn one by one, in their final dtype. A GPU reports only its peak memory, and the peak of
+    creating a model by nnx was above that of what is measured."""
     shapes = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16))
     graph, state = nnx.split(shapes)
     leaves, tree = jax.tree.flatten(state)
@@ -78,7 +77,7 @@ def random_bf16(config: ModelConfig) -> Qwen2_5_VL:
 def model_and_peer(
     size: str, script: str, work: dict[str, Any], folder: Path, alone: bool
 ) -> tuple[Qwen2_5_VL, Peer | None]:
-    """A random model, and transformers with `work` in a folder that must stay (None if ours is to be measured alone).
+    """A random model, and transformers with `work` in a folder that must stay (None to measure our side only).
 
     The small one's weights are given to the peer; a published one's shapes are, and the peer is done before JAX takes the GPU.
     """
@@ -97,8 +96,8 @@ def model_and_peer(
 
 @functools.cache
 def vocabulary() -> Any:
-    """A tokenizer: the published one where the `parity` extra is installed, else a small one of bytes, with which engines do
-    the same work on the same shapes but sample other tokens."""
+    """The published tokenizer if the `parity` extra is installed, else a small one of bytes, with which engines do the same
+    work on the same shapes but sample other tokens."""
     if importlib.util.find_spec("dashscope") is None:
         return tiny_tokenizer.build()
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +105,7 @@ def vocabulary() -> Any:
 
 
 def unsampled(tokenizer: Any, size: int) -> list[int]:
-    """The token ids that an engine never samples: they stand for no text and end no turn."""
+    """The token ids that an engine never samples: they encode no text and end no turn."""
     renderer = ChatRenderer(tokenizer)
     wordless = [i for i, text in enumerate(renderer.token_bytes) if not text and i not in renderer.stop_ids]
     return wordless + list(range(renderer.vocabulary_size, size))
@@ -119,12 +118,13 @@ def engine(model: Qwen2_5_VL, tokenizer: Any, sizes: EngineConfig) -> Engine:
 
 
 def seconds(run: Callable[[], Any], repeats: int, prepare: Callable[[], Any] = measuring.nothing) -> list[float]:
-    """Of each of `repeats` calls until their arrays are there, after one call that compiles; `prepare` is not counted."""
+    """Seconds of each of `repeats` calls until their arrays are ready, after one call that compiles; `prepare` is not
+    counted."""
     return measuring.seconds(run, repeats, jax.block_until_ready, prepare)
 
 
 def turns_and_repeats(options: argparse.Namespace, turns: int = 3) -> tuple[int, int]:
-    """How often each side takes its turn, and the repeats of a turn: one turn where both cannot be in a GPU's memory."""
+    """Turns of each side and repeats per turn: one turn if both do not fit into the memory of a GPU."""
     if options.quick:
         return 1, 2
     return (turns, 2) if options.model == "small" else (1, 5)
@@ -133,14 +133,14 @@ def turns_and_repeats(options: argparse.Namespace, turns: int = 3) -> tuple[int,
 def both(
     turns: int, ours: Callable[[], dict[str, list[float]]], peer: Peer | None
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """The seconds of both sides by kind, measured in turns; none of a peer that is not there."""
+    """The seconds of both sides by kind, measured in turns; empty for a peer that is not installed."""
     found = measuring.in_turns(turns, ours, *([peer.seconds] if peer else []))
     return found[0], found[1] if peer else {}
 
 
 def memory(function: Any, *arguments: Any) -> int:
-    """Bytes that a call of a jitted function takes beside its arguments, as the compiled program tells them: what is resident
-    depends on what an allocator gave back before (it came to between 0.5 and 1.1 GB for one program)."""
+    """Bytes that a jitted function needs beside its arguments, from the compiled program. Resident memory depends on what an
+    allocator has freed before (it varied between 0.5 and 1.1 GB for one program)."""
     needs = function.lower(*arguments).compile().memory_analysis()
     return needs.temp_size_in_bytes + needs.output_size_in_bytes
 
@@ -154,7 +154,7 @@ def same(name: str, ours: np.ndarray, theirs: Any, tolerance: float) -> float:
     worst = float(np.abs(ours - np.asarray(theirs)).max())
     if not worst <= tolerance:
         raise SystemExit(
-            f"{name}: the sides differ by {worst:.2g}, more than {tolerance:g}; their times do not compare"
+            f"{name}: the sides differ by {worst:.2g}, more than {tolerance:g}, so their times cannot be compared"
         )
     return worst
 

@@ -1,4 +1,4 @@
-"""Many keep-alive connections that each ask one thing after the other: requests a second and their latencies."""
+"""Load from many keep-alive connections, each with one request at a time: requests per second and latencies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclasses.dataclass
 class Load:
-    """What a stretch of load came to.
+    """The result of a period of load.
 
     Attributes:
       seconds: of each request, in the order in which they ended.
@@ -28,7 +28,7 @@ class Load:
 
     @property
     def seconds_a_request(self) -> float:
-        """Of all connections together."""
+        """Requests per second over all connections."""
         return self.wall_s / len(self.seconds)
 
     def quantile_ms(self, share: float) -> float:

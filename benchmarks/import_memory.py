@@ -3,9 +3,9 @@
     python -m benchmarks.import_memory [--layers 2] [--full] [--hosts 8] [--host-only] [--json FILE]
 
 Writes a checkpoint of empty tensors (sparse files, so it takes no room on the disk) and reads it by
-`hf.load_pretrained` in bf16 in processes of their own: whole on one device, whole over simulated devices, and as one host of
-several reads it, which holds its own shards alone. A process's peak is its `ru_maxrss`; what it had before reading
-(Python, JAX) is taken off.
+`hf.load_pretrained` in bf16 in processes of their own: whole on one device, whole over simulated devices, and as one of several
+hosts, which holds only its own shards. The peak of a process is its `ru_maxrss`, minus its memory before reading (Python,
+JAX).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from mmsearch_jax.models.axes import placement
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 
 FILE_BYTES = 5 * 10**9
-"""Size at which a checkpoint goes on in another file, as the published ones do."""
+"""Size at which a checkpoint continues in another file, as the published ones do."""
 
 
 def sizes(layers: int | None) -> ModelConfig:
-    """The 7B, or the 7B with so many layers in both towers."""
+    """The 7B, or the 7B with this number of layers in both towers."""
     if layers is None:
         return ModelConfig()
     text = dataclasses.replace(TextConfig(), num_hidden_layers=layers)
@@ -72,7 +72,7 @@ def write_checkpoint(folder: Path, config: ModelConfig, file_bytes: int = FILE_B
 
 
 def read(folder: Path, devices: int, hosts: int, host: int, port: int) -> dict[str, int] | None:
-    """In a child: reads this host's part. Gives `part` and `peak` in bytes; None from a host that only makes up the number."""
+    """In a child: reads this host's part. Returns `part` and `peak` in bytes; None from a host that is not measured."""
     import jax
     import jax.numpy as jnp
 
@@ -82,7 +82,7 @@ def read(folder: Path, devices: int, hosts: int, host: int, port: int) -> dict[s
         jax.distributed.initialize(f"localhost:{port}", num_processes=hosts, process_id=host)
     mesh = make_mesh(devices=jax.devices())
     if host:
-        # Leaving waits for all hosts.
+        # The shutdown waits for all hosts.
         jax.distributed.shutdown()
         return None
     before = _peak_bytes()

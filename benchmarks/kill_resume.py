@@ -1,8 +1,8 @@
-"""Does a killed SFT run end as an unbroken one? python -m benchmarks.kill_resume [--kills 20] [--steps 12]
+"""Does a killed SFT run end like an uninterrupted one? python -m benchmarks.kill_resume [--kills 20] [--steps 12]
 
 Runs `mmsearch sft` on a small mini-world with a checkpoint at every step, kills it with SIGKILL at random moments (compilation,
-a step, a checkpoint write), starts it again each time, and compares losses and final weights with those of a run that was left
-alone. All runs share the machine's compilation cache.
+a step, a checkpoint write), starts it again each time, and compares losses and final weights with those of an uninterrupted
+run. All runs share one compilation cache.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SETTINGS = {
 
 
 def main() -> None:
-    """Runs, kills, compares, and prints what was found; ends with code 1 when anything differs."""
+    """Runs, kills, compares, and prints the result; exits with code 1 if anything differs."""
     parser = argparse.ArgumentParser(description="SIGKILL at random moments against an unbroken run.")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=12)
@@ -43,11 +43,11 @@ def main() -> None:
 
 
 def compare(folder: Path, kills: int, steps: int, seed: int) -> dict[str, object]:
-    """Moments of the kills (seconds into a run, steps that stood in its checkpoints), and whether all came out equal."""
+    """The kills (seconds into a run, steps in its checkpoints), and whether all results are equal."""
     began = time.monotonic()
     _finish(_start(folder / "whole", folder, steps))
     duration = time.monotonic() - began
-    # The world and its conversations are not what is tested.
+    # The world and its conversations are not tested here.
     shutil.copytree(folder / "whole" / "worlds", folder / "killed" / "worlds")
     rng, moments = random.Random(seed), []
     while len(moments) < kills:
@@ -62,7 +62,7 @@ def compare(folder: Path, kills: int, steps: int, seed: int) -> dict[str, object
             continue
         if process.returncode:
             _finish(process)
-        # It came to its end: what is left of the kills begins anew.
+        # The run has ended: the remaining kills need a new run.
         shutil.rmtree(folder / "killed" / "checkpoints")
         (folder / "killed" / "metrics.jsonl").unlink()
     _finish(_start(folder / "killed", folder, steps))

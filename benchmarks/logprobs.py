@@ -2,9 +2,9 @@
 
     python -m benchmarks.logprobs --model 7b     on a GPU: bf16, 8,192 tokens with images, random weights
 
-Conversations of one length, with an image each, so that nobody pads. Ours walks over the vocabulary's logits in chunks of 1,024
-tokens and gives the entropies, too; torch holds the logits of the whole batch, as trainers commonly do. Equal weights, float32,
-equal threads; the log-probs must agree. Also how much memory the pass takes at its height, above weights and batch.
+Conversations of one length, with an image each, so that no side pads. Ours computes logits in chunks of 1,024 tokens and also
+returns the entropies; torch holds the logits of the whole batch, as trainers commonly do. Equal weights, float32, equal
+threads; the log-probs must agree. Also the peak memory of the pass, above weights and batch.
 """
 
 from __future__ import annotations

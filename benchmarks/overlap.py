@@ -1,8 +1,8 @@
-"""What `grpo.overlap` gains when searches are slow: python -m benchmarks.overlap [--checkpoint DIR] [--json FILE].
+"""The gain of `grpo.overlap` when searches are slow: python -m benchmarks.overlap [--checkpoint DIR] [--json FILE].
 
 Two runs of `mmsearch grpo` on the mini-world, with and without overlap, from the SFT policy that `make quickstart` leaves. A
 proxy before the search server delays every search by a log-normal time (mean 1 s, sigma 1; the same seed in both runs).
-Compared are the seconds of a step, without the first two, which compile.
+The seconds per step are compared, without the first two steps, which compile.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any
 import aiohttp
 import numpy as np
 from aiohttp import web
+from mmsearch_jax.jobs.parts import TRAINING_WORLD, prepare_world
 
 from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.core.config_files import load_config
-from mmsearch_jax.jobs.parts import TRAINING_WORLD, prepare_world
 from mmsearch_jax.jobs.search_server import start_server
 
 _CONFIG = Path(__file__).parents[1] / "configs" / "tiny_grpo.py"
 _MEAN_S, _SIGMA, _COMPILING = 1.0, 1.0, 2
 _LONG = {"grpo.num_steps": 12}
 _QUICK = {
-    # So few groups may all be uniform: what learns would compile late.
+    # All of so few groups may be uniform; the update would then compile late.
     "grpo.num_steps": 3,
     "grpo.skip_uniform": False,
     "grpo.prompts_per_step": 2,
@@ -48,7 +48,7 @@ _QUICK = {
 
 @contextmanager
 def slow_proxy(url: str) -> Iterator[str]:
-    """The address of a server that passes requests on to `url`, searches after a delay."""
+    """The address of a proxy that forwards requests to `url`, searches after a delay."""
     loop, address = asyncio.new_event_loop(), threading.Event()
     found: list[str] = []
     rng = np.random.default_rng(0)

@@ -1,14 +1,14 @@
-"""All benchmarks, each in a process of its own, and docs/performance.md from what they found: python -m benchmarks.performance.
+"""Runs all benchmarks, each in its own process, and writes docs/performance.md: python -m benchmarks.performance.
 
-    python -m benchmarks.performance                         everything, some two hours on two cores
-    python -m benchmarks.performance --quick                 each in its short form, to see that it runs; docs stay as they are
-    python -m benchmarks.performance --only prefill vision   these anew, the others as they were last measured
+    python -m benchmarks.performance                         everything, about two hours on two cores
+    python -m benchmarks.performance --quick                 the short form of each, to check that it runs; docs do not change
+    python -m benchmarks.performance --only prefill vision   runs these again and keeps the last figures of the others
     python -m benchmarks.performance --only gpu              on a machine with a GPU
-    python -m benchmarks.performance --page                  the page alone, from what was measured
+    python -m benchmarks.performance --page                  writes only the page, from the kept figures
 
-What each found is kept in runs/performance/NAME.json, with the machine and with the ratios of the run before. The page holds a
-table for each question, the reasons of what falls short (they stand beside the rows, as `why`, in the benchmarks), and
-hot_spots.md. Ends with code 1 if a benchmark failed, or if a row falls short and nobody has said why.
+The figures of each benchmark are kept in runs/performance/NAME.json, with the machine and the ratios of the previous run. The
+page holds a table for each question, the reasons for rows that fall short (`why` in the benchmarks), and hot_spots.md. The exit
+code is 1 if a benchmark failed, or if a row falls short without a reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RESULTS = Path("runs/performance")
 
 
 class Question(NamedTuple):
-    """A benchmark, the heading of its table, and what it is given in its long form."""
+    """A benchmark, the heading of its table, and the arguments of its long form."""
 
     module: str
     title: str
@@ -62,13 +62,13 @@ GPU = Question("gpu", "On a GPU")
 _INTRODUCTION = """# Performance
 
 Written by `make bench` (`python -m benchmarks.performance`): edit the benchmarks and `benchmarks/hot_spots.md`, not this page.
-Ratios are speeds, ours over theirs, from equal weights, tokens, precision and threads in one run; outputs were compared first.
-Values are medians of the repeats, ratios those of the geometric means, with the smallest and largest; "before" is the ratio of
-the run before this one."""
+A ratio is our speed over the peer's, with equal weights, tokens, precision and threads, in one run; outputs are compared first.
+A value is the median of the repeats, a ratio that of the geometric means; the spread is the smallest and the largest.
+"before" is the ratio of the previous run."""
 
 
 def main() -> None:
-    """Runs what is asked for, writes the page, and says what is missing."""
+    """Runs the benchmarks that were asked for, writes the page, and prints what is missing."""
     known = [question.module for question in (*QUESTIONS, GPU)]
     parser = argparse.ArgumentParser(description="Runs the benchmarks and writes docs/performance.md.")
     parser.add_argument(
@@ -97,14 +97,14 @@ def main() -> None:
         for name, row in result["rows"].items()
         if not row["holds"] and not row.get("why")
     ]
-    for what, names in (("failed", failed), ("fall short, and nobody has said why", unexplained)):
+    for what, names in (("failed", failed), ("fall short without a reason", unexplained)):
         if names:
             print(f"{what}: {', '.join(names)}", file=sys.stderr)
     sys.exit(bool(failed or (unexplained and not options.quick)))
 
 
 def run(question: Question, folder: Path, quick: bool) -> bool:
-    """Runs a benchmark and keeps what it found; False if it failed (if nothing was found, what was found before stays)."""
+    """Runs a benchmark and keeps its figures; False if it failed (without new figures, the earlier ones stay)."""
     file, rows = folder / f"{question.module}.json", folder / f"{question.module}.rows.json"
     arguments = ("--quick",) if quick else tuple(question.arguments)
     command = ["python", "-m", f"benchmarks.{question.module}", *arguments]
@@ -131,7 +131,7 @@ def page(results: dict[Question, dict[str, Any]]) -> Iterator[str]:
     """The lines of the page."""
     yield _INTRODUCTION
     usual = collections.Counter(result["machine"] for result in results.values()).most_common(1)
-    yield from (f"Machine, where no other is named: {machine}." for machine, _ in usual)
+    yield from (f"Machine, unless another is named: {machine}." for machine, _ in usual)
     for question, result in results.items():
         minutes = max(1, round(result["seconds"] / 60))
         where = "" if result["machine"] == usual[0][0] else f" on {result['machine']}"
@@ -145,18 +145,18 @@ def page(results: dict[Question, dict[str, Any]]) -> Iterator[str]:
 
 
 def table(rows: dict[str, dict[str, Any]], before: dict[str, float]) -> Iterator[str]:
-    """The lines of one table, and below it the reasons of what falls short."""
+    """The lines of one table, then the reasons for rows that fall short."""
     yield from ("| | value | spread | aim | holds | before |", "| --- | --- | --- | --- | --- | --- |")
     for name, row in rows.items():
         spread = " to ".join(map(_number, row["spread"])) if row.get("spread") else ""
-        # Where nothing was aimed for, nothing can fall short.
+        # A row without an aim cannot fall short.
         holds = ("yes" if row["holds"] else "**no**") if row["aim"] else ""
         past = _number(before[name]) if name in before else ""
         yield f"| {name} | {_number(row['value'])} {row['unit']} | {spread} | {row['aim']} | {holds} | {past} |"
     reasons = collections.defaultdict(list)
     for name, row in rows.items():
         if not row["holds"]:
-            reasons[row.get("why") or "Why is not known yet."].append(f"*{name}*")
+            reasons[row.get("why") or "The reason is not known yet."].append(f"*{name}*")
     for why, names in reasons.items():
         yield from ("", f"{', '.join(names)} {'falls' if len(names) == 1 else 'fall'} short. {why}")
 
@@ -166,7 +166,7 @@ def _number(value: float) -> str:
 
 
 def _machine() -> str:
-    # In a process of its own: on a GPU JAX would keep memory that the next benchmark needs.
+    # In its own process: on a GPU, JAX would keep memory that the next benchmark needs.
     code = "from benchmarks.harness import machine; print(machine())"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 

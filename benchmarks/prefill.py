@@ -2,8 +2,8 @@
 
     python -m benchmarks.prefill --model 7b     on a GPU: bf16, random weights, 16 prompts of 2,048 tokens
 
-Two rows: a batch of different prompts into empty caches, and an observation (what a search found) behind each of them, as a
-rollout goes on. The engine's `extend`, with its host work, against the language model's forward with `past_key_values`; neither
+Two rows: a batch of different prompts into empty caches, then an observation (search results) after each of them, as in a
+rollout. The engine's `extend`, with its host work, against the language model's forward with `past_key_values`; neither
 computes logits. Equal weights, float32, equal threads; the next tokens must be equal.
 """
 
@@ -27,7 +27,10 @@ from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.settings.rollout import EngineConfig
 
-WHY = "On a CPU nearly all of the time goes into the layers' products, in which XLA is slower than torch (the last hot spot)."
+WHY = (
+    "On a CPU nearly all of the time goes into the matrix products of the layers, where XLA is slower than torch "
+    "(the last hot spot)."
+)
 
 
 class Work(NamedTuple):
@@ -42,7 +45,7 @@ def main() -> None:
     options = command_line("Prefill and extend against torch.", "half the prompts", sizes=True).parse_args()
     small = options.model == "small"
     rows, prompt, observation = (4 if options.quick else 8, 512, 128) if small else (16, 2048, 512)
-    # A turn is short, and with three of them two runs differed by a third.
+    # Turns are short: with three of them, two runs differed by a third.
     turns, repeats = harness.turns_and_repeats(options, turns=8)
     rng = np.random.default_rng(0)
     made = Work(*(rng.integers(100, 100_000, (rows, length)) for length in (prompt, observation)))
@@ -80,12 +83,12 @@ def main() -> None:
             print(f"{kind}: {peer.found['version']} {ids.size / statistics.median(others[kind]):.0f} tokens/s")
             table[f"{kind}, equal tokens"] = faster(times[kind], others[kind], 1, WHY)
     if peer is not None and small and (best := peer.found["best"]) != tokens:
-        raise SystemExit(f"the next tokens differ, so the times do not compare: ours {tokens}, theirs {best}")
+        raise SystemExit(f"the next tokens differ, so the times cannot be compared: ours {tokens}, theirs {best}")
     report(table, options.json)
 
 
 def forward_flops(config: TextConfig, rows: int, length: int) -> float:
-    """Operations that take so many tokens to their final hidden states, without the vocabulary projection."""
+    """FLOPs from tokens to their final hidden states, without the vocabulary projection."""
     head = 2 * rows * length * config.hidden_size * config.vocab_size
     return text_flops(config, np.ones((rows, length), np.int32)) - head
 
@@ -110,7 +113,7 @@ def next_tokens(engine: Engine, work: Work) -> list[int]:
 
 
 def _fed(engine: Engine, work: Work, seconds: dict[str, list[float]]) -> list[LiveSequence]:
-    """Sequences with prompts and observations in their caches; notes how long each of both took."""
+    """Sequences with prompts and observations in their caches; records the seconds of both."""
     live = [LiveSequence(ids.tolist(), [], 0, SamplingParams(0.0), plain=True) for ids in work.prompts]
     for sequence in live:
         engine.acquire(sequence)

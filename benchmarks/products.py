@@ -1,7 +1,7 @@
 """Plain float32 matrix products, JAX's on this CPU against torch's: python -m benchmarks.products [--quick] [--json FILE].
 
-No code of this project runs: it is by this much that ratios against torch on a CPU may differ from 1 for reasons that are not
-ours, since most of the time goes into products of these shapes. Equal threads; the products must agree.
+No code of this project runs. Most of the time goes into products of these shapes, so these ratios show how far ratios against
+torch on a CPU can differ from 1 because of XLA alone. Equal threads; the products must agree.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
         for name, file in files.items():
             with np.load(file) as factors:
                 harness.same(name, np.asarray(_product(**factors)), np.load(Path(file).with_suffix(".npy")), TOLERANCE)
-    # What another library's products take is no aim of ours.
+    # The speed of another library's products is not an aim of this project.
     report(
         {f"product, {name}": faster(own, theirs[name], 0)._replace(aim="") for name, own in ours.items()}, options.json
     )

@@ -1,6 +1,6 @@
 """The quickstart with several seeds: python -m benchmarks.results [--seeds 0 1 2] [--out docs/results.md].
 
-Runs `mmsearch quickstart` once a seed (ten minutes each on two cores) and writes the table of means and single runs.
+Runs `mmsearch quickstart` once per seed (ten minutes each on two cores) and writes the table of means and single runs.
 """
 
 from __future__ import annotations

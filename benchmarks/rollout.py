@@ -2,11 +2,11 @@
 
     python -m benchmarks.rollout [--quick] [--json FILE]
 
-Lockstep rolls out batches of 64, and holds every reply back until all of the batch wait for one; tools take log-normal times
-of 1 s in the mean, sigma 1. Both decode 64 episodes at once; ours keeps the caches of 128 more that wait for a tool, and
-samples the same trajectories. Then, each by itself: the share of the decode width (16) that is used while episodes wait to
-begin, the share of prompt tokens that groups of 8 do not prefill again, host time (all but the device's programs) with 64
-slots, and what is left after many episodes with failing tools.
+Lockstep rolls out batches of 64 and holds every reply until the whole batch waits for one; tools take log-normal times with a
+mean of 1 s, sigma 1. Both decode 64 episodes at once; ours keeps the caches of 128 more that wait for a tool, and samples the
+same trajectories. Then, measured separately: the share of the decode width (16) that is used while episodes wait to begin, the
+share of prompt tokens that groups of 8 do not prefill again, host time (all time except the device's programs) with 64 slots,
+and resources that are not freed after many episodes with failing tools.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, Play
 from benchmarks.table import Measured, command_line, report
 from mmsearch_jax.core.errors import ToolFailed
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
@@ -29,12 +31,10 @@ from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.settings.rollout import EngineConfig
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, Play
 
 NUM_PLAYS = 16
-WHY = "It is Python's own time, which is another on each processor."
-"""What limits the host."""
+WHY = "This is the time of Python itself, which differs between processors."
+"""The reason for the host time."""
 
 
 class MockTools:
@@ -67,7 +67,7 @@ class LockstepTools:
         self._round = asyncio.Event()
 
     def ended(self, trajectory: Trajectory) -> None:
-        """An episode is over: nobody waits for it any more."""
+        """An episode has ended: the round no longer waits for it."""
         self._running -= 1
         self._release()
 
@@ -121,13 +121,13 @@ def requests(scripts: list[Play], count: int) -> list[EpisodeRequest]:
 
 
 def measure_lockstep(count: int, mean_s: float) -> dict[str, float]:
-    """Wall times of the same episodes in lockstep and free, and the occupancy of the free run."""
+    """Wall-clock times of the same episodes in lockstep and without it, and the occupancy of the latter."""
     scripts = plays(lambda number: number % 5)
     asked, batch = requests(scripts, count), 64
     rounds = make_engine(scripts, batch, batch)
     engine = make_engine(scripts, batch, 3 * batch)
     for each in (rounds, engine):
-        # Compiles every program that is met.
+        # Compiles every program that the run needs.
         asyncio.run(run_episodes(each, asked, CONFIG, MockTools(0.0)))  # type: ignore[arg-type]
 
     async def lockstep() -> list[Trajectory]:
@@ -218,7 +218,7 @@ def measure_host(count: int) -> float:
 
 
 def measure_leaks(count: int) -> int:
-    """Slots, tasks and file descriptors that are left after episodes of which a third of the tool calls fail."""
+    """Slots, tasks and file descriptors that are not freed after episodes in which a third of the tool calls fail."""
     scripts = plays(lambda number: number % 3)
     engine = make_engine(scripts, 64, 64)
     batch = 1000

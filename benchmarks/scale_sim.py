@@ -1,10 +1,10 @@
-"""Where the bottleneck of GRPO with live search moves from 16 chips to 4,096, and what each remedy buys: a simulation.
+"""A simulation of GRPO with live search from 16 to 4,096 chips: the bottleneck, and the gain of each remedy.
 
 python -m benchmarks.scale_sim [--quick] [--plan plan.json] [--delays delays.json] [--json FILE] [--markdown FILE]
 
-Not a measurement: device times are `mmsearch plan`'s (--plan, its JSON of a GRPO config) or the defaults that it prints, delays
-are log-normal or drawn from measured ones (--delays: {"search": [seconds, ...], "summary": [...], "judge": [...]}). Prompts
-grow with the hosts (13 each), the search providers and servers do not, until a remedy says so.
+Not a measurement: device times come from `mmsearch plan` (--plan: its JSON for a GRPO config) or are the printed defaults.
+Delays are log-normal or drawn from measured ones (--delays: {"search": [seconds, ...], "summary": [...], "judge": [...]}).
+The number of prompts grows with the hosts (13 each); that of search providers and servers grows only in the remedies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHOWN = ("device", "slots", "search", "quota", "server", "summariser", "judge", 
 
 
 def scenario(chips: int, times: Mapping[str, float], delays: Mapping[str, Sequence[float]]) -> Scenario:
-    """A pod of so many chips with the providers and servers of one host's run.
+    """A pod with this number of chips and the providers and servers of one host's run.
 
     Args:
       times: `learn_chip_seconds` of a trajectory; `decode_seconds`, `extend_seconds` as in `Scenario`.
@@ -49,7 +49,7 @@ def scenario(chips: int, times: Mapping[str, float], delays: Mapping[str, Sequen
 
 
 def remedies(base: Scenario) -> dict[str, Scenario]:
-    """One change each; then all services grown with the hosts, as they are enough for 64 chips, alone and with the rest."""
+    """One change each; then all services grow with the hosts (they suffice for 64 chips), alone and with the other changes."""
     changes: dict[str, dict[str, Any]] = {
         "search quota x 10": {"quota": 10 * base.quota},
         "tools server replicas x 4": {"replicas": 4 * base.replicas},
@@ -70,7 +70,7 @@ def remedies(base: Scenario) -> dict[str, Scenario]:
 
 
 def main() -> None:
-    """Simulates, prints both tables, and holds the simulation against what must be true of it."""
+    """Simulates, prints both tables, and checks the invariants of the simulation."""
     parser = argparse.ArgumentParser(description="Simulated GRPO steps on up to 4,096 chips.")
     parser.add_argument("--quick", action="store_true", help="up to 256 chips")
     parser.add_argument(
@@ -87,7 +87,7 @@ def main() -> None:
     unknown = set(delays) - {"search", "summary", "judge"}
     if unknown:
         parser.error(f"--delays names {', '.join(sorted(unknown))}: known are search, summary, judge")
-    # Else a hundred thousand live episodes are looked through again and again.
+    # Otherwise the collector scans a hundred thousand live episodes again and again.
     gc.disable()
     began, events = time.perf_counter(), 0
     sizes = QUICK_SIZES if options.quick else SIZES
@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def default_times() -> dict[str, float]:
-    """Without a plan."""
+    """The default times, for use without a plan."""
     defaults = {field.name: field.default for field in dataclasses.fields(Scenario)}
     return {"learn_chip_seconds": LEARN_CHIP_SECONDS} | {
         key: float(defaults[key]) for key in ("decode_seconds", "extend_seconds")
@@ -146,7 +146,7 @@ def planned(plan: Mapping[str, Any]) -> dict[str, float]:
         trajectories, chips = config.grpo.prompts_per_step * config.grpo.group_size, plan["plans"][0]["chips"]
         return {
             "learn_chip_seconds": stages["grpo"]["learn_seconds"] * chips / trajectories,
-            # One run makes so many tokens of every slot.
+            # One call decodes this number of tokens in every slot.
             "decode_seconds": programs["decode"]["estimate"]["seconds"] / config.engine.decode_steps,
             "extend_seconds": programs["extend"]["estimate"]["seconds"],
         }
@@ -157,7 +157,7 @@ def planned(plan: Mapping[str, Any]) -> dict[str, float]:
 
 
 def given(base: Scenario, times: Mapping[str, float]) -> str:
-    """What was assumed, in a line or two."""
+    """The assumptions, in a line or two."""
     return (
         f"Assumed: {times['learn_chip_seconds']:.2f} chip-seconds of learning a trajectory, "
         f"{1e3 * base.decode_seconds:.1f} ms a decode step, {1e3 * base.extend_seconds:.0f} ms an observation, "
@@ -176,7 +176,8 @@ def _delay(delay: Delay) -> str:
 
 
 def table(runs: Mapping[str, Sequence[Step]], against: Sequence[Step] | None = None) -> str:
-    """A row a run: seconds of a step, trajectories a second, and what the slowest episode and then the learner waited for."""
+    """One row per run: seconds of a step, trajectories per second, and where the slowest episode and the learner spent the
+    time."""
     head = ["", "step, s", "trajectories/s", "searches/s", *(f"{part}, s" for part in SHOWN), "bottleneck"]
     if against is not None:
         head.insert(2, "speed")
@@ -194,7 +195,7 @@ def table(runs: Mapping[str, Sequence[Step]], against: Sequence[Step] | None = N
 
 
 def checks(mended: Mapping[str, Sequence[Step]], base: Scenario, events_per_second: float) -> dict[str, Measured]:
-    """What must be true of any such simulation, and its speed."""
+    """The invariants of any such simulation, and its speed."""
     step = mended["as it is"][-1]
     (best, _), (plain, parts) = mean_steps(mended["the same, both"]), mean_steps(mended["as it is"])
     rate = step.calls / step.rollout_seconds

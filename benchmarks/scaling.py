@@ -1,10 +1,10 @@
-"""Models of four sizes on slices up to 4,096 chips: what fits, how fast, how it scales. Writes docs/scaling.md and its figure.
+"""Models of four sizes on slices of up to 4,096 chips: what fits, speed, scaling. Writes docs/scaling.md and its figure.
 
     python -m benchmarks.scaling --out docs/scaling.md
     python -m benchmarks.scaling --out docs/scaling.md --compiled plan1.json plan2.json
 
-Every cell is an estimate in closed form: the best mesh by `planning.search`'s hand count of memory and its estimate of time.
-What the compiler says of some programs (`mmsearch plan --json`) is added where `--compiled` names the files.
+Every cell is a closed-form estimate: the best mesh by the hand count of memory and the estimate of time in `planning.search`.
+`--compiled` adds the compiler's figures for some programs (files of `mmsearch plan --json`).
 """
 
 # ruff: noqa: E501 (the page's text)
@@ -50,7 +50,7 @@ SLICES = (
     "7x:16x16x16",
 )
 MULTISLICE = {"v5e:16x16": 16, "v6e:16x16": 16}
-"""Slices joined to 4,096 chips by the data-centre network: replicas that exchange the trained parameters' gradients."""
+"""Slices joined to 4,096 chips over the data-centre network: replicas that all-reduce the gradients of the trained parameters."""
 STRONG_ROWS = 512
 _TRIED = 10
 SAMPLE_TOKENS, SAMPLED_TOKENS = 3000, 800
@@ -58,7 +58,7 @@ SAMPLE_TOKENS, SAMPLED_TOKENS = 3000, 800
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The best setting of one model and kind on a slice, or none."""
+    """The best settings of one model and kind on a slice, or none."""
 
     size: str
     kind: str
@@ -72,7 +72,7 @@ class Cell:
 
     @property
     def chips(self) -> int:
-        """Of all slices."""
+        """Chips of all slices."""
         return self.topology.num_chips * self.slices
 
 
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def cells_of(size: str, kind: str, topology: Topology) -> Iterator[Cell]:
-    """The cell of a slice, and of several joined where there are such."""
+    """The cell of a slice, and of several joined slices if there are any."""
     config, stage = config_of(kind)
     model = SIZES[size]
     fitting = search.candidates(config, stage, model, topology, remats=("full",), sequences=(1,))
@@ -128,7 +128,7 @@ def cells_of(size: str, kind: str, topology: Topology) -> Iterator[Cell]:
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A candidate with the seconds of its step; no samples where the sampler has no room beside the learner."""
+    """A candidate with the seconds of its step; no samples if the sampler does not fit beside the learner."""
 
     candidate: search.SettingCandidate
     learn_seconds: float
@@ -158,7 +158,7 @@ def _measured(
 
 
 def config_of(kind: str) -> tuple[ml_collections.ConfigDict, str]:
-    """The 7B's config of the kind, and its stage; the model is another matter."""
+    """The 7B's config of the kind, and its stage; the model is chosen elsewhere."""
     stage = "grpo" if kind == "GRPO" else "sft"
     overrides = ["--config.lora.rank=0"] if kind == "SFT full" else []
     return load_config(f"configs/{stage}_qwen2_5_vl_7b.py", overrides), stage
@@ -167,7 +167,7 @@ def config_of(kind: str) -> tuple[ml_collections.ConfigDict, str]:
 def rollout_seconds(
     config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology, learner_bytes: float, samples: float
 ) -> float | None:
-    """Every host samples its share, in the memory that the learner leaves; each token reads the weights and half-full caches."""
+    """Every host samples its share in the memory left by the learner; each token reads the weights and half-full caches."""
     chip, host, text = topology.chip, topology.host, model.text
     weights = 2 * (
         text.num_hidden_layers
@@ -191,7 +191,7 @@ def rollout_seconds(
 
 
 def strong_scaling(size: str, name: str) -> float | None:
-    """Tokens a second of SFT LoRA on a batch of always the same size; None where it cannot be split so far."""
+    """Tokens per second of SFT LoRA on a batch of constant size; None if it cannot be split over the slice."""
     config, stage = config_of("SFT LoRA")
     topology = parse(name)
     found = search.candidates(
@@ -202,7 +202,7 @@ def strong_scaling(size: str, name: str) -> float | None:
 
 
 def compiled_rows(files: Sequence[Path]) -> list[str]:
-    """What the compiler said, beside the estimate of the same program."""
+    """The compiler's figures beside the estimate for the same program."""
     rows = []
     for file in files:
         for plan in json.loads(file.read_text())["plans"]:
@@ -231,15 +231,16 @@ def page(
     lines = [
         "# Scaling",
         "",
-        "Made by `python -m benchmarks.scaling --out docs/scaling.md`; do not edit. **All figures are estimates** but those under "
-        '"What the compiler says": nothing here was measured on a TPU.',
+        "Made by `python -m benchmarks.scaling --out docs/scaling.md`; do not edit. **All figures are estimates**, "
+        'except those under "What the compiler says". Nothing here was measured on a TPU.',
         "",
-        "Each cell is the best mesh and batch (one, two or four rows for each part of the mesh; remat full) by a hand count of memory "
-        f"(at most {search.USABLE:.0%} of a chip's) and an estimate of time: matrix products at {search.EFFICIENCY:.0%} of the "
-        "peak, then the exchanges that the mesh implies, without overlap. Rows are 8,192 tokens (SFT) and 12,288 (GRPO), with the "
-        f"7B config's images. Samples are {SAMPLE_TOKENS} tokens, of which GRPO samples {SAMPLED_TOKENS}; its step scores each batch by "
-        "the reference, learns from it, and samples on every host beside the learner; tools and judge take no time. 4,096 chips of "
-        "v5e and v6e are 16 slices over the data-centre network. `mmsearch plan` says more of any one cell (docs/planning.md).",
+        "Each cell is the best mesh and batch (one, two or four rows for each part of the mesh; remat full). Memory is counted by hand "
+        f"(at most {search.USABLE:.0%} of a chip's). Time is an estimate: matrix products at {search.EFFICIENCY:.0%} of peak "
+        "FLOP/s, then the collectives that the mesh implies, without overlap. Rows have 8,192 tokens (SFT) or 12,288 (GRPO), with the "
+        f"images of the 7B config. Samples have {SAMPLE_TOKENS} tokens, of which GRPO samples {SAMPLED_TOKENS}. A GRPO step scores each "
+        "batch with the reference, trains on it, and samples on every host beside the learner; tools and judge take no time. 4,096 "
+        "chips of v5e and v6e are 16 slices over the data-centre network. `mmsearch plan` gives more detail for one cell "
+        "(docs/planning.md).",
         "",
     ]
     for kind in KINDS:
@@ -252,8 +253,8 @@ def page(
         lines += [_row(cell) for cell in cells if cell.kind == kind] + [""]
     lines += ["## Strong and weak scaling", "", f"![Scaling]({figure})", ""]
     lines += [
-        f"Strong: the 7B's SFT with LoRA on {STRONG_ROWS} rows a step, whatever the slice. Weak: the tables' cells, whose batch grows "
-        "with the slice. A dash: no mesh of the slice holds so many rows at once.",
+        f"Strong: the 7B's SFT with LoRA on {STRONG_ROWS} rows a step on every slice. Weak: the cells of the tables, whose batch grows "
+        "with the slice. A dash: no mesh of the slice holds that many rows at once.",
         "",
         "| slice | tokens/s, strong | tokens/s, weak |",
         "| --- | --- | --- |",
@@ -265,11 +266,11 @@ def page(
     lines += ["", "## What the compiler says", ""]
     if compiled:
         lines += [
-            "The 7B's programs compiled for the slice (`mmsearch plan --json`): the peak is what arrays fill at one "
-            "time, the total what the program takes; operations are counted from the compiled program, over the analytic count; tokens/s "
-            "are its roofline, an upper bound.",
+            "The 7B's programs compiled for the slice (`mmsearch plan --json`). The peak is the memory that arrays fill at one time; "
+            "the total is the memory that the program reserves. FLOPs are counted from the compiled program and divided by the "
+            "analytic count. Tokens/s are its roofline, an upper bound.",
             "",
-            "| program | slice | mesh | GiB by hand | GiB, compiler's peak | its total | operations, counted / analytic | tokens/s/chip | bound |",
+            "| program | slice | mesh | GiB by hand | GiB, compiler's peak | GiB, compiler's total | FLOPs, counted / analytic | tokens/s/chip | bound |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *compiled,
         ]
@@ -299,7 +300,7 @@ def _number(value: float | None) -> str:
 
 
 def draw(cells: Sequence[Cell], strong: Sequence[tuple[str, float | None]], path: Path) -> None:
-    """Tokens a second over chips: the 7B's strong and weak curve of each chip."""
+    """Figure of tokens per second over chips: strong and weak scaling of the 7B, for each kind of chip."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

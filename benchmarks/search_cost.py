@@ -1,9 +1,9 @@
-"""What the searches of GRPO cost at each provider's list price, from the calls that a run's episodes really made.
+"""The cost of GRPO's searches at each provider's list price, from the calls of a run's episodes.
 
     python -m benchmarks.search_cost runs/quickstart [--json FILE]
 
-Reads the trajectories in WORKDIR/rollouts. "Paid" leaves out what the server's cache answers: the same query, or the same part
-of the same image, asked before in the run (the rollouts of a group often ask alike).
+Reads the trajectories in WORKDIR/rollouts. "Paid" excludes calls that the server's cache answers: the same query, or the same
+part of the same image, earlier in the run (the rollouts of a group often send the same queries).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EPISODES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """Calls of one kind for each 1,000 episodes: made, and paid for where every answer is kept."""
+    """Calls of one kind per 1,000 episodes: all, and those paid for if every answer is cached."""
 
     made: float
     paid: float

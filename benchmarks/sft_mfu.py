@@ -1,11 +1,11 @@
-"""MFU and peak memory of a LoRA step, and of the same in transformers + torch + peft: python -m benchmarks.sft_mfu.
+"""MFU and peak memory of a LoRA step, also in transformers + torch + peft: python -m benchmarks.sft_mfu.
 
     python -m benchmarks.sft_mfu --model 7b     on a GPU: Qwen2.5-VL-7B's shapes, random bf16 weights, 8,192 tokens with images
     python -m benchmarks.sft_mfu                the same code with a small model, for a CPU (no MFU: a CPU's peak is not known)
     ... --objective grpo                        the clipped surrogate of GRPO on the same tokens instead of their cross-entropy
 
-One conversation fills the row, so that the peer has nothing to pad. The peer runs first, in an environment of its own, and has
-left the memory when ours begins. `--remat` says what the backward pass computes again; the peer checkpoints each layer.
+One conversation fills the row, so that the peer does not pad. The peer runs first, in its own environment, and has freed its
+memory when ours begins. `--remat` selects what the backward pass recomputes; the peer checkpoints each layer.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ from mmsearch_jax.settings.policy import LoRAConfig, MeshConfig
 
 STEPS, RANK, ALPHA, LEARNING_RATE = 5, 8, 16.0, 1e-4
 WHY = (
-    "MFU counts the least that a step needs. With remat's second forward pass, and attention over both halves of the square, "
-    "an H200 computed at 70 % of its products' rate, near the log-prob pass (by hand count, in the last hot spot)."
+    "MFU counts only the FLOPs that a step needs. With the second forward pass of remat, and attention over both "
+    "halves of the square, an H200 computed at 70 % of its rate for matrix products, close to the log-prob pass (by "
+    "hand count, in the last hot spot)."
 )
-"""What limits the MFU."""
+"""The reason for the MFU."""
 
 
 def main() -> None:
@@ -101,8 +102,8 @@ def main() -> None:
 def ours(
     config: ModelConfig, sequence: TrainingSequence, length: int, grid: tuple[int, int, int], options: Any, steps: int
 ) -> dict[str, Any]:
-    """Seconds of each step, the operations of one, and the most memory that was used (bytes; 0 where the device does not tell:
-    a CPU, and a GPU whose height was reached before the steps)."""
+    """Seconds of each step, the FLOPs of one, and the peak memory (bytes; 0 if it is unknown: on a CPU, and on a GPU whose
+    peak was reached before the steps)."""
     mesh, shape = LearnerMesh.of(MeshConfig()), BatchShape(1, length, len(sequence.images), grid[1] * grid[2])
     graph, trained, frozen = split_model(random_policy(config, options.remat))
     optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE), 1000)
@@ -129,7 +130,7 @@ def ours(
 
 
 def height() -> int:
-    """The most bytes that the device had in use since the process began; 0 where it does not tell."""
+    """Peak bytes in use on the device since the process began; 0 if the device does not report them."""
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 

@@ -1,8 +1,8 @@
-"""SFT steps of ours against transformers + torch + peft, on the CPU: python -m benchmarks.sft_step [--quick] [--json FILE].
+"""Our SFT steps against transformers + torch + peft, on the CPU: python -m benchmarks.sft_step [--quick] [--json FILE].
 
-The same random Qwen2.5-VL (27 million parameters), the same LoRA updates to begin with, AdamW, float32, the same threads.
+The same random Qwen2.5-VL (27 million parameters), the same initial LoRA weights, AdamW, float32, the same threads.
 Twice: sequences of one length, where both do the same work, and realistic lengths, which we pack and a usual trainer pads.
-The losses must be equal. The peer runs in an environment of its own, made on first use.
+The losses must be equal. The peer runs in its own environment, which is created on first use.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ CONFIG = ModelConfig(
     eos_token_id=2,
 )
 _PACKED = (
-    "Packing fills the rows, but on a CPU attention is then paid over a whole row of 1,024, where torch pays for shorter "
-    "padded ones; a kernel that skips blocks of other segments would save it."
+    "Packing fills the rows. On a CPU the attention then covers a whole row of 1,024 tokens, while torch's covers "
+    "shorter padded rows. A kernel that skips the blocks of other segments would save that."
 )
 _PRODUCTS = (
-    "On a CPU: nine tenths of the step are products, attention's among them, for which XLA takes 1.3 times as long as torch "
-    "(the last hot spot, below)."
+    "On a CPU, matrix products (those of attention included) take nine tenths of the step, and XLA takes 1.3 times "
+    "as long for them as torch (the last hot spot, below)."
 )
 GRID, LEARNING_RATE, ROWS, LENGTH = (1, 12, 16), 1e-3, 4, 512
 
@@ -78,7 +78,7 @@ def make_sequence(
     grid: tuple[int, int, int] = GRID,
 ) -> TrainingSequence:
     """Random tokens in turns, with images among them; every second half of a turn is trained."""
-    # Below 10 and from 151,643 on stand the special tokens of the small model and of the published ones.
+    # Ids below 10 and from 151,643 on are special tokens of the small model and of the published ones.
     ids = rng.integers(10, min(config.text.vocab_size, 151_643), length)
     images, place, size = [], 2, grid[1] * grid[2] // 4
     for _ in range(num_images):
@@ -111,7 +111,8 @@ def packed(sequences: Sequence[TrainingSequence], shape: BatchShape) -> TokenBat
 
 
 def streamed(sequences: Sequence[TrainingSequence], shape: BatchShape) -> list[TokenBatch]:
-    """Batches packed from a stream out of two batches' worth of tokens, as the input pipeline does, while there is so much."""
+    """Batches packed from a stream with a window of two batches of tokens, as in the input pipeline, while the window is
+    full."""
     stream, batches = list(sequences), []
     while True:
         seen = np.searchsorted(np.cumsum([len(sequence) for sequence in stream]), 2 * shape.rows * shape.length) + 1
@@ -128,7 +129,7 @@ def ours(model: Any, batches: Sequence[Sequence[TokenBatch]]) -> dict[str, list[
     graph, trained, frozen = split_model(model)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE, decay="constant", b2=0.999), 1000)
     update = SupervisedUpdate(graph, optimizer, mesh=mesh)
-    # Compiled on a state of its own, so that the measured run begins with the first update.
+    # Compiled on a separate state, so that the measured run begins with the first update.
     compiled = mesh.train_state(trained, frozen, optimizer)
     jax.block_until_ready(update(compiled, [mesh.batch(batches[0][0])])[1]["loss"])
     state = mesh.train_state(trained, frozen, optimizer)

@@ -1,9 +1,10 @@
-"""From a process's start to its first result, cold and with JAX's compilation cache: python -m benchmarks.startup [--quick].
+"""Time from the start of a process to its first result, cold and with JAX's compilation cache: python -m benchmarks.startup
+[--quick].
 
-To the first SFT step: `mmsearch sft` on a small mini-world that stands already, until the step's losses are in metrics.jsonl.
+To the first SFT step: `mmsearch sft` on a small mini-world that exists already, until the step's losses are in metrics.jsonl.
 To the first sampled token: the shipped tiny base, an engine of the bundled sizes, a prompt of text, greedy; transformers does
-the same from the same folder, and must find the same token. Cold is without compiled programs, but with files that the system
-has read before; the cache is one folder, filled by a run that is not counted.
+the same from the same folder, and must find the same token. "Cold" is without compiled programs, but with files in the
+page cache; the compilation cache is one folder, filled by a run that is not counted.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
         folder = Path(temporary)
         (folder / "work.json").write_text(json.dumps({"folder": TINY_BASE, "prompt": _PROMPT}))
         sample = [sys.executable, "-m", "benchmarks.first_token", str(folder / "work.json")]
-        # Builds the world, fills the cache, has the system read every file.
+        # Builds the world, fills the compilation cache and the page cache.
         warm = str(folder / "compiled")
         if "step" in kinds:
             first_step(folder / "sft", warm)

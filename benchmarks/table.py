@@ -1,4 +1,4 @@
-"""What every benchmark is asked and prints: its command line, its table, and the table as JSON. Knows nothing of JAX."""
+"""The command line of every benchmark, its table, and the table as JSON. Knows nothing of JAX."""
 
 import argparse
 import json
@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 
 class Measured(NamedTuple):
-    """A row: what was measured, in which unit, what it should be, and whether it is.
+    """A row: the measured value, its unit, the aim, and whether the value meets it.
 
-    `spread` is the smallest and largest value where the measurement was repeated; `why` says what limits a row that falls
-    short.
+    `spread` is the smallest and the largest value of repeated measurements; `why` is the reason for a row that falls short.
     """
 
     value: float
@@ -26,7 +25,7 @@ class Measured(NamedTuple):
 def command_line(
     description: str, quick: str = "", *, within: str = "a minute", sizes: bool = False
 ) -> argparse.ArgumentParser:
-    """A parser with --json, with --quick where `quick` says what is left out, and with `sizes` also --model and --alone."""
+    """A parser with --json, with --quick if `quick` says what is left out, and with `sizes` also --model and --alone."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write {row: {value, unit, aim, holds, spread, why}} there"
@@ -38,17 +37,17 @@ def command_line(
             "--model",
             choices=("small", "3b", "7b"),
             default="small",
-            help="3b, 7b: for a GPU, in bf16, each side with random weights of its own (default: %(default)s)",
+            help="3b, 7b: for a GPU, in bf16, each side with its own random weights (default: %(default)s)",
         )
-        parser.add_argument("--alone", action="store_true", help="without the peer (torch is not installed)")
+        parser.add_argument("--alone", action="store_true", help="without the peer (if torch is not installed)")
     return parser
 
 
 def faster(ours: Sequence[float], theirs: Sequence[float], at_least: float, why: str = "") -> Measured:
-    """How many times as fast ours is, from the seconds of both sides' repeats of equal work.
+    """The ratio of speeds, ours over theirs, from the seconds of repeats of equal work.
 
-    The value is the ratio of the geometric means, the spread that of the extremes. A median of few repeats, on a machine that
-    has a slower speed for minutes, is that of one speed or of the other.
+    The value is the ratio of the geometric means, the spread that of the extremes. On a machine that slows down for minutes,
+    the median of a few repeats reflects only one of the two speeds.
     """
     ratio = statistics.geometric_mean(theirs) / statistics.geometric_mean(ours)
     spread = min(theirs) / max(ours), max(theirs) / min(ours)

@@ -1,12 +1,12 @@
-"""The search server under load: how many searches it answers, and what slow and broken providers do to it.
+"""The search server under load: searches per second, and the effect of slow and broken providers.
 
     python -m benchmarks.tools_server [--quick] [--json FILE]
 
-All servers are real processes on this machine; 64 connections unless said otherwise. Cached searches are held against a
-retriever of Search-R1's design (FastAPI, a blocking handler) that serves the same index in the same run to the same queries;
-without the cache both search the index for every request. 1,000 slow calls wait at once at a provider that takes 5 s, while
-cached searches arrive. The flaky provider fails 30 % of its calls, hangs 5 % and answers 429 to 10 %; three times its budget
-of calls is asked for, and each of its queries four times at once.
+All servers are processes on this machine, with 64 connections unless stated otherwise. Cached searches are compared with a
+retriever of Search-R1's design (FastAPI, a blocking handler) that serves the same index in the same run for the same queries;
+without the cache both search the index for every request. 1,000 slow calls wait at once for a provider that takes 5 s, while
+cached searches arrive. The flaky provider fails 30 % of its calls, hangs in 5 % and answers 429 to 10 %; the load is three
+times its budget of calls, with each query four times at once.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ import numpy as np
 
 from benchmarks.http_load import Load, load
 from benchmarks.peers import environment, measuring
+from benchmarks.stand_ins.upstreams import Upstream
 from benchmarks.table import Measured, command_line, faster, report
 from mmsearch_jax.core import search_api
 from mmsearch_jax.jobs.search_server import Server, start_server
-from tests.tools_server.upstreams import Upstream
 
 CONNECTIONS, DEADLINE_S, SLOW_S = 64, 20.0, 5.0
 _VOCABULARY, _WORDS = 20_000, 40
 _SAME_INDEX = (
-    "Without the cache both servers spend their time in the same index, on the cores that the load comes from: the ratio is 1 "
-    "but for the noise (1.4 in an earlier run)."
+    "Without the cache both servers spend their time in the same index, on the cores that also make the load. The "
+    "ratio is 1 except for noise (1.4 in an earlier run)."
 )
 
 
 def write_corpus(folder: Path, pages: int) -> list[str]:
-    """Pages of made-up words in Zipf's frequencies; returns queries of a page's three rarest words each."""
+    """Pages of invented words with Zipfian frequencies; returns queries of the three rarest words of a page each."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     queries = []
@@ -160,7 +160,7 @@ async def _measure_slow(folder: Path, quick: bool) -> dict[str, Measured]:
             began = loop.time()
             quick_ones = _sound(await load(port, search_api.ROUTE_TEXT_SEARCH, known, 16, cached))
             during = _resident_mib(server)
-            print(f"{calls} slow calls under way for {loop.time() - began:.1f} s: {before:.0f} -> {during:.0f} MiB")
+            print(f"{calls} slow calls in flight for {loop.time() - began:.1f} s: {before:.0f} -> {during:.0f} MiB")
             answered = (await slow).statuses.get(200, 0) / calls
     p99, grown = quick_ones.quantile_ms(0.99), during / before
     return {
@@ -176,7 +176,7 @@ async def _measure_faults(folder: Path, quick: bool) -> dict[str, Measured]:
     ends = rng.choice(["error", "hang", "429", "ok"], p=[0.3, 0.05, 0.1, 0.55], size=100 * queries)
     async with Upstream("serper", lambda n: str(ends[n]), retry_after="1") as upstream:
         with web_server(folder, upstream, "--config.backends.serper.attempt_timeout_s=2.0") as server:
-            # Each query four times at once, as the rollouts of a group ask.
+            # Each query four times at once, as from the rollouts of a group.
             found = await load(
                 _port(server), search_api.ROUTE_TEXT_SEARCH, lambda i: {"query": f"q{i // 4}"}, CONNECTIONS, 4 * queries
             )
@@ -210,7 +210,7 @@ async def _measure_budget(folder: Path, quick: bool) -> dict[str, Measured]:
 
 
 def _sound(found: Load) -> Load:
-    """A run that failed cannot look fast."""
+    """Raises if a request failed, so that a failed run cannot look fast."""
     assert set(found.statuses) == {200}, found.statuses
     return found
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.vision --model 7b     on a GPU: the published tower in bf16 with random weights
 
-Photographs of 64 to 1,024 tokens (log-uniform) and the usual aspects, as searches bring them: ours by the engine's image cache,
-a few rows a call, each padded to the longest image's bucket, features copied to the host; transformers' in one call, its images
-end to end. Equal weights, float32, equal threads; the features must agree.
+Photographs of 64 to 1,024 tokens (log-uniform) and the usual aspect ratios: ours by the engine's image cache, a few rows per
+call, each padded to the bucket of the longest image, features copied to the host; transformers in one call, with its images
+concatenated. Equal weights, float32, equal threads; the features must agree.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from mmsearch_jax.settings.rollout import EngineConfig
 TOKENS, ASPECTS, ROWS, TOLERANCE = (64, 1024), (0.56, 0.75, 1.0, 1.33, 1.78), 4, 1e-3
 
 WHY = (
-    "On a CPU: XLA's products of the tower's shapes are slower than torch's (first table; the last hot spot, below) and the "
-    "small ones of windows run on one core; torch's attention is one fused kernel."
+    "On a CPU, XLA's matrix products of the tower's shapes are slower than torch's (first table; the last hot spot, "
+    "below), and the small products of windows run on one core. torch's attention is one fused kernel."
 )
 
 

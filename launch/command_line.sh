@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# How gke.sh, xpk.sh and tpu_queued_resource.sh read their command line: STEP [--OPTION VALUE]... [--FLAG]... [-- COMMAND...].
-# Sourced. The script's opening comment and $options are its help.
+# Reads the command line of gke.sh, xpk.sh and tpu_queued_resource.sh: STEP [--OPTION VALUE]... [--FLAG]... [-- COMMAND...].
+# Sourced. The help is the script's opening comment and $options.
 
 fail() { echo "error: $*" >&2; exit 2; }
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; echo "${options:-}"; }
 
-# read_command_line "STEP..." "OPTION..." "FLAG..." WORD...: sets step, a variable for each option ("-" becomes "_"; 1 for a flag),
+# read_command_line "STEP..." "OPTION..." "FLAG..." WORD... sets step, a variable for each option ("-" becomes "_"; 1 for a flag),
 # dry_run, and command, an array.
 read_command_line() {
   local steps=" $1 " valued=" $2 " flags=" $3 dry-run " option
@@ -30,5 +30,5 @@ read_command_line() {
   command=("${@:2}")
 }
 
-# Runs a command; in a dry run prints it.
+# Runs a command, or prints it in a dry run.
 do_it() { if [ -n "$dry_run" ]; then printf '+'; printf ' %q' "$@"; printf '\n'; else "$@"; fi; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a container of the trainer starts with: the environment of launch/env.sh, then mmsearch with the container's arguments.
+# Entry point of the trainer's container: sets the environment (launch/env.sh) and runs mmsearch with the container's arguments.
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"

@@ -1,9 +1,12 @@
-"""Fills a YAML file of this folder: ${KEY} by --set KEY=VALUE; blocks (#+ NAME ... #- NAME) are left out unless --with NAME.
+"""Fills a YAML template of this folder: --set KEY=VALUE replaces ${KEY}; --with NAME keeps a block (#+ NAME ... #- NAME).
 
 python launch/fill.py FILE [--topology v5p:2x2x4:2] [--with BLOCK]... [--set KEY=VALUE]... [--args KEY COUNT WORD...]...
 
-A value may hold no character that means something to YAML; a list of words (--args) is written as JSON, which YAML reads.
---topology sets ACCELERATOR, SHAPE, SLICES, HOSTS, CHIPS and XPK_TYPE, and keeps the block multislice. FILE may be -.
+A value must not hold characters that are special in YAML. A list of words (--args) is written as JSON, which YAML reads.
+--topology sets ACCELERATOR, SHAPE, SLICES, HOSTS, CHIPS and XPK_TYPE; with several slices it keeps the block `multislice`. FILE
+may be -.
+
+It needs Python alone, without Jinja2 or any other package: the machine that launches a run need not have an environment.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from mmsearch_jax.distributed.topologies import Topology, parse
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 _BLOCK = re.compile(r"^ *#\+ (\w+)\n(.*?)^ *#- \1\n", re.MULTILINE | re.DOTALL)
-# What GKE calls a chip in cloud.google.com/gke-tpu-accelerator, and how XPK's --tpu-type begins.
+# The chip in GKE's label cloud.google.com/gke-tpu-accelerator, and the start of XPK's --tpu-type.
 _CLOUD_NAMES = {
     "v4": ("tpu-v4-podslice", "v4"),
     "v5e": ("tpu-v5-lite-podslice", "v5litepod"),
@@ -30,7 +33,7 @@ _CLOUD_NAMES = {
 
 
 def main(words: list[str]) -> int:
-    """Prints the file; returns the exit code (2: a mistake, said in one line)."""
+    """Prints the filled file; returns the exit code (2 after an error, printed in one line)."""
     try:
         print(filled(words), end="")
     except ConfigError as error:
@@ -40,10 +43,10 @@ def main(words: list[str]) -> int:
 
 
 def filled(words: list[str]) -> str:
-    """The file that the command line names, filled.
+    """The filled text of the file that the command line names.
 
     Raises:
-      ConfigError: a value that is missing, not used or not plain, or a topology that GKE does not have.
+      ConfigError: a value is missing or holds special characters, or GKE does not have the topology.
     """
     file, *rest = words
     values, blocks = {}, set()
@@ -54,7 +57,7 @@ def filled(words: list[str]) -> str:
         elif option == "--set":
             key, _, value = word.partition("=")
             if not _PLAIN.fullmatch(value):
-                raise ConfigError(f"{key} is '{value}': letters, digits and . _ : / @ - only")
+                raise ConfigError(f"{key} is '{value}': only letters, digits and . _ : / @ - are allowed")
             values[key] = value
         elif option == "--topology":
             values |= _of_topology(parse(word))

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A training command on TPU slices of a GKE cluster (JobSet), and the search server beside it or as a deployment of its own:
+# Runs a training command on TPU slices of a GKE cluster (JobSet), and the search server beside it or as a separate deployment:
 #
 #   launch/gke.sh secret --name mmsearch-keys --secrets keys.env
 #   launch/gke.sh tools --name search --image REGISTRY/mmsearch-tools --replicas 3 --secret mmsearch-keys -- --config configs/tools/serper.py
 #   launch/gke.sh up --name grpo7b --image REGISTRY/mmsearch-tpu --topology v5p:2x2x4 --bucket BUCKET --secret mmsearch-keys -- \
 #       grpo --config configs/grpo_qwen2_5_vl_7b.py:v5p:2x2x4 --config.tools.url=http://search:8765 --workdir /mnt/runs/grpo7b
 #
-# The bucket stands at /mnt. up asks for the run and follows it: pre-empted it is started again by the JobSet and resumes; it ends
-# with the run, whose JobSet stays to be looked at. Steps: up, apply, follow, logs, delete; secret; tools, tools-delete.
+# The bucket is mounted at /mnt. up creates the run and follows it until it ends. After a pre-emption the JobSet restarts the run, which
+# resumes. The JobSet is kept after the run, for inspection. Steps: up, apply, follow, logs, delete; secret; tools, tools-delete.
 # --dry-run prints every command and the YAML.
 set -euo pipefail
 
@@ -17,18 +17,18 @@ here="$(cd "$(dirname "$0")" && pwd)"
 name="" image="" topology="" bucket="" secret="" secrets="" service_account=default queue="" spot="" tools="" tools_image=""
 replicas=2 restarts=50 poll=30 namespace="" python="${PYTHON:-python3}"
 options="options: --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:2x2x4; v5p:4x4x4:2 is two slices)  --bucket BUCKET  --secret NAME
-         --service-account NAME (that may use the bucket)  --spot  --queue NAME (of Kueue)  --restarts N (50)  --poll SECONDS (30)
+         --service-account NAME (with access to the bucket)  --spot  --queue NAME (of Kueue)  --restarts N (50)  --poll SECONDS (30)
          --tools CONFIG --tools-image IMAGE (the search server beside the trainer; its address is added to the command)
          --replicas N (2, of tools)  --secrets FILE (lines KEY=VALUE, of secret)  --namespace NAME"
 read_command_line "up apply follow logs delete secret tools tools-delete" \
   "name image topology bucket secret secrets service-account queue tools tools-image replicas restarts poll namespace" "spot" "$@"
-[ -n "$name" ] || fail "--name is missing: how it is to be called"
-[[ "$name" =~ ^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$ ]] || fail "--name $name: small letters, digits and -, at most 32, a letter first"
+[ -n "$name" ] || fail "--name is missing: a name for the run or the server"
+[[ "$name" =~ ^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$ ]] || fail "--name $name: lower-case letters, digits and -, at most 32 characters, starting with a letter"
 case "$step" in up|apply|tools) [ -n "$image" ] || fail "--image is missing: docker build -f launch/Dockerfile.tpu (or .tools), and push it";; esac
 case "$step" in
   up|apply)
     [ -n "$topology" ] || fail "--topology is missing, such as v5p:2x2x4"
-    [ -n "$bucket" ] || fail "--bucket is missing: its name, without gs://; it stands at /mnt"
+    [ -n "$bucket" ] || fail "--bucket is missing: its name without gs://; it is mounted at /mnt"
     [ ${#command[@]} -gt 0 ] || fail "no training command: put it after --, such as: -- sft --workdir /mnt/runs/sft"
     [ -z "$tools" ] || [ -n "$tools_image" ] || fail "--tools needs --tools-image: docker build -f launch/Dockerfile.tools, and push it";;
   tools) [ ${#command[@]} -gt 0 ] || fail "no config of the server: put it after --, such as: -- --config configs/tools/serper.py";;
@@ -38,7 +38,7 @@ esac
 space=(); [ -z "$namespace" ] || space=(--namespace "$namespace")
 part=(); [ -z "$secret" ] || part+=(--with secret --set "SECRET=$secret")
 
-kube() { # prints the command in a dry run, else runs it and says what its errors mean
+kube() { # runs the command and explains its errors; in a dry run prints it
   if [ -n "$dry_run" ]; then do_it kubectl "$@" "${space[@]}"; return; fi
   local said
   if said="$(kubectl "$@" "${space[@]}" 2>&1)"; then echo "$said"; return; fi
@@ -46,9 +46,9 @@ kube() { # prints the command in a dry run, else runs it and says what its error
   case "$said" in
     *'no matches for kind "JobSet"'*) fail "the cluster has no JobSet: install it (docs/launch.md, GKE)";;
     *nauthorized*|*'logged in'*|*auth-plugin*|*'connection refused'*|*'current-context'*)
-      fail "kubectl knows no cluster: 'gcloud auth login' and 'gcloud container clusters get-credentials CLUSTER --location ZONE'";;
-    *orbidden*) fail "this account may not do that in the cluster: it needs the role Kubernetes Engine Developer";;
-    *xists*|*immutable*) fail "$name is there already: '$0 delete --name $name', or another --name";;
+      fail "kubectl is not connected to a cluster: 'gcloud auth login' and 'gcloud container clusters get-credentials CLUSTER --location ZONE'";;
+    *orbidden*) fail "this account has no permission in the cluster: it needs the role Kubernetes Engine Developer";;
+    *xists*|*immutable*) fail "$name exists already: '$0 delete --name $name', or use another --name";;
     *) fail "kubectl $1 failed";;
   esac
 }
@@ -84,23 +84,23 @@ tools() {
 
 ask() { kubectl "$@" "${space[@]}" 2> /dev/null; }
 pods=(get pods --selector "jobset.sigs.k8s.io/jobset-name=$name")
-follow() { # until the JobSet has ended; says what keeps it waiting, restarts, and what cannot mend itself
+follow() { # until the JobSet has ended; prints why it waits and each restart, and stops at errors that a restart does not solve
   if [ -n "$dry_run" ]; then echo "+ (follow the JobSet $name)"; return 0; fi
   local ended="" restarted=0 last=0 misses=0 waiting said=""
   while [ -z "$ended" ]; do
     sleep "$poll"
     if ! ended="$(ask get jobset "$name" -o 'jsonpath={.status.terminalState}')"; then
-      # A lost connection comes back; a JobSet that was deleted does not.
-      misses=$((misses + 1)); [ "$misses" -lt 5 ] || fail "there is no JobSet $name any more, or the cluster cannot be reached ('$0 follow')"
+      # A lost connection comes back; a deleted JobSet does not.
+      misses=$((misses + 1)); [ "$misses" -lt 5 ] || fail "the JobSet $name no longer exists, or the cluster cannot be reached ('$0 follow')"
       ended=""; continue
     fi
     misses=0
     restarted="$(ask get jobset "$name" -o 'jsonpath={.status.restarts}')" || true
-    if [ "${restarted:-0}" != "$last" ]; then last="$restarted"; echo "$name was stopped and starts again (restart $last of $restarts)"; fi
+    if [ "${restarted:-0}" != "$last" ]; then last="$restarted"; echo "$name was stopped and restarts (restart $last of $restarts)"; fi
     waiting="$(ask "${pods[@]}" -o 'jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}')" || true
     case "$waiting" in
-      *ImagePull*|*InvalidImageName*) fail "the image cannot be pulled: is $image pushed, and may the nodes read its registry? ('kubectl describe pods')";;
-      *CreateContainerConfigError*) fail "a pod's settings are not there: is the secret '$secret' in this namespace? ('$0 secret --name $secret --secrets FILE')";;
+      *ImagePull*|*InvalidImageName*) fail "the image cannot be pulled: is $image pushed, and can the nodes read its registry? ('kubectl describe pods')";;
+      *CreateContainerConfigError*) fail "a pod's settings are missing: is the secret '$secret' in this namespace? ('$0 secret --name $secret --secrets FILE')";;
     esac
     waiting="$(ask "${pods[@]}" -o 'jsonpath={.items[0].status.conditions[?(@.status=="False")].message}')" || true
     case "$waiting" in
@@ -111,7 +111,7 @@ follow() { # until the JobSet has ended; says what keeps it waiting, restarts, a
   [ "$ended" = Completed ] && { echo "done"; return 0; }
   logs 20 >&2 || true
   ask get jobset "$name" -o 'jsonpath={.status.conditions[?(@.type=="Failed")].message}' >&2 || true
-  fail "the run failed (see above); mend it, '$0 delete --name $name', and start it again: it resumes"
+  fail "the run failed (see above); fix the error, run '$0 delete --name $name', and start it again: it resumes"
 }
 logs() { kube logs --selector "jobset.sigs.k8s.io/jobset-name=$name,jobset.sigs.k8s.io/replicatedjob-name=slice,batch.kubernetes.io/job-completion-index=0" \
   --container trainer --prefix --tail "${1:-200}"; }

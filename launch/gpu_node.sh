@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A training command on the GPUs of this machine, in one process:
+# Runs a training command on the GPUs of this machine, in one process:
 #
 #   launch/gpu_node.sh sft --config configs/sft_qwen2_5_vl_7b.py:h100:8 --workdir runs/sft7b
 #
-# Makes .venv with CUDA on first use (MMSEARCH_CUDA=cuda12 for older drivers). The tools server for `grpo` is started beside it when
-# MMSEARCH_CORPUS names a corpus, and its address is given to the trainer. MMSEARCH_DRY_RUN=1 prints the commands.
+# Creates .venv with CUDA on first use (MMSEARCH_CUDA=cuda12 for older drivers). If MMSEARCH_CORPUS names a corpus, a tools server for
+# `grpo` is started beside the trainer, and the trainer gets its address. MMSEARCH_DRY_RUN=1 prints the commands.
 set -euo pipefail
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
 fail() { echo "error: $*" >&2; exit 2; }
 [ $# -gt 0 ] || fail "no training command: launch/gpu_node.sh sft --workdir runs/sft"
-if ! command -v nvidia-smi > /dev/null; then fail "no nvidia-smi here: this machine has no NVIDIA driver (on a CPU run mmsearch itself)"; fi
+if ! command -v nvidia-smi > /dev/null; then fail "nvidia-smi is missing: this machine has no NVIDIA driver (on a CPU, run mmsearch directly)"; fi
 export MMSEARCH_PLATFORM=gpu
 # shellcheck source=launch/env.sh
 . "$root/launch/env.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv in the repository with one extra, if it is not there: launch/install.sh tpu|cuda12|cuda13
+# Creates .venv in the repository with one extra, unless it exists: launch/install.sh tpu|cuda12|cuda13
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ for name in python3 python3.13 python3.12 python3.11; do
   if [ -z "$python" ] && new_enough "$name"; then python="$name"; fi
 done
 if [ -z "$python" ]; then
-  # Some TPU images bring Python 3.10 only.
+  # Some TPU images have only Python 3.10.
   do_it sudo apt-get update -q
   do_it sudo apt-get install -y -q python3.11 python3.11-venv
   python=python3.11

@@ -1,11 +1,11 @@
-"""A pod rehearsal on one machine: several real processes of a training command, joined by jax.distributed, on CPU devices.
+"""Rehearses a pod on one machine: several processes of a training command, joined by jax.distributed, on CPU devices.
 
     python launch/local.py --processes 2 -- sft --workdir runs/rehearsal --config.sft.data.lanes=2
     python launch/local.py --processes 2 --kill-after 60 --corpus runs/world/corpus -- grpo --workdir runs/rehearsal ...
 
-It is the code path of a pod: when a process dies the others stop by themselves, and all are started again and resume from the
-last checkpoint. `--kill-after` kills one on purpose, once. `--corpus` has one tools server stand beside all of them;
-its address is added to the command. Each process writes to WORKDIR/logs/process-I.log.
+The code path is that of a pod: if a process dies, the others stop by themselves, and all are restarted and resume from the last
+checkpoint. `--kill-after` kills one process once, on purpose. `--corpus` starts one tools server for all of them and adds its
+address to the command. Each process writes to WORKDIR/logs/process-I.log.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# What the trainer returns when the user must mend something: starting again would say the same.
+# The exit code of the trainer for an error that the user must fix: a restart would end in the same way.
 EXIT_USER = 2
-# The others' time to find out that one has died, beyond the heartbeat.
+# How long the others may take to notice that a process has died, beyond the heartbeat.
 _GRACE_S = 60.0
 
 
 def main() -> int:
-    """Runs the command to its end; returns its exit code."""
+    """Runs the command until it ends; returns its exit code."""
     options = _parse()
     logs = Path(_workdir(options.command)) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -46,19 +46,19 @@ def _until_done(options: argparse.Namespace, logs: Path) -> int:
         _say(f"attempt {attempt + 1}: {options.processes} processes, logs in {logs}")
         codes = run_once(options, logs, kill_after)
         if not any(codes):
-            _say("all processes have ended well")
+            _say("all processes have ended without error")
             return 0
         kill_after = None
         _say(f"exit codes {codes}")
         if EXIT_USER in codes:
             _say(f"process {codes.index(EXIT_USER)} says: {_last_line(logs / f'process-{codes.index(EXIT_USER)}.log')}")
             return EXIT_USER
-    _say(f"given up after {options.restarts} restarts: see {logs}")
+    _say(f"stopped after {options.restarts} restarts: see {logs}")
     return 1
 
 
 def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) -> list[int]:
-    """Starts all processes, waits until all have ended, and returns their exit codes (negative: the signal)."""
+    """Starts all processes, waits until all have ended, and returns their exit codes (negative: a signal)."""
     running = _start(options, logs)
     _say(f"process ids {' '.join(str(process.pid) for process in running)}")
 
@@ -72,7 +72,7 @@ def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) 
         while any(process.poll() is None for process in running):
             now = time.monotonic()
             if kill_after is not None and now - began >= kill_after:
-                _say(f"killing process {options.processes - 1}, as asked")
+                _say(f"killing process {options.processes - 1} (--kill-after)")
                 running[-1].kill()
                 kill_after = None
             if failed_at is None and any(process.poll() for process in running):
@@ -141,14 +141,18 @@ def _parse() -> argparse.Namespace:
         usage="%(prog)s [options] -- sft|grpo ...",
     )
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="default: %(default)s")
-    parser.add_argument("--devices", type=int, default=1, help="simulated CPU devices of each (default: %(default)s)")
     parser.add_argument(
-        "--kill-after", type=float, metavar="SECONDS", help="kill the last process so long after the start"
+        "--devices", type=int, default=1, help="simulated CPU devices of each process (default: %(default)s)"
     )
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="search it by one tools server beside the processes")
+    parser.add_argument(
+        "--kill-after", type=float, metavar="SECONDS", help="kill the last process this long after the start"
+    )
+    parser.add_argument(
+        "--corpus", type=Path, metavar="DIR", help="start a tools server over this corpus beside the processes"
+    )
     parser.add_argument("--restarts", type=int, default=3, help="at most (default: %(default)s)")
     parser.add_argument("--heartbeat-timeout", type=int, default=30, metavar="SECONDS", help="default: %(default)s")
-    parser.add_argument("command", nargs="+", help="an mmsearch command that trains, with its arguments")
+    parser.add_argument("command", nargs="+", help="a training command of mmsearch, with its arguments")
     options = parser.parse_args()
     if options.command[0] not in ("sft", "grpo"):
         parser.error(f"'{options.command[0]}' does not train in several processes: use sft or grpo")

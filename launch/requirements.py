@@ -1,6 +1,6 @@
-"""Prints what pyproject.toml's extras ask for, a line each, so that an image installs it before the code is copied.
+"""Prints the requirements of extras in pyproject.toml, one a line, so that an image can install them before the code is copied.
 
-python launch/requirements.py [--package] EXTRA...     (--package: what the package itself needs, too)
+python launch/requirements.py [--package] EXTRA...     (--package: also those of the package itself)
 """
 
 import sys

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs a training command on a TPU slice that is asked for by a queued resource, from nothing to its end:
+# Runs a training command on a TPU slice that it requests as a queued resource:
 #
 #   launch/tpu_queued_resource.sh up --name sft7b --zone us-east5-a --type v5p-16 -- \
 #       sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2 --workdir /mnt/runs/sft7b
 #
-# up creates the slice, waits for it, pushes the committed code, starts the command on every worker, and follows it. A slice that
-# is pre-empted is deleted and asked for again, and the run resumes from its last checkpoint, so --workdir must outlive the slice
-# (a mounted bucket or disk: --setup mounts it). Each step is a command of its own, too:
-#   create, wait, push, run, follow, logs, delete      (--dry-run prints what would be run)
+# up creates the slice, waits for it, pushes the committed code, starts the command on every worker, and follows it. A pre-empted
+# slice is deleted and requested again, and the run resumes from its last checkpoint, so --workdir must outlive the slice (a mounted
+# bucket or disk: --setup mounts it). Each step is also a separate command:
+#   create, wait, push, run, follow, logs, delete      (--dry-run prints the commands)
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -18,8 +18,8 @@ options="options: --name NAME  --zone ZONE  --type ACCELERATOR (v5litepod-16, v5
          --runtime VERSION (default: by type)  --spot  --attempts N (20)  --poll SECONDS (60)
          --secrets FILE (lines KEY=VALUE; copied to the workers, never an argument)  --setup FILE (run on each worker first)"
 read_command_line "up create wait push run follow logs delete" "name zone type project runtime secrets setup attempts poll" "spot" "$@"
-[ -n "$name" ] || fail "--name is missing: how the slice is to be called"
-[ -n "$zone" ] || fail "--zone is missing: where the slice is to stand, such as us-east5-a"
+[ -n "$name" ] || fail "--name is missing: a name for the slice"
+[ -n "$zone" ] || fail "--zone is missing: the zone of the slice, such as us-east5-a"
 case "$step" in up|create) [ -n "$type" ] || fail "--type is missing, such as v5p-16";; esac
 case "$step" in up|run) [ ${#command[@]} -gt 0 ] || fail "no training command: put it after --, such as: -- sft --workdir /mnt/runs/sft";; esac
 for file in "$secrets" "$setup"; do [ -z "$file" ] || [ -f "$file" ] || fail "no file $file"; done
@@ -35,11 +35,11 @@ on_workers() { do_it gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --work
 to_workers() { do_it gcloud compute tpus tpu-vm scp "$1" "$name:$2" "${place[@]}" --worker=all; }
 describe() { gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format="value($1)" 2> /dev/null; }
 state() { describe state.state || echo NONE; }
-explain() { # says what to do where asking again would not help
+explain() { # ends with what to do, for errors that another request would not solve
   case "$1" in
-    *uota*) fail "the project has no quota for $type in $zone: ask for it in the console (IAM & Admin, Quotas), or take another zone or --spot";;
+    *uota*) fail "the project has no quota for $type in $zone: request it in the console (IAM & Admin, Quotas), or use another zone or --spot";;
     *ermission*|*PERMISSION*) fail "this account may not create TPUs: it needs the role TPU Admin ('gcloud auth list' says who you are)";;
-    *ALREADY_EXISTS*|*already\ exists*) fail "$name is there already: '$0 delete --name $name --zone $zone', or another --name";;
+    *ALREADY_EXISTS*|*already\ exists*) fail "$name exists already: '$0 delete --name $name --zone $zone', or another --name";;
     *active\ account*|*auth\ login*|*eauthentication*) fail "gcloud is not logged in: 'gcloud auth login'";;
     *'[project]'*) fail "gcloud has no project: --project ID, or 'gcloud config set project ID'";;
     *SERVICE_DISABLED*) fail "the TPU API is off in this project: 'gcloud services enable tpu.googleapis.com'";;
@@ -54,7 +54,7 @@ create() {
       --accelerator-type "$type" --runtime-version "$runtime" "${tier[@]}" 2>&1)"; then
     echo "$said" >&2
     explain "$said"
-    fail "the slice could not be asked for (see above)"
+    fail "the slice could not be requested (see above)"
   fi
   echo "$said"
 }
@@ -83,13 +83,13 @@ push() {
   on_workers all "set -e; mkdir -p ~/mmsearch; tar xzf code.tar.gz -C ~/mmsearch; [ ! -f setup.sh ] || bash setup.sh; \
 bash ~/mmsearch/launch/install.sh tpu"
 }
-run() { # started apart from the connection, which may break; its exit code is left in job.rc
+run() { # detached from the connection, which may break; its exit code is written to job.rc
   local words; words="$(printf ' %q' "${command[@]}")"
   on_workers all "cd ~/mmsearch; rm -f job.rc; nohup bash -c '\
 set -a; [ ! -f ~/.mmsearch_secrets ] || . ~/.mmsearch_secrets; set +a; MMSEARCH_PLATFORM=tpu; . launch/env.sh; \
 .venv/bin/mmsearch$(printf '%s' "$words" | sed "s/'/'\\\\''/g") --distributed; echo \$? > job.rc' > job.log 2>&1 < /dev/null &"
 }
-follow() { # returns the job's exit code, or 75 when the slice is gone
+follow() { # returns the job's exit code, or 75 if the slice is gone
   if [ -n "$dry_run" ]; then echo "+ (follow job.rc on worker 0)"; return 0; fi
   local code
   while :; do
@@ -113,20 +113,20 @@ up() {
     if wait_active; then
       code=0
       { push && run && follow; } || code=$?
-      # Whatever the code: of a slice that is gone it tells nothing.
+      # If the slice is gone, the code means nothing.
       [ -n "$dry_run" ] || [ "$code" = 0 ] || [ "$(state)" = ACTIVE ] || code=75
       case "$code" in
         0) echo "done"; delete; return 0;;
-        2) delete; fail "the command has something for you to mend (see above)";;
-        75) echo "$name was pre-empted: asking for it again (attempt $attempt of $attempts)";;
+        2) delete; fail "the command has an error that you must fix (see above)";;
+        75) echo "$name was pre-empted: requesting it again (attempt $attempt of $attempts)";;
         *) fail "the command ended with code $code: '$0 logs --name $name --zone $zone' shows its log; the slice is kept";;
       esac
     else
-      echo "$name is $(state): asking for it again (attempt $attempt of $attempts)"
+      echo "$name is $(state): requesting it again (attempt $attempt of $attempts)"
     fi
     delete || true
   done
-  fail "given up after $attempts attempts"
+  fail "stopped after $attempts attempts"
 }
 
 case "$step" in

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A training command on a cluster that XPK made (github.com/AI-Hypercomputer/xpk), on one slice or several:
+# Runs a training command on a cluster that XPK created (github.com/AI-Hypercomputer/xpk), on one slice or several:
 #
 #   launch/xpk.sh up --cluster C --zone Z --project P --name sft7b --image REGISTRY/mmsearch-tpu --topology v5p:2x2x4:2 \
 #       --storage runs --secret mmsearch-keys -- sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x4:2 --workdir /mnt/runs/sft7b
@@ -15,8 +15,8 @@ cluster="" zone="" project="" name="" image="" topology="" storage="" secret="" 
 options="options: --cluster NAME  --zone ZONE  --project ID  --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:4x4x4:2 is two slices)
          --storage NAME  --secret NAME  --priority LEVEL (medium)  --restarts N (50)"
 read_command_line "up list delete" "cluster zone project name image topology storage secret priority restarts" "" "$@"
-for option in cluster zone project; do [ -n "${!option}" ] || fail "--$option is missing: of the cluster that 'xpk cluster create' made"; done
-[ "$step" = list ] || [ -n "$name" ] || fail "--name is missing: how the run is to be called"
+for option in cluster zone project; do [ -n "${!option}" ] || fail "--$option is missing: of the cluster that 'xpk cluster create' created"; done
+[ "$step" = list ] || [ -n "$name" ] || fail "--name is missing: a name for the run"
 place=(--cluster "$cluster" --zone "$zone" --project "$project")
 [ -n "$dry_run" ] || command -v xpk > /dev/null || fail "xpk is not installed: pip install xpk"
 
@@ -32,7 +32,7 @@ up() {
   local create=(
     xpk workload create "${place[@]}" --workload "$name" --tpu-type "$type" --num-slices "$slices" --docker-image "$image"
     --priority "$priority" --max-restarts "$restarts" --termination-grace-period-seconds 300
-    # 75: told to stop, and saved. 1: a crash. XPK adds 42 and 127 to 255 (lost processes), and gives up on 2, which the user must mend.
+    # 75: stopped by a signal, and saved. 1: a crash. XPK adds 42 and 127 to 255 (lost processes). 2 (an error that the user must fix) ends it.
     --restart-on-exit-codes "1,75" --command "$words"
   )
   [ -z "$storage" ] || create+=(--storage "$storage")
@@ -44,7 +44,7 @@ up() {
   if [ -n "$dry_run" ]; then echo "+ kubectl patch --local --filename $manifest --type json --patch $(printf %q "$patch") --output yaml | kubectl apply --filename -"; return; fi
   kubectl patch --local --filename "$manifest" --type json --patch "$patch" --output yaml | kubectl apply --filename - || fail_create
 }
-fail_create() { fail "the run could not be made (see above): 'gcloud auth login', 'xpk cluster list', and quota for $topology in $zone"; }
+fail_create() { fail "the run could not be created (see above): 'gcloud auth login', 'xpk cluster list', and quota for $topology in $zone"; }
 
 case "$step" in
   up) up;;

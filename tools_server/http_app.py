@@ -18,7 +18,7 @@ from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.search_api import ERRORS, ErrorReply, ImageSearchRequest, SearchReply, TextSearchRequest
 from tools_server import http_schema as schema
 from tools_server.failures import SearchFailure
-from tools_server.metrics import Metrics
+from tools_server.metrics import CONTENT_TYPE, Metrics
 from tools_server.search_service import SearchService
 from tools_server.settings.answering import ServiceLimits
 
@@ -104,7 +104,8 @@ class _Routes:
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         spent = await self._tools.parts.budget.status() if self._tools.parts.budget is not None else None
-        return web.Response(text=self._metrics.render(self._tools.parts, spent))
+        page = self._metrics.render(self._tools.parts, spent)
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return web.json_response(schema.openapi(self._limits))
@@ -194,11 +195,8 @@ class _Routes:
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         """Turns every failure into a typed JSON error, and counts the request."""
         started = time.perf_counter()
-        self._metrics.in_flight += 1
-        try:
+        with self._metrics.in_flight.track_inprogress():
             response = await self._guarded(request, handler)
-        finally:
-            self._metrics.in_flight -= 1
         self._metrics.record(_route(request) or "other", response.status, (time.perf_counter() - started) * 1e3)
         return response
 

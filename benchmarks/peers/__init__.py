@@ -1,4 +1,4 @@
-"""What a user would pick instead, each in an environment of its own: `environment("tunix")` makes it.
+"""The peers that a user would choose instead, each in its own environment: `environment("tunix")` makes it.
 
 `MMSEARCH_PEER_TRANSFORMERS=PYTHON` (or another peer's name) takes an interpreter that has the packages instead.
 """

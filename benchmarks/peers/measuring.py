@@ -1,4 +1,4 @@
-"""Seconds and memory of a piece of work, for both sides alike: peers read it beside them, and it needs Python alone."""
+"""Seconds and memory of a piece of work, for both sides. The peers import it too, so it needs only Python."""
 
 import collections
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def nothing(*_: Any) -> None:
-    """For work that is done when its call returns, or that needs no preparation."""
+    """For work that is complete when its call returns, or that needs no preparation."""
 
 
 def seconds(
@@ -26,7 +26,7 @@ def seconds(
 
 
 def in_turns(turns: int, *sides: Callable[[], dict[str, list[float]]]) -> list[dict[str, list[float]]]:
-    """Each side's values by name, some of them from every turn: a machine that is slower for a while slows all sides."""
+    """The values of each side by name, measured in turns, so that a machine that slows down for a while slows all sides."""
     found: list[dict[str, list[float]]] = [collections.defaultdict(list) for _ in sides]
     for _ in range(turns):
         for side, values in zip(sides, found, strict=True):
@@ -36,9 +36,9 @@ def in_turns(turns: int, *sides: Callable[[], dict[str, list[float]]]) -> list[d
 
 
 def memory(run: Callable[[], Any]) -> int:
-    """Bytes of host memory that a call takes at its height above what was resident before; 0 where Linux does not tell."""
+    """Peak host memory of a call in bytes, above what was resident before; 0 if Linux does not report it."""
     try:
-        # Makes the kernel forget the height that was reached before (proc_pid_clear_refs(5)).
+        # Resets the kernel's peak value (proc_pid_clear_refs(5)).
         Path("/proc/self/clear_refs").write_text("5")
         before = _resident("VmRSS")
     except OSError:

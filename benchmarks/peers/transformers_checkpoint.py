@@ -26,12 +26,12 @@ def main() -> None:
     def empty() -> None:
         shutil.rmtree(scratch)
         scratch.mkdir()
-        # What earlier calls left to be written would slow the next one.
+        # Pending writes of earlier calls would slow the next one.
         os.sync()
 
     def load_policy() -> float:
         found = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(work["folder"], dtype=torch.float32)
-        # It maps the file: a weight is read when it is looked at.
+        # It maps the file: a weight is read on first access.
         return sum(weight.sum().item() for weight in found.parameters())
 
     times = {

@@ -29,13 +29,13 @@ def load(work: dict[str, Any]) -> Any:
 
 
 def wait(_: Any) -> None:
-    """Until the device has done what it was given."""
+    """Waits until the device has finished its work."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 def memory(run: Callable[[], Any]) -> int:
-    """Bytes that a call takes at its height above what was held before, on the device that computes."""
+    """Peak bytes of a call above what was held before, on the device that computes."""
     if DEVICE == "cpu":
         return measuring.memory(run)
     torch.cuda.reset_peak_memory_stats()

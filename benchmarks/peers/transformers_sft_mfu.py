@@ -15,7 +15,7 @@ from transformers_sft import padded
 
 
 def main() -> None:
-    """Prints the seconds of each step, its tokens, and the most memory that was used, as JSON."""
+    """Prints the seconds of each step, its tokens, and the peak memory, as JSON."""
     work = json.loads(Path(sys.argv[1]).read_text())
     device, base = transformers_model.DEVICE, transformers_model.load(work)
     base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -143,7 +143,8 @@ def secret(variable: str, key: str) -> str:
 
 
 def _bundled_configs() -> str:
-    return ", ".join(f"configs/{path.name}" for path in sorted(bundled("configs").glob("*.py")))
+    configs = bundled("configs")
+    return ", ".join(f"configs/{path.relative_to(configs).as_posix()}" for path in sorted(configs.rglob("*.py")))
 
 
 def run_config_file(path: str | Path, default_argument: str = "") -> ml_collections.ConfigDict:

@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmsearch_jax.core import search_api
+from mmsearch_jax.core.bundled import REPOSITORY
 from mmsearch_jax.core.errors import ToolUnavailable
-
-_ROOT = Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,9 @@ def start_server(
         command += ["--port", str(port), "--port-file", str(port_file), *arguments]
         # One thread for linear algebra: the trainer beside it needs the cores, and the products are small.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        if REPOSITORY is not None:
+            # A clone need not be installed, and the server must run the same code as this process.
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
         with log_file.open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
         try:

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.miniworld import pages
 from mmsearch_jax.miniworld.entities import Entity, read_entities
 
-ASSETS = Path(__file__).parents[2] / "assets" / "miniworld"
+ASSETS = bundled("assets/miniworld")
 
 
 class RealWorld:

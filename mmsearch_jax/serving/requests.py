@@ -119,7 +119,7 @@ def read_request(body: Any) -> ChatRequest:
         n=_integer(body, "n", 1, 1, MAX_CHOICES) or 1,
         logprobs=_field(body, "logprobs", bool, False),
         stream=_field(body, "stream", bool, False),
-        include_usage=_field(options, "include_usage", bool, False),
+        include_usage=_field(options, "include_usage", bool, False, "stream_options."),
         search=_field(body, "search", bool, False),
     )
 
@@ -164,7 +164,7 @@ def _messages(value: Any) -> tuple[str | None, tuple[Message, ...]]:
 
 def _message(value: Any, where: str) -> Message:
     if not isinstance(value, Mapping) or value.get("role") not in _ROLES:
-        raise ApiError(400, f"{where} must have a role, one of {', '.join(_ROLES)}", param=f"{where}.role")
+        raise ApiError(400, f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role")
     role, content = value["role"], value.get("content")
     if isinstance(content, str):
         return Message(role, _text(content, f"{where}.content"))
@@ -173,12 +173,16 @@ def _message(value: Any, where: str) -> Message:
     texts, images = [], []
     for i, part in enumerate(content):
         kind, place = part.get("type") if isinstance(part, Mapping) else None, f"{where}.content[{i}]"
-        if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(_text(part["text"], place))
+        if kind == "text":
+            if not isinstance(part.get("text"), str):
+                raise ApiError(400, f"{place}.text must be a string", param=f"{place}.text")
+            texts.append(_text(part["text"], f"{place}.text"))
         elif kind == "image_url" and role == "user":
             images.append(_image_url(part.get("image_url"), place))
         else:
-            raise ApiError(400, f"{place} must be a text, or in a user's message an image_url", param=place)
+            raise ApiError(
+                400, f"{place}.type must be 'text', or in a user's message 'image_url'", param=f"{place}.type"
+            )
     return Message(role, "\n".join(texts), tuple(images))
 
 
@@ -197,12 +201,12 @@ def _image_url(value: Any, place: str) -> str:
     return url
 
 
-def _field(body: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+def _field(body: Mapping[str, Any], name: str, kind: type, default: Any, section: str = "") -> Any:
     value = body.get(name)
     if value is None:
         return default
     if not isinstance(value, kind):
-        raise ApiError(400, f"{name} must be of type {kind.__name__}", param=name)
+        raise ApiError(400, f"{section}{name} must be of type {kind.__name__}", param=section + name)
     return value
 
 

@@ -49,7 +49,7 @@ def test_the_page_says_below_a_table_why_a_row_falls_short():
     lines = list(performance.table(rows, {"speed": 0.45}))
     assert "| speed | 0.50 x | 0.40 to 0.60 | at least 1 | **no** | 0.45 |" in lines
     assert "*speed*, *rate* fall short. Both wait." in lines
-    assert "*size* falls short. Why is not known yet." in lines
+    assert "*size* falls short. The reason is not known yet." in lines
 
 
 def test_the_page_names_the_machine_of_a_table_where_it_is_not_the_usual_one():
@@ -58,7 +58,7 @@ def test_the_page_names_the_machine_of_a_table_where_it_is_not_the_usual_one():
 
     results = {performance.Question(str(i), f"Part {i}"): result(each) for i, each in enumerate("AAB")}
     lines = list(performance.page(results))
-    assert "Machine, where no other is named: A." in lines
+    assert "Machine, unless another is named: A." in lines
     assert [line for line in lines if line.startswith("`python`")] == [
         "`python`, 2 min",
         "`python`, 2 min",

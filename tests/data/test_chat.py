@@ -5,11 +5,11 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.core import protocol, search_api
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED
 from mmsearch_jax.data.chat import ChatRenderer
-from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()
 RENDERER = ChatRenderer(TOKENIZER)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.data.chat import ChatRenderer
-from tests import chat_template, tiny_tokenizer
+from tests import chat_template
 
 TOKENIZER = tiny_tokenizer.build()
 

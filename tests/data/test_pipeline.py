@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.protocol import Answer, render_turn
 from mmsearch_jax.data.batches import TokenBatch, join_batches
@@ -23,7 +24,6 @@ from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.settings.learning import BatchShape
-from tests import tiny_tokenizer
 from tests.data.rows import bare_row, conversation, full_row, jpeg
 
 RENDERER = ChatRenderer(tiny_tokenizer.build())

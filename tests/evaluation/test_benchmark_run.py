@@ -4,13 +4,13 @@ import json
 
 import pytest
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
 from mmsearch_jax.core.errors import DataError, ToolFailed, ToolUnavailable
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, evaluate
 from mmsearch_jax.evaluation.policies import EnginePolicy
 from mmsearch_jax.evaluation.table import print_table
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, FakeTools, Play
 
 DIRECT = Play(1, ["<reason>I see it</reason><answer>Lima</answer>"])
 SEARCH = Play(

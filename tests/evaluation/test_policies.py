@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
 from mmsearch_jax.core.chat_client import ChatReply
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.errors import CheckpointError
@@ -21,8 +23,6 @@ from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from mmsearch_jax.settings.commands import EvaluationSettings
 from mmsearch_jax.settings.policy import LoRAConfig
 from tests.data.rows import jpeg
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, FakeTools, Play
 
 
 def checkpoint(folder, base=""):

@@ -219,6 +219,14 @@ def test_the_search_server_as_a_deployment_shares_its_cache_in_redis(fake):
     assert "rollout status deployment/search" in calls[-1]
 
 
+def test_a_file_is_filled_by_a_python_without_any_package():
+    words = ["-S", str(LAUNCH / "fill.py"), "-", "--topology", "v5p:4x4x4:2"]
+    done = subprocess.run(
+        [sys.executable, *words], input="${XPK_TYPE} ${SLICES}\n", capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == "v5p-4x4x4 2\n", done.stderr
+
+
 def test_probes_ask_what_the_server_answers():
     from mmsearch_jax.core import search_api
 
@@ -240,7 +248,7 @@ def test_keys_are_in_a_secret_object_and_in_no_argument(fake, tmp_path):
 def test_a_run_that_was_pre_empted_is_followed_through_its_restarts(fake):
     done, _, _ = up(fake, files={"terminalState": "\n\n\nCompleted\n", "restarts": "0\n0\n1\n1\n"})
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run1 was stopped and starts again (restart 1 of 50)") == 1
+    assert done.stdout.count("run1 was stopped and restarts (restart 1 of 50)") == 1
 
 
 @pytest.mark.parametrize(
@@ -248,8 +256,8 @@ def test_a_run_that_was_pre_empted_is_followed_through_its_restarts(fake):
     [
         ({"terminalState": "\n", "reason": "ImagePullBackOff\n"}, "the image cannot be pulled: is reg/mm:1 pushed"),
         ({"terminalState": "\n", "reason": "CreateContainerConfigError\n"}, "is the secret 'keys' in this namespace"),
-        ({"terminalState": "Failed\n"}, "the run failed (see above); mend it"),
-        ({"gone": ""}, "there is no JobSet run1 any more"),
+        ({"terminalState": "Failed\n"}, "the run failed (see above); fix the error"),
+        ({"gone": ""}, "the JobSet run1 no longer exists"),
     ],
 )
 def test_what_does_not_mend_itself_ends_the_wait(fake, files, message):
@@ -278,7 +286,7 @@ def test_a_wait_for_nodes_is_told_once_with_its_reason(fake):
         ("error: You must be logged in to the server (Unauthorized)", "gcloud container clusters get-credentials"),
         ("executable gke-gcloud-auth-plugin not found", "gcloud auth login"),
         ('jobsets is forbidden: User "u" cannot create', "Kubernetes Engine Developer"),
-        ("spec.failurePolicy: Invalid value: Value is immutable", "run1 is there already"),
+        ("spec.failurePolicy: Invalid value: Value is immutable", "run1 exists already"),
     ],
 )
 def test_a_refusal_says_what_to_do(fake, said, message):
@@ -291,7 +299,7 @@ def test_a_refusal_says_what_to_do(fake, said, message):
     [
         (["fly"], "unknown step 'fly'"),
         (["up"], "--name is missing"),
-        (["up", "--name", "Run_1"], "small letters, digits and -"),
+        (["up", "--name", "Run_1"], "lower-case letters, digits and -"),
         (["up", "--name", "a"], "--image is missing"),
         (["up", *RUN], "no training command"),
         (["up", *RUN, "--topology", "v5p:2x2x3", "--", *TRAIN], "slices of v5p are 2x2x1"),

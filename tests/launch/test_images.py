@@ -43,6 +43,31 @@ def test_what_is_copied_is_there_and_the_context_lets_it_through(file):
         )
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if file.suffix != ".tools"], ids=lambda file: file.name)
+def test_a_trainers_image_holds_the_files_that_its_commands_need(file, tmp_path):
+    app = tmp_path / "app"
+    app.mkdir()
+    for path in copied(file):
+        if "/" not in path:
+            (app / path).symlink_to(ROOT / path)
+    program = (
+        "from mmsearch_jax.core.config_files import load_config\n"
+        "from mmsearch_jax.miniworld.real import RealWorld\n"
+        "assert RealWorld().entities\n"
+        "print(load_config('configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2').mesh.data)\n"
+        "print(load_config('configs/tiny_sft.py').checkpoint)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(app)},
+    )
+    assert done.stdout.split() == ["2", str(app / "assets" / "tiny-base")], done.stderr
+    assert (app / "assets" / "tiny-base" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_what_is_installed_is_pinned_and_comes_from_extras_that_exist(file):
     text = " ".join(rest for name, rest in instructions(file) if name == "RUN")

@@ -123,12 +123,12 @@ def test_a_pre_empted_slice_is_asked_for_again_and_the_command_run_again(fake, s
     assert done.returncode == 0, done.stderr
     assert sum("create" in call for call in calls) == 2
     assert sum("queued-resources delete" in call for call in calls) == 2
-    assert "asking for it again (attempt 1 of 20)" in done.stdout
+    assert "requesting it again (attempt 1 of 20)" in done.stdout
 
 
 def test_what_the_user_must_mend_is_not_tried_again(fake):
     done, calls = tpu(fake, files={"rcs": "2\n"})
-    assert done.returncode == 2 and "something for you to mend" in done.stderr
+    assert done.returncode == 2 and "an error that you must fix" in done.stderr
     assert sum("create" in call for call in calls) == 1
 
 
@@ -141,7 +141,7 @@ def test_what_the_user_must_mend_is_not_tried_again(fake):
         ("ERROR: You do not currently have an active account selected.", "gcloud auth login"),
         ("ERROR: The required property [project] is not currently set.", "--project ID"),
         ("ERROR: reason: SERVICE_DISABLED", "gcloud services enable tpu.googleapis.com"),
-        ("ERROR: something else", "the slice could not be asked for (see above)"),
+        ("ERROR: something else", "the slice could not be requested (see above)"),
     ],
 )
 def test_a_refusal_says_what_to_do(fake, said, message):

@@ -101,10 +101,10 @@ def every_second():
     return EverySecond(RECIPE.reward)
 
 
-def train(rows, calls, workdir, recipe=RECIPE, *, scorer=None, run=RunConfig()):
+def train(rows, calls, workdir, recipe=RECIPE, *, scorer=None, run=None):
     client = ToolClient("http://test", max_retries=0, transports=[Server(calls)])
     environment = grpo.Environment(engine(), client, EPISODE, scorer or Scorer(recipe.reward), ready_timeout_s=0.2)
-    place = RunPlace(workdir, "grpo", run, show_progress=False)
+    place = RunPlace(workdir, "grpo", run or RunConfig(), show_progress=False)
     return grpo.train(random_policy.model(), rows, recipe, environment, place)
 
 

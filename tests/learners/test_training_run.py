@@ -35,9 +35,9 @@ def model():
     return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
 
 
-def train(model, steps, workdir, data=batches, *, run=RunConfig(), identity=None, accumulate=1, validation=None):
+def train(model, steps, workdir, data=batches, *, run=None, identity=None, accumulate=1, validation=None):
     updates = supervised.Updates(steps, SGD, accumulate)
-    place = RunPlace(workdir, "sft", run, identity or {}, show_progress=False)
+    place = RunPlace(workdir, "sft", run or RunConfig(), identity or {}, show_progress=False)
     return supervised.train(model, data, updates, place, validation=validation)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import regex
 
+from benchmarks.stand_ins import qwen_vocabulary
 from mmsearch_jax.core import protocol
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.tokenizer import load_tokenizer
 from mmsearch_jax.rollout.sampling import TagAutomaton
 from tests import chat_template
-from tests.parity import qwen_vocabulary
 
 TEXTS = [
     "Hello, world!",

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
+from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.images.vision_inputs import pack_images
@@ -17,7 +18,6 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sequence import PreparedImage
 from mmsearch_jax.settings.rollout import EngineConfig
-from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()
 RENDERER = ChatRenderer(TOKENIZER)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.stand_ins import scripted
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.protocol import Answer, render_turn
 from mmsearch_jax.images.vision_inputs import pack_images
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.settings.rollout import EngineConfig
-from tests.rollout import random_policy, scripted
+from tests.rollout import random_policy
 from tests.rollout.random_policy import RENDERER
 
 QUESTION = "What is the capital of the country with this flag?"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.core import protocol
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch, render_turn
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
@@ -14,7 +15,6 @@ from mmsearch_jax.core.trajectory import OBSERVATION, SAMPLED, Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Generation, observe
 from mmsearch_jax.settings.rollout import EpisodeConfig
-from tests import tiny_tokenizer
 
 RENDERER = ChatRenderer(tiny_tokenizer.build())
 CONFIG = EpisodeConfig(prompt_style="short", max_trajectory_tokens=2000, max_turn_tokens=300, max_tool_calls=3)

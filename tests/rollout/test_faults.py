@@ -9,13 +9,13 @@ import time
 import pytest
 from aiohttp import web
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, FakeTools, Play
 
 
 def searching(number: int, query: str) -> Play:

@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, RENDERER, FakeTools, Play
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.core.trajectory import SAMPLED, Trajectory
 from mmsearch_jax.rollout.chat import Chat
@@ -15,8 +17,6 @@ from mmsearch_jax.rollout.live_episode import EpisodeRequest, LiveEpisode
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import Scheduler, run_episodes_sync
 from mmsearch_jax.rollout.sequence import LiveSequence
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, RENDERER, FakeTools, Play
 
 ANSWER = Play(1, [render_turn("So.", Answer("Lima"))])
 SEARCH = Play(2, [render_turn("Hm.", TextSearch("capital of Peru")), render_turn("So.", Answer("Lima"))])

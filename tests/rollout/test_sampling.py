@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.rollout import sampling
-from tests import tiny_tokenizer
 
 RENDERER = ChatRenderer(tiny_tokenizer.build())
 AUTOMATON = sampling.TagAutomaton(RENDERER.token_bytes, CLOSING_TAGS, RENDERER.vocabulary_size + 5)

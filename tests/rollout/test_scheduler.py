@@ -6,11 +6,11 @@ import time
 
 import pytest
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
 from mmsearch_jax.core.errors import ConfigError, ImageError
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes, run_episodes_sync
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, FakeTools, Play
 
 ANSWER = Play(1, [render_turn("So.", Answer("Lima"))])
 SEARCH = Play(2, [render_turn("Hm.", TextSearch("capital of Peru")), render_turn("So.", Answer("Lima"))])

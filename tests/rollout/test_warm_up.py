@@ -6,13 +6,13 @@ import dataclasses
 import jax
 import numpy as np
 
+from benchmarks.stand_ins.scripted import FakeTools
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
 from tests.rollout import random_policy
-from tests.rollout.scripted import FakeTools
 
 SIZES = EngineConfig(
     num_slots=6,

@@ -5,9 +5,9 @@ import base64
 import openai
 import pytest
 
+from benchmarks.stand_ins import scripted
+from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
-from tests.rollout import scripted
-from tests.rollout.scripted import CONFIG, FakeTools, Play
 from tests.serving.live_server import MODEL, serving
 
 SEARCH = Play(2, [render_turn("Hm.", TextSearch("capital of Peru")), render_turn("So.", Answer("Lima"))])

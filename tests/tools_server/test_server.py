@@ -9,17 +9,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ToolUnavailable
 from mmsearch_jax.core.search_api import ErrorReply, SearchReply
 from mmsearch_jax.jobs.search_server import start_server
 from tests.tools_server.small_corpus import COLOURS, bands, encode, scene, write_corpus
+from tools_server.metrics import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +156,32 @@ def test_health_readiness_and_metrics(url: str):
     assert ask(url, search_api.ROUTE_READY)[0] == 200
     ask(url, search_api.ROUTE_TEXT_SEARCH, {"query": "velmora"})
     text = ask(url, search_api.ROUTE_METRICS)[1]
-    assert 'tools_requests_total{route="/v1/text_search",status="200"}' in text
+    samples = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    answered = samples["tools_requests_total", (("route", search_api.ROUTE_TEXT_SEARCH), ("status", "200"))]
+    assert answered >= 1
+    timed = samples["tools_request_ms_count", (("route", search_api.ROUTE_TEXT_SEARCH),)]
+    assert timed >= answered
+    # This request for the metrics is itself under way.
+    assert samples["tools_requests_in_flight", ()] == 1
+    assert ("tools_cache_total", (("outcome", "misses"),)) in samples
+
+
+def test_servers_in_one_process_count_for_themselves():
+    first, second = Metrics(), Metrics()
+    parts = SimpleNamespace(
+        cache=SimpleNamespace(hits=0, misses=0, shared=0, read_errors=0, write_errors=0),
+        text=SimpleNamespace(backends=()),
+        image=SimpleNamespace(backends=()),
+        reader=None,
+    )
+    first.record("/v1/ground", 200, 7.0)
+    assert b'tools_request_ms_bucket{le="10.0",route="/v1/ground"} 1.0' in first.render(parts, None)
+    assert b"/v1/ground" not in second.render(parts, {"calls": 3, "usd": 0.25})
+    assert b"tools_spent_usd 0.25" in second.render(parts, {"calls": 3, "usd": 0.25})
 
 
 def test_many_requests_at_once_are_all_answered(url: str):

@@ -16,12 +16,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
+from benchmarks.stand_ins.upstreams import Upstream
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.search_api import SearchReply
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import COLOURS, bands, encode, scene, write_corpus
-from tests.tools_server.upstreams import Upstream
 from tools_server.assembly import assemble
 from tools_server.http_app import create_app
 from tools_server.request_images import read_base64
@@ -72,8 +72,8 @@ def test_a_reply_says_its_sources_backend_price_and_whether_it_was_kept(tmp_path
                 ready = await (await client.get(search_api.ROUTE_READY)).json()
                 assert (ready["budget"]["calls"], ready["budget"]["usd"]) == (1, 0.001)
                 metrics = await (await client.get(search_api.ROUTE_METRICS)).text()
-                assert 'tools_backend_calls_total{kind="text",backend="serper",outcome="ok"} 1' in metrics
-                assert 'tools_cache_total{outcome="hits"} 1' in metrics
+                assert 'tools_backend_calls_total{backend="serper",kind="text",outcome="ok"} 1.0' in metrics
+                assert 'tools_cache_total{outcome="hits"} 1.0' in metrics
 
             await serving(settings(tmp_path, serper=upstream.url), talk)
 

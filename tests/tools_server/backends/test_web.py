@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.stand_ins.upstreams import Upstream
 from mmsearch_jax.core.search_api import SearchResult
-from tests.tools_server.upstreams import Upstream
 from tools_server.backends import upstream as upstream_module
 from tools_server.backends.backend import QueryPicture
 from tools_server.backends.providers import IMAGE, TEXT

@@ -15,10 +15,10 @@ import ml_collections
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from benchmarks.stand_ins.upstreams import Upstream
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.server_config import default_config, settings_of
-from tests.tools_server.upstreams import Upstream
 from tools_server.assembly import assemble
 from tools_server.cache.answers import Cache, key_of
 from tools_server.cache.redis_store import RedisStore

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stand_ins.upstreams import Upstream
 from mmsearch_jax.core.search_api import SearchResult
-from tests.tools_server.upstreams import Upstream
 from tools_server.backends.upstream import Sessions
 from tools_server.backends.web import WebText
 from tools_server.cache.store import SqliteStore

@@ -15,13 +15,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, unused_port
 from PIL import Image
 
+from benchmarks.stand_ins.upstreams import REPLIES
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError
 from tests.tools_server.fetch.site import Site
 from tests.tools_server.publishers.fake_s3 import KEY_ID, REGION, SECRET, FakeS3
 from tests.tools_server.server_config import default_config, settings_of
 from tests.tools_server.small_corpus import encode, scene
-from tests.tools_server.upstreams import REPLIES
 from tools_server.assembly import assemble
 from tools_server.http_app import create_app
 

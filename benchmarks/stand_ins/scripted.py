@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
+from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.core import protocol
 from mmsearch_jax.core.errors import ToolFailed
 from mmsearch_jax.core.protocol import TextSearch
@@ -23,7 +24,6 @@ from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import observe
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
-from tests import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer.build()
 RENDERER = ChatRenderer(TOKENIZER)
