@@ -6,18 +6,19 @@ import json
 import sys
 from pathlib import Path
 
-from configs.eval import miniworld
-from mmsearch_jax.jobs import parts as stages
+from mmsearch_jax.core.config_files import load
+from mmsearch_jax.jobs.policies import make_engine, named_policy
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
+from mmsearch_jax.settings.commands import EvaluationSettings
 
 
 def main() -> None:
     """Prints the token's id."""
     work = json.loads(Path(sys.argv[1]).read_text())
-    config = miniworld.get_config()
-    config.checkpoint = work["folder"]
-    engine = stages.make_engine(config, stages.policy_of(config))
+    given = [f"--config.checkpoint={work['folder']}"]
+    settings = load(EvaluationSettings, "configs/eval/miniworld.py", given).settings
+    engine = make_engine(settings, named_policy(settings))
     live = LiveSequence(engine.renderer.encode(work["prompt"]), [], 0, SamplingParams(0.0), plain=True)
     engine.acquire(live)
     engine.begin_turn(live, 1)

@@ -30,7 +30,7 @@ from mmsearch_jax.learners.policy_update import PolicyUpdater
 from mmsearch_jax.learners.train_state import make_optimizer, split_model
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.settings.learning import BatchShape, GRPOLossConfig, OptimizerConfig
+from mmsearch_jax.settings.learning import BatchShape, GRPOConfig, GRPOLossConfig, OptimizerConfig
 from mmsearch_jax.settings.policy import MeshConfig
 
 ROWS, PROMPT, COMPLETION, GROUP, LEARNING_RATE, PAD = 4, 128, 896, 8, 1e-4, 2
@@ -83,8 +83,8 @@ def ours(model: Qwen2_5_VL, batches: list[Batch]) -> dict[str, list[float]]:
     mesh = LearnerMesh.of(MeshConfig())
     graph, trained, frozen = split_model(model)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE, decay="constant"), 1000)
-    config = GRPOLossConfig(kl_coef=0.0, aggregation="sequence")
-    updater = PolicyUpdater(graph, None, optimizer, config, CONFIG, mesh, BatchShape(ROWS, LENGTH))
+    recipe = GRPOConfig(batch=BatchShape(ROWS, LENGTH), loss=GRPOLossConfig(kl_coef=0.0), updates_per_batch=1)
+    updater = PolicyUpdater(graph, None, optimizer, recipe, CONFIG, mesh)
     # Compiled on a separate state, so that the measured run begins with the first update.
     updater.learn(mesh.train_state(trained, frozen, optimizer), batches[0].sequences)
     state = mesh.train_state(trained, frozen, optimizer)

@@ -22,11 +22,12 @@ from typing import Any
 import aiohttp
 import numpy as np
 from aiohttp import web
-from mmsearch_jax.jobs.parts import TRAINING_WORLD, prepare_world
 
 from benchmarks.table import Measured, command_line, report
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
 from mmsearch_jax.jobs.search_server import start_server
+from mmsearch_jax.jobs.worlds import TRAINING_WORLD, prepare_world
+from mmsearch_jax.settings.commands import GRPOSettings
 
 _CONFIG = Path(__file__).parents[1] / "configs" / "tiny_grpo.py"
 _MEAN_S, _SIGMA, _COMPILING = 1.0, 1.0, 2
@@ -131,8 +132,8 @@ def main() -> None:
     seconds: dict[bool, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folders = {overlap: Path(temporary) / str(overlap) for overlap in (False, True)}
-        config = load_config(_CONFIG, _flags(sizes))
-        worlds = [prepare_world(config, folder, TRAINING_WORLD) for folder in folders.values()]
+        wanted = load(GRPOSettings, _CONFIG, _flags(sizes)).settings
+        worlds = [prepare_world(wanted, folder, TRAINING_WORLD) for folder in folders.values()]
         for overlap, folder in folders.items():
             with start_server(worlds[0] / "corpus") as server, slow_proxy(server.url) as url:
                 settings = sizes | {

@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks.episode_simulation import Delay, Scenario, Simulation, Step, mean_steps
 from benchmarks.table import Measured, report
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
+from mmsearch_jax.settings.commands import GRPOSettings
 
 CHIPS_PER_HOST, PROMPTS_PER_HOST = 4, 13
 SIZES, QUICK_SIZES = (16, 64, 256, 1024, 4096), (16, 256)
@@ -141,7 +142,7 @@ def planned(plan: Mapping[str, Any]) -> dict[str, float]:
     """
     stages = {stage["stage"]: stage for stage in plan.get("stages", ())}
     programs = {program["program"]: program for program in plan.get("plans", ())}
-    config = load_config(plan["config"])
+    config = load(GRPOSettings, plan["config"]).settings
     try:
         trajectories, chips = config.grpo.prompts_per_step * config.grpo.group_size, plan["plans"][0]["chips"]
         return {

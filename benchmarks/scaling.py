@@ -25,16 +25,16 @@ from mmsearch_jax.planning.devices import ENVIRONMENT
 os.environ.update(ENVIRONMENT)
 
 import matplotlib
-import ml_collections
 import tqdm
 
-from mmsearch_jax.core.config_files import load_config
+from mmsearch_jax.core.config_files import load
 from mmsearch_jax.distributed.chips import GIB
 from mmsearch_jax.distributed.topologies import Topology, parse
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.planning import abstract, search
 from mmsearch_jax.planning.model_flops import Work
 from mmsearch_jax.planning.sizes import SIZES
+from mmsearch_jax.settings.commands import GRPOSettings, LearnerSettings, SFTSettings
 
 KINDS = ("SFT LoRA", "SFT full", "GRPO")
 SLICES = (
@@ -138,11 +138,7 @@ class _Measured:
 
 
 def _measured(
-    config: ml_collections.ConfigDict,
-    stage: str,
-    model: ModelConfig,
-    topology: Topology,
-    candidate: search.SettingCandidate,
+    config: LearnerSettings, stage: str, model: ModelConfig, topology: Topology, candidate: search.SettingCandidate
 ) -> _Measured:
     changed = candidate.config(config)
     made = abstract.learner(changed, stage, model, abstract.mesh_without_devices(changed, topology))
@@ -157,15 +153,16 @@ def _measured(
     return _Measured(candidate, seconds, learning.model + scoring.model, trained, rate)
 
 
-def config_of(kind: str) -> tuple[ml_collections.ConfigDict, str]:
+def config_of(kind: str) -> tuple[LearnerSettings, str]:
     """The 7B's config of the kind, and its stage; the model is chosen elsewhere."""
     stage = "grpo" if kind == "GRPO" else "sft"
     overrides = ["--config.lora.rank=0"] if kind == "SFT full" else []
-    return load_config(f"configs/{stage}_qwen2_5_vl_7b.py", overrides), stage
+    tree = GRPOSettings if stage == "grpo" else SFTSettings
+    return load(tree, f"configs/{stage}_qwen2_5_vl_7b.py", overrides).settings, stage
 
 
 def rollout_seconds(
-    config: ml_collections.ConfigDict, model: ModelConfig, topology: Topology, learner_bytes: float, samples: float
+    config: LearnerSettings, model: ModelConfig, topology: Topology, learner_bytes: float, samples: float
 ) -> float | None:
     """Every host samples its share in the memory left by the learner; each token reads the weights and half-full caches."""
     chip, host, text = topology.chip, topology.host, model.text
@@ -179,7 +176,7 @@ def rollout_seconds(
         )
         + (1 if text.tie_word_embeddings else 2) * text.vocab_size * text.hidden_size
     )
-    a_slot = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * config.engine.max_length
+    a_slot = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * config.sized_engine.max_length
     room = host.num_chips * (search.USABLE * chip.hbm - learner_bytes * chip.devices) - weights
     slots = min(config.engine.num_slots, int(room // a_slot))
     if slots < 4:

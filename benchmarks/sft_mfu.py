@@ -35,7 +35,7 @@ from mmsearch_jax.learners.train_state import make_optimizer, split_model
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.lora import add_lora
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.settings.learning import BatchShape, GRPOLossConfig, OptimizerConfig
+from mmsearch_jax.settings.learning import BatchShape, GRPOConfig, GRPOLossConfig, OptimizerConfig
 from mmsearch_jax.settings.policy import LoRAConfig, MeshConfig
 
 STEPS, RANK, ALPHA, LEARNING_RATE = 5, 8, 16.0, 1e-4
@@ -145,8 +145,8 @@ def grpo_step(
     graph: Any, optimizer: Any, config: ModelConfig, mesh: LearnerMesh, shape: BatchShape, sequence: TrainingSequence
 ) -> Callable[[Any], Any]:
     """An update from one trajectory, as if a nearly uniform policy had sampled it."""
-    loss = GRPOLossConfig(kl_coef=0.0, aggregation="sequence")
-    updater = PolicyUpdater(graph, None, optimizer, loss, config, mesh, shape, full=False)
+    recipe = GRPOConfig(batch=shape, loss=GRPOLossConfig(kl_coef=0.0), updates_per_batch=1)
+    updater = PolicyUpdater(graph, None, optimizer, recipe, config, mesh, full=False)
     extras = {
         "rollout_logprobs": np.full(len(sequence), -np.log(config.text.vocab_size), np.float32),
         "advantages": np.ones(len(sequence), np.float32),

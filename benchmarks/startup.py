@@ -20,10 +20,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.tiny import TINY_BASE
-
 from benchmarks.peers import environment
 from benchmarks.table import Measured, command_line, faster, report
+from mmsearch_jax.recipes.tiny import TINY_BASE
 
 _SETTINGS = {
     "world.num_lands": 16,

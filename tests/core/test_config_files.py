@@ -114,8 +114,3 @@ def test_a_file_s_argument_goes_before_the_default_one():
     assert data("configs/sft_qwen2_5_vl_7b.py", "v5p:2x2x4") == 4
     assert data("configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2", "v5p:2x2x4") == 2
     assert data("configs/tiny_sft.py", "v5p:2x2x4") == 1
-
-
-def test_a_bundled_config_is_found_from_any_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert load(SFTSettings, "configs/tiny_sft.py").settings.sft.num_steps == 132
