@@ -7,6 +7,7 @@ or tools, and imports neither JAX nor NumPy.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,21 +21,35 @@ PROMPT, SAMPLED, OBSERVATION = 0, 1, 2
 """Provenance of a token: given by the user, sampled by the policy, or put in by the host. Only SAMPLED is
 trained."""
 
-STATUSES = (
-    "running",
-    "answered",
-    "no_answer",
-    "overlong",
-    "invalid_action",
-    "tool_failed",
-    "policy_failed",
-    "judge_failed",
-    "deadline",
-    "surplus",
-    "cancelled",
-)
+
+class Status(enum.StrEnum):
+    """How an episode ended; its value is what stands in JSON."""
+
+    RUNNING = "running"
+    """Not ended, or never begun."""
+    ANSWERED = "answered"
+    NO_ANSWER = "no_answer"
+    """The turn that had to answer did something else."""
+    OVERLONG = "overlong"
+    """A turn or the trajectory reached its token limit."""
+    INVALID_ACTION = "invalid_action"
+    """A turn was outside the grammar, and the rules end the episode there."""
+    TOOL_FAILED = "tool_failed"
+    """A tool gave no result."""
+    POLICY_FAILED = "policy_failed"
+    """The endpoint that serves the policy gave no turn."""
+    JUDGE_FAILED = "judge_failed"
+    """The judge gave no verdict on the answer."""
+    DEADLINE = "deadline"
+    """The episode took longer than its deadline."""
+    SURPLUS = "surplus"
+    """Enough episodes of its group had ended."""
+    CANCELLED = "cancelled"
+    """The client that asked is gone."""
+
+
 INFRASTRUCTURE_FAILURES = frozenset(
-    {"tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled"}
+    {Status.TOOL_FAILED, Status.POLICY_FAILED, Status.JUDGE_FAILED, Status.DEADLINE, Status.SURPLUS, Status.CANCELLED}
 )
 """Endings that say nothing about the policy: such trajectories are dropped, never scored."""
 
@@ -112,7 +127,7 @@ class Trajectory:
     sampling_logprobs: list[float] = dataclasses.field(default_factory=list)
     image_grids: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
     turns: list[Turn] = dataclasses.field(default_factory=list)
-    status: str = "running"
+    status: Status = Status.RUNNING
     answer: str | None = None
     error: str | None = None
     reward: float | None = None
@@ -160,6 +175,7 @@ class Trajectory:
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values."""
         record = dataclasses.asdict(self)
+        record["status"] = self.status.value
         for turn, plain in zip(self.turns, record["turns"], strict=True):
             kind = next(name for name, action in _ACTIONS.items() if isinstance(turn.action, action))
             plain["action"] = {"kind": kind, **plain["action"]}
@@ -174,10 +190,11 @@ class Trajectory:
         """
         try:
             values = {field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record}
+            values["status"] = Status(values.get("status", Status.RUNNING))
             values["image_grids"] = [tuple(grid) for grid in values.get("image_grids", ())]
             values["turns"] = [_turn_from_json(turn) for turn in values.get("turns", ())]
             trajectory = cls(**values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not a trajectory record: {error!r}") from error
         columns = (trajectory.token_ids, trajectory.provenance, trajectory.logprobs, trajectory.sampling_logprobs)
         lengths = [len(column) for column in columns]

@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from mmsearch_jax.core.protocol import ImageSearch, Invalid, TextSearch
-from mmsearch_jax.core.trajectory import Trajectory, Turn
+from mmsearch_jax.core.trajectory import Status, Trajectory, Turn
 from mmsearch_jax.evaluation.terminal_pictures import escape_sequence, protocol_of
 
 # Everything that a terminal would act on, but line breaks and tabs.
@@ -64,11 +64,11 @@ class EpisodePrinter:
                 self._stop_writing()
                 self._print_turn(number, turn)
             # What a search found comes after its turn.
-            told = turn.observation is not None or trajectory.status != "running"
+            told = turn.observation is not None or trajectory.status != Status.RUNNING
             if number > self._observations and told:
                 self._observations = number
                 self._print_outcome(number, turn)
-        if trajectory.status != "running":
+        if trajectory.status != Status.RUNNING:
             self._stop_writing()
             self._print_ending(trajectory)
 

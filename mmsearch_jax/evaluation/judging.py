@@ -16,6 +16,7 @@ from typing import Any
 
 from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, Unreadable
 from mmsearch_jax.core.errors import JudgeFailed
+from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.data.rows import from_record
 from mmsearch_jax.evaluation.metrics import graded
 from mmsearch_jax.evaluation.metrics.table import gave_up
@@ -133,7 +134,9 @@ def verdict_of(sample: dict[str, Any], known: dict[tuple[str, int, str], str]) -
 
 def _needs_verdict(sample: dict[str, Any]) -> bool:
     trajectory = sample["trajectory"]
-    return sample["correct"] is not None and trajectory["status"] == "answered" and not gave_up(trajectory["answer"])
+    return (
+        sample["correct"] is not None and trajectory["status"] == Status.ANSWERED and not gave_up(trajectory["answer"])
+    )
 
 
 def _key(sample: dict[str, Any]) -> tuple[str, int, str]:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.rows import Row, from_record
 from mmsearch_jax.data.storage import localised
 from mmsearch_jax.evaluation.metrics.table import Metric
@@ -45,7 +45,7 @@ class Sample:
     @property
     def answer(self) -> str | None:
         """What was answered; None where the episode ended otherwise."""
-        return self.trajectory.answer if self.trajectory.status == "answered" else None
+        return self.trajectory.answer if self.trajectory.status == Status.ANSWERED else None
 
     @property
     def image(self) -> str | bytes:
@@ -57,7 +57,7 @@ def score(row: Row, trajectory: Trajectory, metric: Metric, **more: Any) -> Samp
     """The sample of an episode. No answer scores 0; an infrastructure failure has no score."""
     if trajectory.infrastructure_failure:
         return Sample(row, trajectory, None, **more)
-    answered = trajectory.status == "answered" and trajectory.answer is not None
+    answered = trajectory.status == Status.ANSWERED and trajectory.answer is not None
     value = metric.score(row, trajectory.answer or "") if answered else 0.0
     return Sample(row, trajectory, value >= RIGHT_FROM, value, **more)
 

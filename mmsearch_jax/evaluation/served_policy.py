@@ -15,7 +15,7 @@ from typing import Any
 from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, image_part, text_part
 from mmsearch_jax.core.errors import ChatFailed, ToolError
 from mmsearch_jax.core.protocol import CLOSING_TAGS
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.evaluation.policies import Outcome, lengths
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Generation
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
@@ -143,7 +143,7 @@ class ServedPolicy:
                             transcript.messages, lambda reply: reply, **_settings(request, max_tokens)
                         )
                     except ChatFailed as error:
-                        need = episode.fail("policy_failed", str(error))
+                        need = episode.fail(Status.POLICY_FAILED, str(error))
                         continue
                     cost += self._prices.of(reply)
                     text, finish = _turn(reply, rules.plain)
@@ -157,7 +157,7 @@ class ServedPolicy:
                             raise ToolError("the episode calls a tool, but no search server was given")
                         found = await call_tool(tools, action, top_k, request.question, request.image)
                     except ToolError as error:
-                        need = episode.fail("tool_failed", str(error))
+                        need = episode.fail(Status.TOOL_FAILED, str(error))
                         continue
                     need = episode.observed(action, found)
         trajectory.seconds = time.monotonic() - began

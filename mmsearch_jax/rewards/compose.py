@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mmsearch_jax.core.errors import ConfigError, JudgeFailed
 from mmsearch_jax.core.protocol import Answer, Invalid
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.rewards import match
 from mmsearch_jax.rewards.judge import Judge, JudgeConfig
@@ -53,7 +53,7 @@ def well_formed(trajectory: Trajectory) -> bool:
     Only what the policy wrote counts, so any legal number of searches can earn it.
     """
     turns = trajectory.turns
-    if not turns or trajectory.status != "answered" or not isinstance(turns[-1].action, Answer):
+    if not turns or trajectory.status != Status.ANSWERED or not isinstance(turns[-1].action, Answer):
         return False
     refused = any(turn.tool is not None and turn.tool.refused for turn in turns)
     return not refused and not any(isinstance(turn.action, Invalid) for turn in turns)
@@ -85,9 +85,9 @@ def reward(
         has not ended; such a trajectory is dropped, never scored.
     """
     config = config or RewardConfig()
-    if trajectory.infrastructure_failure or trajectory.status == "running":
+    if trajectory.infrastructure_failure or trajectory.status == Status.RUNNING:
         raise ValueError(f"trajectory {trajectory.id} ended as {trajectory.status}: drop it, do not score it")
-    exact = trajectory.status == "answered" and match.matches(trajectory.answer, answers)
+    exact = trajectory.status == Status.ANSWERED and match.matches(trajectory.answer, answers)
     answered = exact
     if judged is not None:
         answered = judged or (config.match == "exact_or_judge" and exact)
@@ -142,7 +142,7 @@ class Scorer:
         try:
             judged = await self._verdict(trajectory, row)
         except JudgeFailed as error:
-            trajectory.status, trajectory.error = "judge_failed", str(error)
+            trajectory.status, trajectory.error = Status.JUDGE_FAILED, str(error)
             return
         trajectory.reward, trajectory.reward_parts = reward(
             trajectory, row.answers, self._config, judged=judged, max_tokens=self._max_tokens
@@ -150,7 +150,7 @@ class Scorer:
 
     async def _verdict(self, trajectory: Trajectory, row: Row) -> bool | None:
         answer = trajectory.answer
-        if self._judge is None or trajectory.status != "answered" or not answer:
+        if self._judge is None or trajectory.status != Status.ANSWERED or not answer:
             return None
         if self._config.match == "exact_or_judge" and match.matches(answer, row.answers):
             return None

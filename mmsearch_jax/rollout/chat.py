@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mmsearch_jax.core.protocol import ImageSearch, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
-from mmsearch_jax.core.trajectory import PROMPT, Trajectory
+from mmsearch_jax.core.trajectory import PROMPT, Status, Trajectory
 from mmsearch_jax.rollout.episode import Done, Generate, Generation, Need
 
 
@@ -25,7 +25,7 @@ class Chat:
     @property
     def done(self) -> bool:
         """Whether the message is complete."""
-        return self.trajectory.status != "running"
+        return self.trajectory.status != Status.RUNNING
 
     def begin(self) -> Need:
         """The prompt, then the message."""
@@ -35,14 +35,14 @@ class Chat:
     def generated(self, generation: Generation) -> Need:
         """The message is there."""
         self.trajectory.append_sampled(generation.token_ids, generation.logprobs, generation.sampling_logprobs)
-        self.trajectory.status = "overlong" if generation.finish == "length" else "answered"
+        self.trajectory.status = Status.OVERLONG if generation.finish == "length" else Status.ANSWERED
         return Done()
 
     def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
         """A chat calls no tool, so none can come back."""
         raise AssertionError("a chat calls no tool")
 
-    def fail(self, status: str, error: str) -> Done:
+    def fail(self, status: Status, error: str) -> Done:
         """Ends it from outside: whoever asked has gone."""
         self.trajectory.status, self.trajectory.error = status, error
         return Done()

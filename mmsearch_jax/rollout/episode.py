@@ -14,7 +14,7 @@ from typing import Protocol
 from mmsearch_jax.core import protocol, search_api
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
-from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
+from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, Status, ToolRecord, Trajectory, Turn
 
 MODES = ("policy", "prompted", "direct", "rag")
 
@@ -177,13 +177,12 @@ class Episode:
         self.trajectory, self.config = trajectory, config
         self._question, self._renderer = question, renderer
         self._counts = list(image_token_counts)
-        self._pending: tuple[str, str | None, TextSearch | ImageSearch, int] | None = None
         trajectory.image_grids = list(image_grids)
 
     @property
     def done(self) -> bool:
         """Whether the trajectory is complete."""
-        return self.trajectory.status != "running"
+        return self.trajectory.status != Status.RUNNING
 
     def begin(self) -> Need:
         """The first need: a generation, or the forced search of the RAG workflow."""
@@ -211,19 +210,19 @@ class Episode:
             action = Invalid("the message ended after the closing tag")
         self._add_turn(text, parsed.reason, action, start)
         if generation.finish == "length":
-            return self._end("overlong")
+            return self._end(Status.OVERLONG)
         if isinstance(action, Answer):
             self.trajectory.answer = action.text
-            return self._end("answered")
+            return self._end(Status.ANSWERED)
         if isinstance(action, Invalid):
             if self.config.on_invalid == "end":
-                return self._end("invalid_action", action.why)
+                return self._end(Status.INVALID_ACTION, action.why)
             if self._searches_left() < 0:
-                return self._end("no_answer")
+                return self._end(Status.NO_ANSWER)
             closed = stopped and generation.token_ids[-1] == self._renderer.im_end
             return self._admit(action, None, protocol.invalid_note(action.why), closed=closed)
         if self._searches_left() < 0:
-            return self._end("no_answer")
+            return self._end(Status.NO_ANSWER)
         limit = self._limit(action)
         tool = "text_search" if isinstance(action, TextSearch) else "image_search"
         if len(self.trajectory.tool_calls(tool)) >= limit or limit == 0:
@@ -252,9 +251,9 @@ class Episode:
             return self._rag_observed(action, reply)
         return self._admit(action, reply.results, reply_note(action, reply), summary=reply.summary)
 
-    def fail(self, status: str, error: str) -> Done:
+    def fail(self, status: Status, error: str) -> Done:
         """Ends the episode from outside: a broken tool, a deadline."""
-        if status == "tool_failed" and self.trajectory.turns and self.trajectory.turns[-1].tool is None:
+        if status == Status.TOOL_FAILED and self.trajectory.turns and self.trajectory.turns[-1].tool is None:
             action = self.trajectory.turns[-1].action
             if isinstance(action, TextSearch):
                 self._update_turn(tool=ToolRecord("text_search", action.query, error=error))
@@ -271,7 +270,7 @@ class Episode:
     def _generate(self) -> Need:
         room = self.config.max_trajectory_tokens - len(self.trajectory.token_ids)
         if room <= 0:
-            return self._end("overlong", "the prompt fills the trajectory's budget")
+            return self._end(Status.OVERLONG, "the prompt fills the trajectory's budget")
         return Generate(min(self.config.max_turn_tokens, room))
 
     def _admit(
@@ -287,7 +286,7 @@ class Episode:
         observation, user_text = observe(self.config, self._renderer, action, results, note, summary)
         ids = self._renderer.observation_ids(user_text, closed=closed)
         if len(self.trajectory.token_ids) + len(ids) >= self.config.max_trajectory_tokens:
-            return self._end("overlong", f"an observation of {len(ids)} tokens does not fit")
+            return self._end(Status.OVERLONG, f"an observation of {len(ids)} tokens does not fit")
         self._update_turn(observation=observation)
         self.trajectory.append(ids, OBSERVATION)
         return self._generate()
@@ -296,11 +295,11 @@ class Episode:
         answer = text.strip()
         self._add_turn(text, None, Answer(answer) if answer else Invalid("the answer is empty"), start)
         if finish == "length":
-            return self._end("overlong")
+            return self._end(Status.OVERLONG)
         if not answer:
-            return self._end("no_answer")
+            return self._end(Status.NO_ANSWER)
         self.trajectory.answer = answer
-        return self._end("answered")
+        return self._end(Status.ANSWERED)
 
     def _call(self, text: str, reason: str | None, action: TextSearch | ImageSearch, start: int) -> Need:
         self._add_turn(text, reason, action, start)
@@ -336,6 +335,6 @@ class Episode:
     def _update_turn(self, **changes) -> None:
         self.trajectory.turns[-1] = dataclasses.replace(self.trajectory.turns[-1], **changes)
 
-    def _end(self, status: str, error: str | None = None) -> Done:
+    def _end(self, status: Status, error: str | None = None) -> Done:
         self.trajectory.status, self.trajectory.error = status, error
         return Done()

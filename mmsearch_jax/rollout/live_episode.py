@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mmsearch_jax.core.protocol import ImageSearch, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.rollout.episode import CallTool, Done, Generation, Need
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
@@ -42,7 +42,7 @@ class Driver(Protocol):
     def begin(self) -> Need: ...
     def generated(self, generation: Generation) -> Need: ...
     def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need: ...
-    def fail(self, status: str, error: str) -> Done: ...
+    def fail(self, status: Status, error: str) -> Done: ...
 
 
 @dataclasses.dataclass(eq=False)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from mmsearch_jax.core.errors import ToolError
 from mmsearch_jax.core.search_api import SearchReply
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, EpisodeConfig, Generate, Need
 from mmsearch_jax.rollout.live_episode import EpisodeRequest, LiveEpisode, Watch
@@ -23,7 +23,7 @@ from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
 
 Progress = Callable[[Trajectory], None]
 
-_SURPLUS = ("surplus", "enough episodes of its group had ended")
+_SURPLUS = (Status.SURPLUS, "enough episodes of its group had ended")
 
 _PATIENCE_S = 0.1
 """A parked episode keeps its slot at least this long: most searches are back sooner than its tokens could be
@@ -280,7 +280,7 @@ class Scheduler:
             if error is None:
                 self._follow(run, run.episode.observed(call.action, task.result()))
             elif isinstance(error, ToolError):
-                self._follow(run, run.episode.fail("tool_failed", str(error)))
+                self._follow(run, run.episode.fail(Status.TOOL_FAILED, str(error)))
             else:
                 raise error
 
@@ -299,13 +299,13 @@ class Scheduler:
 
     def _expire(self) -> None:
         for run in [run for run in self._runs() if run.cancelled]:
-            self._follow(run, run.episode.fail("cancelled", "whoever asked no longer waits for it"))
+            self._follow(run, run.episode.fail(Status.CANCELLED, "whoever asked no longer waits for it"))
         if self._deadline_s is None:
             return
         oldest = time.monotonic() - self._deadline_s
         for run in self._runs():
             if run.started is not None and run.started < oldest:
-                self._follow(run, run.episode.fail("deadline", f"not finished within {self._deadline_s:g} s"))
+                self._follow(run, run.episode.fail(Status.DEADLINE, f"not finished within {self._deadline_s:g} s"))
 
     # Device side --------------------------------------------------------------------------------------------
 

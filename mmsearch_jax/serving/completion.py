@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.rollout.live_episode import LiveEpisode
 from mmsearch_jax.serving.requests import ApiError
 from mmsearch_jax.serving.text import TextStream
@@ -83,7 +83,7 @@ class ChatChoice:
             self._cancel(run)
         elif run.episode.done:
             text += self._stream.end()
-            finish = "length" if run.episode.trajectory.status == "overlong" else "stop"
+            finish = "length" if run.episode.trajectory.status == Status.OVERLONG else "stop"
         if text or tokens or finish:
             self._finished = finish is not None
             self._emit(Delta(self._index, text, tuple(tokens), finish=finish))
@@ -115,7 +115,7 @@ class EpisodeChoice:
             message = f"the search episode ended with status {trajectory.status}: {trajectory.error}"
             self._emit(ApiError(502, message, kind="server_error", code=trajectory.status))
             return
-        finish = "length" if trajectory.status == "overlong" else "stop"
+        finish = "length" if trajectory.status == Status.OVERLONG else "stop"
         self._emit(
             Delta(self._index, trajectory.answer or "", reasoning=reasoning, episode=record(trajectory), finish=finish)
         )

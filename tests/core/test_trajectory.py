@@ -68,8 +68,17 @@ def test_a_broken_line_is_named(tmp_path):
 
 def test_infrastructure_failures_are_told_apart():
     episode = two_turns()
-    for status in tr.STATUSES:
+    for status in tr.Status:
         episode.status = status
         assert episode.infrastructure_failure == (
             status in ("tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled")
         )
+
+
+def test_a_status_is_its_word_in_json_and_no_other_word_is_read():
+    episode = two_turns()
+    episode.status = tr.Status.NO_ANSWER
+    assert json.loads(json.dumps(episode.to_json()))["status"] == "no_answer"
+    assert tr.Trajectory.from_json(episode.to_json()).status is tr.Status.NO_ANSWER
+    with pytest.raises(DataError, match="not a trajectory record.*lost"):
+        tr.Trajectory.from_json({**episode.to_json(), "status": "lost"})

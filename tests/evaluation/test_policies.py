@@ -10,6 +10,7 @@ from configs import tiny
 from mmsearch_jax.core.chat_client import ChatReply
 from mmsearch_jax.core.config_files import load_config
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.evaluation.fingerprint import fingerprint
 from mmsearch_jax.evaluation.policies import EnginePolicy
 from mmsearch_jax.evaluation.served_policy import Transcript, _turn
@@ -66,7 +67,7 @@ def test_once_stopped_no_episode_is_begun_and_those_under_way_end():
     requests = [EpisodeRequest(f"q{p.number}", f"q{p.number}", p.question, scripted.picture()) for p in plays]
     policy.play(requests, CONFIG, FakeTools(), ended.append, lambda: bool(ended))
     # Four slots: four were begun before the first had ended.
-    assert len(ended) == 4 and {outcome.trajectory.status for outcome in ended} == {"answered"}
+    assert len(ended) == 4 and {outcome.trajectory.status for outcome in ended} == {Status.ANSWERED}
     assert ended[0].lengths["turns"] == 1 and ended[0].lengths["sampled"] > 5 and ended[0].trajectory.seconds > 0
 
 

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from mmsearch_jax.core.errors import ConfigError, JudgeFailed
+from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.rewards.compose import RewardConfig, Scorer
 from mmsearch_jax.rewards.judge import Judge, JudgeConfig
 from tests.rewards.test_compose import ROW, answered
@@ -153,7 +154,7 @@ async def test_a_judge_that_fails_is_a_status_and_never_a_zero():
         made = [answered("Paris")]
         await scorer.score(made, {ROW.id: ROW})
         await scorer.close()
-    assert made[0].status == "judge_failed" and made[0].reward is None and made[0].infrastructure_failure
+    assert made[0].status == Status.JUDGE_FAILED and made[0].reward is None and made[0].infrastructure_failure
     assert "HTTP 400" in made[0].error
 
 
