@@ -1,7 +1,8 @@
 """Makes conversations with search from questions with answers, by a teacher at a chat endpoint and the live tools.
 
 mmsearch datagen --workdir runs/datagen --config.seeds.path=runs/data/infoseek.array_record \
-    --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME --config.tools.url=http://localhost:8765
+    --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME --config.tools.url=http://localhost:8765 \
+    --config.tokenizer=Qwen2.5-VL-7B-Instruct
 """
 
 import ml_collections
@@ -34,14 +35,28 @@ def get_config() -> ml_collections.ConfigDict:
             "concurrency": 16,
             # So many seeds in a row that break on an endpoint end the run.
             "max_failures": 50,
-            # The last turn answers; the paper drops conversations of 10 turns or more.
-            "rules": {
-                "max_turns": 9,
+            # Folder of the policy that is to be trained: its tokenizer counts tokens and cuts observations, as in GRPO.
+            "tokenizer": "",
+            # Give the values of the GRPO run that follows; these are those of configs/grpo_qwen2_5_vl_7b.py except for the two
+            # limits named below.
+            "episode": {
+                "mode": "policy",
+                "prompt_style": "paper",
+                # The last turn must answer; the paper drops conversations of 10 turns or more.
+                "max_tool_calls": 8,
                 "max_image_searches": 1,
                 "max_text_searches": 8,
+                "max_turn_tokens": 1024,
+                # Without the image, whose 1,280 tokens or fewer are not counted here: a row of SFT holds 8,192.
+                "max_trajectory_tokens": 6912,
+                "observation_max_tokens": 1024,
                 "top_k_text": 5,
                 "top_k_image": 5,
-                "observation_max_chars": 6000,
+                "on_invalid": "end",
+                "say_last_turn": True,
+                "allow_text": True,
+                "allow_image": True,
+                "allow_crop": True,
             },
             "labels": {
                 # Level 1 of MMSearch-R1's taxonomy; the paper's names are not known.

@@ -56,7 +56,8 @@ EXAMPLES = {
     "export-hf": ("mmsearch export-hf runs/quickstart/policies/grpo runs/exported",),
     "datagen": (
         "mmsearch datagen --config.seeds.path=infoseek.array_record --config.tools.url=http://localhost:8765 \\\n"
-        "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME",
+        "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME \\\n"
+        "      --config.tokenizer=Qwen2.5-VL-7B-Instruct",
     ),
     "cache": ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
     "data": ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),

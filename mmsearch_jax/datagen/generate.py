@@ -154,6 +154,7 @@ _STAGES = (
     "over_limit",
     "tool_failed",
     "too_many_turns",
+    "overlong",
     "gave_up",
     "wrong_answer",
     "judge_failed",

@@ -14,15 +14,18 @@ import tqdm
 from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint
 from mmsearch_jax.core.config_files import as_arguments, secret
 from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import stream_rows, write_rows
 from mmsearch_jax.datagen import datasheet
 from mmsearch_jax.datagen.balance import BalanceCandidate, choose
 from mmsearch_jax.datagen.budget import DatagenBudget
-from mmsearch_jax.datagen.conversation import Teacher, TeacherRules
+from mmsearch_jax.datagen.conversation import Teacher
 from mmsearch_jax.datagen.generate import Generator, Labelling, outcomes
 from mmsearch_jax.datagen.journal import Journal, JournalEntry
+from mmsearch_jax.models.tokenizer import load_tokenizer
 from mmsearch_jax.rewards.judge import Judge
+from mmsearch_jax.rollout.episode import EpisodeConfig
 from mmsearch_jax.rollout.tool_client import ToolClient
 
 Config = Any
@@ -36,14 +39,17 @@ def run_datagen(config: Config, workdir: Path, *, show_progress: bool = True) ->
 
     Raises:
       ConfigError: a value that cannot be.
+      CheckpointError: `tokenizer` is a folder without a tokenizer.
       DataError: seeds that cannot be read, a work folder of another run, or no conversation that may be kept.
       ToolUnavailable: no search server answers.
       ToolError: too many calls in a row broke.
     """
     _check(config)
+    tokenizer = load_tokenizer(config.tokenizer)
     settings = {
         "seeds": config.seeds.to_dict(),
-        "rules": config.rules.to_dict(),
+        "episode": config.episode.to_dict(),
+        "tokenizer": _digest(tokenizer),
         "teacher": config.teacher.model,
         "target": config.labels.target.model,
         "samples": config.labels.samples,
@@ -54,7 +60,7 @@ def run_datagen(config: Config, workdir: Path, *, show_progress: bool = True) ->
     journal = Journal(workdir / JOURNAL, settings)
     budget = DatagenBudget(config.budget.to_dict(), journal.spent)
     try:
-        stopped = asyncio.run(_generate(config, journal, budget, show_progress))
+        stopped = asyncio.run(_generate(config, ChatRenderer(tokenizer), journal, budget, show_progress))
     finally:
         journal.close(dict(budget.spent))
     chosen = _chosen(config, list(journal.entries.values()))
@@ -84,10 +90,15 @@ def _endpoint(config: Config, section: str) -> ChatEndpoint:
 
 
 def _check(config: Config) -> None:
-    for key in ("seeds.path", "teacher.url", "tools.url"):
-        section, name = key.split(".")
-        if not config[section][name]:
-            raise ConfigError(f"{key} is empty: set it with --config.{key}=...")
+    for key, value in (
+        ("seeds.path", config.seeds.path),
+        ("teacher.url", config.teacher.url),
+        ("tools.url", config.tools.url),
+        ("tokenizer", config.tokenizer),
+    ):
+        if not value:
+            hint = " (the folder of the policy that is to be trained)" if key == "tokenizer" else ""
+            raise ConfigError(f"{key} is empty: set it with --config.{key}=...{hint}")
     for key, value in (("balance.search_share", config.balance.search_share), ("seeds.share", config.seeds.share)):
         if not 0 <= value <= 1:
             raise ConfigError(f"{key} is {value}, must lie in [0, 1]")
@@ -95,7 +106,15 @@ def _check(config: Config) -> None:
         raise ConfigError("concurrency and labels.samples must be at least 1, and labels.categories may not be empty")
 
 
-async def _generate(config: Config, journal: Journal, budget: DatagenBudget, show_progress: bool) -> str | None:
+def _digest(tokenizer: Any) -> str:
+    """Equal for equal tokenizers, wherever their folders are."""
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+
+
+async def _generate(
+    config: Config, renderer: ChatRenderer, journal: Journal, budget: DatagenBudget, show_progress: bool
+) -> str | None:
     token = secret(config.tools.token_env, "config.tools.token_env")
     tools = ToolClient(
         config.tools.url, config.tools.deadline_s, max_concurrency=config.tools.max_concurrency, token=token
@@ -106,7 +125,7 @@ async def _generate(config: Config, journal: Journal, budget: DatagenBudget, sho
         target = ChatClient(_endpoint(config.labels.target, "labels.target"), "target policy", "answer")
     judge = Judge(_endpoint(config.judge, "judge")) if config.judge.url else None
     labelling = Labelling(tuple(config.labels.categories), target, config.labels.samples, config.labels.required_below)
-    teacher = Teacher(chat, tools, TeacherRules(**as_arguments(config.rules)), budget)
+    teacher = Teacher(chat, tools, EpisodeConfig(**as_arguments(config.episode)), renderer, budget)
     generator = Generator(teacher, chat, labelling, budget, judge, config.max_failures)
     kept = sum(entry.outcome == "kept" for entry in journal.entries.values())
     try:

@@ -97,7 +97,9 @@ def datagen(work, path, tools, url, *more):
         "teacher.model": "t",
         "teacher.deadline_s": 2.0,
         "concurrency": 4,
-        "rules.max_turns": 4,
+        "tokenizer": "assets/tiny-base",
+        "episode.max_tool_calls": 3,
+        "episode.max_trajectory_tokens": 4000,
         "balance.size": 0,
     }
     settings = [f"--config.{key}={value}" for key, value in values.items()]
@@ -188,8 +190,8 @@ def test_mistakes_are_one_line(tmp_path, tools, capsys):
         assert datagen(tmp_path / "c", tmp_path / "none.jsonl", tools, url) == 2
         assert "no rows at" in capsys.readouterr().err
         assert datagen(tmp_path / "b", path, tools, url) == 0
-        assert datagen(tmp_path / "b", path, tools, url, "--config.rules.max_turns=3") == 2
-        assert "made with another rules" in capsys.readouterr().err
+        assert datagen(tmp_path / "b", path, tools, url, "--config.episode.max_tool_calls=2") == 2
+        assert "made with another episode" in capsys.readouterr().err
 
 
 def test_a_dead_teacher_ends_the_run(tmp_path, tools, capsys):
