@@ -159,7 +159,6 @@ def neutralise(text: str) -> str:
 def render_observation(
     results: Sequence[SearchResult] | None,
     note: str | None = None,
-    max_chars: int | None = None,
     fits: Callable[[str], bool] | None = None,
     summary: str | None = None,
 ) -> str:
@@ -168,7 +167,6 @@ def render_observation(
     Args:
       results: what a tool found; empty gives "No results."; None gives the note alone.
       note: one line put first (a refused call, an expression that was not found).
-      max_chars: bound on the content's length.
       fits: whether a whole rendered observation is short enough (say, in tokens). The content is cut until it
         is; the closing tag always stands. If even the empty observation does not fit, that one is returned.
       summary: the results condensed; stands in their place.
@@ -179,8 +177,6 @@ def render_observation(
     elif results is not None:
         lines += [f"[{i}] {_result_line(result)}" for i, result in enumerate(results, 1)] or ["No results."]
     content = neutralise("\n".join(lines))
-    if max_chars is not None:
-        content = content[:max_chars].rstrip()
     if fits is None or fits(_wrap(content)):
         return _wrap(content)
     fitting, too_long = 0, len(content)

@@ -100,7 +100,7 @@ class Trajectory:
 
         token_ids           P P P P   A0 A0 A0   O0 O0 O0 O0   A1 A1
         provenance          0 0 0 0    1  1  1    2  2  2  2    1  1
-        loss mask           . . . .    x  x  x    .  .  .  .    x  x
+        loss_mask           . . . .    x  x  x    .  .  .  .    x  x
         logprobs            0 0 0 0   -1 -2 -1    0  0  0  0   -3 -1
         turns               [Turn(start=4, end=7, ...), Turn(start=11, end=13, ...)]
 
@@ -110,7 +110,6 @@ class Trajectory:
     Attributes:
       logprobs: natural log-probability of each sampled token at the sampling temperature (1 for greedy), whole vocabulary:
         what the learner computes again; 0.0 elsewhere.
-      sampling_logprobs: the same under the distribution that was sampled from (top-k, top-p and bans too).
       image_grids: (t, h, w) in patches of each image, in the order of their placeholders.
       policy_version: version of the weights that sampled, as given to `Engine.set_weights`.
       seconds: from the episode's begin to its end, by the clock.
@@ -124,7 +123,6 @@ class Trajectory:
     token_ids: list[int] = dataclasses.field(default_factory=list)
     provenance: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
-    sampling_logprobs: list[float] = dataclasses.field(default_factory=list)
     image_grids: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
     turns: list[Turn] = dataclasses.field(default_factory=list)
     status: Status = Status.RUNNING
@@ -140,17 +138,13 @@ class Trajectory:
         self.token_ids.extend(token_ids)
         self.provenance.extend([provenance] * len(token_ids))
         self.logprobs.extend([0.0] * len(token_ids))
-        self.sampling_logprobs.extend([0.0] * len(token_ids))
 
-    def append_sampled(
-        self, token_ids: Sequence[int], logprobs: Sequence[float], sampling_logprobs: Sequence[float]
-    ) -> None:
+    def append_sampled(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> None:
         """Appends what the policy sampled."""
-        assert len(token_ids) == len(logprobs) == len(sampling_logprobs)
+        assert len(token_ids) == len(logprobs)
         self.token_ids.extend(token_ids)
         self.provenance.extend([SAMPLED] * len(token_ids))
         self.logprobs.extend(logprobs)
-        self.sampling_logprobs.extend(sampling_logprobs)
 
     @property
     def loss_mask(self) -> list[bool]:
@@ -196,12 +190,10 @@ class Trajectory:
             trajectory = cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not a trajectory record: {error!r}") from error
-        columns = (trajectory.token_ids, trajectory.provenance, trajectory.logprobs, trajectory.sampling_logprobs)
-        lengths = [len(column) for column in columns]
+        lengths = [len(column) for column in (trajectory.token_ids, trajectory.provenance, trajectory.logprobs)]
         if len(set(lengths)) != 1:
             raise DataError(
-                f"trajectory {trajectory.id}: token_ids, provenance, logprobs and sampling_logprobs differ "
-                f"in length: {lengths}"
+                f"trajectory {trajectory.id}: token_ids, provenance and logprobs differ in length: {lengths}"
             )
         return trajectory
 

@@ -120,4 +120,4 @@ def _settings(request: EpisodeRequest, max_tokens: int) -> dict[str, Any]:
 def _without_pieces(trajectory: Trajectory) -> Trajectory:
     """The record without its pieces, which are nobody's tokens."""
     turns = [dataclasses.replace(turn, start=0, end=0) for turn in trajectory.turns]
-    return dataclasses.replace(trajectory, token_ids=[], provenance=[], logprobs=[], sampling_logprobs=[], turns=turns)
+    return dataclasses.replace(trajectory, token_ids=[], provenance=[], logprobs=[], turns=turns)

@@ -34,7 +34,7 @@ class Chat:
 
     def generated(self, generation: Generation) -> Need:
         """The message is there."""
-        self.trajectory.append_sampled(generation.token_ids, generation.logprobs, generation.sampling_logprobs)
+        self.trajectory.append_sampled(generation.token_ids, generation.logprobs)
         self.trajectory.status = Status.OVERLONG if generation.finish == "length" else Status.ANSWERED
         return Done()
 

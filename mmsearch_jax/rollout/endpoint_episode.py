@@ -96,7 +96,7 @@ class Transcript:
         """
         self.messages.append({"role": "assistant", "content": text})
         ids = self.encode(text)
-        return Generation(ids, [0.0] * len(ids), [0.0] * len(ids), finish)
+        return Generation(ids, [0.0] * len(ids), finish)
 
 
 async def play_episode(

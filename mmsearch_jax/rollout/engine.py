@@ -148,7 +148,7 @@ class Engine:
         """A turn of at most `max_tokens` is to be sampled once all tokens are fed."""
         assert len(sequence.token_ids) + max_tokens <= self.config.max_length, "the engine's max_length is too small"
         sequence.budget, sequence.state, sequence.finish = max_tokens, 0, None
-        sequence.new_ids, sequence.new_logprobs, sequence.new_sampling_logprobs = [], [], []
+        sequence.new_ids, sequence.new_logprobs = [], []
 
     # Extend -------------------------------------------------------------------------------------------------
 
@@ -312,7 +312,6 @@ class Engine:
             count, running = int(decoded.counts[place]), bool(decoded.running[place])
             sequence.new_ids += decoded.tokens[place, :count].tolist()
             sequence.new_logprobs += decoded.logprobs[place, :count].tolist()
-            sequence.new_sampling_logprobs += decoded.sampling_logprobs[place, :count].tolist()
             sequence.fed += count if running else count - 1
             sequence.state = int(decoded.states[place])
             if not running:
@@ -349,8 +348,7 @@ class Engine:
         tag becomes `forced_ids`.
         """
         assert sequence.finish is not None
-        ids, forced = sequence.new_ids, []
-        logprobs, sampling_logprobs = sequence.new_logprobs, sequence.new_sampling_logprobs
+        ids, logprobs, forced = sequence.new_ids, sequence.new_logprobs, []
         if sequence.finish == "closed":
             text = b"".join(self.renderer.token_bytes[i] for i in ids)
             end = self._automaton.find(text)
@@ -358,9 +356,9 @@ class Engine:
             if end < len(text):
                 kept = len(text) - len(self.renderer.token_bytes[ids[-1]])
                 forced = self.renderer.encode(text[kept:end].decode("utf-8", errors="replace"))
-                ids, logprobs, sampling_logprobs = ids[:-1], logprobs[:-1], sampling_logprobs[:-1]
+                ids, logprobs = ids[:-1], logprobs[:-1]
         sequence.budget = 0
-        return Generation(ids, logprobs, sampling_logprobs, sequence.finish, forced)
+        return Generation(ids, logprobs, sequence.finish, forced)
 
     def warm_up(self, progress: Callable[[], object] = lambda: None) -> int:
         """Compiles every program that the buckets can ask for, on empty rows; no sequence may hold a slot.

@@ -119,7 +119,7 @@ class Generation:
     """What the engine made of a turn.
 
     Attributes:
-      token_ids, logprobs, sampling_logprobs: the sampled tokens, in order.
+      token_ids, logprobs: the sampled tokens, in order.
       forced_ids: tokens that the host puts after them to complete a closing tag exactly (nearly always
         empty).
       finish: "closed" by a closing tag, "stop" by a sampled control token (the last id), or "length".
@@ -127,7 +127,6 @@ class Generation:
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
-    sampling_logprobs: Sequence[float]
     finish: str
     forced_ids: Sequence[int] = ()
 
@@ -140,10 +139,7 @@ def observe(
     note: str | None = None,
     summary: str | None = None,
 ) -> tuple[str, str]:
-    """The observation and the whole user text (observation and later prompt), as the policy will read them.
-
-    The one way from search results to text: SFT conversations are made with it too.
-    """
+    """The observation, and the user text that the policy reads: the observation followed by the later prompt."""
 
     def fits(text: str) -> bool:
         return len(renderer.encode(text)) <= config.observation_max_tokens
@@ -153,7 +149,7 @@ def observe(
     return observation, observation + later
 
 
-def reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | None:
+def _reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | None:
     """What the observation says besides the results: the server's own note, or that an expression was not
     found."""
     if reply.note:
@@ -195,7 +191,7 @@ class Episode:
     def generated(self, generation: Generation) -> Need:
         """The policy wrote a turn."""
         start = len(self.trajectory.token_ids)
-        self.trajectory.append_sampled(generation.token_ids, generation.logprobs, generation.sampling_logprobs)
+        self.trajectory.append_sampled(generation.token_ids, generation.logprobs)
         self.trajectory.append(generation.forced_ids, OBSERVATION)
         written = [*generation.token_ids, *generation.forced_ids]
         stopped = generation.finish == "stop"
@@ -249,7 +245,7 @@ class Episode:
         self._update_turn(tool=record)
         if self.config.mode == "rag":
             return self._rag_observed(action, reply)
-        return self._admit(action, reply.results, reply_note(action, reply), summary=reply.summary)
+        return self._admit(action, reply.results, _reply_note(action, reply), summary=reply.summary)
 
     def fail(self, status: Status, error: str) -> Done:
         """Ends the episode from outside: a broken tool, a deadline."""
@@ -306,7 +302,7 @@ class Episode:
         return CallTool(action, self._top_k(action))
 
     def _rag_observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
-        note = reply_note(action, reply)
+        note = _reply_note(action, reply)
         observation, _ = observe(self.config, self._renderer, action, reply.results, note, reply.summary)
         self._update_turn(observation=observation)
         if isinstance(action, ImageSearch):

@@ -48,7 +48,7 @@ def position_keys(seed: jax.Array, trajectory_seeds: jax.Array, positions: jax.A
 
 def sample(
     logits: jax.Array, keys: jax.Array, temperature: jax.Array, top_p: jax.Array, top_k: jax.Array, banned: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array]:
     """Samples one token per row.
 
     Args:
@@ -58,29 +58,27 @@ def sample(
       banned: bool [V], tokens that may never be sampled (image placeholders, ids without a token).
 
     Returns:
-      tokens int32 [S]; their log-probs float32 [S] under softmax(logits / temperature), which the learner can compute
-      again (temperature 1 where greedy); their log-probs float32 [S] under the distribution that was sampled from,
-      renormalised after bans and filters (0 where greedy).
+      tokens int32 [S]; their log-probs float32 [S] under softmax(logits / temperature) over the whole vocabulary, which the
+      learner can compute again (temperature 1 where greedy).
     """
     greedy = temperature <= 0.0
     divisor = jnp.where(greedy, 1.0, temperature)[:, None]
 
     # Each branch masks anew: what it takes over from outside would be written to memory first.
-    def best() -> tuple[jax.Array, jax.Array]:
-        return _argmax(jnp.where(banned[None, :], -jnp.inf, logits)), jnp.zeros(logits.shape[0])
+    def best() -> jax.Array:
+        return _argmax(jnp.where(banned[None, :], -jnp.inf, logits))
 
-    def drawn() -> tuple[jax.Array, jax.Array]:
+    def drawn() -> jax.Array:
         allowed = jnp.where(banned[None, :], -jnp.inf, logits / divisor)
         # Sorting the vocabulary is the dearest part, and is not needed while no row filters.
         filters = jnp.any((top_p < 1.0) | (top_k > 0))
         filtered = jax.lax.cond(filters, lambda: _filter(allowed, top_p, top_k), lambda: allowed)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
-        tokens = _argmax(jnp.where(greedy[:, None], allowed, filtered + noise))
-        return tokens, jnp.where(greedy, 0.0, _log_prob(filtered, tokens))
+        return _argmax(jnp.where(greedy[:, None], allowed, filtered + noise))
 
-    # Random numbers for the whole vocabulary are dear too: none while all rows are greedy.
-    tokens, sampled_from = jax.lax.cond(jnp.all(greedy), best, drawn)
-    return tokens, _log_prob(logits / divisor, tokens), sampled_from
+    # Random numbers for the whole vocabulary are expensive too: none while all rows are greedy.
+    tokens = jax.lax.cond(jnp.all(greedy), best, drawn)
+    return tokens, _log_prob(logits / divisor, tokens)
 
 
 def _log_prob(logits: jax.Array, tokens: jax.Array) -> jax.Array:

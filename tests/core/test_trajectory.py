@@ -13,9 +13,9 @@ from mmsearch_jax.core.search_api import SearchResult
 def two_turns() -> tr.Trajectory:
     episode = tr.Trajectory("q1/0", "q1", "q1", seed=3, image_grids=[(1, 4, 4)])
     episode.append([1, 2, 3, 4], tr.PROMPT)
-    episode.append_sampled([5, 6, 7], [-1.0, -2.0, -1.0], [-0.5, -1.0, -0.5])
+    episode.append_sampled([5, 6, 7], [-1.0, -2.0, -1.0])
     episode.append([8, 9, 8, 9], tr.OBSERVATION)
-    episode.append_sampled([5, 7], [-3.0, -1.0], [-2.0, -0.5])
+    episode.append_sampled([5, 7], [-3.0, -1.0])
     tool = tr.ToolRecord("image_search", "the flag", (0, 1, 2, 3), True, (SearchResult("a", "b"),), None, 3.0)
     episode.turns = [
         tr.Turn("x", "r", ImageSearch("the flag"), 4, 7, "<information>", tool),

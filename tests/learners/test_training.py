@@ -143,7 +143,6 @@ def trajectory(name, group, answer, status=Status.ANSWERED):
         token_ids=[7, 8, 9, 10],
         provenance=[0, 2, 1, 1],
         logprobs=[0, 0, -1.0, -2.0],
-        sampling_logprobs=[0.0] * 4,
         turns=turns,
         status=status,
         answer=answer,

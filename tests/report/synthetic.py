@@ -85,9 +85,9 @@ def with_tokens(sample: dict) -> dict:
     trajectory.append(renderer.prompt_ids("Where is it?", [6]), PROMPT)
     written = renderer.encode("<reason>é, so ß</reason>")
     logprobs = [-0.01 - 0.5 * i for i in range(len(written))]
-    trajectory.append_sampled(written, logprobs, logprobs)
+    trajectory.append_sampled(written, logprobs)
     trajectory.append(renderer.observation_ids("<information>Peru</information>"), OBSERVATION)
-    parts = ("token_ids", "provenance", "logprobs", "sampling_logprobs")
+    parts = ("token_ids", "provenance", "logprobs")
     sample["trajectory"].update({part: getattr(trajectory, part) for part in parts})
     return sample
 

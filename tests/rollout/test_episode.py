@@ -31,7 +31,7 @@ def start(**changes) -> Episode:
 
 def wrote(text, finish="closed", forced=()) -> Generation:
     ids = RENDERER.action_ids(text) + ([RENDERER.im_end] if finish == "stop" else [])
-    return Generation(ids, [-1.0] * len(ids), [-0.5] * len(ids), finish, forced)
+    return Generation(ids, [-1.0] * len(ids), finish, forced)
 
 
 def test_an_answer_ends_the_episode():
@@ -197,7 +197,7 @@ def test_forced_tokens_are_part_of_the_turn_but_not_trained():
     episode = start()
     episode.begin()
     ids = RENDERER.action_ids(ANSWER)
-    generation = Generation(ids[:-1], [-1.0] * (len(ids) - 1), [-1.0] * (len(ids) - 1), "closed", ids[-1:])
+    generation = Generation(ids[:-1], [-1.0] * (len(ids) - 1), "closed", ids[-1:])
     assert episode.generated(generation) == Done()
     assert episode.trajectory.answer == "Lima"
     assert episode.trajectory.provenance[-2:] == [SAMPLED, OBSERVATION]
