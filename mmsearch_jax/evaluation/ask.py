@@ -118,11 +118,6 @@ class EpisodePrinter:
         self._console.print(f"[red]no answer[/red] ({trajectory.status}{why})")
 
 
-def print_episode(trajectory: Trajectory, console: Console | None = None) -> None:
-    """Prints a whole episode."""
-    EpisodePrinter(console).update(trajectory)
-
-
 def _plain(text: str) -> str:
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 

@@ -9,12 +9,12 @@ from rich.console import Console
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.search_api import SearchResult
 from mmsearch_jax.core.trajectory import Status, ToolRecord, Trajectory, Turn
-from mmsearch_jax.evaluation.ask import EpisodePrinter, print_episode
+from mmsearch_jax.evaluation.ask import EpisodePrinter
 
 
 def printed(trajectory):
     out = io.StringIO()
-    print_episode(trajectory, Console(file=out, width=100, color_system=None))
+    EpisodePrinter(Console(file=out, width=100, color_system=None)).update(trajectory)
     return out.getvalue()
 
 
