@@ -1,7 +1,7 @@
 """The three device programs of the engine: extend rows, decode rows, copy a prefix. Pure functions of arrays.
 
-Rows are gathered from the slots' cache, worked on, and put back, so a call costs what its rows cost and not
-what all slots would. Legend: S slots, N rows of one call, T new tokens, L cache length, D width, V
+Rows are gathered from the slots' cache, worked on, and put back, so the cost of a call depends on its rows and not
+on the number of slots. Legend: S slots, N rows of one call, T new tokens, L cache length, D width, V
 vocabulary.
 """
 
@@ -21,7 +21,7 @@ NO_SLOT = 2**30
 
 
 class DecodeRows(NamedTuple):
-    """What the decode loop must know of each row; all arrays have the leading dim N.
+    """The inputs of the decode loop for each row; all arrays have the leading dim N.
 
     Attributes:
       slots: int32, the row's slot (`NO_SLOT` for padding).
@@ -45,7 +45,7 @@ class DecodeRows(NamedTuple):
 
 
 def no_rows(count: int) -> DecodeRows:
-    """Rows of padding alone, as writable host arrays."""
+    """Padding rows only, as writable host arrays."""
     zeros, ones = np.zeros(count, np.int32), np.ones(count, np.float32)
     return DecodeRows(
         slots=np.full(count, NO_SLOT, np.int32),
@@ -179,7 +179,7 @@ def copy_rows(
     """Copies the first `length` entries of slot `source` to the slots [N], with `last` [D] as their hidden
     state.
 
-    Entries behind the shared prefix are copied too; they lie behind each slot's length and are never read.
+    Entries after the shared prefix are copied too; they lie beyond each slot's length and are never read.
     """
     rows = take_rows(cache, jnp.broadcast_to(source, slots.shape), length)
     cache = put_rows(cache, rows, slots, length)
@@ -201,8 +201,8 @@ def decode_rows(
     """Samples up to `steps` tokens for each row, and stops a row at a closing tag, a stop token or its
     budget.
 
-    Each step samples from the hidden state, then feeds the token unless it ended the turn: what ends a turn
-    is not in the cache, so the host may still decide about it.
+    Each step samples from the hidden state, then feeds the token unless it ended the turn. The last token of a
+    turn is therefore not in the cache, and the host may still drop it.
 
     Args:
       lengths: int32 [N], tokens in the cache of each row.
@@ -265,6 +265,5 @@ def decode_rows(
 
 
 def _with_lengths(cache: Any, lengths: jax.Array) -> Any:
-    """The same cache with other lengths: the host knows what is valid, so the device never has to be
-    asked."""
+    """The same cache with other lengths: the host knows how many entries are valid, and never reads it from the device."""
     return dataclasses.replace(cache, lengths=lengths)
