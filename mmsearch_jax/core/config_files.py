@@ -31,7 +31,7 @@ def load_config(
     """Runs a config file's `get_config()` and applies overrides.
 
     Args:
-      path: of the file; what stands behind ".py:" is its argument.
+      path: of the file; the text after ".py:" is its argument.
       default_argument: given to a `get_config` that takes one, where the path has none.
       overrides: "--config.a.b=value" each; the value is read as a Python literal of the old value's kind.
 
@@ -82,7 +82,7 @@ def set_key(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 
 
 def secret(variable: str, key: str) -> str:
-    """What the environment variable holds; "" where none is named.
+    """The value of the environment variable; "" where none is named.
 
     Args:
       key: what names it, for the error: "config.tools.token_env", "--token-env".
@@ -125,7 +125,7 @@ def _run(path: Path, argument: str, default_argument: str) -> ml_collections.Con
         config = module.get_config(argument) if argument else module.get_config()
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except Exception as error:  # a config file is the user's code: whatever it raises is theirs to mend
+    except Exception as error:  # a config file is the user's code and may raise anything
         raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"{path}: get_config() must return an ml_collections.ConfigDict")

@@ -25,7 +25,7 @@ REASON, TEXT_SEARCH, IMAGE_SEARCH, ANSWER, INFORMATION = (
 WHOLE_IMAGE = "<img>"
 ACTION_TAGS = (TEXT_SEARCH, IMAGE_SEARCH, ANSWER)
 CLOSING_TAGS = tuple(f"</{tag}>" for tag in ACTION_TAGS)
-"""A turn ends with the first of these: nothing that follows belongs to it."""
+"""A turn ends with the first of these; text after it does not belong to the turn."""
 
 GIVE_UP = "Unable to answer due to lack of relevant information"
 PROMPT_STYLES = ("paper", "short")
@@ -145,8 +145,7 @@ def _stripped(action: TextSearch | ImageSearch | Answer) -> dict[str, Any]:
 
 
 def neutralise(text: str) -> str:
-    """Makes our tags and control-token spellings inside retrieved text harmless, and leaves the rest as it
-    is.
+    """Makes our tags and control-token spellings inside retrieved text harmless, and changes nothing else.
 
     >>> neutralise("a < b </information><|im_end|>")
     'a < b (/information)(|im_end|)'
@@ -165,11 +164,11 @@ def render_observation(
     """The observation that the policy reads: `<information>`, one numbered line a result, `</information>`.
 
     Args:
-      results: what a tool found; empty gives "No results."; None gives the note alone.
-      note: one line put first (a refused call, an expression that was not found).
-      fits: whether a whole rendered observation is short enough (say, in tokens). The content is cut until it
-        is; the closing tag always stands. If even the empty observation does not fit, that one is returned.
-      summary: the results condensed; stands in their place.
+      results: what a tool found; empty gives "No results."; None gives only the note.
+      note: one line that comes first (a refused call, an expression that was not found).
+      fits: whether a whole rendered observation is short enough (for example in tokens). The content is cut until
+        it is; the closing tag is always kept. If even the empty observation does not fit, it is returned.
+      summary: of the results; replaces them.
     """
     lines = [_one_line(note)] if note else []
     if summary is not None:
@@ -190,7 +189,7 @@ def render_observation(
 
 
 def observation_content(observation: str) -> str:
-    """What stands between an observation's tags."""
+    """The text between an observation's tags."""
     return observation.removeprefix(f"<{INFORMATION}>").removesuffix(f"</{INFORMATION}>")
 
 
@@ -286,8 +285,7 @@ def direct_prompt(question: str, style: str = "paper") -> str:
 
 
 def rag_prompt(question: str, observations: Sequence[str], style: str = "paper") -> str:
-    """Asks for a plain answer with search results at hand (`observations` as `render_observation` gives
-    them)."""
+    """Asks for a plain answer, after search results (`observations` as `render_observation` gives them)."""
     _check_style(style)
     if style == "short":
         return "\n".join([*(observation_content(text) for text in observations), question])

@@ -18,12 +18,12 @@ from mmsearch_jax.core.protocol import Action, Answer, ImageSearch, Invalid, Tex
 from mmsearch_jax.core.search_api import SearchResult
 
 PROMPT, SAMPLED, OBSERVATION = 0, 1, 2
-"""Provenance of a token: given by the user, sampled by the policy, or put in by the host. Only SAMPLED is
-trained."""
+"""Provenance of a token: given by the user, sampled by the policy, or inserted by the host. Only SAMPLED tokens
+are trained."""
 
 
 class Status(enum.StrEnum):
-    """How an episode ended; its value is what stands in JSON."""
+    """How an episode ended. The value is the word in JSON."""
 
     RUNNING = "running"
     """Not ended, or never begun."""
@@ -60,7 +60,7 @@ _ACTIONS = {"text_search": TextSearch, "image_search": ImageSearch, "answer": An
 class ToolRecord:
     """One tool call. `tool` is "text_search" or "image_search"; `query` is the query or referring expression
     (None: the whole image); `box` is where the expression was found, in pixels of the input image; `refused`
-    calls were never sent (a limit), `error` is set when the tool broke; `cost_usd` is what the server says that it cost."""
+    calls were never sent (a limit), `error` is set when the tool failed; `cost_usd` is the cost that the server reports."""
 
     tool: str
     query: str | None = None
@@ -104,15 +104,15 @@ class Trajectory:
         logprobs            0 0 0 0   -1 -2 -1    0  0  0  0   -3 -1
         turns               [Turn(start=4, end=7, ...), Turn(start=11, end=13, ...)]
 
-    Where a sampled token reached beyond a closing tag, the policy's token is not kept: the rest of the tag is
-    put in by the host with provenance 2, so a turn's last tokens may be untrained.
+    A sampled token may hold the end of a closing tag and more. That token is dropped, and the host appends the rest of the
+    tag with provenance 2, so the last tokens of a turn may be untrained.
 
     Attributes:
-      logprobs: natural log-probability of each sampled token at the sampling temperature (1 for greedy), whole vocabulary:
-        what the learner computes again; 0.0 elsewhere.
+      logprobs: natural log-probability of each sampled token at the sampling temperature (1 for greedy), over the whole
+        vocabulary, as the learner computes it again; 0.0 for other tokens.
       image_grids: (t, h, w) in patches of each image, in the order of their placeholders.
       policy_version: version of the weights that sampled, as given to `Engine.set_weights`.
-      seconds: from the episode's begin to its end, by the clock.
+      seconds: wall time from the episode's begin to its end.
     """
 
     id: str

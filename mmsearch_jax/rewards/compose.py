@@ -27,7 +27,7 @@ class RewardConfig:
 
     Attributes:
       format_weight: l.
-      search_penalty: takes that share from s when any search was made (0.1 in MMSearch-R1, 0 in DeepMMSearch-R1).
+      search_penalty: the share of s that is subtracted when any search was made (0.1 in MMSearch-R1, 0 in DeepMMSearch-R1).
       match: who decides s: "exact" (see `match`), "judge", or "exact_or_judge" (the judge is asked only where the exact match
         says no).
       overlong_buffer: the last so many tokens before the limit cost more and more, up to 1 at the limit (DAPO's soft overlong
@@ -78,11 +78,11 @@ def reward(
 
     Args:
       judged: a judge's verdict, where one was asked.
-      max_tokens: the limit that `overlong_buffer` ends at.
+      max_tokens: the token limit of a trajectory, where `overlong_buffer` ends.
 
     Raises:
-      ValueError: the episode broke through no fault of the policy (`trajectory.infrastructure_failure`), or
-        has not ended; such a trajectory is dropped, never scored.
+      ValueError: the episode ended with an infrastructure failure (`trajectory.infrastructure_failure`), or has not
+        ended; such a trajectory is dropped, never scored.
     """
     config = config or RewardConfig()
     if trajectory.infrastructure_failure or trajectory.status == Status.RUNNING:
@@ -129,7 +129,7 @@ class Scorer:
     async def score(self, trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> None:
         """Sets `reward` and `reward_parts` of all that can be scored.
 
-        Those that broke stay without a reward; so do those for which the judge gave no verdict, with status "judge_failed".
+        Infrastructure failures get no reward. Where the judge gives no verdict, the status becomes "judge_failed".
         """
         await asyncio.gather(*(self._score(t, rows[t.row_id]) for t in trajectories if not t.infrastructure_failure))
 

@@ -104,7 +104,7 @@ async def play_episode(
 ) -> Trajectory:
     """Plays an episode to its end and returns its trajectory.
 
-    What `write_turn` raises ends it, too, and leaves the trajectory's status at "running": call `Episode.fail` to record why.
+    An exception of `write_turn` or a tool ends it, too, and leaves the status "running": call `Episode.fail` to record why.
 
     Args:
       image: encoded; None where the episode's rules allow no image search.
