@@ -1,4 +1,4 @@
-"""Benchmarks: where their rows lie, which of them are asked, and why others are not."""
+"""Benchmarks: where their rows are, which of them are asked, and why others are not."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Benchmark:
     Attributes:
       source: a published set as `data.convert` calls it, "mmsearch", "livevqa", or "rows" for a file of ours.
       path: its folder or file, relative to the config's `data`; a file of ours is told by its ending, whatever the source.
-      split: as the set's authors call it; several with commas between.
-      sample: so many rows, chosen by the seed; 0: all.
+      split: as the set's authors call it; several are separated by commas.
+      sample: the number of rows, chosen by the seed; 0: all.
       metric: one of `metrics.table.METRICS`.
       only: values of `meta` that a row must have.
-      choices: whether the question lists the row's choices, one of which is to be named.
-      where: where the set is had from, in a few words.
+      choices: whether the question lists the row's choices, one of which the policy must name.
+      where: where to get the set, in a few words.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Benchmark:
 
 
 class Loaded(NamedTuple):
-    """The rows to ask, in the set's order, and how many others there were, by reason."""
+    """The rows to ask, in the set's order, and the number of the others by reason."""
 
     rows: list[Row]
     skipped: collections.Counter[str]
@@ -62,7 +62,7 @@ class Loaded(NamedTuple):
 def load_rows(benchmark: Benchmark, root: Path, folder: Path, seed: int) -> Loaded:
     """Reads a benchmark from disk.
 
-    A smaller sample of the same seed is a part of a larger one. Records that cannot be used stand in
+    A smaller sample of the same seed is a subset of a larger one. Records that cannot be used are listed in
     `folder`/rejected.jsonl.
 
     Args:
@@ -95,7 +95,7 @@ def load_rows(benchmark: Benchmark, root: Path, folder: Path, seed: int) -> Load
 
 
 def with_choices(row: Row) -> Row:
-    """The row as a question of multiple choice; its right choice alone is gold."""
+    """The row as a multiple-choice question; only its right choice is gold."""
     choices = json.loads(row.meta["choices"])
     listed = "\n".join(f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices))
     return dataclasses.replace(

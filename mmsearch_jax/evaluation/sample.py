@@ -1,4 +1,4 @@
-"""One question, what the policy made of it, and what that is worth."""
+"""A sample: one question, its episode, and the score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmsearch_jax.data.storage import localised
 from mmsearch_jax.evaluation.metrics.table import Metric
 
 RIGHT_FROM = 0.5
-"""A score of so much counts as right where right or wrong is asked."""
+"""The lowest score that counts as right."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Sample:
 
     @property
     def answer(self) -> str | None:
-        """What was answered; None where the episode ended otherwise."""
+        """The answer; None where the episode ended without one."""
         return self.trajectory.answer if self.trajectory.status == Status.ANSWERED else None
 
     @property
     def image(self) -> str | bytes:
-        """What samples about one image have in common."""
+        """Equal for samples about one image."""
         return self.row.image or self.row.id
 
 
@@ -63,7 +63,7 @@ def score(row: Row, trajectory: Trajectory, metric: Metric, **more: Any) -> Samp
 
 
 def from_log(record: dict[str, Any], folder: Path, metric: Metric, verdict: str | None = None) -> Sample:
-    """The sample that a line of samples.jsonl describes, scored anew."""
+    """The sample that a line of samples.jsonl describes, scored again."""
     row, trajectory = localised(from_record(record["row"]), folder), Trajectory.from_json(record["trajectory"])
     return score(
         row,

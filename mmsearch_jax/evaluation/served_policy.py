@@ -48,7 +48,7 @@ class ServedPolicy:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The model's name: where it is served is of no account."""
+        """The model's name, whatever address serves it."""
         return {"kind": "endpoint", "model": self._endpoint.model}
 
     def play(
@@ -59,7 +59,7 @@ class ServedPolicy:
         ended: Callable[[Outcome], None],
         stop: Callable[[], bool],
     ) -> None:
-        """See `policies.Policy.play`."""
+        """See `policies.EvaluatedPolicy.play`."""
         waiting = iter(requests)
 
         async def main() -> None:
@@ -118,6 +118,6 @@ def _settings(request: EpisodeRequest, max_tokens: int) -> dict[str, Any]:
 
 
 def _without_pieces(trajectory: Trajectory) -> Trajectory:
-    """The record without its pieces, which are nobody's tokens."""
+    """The record without its ids, which belong to no tokenizer."""
     turns = [dataclasses.replace(turn, start=0, end=0) for turn in trajectory.turns]
     return dataclasses.replace(trajectory, token_ids=[], provenance=[], logprobs=[], turns=turns)
