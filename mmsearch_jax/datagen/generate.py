@@ -85,7 +85,7 @@ class Generator:
                 progress(entry)
                 self._failures = self._failures + 1 if entry.outcome in _BROKEN else 0
                 if self._failures >= self._max_failures:
-                    raise ToolError(f"{self._failures} seeds in a row came to nothing; the last: {entry.why}")
+                    raise ToolError(f"{self._failures} seeds in a row failed; the last: {entry.why}")
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,8 +1,8 @@
 """The agent's state machine: what one episode needs next, given what just happened.
 
 Pure: no clock, network, device or randomness. It decides limits, budgets, observations and endings, and
-appends to the `Trajectory`; who generates tokens (`rollout.engine`) and who calls tools
-(`rollout.tool_client`) is not known here.
+appends to the `Trajectory`; it does not know what generates
+tokens (`rollout.engine`, an endpoint) or what calls tools (`rollout.tool_client`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MODES = ("policy", "prompted", "direct", "rag")
 
 
 class Renderer(Protocol):
-    """What an episode needs of `data.chat.ChatRenderer`; a served policy's keeps messages in place of tokens."""
+    """The part of `data.chat.ChatRenderer` that an episode uses; `endpoint_episode` has others."""
 
     im_end: int
 
@@ -37,7 +37,7 @@ class Renderer(Protocol):
         ...
 
     def observation_ids(self, text: str, *, closed: bool = False) -> list[int]:
-        """What stands between two turns."""
+        """The tokens between two turns."""
         ...
 
 
@@ -93,14 +93,14 @@ class EpisodeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
-    """The policy is to write a turn of at most `max_tokens` tokens, after all tokens of the trajectory."""
+    """The policy must write a turn of at most `max_tokens` tokens, after all tokens of the trajectory."""
 
     max_tokens: int
 
 
 @dataclasses.dataclass(frozen=True)
 class CallTool:
-    """A tool is to be called; `action` says which and with what."""
+    """A tool must be called; `action` says which one and with what arguments."""
 
     action: TextSearch | ImageSearch
     top_k: int
@@ -116,12 +116,11 @@ Need = Generate | CallTool | Done
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What the engine made of a turn.
+    """A turn as the engine sampled it.
 
     Attributes:
       token_ids, logprobs: the sampled tokens, in order.
-      forced_ids: tokens that the host puts after them to complete a closing tag exactly (nearly always
-        empty).
+      forced_ids: tokens that the host appends to complete a closing tag exactly (nearly always empty).
       finish: "closed" by a closing tag, "stop" by a sampled control token (the last id), or "length".
     """
 
@@ -150,8 +149,7 @@ def observe(
 
 
 def _reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | None:
-    """What the observation says besides the results: the server's own note, or that an expression was not
-    found."""
+    """The note in the observation: the server's own one, or that an expression was not found."""
     if reply.note:
         return reply.note
     crop_missed = isinstance(action, ImageSearch) and action.expression is not None and not reply.grounded
@@ -189,7 +187,7 @@ class Episode:
         return self._prompt(make(self._question, style))
 
     def generated(self, generation: Generation) -> Need:
-        """The policy wrote a turn."""
+        """Takes the turn that the policy wrote."""
         start = len(self.trajectory.token_ids)
         self.trajectory.append_sampled(generation.token_ids, generation.logprobs)
         self.trajectory.append(generation.forced_ids, OBSERVATION)
@@ -230,7 +228,7 @@ class Episode:
         return CallTool(action, self._top_k(action))
 
     def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
-        """The tool answered the call that `CallTool` asked for."""
+        """Takes the tool's reply to the call that `CallTool` asked for."""
         text = isinstance(action, TextSearch)
         record = ToolRecord(
             tool="text_search" if text else "image_search",
@@ -248,7 +246,7 @@ class Episode:
         return self._admit(action, reply.results, _reply_note(action, reply), summary=reply.summary)
 
     def fail(self, status: Status, error: str) -> Done:
-        """Ends the episode from outside: a broken tool, a deadline."""
+        """Ends the episode from outside, for example at a tool's failure or a deadline."""
         if status == Status.TOOL_FAILED and self.trajectory.turns and self.trajectory.turns[-1].tool is None:
             action = self.trajectory.turns[-1].action
             if isinstance(action, TextSearch):
@@ -312,7 +310,7 @@ class Episode:
         return self._prompt(protocol.rag_prompt(self._question, observations, self.config.prompt_style))
 
     def _searches_left(self) -> int:
-        """Turns that may still be something else than an answer; -1 in the turn that had to answer."""
+        """Number of further turns that need not answer; -1 after the turn that had to answer."""
         return self.config.max_tool_calls - len(self.trajectory.turns)
 
     def _limit(self, action: TextSearch | ImageSearch) -> int:

@@ -297,7 +297,7 @@ class Scheduler:
 
     def _expire(self) -> None:
         for run in [run for run in self._runs() if run.cancelled]:
-            self._follow(run, run.episode.fail(Status.CANCELLED, "whoever asked no longer waits for it"))
+            self._follow(run, run.episode.fail(Status.CANCELLED, "the client no longer waits for it"))
         if self._deadline_s is None:
             return
         oldest = time.monotonic() - self._deadline_s
