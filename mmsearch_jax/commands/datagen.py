@@ -30,7 +30,8 @@ COMMAND = Command(
     _run,
     (
         "mmsearch datagen --config.seeds.path=infoseek.array_record --config.tools.url=http://localhost:8765 \\\n"
-        "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME",
+        "      --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME \\\n"
+        "      --config.tokenizer=runs/sft/policies/sft",
     ),
     settings=_settings,
     config="datagen.py",

@@ -1,4 +1,4 @@
-"""Bodies of HTTP replies that are read no further than they may be long."""
+"""Reads the bodies of HTTP replies up to a maximum length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import aiohttp
 
 
 async def read_bounded(reply: aiohttp.ClientResponse, most: int) -> bytes | None:
-    """The body, unpacked; None where it has more than `most` bytes, of which no more is read."""
+    """The decompressed body; None where it has more than `most` bytes, after which reading stops."""
     parts, size = [], 0
     async for part in reply.content.iter_any():
         size += len(part)

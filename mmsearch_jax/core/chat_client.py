@@ -1,6 +1,6 @@
 """Any OpenAI-compatible chat endpoint (vLLM, SGLang, hosted): one deadline per call that retries share, typed failures.
 
-It moves messages and text; what is asked for, and what a reply means, its callers know.
+It moves messages and text; the callers decide what to ask and what a reply means.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class ChatReply(NamedTuple):
 
     Attributes:
       refused: the endpoint says that the model declined.
-      num_tokens: prompt and reply; 0 where not told.
+      num_tokens: of prompt and reply; 0 where the endpoint does not say.
       reply_tokens: of these, the reply's.
-      cut: whether the reply ended for want of room (`max_tokens`).
+      cut: whether the reply was cut at `max_tokens`.
     """
 
     text: str
@@ -65,11 +65,11 @@ class ChatReply(NamedTuple):
 
 
 class Unreadable(Exception):
-    """Raised by a caller's reader: the reply is not what was asked for, and another may be."""
+    """Raised by a caller's reader: the reply is not what was asked for; another attempt may give it."""
 
 
 class _Passing(Exception):
-    """A failure that may pass."""
+    """A transient failure."""
 
 
 def image_part(encoded: bytes) -> dict[str, Any]:
@@ -89,9 +89,9 @@ class ChatClient:
 
     Args:
       endpoint: where, and how.
-      role: who answers, for error messages: "judge", "teacher".
-      wanted: what it gives, for error messages: "verdict", "turn".
-      error: what is raised.
+      role: of the model, for error messages: "judge", "teacher".
+      wanted: what it is asked for, for error messages: "verdict", "turn".
+      error: the exception that `ask` raises.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class ChatClient:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def ask(self, messages: Sequence[Mapping[str, Any]], read: Callable[[ChatReply], T], **settings: Any) -> T:
-        """What `read` makes of a reply; a reply that it cannot read (`Unreadable`) is asked for again.
+        """Asks the model and returns `read(reply)`. After `Unreadable` or a transient failure it asks again.
 
         Args:
-          settings: further fields of the request, or other values than the endpoint's (`max_tokens`, `seed`, ...).
+          settings: further fields of the request (`seed`, ...), or replacements of the endpoint's (`max_tokens`, ...).
 
         Raises:
           ChatFailed (or `error`): nothing readable within the deadline; says why.

@@ -2,7 +2,7 @@
 
 
 class MMSearchError(Exception):
-    """Base of all errors that are the user's or the surroundings' to mend."""
+    """Base of all errors whose cause is the input, the config or the environment, not a bug."""
 
 
 class ConfigError(MMSearchError):
@@ -42,7 +42,7 @@ class PortInUse(MMSearchError):
 
 
 class TrainingDiverged(MMSearchError):
-    """Training cannot go on: gradients are no longer finite."""
+    """Training cannot continue: gradients are no longer finite."""
 
 
 class ChatFailed(MMSearchError):
@@ -54,8 +54,8 @@ class JudgeFailed(ChatFailed):
 
 
 class Preempted(MMSearchError):
-    """The process was asked to stop, and has saved what it needs to go on."""
+    """The process was asked to stop, and has saved what it needs to resume."""
 
 
 class ProcessFailed(MMSearchError):
-    """Another process of the run failed, so that this one cannot go on."""
+    """Another process of the run failed, so this one cannot continue."""

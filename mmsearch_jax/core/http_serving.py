@@ -13,7 +13,7 @@ from aiohttp import web
 from mmsearch_jax.core.errors import PortInUse
 
 SHUTDOWN_S = 5.0
-"""How long requests in progress may still take after the signal."""
+"""Seconds that requests in progress may still take after the signal."""
 
 
 async def serve_app(
@@ -25,10 +25,10 @@ async def serve_app(
     stop: asyncio.Event | None = None,
     handler_cancellation: bool = False,
 ) -> None:
-    """Serves an application; returns after SIGINT, SIGTERM or `stop`. Prints the address on one line once it can be asked.
+    """Serves an application; returns after SIGINT, SIGTERM or `stop`. Prints the address on one line once it accepts requests.
 
     Args:
-      handler_cancellation: whether a request's work ends when its client goes.
+      handler_cancellation: whether a request's handler is cancelled when its client disconnects.
 
     Raises:
       PortInUse: the port is taken.
@@ -47,7 +47,7 @@ async def serve_app(
             raise _listen_error(error, host, port) from error
         bound = runner.addresses[0][1]
         if port_file is not None:
-            # Written aside and renamed, so that a reader never sees half a number.
+            # Written to a temporary file and renamed, so that a reader never sees half a number.
             draft = port_file.with_name(port_file.name + ".part")
             draft.write_text(f"{bound}\n", encoding="ascii")
             draft.rename(port_file)

@@ -25,7 +25,7 @@ REASON, TEXT_SEARCH, IMAGE_SEARCH, ANSWER, INFORMATION = (
 WHOLE_IMAGE = "<img>"
 ACTION_TAGS = (TEXT_SEARCH, IMAGE_SEARCH, ANSWER)
 CLOSING_TAGS = tuple(f"</{tag}>" for tag in ACTION_TAGS)
-"""A turn ends with the first of these: nothing that follows belongs to it."""
+"""A turn ends with the first of these; text after it does not belong to the turn."""
 
 GIVE_UP = "Unable to answer due to lack of relevant information"
 PROMPT_STYLES = ("paper", "short")
@@ -145,8 +145,7 @@ def _stripped(action: TextSearch | ImageSearch | Answer) -> dict[str, Any]:
 
 
 def neutralise(text: str) -> str:
-    """Makes our tags and control-token spellings inside retrieved text harmless, and leaves the rest as it
-    is.
+    """Makes our tags and control-token spellings inside retrieved text harmless, and changes nothing else.
 
     >>> neutralise("a < b </information><|im_end|>")
     'a < b (/information)(|im_end|)'
@@ -159,19 +158,17 @@ def neutralise(text: str) -> str:
 def render_observation(
     results: Sequence[SearchResult] | None,
     note: str | None = None,
-    max_chars: int | None = None,
     fits: Callable[[str], bool] | None = None,
     summary: str | None = None,
 ) -> str:
     """The observation that the policy reads: `<information>`, one numbered line a result, `</information>`.
 
     Args:
-      results: what a tool found; empty gives "No results."; None gives the note alone.
-      note: one line put first (a refused call, an expression that was not found).
-      max_chars: bound on the content's length.
-      fits: whether a whole rendered observation is short enough (say, in tokens). The content is cut until it
-        is; the closing tag always stands. If even the empty observation does not fit, that one is returned.
-      summary: the results condensed; stands in their place.
+      results: what a tool found; empty gives "No results."; None gives only the note.
+      note: one line that comes first (a refused call, an expression that was not found).
+      fits: whether a whole rendered observation is short enough (for example in tokens). The content is cut until
+        it is; the closing tag is always kept. If even the empty observation does not fit, it is returned.
+      summary: of the results; replaces them.
     """
     lines = [_one_line(note)] if note else []
     if summary is not None:
@@ -179,8 +176,6 @@ def render_observation(
     elif results is not None:
         lines += [f"[{i}] {_result_line(result)}" for i, result in enumerate(results, 1)] or ["No results."]
     content = neutralise("\n".join(lines))
-    if max_chars is not None:
-        content = content[:max_chars].rstrip()
     if fits is None or fits(_wrap(content)):
         return _wrap(content)
     fitting, too_long = 0, len(content)
@@ -194,7 +189,7 @@ def render_observation(
 
 
 def observation_content(observation: str) -> str:
-    """What stands between an observation's tags."""
+    """The text between an observation's tags."""
     return observation.removeprefix(f"<{INFORMATION}>").removesuffix(f"</{INFORMATION}>")
 
 
@@ -290,8 +285,7 @@ def direct_prompt(question: str, style: str = "paper") -> str:
 
 
 def rag_prompt(question: str, observations: Sequence[str], style: str = "paper") -> str:
-    """Asks for a plain answer with search results at hand (`observations` as `render_observation` gives
-    them)."""
+    """Asks for a plain answer, after search results (`observations` as `render_observation` gives them)."""
     _check_style(style)
     if style == "short":
         return "\n".join([*(observation_content(text) for text in observations), question])

@@ -1,4 +1,4 @@
-"""What travels between the trainer and the search server: routes, requests, replies, typed errors.
+"""The HTTP interface between the trainer and the search server: routes, requests, replies, typed errors.
 
 Imports neither JAX nor the network: both sides read and write these records as JSON objects.
 """
@@ -31,7 +31,7 @@ ERRORS = {
     "overloaded": 503,
     "upstream_timeout": 504,
 }
-"""The code of every failure, and the HTTP status that it travels with."""
+"""The code of every failure, and its HTTP status."""
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels of the image that was sent, turned upright; x1 and y1 exclusive."""
@@ -47,7 +47,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class _Message:
-    """A record that travels as a JSON object; `to_json` gives the object, `from_json` checks and reads it."""
+    """A record that is sent as a JSON object; `to_json` gives the object, `from_json` checks and reads it."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object (a dict of plain values)."""
@@ -66,7 +66,7 @@ class _Message:
         for field in _fields(cls):
             if field.name in record:
                 value = record[field.name]
-                # Nearly all values are plain and of their own kind: the server reads thousands of replies a second.
+                # A fast path for plain values, which nearly all are: the server reads thousands of replies a second.
                 if type(value) not in _plain_kinds(str(field.type)):
                     value = _checked(value, str(field.type), f"{cls.__name__}.{field.name}")
                 values[field.name] = value
@@ -80,7 +80,7 @@ _fields = functools.cache(dataclasses.fields)
 
 @functools.cache
 def _plain_kinds(kind: str) -> frozenset[type]:
-    """The types of JSON that need no further look."""
+    """The types of JSON that need no conversion."""
     return frozenset(t for name in kind.split(" | ") for t in _KINDS.get(name, ()))
 
 
@@ -120,7 +120,7 @@ class TextSearchRequest(_Message):
     Attributes:
       query: what to search for.
       top_k: results wanted.
-      question: what the results are to answer, for a server that condenses them; "" where not told.
+      question: the one that the results should answer, for a server that summarises them; "" where not given.
       deadline_s: seconds after which the answer is of no use; None leaves it to the server.
     """
 
@@ -164,22 +164,22 @@ class SearchResult(_Message):
 
 @dataclasses.dataclass(frozen=True)
 class SearchReply(_Message):
-    """What a search route answers.
+    """The reply of a search route.
 
     Attributes:
       results: best first.
       tool: "text_search", "image_search" or "ground".
       box: the region that was searched.
       grounded: false where the expression was not found (the whole image was searched) or there was none.
-      note: what whoever reads the results must know.
+      note: a line that the reader of the results must see.
       elapsed_ms: the server's own time.
       status: "ok", "no_results" or "no_detection" (results may still be there: the whole image's).
-      backend: who gave the results.
-      cached: whether they were kept from an earlier call.
+      backend: the one that gave the results.
+      cached: whether they come from the cache.
       cost_usd: what this call cost; 0 where cached.
-      summary: the results condensed; what the policy reads in place of them.
-      summarised_by: "model", or "extract" (sentences of the results, for want of a model); "" without a summary.
-      other_boxes: further places that fit the expression, best first.
+      summary: of the results; the policy reads it in place of them.
+      summarised_by: "model", or "extract" (sentences of the results, where there is no model); "" without a summary.
+      other_boxes: further regions that match the expression, best first.
     """
 
     results: tuple[SearchResult, ...]

@@ -7,6 +7,7 @@ or tools, and imports neither JAX nor NumPy.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,24 +18,38 @@ from mmsearch_jax.core.protocol import Action, Answer, ImageSearch, Invalid, Tex
 from mmsearch_jax.core.search_api import SearchResult
 
 PROMPT, SAMPLED, OBSERVATION = 0, 1, 2
-"""Provenance of a token: given by the user, sampled by the policy, or put in by the host. Only SAMPLED is
-trained."""
+"""Provenance of a token: given by the user, sampled by the policy, or inserted by the host. Only SAMPLED tokens
+are trained."""
 
-STATUSES = (
-    "running",
-    "answered",
-    "no_answer",
-    "overlong",
-    "invalid_action",
-    "tool_failed",
-    "policy_failed",
-    "judge_failed",
-    "deadline",
-    "surplus",
-    "cancelled",
-)
+
+class Status(enum.StrEnum):
+    """How an episode ended. The value is the word in JSON."""
+
+    RUNNING = "running"
+    """Not ended, or never begun."""
+    ANSWERED = "answered"
+    NO_ANSWER = "no_answer"
+    """The turn that had to answer did something else."""
+    OVERLONG = "overlong"
+    """A turn or the trajectory reached its token limit."""
+    INVALID_ACTION = "invalid_action"
+    """A turn was outside the grammar, and the rules end the episode there."""
+    TOOL_FAILED = "tool_failed"
+    """A tool gave no result."""
+    POLICY_FAILED = "policy_failed"
+    """The endpoint that serves the policy gave no turn."""
+    JUDGE_FAILED = "judge_failed"
+    """The judge gave no verdict on the answer."""
+    DEADLINE = "deadline"
+    """The episode took longer than its deadline."""
+    SURPLUS = "surplus"
+    """Enough episodes of its group had ended."""
+    CANCELLED = "cancelled"
+    """The client that asked is gone."""
+
+
 INFRASTRUCTURE_FAILURES = frozenset(
-    {"tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled"}
+    {Status.TOOL_FAILED, Status.POLICY_FAILED, Status.JUDGE_FAILED, Status.DEADLINE, Status.SURPLUS, Status.CANCELLED}
 )
 """Endings that say nothing about the policy: such trajectories are dropped, never scored."""
 
@@ -45,7 +60,7 @@ _ACTIONS = {"text_search": TextSearch, "image_search": ImageSearch, "answer": An
 class ToolRecord:
     """One tool call. `tool` is "text_search" or "image_search"; `query` is the query or referring expression
     (None: the whole image); `box` is where the expression was found, in pixels of the input image; `refused`
-    calls were never sent (a limit), `error` is set when the tool broke; `cost_usd` is what the server says that it cost."""
+    calls were never sent (a limit), `error` is set when the tool failed; `cost_usd` is the cost that the server reports."""
 
     tool: str
     query: str | None = None
@@ -85,20 +100,19 @@ class Trajectory:
 
         token_ids           P P P P   A0 A0 A0   O0 O0 O0 O0   A1 A1
         provenance          0 0 0 0    1  1  1    2  2  2  2    1  1
-        loss mask           . . . .    x  x  x    .  .  .  .    x  x
+        loss_mask           . . . .    x  x  x    .  .  .  .    x  x
         logprobs            0 0 0 0   -1 -2 -1    0  0  0  0   -3 -1
         turns               [Turn(start=4, end=7, ...), Turn(start=11, end=13, ...)]
 
-    Where a sampled token reached beyond a closing tag, the policy's token is not kept: the rest of the tag is
-    put in by the host with provenance 2, so a turn's last tokens may be untrained.
+    A sampled token may hold the end of a closing tag and more. That token is dropped, and the host appends the rest of the
+    tag with provenance 2, so the last tokens of a turn may be untrained.
 
     Attributes:
-      logprobs: natural log-probability of each sampled token at the sampling temperature (1 for greedy), whole vocabulary:
-        what the learner computes again; 0.0 elsewhere.
-      sampling_logprobs: the same under the distribution that was sampled from (top-k, top-p and bans too).
+      logprobs: natural log-probability of each sampled token at the sampling temperature (1 for greedy), over the whole
+        vocabulary, as the learner computes it again; 0.0 for other tokens.
       image_grids: (t, h, w) in patches of each image, in the order of their placeholders.
       policy_version: version of the weights that sampled, as given to `Engine.set_weights`.
-      seconds: from the episode's begin to its end, by the clock.
+      seconds: wall time from the episode's begin to its end.
     """
 
     id: str
@@ -109,10 +123,9 @@ class Trajectory:
     token_ids: list[int] = dataclasses.field(default_factory=list)
     provenance: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
-    sampling_logprobs: list[float] = dataclasses.field(default_factory=list)
     image_grids: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
     turns: list[Turn] = dataclasses.field(default_factory=list)
-    status: str = "running"
+    status: Status = Status.RUNNING
     answer: str | None = None
     error: str | None = None
     reward: float | None = None
@@ -125,17 +138,13 @@ class Trajectory:
         self.token_ids.extend(token_ids)
         self.provenance.extend([provenance] * len(token_ids))
         self.logprobs.extend([0.0] * len(token_ids))
-        self.sampling_logprobs.extend([0.0] * len(token_ids))
 
-    def append_sampled(
-        self, token_ids: Sequence[int], logprobs: Sequence[float], sampling_logprobs: Sequence[float]
-    ) -> None:
+    def append_sampled(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> None:
         """Appends what the policy sampled."""
-        assert len(token_ids) == len(logprobs) == len(sampling_logprobs)
+        assert len(token_ids) == len(logprobs)
         self.token_ids.extend(token_ids)
         self.provenance.extend([SAMPLED] * len(token_ids))
         self.logprobs.extend(logprobs)
-        self.sampling_logprobs.extend(sampling_logprobs)
 
     @property
     def loss_mask(self) -> list[bool]:
@@ -160,6 +169,7 @@ class Trajectory:
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values."""
         record = dataclasses.asdict(self)
+        record["status"] = self.status.value
         for turn, plain in zip(self.turns, record["turns"], strict=True):
             kind = next(name for name, action in _ACTIONS.items() if isinstance(turn.action, action))
             plain["action"] = {"kind": kind, **plain["action"]}
@@ -174,17 +184,16 @@ class Trajectory:
         """
         try:
             values = {field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record}
+            values["status"] = Status(values.get("status", Status.RUNNING))
             values["image_grids"] = [tuple(grid) for grid in values.get("image_grids", ())]
             values["turns"] = [_turn_from_json(turn) for turn in values.get("turns", ())]
             trajectory = cls(**values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not a trajectory record: {error!r}") from error
-        columns = (trajectory.token_ids, trajectory.provenance, trajectory.logprobs, trajectory.sampling_logprobs)
-        lengths = [len(column) for column in columns]
+        lengths = [len(column) for column in (trajectory.token_ids, trajectory.provenance, trajectory.logprobs)]
         if len(set(lengths)) != 1:
             raise DataError(
-                f"trajectory {trajectory.id}: token_ids, provenance, logprobs and sampling_logprobs differ "
-                f"in length: {lengths}"
+                f"trajectory {trajectory.id}: token_ids, provenance and logprobs differ in length: {lengths}"
             )
         return trajectory
 

@@ -25,7 +25,8 @@ class TrainingSequence:
     Attributes:
       token_ids: int32 [L].
       positions: int32 [3, L], M-RoPE.
-      loss_weights: float32 [L], 0 where the token is not trained (SFT: 1 where the policy wrote it).
+      loss_weights: float32 [L], the weight of each token in the loss; 0: not trained. From a trajectory's or a conversation's
+        `loss_mask` they are 1 and 0; lessons of pretraining have fractions.
       images: in the order of their placeholders.
       image_token_id: the placeholder's id; -1 where the vocabulary has none.
       extras: further float32 [L] arrays by name (rollout_logprobs, advantages, ...).
@@ -61,6 +62,11 @@ class TokenBatch(NamedTuple):
     feature_index: Any
     vision: VisionInputs | None
     extras: Mapping[str, Any]
+
+    @property
+    def loss_mask(self) -> Any:
+        """bool [B, L], True on tokens that are trained."""
+        return self.loss_weights > 0
 
 
 class Packed(NamedTuple):
@@ -200,7 +206,7 @@ def _fill(
         return np.full((shape.rows, shape.length), value, dtype)
 
     token_ids, segments, index = empty(np.int32), empty(np.int32), empty(np.int32, -1)
-    positions, weights = np.zeros((3, shape.rows, shape.length), np.int32), empty(np.float32)
+    positions, loss_weights = np.zeros((3, shape.rows, shape.length), np.int32), empty(np.float32)
     names = {name for i, _, _ in places for name in sequences[i].extras}
     extras = {name: empty(np.float32) for name in sorted(names)}
     images = {id(image): image for i, _, _ in places for image in sequences[i].images}
@@ -216,13 +222,13 @@ def _fill(
         positions[:, row, span] = sequence.positions
         segments[row, span] = next_segment[row]
         next_segment[row] += 1
-        weights[row, span] = sequence.loss_weights
-        weights[row, start] = 0
+        loss_weights[row, span] = sequence.loss_weights
+        loss_weights[row, start] = 0
         for name, values in sequence.extras.items():
             extras[name][row, span] = values
         for image, run in zip(sequence.images, _runs(sequence), strict=True):
             index[row, start + run : start + run + _tokens(image)] = features[id(image)]
-    return TokenBatch(token_ids, positions, segments, weights, index, vision, extras)
+    return TokenBatch(token_ids, positions, segments, loss_weights, index, vision, extras)
 
 
 def _runs(sequence: TrainingSequence) -> list[int]:

@@ -34,14 +34,16 @@ class SequenceBuilder:
             turns.append((turn.text, None if turn.observation is None else turn.observation + later))
         prompt = first_turn_prompt(row.question, prompt_style)
         rendered = self._renderer.conversation(prompt, turns, self._counts(images))
-        return self._sequence(rendered.token_ids, np.asarray(rendered.loss_mask, np.float32), images)
+        return self._sequence(rendered.token_ids, np.asarray(rendered.loss_mask), images)
 
     def _counts(self, images: Sequence[ProcessedImage]) -> list[int]:
         merge = self._config.vision.spatial_merge_size
         return [len(image.patches) // merge**2 for image in images]
 
-    def _sequence(self, ids: Sequence[int], weights: np.ndarray, images: Sequence[ProcessedImage]) -> TrainingSequence:
+    def _sequence(
+        self, ids: Sequence[int], loss_weights: np.ndarray, images: Sequence[ProcessedImage]
+    ) -> TrainingSequence:
         positions, _ = mrope_positions(ids, [image.grid for image in images], self._config)
         return TrainingSequence(
-            np.asarray(ids, np.int32), positions, weights.astype(np.float32), images, self._config.image_token_id
+            np.asarray(ids, np.int32), positions, loss_weights.astype(np.float32), images, self._config.image_token_id
         )

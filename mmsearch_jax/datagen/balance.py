@@ -1,4 +1,4 @@
-"""Which of the finished conversations make the set: about uniform over categories, with a given share that needs a search."""
+"""Chooses the set from the finished conversations: about uniform over categories, with a given share that needs a search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class BalanceCandidate(NamedTuple):
-    """A finished conversation, as far as the choice goes."""
+    """The fields of a finished conversation that decide the choice."""
 
     id: str
     category: str
@@ -19,11 +19,11 @@ class BalanceCandidate(NamedTuple):
 def choose(candidates: Sequence[BalanceCandidate], size: int, search_share: float, seed: int) -> list[BalanceCandidate]:
     """A balanced choice, in the candidates' order.
 
-    The share comes first: where one side is short, the set is smaller. Within a side each category gives as many as any other
+    The share has priority: where one side is short, the set is smaller. Within a side each category gives as many as any other
     until it is used up.
 
     Args:
-      size: how many at most; 0 for as many as the share allows.
+      size: the largest number to choose; 0 for as many as the share allows.
       search_share: in [0, 1], of the chosen that need a search.
     """
     required = [c for c in candidates if c.search_required]
@@ -47,7 +47,7 @@ def _uniform(candidates: Sequence[BalanceCandidate], count: int, seed: int) -> l
     shuffler = random.Random(seed)
     for name in names:
         shuffler.shuffle(piles[name])
-    # One of each category in turn; who comes first where the last round is not full is chance.
+    # One of each category in turn; the order of categories is random, which matters only in a last round that is not full.
     shuffler.shuffle(names)
     longest = max(map(len, piles.values()), default=0)
     dealt = [piles[name][turn] for turn in range(longest) for name in names if turn < len(piles[name])]

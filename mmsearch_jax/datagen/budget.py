@@ -9,14 +9,14 @@ KINDS = ("teacher_calls", "teacher_tokens", "tool_calls", "target_calls")
 
 
 class BudgetSpent(Exception):
-    """Nothing is left to spend of one kind."""
+    """The budget of one kind is used up."""
 
 
 class DatagenBudget:
     """Counts what is spent.
 
     Args:
-      limits: by kind (see `KINDS`); 0 or nothing for no limit.
+      limits: by kind (see `KINDS`); 0 or absent: no limit.
       spent: by earlier runs.
     """
 
@@ -28,18 +28,18 @@ class DatagenBudget:
         """Takes one of `kind`.
 
         Raises:
-          BudgetSpent: there is none, or none of another kind: nothing new is to be begun.
+          BudgetSpent: this kind or another one is used up: nothing new may begin.
         """
         if gone := self.exhausted():
             raise BudgetSpent(gone)
         self.spent[kind] += 1
 
     def add(self, kind: str, amount: int) -> None:
-        """Notes what was used; tokens are known only afterwards."""
+        """Adds to what is spent; tokens are known only after a call."""
         self.spent[kind] += amount
 
     def exhausted(self) -> str | None:
-        """The kind that is used up, in words; None while there is something of each left."""
+        """The kind that is used up, in words; None while every kind has something left."""
         for kind, limit in self.limits.items():
             if limit and self.spent[kind] >= limit:
                 return f"budget.{kind} ({limit}) is spent"

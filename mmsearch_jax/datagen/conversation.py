@@ -1,47 +1,37 @@
-"""One seed question worked through by the teacher with the live tools, by the rules of an episode.
+"""One seed question that the teacher works through with the live tools, by the rules of an episode.
 
-The teacher sees what the policy will see: the same prompts, the same observations, never the gold answer. A conversation that
-breaks a rule is dropped whole, with an outcome that says which.
+The teacher plays the same `Episode` as the policy in GRPO: the same prompts, and observations that are cut by tokens of the
+policy's tokenizer. It never sees the gold answer. A conversation that breaks a rule is dropped whole, with an outcome that says
+which rule.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from mmsearch_jax.core import protocol, search_api
-from mmsearch_jax.core.chat_client import ChatClient, ChatReply, image_part, text_part
+from mmsearch_jax.core.chat_client import ChatClient, ChatReply
 from mmsearch_jax.core.errors import ChatFailed, ToolError
-from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch, parse_turn
 from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.rows import ConversationTurn
 from mmsearch_jax.datagen.budget import DatagenBudget
-from mmsearch_jax.rollout.episode import reply_note
-from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.rollout.endpoint_episode import Transcript, cut_turn, play_episode
+from mmsearch_jax.rollout.episode import Episode, Generation, Renderer
+from mmsearch_jax.rollout.tool_client import Tools
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
-
-@dataclasses.dataclass(frozen=True)
-class TeacherRules:
-    """What a conversation may be.
-
-    Attributes:
-      max_turns: the last must answer; the paper drops conversations of 10 turns or more.
-      max_image_searches, max_text_searches: calls per tool.
-      top_k_text, top_k_image: results of a search.
-      observation_max_chars: an observation's content is cut to this.
-    """
-
-    max_turns: int = 9
-    max_image_searches: int = 1
-    max_text_searches: int = 8
-    top_k_text: int = 5
-    top_k_image: int = 5
-    observation_max_chars: int = 6000
+_OUTCOMES = {
+    Status.NO_ANSWER: ("too_many_turns", "it had to answer"),
+    Status.INVALID_ACTION: ("invalid_turn", "outside the grammar"),
+    Status.OVERLONG: ("overlong", "more tokens than a turn may have"),
+}
+"""What an ending without an answer is called, and why it came where the trajectory does not say."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Worked:
-    """What came of a seed: `outcome` is "answered" or why it is dropped, `why` the particulars."""
+    """The result of a seed: `outcome` is "answered" or the reason why it is dropped, `why` gives the details."""
 
     outcome: str
     turns: tuple[ConversationTurn, ...] = ()
@@ -53,72 +43,95 @@ class Teacher:
     """Writes conversations.
 
     Args:
-      chat: the endpoint.
+      chat: the endpoint of the teacher's model.
       tools: the search server.
-      rules: of a conversation.
+      rules: of an episode with tags, which a turn outside the grammar ends. Its token limits count text: an image takes no tokens here.
+      renderer: of the tokenizer of the policy that is to be trained.
       budget: what may be spent; each call is charged before it is made.
     """
 
-    def __init__(self, chat: ChatClient, tools: ToolClient, rules: TeacherRules, budget: DatagenBudget):
-        self._chat, self._tools, self._rules, self._budget = chat, tools, rules, budget
+    def __init__(self, chat: ChatClient, tools: Tools, rules: EpisodeConfig, renderer: Renderer, budget: DatagenBudget):
+        self._chat, self._tools, self._rules = chat, _ChargedTools(tools, budget), rules
+        self._renderer, self._budget = renderer, budget
 
     async def work(self, question: str, image: bytes | None) -> Worked:
         """Works through one question.
 
         Raises:
-          BudgetSpent: there is nothing left to spend; the seed is not done.
+          BudgetSpent: nothing is left to spend; the seed is not done.
         """
-        turns: list[ConversationTurn] = []
-        content = [image_part(image)] if image else []
-        messages: list[dict[str, Any]] = [
-            {"role": "user", "content": [*content, text_part(protocol.first_turn_prompt(question))]}
-        ]
-        searches = {TextSearch: 0, ImageSearch: 0}
-        limits = {TextSearch: self._rules.max_text_searches, ImageSearch: self._rules.max_image_searches}
-        while len(turns) < self._rules.max_turns:
-            try:
-                reply = await self._ask(messages)
-            except ChatFailed as error:
-                return Worked("teacher_failed", why=str(error))
-            text = reply.text.strip()
-            if reply.refused:
-                return Worked("refused", why=text[:200])
-            action = parse_turn(text).action
-            if isinstance(action, Invalid):
-                return Worked("invalid_turn", why=f"turn {len(turns) + 1}: {action.why}")
-            if isinstance(action, Answer):
-                turns.append(ConversationTurn(text))
-                outcome = "gave_up" if action.text == protocol.GIVE_UP else "answered"
-                return Worked(outcome, tuple(turns), action.text)
-            if isinstance(action, ImageSearch) and image is None:
-                return Worked("over_limit", why=f"turn {len(turns) + 1}: an image search without an image")
-            searches[type(action)] += 1
-            if searches[type(action)] > limits[type(action)]:
-                return Worked("over_limit", why=protocol.refused_note(action, limits[type(action)]))
-            try:
-                found = await self._search(action, image, question)
-            except ToolError as error:
-                return Worked("tool_failed", why=str(error))
-            observation = protocol.render_observation(
-                found.results, reply_note(action, found), self._rules.observation_max_chars, summary=found.summary
-            )
-            turns.append(ConversationTurn(text, observation, _crop(found.box)))
-            seen = observation + protocol.later_prompt(action)
-            messages += [{"role": "assistant", "content": text}, {"role": "user", "content": seen}]
-        return Worked("too_many_turns", why=f"no answer in {self._rules.max_turns} turns")
+        rules = self._rules if image is not None else dataclasses.replace(self._rules, allow_image=False)
+        transcript = Transcript(self._renderer, image)
+        trajectory = Trajectory("", "", "")
+        episode = Episode(trajectory, question, [], [], rules, transcript)
 
-    async def _ask(self, messages: list[dict[str, Any]]) -> ChatReply:
+        async def write_turn(max_tokens: int) -> Generation:
+            if trajectory.turns and (refused := _refusal(trajectory)):
+                raise _Dropped("over_limit", f"turn {len(trajectory.turns)}: {refused}")
+            reply = await self._ask(transcript)
+            # JSON may hold lone surrogates, which are no text.
+            text = reply.text.strip().encode("utf-8", "replace").decode()
+            if reply.refused:
+                raise _Dropped("refused", text[:200])
+            turn, finish = cut_turn(reply._replace(text=text), plain=False)
+            generation = transcript.turn(turn, finish)
+            # The endpoint counts tokens of the teacher's tokenizer: the turn must fit in the policy's tokens, too.
+            fits = len(generation.token_ids) <= max_tokens
+            return generation if fits else dataclasses.replace(generation, finish="length")
+
+        try:
+            await play_episode(episode, write_turn, self._tools, question, image)
+        except _Dropped as dropped:
+            return Worked(dropped.outcome, why=dropped.why)
+        except ChatFailed as error:
+            return Worked("teacher_failed", why=str(error))
+        except ToolError as error:
+            return Worked("tool_failed", why=str(error))
+        if trajectory.status != Status.ANSWERED:
+            outcome, why = _OUTCOMES[trajectory.status]
+            return Worked(outcome, why=f"turn {len(trajectory.turns)}: {trajectory.error or why}")
+        turns = tuple(
+            ConversationTurn(turn.text, turn.observation, _crop(turn.tool.box if turn.tool else None))
+            for turn in trajectory.turns
+        )
+        outcome = "gave_up" if trajectory.answer == protocol.GIVE_UP else "answered"
+        return Worked(outcome, turns, trajectory.answer)
+
+    async def _ask(self, transcript: Transcript) -> ChatReply:
         self._budget.charge("teacher_calls")
-        reply = await self._chat.ask(messages, lambda reply: reply)
+        reply = await self._chat.ask(transcript.messages, lambda reply: reply)
         self._budget.add("teacher_tokens", reply.num_tokens)
         return reply
 
-    async def _search(self, action: TextSearch | ImageSearch, image: bytes | None, question: str) -> SearchReply:
+
+class _Dropped(Exception):
+    """The conversation is of no use: no further turn is asked for."""
+
+    def __init__(self, outcome: str, why: str):
+        super().__init__(outcome, why)
+        self.outcome, self.why = outcome, why
+
+
+class _ChargedTools:
+    """The search server, where each call is charged before it is made."""
+
+    def __init__(self, tools: Tools, budget: DatagenBudget):
+        self._tools, self._budget = tools, budget
+
+    async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
         self._budget.charge("tool_calls")
-        if isinstance(action, TextSearch):
-            return await self._tools.text_search(action.query, self._rules.top_k_text, question)
-        assert image is not None
-        return await self._tools.image_search(image, action.expression, self._rules.top_k_image)
+        return await self._tools.text_search(query, top_k, question)
+
+    async def image_search(self, image: bytes, expression: str | None = None, top_k: int = 5) -> SearchReply:
+        self._budget.charge("tool_calls")
+        return await self._tools.image_search(image, expression, top_k)
+
+
+def _refusal(trajectory: Trajectory) -> str | None:
+    """What the episode said to the last turn's search where it refused it; None where it did not."""
+    last = trajectory.turns[-1]
+    refused = last.tool is not None and last.tool.refused
+    return protocol.observation_content(last.observation or "") if refused else None
 
 
 def _crop(box: search_api.Box | None) -> search_api.Box | None:

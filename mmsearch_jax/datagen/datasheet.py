@@ -1,4 +1,4 @@
-"""What a made set is: counts at each stage, categories, turns, tools, settings; as JSON and as a page of Markdown."""
+"""Describes a generated set: counts of each stage, categories, turns, tools, settings; as JSON and as a Markdown page."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Generator:
     Args:
       teacher, chat: the teacher, and its endpoint, which labels too.
       judge: asked where the rules of `rewards.match` say no; None for the rules alone.
-      max_failures: so many broken calls in a row end the run.
+      max_failures: the run ends after this many failed seeds in a row.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Generator:
     async def run(
         self, seeds: Iterator[Row], journal: Journal, concurrency: int, progress: Callable[[JournalEntry], None]
     ) -> str | None:
-        """Works through the seeds that are not done; returns what was spent where the budget ended the run.
+        """Works through the seeds that are not done; returns which budget ended the run, if one did.
 
         Raises:
-          ToolError: too many calls broke in a row: there is no use in going on.
+          ToolError: too many seeds in a row failed.
         """
         stopped: str | None = None
 
@@ -85,14 +85,14 @@ class Generator:
                 progress(entry)
                 self._failures = self._failures + 1 if entry.outcome in _BROKEN else 0
                 if self._failures >= self._max_failures:
-                    raise ToolError(f"{self._failures} seeds in a row came to nothing; the last: {entry.why}")
+                    raise ToolError(f"{self._failures} seeds in a row failed; the last: {entry.why}")
 
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
                     group.create_task(worker())
         except ExceptionGroup as errors:
-            # One reason is enough to stop, and a user meets no traceback of groups.
+            # One reason is enough, and the user sees one line in place of a group's traceback.
             raise errors.exceptions[0] from None
         return stopped
 
@@ -121,7 +121,7 @@ class Generator:
         except ChatFailed as error:
             return JournalEntry(row.id, "target_failed", str(error))
         if required != searched:
-            # It would teach to guess what must be looked up, or to look up what is known.
+            # Training on it would teach to guess where a search is needed, or to search where none is.
             return JournalEntry(row.id, "search_mismatch", f"search required: {required}, searched: {searched}")
         return JournalEntry(row.id, "kept", "", worked.turns, category, required, by)
 
@@ -141,7 +141,7 @@ class Generator:
 
 
 def outcomes(entries: Sequence[JournalEntry]) -> dict[str, int]:
-    """How many seeds came to what, the stages in order."""
+    """The number of seeds by outcome, in the order of the stages."""
     found = {entry.outcome for entry in entries}
     return {name: sum(entry.outcome == name for entry in entries) for name in _STAGES if name in found}
 
@@ -154,6 +154,7 @@ _STAGES = (
     "over_limit",
     "tool_failed",
     "too_many_turns",
+    "overlong",
     "gave_up",
     "wrong_answer",
     "judge_failed",

@@ -1,4 +1,4 @@
-"""The record of a run: a line of JSON for each finished seed, only ever appended, so that a killed run goes on where it was."""
+"""The record of a run: an append-only file with a line of JSON for each finished seed, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.rows import ConversationTurn
 
 TRANSIENT = ("teacher_failed", "tool_failed", "unlabelled", "target_failed", "judge_failed")
-"""Outcomes that another run may better: their seeds are tried again."""
+"""Outcomes that may differ in another run: their seeds are tried again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JournalEntry:
-    """What came of a seed: "kept", or the stage that dropped it and why."""
+    """The outcome of a seed: "kept", or the stage that dropped it and why."""
 
     id: str
     outcome: str
@@ -25,14 +25,14 @@ class JournalEntry:
     category: str = ""
     search_required: bool | None = None
     measured_by: str = ""
-    """Who said whether a search is needed: "target" (measured), "seed", or "teacher" (whether it searched)."""
+    """The source of `search_required`: "target" (measured), "seed", or "teacher" (whether it searched)."""
 
 
 class Journal:
-    """The file; a last line that a kill has torn is cut off.
+    """The file. A last line that a kill left incomplete is removed.
 
     Raises:
-      DataError: another line is damaged, or the run was one with other settings.
+      DataError: another line is damaged, or the run was made with other settings.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
@@ -53,7 +53,7 @@ class Journal:
             self._append({"settings": settings})
 
     def write(self, entry: JournalEntry, spent: dict[str, int]) -> None:
-        """Adds a finished seed, and what the run has spent so far."""
+        """Adds a finished seed, and the amounts spent so far."""
         self.entries[entry.id], self.spent = entry, spent
         self._append({**dataclasses.asdict(entry), "spent": spent})
 
@@ -63,7 +63,7 @@ class Journal:
         return entry is not None and entry.outcome not in TRANSIENT
 
     def close(self, spent: dict[str, int]) -> None:
-        """Notes what the run has spent, seeds that did not come to an end included, and closes the file."""
+        """Records the amounts spent, unfinished seeds included, and closes the file."""
         if spent != self.spent:
             self._append({"spent": spent})
         self._file.close()

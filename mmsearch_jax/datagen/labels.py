@@ -1,7 +1,7 @@
-"""What is said about a finished conversation: its place in the taxonomy, and whether the question needs a search at all.
+"""Labels a finished conversation: its category, and whether the question needs a search.
 
-The second is measured: the target policy answers directly, without tools, several times. What it mostly gets right needs
-no search.
+The second is measured: the target policy answers several times, directly and without tools. A question that it mostly answers
+right needs no search.
 """
 
 from __future__ import annotations

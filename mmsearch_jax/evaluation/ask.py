@@ -1,6 +1,6 @@
 """One image and one question: prints the episode as it goes.
 
-What the policy wrote and what pages say is shown as text, never as markup and never as a control sequence of the terminal.
+Text of the policy and of pages is shown as plain text, never as markup and never as a control sequence of the terminal.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from rich.panel import Panel
 from rich.text import Text
 
 from mmsearch_jax.core.protocol import ImageSearch, Invalid, TextSearch
-from mmsearch_jax.core.trajectory import Trajectory, Turn
+from mmsearch_jax.core.trajectory import Status, Trajectory, Turn
 from mmsearch_jax.evaluation.terminal_pictures import escape_sequence, protocol_of
 
-# Everything that a terminal would act on, but line breaks and tabs.
+# Every control character except line breaks and tabs.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class EpisodePrinter:
-    """Prints what is new of a trajectory each time that it is told.
+    """Prints the new parts of a trajectory at each call.
 
     Args:
       image: the question's, from which crops are cut; None saves no crops.
@@ -48,7 +48,7 @@ class EpisodePrinter:
         self._live: Live | None = None
 
     def writing(self, text: str) -> None:
-        """Shows the turn in progress, until it is printed for good; on terminals only."""
+        """Shows the turn in progress until it is finished; on terminals only."""
         if not self._console.is_terminal or not text:
             return
         if self._live is None:
@@ -63,12 +63,12 @@ class EpisodePrinter:
                 self._turns = number
                 self._stop_writing()
                 self._print_turn(number, turn)
-            # What a search found comes after its turn.
-            told = turn.observation is not None or trajectory.status != "running"
+            # The result of a search is known after its turn.
+            told = turn.observation is not None or trajectory.status != Status.RUNNING
             if number > self._observations and told:
                 self._observations = number
                 self._print_outcome(number, turn)
-        if trajectory.status != "running":
+        if trajectory.status != Status.RUNNING:
             self._stop_writing()
             self._print_ending(trajectory)
 
@@ -116,11 +116,6 @@ class EpisodePrinter:
             return
         why = f": {_shown(trajectory.error)}" if trajectory.error else ""
         self._console.print(f"[red]no answer[/red] ({trajectory.status}{why})")
-
-
-def print_episode(trajectory: Trajectory, console: Console | None = None) -> None:
-    """Prints a whole episode."""
-    EpisodePrinter(console).update(trajectory)
 
 
 def _plain(text: str) -> str:

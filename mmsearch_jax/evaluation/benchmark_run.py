@@ -1,8 +1,8 @@
-"""Asks a policy every question of a benchmark by the episode loop that training uses, and writes what came of it.
+"""Asks a policy every question of a benchmark with the episode loop of training, and writes the results.
 
-`samples.jsonl` grows as episodes end, `summary.json` is written last. What is in the log is not asked again, so that the same
-command goes on after a kill. Rows whose image cannot be read are set aside and named in the summary; episodes that broke
-through no fault of the policy are counted apart, and tried again by the next run.
+`samples.jsonl` grows as episodes end, `summary.json` is written last. Questions in the log are not asked again, so the same
+command resumes after a kill. Rows whose image cannot be read are set aside and named in the summary; infrastructure
+failures are counted separately, and tried again by the next run.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 EvidenceOf = Callable[[Row], Evidence | None]
 _READERS = 16
-"""Images looked at, or fetched, at one time."""
+"""Images that are checked or fetched at one time."""
 _MAX_FAILURES = 100
-"""So many episodes in a row that broke end the run: a server is down, and there is no use in going on."""
+"""The run ends after this many failed episodes in a row, because a server is probably down."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is asked, and how.
+    """What to ask, and how.
 
     Attributes:
       name: folder under `workdir`/eval.
@@ -66,7 +66,7 @@ class Evaluation:
       temperature: 0 decodes greedily.
       seed: of the samples, together with row id and repeat.
       checkpoint: what the table calls the policy.
-      evidence: gives each row's evidence, which then stands in for the tools (the oracle ablation); None: the tools.
+      evidence: gives each row's evidence, which replaces the tools (the oracle ablation); None: the tools.
       judging: the LLM judge; None for none.
       direct: the run in mode "direct" to compare searches with: right or not, by row id.
       skipped: rows that are not asked, by reason; for the summary.
@@ -86,7 +86,7 @@ class Evaluation:
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def stamp(self, policy: EvaluatedPolicy, rows: Sequence[Row]) -> Stamp:
-        """What the samples are made with."""
+        """The settings that decide the samples."""
         settings = {
             **{f"policy.{key}": value for key, value in policy.identity.items()},
             "benchmark": self.benchmark,
@@ -121,7 +121,7 @@ def evaluate(
     ready_timeout_s: float = 10.0,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Asks what is not in the log yet, and returns the summary of all that is.
+    """Asks the questions that are not in the log yet, and returns the summary of the whole log.
 
     Args:
       tools: closed at the end; may be None where no episode calls any.
@@ -134,7 +134,7 @@ def evaluate(
       ConfigError: the folder holds samples of other settings.
       DataError: there are no rows, none whose image can be read, or none with evidence for the oracle.
       ToolUnavailable: no search server answers.
-      ToolFailed: every episode broke (the summary and the samples are written all the same).
+      ToolFailed: every episode failed (the summary and the samples are written nevertheless).
     """
     _check(rows, evaluation)
     budget = budget or EvaluationBudget()
@@ -162,7 +162,7 @@ def evaluate(
 
 
 class _Progress:
-    """The bar: how many are done, the running score, the time left."""
+    """Updates the progress bar: questions done, running score, time left."""
 
     def __init__(self, name: str, total: int, scores: Sequence[float], show: bool):
         self._sum, self._count = sum(scores), len(scores)
@@ -186,7 +186,7 @@ def _ask(
     budget: EvaluationBudget,
     progress: _Progress,
 ) -> str | None:
-    """Asks, and logs what comes of it; returns why questions are left, where some are."""
+    """Asks the questions and logs the samples; returns why questions are left, if some are."""
     in_a_row, why = 0, ""
     metric, sampling = metric_named(evaluation.metric), SamplingParams(temperature=evaluation.temperature)
     rows = {row.id: row for row, _ in pending}
@@ -228,7 +228,7 @@ def _ask(
 
 
 def _seed(seed: int, name: str, repeat: int) -> int:
-    """Of one sample: the same whatever else is asked, by whichever shard."""
+    """The seed of one sample; it does not depend on the other questions or on the shard."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}/{name}".encode()).digest()[:4], "big")
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks: where their rows lie, which of them are asked, and why others are not."""
+"""Benchmarks: where their rows are, which of them are asked, and why others are not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_IMAGE = "the question has no image"
 
 
 class Loaded(NamedTuple):
-    """The rows to ask, in the set's order, and how many others there were, by reason."""
+    """The rows to ask, in the set's order, and the number of the others by reason."""
 
     rows: list[Row]
     skipped: collections.Counter[str]
@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
 def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -> Loaded:
     """Reads a benchmark from disk.
 
-    A smaller sample of the same seed is a part of a larger one. Records that cannot be used stand in
+    A smaller sample of the same seed is a subset of a larger one. Records that cannot be used are listed in
     `folder`/rejected.jsonl.
 
     Args:
@@ -67,7 +67,7 @@ def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -
 
 
 def with_choices(row: Row) -> Row:
-    """The row as a question of multiple choice; its right choice alone is gold."""
+    """The row as a multiple-choice question; only its right choice is gold."""
     choices = json.loads(row.meta["choices"])
     listed = "\n".join(f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices))
     return dataclasses.replace(

@@ -10,7 +10,7 @@ import time
 class EvaluationBudget:
     """Counts what is spent; 0 is no limit. Calls and dollars count over all runs in the folder, minutes from now on.
 
-    An episode that has begun is played to its end, so that a little more may be spent than allowed.
+    Episodes that have begun are played to their end, so slightly more than the limit may be spent.
     """
 
     calls: int = 0
@@ -21,12 +21,12 @@ class EvaluationBudget:
     began: float = dataclasses.field(default_factory=time.monotonic)
 
     def add(self, calls: int, dollars: float) -> None:
-        """Notes what an episode used."""
+        """Adds what an episode used."""
         self.spent_calls += calls
         self.spent_dollars += dollars
 
     def exhausted(self) -> str | None:
-        """What is used up, in words; None while something of each is left."""
+        """The limit that is reached, in words; None while there is none."""
         if self.calls and self.spent_calls >= self.calls:
             return f"budget.calls ({self.calls}) is spent"
         if self.dollars and self.spent_dollars >= self.dollars:

@@ -17,8 +17,8 @@ from mmsearch_jax.evaluation.statistics import mean, paired_difference
 def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
     """For each benchmark of both runs what `statistics.paired_difference` says, second minus first.
 
-    Questions that both answered soundly are compared, each by the mean score of its samples; by the judge too, where both runs
-    have verdicts of one judge by one prompt.
+    A question is compared where both runs have a scored sample of it, by the mean score of its samples; by the judge too, where
+    both runs have verdicts of one judge by one prompt.
 
     Args:
       first, second: folders of one benchmark (with run.json), or of several.
@@ -95,7 +95,7 @@ def _verdicts(folder: Path) -> dict[tuple[str, str], dict[tuple[str, int, str], 
 
 
 def _judged(run: Mapping[str, list[Sample]], verdicts: Mapping[tuple[str, int, str], str]) -> dict[str, float]:
-    """By question; one with a sample that was to be judged and was not is left out."""
+    """By question, without questions that have a sample without its verdict."""
     scores = {}
     for name, samples in run.items():
         given = [

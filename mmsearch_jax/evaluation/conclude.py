@@ -1,4 +1,4 @@
-"""From the log of an evaluation to its summary: judges, scores anew and counts, without asking the policy anything."""
+"""From the log of an evaluation to its summary: judges, scores again and counts, without asking the policy."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def conclude(
     stopped: str | None = None,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Judges what is in the log, scores it anew and writes the summary, without asking the policy anything.
+    """Judges the samples in the log, scores them again and writes the summary, without asking the policy.
 
     Args:
       shard: whose judgements are written; all samples of the folder are judged and counted.
-      stopped: why questions are left, if some are.
+      stopped: why some questions were not asked, if there are any.
 
     Raises:
       DataError: there is no log, or no line in it.
-      ToolFailed: every episode broke.
+      ToolFailed: every episode failed.
     """
     stamp = read_stamp(folder)
     wanted = set(stamp.ids)
@@ -85,7 +85,7 @@ def conclude(
 
 
 def right_by_id(folder: Path) -> dict[str, bool]:
-    """Of a run: whether each question was answered right (by the benchmark's metric; its first sound sample).
+    """By row id, whether the run answered the question right, by the benchmark's metric on its first scored sample.
 
     Raises:
       DataError: there is no run in the folder.

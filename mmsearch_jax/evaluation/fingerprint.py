@@ -1,4 +1,4 @@
-"""Tells checkpoints apart by what is in them: a hash over blocks all over their files, so that a 7B takes a moment."""
+"""Tells checkpoints apart by their contents: a hash over sampled blocks of their files, which is fast for a 7B, too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BLOCK, _BLOCKS = 1 << 16, 64
 def fingerprint(*folders: Path) -> str:
     """Hash of every file's name and size, and of up to 64 blocks of 64 KB spread evenly over it.
 
-    Training changes weights everywhere, so that two checkpoints with equal blocks are the same one for all that is known.
+    Training changes weights everywhere, so checkpoints with equal blocks are taken for equal.
     """
     digest = hashlib.sha256()
     for folder in folders:

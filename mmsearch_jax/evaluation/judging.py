@@ -1,7 +1,7 @@
-"""The LLM judge beside a benchmark's own metric: verdicts on samples that are there, without asking the policy again.
+"""The LLM judge beside a benchmark's own metric: verdicts on existing samples, without asking the policy again.
 
-Two prompts: correct or wrong (`rewards.judge`, the paper's criteria), and SimpleVQA's three grades. What is not answered is not
-put to the judge. Verdicts are kept, so that a judge is asked once for one answer.
+Two prompts: correct or wrong (`rewards.judge`, the paper's criteria), and SimpleVQA's three grades. Samples without an answer
+are not judged. Verdicts are stored, so a judge is asked once for each answer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, Unreadable
 from mmsearch_jax.core.errors import JudgeFailed
+from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.data.rows import from_record
 from mmsearch_jax.evaluation.metrics import graded
 from mmsearch_jax.evaluation.metrics.table import gave_up
@@ -25,7 +26,7 @@ from mmsearch_jax.rewards import judge as rewards_judge
 CORRECT, WRONG = "correct", "wrong"
 GRADES_VERSION = 1
 _MAX_FAILURES = 50
-"""So many verdicts in a row that could not be had, and the others are not asked for: the judge is down."""
+"""After this many failed verdicts in a row the judge is taken to be down, and no more are asked for."""
 _GRADES_PROMPT = """\
 Grade an answer to a question.
 
@@ -63,10 +64,10 @@ def judge_samples(
     judging: Judging,
     progress: Callable[[], object] = lambda: None,
 ) -> int:
-    """Asks for the verdicts that are not there yet, and appends them to the folder's judgements.
+    """Asks for the missing verdicts, and appends them to the folder's judgements.
 
     Returns:
-      How many verdicts could not be had: they are asked for at the next try.
+      The number of verdicts that failed; the next call asks for them again.
     """
     known = verdicts(read_judgements(folder), judging)
     asked = [sample for sample in samples if _needs_verdict(sample) and _key(sample) not in known]
@@ -76,7 +77,7 @@ def judge_samples(
 
     async def work() -> None:
         give = _Grader(judging) if judging.grades else _Judge(judging)
-        # Here and not in the client alone: whoever waits is to hear that the judge is down.
+        # A gate here besides the client's: tasks that wait must see that the judge is down.
         gate = asyncio.Semaphore(judging.endpoint.max_concurrency)
 
         async def one(sample: dict[str, Any], log: Log) -> None:
@@ -123,7 +124,7 @@ def verdicts(judgements: Sequence[dict[str, Any]], judging: Judging) -> dict[tup
 
 
 def verdict_of(sample: dict[str, Any], known: dict[tuple[str, int, str], str]) -> str | None:
-    """The verdict on a sample; None where there is none (yet), or its episode broke."""
+    """The verdict on a sample; None where there is none yet, or its episode failed."""
     if sample["correct"] is None:
         return None
     if not _needs_verdict(sample):
@@ -133,7 +134,9 @@ def verdict_of(sample: dict[str, Any], known: dict[tuple[str, int, str], str]) -
 
 def _needs_verdict(sample: dict[str, Any]) -> bool:
     trajectory = sample["trajectory"]
-    return sample["correct"] is not None and trajectory["status"] == "answered" and not gave_up(trajectory["answer"])
+    return (
+        sample["correct"] is not None and trajectory["status"] == Status.ANSWERED and not gave_up(trajectory["answer"])
+    )
 
 
 def _key(sample: dict[str, Any]) -> tuple[str, int, str]:

@@ -1,6 +1,6 @@
-"""The oracle ablation: in place of the search server, the evidence that a row brings with it.
+"""The oracle ablation: the evidence of a row replaces the search server.
 
-What is left is the policy's reading: a question that it misses with the evidence before it was not lost to the search.
+It measures the policy's reading: a question that it misses with the evidence in its context was not lost to the search.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EVIDENCE = "evidence"
 
 
 class Evidence(NamedTuple):
-    """What each tool finds, and where the question's object stands (None where nobody has said)."""
+    """What each tool finds, and the box of the question's object (None where it is not known)."""
 
     image: tuple[SearchResult, ...] = ()
     text: tuple[SearchResult, ...] = ()

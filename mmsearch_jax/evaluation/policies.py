@@ -1,6 +1,6 @@
-"""Who answers: one small interface over our engine and over a model that is served elsewhere.
+"""The policy that is evaluated: one interface over our engine and over a model at an endpoint.
 
-Both play the same episodes with the same tools; what differs is who writes the turns.
+Both play the same episodes with the same tools; only the source of the turns differs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class EvaluatedPolicy(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells it from others: plain values, equal exactly where the answers would be."""
+        """Plain values that identify the policy: equal exactly where the answers would be equal."""
         ...
 
     def play(
@@ -39,11 +39,11 @@ class EvaluatedPolicy(Protocol):
         ended: Callable[[Outcome], None],
         stop: Callable[[], bool],
     ) -> None:
-        """Plays the episodes, several at a time, and tells of each as it ends.
+        """Plays the episodes, several at a time, and calls `ended` with each as it ends.
 
         Args:
           tools: closed at the end; may be None where no episode calls any.
-          stop: asked before an episode is begun; once it says so, none is begun any more.
+          stop: asked before each episode begins; once it returns True, no further episode begins.
         """
         ...
 
@@ -71,7 +71,7 @@ class EnginePolicy:
     ) -> None:
         """See `EvaluatedPolicy.play`."""
         if self._engine is None or self._length != rules.max_trajectory_tokens:
-            # The old caches are given back before new ones are made.
+            # The old caches are freed before new ones are made.
             self._engine = None
             self._engine, self._length = self._make_engine(rules), rules.max_trajectory_tokens
 
@@ -82,7 +82,7 @@ class EnginePolicy:
 
 
 def lengths(trajectory: Trajectory) -> dict[str, int]:
-    """Tokens by where they came from, and turns."""
+    """Numbers of tokens by provenance, and of turns."""
     names = {"prompt": PROMPT, "sampled": SAMPLED, "observation": OBSERVATION}
     counts = {name: trajectory.provenance.count(source) for name, source in names.items()}
     return {**counts, "turns": len(trajectory.turns)}

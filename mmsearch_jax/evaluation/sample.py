@@ -1,4 +1,4 @@
-"""One question, what the policy made of it, and what that is worth."""
+"""A sample: one question, its episode, and the score."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.rows import Row, from_record
 from mmsearch_jax.data.storage import localised
 from mmsearch_jax.evaluation.metrics.table import Metric
 
 RIGHT_FROM = 0.5
-"""A score of so much counts as right where right or wrong is asked."""
+"""The lowest score that counts as right."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Sample:
 
     @property
     def answer(self) -> str | None:
-        """What was answered; None where the episode ended otherwise."""
-        return self.trajectory.answer if self.trajectory.status == "answered" else None
+        """The answer; None where the episode ended without one."""
+        return self.trajectory.answer if self.trajectory.status == Status.ANSWERED else None
 
     @property
     def image(self) -> str | bytes:
-        """What samples about one image have in common."""
+        """Equal for samples about one image."""
         return self.row.image or self.row.id
 
 
@@ -57,13 +57,13 @@ def score(row: Row, trajectory: Trajectory, metric: Metric, **more: Any) -> Samp
     """The sample of an episode. No answer scores 0; an infrastructure failure has no score."""
     if trajectory.infrastructure_failure:
         return Sample(row, trajectory, None, **more)
-    answered = trajectory.status == "answered" and trajectory.answer is not None
+    answered = trajectory.status == Status.ANSWERED and trajectory.answer is not None
     value = metric.score(row, trajectory.answer or "") if answered else 0.0
     return Sample(row, trajectory, value >= RIGHT_FROM, value, **more)
 
 
 def from_log(record: dict[str, Any], folder: Path, metric: Metric, verdict: str | None = None) -> Sample:
-    """The sample that a line of samples.jsonl describes, scored anew."""
+    """The sample that a line of samples.jsonl describes, scored again."""
     row, trajectory = localised(from_record(record["row"]), folder), Trajectory.from_json(record["trajectory"])
     return score(
         row,

@@ -1,7 +1,7 @@
-"""The log of an evaluation: a line of JSON for each episode and for each verdict, only ever appended.
+"""The log of an evaluation: append-only, a line of JSON for each episode and for each verdict.
 
-One folder holds one benchmark asked of one policy in one way; several shards write a file each. A run that is killed loses the
-episodes that were under way and nothing else: a torn last line is cut off before the next one is written.
+One folder holds one benchmark asked of one policy in one way; several shards write a file each. A run that is killed loses only
+the episodes in progress: an incomplete last line is removed before the next one is written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Shard(NamedTuple):
     count: int = 1
 
     def has(self, name: str) -> bool:
-        """Whether the row of that id is of this part, whatever the other rows are."""
+        """Whether the row of that id belongs to this part; it does not depend on the other rows."""
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % self.count == self.index
 
     def file(self, stem: str) -> str:
@@ -56,10 +56,10 @@ def parse_shard(text: str) -> Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-    """What a folder's samples were made with.
+    """The settings of a folder's samples.
 
     Attributes:
-      settings: what decides answers, flat, plain values.
+      settings: those that decide the answers, as flat, plain values.
       metric: what scores them.
       identity: what else the summary names (name, seed, ...).
       ids: of the rows that are asked.
@@ -128,7 +128,7 @@ class Log:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Adds a line, which is with the operating system when this returns."""
+        """Adds a line and flushes it to the operating system."""
         self._file.write(jsonl.dumps(record) + "\n")
         self._file.flush()
 
@@ -140,7 +140,7 @@ class Log:
 
 
 def read_samples(folder: str | Path) -> list[dict[str, Any]]:
-    """Every sample of a folder, of all shards, by id and repeat; of one key the last line counts.
+    """Every sample of a folder, of all shards, by id and repeat; the last line of a key counts.
 
     Raises:
       DataError: a line that is not the last of its file is damaged.
@@ -148,7 +148,7 @@ def read_samples(folder: str | Path) -> list[dict[str, Any]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in _records(Path(folder), SAMPLES):
         key = tuple(record[part] for part in ("benchmark", "id", "repeat", "config"))
-        # What broke may have been tried by another shard with success.
+        # Another shard may have tried a failed episode again, with success.
         if record["correct"] is not None or key not in found:
             found[key] = record
     return sorted(found.values(), key=lambda record: (record["id"], record["repeat"]))
@@ -169,14 +169,14 @@ def read_unreadable(folder: Path) -> dict[str, str]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON; the file appears when it is whole."""
+    """Writes JSON; the file appears when it is complete."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
 def _remove(folder: Path) -> None:
-    """What evaluations leave, and nothing else that may lie there."""
+    """The files that an evaluation writes, and no others in the folder."""
     for stem in (SAMPLES, JUDGEMENTS, UNREADABLE, "summary"):
         for path in (*folder.glob(f"{stem}.json*"), *folder.glob(f"{stem}-*-of-*.json*")):
             path.unlink()
@@ -188,7 +188,7 @@ def _records(folder: Path, stem: str) -> Iterator[dict[str, Any]]:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
-                    break  # Torn by a kill, or being written this moment.
+                    break  # Incomplete after a kill, or being written by another process.
                 try:
                     yield json.loads(line)
                 except ValueError as error:

@@ -1,6 +1,6 @@
 """Samples to the numbers of a summary: accuracy with intervals, by kind and category, by the judge, and the use of tools.
 
-Pure functions. Episodes that broke through no fault of the policy (a dead server) are counted apart and never scored.
+Pure functions. Infrastructure failures (for example a server that is down) are counted separately and never scored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def summarise(
     judge: Mapping[str, Any] | None = None,
     **identity: Any,
 ) -> dict[str, Any]:
-    """The summary of an evaluation; `identity` (benchmark, mode, checkpoint, ...) is put in front.
+    """The summary of an evaluation; `identity` (benchmark, mode, checkpoint, ...) comes first.
 
     Args:
       direct: see `tool_use`.
@@ -112,7 +112,7 @@ def _judged(scored: Sequence[Sample], judge: Mapping[str, Any]) -> dict[str, Any
 
 
 def _repeats(scored: Sequence[Sample]) -> dict[str, Any]:
-    """pass@k and the majority's accuracy, over questions; a question takes part in pass@k with at least k sound samples."""
+    """pass@k and the majority's accuracy, over questions; pass@k is over questions with at least k scored samples."""
     questions: dict[str, list[Sample]] = collections.defaultdict(list)
     for sample in scored:
         questions[sample.row.id].append(sample)

@@ -57,7 +57,8 @@ def paired_difference(
 ) -> dict[str, float | list[float]]:
     """Second minus first over the same questions: the difference of means, its bootstrap interval, and McNemar's exact p.
 
-    McNemar (1947): of the questions on which just one is right (score of at least 0.5), a fair coin would say which; two-sided.
+    McNemar (1947), two-sided: by chance, either run would be right on half of the questions that exactly one run has right
+    (score of at least 0.5).
     """
     differences = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     rights = [(a >= 0.5, b >= 0.5) for a, b in zip(first, second, strict=True)]
@@ -80,7 +81,7 @@ def agreement(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]
     equal = share(sum(a == b for a, b in zip(first, second, strict=True)), count)
     yes = share(sum(first), count), share(sum(second), count)
     chance = yes[0] * yes[1] + (1 - yes[0]) * (1 - yes[1])
-    # Where both say one thing throughout, chance explains all of it and kappa has no value of its own.
+    # Where both give one and the same verdict throughout, kappa is 0 / 0; their agreement is complete.
     kappa = (equal - chance) / (1 - chance) if chance < 1 else 1.0
     return {"n": count, "share": equal, "kappa": kappa if count else 0.0}
 
@@ -91,7 +92,7 @@ def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
 
 
 def majority(votes: Sequence[Hashable]) -> int:
-    """Where in `votes` the commonest one stands first; of equally common ones, the earliest."""
+    """The first index of the most common vote; among equally common ones, of the earliest."""
     counts = collections.Counter(votes)
     return votes.index(max(counts, key=lambda vote: counts[vote]))
 

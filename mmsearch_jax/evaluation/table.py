@@ -89,7 +89,7 @@ def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str
 
 
 def print_benchmarks(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> None:
-    """Prints the table, and below it how to have what is missing."""
+    """Prints the table, and below it how to get what is missing."""
     console = Console()
     console.print(benchmark_table(summaries, missing))
     for name, why in missing.items():

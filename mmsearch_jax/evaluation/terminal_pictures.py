@@ -1,4 +1,4 @@
-"""Pictures in a terminal, for the three protocols that terminals speak: kitty's, iTerm2's and sixel.
+"""Pictures in a terminal, by one of three protocols: kitty's, iTerm2's and sixel.
 
 Sources: kitty's graphics protocol (sw.kovidgoyal.net/kitty/graphics-protocol), iTerm2's inline images
 (iterm2.com/documentation-images.html), DEC's sixel (VT3xx programmer reference, chapter 14).
@@ -19,7 +19,7 @@ _MAX_SIDE = 320
 
 
 def protocol_of(environment: Mapping[str, str]) -> str | None:
-    """What the terminal speaks, by its environment: "kitty", "iterm2", "sixel", or None where that is not known.
+    """The terminal's picture protocol, from the environment: "kitty", "iterm2", "sixel", or None where it is not known.
 
     A multiplexer keeps pictures from the terminal behind it.
     """
@@ -36,7 +36,7 @@ def protocol_of(environment: Mapping[str, str]) -> str | None:
 
 
 def escape_sequence(image: Image.Image, protocol: str) -> str:
-    """What to write to the terminal so that it shows the image, at most 320 pixels wide and high."""
+    """The text that makes the terminal show the image, at most 320 pixels wide and high."""
     small = image.convert("RGB")
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))
     if protocol == "sixel":

@@ -14,7 +14,7 @@ from mmsearch_jax.rewards.match import normalise
 
 
 def tool_use(samples: Sequence[Sample], direct: Mapping[str, bool] | None = None) -> dict[str, Any]:
-    """What a summary says of tools, over episodes that were scored.
+    """The tool metrics of a summary, over scored episodes.
 
     Args:
       direct: for each row id whether the policy is right without tools (a run in mode "direct"); None: the rows' flags decide
@@ -49,7 +49,7 @@ def tool_use(samples: Sequence[Sample], direct: Mapping[str, bool] | None = None
 
 
 def corrected(sample: Sample) -> bool | None:
-    """Whether the policy corrected itself, where it could have: None unless its first text search did not show a gold answer.
+    """Whether the policy corrected itself; None where its first text search showed a gold answer, or there was no search.
 
     It did where the final answer is right and a later text search, by another query, showed a gold answer. To show it means
     that the answer's normalised words stand in the observation's, in order.

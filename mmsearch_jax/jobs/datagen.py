@@ -14,6 +14,7 @@ import tqdm
 from mmsearch_jax.core.chat_client import ChatClient
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.settings import plain
+from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import stream_rows, write_rows
 from mmsearch_jax.datagen import datasheet
@@ -23,6 +24,7 @@ from mmsearch_jax.datagen.conversation import Teacher
 from mmsearch_jax.datagen.generate import Generator, Labelling, outcomes
 from mmsearch_jax.datagen.journal import Journal, JournalEntry
 from mmsearch_jax.jobs.search_tools import tool_client
+from mmsearch_jax.models.tokenizer import load_tokenizer
 from mmsearch_jax.rewards.judge import Judge
 from mmsearch_jax.settings.datagen import DatagenSettings
 
@@ -34,14 +36,16 @@ def run_datagen(settings: DatagenSettings, workdir: Path, *, show_progress: bool
     """Makes a set, or goes on with one; returns its datasheet.
 
     Raises:
-      ConfigError: a value that cannot be.
+      CheckpointError: `tokenizer` is a directory without a tokenizer.
       DataError: seeds that cannot be read, a work folder of another run, or no conversation that may be kept.
       ToolUnavailable: no search server answers.
       ToolError: too many calls in a row broke.
     """
+    tokenizer = load_tokenizer(settings.tokenizer)
     identity = {
         "seeds": plain(settings.seeds),
-        "rules": plain(settings.rules),
+        "episode": plain(settings.episode),
+        "tokenizer": _digest(tokenizer),
         "teacher": settings.teacher.model,
         "target": settings.labels.target.model,
         "samples": settings.labels.samples,
@@ -52,7 +56,7 @@ def run_datagen(settings: DatagenSettings, workdir: Path, *, show_progress: bool
     journal = Journal(workdir / JOURNAL, identity)
     budget = DatagenBudget(plain(settings.budget), journal.spent)
     try:
-        stopped = asyncio.run(_generate(settings, journal, budget, show_progress))
+        stopped = asyncio.run(_generate(settings, ChatRenderer(tokenizer), journal, budget, show_progress))
     finally:
         journal.close(dict(budget.spent))
     chosen = _chosen(settings, list(journal.entries.values()))
@@ -74,8 +78,14 @@ def run_datagen(settings: DatagenSettings, workdir: Path, *, show_progress: bool
     return sheet
 
 
+def _digest(tokenizer: Any) -> str:
+    """Equal for equal tokenizers, wherever their directories are."""
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+
+
 async def _generate(
-    settings: DatagenSettings, journal: Journal, budget: DatagenBudget, show_progress: bool
+    settings: DatagenSettings, renderer: ChatRenderer, journal: Journal, budget: DatagenBudget, show_progress: bool
 ) -> str | None:
     tools = tool_client(settings.tools)
     chat = ChatClient(settings.teacher, "teacher", "turn")
@@ -84,7 +94,7 @@ async def _generate(
         target = ChatClient(settings.labels.target, "target policy", "answer")
     judge = Judge(settings.judge) if settings.judge.url else None
     labelling = Labelling(settings.labels.categories, target, settings.labels.samples, settings.labels.required_below)
-    teacher = Teacher(chat, tools, settings.rules, budget)
+    teacher = Teacher(chat, tools, settings.episode, renderer, budget)
     generator = Generator(teacher, chat, labelling, budget, judge, settings.max_failures)
     kept = sum(entry.outcome == "kept" for entry in journal.entries.values())
     try:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.rows import Row
-from mmsearch_jax.distributed.processes import records_of_all
+from mmsearch_jax.distributed.processes import largest_of_all, records_of_all
 from mmsearch_jax.learners.advantages import group_advantages
 
 
@@ -89,6 +89,11 @@ def rollout_metrics(trajectories: Sequence[Trajectory], rows: Mapping[str, Row])
         "dropped": len(told) - len(sound),
         **{f"status_{name}": count for name, count in statuses.items()},
     }
+
+
+def every_episode_failed(trajectories: Sequence[Trajectory]) -> bool:
+    """Whether no episode of any process ended in a way that says something about the policy: each process must come here."""
+    return not largest_of_all(sum(not trajectory.infrastructure_failure for trajectory in trajectories))
 
 
 def _entry(trajectory: Trajectory, row: Row) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from mmsearch_jax.core.trajectory import Trajectory, write_jsonl
 from mmsearch_jax.data.rows import Row, read_image
 from mmsearch_jax.distributed.processes import largest_of_all
 from mmsearch_jax.learners.checkpoints import Best
-from mmsearch_jax.learners.groups import Groups, group, rollout_metrics
+from mmsearch_jax.learners.groups import Groups, every_episode_failed, group, rollout_metrics
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, training_sequence
 from mmsearch_jax.learners.throughput import utilisation
@@ -157,7 +157,7 @@ def train(
                 if config.overlap and step + 1 < config.num_steps:
                     ahead = asyncio.create_task(sampler.roll_out(taken))
                 metrics = rollout_metrics(rollouts.trajectories, rollouts.rows)
-                if metrics["dropped"] == sum(n for name, n in metrics.items() if name.startswith("status_")):
+                if every_episode_failed(rollouts.trajectories):
                     await environment.tools.wait_ready(environment.ready_timeout_s)
                 sequences = [
                     training_sequence(t, a, engine.prepare_image(rollouts.images[t.row_id]).processed, model.config)

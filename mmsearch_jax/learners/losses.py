@@ -32,7 +32,7 @@ class ScoredTokens(NamedTuple):
       rollout: the sampler's own.
       reference: of the frozen policy; used with a `kl_coef` only.
       advantages: float.
-      mask: bool; nothing outside it has any influence.
+      loss_mask: bool, True on tokens that are trained; no other token has any influence.
       segment_ids: int; which sequence of its row a token belongs to.
     """
 
@@ -41,7 +41,7 @@ class ScoredTokens(NamedTuple):
     rollout: jax.Array
     reference: jax.Array
     advantages: jax.Array
-    mask: jax.Array
+    loss_mask: jax.Array
     segment_ids: jax.Array
 
 
@@ -72,10 +72,9 @@ def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[jax.Array, 
       their numerical mismatch, or, after the batch's first update and without `importance_cap`, also what was learnt since)
       and weight (tokens or sequences that the mean is over: with it the losses of several batches average to that of all).
     """
-    mask = scored.mask
 
     def masked(values: jax.Array) -> jax.Array:
-        return jnp.where(mask, values, 0.0)
+        return jnp.where(scored.loss_mask, values, 0.0)
 
     ones = masked(jnp.ones_like(scored.policy))
     lengths = jnp.maximum(sequence_sums(ones, scored.segment_ids), 1.0)
@@ -97,7 +96,7 @@ def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[jax.Array, 
     metrics = {
         "weight": weight,
         "kl": kl.sum() / tokens,
-        "clip_fraction": jnp.where(mask, clipped != ratio, False).sum() / tokens,
+        "clip_fraction": jnp.where(scored.loss_mask, clipped != ratio, False).sum() / tokens,
         "max_ratio": jnp.max(masked(ratio)),
         "rollout_learner_kl": masked(jnp.expm1(mismatch) - mismatch).sum() / tokens,
         "importance": importance.sum() / tokens,

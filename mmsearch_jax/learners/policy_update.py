@@ -44,13 +44,13 @@ def training_sequence(
 ) -> TrainingSequence:
     """The trajectory as the learner reads it: the sampler's ids, positions and log-probs, nothing encoded again."""
     positions, _ = mrope_positions(trajectory.token_ids, trajectory.image_grids, model)
-    mask = np.asarray(trajectory.loss_mask, np.float32)
+    loss_weights = np.asarray(trajectory.loss_mask, np.float32)
     extras = {
         "rollout_logprobs": np.asarray(trajectory.logprobs, np.float32),
-        "advantages": np.full(len(mask), advantage, np.float32),
+        "advantages": np.full(len(loss_weights), advantage, np.float32),
     }
     ids = np.asarray(trajectory.token_ids, np.int32)
-    return TrainingSequence(ids, positions, mask, [image], model.image_token_id, extras)
+    return TrainingSequence(ids, positions, loss_weights, [image], model.image_token_id, extras)
 
 
 class PolicyUpdater:
@@ -90,7 +90,7 @@ class PolicyUpdater:
         def loss(params: Any, frozen: Any, batch: TokenBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
             model = nnx.merge(graph, frozen, params)
             found = token_logprobs(model, batch, temperature, head_is_trained=trains_head(params))
-            mask, extras = batch.loss_weights > 0, batch.extras
+            loss_mask, extras = batch.loss_mask, batch.extras
             nothing = jnp.zeros_like(found.logprobs)
             value, metrics = grpo_loss(
                 ScoredTokens(
@@ -99,12 +99,12 @@ class PolicyUpdater:
                     extras["rollout_logprobs"],
                     extras.get("ref_logprobs", nothing),
                     extras["advantages"],
-                    mask,
+                    loss_mask,
                     batch.segment_ids,
                 ),
                 config.loss,
             )
-            entropy = jnp.where(mask, found.entropy, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+            entropy = jnp.where(loss_mask, found.entropy, 0.0).sum() / jnp.maximum(loss_mask.sum(), 1)
             return value, {"loss": value, "entropy": entropy, **metrics}
 
         def accumulate(state: TrainState, total: Any, batch: TokenBatch) -> tuple[Any, dict[str, jax.Array]]:

@@ -51,9 +51,9 @@ def weighted_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean negative log-likelihood in nats over the batch's loss weights, and its metrics (see `token_logprobs`)."""
     logprobs = token_logprobs(model, batch, head_is_trained=head_is_trained).logprobs
-    weights = jnp.asarray(batch.loss_weights)
-    total = jnp.maximum(jnp.sum(weights), 1e-6)
-    fully = weights >= 1.0
+    loss_weights = jnp.asarray(batch.loss_weights)
+    total = jnp.maximum(jnp.sum(loss_weights), 1e-6)
+    fully = loss_weights >= 1.0
     count = jnp.maximum(jnp.sum(fully), 1)
     metrics = {
         "target_nll": -jnp.sum(jnp.where(fully, logprobs, 0.0)) / count,
@@ -62,7 +62,7 @@ def weighted_loss(
         "target_sure": jnp.sum(fully & (logprobs > jnp.log(0.5))) / count,
         "weight": total,
     }
-    return -jnp.sum(weights * logprobs) / total, metrics
+    return -jnp.sum(loss_weights * logprobs) / total, metrics
 
 
 class SupervisedUpdate:

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmsearch_jax.core.errors import DataError
-from mmsearch_jax.core.protocol import ImageSearch, TextSearch
-from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.rows import Row, read_image
+from mmsearch_jax.data.rows import ConversationTurn, Row, read_image
 from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.miniworld import teacher, worlds
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.rewards.match import matches
-from mmsearch_jax.rollout.episode import observe, reply_note
+from mmsearch_jax.rollout.endpoint_episode import Transcript, play_episode
+from mmsearch_jax.rollout.episode import Episode, Generation
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
@@ -55,7 +55,7 @@ async def write_conversations(
     rows: Sequence[Row],
     out: Path,
     client: ToolClient,
-    episode: EpisodeConfig,
+    rules: EpisodeConfig,
     renderer: ChatRenderer,
     progress: Callable[[], object] | None = None,
 ) -> collections.Counter[str]:
@@ -64,7 +64,8 @@ async def write_conversations(
     The share of search-free rows is kept by dropping as many of them as of the others.
 
     Returns:
-      Counts by outcome ("kept", "no_answer", "wrong_answer", "unseen_answer", "balanced_away").
+      Counts by outcome: "right", "wrong_answer" or the status of an episode without an answer; and of the right ones "kept" and
+      "balanced_away".
 
     Raises:
       DataError: no conversation is right.
@@ -75,7 +76,7 @@ async def write_conversations(
 
     async def work(row: Row) -> Row | None:
         async with gate:
-            finished, outcome = await _converse(row, client, episode, renderer)
+            finished, outcome = await _converse(row, client, rules, renderer)
         counts[outcome] += 1
         if progress:
             progress()
@@ -98,21 +99,31 @@ async def write_conversations(
 
 
 async def _converse(
-    row: Row, client: ToolClient, episode: EpisodeConfig, renderer: ChatRenderer
+    row: Row, client: ToolClient, rules: EpisodeConfig, renderer: ChatRenderer
 ) -> tuple[Row | None, str]:
+    """The row with its conversation, or None and why there is none."""
     image = read_image(row.image)
+    transcript = Transcript(renderer, image)
+    # The limits count text: an image takes no tokens here.
+    episode = Episode(Trajectory(row.id, row.id, row.id), row.question, [], [], rules, transcript)
 
-    async def call(action: TextSearch | ImageSearch) -> tuple[SearchReply, str]:
-        if isinstance(action, TextSearch):
-            reply = await client.text_search(action.query, episode.top_k_text, row.question)
-        else:
-            reply = await client.image_search(image, action.expression, episode.top_k_image)
-        observation, _ = observe(episode, renderer, action, reply.results, reply_note(action, reply), reply.summary)
-        return reply, observation
+    async def write_turn(max_tokens: int) -> Generation:
+        text = teacher.next_turn(row, episode.trajectory.turns)
+        if text is None:
+            raise _LeadsNowhere
+        return transcript.turn(text, "closed")
 
-    turns, answer = await teacher.converse(row, call)
-    if turns is None or answer is None:
-        return None, "no_answer"
-    if not matches(answer, row.answers):
+    try:
+        played = await play_episode(episode, write_turn, client, row.question, image)
+    except _LeadsNowhere:
+        return None, Status.NO_ANSWER
+    if played.status != Status.ANSWERED:
+        return None, played.status
+    if not matches(played.answer, row.answers):
         return None, "wrong_answer"
+    turns = tuple(ConversationTurn(turn.text, turn.observation) for turn in played.turns)
     return dataclasses.replace(row, turns=turns), "right"
+
+
+class _LeadsNowhere(Exception):
+    """The teacher has no next turn."""

@@ -76,8 +76,8 @@ class LessonBuilder(SequenceBuilder):
             texts.append((answer, dialogue.turns[i + 1][0] if i + 1 < len(dialogue.turns) else None))
         images = [image] if image is not None else []
         rendered = self._renderer.conversation(first[0], texts, self._counts(images), plain=True)
-        weights = np.where(rendered.loss_mask, 1.0, PROMPT_WEIGHT)
-        return self._sequence(rendered.token_ids, weights, images)
+        loss_weights = np.where(rendered.loss_mask, 1.0, PROMPT_WEIGHT)
+        return self._sequence(rendered.token_ids, loss_weights, images)
 
     def echo(self, rng: np.random.Generator) -> TrainingSequence:
         """Random tokens, twice: only the second time can they be known."""
@@ -85,6 +85,6 @@ class LessonBuilder(SequenceBuilder):
         ids = [text_ids[int(i)] for i in rng.integers(0, len(text_ids), int(rng.integers(4, 24)))]
         start, end = self._renderer.im_start, self._renderer.im_end
         tokens = [start, *ids, end, start, *ids, end]
-        weights = np.zeros(len(tokens))
-        weights[len(ids) + 3 :] = 1.0
-        return self._sequence(tokens, weights, [])
+        loss_weights = np.zeros(len(tokens))
+        loss_weights[len(ids) + 3 :] = 1.0
+        return self._sequence(tokens, loss_weights, [])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mmsearch_jax.core.errors import ConfigError, JudgeFailed
 from mmsearch_jax.core.protocol import Answer, Invalid
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.rewards import match
 from mmsearch_jax.rewards.judge import Judge
@@ -25,7 +25,7 @@ def well_formed(trajectory: Trajectory) -> bool:
     Only what the policy wrote counts, so any legal number of searches can earn it.
     """
     turns = trajectory.turns
-    if not turns or trajectory.status != "answered" or not isinstance(turns[-1].action, Answer):
+    if not turns or trajectory.status != Status.ANSWERED or not isinstance(turns[-1].action, Answer):
         return False
     refused = any(turn.tool is not None and turn.tool.refused for turn in turns)
     return not refused and not any(isinstance(turn.action, Invalid) for turn in turns)
@@ -50,16 +50,16 @@ def reward(
 
     Args:
       judged: a judge's verdict, where one was asked.
-      max_tokens: the limit that `overlong_buffer` ends at.
+      max_tokens: the token limit of a trajectory, where `overlong_buffer` ends.
 
     Raises:
-      ValueError: the episode broke through no fault of the policy (`trajectory.infrastructure_failure`), or
-        has not ended; such a trajectory is dropped, never scored.
+      ValueError: the episode ended with an infrastructure failure (`trajectory.infrastructure_failure`), or has not
+        ended; such a trajectory is dropped, never scored.
     """
     config = config or RewardConfig()
-    if trajectory.infrastructure_failure or trajectory.status == "running":
+    if trajectory.infrastructure_failure or trajectory.status == Status.RUNNING:
         raise ValueError(f"trajectory {trajectory.id} ended as {trajectory.status}: drop it, do not score it")
-    exact = trajectory.status == "answered" and match.matches(trajectory.answer, answers)
+    exact = trajectory.status == Status.ANSWERED and match.matches(trajectory.answer, answers)
     answered = exact
     if judged is not None:
         answered = judged or (config.match == "exact_or_judge" and exact)
@@ -95,7 +95,7 @@ class Scorer:
     async def score(self, trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> None:
         """Sets `reward` and `reward_parts` of all that can be scored.
 
-        Those that broke stay without a reward; so do those for which the judge gave no verdict, with status "judge_failed".
+        Infrastructure failures get no reward. Where the judge gives no verdict, the status becomes "judge_failed".
         """
         await asyncio.gather(*(self._score(t, rows[t.row_id]) for t in trajectories if not t.infrastructure_failure))
 
@@ -108,7 +108,7 @@ class Scorer:
         try:
             judged = await self._verdict(trajectory, row)
         except JudgeFailed as error:
-            trajectory.status, trajectory.error = "judge_failed", str(error)
+            trajectory.status, trajectory.error = Status.JUDGE_FAILED, str(error)
             return
         trajectory.reward, trajectory.reward_parts = reward(
             trajectory, row.answers, self._config, judged=judged, max_tokens=self._max_tokens
@@ -116,7 +116,7 @@ class Scorer:
 
     async def _verdict(self, trajectory: Trajectory, row: Row) -> bool | None:
         answer = trajectory.answer
-        if self._judge is None or trajectory.status != "answered" or not answer:
+        if self._judge is None or trajectory.status != Status.ANSWERED or not answer:
             return None
         if self._config.match == "exact_or_judge" and match.matches(answer, row.answers):
             return None

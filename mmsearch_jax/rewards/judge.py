@@ -47,7 +47,7 @@ class Judge:
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            # Those of another loop that have their verdict would do, but cannot be awaited.
+            # Tasks of another event loop cannot be awaited, even if they are done.
             self._verdicts, self._loop = {}, loop
         key = (question, tuple(answers), answer)
         task = self._verdicts.get(key)
@@ -56,7 +56,7 @@ class Judge:
         try:
             return await asyncio.shield(task)
         except JudgeFailed:
-            # A later call may fare better.
+            # A later call may succeed.
             self._verdicts.pop(key, None)
             raise
 

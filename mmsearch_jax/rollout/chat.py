@@ -1,6 +1,6 @@
-"""One reply in a free conversation: the chat server's counterpart of `rollout.episode`, with neither tags nor tools.
+"""One reply in a free conversation, without tags and tools: the chat server uses it in place of an `Episode`.
 
-Pure, as the episode is. It knows the conversation as token ids; `data.chat` rendered them.
+Pure, as the episode is. The conversation comes as token ids, which `data.chat` rendered.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mmsearch_jax.core.protocol import ImageSearch, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
-from mmsearch_jax.core.trajectory import PROMPT, Trajectory
+from mmsearch_jax.core.trajectory import PROMPT, Status, Trajectory
 from mmsearch_jax.rollout.episode import Done, Generate, Generation, Need
 
 
@@ -25,24 +25,24 @@ class Chat:
     @property
     def done(self) -> bool:
         """Whether the message is complete."""
-        return self.trajectory.status != "running"
+        return self.trajectory.status != Status.RUNNING
 
     def begin(self) -> Need:
-        """The prompt, then the message."""
+        """Appends the prompt, and asks for the message."""
         self.trajectory.append(self._prompt_ids, PROMPT)
         return Generate(self._max_tokens)
 
     def generated(self, generation: Generation) -> Need:
-        """The message is there."""
-        self.trajectory.append_sampled(generation.token_ids, generation.logprobs, generation.sampling_logprobs)
-        self.trajectory.status = "overlong" if generation.finish == "length" else "answered"
+        """The policy wrote the message."""
+        self.trajectory.append_sampled(generation.token_ids, generation.logprobs)
+        self.trajectory.status = Status.OVERLONG if generation.finish == "length" else Status.ANSWERED
         return Done()
 
     def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
-        """A chat calls no tool, so none can come back."""
+        """Never called: a chat calls no tool."""
         raise AssertionError("a chat calls no tool")
 
-    def fail(self, status: str, error: str) -> Done:
-        """Ends it from outside: whoever asked has gone."""
+    def fail(self, status: Status, error: str) -> Done:
+        """Ends the reply from outside, for example when the client has disconnected."""
         self.trajectory.status, self.trajectory.error = status, error
         return Done()

@@ -43,7 +43,7 @@ class _Prefix:
 
 
 class Engine:
-    """Weights, slots and caches. Methods run to completion and are not to be called from two threads at once.
+    """Weights, slots and caches. Every method blocks until it is done; do not call two from different threads at once.
 
     Args:
       model: a `Qwen2_5_VL`.
@@ -91,7 +91,7 @@ class Engine:
         self._hidden = jax.device_put(hidden, places.whole)
         self._owners: list[LiveSequence | None] = [None] * config.num_slots
         self._leaders: dict[Any, LiveSequence] = {}
-        """First of their prompts, not fed whole yet."""
+        """By prompt: the sequence that is being fed it; the others of the group wait for its cache."""
         self._prefixes: dict[Any, _Prefix] = {}
         self._lengths = config.lengths
         self._programs = jitted.jit_programs(graph, config, places)
@@ -102,11 +102,11 @@ class Engine:
     # Weights, images and slots ------------------------------------------------------------------------------
 
     def set_weights(self, state: Any, version: int, *, keep_image_features: bool = False) -> None:
-        """Takes over new weights, as a copy; no sequence may hold a slot.
+        """Copies new weights into the engine; no sequence may hold a slot.
 
         Args:
-          state: an `nnx` state with some or all of the model's parameters (adapters alone, say), wherever they live. If they
-            are spread over several processes, all of these must call this together.
+          state: an `nnx` state with some or all of the model's parameters (for example only the adapters), on any devices. If
+            they are spread over several processes, all of these must call this together.
           keep_image_features: the vision tower is unchanged (frozen), so encoded images stay valid.
 
         Raises:
@@ -123,7 +123,7 @@ class Engine:
         return self._owners.count(None)
 
     def prepare_image(self, encoded: bytes) -> PreparedImage:
-        """Decodes and cuts an image into patches, once for equal bytes. The one method that any thread may call at any time.
+        """Decodes an image and cuts it into patches, once for equal bytes. Any thread may call this method at any time.
 
         Raises:
           ImageError: not an image.
@@ -131,7 +131,7 @@ class Engine:
         return self._images.prepare(encoded)
 
     def acquire(self, sequence: LiveSequence) -> None:
-        """Gives the sequence a free slot; all its tokens are then to be fed."""
+        """Gives the sequence a free slot; all its tokens must then be fed."""
         assert sequence.slot is None and self.free_slots
         sequence.slot, sequence.fed = self._owners.index(None), 0
         self._owners[sequence.slot] = sequence
@@ -145,10 +145,10 @@ class Engine:
         sequence.slot, sequence.fed = None, 0
 
     def begin_turn(self, sequence: LiveSequence, max_tokens: int) -> None:
-        """A turn of at most `max_tokens` is to be sampled once all tokens are fed."""
+        """Begins a turn of at most `max_tokens`, which is sampled once all tokens are fed."""
         assert len(sequence.token_ids) + max_tokens <= self.config.max_length, "the engine's max_length is too small"
         sequence.budget, sequence.state, sequence.finish = max_tokens, 0, None
-        sequence.new_ids, sequence.new_logprobs, sequence.new_sampling_logprobs = [], [], []
+        sequence.new_ids, sequence.new_logprobs = [], []
 
     # Extend -------------------------------------------------------------------------------------------------
 
@@ -159,10 +159,10 @@ class Engine:
         to the sequence's images together with its placeholder tokens.
 
         Args:
-          max_calls: feed no more than this many calls hold; what is left, another `extend` feeds. 0: feed all.
+          max_calls: the most device calls to make; another `extend` feeds the rest. 0: feed all.
 
         Raises:
-          DataError: the new image placeholders of a sequence are not those of its new images (nothing was fed then).
+          DataError: the new image placeholders of a sequence do not match its new images; nothing was fed.
         """
         work, followers = self._split(sequences)
         for number, sequence in enumerate(work):
@@ -189,7 +189,7 @@ class Engine:
                 self._share(self._prefixes[key], group)
 
     def _split(self, sequences: Sequence[LiveSequence]) -> tuple[list[LiveSequence], dict[Any, list[LiveSequence]]]:
-        """The sequences that are to be fed, and those that will get a copy of what one of these was fed."""
+        """The sequences to feed, and by prompt those that get a copy of a fed sequence's cache."""
         work: list[LiveSequence] = []
         followers: dict[Any, list[LiveSequence]] = collections.defaultdict(list)
         for sequence in sequences:
@@ -292,7 +292,7 @@ class Engine:
         reach = max(sequence.fed for sequence in sequences) + config.decode_steps
         length = bucket(min(reach, config.max_length), self._lengths)
         gather = self._gathers(num_rows, length)
-        # In place, row i must be slot i, and rows that rest keep their lengths.
+        # In place, row i must be slot i, and rows that do not decode keep their lengths.
         places = list(range(len(sequences))) if gather else [s.held_slot for s in sequences]
         rows = programs.no_rows(num_rows)
         lengths = np.zeros(num_rows, np.int32)
@@ -312,7 +312,6 @@ class Engine:
             count, running = int(decoded.counts[place]), bool(decoded.running[place])
             sequence.new_ids += decoded.tokens[place, :count].tolist()
             sequence.new_logprobs += decoded.logprobs[place, :count].tolist()
-            sequence.new_sampling_logprobs += decoded.sampling_logprobs[place, :count].tolist()
             sequence.fed += count if running else count - 1
             sequence.state = int(decoded.states[place])
             if not running:
@@ -343,14 +342,13 @@ class Engine:
         return "stop" if sequence.new_ids[-1] in self.renderer.stop_ids else "length"
 
     def take(self, sequence: LiveSequence) -> Generation:
-        """Hands over the finished turn, cut exactly behind its closing tag.
+        """Returns the finished turn, cut exactly after its closing tag.
 
-        A last token that reaches beyond the tag is not kept (it is not in the cache either); the rest of the
-        tag becomes `forced_ids`.
+        A last token that holds more than the end of the tag is dropped (it is not in the cache either); the
+        rest of the tag becomes `forced_ids`.
         """
         assert sequence.finish is not None
-        ids, forced = sequence.new_ids, []
-        logprobs, sampling_logprobs = sequence.new_logprobs, sequence.new_sampling_logprobs
+        ids, logprobs, forced = sequence.new_ids, sequence.new_logprobs, []
         if sequence.finish == "closed":
             text = b"".join(self.renderer.token_bytes[i] for i in ids)
             end = self._automaton.find(text)
@@ -358,12 +356,12 @@ class Engine:
             if end < len(text):
                 kept = len(text) - len(self.renderer.token_bytes[ids[-1]])
                 forced = self.renderer.encode(text[kept:end].decode("utf-8", errors="replace"))
-                ids, logprobs, sampling_logprobs = ids[:-1], logprobs[:-1], sampling_logprobs[:-1]
+                ids, logprobs = ids[:-1], logprobs[:-1]
         sequence.budget = 0
-        return Generation(ids, logprobs, sampling_logprobs, sequence.finish, forced)
+        return Generation(ids, logprobs, sequence.finish, forced)
 
     def warm_up(self, progress: Callable[[], object] = lambda: None) -> int:
-        """Compiles every program that the buckets can ask for, on empty rows; no sequence may hold a slot.
+        """Compiles the program of every combination of buckets, on empty rows; no sequence may hold a slot.
 
         Args:
           progress: called after each program.

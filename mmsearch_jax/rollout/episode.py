@@ -1,8 +1,8 @@
 """The agent's state machine: what one episode needs next, given what just happened.
 
 Pure: no clock, network, device or randomness. It decides limits, budgets, observations and endings, and
-appends to the `Trajectory`; who generates tokens (`rollout.engine`) and who calls tools
-(`rollout.tool_client`) is not known here.
+appends to the `Trajectory`; it does not know what generates
+tokens (`rollout.engine`, an endpoint) or what calls tools (`rollout.tool_client`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Protocol
 from mmsearch_jax.core import protocol, search_api
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
-from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
+from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, Status, ToolRecord, Trajectory, Turn
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
 MODES = ("policy", "prompted", "direct", "rag")
 
 
 class Renderer(Protocol):
-    """What an episode needs of `data.chat.ChatRenderer`; a served policy's keeps messages in place of tokens."""
+    """The part of `data.chat.ChatRenderer` that an episode uses; `endpoint_episode` has others."""
 
     im_end: int
 
@@ -38,20 +38,20 @@ class Renderer(Protocol):
         ...
 
     def observation_ids(self, text: str, *, closed: bool = False) -> list[int]:
-        """What stands between two turns."""
+        """The tokens between two turns."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
-    """The policy is to write a turn of at most `max_tokens` tokens, after all tokens of the trajectory."""
+    """The policy must write a turn of at most `max_tokens` tokens, after all tokens of the trajectory."""
 
     max_tokens: int
 
 
 @dataclasses.dataclass(frozen=True)
 class CallTool:
-    """A tool is to be called; `action` says which and with what."""
+    """A tool must be called; `action` says which one and with what arguments."""
 
     action: TextSearch | ImageSearch
     top_k: int
@@ -67,18 +67,16 @@ Need = Generate | CallTool | Done
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What the engine made of a turn.
+    """A turn as the engine sampled it.
 
     Attributes:
-      token_ids, logprobs, sampling_logprobs: the sampled tokens, in order.
-      forced_ids: tokens that the host puts after them to complete a closing tag exactly (nearly always
-        empty).
+      token_ids, logprobs: the sampled tokens, in order.
+      forced_ids: tokens that the host appends to complete a closing tag exactly (nearly always empty).
       finish: "closed" by a closing tag, "stop" by a sampled control token (the last id), or "length".
     """
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
-    sampling_logprobs: Sequence[float]
     finish: str
     forced_ids: Sequence[int] = ()
 
@@ -91,10 +89,7 @@ def observe(
     note: str | None = None,
     summary: str | None = None,
 ) -> tuple[str, str]:
-    """The observation and the whole user text (observation and later prompt), as the policy will read them.
-
-    The one way from search results to text: SFT conversations are made with it too.
-    """
+    """The observation, and the user text that the policy reads: the observation followed by the later prompt."""
 
     def fits(text: str) -> bool:
         return len(renderer.encode(text)) <= config.observation_max_tokens
@@ -104,9 +99,8 @@ def observe(
     return observation, observation + later
 
 
-def reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | None:
-    """What the observation says besides the results: the server's own note, or that an expression was not
-    found."""
+def _reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | None:
+    """The note in the observation: the server's own one, or that an expression was not found."""
     if reply.note:
         return reply.note
     crop_missed = isinstance(action, ImageSearch) and action.expression is not None and not reply.grounded
@@ -128,13 +122,12 @@ class Episode:
         self.trajectory, self.config = trajectory, config
         self._question, self._renderer = question, renderer
         self._counts = list(image_token_counts)
-        self._pending: tuple[str, str | None, TextSearch | ImageSearch, int] | None = None
         trajectory.image_grids = list(image_grids)
 
     @property
     def done(self) -> bool:
         """Whether the trajectory is complete."""
-        return self.trajectory.status != "running"
+        return self.trajectory.status != Status.RUNNING
 
     def begin(self) -> Need:
         """The first need: a generation, or the forced search of the RAG workflow."""
@@ -145,9 +138,9 @@ class Episode:
         return self._prompt(make(self._question, style))
 
     def generated(self, generation: Generation) -> Need:
-        """The policy wrote a turn."""
+        """Takes the turn that the policy wrote."""
         start = len(self.trajectory.token_ids)
-        self.trajectory.append_sampled(generation.token_ids, generation.logprobs, generation.sampling_logprobs)
+        self.trajectory.append_sampled(generation.token_ids, generation.logprobs)
         self.trajectory.append(generation.forced_ids, OBSERVATION)
         written = [*generation.token_ids, *generation.forced_ids]
         stopped = generation.finish == "stop"
@@ -162,19 +155,19 @@ class Episode:
             action = Invalid("the message ended after the closing tag")
         self._add_turn(text, parsed.reason, action, start)
         if generation.finish == "length":
-            return self._end("overlong")
+            return self._end(Status.OVERLONG)
         if isinstance(action, Answer):
             self.trajectory.answer = action.text
-            return self._end("answered")
+            return self._end(Status.ANSWERED)
         if isinstance(action, Invalid):
             if self.config.on_invalid == "end":
-                return self._end("invalid_action", action.why)
+                return self._end(Status.INVALID_ACTION, action.why)
             if self._searches_left() < 0:
-                return self._end("no_answer")
+                return self._end(Status.NO_ANSWER)
             closed = stopped and generation.token_ids[-1] == self._renderer.im_end
             return self._admit(action, None, protocol.invalid_note(action.why), closed=closed)
         if self._searches_left() < 0:
-            return self._end("no_answer")
+            return self._end(Status.NO_ANSWER)
         limit = self._limit(action)
         tool = "text_search" if isinstance(action, TextSearch) else "image_search"
         if len(self.trajectory.tool_calls(tool)) >= limit or limit == 0:
@@ -186,7 +179,7 @@ class Episode:
         return CallTool(action, self._top_k(action))
 
     def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
-        """The tool answered the call that `CallTool` asked for."""
+        """Takes the tool's reply to the call that `CallTool` asked for."""
         text = isinstance(action, TextSearch)
         record = ToolRecord(
             tool="text_search" if text else "image_search",
@@ -201,11 +194,11 @@ class Episode:
         self._update_turn(tool=record)
         if self.config.mode == "rag":
             return self._rag_observed(action, reply)
-        return self._admit(action, reply.results, reply_note(action, reply), summary=reply.summary)
+        return self._admit(action, reply.results, _reply_note(action, reply), summary=reply.summary)
 
-    def fail(self, status: str, error: str) -> Done:
-        """Ends the episode from outside: a broken tool, a deadline."""
-        if status == "tool_failed" and self.trajectory.turns and self.trajectory.turns[-1].tool is None:
+    def fail(self, status: Status, error: str) -> Done:
+        """Ends the episode from outside, for example at a tool's failure or a deadline."""
+        if status == Status.TOOL_FAILED and self.trajectory.turns and self.trajectory.turns[-1].tool is None:
             action = self.trajectory.turns[-1].action
             if isinstance(action, TextSearch):
                 self._update_turn(tool=ToolRecord("text_search", action.query, error=error))
@@ -222,7 +215,7 @@ class Episode:
     def _generate(self) -> Need:
         room = self.config.max_trajectory_tokens - len(self.trajectory.token_ids)
         if room <= 0:
-            return self._end("overlong", "the prompt fills the trajectory's budget")
+            return self._end(Status.OVERLONG, "the prompt fills the trajectory's budget")
         return Generate(min(self.config.max_turn_tokens, room))
 
     def _admit(
@@ -238,7 +231,7 @@ class Episode:
         observation, user_text = observe(self.config, self._renderer, action, results, note, summary)
         ids = self._renderer.observation_ids(user_text, closed=closed)
         if len(self.trajectory.token_ids) + len(ids) >= self.config.max_trajectory_tokens:
-            return self._end("overlong", f"an observation of {len(ids)} tokens does not fit")
+            return self._end(Status.OVERLONG, f"an observation of {len(ids)} tokens does not fit")
         self._update_turn(observation=observation)
         self.trajectory.append(ids, OBSERVATION)
         return self._generate()
@@ -247,18 +240,18 @@ class Episode:
         answer = text.strip()
         self._add_turn(text, None, Answer(answer) if answer else Invalid("the answer is empty"), start)
         if finish == "length":
-            return self._end("overlong")
+            return self._end(Status.OVERLONG)
         if not answer:
-            return self._end("no_answer")
+            return self._end(Status.NO_ANSWER)
         self.trajectory.answer = answer
-        return self._end("answered")
+        return self._end(Status.ANSWERED)
 
     def _call(self, text: str, reason: str | None, action: TextSearch | ImageSearch, start: int) -> Need:
         self._add_turn(text, reason, action, start)
         return CallTool(action, self._top_k(action))
 
     def _rag_observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:
-        note = reply_note(action, reply)
+        note = _reply_note(action, reply)
         observation, _ = observe(self.config, self._renderer, action, reply.results, note, reply.summary)
         self._update_turn(observation=observation)
         if isinstance(action, ImageSearch):
@@ -268,7 +261,7 @@ class Episode:
         return self._prompt(protocol.rag_prompt(self._question, observations, self.config.prompt_style))
 
     def _searches_left(self) -> int:
-        """Turns that may still be something else than an answer; -1 in the turn that had to answer."""
+        """Number of further turns that need not answer; -1 after the turn that had to answer."""
         return self.config.max_tool_calls - len(self.trajectory.turns)
 
     def _limit(self, action: TextSearch | ImageSearch) -> int:
@@ -287,6 +280,6 @@ class Episode:
     def _update_turn(self, **changes) -> None:
         self.trajectory.turns[-1] = dataclasses.replace(self.trajectory.turns[-1], **changes)
 
-    def _end(self, status: str, error: str | None = None) -> Done:
+    def _end(self, status: Status, error: str | None = None) -> Done:
         self.trajectory.status, self.trajectory.error = status, error
         return Done()

@@ -57,20 +57,20 @@ class ImageCache:
         grid = (int(processed.grid[0]), int(processed.grid[1]), int(processed.grid[2]))
         num_tokens = grid[0] * grid[1] * grid[2] // self._vision.spatial_merge_size**2
         with self._lock:
-            # Another thread may have been first: equal bytes are to give the same object.
+            # Another thread may have been first: equal bytes must give the same object.
             image = self._images.setdefault(key, PreparedImage(key, processed, grid, num_tokens))
             while len(self._images) > self._config.image_cache:
                 self._images.popitem(last=False)
         return image
 
     def forget_features(self) -> None:
-        """The vision tower has changed: every image is to be encoded again when it is next needed."""
+        """Drops all features, because the vision tower has changed: images are encoded again when they are next needed."""
         with self._lock:
             for image in self._images.values():
                 image.features = None
 
     def encode_missing(self, images: Iterable[PreparedImage]) -> int:
-        """Encodes those that have no features yet, smaller images in the room that larger ones leave; returns how many."""
+        """Encodes the images without features, small ones in rows that larger ones leave partly empty; returns their number."""
         missing = list({image.key: image for image in images if image.features is None}.values())
         waiting = sorted(missing, key=_patches, reverse=True)
         while waiting:

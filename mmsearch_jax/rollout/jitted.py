@@ -1,7 +1,7 @@
 """The engine's device programs, jitted: from a model's graph and the places of its arrays, real or abstract.
 
-The engine calls them; `mmsearch plan` lowers them for chips that are not here. Legend: S slots, L cache length, K key/value
-heads, h head width, D width.
+The engine calls them; `mmsearch plan` lowers them for hardware that is not present. Legend: S slots, L cache length, K key/
+value heads, h head width, D width.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmsearch_jax.settings.rollout import EngineConfig
 
 
 class Places(NamedTuple):
-    """Shardings of a cache, leaf by leaf, and of what is whole on every chip."""
+    """Shardings of each leaf of a cache, and of arrays that are replicated on every chip."""
 
     cache: Any
     whole: NamedSharding
@@ -54,7 +54,7 @@ def empty_slots(model: ModelConfig, config: EngineConfig, dtype: Any) -> tuple[K
 
 
 def places(mesh: Mesh, cache: Any, num_heads: int) -> Places:
-    """Where the arrays of a cache go on a host's mesh: keys and values by their K heads."""
+    """The shardings of a cache on a host's mesh: keys and values are split by their K heads."""
     whole, heads = NamedSharding(mesh, PartitionSpec()), cache_sharding(mesh, num_heads)
     return Places(jax.tree.map(lambda leaf: whole if leaf.ndim == 1 else heads, cache), whole)
 
@@ -78,14 +78,14 @@ def jit_programs(graph: Any, config: EngineConfig, places: Places) -> DeviceProg
             gather=gather,
         )
 
-    # Where the outputs go is said, lest the caches move from call to call.
+    # Without `out_shardings` the caches could move from call to call.
     cache, whole = places
     return DevicePrograms(
         jax.jit(extend, static_argnames="length", donate_argnums=(1, 2), out_shardings=(cache, whole)),
         jax.jit(
             decode, static_argnames=("length", "gather"), donate_argnums=(1, 2), out_shardings=(cache, whole, whole)
         ),
-        # A function of its own: jit's cache goes by function, and would count the programs of other engines too.
+        # A new function object: jit caches by function, and would also count the programs of other engines.
         jax.jit(
             functools.partial(programs.copy_rows),
             static_argnames="length",

@@ -1,4 +1,4 @@
-"""What the scheduler runs: a request, who decides how it goes on, and its place in the engine."""
+"""What the scheduler runs: a request, the state machine that decides its next step, and its sequence in the engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mmsearch_jax.core.protocol import ImageSearch, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.rollout.episode import CallTool, Done, Generation, Need
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
@@ -20,8 +20,8 @@ Watch = Callable[["LiveEpisode"], None]
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeRequest:
-    """One episode to run. Requests of one group differ in `seed` alone; their prompt is prefilled once. `tools` are this
-    episode's own, in place of those of all."""
+    """One episode to run. Requests of one group differ only in `seed`; their prompt is prefilled once. `tools`, where given,
+    replace the scheduler's for this episode."""
 
     row_id: str
     group_id: str
@@ -33,7 +33,7 @@ class EpisodeRequest:
 
 
 class Driver(Protocol):
-    """What decides how a run goes on: an `Episode`, or a `rollout.chat.Chat`."""
+    """The state machine of a run: an `Episode`, or a `rollout.chat.Chat`."""
 
     trajectory: Trajectory
 
@@ -42,15 +42,15 @@ class Driver(Protocol):
     def begin(self) -> Need: ...
     def generated(self, generation: Generation) -> Need: ...
     def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need: ...
-    def fail(self, status: str, error: str) -> Done: ...
+    def fail(self, status: Status, error: str) -> Done: ...
 
 
 @dataclasses.dataclass(eq=False)
 class LiveEpisode:
-    """An episode with its place in the engine.
+    """An episode with its sequence in the engine.
 
     `watch` is called on the event loop whenever something has changed: tokens of a turn in progress (`sequence.new_ids`), a
-    turn, an observation, the end. A run whose `cancelled` is set ends before the device next works.
+    turn, an observation, the end. A run whose `cancelled` is set ends before the next device call.
     """
 
     request: EpisodeRequest

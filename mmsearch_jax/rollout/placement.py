@@ -1,7 +1,7 @@
-"""Where the sampler's arrays live: on the chips of its own host, whatever mesh the learner's are spread over.
+"""Puts the sampler's arrays on the chips of its own host, whatever mesh the learner uses.
 
-Rollouts wait for tools, which take as long as they take; so that hosts need not agree on when, each drives an engine of its
-own on a mesh of its own chips. The weights come from the learner's mesh, over the chips' links and never through a host's
+Rollouts wait for tools, whose latency varies. Each host therefore drives its own engine on a mesh of its own chips, and hosts
+need no synchronisation during rollout. The weights come from the learner's mesh over the interconnect, never through a host's
 memory.
 """
 
@@ -29,7 +29,7 @@ def host_mesh(tensor: int = 1, chips: Sequence[Any] | None = None) -> Mesh:
     """A mesh of this host's first `tensor` chips, over which heads, MLP and vocabulary are split.
 
     Args:
-      chips: of a host that is not here.
+      chips: of a host that is not present (for planning).
 
     Raises:
       ConfigError: the host has fewer chips.
@@ -41,7 +41,7 @@ def host_mesh(tensor: int = 1, chips: Sequence[Any] | None = None) -> Mesh:
 
 
 def cache_sharding(mesh: Mesh, num_heads: int) -> NamedSharding:
-    """Of a cache's [S, L, K, h]: heads over `tensor`; whole where they do not divide.
+    """The sharding of keys and values [S, L, K, h]: heads over `tensor`; replicated where they do not divide.
 
     Args:
       num_heads: K.
@@ -53,11 +53,11 @@ def cache_sharding(mesh: Mesh, num_heads: int) -> NamedSharding:
 def place_weights(state: Any, held: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     """`held` with the parameters in `state` replaced by copies on this host's mesh, in the dtypes that they have in `held`.
 
-    The caller may donate or change its own afterwards.
+    They are copies: the caller may donate or change its arrays afterwards.
 
     Args:
-      state: an `nnx` state with some or all parameters, wherever they are; where they are spread over several processes, all of
-        these must call this together.
+      state: an `nnx` state with some or all parameters, on any devices. If they are spread over several processes, all of these
+        must call this together.
       held: an `nnx` state of the whole model, which may have single layers where `state` has stacks of them.
 
     Raises:
@@ -78,7 +78,7 @@ def place_weights(state: Any, held: Any, mesh: Mesh, rules: Rules = RULES) -> An
 
 
 def _single_layers(state: Any, held: Mapping[tuple, Any]) -> Iterator[tuple[tuple, Any, jax.Array]]:
-    """Path, variable and array of each parameter; stacks of layers cut up where `held` has single layers."""
+    """Path, variable and array of each parameter; stacked layers are split where `held` has single layers."""
     for path, leaf in nnx.to_flat_state(state):
         array = leaf.get_value()
         if (*path[:2], 0, *path[2:]) not in held:
@@ -89,8 +89,8 @@ def _single_layers(state: Any, held: Mapping[tuple, Any]) -> Iterator[tuple[tupl
 
 
 def weight_spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
-    """How the sampler splits a parameter, by its dotted path."""
-    # On one chip nothing is split, so dims need no names (models of tests have none).
+    """The sampler's partition of a parameter, by its dotted path."""
+    # On one chip nothing is split, so dims need no logical names (models in tests have none).
     return PartitionSpec() if mesh.size == 1 else partition_spec(logical_axes(path), shape, mesh, rules)
 
 
@@ -113,7 +113,7 @@ def _copied(
 
 
 def _hosts_mesh(mesh: Mesh) -> Mesh:
-    """The meshes of all hosts, one above the other: what is not split over the first axis is on every host."""
+    """The meshes of all hosts, stacked on a first axis: arrays that are not split over it are on every host."""
     by_host: dict[int, list[Any]] = {}
     for device in jax.devices():
         by_host.setdefault(device.process_index, []).append(device)
@@ -127,7 +127,7 @@ def _hosts_mesh(mesh: Mesh) -> Mesh:
 
 
 def _own_part(leaf: jax.Array, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
-    """A global array that is whole on every host, as an array of this host alone: the same buffers."""
+    """A global array that every host holds in full, as an array of this host only, with the same buffers."""
     buffers = {shard.device: shard.data for shard in leaf.addressable_shards}
     own = [buffers[device] for device in mesh.devices.flat]
     return jax.make_array_from_single_device_arrays(leaf.shape, NamedSharding(mesh, spec), own)

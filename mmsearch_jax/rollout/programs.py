@@ -1,7 +1,7 @@
 """The three device programs of the engine: extend rows, decode rows, copy a prefix. Pure functions of arrays.
 
-Rows are gathered from the slots' cache, worked on, and put back, so a call costs what its rows cost and not
-what all slots would. Legend: S slots, N rows of one call, T new tokens, L cache length, D width, V
+Rows are gathered from the slots' cache, worked on, and put back, so the cost of a call depends on its rows and not
+on the number of slots. Legend: S slots, N rows of one call, T new tokens, L cache length, D width, V
 vocabulary.
 """
 
@@ -21,7 +21,7 @@ NO_SLOT = 2**30
 
 
 class DecodeRows(NamedTuple):
-    """What the decode loop must know of each row; all arrays have the leading dim N.
+    """The inputs of the decode loop for each row; all arrays have the leading dim N.
 
     Attributes:
       slots: int32, the row's slot (`NO_SLOT` for padding).
@@ -45,7 +45,7 @@ class DecodeRows(NamedTuple):
 
 
 def no_rows(count: int) -> DecodeRows:
-    """Rows of padding alone, as writable host arrays."""
+    """Padding rows only, as writable host arrays."""
     zeros, ones = np.zeros(count, np.int32), np.ones(count, np.float32)
     return DecodeRows(
         slots=np.full(count, NO_SLOT, np.int32),
@@ -71,16 +71,43 @@ class DecodeConstants(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Result of a decode call: `tokens` int32, `logprobs` and `sampling_logprobs` float32 [N, steps];
-    `counts` int32 [N] valid tokens; `running` bool [N], rows that neither stopped nor ran out of budget;
-    `states` int32 [N]."""
+    """The result of a decode call.
+
+    Attributes:
+      tokens, logprobs: int32 and float32 [N, steps]; only the first `counts` of a row are valid.
+      counts: int32 [N].
+      running: bool [N], rows that neither stopped nor ran out of budget.
+      states: int32 [N], the tag automaton's state.
+    """
 
     tokens: Any
     logprobs: Any
-    sampling_logprobs: Any
     counts: Any
     running: Any
     states: Any
+
+
+class _DecodeCarry(NamedTuple):
+    """What `decode_rows` hands from step to step.
+
+    Attributes:
+      step: int32 scalar, the steps done.
+      cache: of the N rows.
+      last: [N, D], the last hidden state of each row.
+      running: bool [N], rows whose turn goes on.
+      states: int32 [N], the tag automaton's state.
+      counts: int32 [N], tokens sampled in this call.
+      tokens, logprobs: int32 and float32 [N, steps].
+    """
+
+    step: jax.Array
+    cache: Any
+    last: jax.Array
+    running: jax.Array
+    states: jax.Array
+    counts: jax.Array
+    tokens: jax.Array
+    logprobs: jax.Array
 
 
 def _slot_axis(leaf: jax.Array) -> int:
@@ -152,7 +179,7 @@ def copy_rows(
     """Copies the first `length` entries of slot `source` to the slots [N], with `last` [D] as their hidden
     state.
 
-    Entries behind the shared prefix are copied too; they lie behind each slot's length and are never read.
+    Entries after the shared prefix are copied too; they lie beyond each slot's length and are never read.
     """
     rows = take_rows(cache, jnp.broadcast_to(source, slots.shape), length)
     cache = put_rows(cache, rows, slots, length)
@@ -174,8 +201,8 @@ def decode_rows(
     """Samples up to `steps` tokens for each row, and stops a row at a closing tag, a stop token or its
     budget.
 
-    Each step samples from the hidden state, then feeds the token unless it ended the turn: what ends a turn
-    is not in the cache, so the host may still decide about it.
+    Each step samples from the hidden state, then feeds the token unless it ended the turn. The last token of a
+    turn is therefore not in the cache, and the host may still drop it.
 
     Args:
       lengths: int32 [N], tokens in the cache of each row.
@@ -187,54 +214,56 @@ def decode_rows(
     work = _with_lengths(work, lengths)
     last = jnp.take(hidden, rows.slots, axis=0, mode="clip") if gather else hidden
 
-    def running(carry: tuple) -> jax.Array:
-        return (carry[0] < steps) & jnp.any(carry[3])
+    def unfinished(carry: _DecodeCarry) -> jax.Array:
+        return (carry.step < steps) & jnp.any(carry.running)
 
-    def step(carry: tuple) -> tuple:
-        i, work, last, active, states, counts, tokens, logprobs, sampling_logprobs = carry
-        index = lengths + counts
-        keys = sampling.position_keys(constants.seed, rows.seeds, index)
-        token, raw, sampled = sampling.sample(
-            model.logits(last), keys, rows.temperature, rows.top_p, rows.top_k, constants.banned
+    def step(carry: _DecodeCarry) -> _DecodeCarry:
+        i, counts = carry.step, carry.counts
+        keys = sampling.position_keys(constants.seed, rows.seeds, lengths + counts)
+        token, logprob = sampling.sample(
+            model.logits(carry.last), keys, rows.temperature, rows.top_p, rows.top_k, constants.banned
         )
-        tokens = tokens.at[:, i].set(token)
-        logprobs = logprobs.at[:, i].set(raw)
-        sampling_logprobs = sampling_logprobs.at[:, i].set(sampled)
-        states = jnp.where(active, constants.transitions[states, token], states)
+        states = jnp.where(carry.running, constants.transitions[carry.states, token], carry.states)
         ended = (rows.tags & (states == accept)) | constants.stop[token]
         place = rows.positions + counts
-        counts = counts + active
-        active = active & ~ended & (counts < rows.budget)
-        fed, work = model.extend(
-            work, token[:, None], jnp.broadcast_to(place[None, :, None], (3, num_rows, 1)), active.astype(jnp.int32)
+        counts = counts + carry.running
+        running = carry.running & ~ended & (counts < rows.budget)
+        fed, cache = model.extend(
+            carry.cache,
+            token[:, None],
+            jnp.broadcast_to(place[None, :, None], (3, num_rows, 1)),
+            running.astype(jnp.int32),
         )
-        last = jnp.where(active[:, None], fed[:, 0].astype(last.dtype), last)
-        return i + 1, work, last, active, states, counts, tokens, logprobs, sampling_logprobs
+        return _DecodeCarry(
+            step=i + 1,
+            cache=cache,
+            last=jnp.where(running[:, None], fed[:, 0].astype(carry.last.dtype), carry.last),
+            running=running,
+            states=states,
+            counts=counts,
+            tokens=carry.tokens.at[:, i].set(token),
+            logprobs=carry.logprobs.at[:, i].set(logprob),
+        )
 
-    zeros = jnp.zeros((num_rows, steps), jnp.float32)
-    carry = (
-        jnp.int32(0),
-        work,
-        last,
-        rows.budget > 0,
-        rows.states,
-        jnp.zeros(num_rows, jnp.int32),
-        jnp.zeros((num_rows, steps), jnp.int32),
-        zeros,
-        zeros,
+    start = _DecodeCarry(
+        step=jnp.int32(0),
+        cache=work,
+        last=last,
+        running=rows.budget > 0,
+        states=rows.states,
+        counts=jnp.zeros(num_rows, jnp.int32),
+        tokens=jnp.zeros((num_rows, steps), jnp.int32),
+        logprobs=jnp.zeros((num_rows, steps), jnp.float32),
     )
-    _, work, last, active, states, counts, tokens, logprobs, sampling_logprobs = jax.lax.while_loop(
-        running, step, carry
-    )
+    end = jax.lax.while_loop(unfinished, step, start)
     if gather:
-        cache = put_rows(cache, work, rows.slots, length)
-        hidden = hidden.at[rows.slots].set(last, mode="drop")
+        cache = put_rows(cache, end.cache, rows.slots, length)
+        hidden = hidden.at[rows.slots].set(end.last, mode="drop")
     else:
-        cache, hidden = work, last
-    return cache, hidden, Decoded(tokens, logprobs, sampling_logprobs, counts, active, states)
+        cache, hidden = end.cache, end.last
+    return cache, hidden, Decoded(end.tokens, end.logprobs, end.counts, end.running, end.states)
 
 
 def _with_lengths(cache: Any, lengths: jax.Array) -> Any:
-    """The same cache with other lengths: the host knows what is valid, so the device never has to be
-    asked."""
+    """The same cache with other lengths: the host knows how many entries are valid, and never reads it from the device."""
     return dataclasses.replace(cache, lengths=lengths)

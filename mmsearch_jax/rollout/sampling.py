@@ -48,7 +48,7 @@ def position_keys(seed: jax.Array, trajectory_seeds: jax.Array, positions: jax.A
 
 def sample(
     logits: jax.Array, keys: jax.Array, temperature: jax.Array, top_p: jax.Array, top_k: jax.Array, banned: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array]:
     """Samples one token per row.
 
     Args:
@@ -58,29 +58,27 @@ def sample(
       banned: bool [V], tokens that may never be sampled (image placeholders, ids without a token).
 
     Returns:
-      tokens int32 [S]; their log-probs float32 [S] under softmax(logits / temperature), which the learner can compute
-      again (temperature 1 where greedy); their log-probs float32 [S] under the distribution that was sampled from,
-      renormalised after bans and filters (0 where greedy).
+      tokens int32 [S]; their log-probs float32 [S] under softmax(logits / temperature) over the whole vocabulary, which the
+      learner can compute again (temperature 1 where greedy).
     """
     greedy = temperature <= 0.0
     divisor = jnp.where(greedy, 1.0, temperature)[:, None]
 
-    # Each branch masks anew: what it takes over from outside would be written to memory first.
-    def best() -> tuple[jax.Array, jax.Array]:
-        return _argmax(jnp.where(banned[None, :], -jnp.inf, logits)), jnp.zeros(logits.shape[0])
+    # Each branch applies the mask itself: an operand of the branches would be written to memory first.
+    def best() -> jax.Array:
+        return _argmax(jnp.where(banned[None, :], -jnp.inf, logits))
 
-    def drawn() -> tuple[jax.Array, jax.Array]:
+    def drawn() -> jax.Array:
         allowed = jnp.where(banned[None, :], -jnp.inf, logits / divisor)
-        # Sorting the vocabulary is the dearest part, and is not needed while no row filters.
+        # Sorting the vocabulary is the most expensive part; it is skipped while no row filters.
         filters = jnp.any((top_p < 1.0) | (top_k > 0))
         filtered = jax.lax.cond(filters, lambda: _filter(allowed, top_p, top_k), lambda: allowed)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
-        tokens = _argmax(jnp.where(greedy[:, None], allowed, filtered + noise))
-        return tokens, jnp.where(greedy, 0.0, _log_prob(filtered, tokens))
+        return _argmax(jnp.where(greedy[:, None], allowed, filtered + noise))
 
-    # Random numbers for the whole vocabulary are dear too: none while all rows are greedy.
-    tokens, sampled_from = jax.lax.cond(jnp.all(greedy), best, drawn)
-    return tokens, _log_prob(logits / divisor, tokens), sampled_from
+    # Random numbers for the whole vocabulary are expensive too; they are skipped while all rows are greedy.
+    tokens = jax.lax.cond(jnp.all(greedy), best, drawn)
+    return tokens, _log_prob(logits / divisor, tokens)
 
 
 def _log_prob(logits: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -89,9 +87,9 @@ def _log_prob(logits: jax.Array, tokens: jax.Array) -> jax.Array:
 
 
 def _argmax(scores: jax.Array) -> jax.Array:
-    """Index int32 [S] of the largest of each row, the first of equals.
+    """Index int32 [S] of the largest score of each row; the first one of several equal scores.
 
-    In two plain reductions: XLA's own argmax takes several times as long on a CPU.
+    Written as two reductions: XLA's own argmax takes several times as long on a CPU.
     """
     places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
     best = jnp.max(scores, axis=-1, keepdims=True)
@@ -113,15 +111,15 @@ def _filter(scaled: jax.Array, top_p: jax.Array, top_k: jax.Array) -> jax.Array:
 
 
 class TagAutomaton:
-    """Finds, token by token, where the first closing tag is complete, whatever the token boundaries.
+    """Finds, token by token, where the first closing tag is complete, also where it ends inside a token.
 
     An Aho-Corasick automaton over the tags' bytes, tabulated over tokens: `table[state, token]` is the state
-    after the token. State 0 starts a turn; `accept` is reached with the tag's last byte and never left.
+    after the token. A turn starts in state 0; `accept` is reached with the tag's last byte and never left.
 
     Args:
       token_bytes: bytes of each token id (`ChatRenderer.token_bytes`).
       tags: what ends a turn.
-      vocabulary_size: the model's; ids beyond the tokenizer's lead to state 0.
+      vocabulary_size: the model's; ids that the tokenizer does not have lead to state 0.
     """
 
     def __init__(self, token_bytes: Sequence[bytes], tags: Sequence[str], vocabulary_size: int):
@@ -148,11 +146,11 @@ class TagAutomaton:
             live = np.flatnonzero(lengths > place)
             column = np.array([token_bytes[i][place] for i in live.tolist()], np.int32)
             states[:, live] = step[states[:, live], column[None, :]]
-        # Control tokens have no bytes; they break a tag off.
+        # Control tokens have no bytes; they interrupt a tag.
         self.table[:] = np.where(lengths[None, :] > 0, states, 0)
         self.table[self.accept] = self.accept
 
     def find(self, text: bytes) -> int | None:
-        """Index just behind the first complete closing tag in `text`; None if there is none."""
+        """Index just after the first complete closing tag in `text`; None if there is none."""
         ends = [text.find(tag) + len(tag) for tag in self.tags if tag in text]
         return min(ends, default=None)

@@ -1,8 +1,7 @@
-"""Runs many episodes at once: admits them to the engine's slots, parks them while a tool works, and resumes
-them.
+"""Runs many episodes at once: gives them slots of the engine, parks them while a tool works, and resumes them.
 
 Tool calls run on the event loop while the device decodes in a thread, so no slow search holds up another
-episode. The scheduler knows when things happen; what an episode does next is `rollout.episode`'s business.
+episode. The scheduler decides when things happen; `rollout.episode` decides what an episode does next.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from mmsearch_jax.core.errors import ToolError
 from mmsearch_jax.core.search_api import SearchReply
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Need
 from mmsearch_jax.rollout.live_episode import EpisodeRequest, LiveEpisode, Watch
@@ -24,11 +23,10 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 Progress = Callable[[Trajectory], None]
 
-_SURPLUS = ("surplus", "enough episodes of its group had ended")
+_SURPLUS = (Status.SURPLUS, "enough episodes of its group had ended")
 
 _PATIENCE_S = 0.1
-"""A parked episode keeps its slot at least this long: most searches are back sooner than its tokens could be
-fed again."""
+"""A parked episode keeps its slot at least this long: most searches answer before its tokens could be fed again."""
 
 
 async def run_episodes(
@@ -49,14 +47,14 @@ async def run_episodes(
       tool_client: may be None when the mode calls no tool ("direct").
       progress: called with each trajectory as it ends.
       episode_deadline_s: seconds from an episode's start after which it ends with status "deadline".
-      keep_per_group: once so many episodes of a group have ended soundly, its others end with status "surplus": who asks for
-        a few more than needed never waits for the slowest.
-      watch: called with an episode's run whenever something of it has changed.
-      stop: asked before an episode is begun; once it says so, none is begun any more, and those under way go on to their end.
+      keep_per_group: once this many episodes of a group have ended without an infrastructure failure, its others end with
+        status "surplus". A caller that asks for a few more than it needs does not wait for the slowest.
+      watch: called with a `LiveEpisode` whenever it has changed.
+      stop: asked before each episode begins; once it returns True, no further episode begins, and the running ones finish.
 
     Returns:
-      Trajectories in the order of the requests. A tool that broke gives status "tool_failed", never a wrong
-      answer; one that was not begun keeps status "running".
+      Trajectories in the order of the requests. A tool that failed gives status "tool_failed", never a wrong
+      answer. An episode that never began keeps status "running".
 
     Raises:
       ValueError: the engine's slots are shorter than `config.max_trajectory_tokens`.
@@ -99,8 +97,8 @@ def run_episodes_sync(
 
 
 class Scheduler:
-    """Runs over one engine. `run_episodes` plays a list of requests with it; a server adds runs for as long as it lives
-    (`add`, `cancel`, `serve`). All methods belong to one event loop.
+    """Runs episodes on one engine. `run_episodes` gives it a list of requests; a server adds runs one by one (`add`, `cancel`,
+    `serve`). All methods must be called on one event loop.
     """
 
     def __init__(
@@ -122,15 +120,15 @@ class Scheduler:
         self._progress, self._deadline_s, self._keep = progress, deadline_s, keep_per_group
         self._watch = watch
         self._sound: collections.Counter[str] = collections.Counter()
-        """Sound endings of each group."""
+        """By group: episodes that ended without an infrastructure failure."""
         self._waiting: collections.deque[LiveEpisode] = collections.deque()
-        """Need the device and hold no slot."""
+        """Runs that need the device and hold no slot."""
         self._resident: list[LiveEpisode] = []
-        """Hold a slot: decoding, to be extended, or parked."""
+        """Runs that hold a slot: they decode, wait to be fed, or are parked."""
         self._calling: set[LiveEpisode] = set()
-        """Have a tool call in flight; with or without a slot."""
+        """Runs with a tool call in flight; with or without a slot."""
         self._news = asyncio.Event()
-        """A run was added or cancelled while nothing but tools was waited for."""
+        """Set when a run was added or cancelled; wakes a scheduler that waits only for tools."""
 
     async def run(self, requests: Sequence[EpisodeRequest], stop: Callable[[], bool] | None = None) -> list[Trajectory]:
         trajectories = [
@@ -150,27 +148,27 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether any run is under way."""
+        """Whether any run has not ended."""
         return bool(self._waiting or self._resident or self._calling)
 
     @property
     def num_waiting(self) -> int:
-        """Runs that hold no slot yet, or no longer."""
+        """Runs that wait for a slot, at first or again."""
         return len(self._waiting)
 
     def add(self, run: LiveEpisode) -> None:
-        """Begins a run; it takes part from the next step on."""
+        """Begins a run; the next step includes it."""
         run.started = time.monotonic()
         self._follow(run, run.episode.begin())
         self._news.set()
 
     def cancel(self, run: LiveEpisode) -> None:
-        """Ends a run (status "cancelled") at the next step, which frees its slot; one that is done stays as it is."""
+        """Ends a run (status "cancelled") at the next step, which frees its slot. A run that is done does not change."""
         run.cancelled = True
         self._news.set()
 
     async def serve(self) -> None:
-        """Steps until it is cancelled, and waits while there is nothing to do."""
+        """Steps until this task is cancelled, and waits while there is nothing to do."""
         while True:
             if not self.busy:
                 self._news.clear()
@@ -178,7 +176,7 @@ class Scheduler:
             await self.step()
 
     async def step(self) -> None:
-        """One round: who may decode does so for a while, then finished turns and searches that are back are followed up."""
+        """One round: decodes for a while, then goes on with each run whose turn or search is finished."""
         self._expire()
         self._admit()
         if self._ready():
@@ -190,7 +188,7 @@ class Scheduler:
         self._collect()
 
     async def close(self) -> None:
-        """Frees all slots and gives up all searches; what has not ended stays "running"."""
+        """Frees all slots and cancels all searches; runs that have not ended keep status "running"."""
         for run in self._runs():
             self._engine.release(run.sequence)
         tasks = [run.task for run in self._calling if run.task is not None]
@@ -204,9 +202,9 @@ class Scheduler:
     # Host side: starting, following, ending -----------------------------------------------------------------
 
     def _start(self, fresh: collections.deque[tuple[EpisodeRequest, Trajectory]]) -> None:
-        """Begins as many episodes as could use a slot soon; the others' images need not be decoded yet."""
+        """Begins as many episodes as could use a slot soon, so that no images are decoded long before they are used."""
         room = self._engine.config.width - len(self._ready()) - len(self._waiting)
-        # Parked episodes need no slot, but must not pile up without bound.
+        # Parked episodes need no slot, but their number must be bounded.
         room = min(room, 2 * self._engine.config.num_slots - len(self._calling))
         while fresh and room > 0:
             request, trajectory = fresh.popleft()
@@ -270,18 +268,18 @@ class Scheduler:
         return await call_tool(tools, call.action, call.top_k, request.question, request.image)
 
     def _collect(self) -> None:
-        """Follows up on tool calls that have come back."""
+        """Goes on with the runs whose tool calls are finished."""
         for run in [run for run in self._calling if run.task is not None and run.task.done()]:
             task, call = run.task, run.call
             if task is None or call is None:
-                continue  # Cut short by what a run before it did.
+                continue  # Ended as surplus by an earlier run of this loop.
             run.task, run.call = None, None
             self._calling.discard(run)
             error = task.exception()
             if error is None:
                 self._follow(run, run.episode.observed(call.action, task.result()))
             elif isinstance(error, ToolError):
-                self._follow(run, run.episode.fail("tool_failed", str(error)))
+                self._follow(run, run.episode.fail(Status.TOOL_FAILED, str(error)))
             else:
                 raise error
 
@@ -300,18 +298,18 @@ class Scheduler:
 
     def _expire(self) -> None:
         for run in [run for run in self._runs() if run.cancelled]:
-            self._follow(run, run.episode.fail("cancelled", "whoever asked no longer waits for it"))
+            self._follow(run, run.episode.fail(Status.CANCELLED, "the client no longer waits for it"))
         if self._deadline_s is None:
             return
         oldest = time.monotonic() - self._deadline_s
         for run in self._runs():
             if run.started is not None and run.started < oldest:
-                self._follow(run, run.episode.fail("deadline", f"not finished within {self._deadline_s:g} s"))
+                self._follow(run, run.episode.fail(Status.DEADLINE, f"not finished within {self._deadline_s:g} s"))
 
     # Device side --------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Gives slots to waiting episodes; parked ones lose theirs if nothing else could run."""
+        """Gives slots to waiting episodes; parked ones lose theirs if nothing else can run."""
         if self._waiting and not self._engine.free_slots and not self._ready():
             patient = time.monotonic() - _PATIENCE_S
             for run in [run for run in self._resident if run.parked and run.called < patient][: len(self._waiting)]:
@@ -336,13 +334,13 @@ class Scheduler:
                     run.watch(run)
             return finished
         except asyncio.CancelledError:
-            # The engine is not to be left in the middle of a call.
+            # The thread must finish its call before anybody else uses the engine.
             await asyncio.wait([work])
             raise
 
     def _device_work(self) -> list[LiveEpisode]:
-        """Feeds what is unfed, then decodes for a while. Runs in a thread; touches the engine only."""
-        # Always the first of them: what has begun to decode goes on until its turn is over.
+        """Feeds new tokens, then decodes for a while. Runs in a thread; uses nothing but the engine."""
+        # Always the first ones: a sequence that has begun to decode continues until its turn ends.
         ready = self._ready()[: self._engine.config.width]
         unfed = [run.sequence for run in ready if run.sequence.unfed > 0]
         if unfed:

@@ -46,7 +46,6 @@ class LiveSequence:
     finish: str | None = None
     new_ids: list[int] = dataclasses.field(default_factory=list)
     new_logprobs: list[float] = dataclasses.field(default_factory=list)
-    new_sampling_logprobs: list[float] = dataclasses.field(default_factory=list)
     positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((3, 0), np.int32))
     next_position: int = 0
 

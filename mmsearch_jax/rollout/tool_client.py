@@ -1,6 +1,6 @@
 """The HTTP client of the search server: one deadline per call that all retries share, and typed failures.
 
-It knows the schema in `protocol` and nothing of episodes. The transport can be swapped, so tests need no
+It knows the schema in `core.search_api` and nothing of episodes. The transport can be replaced, so tests need no
 socket.
 """
 
@@ -22,11 +22,11 @@ from mmsearch_jax.core.protocol import ImageSearch, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
 
 _DOWN_S = 2.0
-"""How long a server that does not answer is passed over."""
+"""How long a server that does not answer is skipped."""
 
 
 class Transport(Protocol):
-    """Moves one JSON object to a route and one back."""
+    """Sends one JSON object to a route and returns the reply's."""
 
     async def request(self, method: str, route: str, body: Mapping[str, Any] | None) -> tuple[int, Any]:
         """Returns the HTTP status and the decoded body.
@@ -37,12 +37,12 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Frees what the transport holds; it may be used again afterwards."""
+        """Closes the transport; a later request opens it again."""
         ...
 
 
 class Tools(Protocol):
-    """What an episode calls: the search server's client, or what stands in for it."""
+    """The tools of an episode: the search server's client, or a replacement."""
 
     async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
         """Searches pages."""
@@ -56,7 +56,7 @@ class Tools(Protocol):
 async def call_tool(
     tools: Tools, action: TextSearch | ImageSearch, top_k: int, question: str, image: bytes
 ) -> SearchReply:
-    """The call that an action asks for.
+    """Makes the call that an action asks for.
 
     Raises:
       ToolError: it gave no result.
@@ -70,7 +70,7 @@ class HttpTransport:
     """A keep-alive HTTP connection pool to `base_url`.
 
     Args:
-      token: what the server wants as a bearer token; "" for none.
+      token: the bearer token that the server expects; "" for none.
     """
 
     def __init__(self, base_url: str, max_connections: int = 64, token: str = ""):
@@ -109,12 +109,12 @@ class HttpTransport:
 
 
 class _Retry(Exception):
-    """A failure that may pass: worth another attempt before the deadline."""
+    """A transient failure: another attempt may succeed before the deadline."""
 
 
 @dataclasses.dataclass
 class _Replica:
-    """One server of several that answer alike."""
+    """One of several servers with equal contents."""
 
     url: str
     transport: Transport
@@ -126,16 +126,16 @@ class _Replica:
 
 
 class ToolClient:
-    """Calls the search server, or the least busy of several; one that does not answer is passed over for a while.
+    """Calls the search server, or the least busy of several; a server that does not answer is skipped for a while.
 
     Args:
-      base_url: for example "http://127.0.0.1:8123"; several with commas between.
+      base_url: for example "http://127.0.0.1:8123"; several are separated by commas.
       deadline_s: seconds for one call, retries included; waiting for a free connection is not counted.
-      max_retries: further attempts after the first one failed for a reason that may pass (no connection,
+      max_retries: further attempts after a transient failure of the first one (no connection,
         overload, an internal error); each further server adds one.
       max_concurrency: calls in flight at once.
-      token: what the servers want as a bearer token; "" for none.
-      transports: replace HTTP, one for each address.
+      token: the bearer token that the servers expect; "" for none.
+      transports: one for each address, in place of HTTP.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class ToolClient:
         """Searches pages.
 
         Args:
-          question: what the results are to answer; a server that condenses them shows it to its model.
+          question: the one that the results should answer; a server that summarises results shows it to its model.
 
         Raises:
           ToolUnavailable: nothing answers at `base_url`.
@@ -181,7 +181,7 @@ class ToolClient:
         return await self._search(search_api.ROUTE_IMAGE_SEARCH, request)
 
     async def ground(self, image: bytes, expression: str) -> SearchReply:
-        """Where an expression points in an encoded image; a reply without results.
+        """Finds the region of an encoded image that an expression refers to; the reply has no results.
 
         Raises:
           ToolUnavailable, ToolTimeout, ToolFailed: as `text_search`.
@@ -235,7 +235,7 @@ class ToolClient:
         pause = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
         attempts = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self.max_retries + 1),
-            # To another server at once; to one that has failed already, after a pause.
+            # Another server is tried at once, one that has failed already after a pause.
             wait=lambda state: pause(state) if len(failed) >= len(self._replicas) else 0.0,
             retry=tenacity.retry_if_exception_type((_Retry, ConnectionError)),
             reraise=True,
@@ -253,7 +253,7 @@ class ToolClient:
         raise AssertionError("tenacity re-raises the last failure")
 
     def _choose(self, failed: Sequence[_Replica]) -> _Replica:
-        """The least busy of those that did not fail this call and are up; of all, if there is none."""
+        """The least busy server that is up and did not fail this call; if there is none, the least busy of all."""
         fresh = [replica for replica in self._replicas if replica not in failed] or self._replicas
         up = [replica for replica in fresh if replica.is_up()] or fresh
         return min(up, key=lambda replica: replica.in_flight)

@@ -1,4 +1,4 @@
-"""The HTTP face of the chat server: routes, the token, errors in OpenAI's shape, server-sent events."""
+"""The HTTP layer of the chat server: routes, bearer token, errors in OpenAI's format, server-sent events."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _log = logging.getLogger("mmsearch_jax.serving")
 
 
 def create_app(service: Service, token: str = "") -> web.Application:
-    """An aiohttp application. Its runner must have `handler_cancellation`, so that a client that goes frees its slots.
+    """An aiohttp application. Its runner must set `handler_cancellation`, so that a client that disconnects frees its slots.
 
     Args:
-      token: what callers must send as `Authorization: Bearer ...`; "" lets everybody in.
+      token: what callers must send as `Authorization: Bearer ...`; "" accepts every caller.
     """
     routes = _Routes(service, token)
     app = web.Application(client_max_size=service.limits.max_body_bytes, middlewares=[routes.guard])
@@ -44,7 +44,7 @@ class _Routes:
     async def guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Lets in who may come in, and gives every failure OpenAI's shape."""
+        """Checks the token, and turns every failure into OpenAI's format."""
         try:
             if request.path != ROUTE_HEALTH:
                 self._check_token(request)
@@ -59,7 +59,7 @@ class _Routes:
                 ApiError(error.status, f"{request.method} {request.path}: {error.reason}", code="unknown_url")
             )
         except ConnectionError:
-            raise  # The client has gone: nobody is left to be told.
+            raise  # The client has disconnected: there is nobody to answer.
         except Exception:
             _log.exception("%s %s", request.method, request.path)
             return _error(ApiError(500, "an internal error; the server's log says more", kind="server_error"))
@@ -70,17 +70,17 @@ class _Routes:
             raise ApiError(401, "wrong or missing token: send it as Authorization: Bearer ...", code="invalid_api_key")
 
     async def health(self, request: web.Request) -> web.Response:
-        """Whether it works, and how busy it is."""
+        """Whether the engine works, and its load."""
         failed = self._service.failure is not None
         body = {"status": "failed" if failed else "ok", **self._service.load()}
         return web.json_response(body, status=503 if failed else 200)
 
     async def models(self, request: web.Request) -> web.Response:
-        """Lists what may be asked for."""
+        """Lists the models."""
         return web.json_response({"object": "list", "data": [_model(name) for name in self._service.models]})
 
     async def model(self, request: web.Request) -> web.Response:
-        """One of them."""
+        """Describes one model."""
         name = request.match_info["name"]
         if name not in self._service.models:
             raise ApiError(404, f"no model '{name}' here", param="model", code="model_not_found")
@@ -104,7 +104,7 @@ async def _stream(request: web.Request, asked: ChatRequest, completion: Completi
     async def send(event: dict[str, Any]) -> None:
         await response.write(f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode())
 
-    # The status is sent: from here on an error can only be an event, and a client that has gone is no error.
+    # The status is sent: from here on an error can only be an event, and a client that disconnects is no error.
     with contextlib.suppress(ConnectionError):
         await send(reply.opening(asked.n))
         try:

@@ -1,4 +1,4 @@
-"""The replies to one request while they are being written: what the scheduler says of them, as deltas in a queue."""
+"""The replies to one request while they are generated: changes that the scheduler reports become deltas in a queue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.rollout.live_episode import LiveEpisode
 from mmsearch_jax.serving.requests import ApiError
 from mmsearch_jax.serving.text import TextStream
@@ -23,7 +23,7 @@ class Token:
 
 @dataclasses.dataclass(frozen=True)
 class Delta:
-    """What was added to choice `index`. The last of a choice has a `finish` ("stop" or "length").
+    """An addition to choice `index`. The last one of a choice has a `finish` ("stop" or "length").
 
     `reasoning` holds turns and observations of a search episode, `episode` (in its last delta) the record of it.
     """
@@ -64,7 +64,7 @@ class ChatChoice:
         self._seen, self._finished = 0, False
 
     def __call__(self, run: LiveEpisode) -> None:
-        """Follows up on what has changed (`LiveEpisode.watch`)."""
+        """Emits what has changed (see `LiveEpisode.watch`)."""
         if self._finished:
             return
         text, tokens = "", []
@@ -74,7 +74,7 @@ class ChatChoice:
             text += self._stream.feed(token_id)
             if self._stream.stopped:
                 break
-            # Control tokens are no text.
+            # Control tokens have no text.
             if self._bytes[token_id]:
                 tokens.append(Token(self._bytes[token_id], run.sequence.new_logprobs[place]))
         finish = None
@@ -83,7 +83,7 @@ class ChatChoice:
             self._cancel(run)
         elif run.episode.done:
             text += self._stream.end()
-            finish = "length" if run.episode.trajectory.status == "overlong" else "stop"
+            finish = "length" if run.episode.trajectory.status == Status.OVERLONG else "stop"
         if text or tokens or finish:
             self._finished = finish is not None
             self._emit(Delta(self._index, text, tuple(tokens), finish=finish))
@@ -98,7 +98,7 @@ class EpisodeChoice:
         self._finished = False
 
     def __call__(self, run: LiveEpisode) -> None:
-        """Follows up on what has changed (`LiveEpisode.watch`)."""
+        """Emits what has changed (see `LiveEpisode.watch`)."""
         trajectory = run.episode.trajectory
         written = transcript(trajectory)
         reasoning, self._shown = written[len(self._shown) :], written
@@ -115,20 +115,20 @@ class EpisodeChoice:
             message = f"the search episode ended with status {trajectory.status}: {trajectory.error}"
             self._emit(ApiError(502, message, kind="server_error", code=trajectory.status))
             return
-        finish = "length" if trajectory.status == "overlong" else "stop"
+        finish = "length" if trajectory.status == Status.OVERLONG else "stop"
         self._emit(
             Delta(self._index, trajectory.answer or "", reasoning=reasoning, episode=record(trajectory), finish=finish)
         )
 
 
 def transcript(trajectory: Trajectory) -> str:
-    """What the policy wrote and read so far, a line break between."""
+    """The turns and observations so far, separated by line breaks."""
     parts = [part for turn in trajectory.turns for part in (turn.text, turn.observation) if part]
     return "".join(f"{part}\n" for part in parts)
 
 
 def record(trajectory: Trajectory) -> dict[str, Any]:
-    """Status, error, and the calls with what they found: what a client may want to know of an episode."""
+    """The record of an episode for the client: status, error, and the tool calls with their results."""
     calls = [
         {
             "tool": tool.tool,
@@ -153,14 +153,14 @@ class Completion:
         self._queue: asyncio.Queue[Delta | ApiError] = asyncio.Queue()
 
     def emit(self, event: Delta | ApiError) -> None:
-        """Hands on what a choice has to say; an error ends the completion."""
+        """Queues a delta of a choice; an error ends the completion."""
         self._queue.put_nowait(event)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """Until every choice has finished.
+        """Yields deltas until every choice has finished.
 
         Raises:
-          ApiError: a search broke, or the engine did.
+          ApiError: a search or the engine failed.
         """
         left = len(self.runs)
         while left:

@@ -1,6 +1,6 @@
 """The three tools over the Model Context Protocol, for any agent: a thin adapter over the tools server's client.
 
-Each call becomes one request to a tools server, which searches, keeps, limits and pays; here is neither a cache nor a key.
+Each call becomes one request to a tools server, which searches, caches, limits and pays; this process has no cache and no key.
 Method: the official `mcp` package, version 2.
 """
 
@@ -29,7 +29,7 @@ from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.rollout.tool_client import ToolClient
 
 MAX_IMAGE_BYTES = 12 * 2**20
-"""Of an encoded image: what a tools server takes in one request."""
+"""The largest encoded image, in bytes, that a tools server accepts in one request."""
 _MAX_BODY_BYTES = 2 * MAX_IMAGE_BYTES
 _HOST = "127.0.0.1"
 _READS_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=True)
@@ -47,8 +47,8 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
     """A server with the tools `text_search`, `image_search` and `ground`.
 
     Args:
-      client: of the tools server; closed when this one ends.
-      may_read_files: whether an image may be named by its path: right where the caller is this machine's user (stdio), wrong
+      client: of the tools server; closed when this server ends.
+      may_read_files: whether an image may be given by its path: safe only where the caller is this machine's user (stdio), not
         where callers come over a network.
     """
 
@@ -96,12 +96,12 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
 
 
 def serve_stdio(client: ToolClient) -> None:
-    """Serves the host that started this process, over its standard input and output, until it closes them."""
+    """Serves the host process over standard input and output until it closes them."""
     make_server(client, may_read_files=True).run("stdio")
 
 
 def serve_http(client: ToolClient, port: int) -> None:
-    """Serves streamable HTTP on this machine until a signal; prints the address. Port 0 takes a free one.
+    """Serves streamable HTTP on this machine until a signal; prints the address. Port 0 chooses a free port.
 
     Raises:
       PortInUse: the port is taken.
@@ -119,10 +119,10 @@ def serve_http(client: ToolClient, port: int) -> None:
 
 
 async def read_image(image: str, may_read_files: bool) -> bytes:
-    """The encoded image that an argument names or holds.
+    """The encoded image that an argument gives by path, by URL or as base64.
 
     Raises:
-      CallError: it names nothing that may be read, or holds nothing that is base64.
+      CallError: it is no path or URL that may be read, and no base64.
     """
     if image.startswith(("http://", "https://")):
         raise CallError("bad_image: addresses are not fetched: send the image itself, as a data: URL or base64")
@@ -153,7 +153,7 @@ def _read_file(name: str) -> bytes | None:
     except (
         OSError,
         RuntimeError,
-    ):  # base64 makes names that are too long, or begin with the home of a user who is not there
+    ):  # base64 text gives paths that are too long, or that begin with the home folder of an unknown user
         return None
 
 
@@ -166,7 +166,7 @@ async def _answered(call: Awaitable[SearchReply]) -> CallToolResult:
         raise CallError(f"timeout: {error}") from error
     except ToolError as error:
         raise CallError(f"failed: {error}") from error
-    # Thumbnails are for the policy's own rollouts: as base64 in text they would fill an agent's context.
+    # Thumbnails are left out: as base64 in text they would fill an agent's context.
     bare = dataclasses.replace(
         reply, results=tuple(dataclasses.replace(result, thumbnail_base64=None) for result in reply.results)
     )
@@ -175,7 +175,7 @@ async def _answered(call: Awaitable[SearchReply]) -> CallToolResult:
 
 
 def as_text(reply: SearchReply) -> str:
-    """What a model reads of a reply: the note, the region, the summary, the results with their sources."""
+    """The text of a reply for a model: the note, the region, the summary, the results with their sources."""
     lines = [reply.note] if reply.note else []
     if reply.box is not None:
         lines.append(f"Region: {', '.join(str(value) for value in reply.box)} (x0, y0, x1, y1 in pixels)")

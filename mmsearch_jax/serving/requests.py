@@ -1,4 +1,4 @@
-"""OpenAI's chat completion request, read strictly: what the engine can do, and a typed error for everything else.
+"""OpenAI's chat completion request, read strictly: the engine's settings, or a typed error for everything that it cannot do.
 
 Pure: it knows nothing of tokens, engines or HTTP. The fields are those of OpenAI's API reference for `POST
 /v1/chat/completions`; `top_k` and `search` are ours.
@@ -15,7 +15,7 @@ from mmsearch_jax.rollout.sampling import SamplingParams
 MAX_CHOICES = 128
 MAX_STOPS = 16
 _ROLES = ("system", "developer", "user", "assistant")
-# What the engine cannot do, with the values that ask for nothing.
+# Fields that the engine does not support, with the values that ask for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "tools": ([],),
     "functions": ([],),
@@ -35,11 +35,11 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
 
 
 class ApiError(Exception):
-    """An answer other than 200, in OpenAI's shape.
+    """A response other than 200, in OpenAI's format.
 
     Attributes:
       status: of the HTTP response.
-      kind: OpenAI's `type`; `param` and `code` as there.
+      kind: OpenAI's `type`; `param` and `code` have OpenAI's names.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ApiError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One message: its images (URLs, in order) come before its text, as the policy learnt it."""
+    """One message: its images (URLs, in order) come before its text, as in training."""
 
     role: str
     text: str
@@ -74,8 +74,8 @@ class ChatRequest:
 
     Attributes:
       system: text of the system message; None where there is none.
-      messages: from the user and the assistant in turn; the first and the last are the user's.
-      max_tokens: bound on a reply; None: what the engine has room for.
+      messages: alternately from the user and the assistant; the first and the last are the user's.
+      max_tokens: of a reply; None: as many as the engine has room for.
       seed: None: choose one.
       search: run the search episode instead of a plain chat.
     """
@@ -95,7 +95,7 @@ class ChatRequest:
 
 
 def read_request(body: Any) -> ChatRequest:
-    """Reads a request's JSON; a field that is null counts as absent, and an unknown one is passed over.
+    """Reads a request's JSON; a field that is null counts as absent, and an unknown one is ignored.
 
     Raises:
       ApiError: 400, with the field in `param`.
@@ -128,7 +128,7 @@ def _sampling(body: Mapping[str, Any]) -> SamplingParams:
     temperature, top_p = _number(body, "temperature", 1.0, 0.0, 2.0), _number(body, "top_p", 1.0, 0.0, 1.0)
     top_k = _integer(body, "top_k", 0, -1, 1 << 30) or 0
     if top_p == 0.0:
-        # The smallest set that holds any probability: the best token alone.
+        # The smallest set of tokens: only the best one.
         return SamplingParams(temperature=0.0)
     return SamplingParams(temperature, top_p, max(0, top_k))
 

@@ -1,4 +1,4 @@
-"""Requests to runs of the scheduler: prompts, images, seeds, and how many may wait.
+"""Turns requests into runs of the scheduler: prompts, images, seeds, and the limit of waiting requests.
 
 One event loop owns the scheduler; images are decoded in threads, and the device works in one.
 """
@@ -29,14 +29,14 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 from mmsearch_jax.settings.serving import ServeConfig
 
 SEARCH_SUFFIX = "-search"
-"""The model of this name runs search episodes, for clients that can choose nothing but a model."""
+"""The model of this name runs search episodes, for clients that can only choose a model."""
 
 
 class Service:
     """Chats and search episodes over one engine.
 
     Args:
-      engine: warmed up; nobody else may use it.
+      engine: warmed up; used by this service only.
       model: the name that clients ask for.
       rules: of search episodes.
       tools: None if searches are not offered; closed with the service.
@@ -50,15 +50,15 @@ class Service:
         self._preparing = 0
         self._open: set[Completion] = set()
         self.failure: BaseException | None = None
-        """What broke the engine; nothing is answered any more."""
+        """The error that broke the engine; every later request is refused."""
 
     @property
     def models(self) -> list[str]:
-        """Names that may be asked for."""
+        """The models' names."""
         return [self.model, *([self.model + SEARCH_SUFFIX] if self.tools is not None else [])]
 
     async def run(self) -> None:
-        """Works until it is cancelled, or the engine breaks: then whoever waits is told so, and the error is raised."""
+        """Runs until it is cancelled or the engine fails; then every waiting request gets an error, and it is raised here."""
         try:
             await self._scheduler.serve()
         except Exception as error:
@@ -76,7 +76,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def complete(self, request: ChatRequest) -> AsyncIterator[Completion]:
-        """The replies under way, for as long as the block lasts; leaving it ends what has not finished and frees its slots.
+        """The replies while they are generated. Leaving the block cancels those that have not finished and frees their slots.
 
         Raises:
           ApiError: the request cannot be served.
@@ -143,7 +143,7 @@ class Service:
         renderer = self._engine.renderer
         system = request.system if request.system is not None else self.limits.system_prompt
         counts = [image.num_tokens for image in images]
-        # A long text takes long to encode: others go on meanwhile.
+        # A long text takes long to encode: other requests continue meanwhile.
         prompt = await asyncio.to_thread(prompt_ids, renderer, system, request.messages, counts)
         room = self._engine.config.max_length - len(prompt)
         if room < 1:
@@ -212,7 +212,7 @@ class Service:
 def prompt_ids(
     renderer: ChatRenderer, system: str | None, messages: Sequence[Message], image_token_counts: Sequence[int]
 ) -> list[int]:
-    """A conversation up to where the assistant is to write, as `ChatRenderer.conversation` renders it.
+    """A conversation up to the assistant's next message, as `ChatRenderer.conversation` renders it.
 
     Args:
       image_token_counts: of all images, in the order of the messages.

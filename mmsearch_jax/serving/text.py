@@ -1,4 +1,4 @@
-"""Tokens to text as they come: no half character is shown, and nothing from a stop string on."""
+"""Turns tokens into text as they arrive, without incomplete characters and without text from a stop string on."""
 
 from __future__ import annotations
 

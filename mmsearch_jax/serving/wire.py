@@ -14,7 +14,7 @@ class Reply:
     """Writes one request's objects, which share an id.
 
     Args:
-      logprobs: whether the tokens' log-probs are told.
+      logprobs: whether the tokens' log-probs are included.
     """
 
     def __init__(self, model: str, logprobs: bool):
@@ -27,7 +27,7 @@ class Reply:
         return {"object": "chat.completion", **self._head, "choices": choices, "usage": _usage(usage)}
 
     def opening(self, n: int) -> dict[str, Any]:
-        """The first chunk: who speaks."""
+        """The first chunk, with the role."""
         return self._chunk(
             [
                 {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
@@ -46,7 +46,7 @@ class Reply:
         return self._chunk([choice])
 
     def closing(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk, where the usage was asked for."""
+        """The last chunk, with the usage, where the request asks for it."""
         return {**self._chunk([]), "usage": _usage(usage)}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 
 from mmsearch_jax.core.chat_client import ChatEndpoint
 from mmsearch_jax.core.settings import Section, SettingError, setting
-from mmsearch_jax.settings.rollout import ToolsConfig
+from mmsearch_jax.settings.rollout import EpisodeConfig, ToolsConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,18 +66,9 @@ class BalanceConfig(Section):
     search_share: float = setting(0.5, "share of the rows that need a search", at_least=0, at_most=1)
 
 
-@dataclasses.dataclass(frozen=True)
-class TeacherRulesConfig(Section):
-    """Limits of a teacher's conversation."""
-
-    max_turns: int = setting(
-        9, "turns, the answer included (the paper drops conversations of 10 turns or more)", at_least=1
-    )
-    max_image_searches: int = setting(1, "image searches", at_least=0)
-    max_text_searches: int = setting(8, "text searches", at_least=0)
-    top_k_text: int = setting(5, "results of a text search", at_least=1)
-    top_k_image: int = setting(5, "results of an image search", at_least=1)
-    observation_max_chars: int = setting(6000, "an observation's content is cut to this", at_least=1)
+TEACHER_EPISODE = EpisodeConfig(max_tool_calls=8, max_text_searches=8, max_trajectory_tokens=6912)
+"""The last turn must answer, and the paper drops conversations of 10 turns or more. Tokens of the image are not counted: with its
+1,280 a conversation fits in a row of 8,192."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,16 +87,32 @@ class DatagenSettings(Section):
     tools: ToolsConfig = setting(ToolsConfig(url="", max_concurrency=16), "the search server")
     concurrency: int = setting(16, "seeds worked on at the same time", at_least=1)
     max_failures: int = setting(50, "consecutive seeds that fail at an endpoint, before the run stops", at_least=1)
-    rules: TeacherRulesConfig = setting(TeacherRulesConfig(), "limits of a conversation")
+    tokenizer: str = setting(
+        "",
+        "directory of the policy that is to be trained: its tokenizer counts tokens and cuts observations, as in GRPO",
+    )
+    episode: EpisodeConfig = setting(TEACHER_EPISODE, "rules of a conversation: those of the GRPO run that follows")
     labels: LabelsConfig = setting(LabelsConfig(), "categories, and whether a search is required")
     budget: DatagenBudgetConfig = setting(DatagenBudgetConfig(), "what may be spent")
     balance: BalanceConfig = setting(BalanceConfig(), "how the set is chosen")
+
+    def check(self) -> None:
+        if self.episode.plain:
+            raise SettingError(
+                "episode.mode", f"is '{self.episode.mode}': conversations with search need policy or prompted"
+            )
+        if self.episode.on_invalid != "end":
+            raise SettingError(
+                "episode.on_invalid",
+                f"is '{self.episode.on_invalid}': use end, because a turn outside the grammar must not be trained",
+            )
 
     def check_ready(self) -> None:
         for path, value in (
             ("seeds.path", self.seeds.path),
             ("teacher.url", self.teacher.url),
             ("tools.url", self.tools.url),
+            ("tokenizer", self.tokenizer),
         ):
             if not value:
                 raise SettingError(path, f"is empty: set it with --config.{path}=...")

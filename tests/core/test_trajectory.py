@@ -13,9 +13,9 @@ from mmsearch_jax.core.search_api import SearchResult
 def two_turns() -> tr.Trajectory:
     episode = tr.Trajectory("q1/0", "q1", "q1", seed=3, image_grids=[(1, 4, 4)])
     episode.append([1, 2, 3, 4], tr.PROMPT)
-    episode.append_sampled([5, 6, 7], [-1.0, -2.0, -1.0], [-0.5, -1.0, -0.5])
+    episode.append_sampled([5, 6, 7], [-1.0, -2.0, -1.0])
     episode.append([8, 9, 8, 9], tr.OBSERVATION)
-    episode.append_sampled([5, 7], [-3.0, -1.0], [-2.0, -0.5])
+    episode.append_sampled([5, 7], [-3.0, -1.0])
     tool = tr.ToolRecord("image_search", "the flag", (0, 1, 2, 3), True, (SearchResult("a", "b"),), None, 3.0)
     episode.turns = [
         tr.Turn("x", "r", ImageSearch("the flag"), 4, 7, "<information>", tool),
@@ -68,8 +68,17 @@ def test_a_broken_line_is_named(tmp_path):
 
 def test_infrastructure_failures_are_told_apart():
     episode = two_turns()
-    for status in tr.STATUSES:
+    for status in tr.Status:
         episode.status = status
         assert episode.infrastructure_failure == (
             status in ("tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled")
         )
+
+
+def test_a_status_is_its_word_in_json_and_no_other_word_is_read():
+    episode = two_turns()
+    episode.status = tr.Status.NO_ANSWER
+    assert json.loads(json.dumps(episode.to_json()))["status"] == "no_answer"
+    assert tr.Trajectory.from_json(episode.to_json()).status is tr.Status.NO_ANSWER
+    with pytest.raises(DataError, match="not a trajectory record.*lost"):
+        tr.Trajectory.from_json({**episode.to_json(), "status": "lost"})

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.search_api import SearchResult
-from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
-from mmsearch_jax.evaluation.ask import EpisodePrinter, print_episode
+from mmsearch_jax.core.trajectory import Status, ToolRecord, Trajectory, Turn
+from mmsearch_jax.evaluation.ask import EpisodePrinter
 
 
 def printed(trajectory):
     out = io.StringIO()
-    print_episode(trajectory, Console(file=out, width=100, color_system=None))
+    EpisodePrinter(Console(file=out, width=100, color_system=None)).update(trajectory)
     return out.getvalue()
 
 
@@ -33,14 +33,14 @@ def test_every_turn_is_shown_with_call_box_and_result():
         ),
         Turn("", "there it is", Answer("Lima"), 2, 3),
     ]
-    text = printed(Trajectory("t", "r", "g", status="answered", answer="Lima", turns=turns))
+    text = printed(Trajectory("t", "r", "g", status=Status.ANSWERED, answer="Lima", turns=turns))
     for part in ("which flag?", "the flag", "(1, 2, 30, 40)", "[1] Flag of Peru", "capital of Peru", "answer Lima"):
         assert part in text
     assert "[red]Lima[/red]" in text
 
 
 def test_an_episode_without_answer_says_why():
-    assert "tool_failed: HTTP 500" in printed(Trajectory("t", "r", "g", status="tool_failed", error="HTTP 500"))
+    assert "tool_failed: HTTP 500" in printed(Trajectory("t", "r", "g", status=Status.TOOL_FAILED, error="HTTP 500"))
 
 
 SEARCH = Turn("", "which flag?", ImageSearch("the flag"), 0, 1)
@@ -70,7 +70,7 @@ def test_a_turn_is_printed_before_its_search_is_back_and_nothing_twice():
 def test_the_crop_is_saved_named_and_shown_where_the_terminal_can(tmp_path):
     image = Image.new("RGB", (60, 60), (250, 0, 0))
     turn = dataclasses.replace(SEARCH, observation="<information>Peru</information>", tool=CROP)
-    trajectory = Trajectory("t", "r", "g", status="answered", answer="Lima", turns=[turn])
+    trajectory = Trajectory("t", "r", "g", status=Status.ANSWERED, answer="Lima", turns=[turn])
     for environment, shown in ({"TERM": "xterm-kitty"}, "\x1b_Ga=T,f=100,m=0;"), ({"TERM": "dumb"}, None):
         out = io.StringIO()
         EpisodePrinter(terminal(out), image, tmp_path, environment).update(trajectory)
@@ -86,7 +86,7 @@ def test_a_page_cannot_send_the_terminal_a_control_sequence():
     hostile = "\x1b]0;owned\x07\x9b31m\x1b[2J"
     turn = dataclasses.replace(SEARCH, reason=hostile, action=TextSearch(hostile), observation=hostile, tool=None)
     bad = Turn(hostile, None, Invalid("why"), 1, 2)
-    text = printed(Trajectory("t", "r", "g", status="tool_failed", error=hostile, turns=[turn, bad]))
+    text = printed(Trajectory("t", "r", "g", status=Status.TOOL_FAILED, error=hostile, turns=[turn, bad]))
     assert not set(text) & set("\x1b\x07\x9b") and text.count("]0;owned") == 5
 
 
@@ -95,6 +95,6 @@ def test_the_turn_in_progress_is_shown_on_terminals_alone():
         printer = EpisodePrinter(console, environment={})
         printer.writing("<reason>I am thinking")
         printer.update(
-            Trajectory("t", "r", "g", status="answered", answer="x", turns=[Turn("", "so", Answer("x"), 0, 1)])
+            Trajectory("t", "r", "g", status=Status.ANSWERED, answer="x", turns=[Turn("", "so", Answer("x"), 0, 1)])
         )
         assert ("I am thinking" in console.file.getvalue()) == expected

@@ -1,4 +1,4 @@
-"""Who answers: our engine with a checkpoint or an adapter, an endpoint's transcript, and a run that is stopped."""
+"""Who answers: our engine with a checkpoint or an adapter, and a run that is stopped."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,11 @@ from flax import nnx
 
 from benchmarks.stand_ins import scripted
 from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
-from mmsearch_jax.core.chat_client import ChatReply
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.evaluation.fingerprint import fingerprint
 from mmsearch_jax.evaluation.policies import EnginePolicy
-from mmsearch_jax.evaluation.served_policy import Transcript, _turn
 from mmsearch_jax.jobs.evaluation import named_checkpoint
 from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
@@ -22,7 +21,6 @@ from mmsearch_jax.recipes import tiny
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from mmsearch_jax.settings.commands import EvaluationSettings
 from mmsearch_jax.settings.policy import LoRAConfig
-from tests.data.rows import jpeg
 
 
 def checkpoint(folder, base=""):
@@ -68,34 +66,5 @@ def test_once_stopped_no_episode_is_begun_and_those_under_way_end():
     requests = [EpisodeRequest(f"q{p.number}", f"q{p.number}", p.question, scripted.picture()) for p in plays]
     policy.play(requests, CONFIG, FakeTools(), ended.append, lambda: bool(ended))
     # Four slots: four were begun before the first had ended.
-    assert len(ended) == 4 and {outcome.trajectory.status for outcome in ended} == {"answered"}
+    assert len(ended) == 4 and {outcome.trajectory.status for outcome in ended} == {Status.ANSWERED}
     assert ended[0].lengths["turns"] == 1 and ended[0].lengths["sampled"] > 5 and ended[0].trajectory.seconds > 0
-
-
-def test_a_transcript_spells_text_in_numbers_and_keeps_messages():
-    transcript = Transcript(jpeg())
-    for text in ("", "a", "capital of Peru", "这是什么车?", "\ud800 lone", "\U0001f30d x"):
-        assert transcript.decode(transcript.encode(text)) == text
-    assert len(transcript.encode("x" * 9)) == 3
-    transcript.prompt_ids("What?", [0])
-    transcript.observation_ids("seen")
-    assert [message["role"] for message in transcript.messages] == ["user", "user"]
-    assert transcript.messages[0]["content"][1] == {"type": "text", "text": "What?"}
-
-
-@pytest.mark.parametrize(
-    ("reply", "plain", "turn"),
-    [
-        (
-            ChatReply("<reason>r</reason><answer>A</answer> more <answer>B</answer>"),
-            False,
-            ("<reason>r</reason><answer>A</answer>", "closed"),
-        ),
-        (ChatReply("<reason>r</reason><answer>A", cut=True), False, ("<reason>r</reason><answer>A", "length")),
-        (ChatReply("no tags"), False, ("no tags", "closed")),
-        (ChatReply("Lima </answer> x"), True, ("Lima </answer> x", "closed")),
-        (ChatReply("Li", cut=True), True, ("Li", "length")),
-    ],
-)
-def test_a_reply_ends_where_our_engine_would_have_ended_it(reply, plain, turn):
-    assert _turn(reply, plain) == turn

@@ -3,14 +3,14 @@
 import pytest
 
 from mmsearch_jax.core.protocol import Answer
-from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
+from mmsearch_jax.core.trajectory import Status, ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.rows import Placement, Row
 from mmsearch_jax.evaluation.metrics.table import METRICS
 from mmsearch_jax.evaluation.sample import score
 from mmsearch_jax.evaluation.scoring import box_iou, summarise
 
 
-def sample(kind, answer, gold="Paris", tools=(), status="answered", target=None):
+def sample(kind, answer, gold="Paris", tools=(), status=Status.ANSWERED, target=None):
     row = Row("r", "i.jpg", "q?", (gold,), kind, kind != "visual", (Placement("e", (0, 0, 10, 10)),) * 3, target)
     turns = [Turn("", None, Answer(""), 0, 0, tool=tool) for tool in tools]
     return score(row, Trajectory("t", "r", "g", status=status, answer=answer, turns=turns), METRICS["match"])
@@ -24,7 +24,7 @@ def test_summary_equals_hand_counts():
         sample("visual", "Rome", tools=[text]),
         sample("crop", "Paris", tools=[crop, text], target=0),
         sample("crop", "Oslo", tools=[ToolRecord("image_search", None), text]),
-        sample("two_hop", None, status="tool_failed"),
+        sample("two_hop", None, status=Status.TOOL_FAILED),
     ]
     summary = summarise(samples, name="x", mode="policy")
     assert summary["n"] == 4

@@ -3,7 +3,7 @@
 import pytest
 
 from mmsearch_jax.core.protocol import Answer, TextSearch
-from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
+from mmsearch_jax.core.trajectory import Status, ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.metrics.table import METRICS
 from mmsearch_jax.evaluation.sample import score
@@ -18,7 +18,7 @@ def sample(name, answer, *searches, needed=None):
         for query, seen in searches
     ]
     turns.append(Turn("", None, Answer(answer), 0, 0))
-    return score(row, Trajectory(name, name, "g", status="answered", answer=answer, turns=turns), METRICS["match"])
+    return score(row, Trajectory(name, name, "g", status=Status.ANSWERED, answer=answer, turns=turns), METRICS["match"])
 
 
 NOTHING, SHOWN = "[1] Peru: a country", "[1] Peru: its capital is LIMA."

@@ -97,7 +97,9 @@ def datagen(work, path, tools, url, *more):
         "teacher.model": "t",
         "teacher.deadline_s": 2.0,
         "concurrency": 4,
-        "rules.max_turns": 4,
+        "tokenizer": "assets/tiny-base",
+        "episode.max_tool_calls": 3,
+        "episode.max_trajectory_tokens": 4000,
         "balance.size": 0,
     }
     settings = [f"--config.{key}={value}" for key, value in values.items()]
@@ -188,12 +190,12 @@ def test_mistakes_are_one_line(tmp_path, tools, capsys):
         assert datagen(tmp_path / "c", tmp_path / "none.jsonl", tools, url) == 2
         assert "no rows at" in capsys.readouterr().err
         assert datagen(tmp_path / "b", path, tools, url) == 0
-        assert datagen(tmp_path / "b", path, tools, url, "--config.rules.max_turns=3") == 2
-        assert "made with another rules" in capsys.readouterr().err
+        assert datagen(tmp_path / "b", path, tools, url, "--config.episode.max_tool_calls=2") == 2
+        assert "made with another episode" in capsys.readouterr().err
 
 
 def test_a_dead_teacher_ends_the_run(tmp_path, tools, capsys):
     path = seeds(tmp_path / "seeds.jsonl")
     more = ["--config.max_failures=3", "--config.teacher.deadline_s=0.3"]
     assert datagen(tmp_path / "a", path, tools, "http://127.0.0.1:9/v1", *more) == 2
-    assert "seeds in a row came to nothing" in capsys.readouterr().err
+    assert "seeds in a row failed" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def terms(scored, config, ratio_of):
     """Of every sequence its tokens' losses, by PPO's clipped surrogate (arXiv 1707.06347) and a KL penalty."""
     made = []
     for row, segment in sequences():
-        places = np.flatnonzero((SEGMENTS[row] == segment) & scored.mask[row])
+        places = np.flatnonzero((SEGMENTS[row] == segment) & scored.loss_mask[row])
         made.append([])
         for t in places:
             ratio = ratio_of(row, t, places)
@@ -99,7 +99,7 @@ def test_truncated_importance_sampling_weighs_by_the_capped_mismatch():
     config = GRPOLossConfig(0.2, 0.2, 0.05, importance_cap=1.3)
     scored = case(3)
     assert computed(scored, config) == pytest.approx(dapo(terms(scored, config, of_token(scored, scored.old))))
-    weights = np.exp(scored.old - scored.rollout)[scored.mask]
+    weights = np.exp(scored.old - scored.rollout)[scored.loss_mask]
     assert weights.min() < 1 < 1.3 < weights.max()
 
 
@@ -115,7 +115,7 @@ def test_without_clipping_the_gradient_is_that_of_policy_gradient_with_capped_we
     scored = scored._replace(old=scored.policy)
     config = GRPOLossConfig(0.5, 0.5, 0.0, importance_cap=1.2)
     weights = np.minimum(np.exp(scored.old - scored.rollout), 1.2)
-    expected = np.where(scored.mask, -weights * scored.advantages / scored.mask.sum(), 0)
+    expected = np.where(scored.loss_mask, -weights * scored.advantages / scored.loss_mask.sum(), 0)
     np.testing.assert_allclose(gradient(scored, config), expected, rtol=1e-9)
 
 
@@ -136,11 +136,12 @@ def test_tokens_outside_the_mask_have_no_influence_on_loss_or_gradient(ratio):
     scored = case(1)
     config = GRPOLossConfig(kl_coef=0.1, ratio=ratio, importance_cap=2.0)
     noise = {
-        name: np.where(scored.mask, getattr(scored, name), -50.0) for name in ("policy", "old", "rollout", "reference")
+        name: np.where(scored.loss_mask, getattr(scored, name), -50.0)
+        for name in ("policy", "old", "rollout", "reference")
     }
     assert computed(scored._replace(**noise), config) == pytest.approx(computed(scored, config))
     found = gradient(scored, config)
-    assert np.all(found[~scored.mask] == 0) and np.any(found[scored.mask] != 0)
+    assert np.all(found[~scored.loss_mask] == 0) and np.any(found[scored.loss_mask] != 0)
 
 
 @pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])

@@ -11,7 +11,7 @@ from flax import nnx
 
 from mmsearch_jax.core.errors import CheckpointError, DataError
 from mmsearch_jax.core.protocol import Answer
-from mmsearch_jax.core.trajectory import Trajectory, Turn
+from mmsearch_jax.core.trajectory import Status, Trajectory, Turn
 from mmsearch_jax.data.batches import pack_stream
 from mmsearch_jax.data.pipeline import Step
 from mmsearch_jax.data.rows import Row
@@ -151,7 +151,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(model):
     assert int(metrics["skipped_updates"]) == 1
 
 
-def trajectory(name, group, answer, status="answered"):
+def trajectory(name, group, answer, status=Status.ANSWERED):
     turns = [Turn("", "r", Answer(answer), 2, 4)]
     return Trajectory(
         name,
@@ -160,7 +160,6 @@ def trajectory(name, group, answer, status="answered"):
         token_ids=[7, 8, 9, 10],
         provenance=[0, 2, 1, 1],
         logprobs=[0, 0, -1.0, -2.0],
-        sampling_logprobs=[0.0] * 4,
         turns=turns,
         status=status,
         answer=answer,
@@ -172,7 +171,7 @@ def test_broken_episodes_are_left_out_of_their_group_never_scored_zero():
     made = [
         trajectory("a", "g", "Paris"),
         trajectory("b", "g", "Oslo"),
-        trajectory("c", "g", "", "tool_failed"),
+        trajectory("c", "g", "", Status.TOOL_FAILED),
         trajectory("d", "h", "Rome"),
         trajectory("e", "h", "Rome"),
     ]

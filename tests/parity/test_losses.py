@@ -54,7 +54,7 @@ def scored():
 
 def loss_and_gradient_of_trl(scored, settings, importance_cap):
     policy = torch.tensor(scored.policy, requires_grad=True)
-    mask = torch.tensor(scored.mask, dtype=torch.float64)
+    mask = torch.tensor(scored.loss_mask, dtype=torch.float64)
     behind = scored.old if importance_cap else scored.rollout
     trainer = types.SimpleNamespace(
         **{

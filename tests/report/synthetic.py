@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.search_api import SearchResult
-from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, ToolRecord, Trajectory, Turn
+from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, Status, ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.models.tokenizer import load_tokenizer
 
@@ -62,7 +62,7 @@ def episode(number: int, image: str, right: bool, hostile: bool = False, words: 
         f"t{number}",
         f"q{number}",
         f"q{number}",
-        status="invalid_action" if broken else "answered",
+        status=Status.INVALID_ACTION if broken else Status.ANSWERED,
         answer=answer,
         turns=turns,
     )
@@ -85,9 +85,9 @@ def with_tokens(sample: dict) -> dict:
     trajectory.append(renderer.prompt_ids("Where is it?", [6]), PROMPT)
     written = renderer.encode("<reason>é, so ß</reason>")
     logprobs = [-0.01 - 0.5 * i for i in range(len(written))]
-    trajectory.append_sampled(written, logprobs, logprobs)
+    trajectory.append_sampled(written, logprobs)
     trajectory.append(renderer.observation_ids("<information>Peru</information>"), OBSERVATION)
-    parts = ("token_ids", "provenance", "logprobs", "sampling_logprobs")
+    parts = ("token_ids", "provenance", "logprobs")
     sample["trajectory"].update({part: getattr(trajectory, part) for part in parts})
     return sample
 

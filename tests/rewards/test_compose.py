@@ -3,7 +3,7 @@
 import pytest
 
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch
-from mmsearch_jax.core.trajectory import ToolRecord, Trajectory, Turn
+from mmsearch_jax.core.trajectory import Status, ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.rewards.compose import overlong_penalty, reward, well_formed
 from mmsearch_jax.settings.learning import RewardConfig
@@ -16,7 +16,7 @@ def answered(answer):
     return episode(Answer(answer), answer=answer)
 
 
-def episode(*actions, status="answered", answer: str | None = "Paris", refused=False):
+def episode(*actions, status=Status.ANSWERED, answer: str | None = "Paris", refused=False):
     trajectory = Trajectory("t", "r", "g", status=status, answer=answer)
     for action in actions:
         called = isinstance(action, TextSearch | ImageSearch)
@@ -33,9 +33,9 @@ def episode(*actions, status="answered", answer: str | None = "Paris", refused=F
         (episode(Answer("Rome"), answer="Rome"), 0.1),
         (episode(Invalid("x"), Answer("Paris")), 0.9),
         (episode(TextSearch("q"), Answer("Paris"), refused=True), 0.9),
-        (episode(Invalid("x"), status="invalid_action", answer=None), 0.0),
-        (episode(TextSearch("q"), status="no_answer", answer=None), 0.0),
-        (episode(status="overlong", answer=None), 0.0),
+        (episode(Invalid("x"), status=Status.INVALID_ACTION, answer=None), 0.0),
+        (episode(TextSearch("q"), status=Status.NO_ANSWER, answer=None), 0.0),
+        (episode(status=Status.OVERLONG, answer=None), 0.0),
     ],
 )
 def test_the_reward_is_the_weighted_sum_of_match_and_format(trajectory, expected):
@@ -48,15 +48,15 @@ def test_the_parts_are_told():
     assert parts == {"match": 1.0, "format": 1.0, "searched": 1.0}
 
 
-@pytest.mark.parametrize("status", ["tool_failed", "judge_failed", "deadline", "running"])
+@pytest.mark.parametrize("status", [Status.TOOL_FAILED, Status.JUDGE_FAILED, Status.DEADLINE, Status.RUNNING])
 def test_a_broken_tool_is_not_a_wrong_answer(status):
     with pytest.raises(ValueError, match="drop it"):
         reward(episode(TextSearch("q"), status=status, answer=None), ["Paris"])
 
 
 def test_an_answer_outside_an_answered_episode_does_not_count():
-    assert reward(episode(Answer("Paris"), status="overlong"), ["Paris"])[1]["match"] == 0.0
-    assert not well_formed(episode(status="answered"))
+    assert reward(episode(Answer("Paris"), status=Status.OVERLONG), ["Paris"])[1]["match"] == 0.0
+    assert not well_formed(episode(status=Status.ANSWERED))
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(70, 0.0), (80, 0.0), (85, -0.25), (100, -1.0), (130, -1.0)])

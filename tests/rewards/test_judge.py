@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from mmsearch_jax.core.errors import ConfigError, JudgeFailed
+from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.rewards.judge import Judge
 from mmsearch_jax.settings.learning import JudgeConfig, RewardConfig
@@ -154,7 +155,7 @@ async def test_a_judge_that_fails_is_a_status_and_never_a_zero():
         made = [answered("Paris")]
         await scorer.score(made, {ROW.id: ROW})
         await scorer.close()
-    assert made[0].status == "judge_failed" and made[0].reward is None and made[0].infrastructure_failure
+    assert made[0].status == Status.JUDGE_FAILED and made[0].reward is None and made[0].infrastructure_failure
     assert "HTTP 400" in made[0].error
 
 

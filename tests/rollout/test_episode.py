@@ -11,7 +11,7 @@ from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.core import protocol
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch, render_turn
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
-from mmsearch_jax.core.trajectory import OBSERVATION, SAMPLED, Trajectory
+from mmsearch_jax.core.trajectory import OBSERVATION, SAMPLED, Status, Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Generation, observe
 from mmsearch_jax.settings.rollout import EpisodeConfig
@@ -32,14 +32,14 @@ def start(**changes) -> Episode:
 
 def wrote(text, finish="closed", forced=()) -> Generation:
     ids = RENDERER.action_ids(text) + ([RENDERER.im_end] if finish == "stop" else [])
-    return Generation(ids, [-1.0] * len(ids), [-0.5] * len(ids), finish, forced)
+    return Generation(ids, [-1.0] * len(ids), finish, forced)
 
 
 def test_an_answer_ends_the_episode():
     episode = start()
     assert episode.begin() == Generate(300)
     assert episode.generated(wrote(ANSWER)) == Done()
-    assert (episode.trajectory.status, episode.trajectory.answer) == ("answered", "Lima")
+    assert (episode.trajectory.status, episode.trajectory.answer) == (Status.ANSWERED, "Lima")
 
 
 def test_ids_of_a_rollout_equal_the_sft_rendering_of_the_same_conversation():
@@ -115,14 +115,14 @@ def test_the_last_turn_must_answer_and_is_told_so():
     episode.observed(TextSearch("capital of Peru"), REPLY)
     assert protocol.LAST_TURN_NOTE in (episode.trajectory.turns[0].observation or "")
     assert episode.generated(wrote(SEARCH)) == Done()
-    assert episode.trajectory.status == "no_answer"
+    assert episode.trajectory.status == Status.NO_ANSWER
 
 
 def test_invalid_turns_end_the_episode_or_are_corrected():
     episode = start()
     episode.begin()
     assert episode.generated(wrote("Lima", "stop")) == Done()
-    assert episode.trajectory.status == "invalid_action"
+    assert episode.trajectory.status == Status.INVALID_ACTION
     episode = start(on_invalid="correct")
     episode.begin()
     assert isinstance(episode.generated(wrote("Lima", "stop")), Generate)
@@ -131,21 +131,21 @@ def test_invalid_turns_end_the_episode_or_are_corrected():
     episode.generated(wrote("<answer>Lima</answer>"))
     assert "<answer>Lima</answer><|im_end|>\n" in RENDERER.decode(episode.trajectory.token_ids)
     assert episode.generated(wrote(ANSWER)) == Done()
-    assert episode.trajectory.status == "answered"
+    assert episode.trajectory.status == Status.ANSWERED
 
 
 def test_endless_corrections_end_without_an_answer():
     episode = start(on_invalid="correct", max_tool_calls=2)
     episode.begin()
     needs = [episode.generated(wrote("Lima", "stop")) for _ in range(3)]
-    assert needs[-1] == Done() and episode.trajectory.status == "no_answer"
+    assert needs[-1] == Done() and episode.trajectory.status == Status.NO_ANSWER
 
 
 def test_a_turn_cut_at_its_budget_is_overlong():
     episode = start()
     episode.begin()
     assert episode.generated(wrote("<reason>on and on", "length")) == Done()
-    assert episode.trajectory.status == "overlong" and episode.trajectory.answer is None
+    assert episode.trajectory.status == Status.OVERLONG and episode.trajectory.answer is None
 
 
 def test_the_turn_budget_never_exceeds_the_trajectory():
@@ -162,7 +162,7 @@ def test_an_observation_that_does_not_fit_is_not_admitted_at_all():
     before = list(episode.trajectory.token_ids)
     long = SearchReply((SearchResult("Peru", "word " * 200),), "text_search")
     assert episode.observed(TextSearch("capital of Peru"), long) == Done()
-    assert episode.trajectory.status == "overlong" and episode.trajectory.token_ids == before
+    assert episode.trajectory.status == Status.OVERLONG and episode.trajectory.token_ids == before
     assert episode.trajectory.turns[0].tool is not None and episode.trajectory.turns[0].observation is None
 
 
@@ -188,7 +188,7 @@ def test_a_broken_tool_ends_the_episode_as_such():
     episode = start()
     episode.begin()
     episode.generated(wrote(SEARCH))
-    assert episode.fail("tool_failed", "HTTP 500") == Done()
+    assert episode.fail(Status.TOOL_FAILED, "HTTP 500") == Done()
     assert episode.trajectory.infrastructure_failure and episode.trajectory.error == "HTTP 500"
     tool = episode.trajectory.turns[0].tool
     assert tool is not None and tool.error == "HTTP 500"
@@ -198,7 +198,7 @@ def test_forced_tokens_are_part_of_the_turn_but_not_trained():
     episode = start()
     episode.begin()
     ids = RENDERER.action_ids(ANSWER)
-    generation = Generation(ids[:-1], [-1.0] * (len(ids) - 1), [-1.0] * (len(ids) - 1), "closed", ids[-1:])
+    generation = Generation(ids[:-1], [-1.0] * (len(ids) - 1), "closed", ids[-1:])
     assert episode.generated(generation) == Done()
     assert episode.trajectory.answer == "Lima"
     assert episode.trajectory.provenance[-2:] == [SAMPLED, OBSERVATION]
@@ -209,7 +209,7 @@ def test_a_direct_answer_is_plain_text_closed_by_end_of_message():
     episode.begin()
     assert "Where?<|im_end|>" in RENDERER.decode(episode.trajectory.token_ids)
     assert episode.generated(wrote("Lima", "stop")) == Done()
-    assert (episode.trajectory.status, episode.trajectory.answer) == ("answered", "Lima")
+    assert (episode.trajectory.status, episode.trajectory.answer) == (Status.ANSWERED, "Lima")
     assert episode.trajectory.token_ids[-1] == RENDERER.im_end
     assert episode.trajectory.provenance[-1] == SAMPLED
 
@@ -218,7 +218,7 @@ def test_an_empty_direct_answer_is_none():
     episode = start(mode="direct")
     episode.begin()
     episode.generated(wrote("", "stop"))
-    assert episode.trajectory.status == "no_answer"
+    assert episode.trajectory.status == Status.NO_ANSWER
 
 
 def test_the_rag_workflow_searches_the_image_then_the_web_and_then_answers():

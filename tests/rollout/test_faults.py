@@ -14,6 +14,7 @@ from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
+from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
 
@@ -119,7 +120,9 @@ def test_a_server_that_stays_away_is_told_from_a_wrong_answer(engine):
             return trajectories
 
     trajectories = asyncio.run(run())
-    assert {t.status for t in trajectories} == {"tool_failed"} and "no search server" in (trajectories[0].error or "")
+    assert {t.status for t in trajectories} == {Status.TOOL_FAILED} and "no search server" in (
+        trajectories[0].error or ""
+    )
 
 
 def test_a_reply_after_its_deadline_is_not_waited_for_and_disturbs_nobody(engine):
@@ -135,7 +138,7 @@ def test_a_reply_after_its_deadline_is_not_waited_for_and_disturbs_nobody(engine
 
     asked, trajectories, again, took = asyncio.run(run())
     check_whole(engine, asked, trajectories)
-    assert [t.status for t in trajectories] == ["tool_failed"] * 3 + ["answered"] * 9 and took < 10
+    assert [t.status for t in trajectories] == [Status.TOOL_FAILED] * 3 + [Status.ANSWERED] * 9 and took < 10
     assert all(t.token_ids == scripted.rendered(PLAIN).token_ids for t in again)
 
 
@@ -148,7 +151,7 @@ def test_three_failures_in_ten_end_just_those_episodes(engine):
     asked, trajectories, failed = asyncio.run(run())
     check_whole(engine, asked, trajectories)
     statuses = [t.status for t in trajectories]
-    assert statuses.count("tool_failed") == failed == 18 and statuses.count("answered") == 42
+    assert statuses.count(Status.TOOL_FAILED) == failed == 18 and statuses.count(Status.ANSWERED) == 42
     assert all("HTTP 500" in (t.error or "") for t in trajectories if t.status == "tool_failed")
 
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.stand_ins import scripted
 from benchmarks.stand_ins.scripted import CONFIG, RENDERER, FakeTools, Play
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
-from mmsearch_jax.core.trajectory import SAMPLED, Trajectory
+from mmsearch_jax.core.trajectory import SAMPLED, Status, Trajectory
 from mmsearch_jax.rollout.chat import Chat
 from mmsearch_jax.rollout.episode import Episode
 from mmsearch_jax.rollout.live_episode import EpisodeRequest, LiveEpisode
@@ -107,7 +107,7 @@ def test_a_cancelled_run_frees_its_slot_whether_it_searches_or_decodes(monkeypat
             go.set()
             await until(lambda: decoding.episode.done)
             assert engine.free_slots == engine.config.num_slots
-            assert {searching.episode.trajectory.status, decoding.episode.trajectory.status} == {"cancelled"}
+            assert {searching.episode.trajectory.status, decoding.episode.trajectory.status} == {Status.CANCELLED}
 
     asyncio.run(main())
 
@@ -122,12 +122,12 @@ def test_cancelling_what_has_ended_changes_nothing():
             await until(lambda: run.episode.done)
             scheduler.cancel(run)
             await asyncio.sleep(0.05)
-            assert run.episode.trajectory.status == "answered"
+            assert run.episode.trajectory.status == Status.ANSWERED
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("max_tokens", "status"), [(100, "answered"), (2, "overlong")])
+@pytest.mark.parametrize(("max_tokens", "status"), [(100, Status.ANSWERED), (2, Status.OVERLONG)])
 def test_a_chat_is_one_message_after_its_prompt(max_tokens, status):
     play, rules = Play(1, ["It is Lima."]), dataclasses.replace(CONFIG, mode="direct")
     engine = scripted.engine(play, episode=rules)

@@ -10,6 +10,7 @@ from benchmarks.stand_ins import scripted
 from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
 from mmsearch_jax.core.errors import ConfigError, ImageError
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes, run_episodes_sync
 
 ANSWER = Play(1, [render_turn("So.", Answer("Lima"))])
@@ -36,7 +37,7 @@ def test_ids_of_a_rollout_equal_the_sft_rendering_of_the_same_conversation():
     trajectories = run_episodes_sync(engine, requests, CONFIG, FakeTools())  # type: ignore[arg-type]
     for number, trajectory in enumerate(trajectories):
         expected = scripted.rendered(PLAYS[number % 3])
-        assert trajectory.status == "answered" and trajectory.answer == "Lima"
+        assert trajectory.status == Status.ANSWERED and trajectory.answer == "Lima"
         assert trajectory.token_ids == expected.token_ids
         assert trajectory.provenance == expected.provenance
         assert trajectory.row_id == requests[number].row_id and trajectory.seed == requests[number].seed
@@ -141,21 +142,21 @@ def test_the_surplus_of_a_group_is_cut_as_soon_as_enough_have_ended():
     done = asyncio.run(run_episodes(engine, [*group, *other], CONFIG, OneIsSlow(), keep_per_group=3))  # type: ignore[arg-type]
     assert time.monotonic() - started < 30 and engine.free_slots == engine.config.num_slots
     statuses = [t.status for t in done]
-    assert statuses[0] == "surplus" and done[0].infrastructure_failure
-    assert statuses[:5].count("answered") == 3 and statuses[:5].count("surplus") == 2
-    assert statuses[5:] == ["answered"] * 2
+    assert statuses[0] == Status.SURPLUS and done[0].infrastructure_failure
+    assert statuses[:5].count(Status.ANSWERED) == 3 and statuses[:5].count(Status.SURPLUS) == 2
+    assert statuses[5:] == [Status.ANSWERED] * 2
 
 
 def test_a_broken_tool_is_told_apart_and_harms_no_other_episode():
     engine = scripted.engine(*PLAYS, BROKEN)
     trajectories = run_episodes_sync(engine, [request(BROKEN), request(SEARCH)], CONFIG, FakeTools())  # type: ignore[arg-type]
-    assert [t.status for t in trajectories] == ["tool_failed", "answered"]
+    assert [t.status for t in trajectories] == [Status.TOOL_FAILED, Status.ANSWERED]
     assert trajectories[0].infrastructure_failure and trajectories[0].error == "HTTP 500"
 
 
 def test_without_a_search_server_a_call_fails_as_a_tool():
     (trajectory,) = run_episodes_sync(scripted.engine(SEARCH), [request(SEARCH)], CONFIG, None)
-    assert trajectory.status == "tool_failed" and "no search server" in (trajectory.error or "")
+    assert trajectory.status == Status.TOOL_FAILED and "no search server" in (trajectory.error or "")
 
 
 def test_an_episode_past_its_deadline_ends_as_such_and_frees_its_slot():
@@ -166,7 +167,7 @@ def test_an_episode_past_its_deadline_ends_as_such_and_frees_its_slot():
     requests = [request(SEARCH), request(ANSWER)]
     start = time.monotonic()
     trajectories = run_episodes_sync(engine, requests, CONFIG, tools, episode_deadline_s=4.0)  # type: ignore[arg-type]
-    assert [t.status for t in trajectories] == ["deadline", "answered"]
+    assert [t.status for t in trajectories] == [Status.DEADLINE, Status.ANSWERED]
     assert time.monotonic() - start < 15 and engine.free_slots == 4
 
 
@@ -175,7 +176,7 @@ def test_direct_answers_need_no_tools():
     play = Play(1, ["Lima"])
     engine = scripted.engine(play, episode=config)
     (trajectory,) = run_episodes_sync(engine, [request(play)], config, None)
-    assert (trajectory.status, trajectory.answer) == ("answered", "Lima")
+    assert (trajectory.status, trajectory.answer) == (Status.ANSWERED, "Lima")
     assert trajectory.token_ids == scripted.rendered(play, config).token_ids
 
 
