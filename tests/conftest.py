@@ -1,12 +1,15 @@
-"""What all tests share: programs that several of them compile are compiled once."""
+"""What all tests share: shapes in types are checked, and programs that several of them compile are compiled once."""
 
 import os
 import tempfile
+
+from tests import shape_checks
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config):
+    shape_checks.install()
     # Most of a test's time is XLA's. The folder is new for every run, and the processes that tests start inherit it.
     if _FOLDER not in os.environ:
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")

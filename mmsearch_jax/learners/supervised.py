@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, Float, Shaped
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.batches import TokenBatch
@@ -48,7 +49,7 @@ _SHOWN_SKIPS = 20
 
 def weighted_loss(
     model: Any, batch: TokenBatch, *, head_is_trained: bool = True
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> tuple[Float[Array, ""], dict[str, Shaped[Array, ""]]]:
     """Mean negative log-likelihood in nats over the batch's loss weights, and its metrics (see `token_logprobs`)."""
     logprobs = token_logprobs(model, batch, head_is_trained=head_is_trained).logprobs
     weights = jnp.asarray(batch.loss_weights)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jaxtyping import Array, Int32, Shaped
 
 from mmsearch_jax.core.errors import ConfigError
 
@@ -96,8 +97,8 @@ class TrainState:
     params: Any
     frozen: Any
     opt_state: Any
-    step: jax.Array
-    skipped: jax.Array
+    step: Int32[Array, ""]
+    skipped: Int32[Array, ""]
 
 
 def split_model(model: nnx.Module, freeze: tuple[str, ...] = ()) -> tuple[Any, Any, Any]:
@@ -156,7 +157,7 @@ class JittedUpdate:
 
 def apply_gradients(
     state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, dict[str, Shaped[Array, ""]]]:
     """One update; a non-finite gradient leaves parameters and optimiser as they are and is counted."""
     norm = optax.global_norm(gradients)
     finite = jnp.isfinite(norm)
