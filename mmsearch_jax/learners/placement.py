@@ -19,8 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
-from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, MeshConfig, make_mesh
-from mmsearch_jax.distributed.sharding import RULES, Rules
+from mmsearch_jax.distributed.mesh import BATCH_AXES, MeshConfig, make_mesh
+from mmsearch_jax.distributed.sharding import RULES, Rules, changed_rules
 from mmsearch_jax.images.vision_inputs import MERGE_SIZE
 from mmsearch_jax.learners.train_state import TrainState, create_train_state
 from mmsearch_jax.models.axes import Placement, placement, shard_state, spread
@@ -62,14 +62,7 @@ class LearnerMesh:
         Raises:
           ConfigError: the sizes do not make up the number of devices, or a rule is of an unknown logical or mesh axis.
         """
-        changed = {name: tuple(axes) for name, axes in (rules or {}).items()}
-        for name, axes in changed.items():
-            if name not in RULES or not set(axes) <= set(AXES):
-                raise ConfigError(
-                    f"sharding rule '{name}' -> {axes}: logical axes are {', '.join(sorted(RULES))}; "
-                    f"mesh axes {', '.join(AXES)}"
-                )
-        return cls(make_mesh(config, devices), {**RULES, **changed})
+        return cls(make_mesh(config, devices), changed_rules(rules or {}))
 
     @property
     def parameters(self) -> Placement:

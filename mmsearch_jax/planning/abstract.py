@@ -19,7 +19,7 @@ from jax.sharding import AbstractMesh
 from mmsearch_jax.core.config_files import as_arguments
 from mmsearch_jax.data.batches import BatchShape, TokenBatch
 from mmsearch_jax.distributed.mesh import AXES, MeshConfig, mesh_sizes
-from mmsearch_jax.distributed.sharding import RULES
+from mmsearch_jax.distributed.sharding import changed_rules
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.placement import LearnerMesh
@@ -99,8 +99,7 @@ def mesh_without_devices(config: ml_collections.ConfigDict, topology: Topology) 
       ConfigError: it does not make up the devices.
     """
     sizes = mesh_sizes(MeshConfig(**config.mesh), topology.num_devices)
-    rules = {**RULES, **{name: tuple(axes) for name, axes in config.sharding_rules.items()}}
-    return LearnerMesh(AbstractMesh(sizes, AXES), rules)  # type: ignore[arg-type]
+    return LearnerMesh(AbstractMesh(sizes, AXES), changed_rules(config.sharding_rules))  # type: ignore[arg-type]
 
 
 def batch_shapes(shape: BatchShape, vision: VisionConfig, extras: tuple[str, ...] = ()) -> TokenBatch:
