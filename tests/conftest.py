@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pytest
+
 from tests import shape_checks
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
@@ -22,3 +24,12 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if compiled := getattr(config, "compiled", None):
         compiled.cleanup()
+
+
+@pytest.fixture
+def guarded_steps(monkeypatch):
+    """The step loops of the engine and of the learners make no implicit transfer between host and device."""
+    # Imports JAX, which most tests do without.
+    from tests import step_loops
+
+    step_loops.guard(monkeypatch)

@@ -7,7 +7,9 @@ sequences come from or of what they say.
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
+import operator
 import queue
 import threading
 import time
@@ -33,6 +35,7 @@ from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import (
     JittedUpdate,
+    JittedZeros,
     OptimizerConfig,
     TrainState,
     apply_gradients,
@@ -106,17 +109,18 @@ class SupervisedUpdate:
 
         inside: Callable[[Any], Any] = mesh.inside if mesh is not None else lambda function: function
         self.at_once = inside(JittedUpdate(update))
+        self._zeros = JittedZeros()
         self.add, self.finish = inside(jax.jit(accumulate, donate_argnums=1)), inside(JittedUpdate(apply))
 
     def __call__(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, dict[str, jax.Array]]:
         """The new state, and the metrics of all batches as those of one."""
         if len(batches) == 1:
             return self.at_once(state, batches[0])
-        total, parts = jax.tree.map(jnp.zeros_like, state.params), []
+        total, parts = self._zeros(state.params), []
         for number, batch in enumerate(batches):
-            total, metrics = self.add(state, total, batch, jnp.int32(number))
+            total, metrics = self.add(state, total, batch, jax.device_put(np.int32(number)))
             parts.append(metrics)
-        state, more = self.finish(state, total, sum(part["weight"] for part in parts))
+        state, more = self.finish(state, total, functools.reduce(operator.add, (part["weight"] for part in parts)))
         return state, {**_joined(parts), **more}
 
 

@@ -126,6 +126,19 @@ def create_train_state(trained: Any, frozen: Any, optimizer: optax.GradientTrans
     return TrainState(params, frozen, optimizer.init(params), jnp.int32(0), jnp.int32(0))
 
 
+class JittedZeros:
+    """Zeros in the shapes and shardings of a tree of arrays, made on its devices: a total of gradients to add to."""
+
+    def __init__(self) -> None:
+        self._jitted: Any = None
+
+    def __call__(self, like: Any) -> Any:
+        if self._jitted is None:
+            places = jax.tree.map(lambda leaf: leaf.sharding, like)
+            self._jitted = jax.jit(lambda tree: jax.tree.map(jnp.zeros_like, tree), out_shardings=places)
+        return self._jitted(like)
+
+
 class JittedUpdate:
     """Jits `update(state, *arguments) -> (state, metrics)`, which must not change what is frozen.
 

@@ -64,10 +64,10 @@ def no_rows(count: int) -> DecodeRows:
 class DecodeConstants(NamedTuple):
     """What does not change: the tag automaton's table, the tokens that end a turn or may never be sampled, the run's seed."""
 
-    transitions: Int32[Array, "states V"]
-    stop: Bool[Array, "V"]
-    banned: Bool[Array, "V"]
-    seed: UInt32[Array, ""]
+    transitions: Int32[Any, "states V"]
+    stop: Bool[Any, "V"]
+    banned: Bool[Any, "V"]
+    seed: UInt32[Any, ""]
 
 
 class Decoded(NamedTuple):

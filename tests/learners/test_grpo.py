@@ -25,6 +25,8 @@ from mmsearch_jax.rollout.sequence import EngineConfig
 from mmsearch_jax.rollout.tool_client import ToolClient
 from tests.rollout import random_policy
 
+pytestmark = pytest.mark.usefixtures("guarded_steps")
+
 SIZES = EngineConfig(
     num_slots=8,
     max_length=256,

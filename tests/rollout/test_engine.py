@@ -16,6 +16,8 @@ from mmsearch_jax.rollout.sequence import EngineConfig, LiveSequence
 from tests.rollout import random_policy, scripted
 from tests.rollout.random_policy import RENDERER
 
+pytestmark = pytest.mark.usefixtures("guarded_steps")
+
 QUESTION = "What is the capital of the country with this flag?"
 SIZES = EngineConfig(
     num_slots=4,
