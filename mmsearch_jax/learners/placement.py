@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
@@ -153,13 +152,6 @@ class LearnerMesh:
             jax.tree.map(lambda _: by_row, batch.vision),
             dict.fromkeys(batch.extras, flat),
         )
-
-    def own_rows(self, values: jax.Array) -> np.ndarray:
-        """This process's rows of a global [B, L] array, as NumPy."""
-        if values.is_fully_addressable:
-            return np.asarray(values)
-        spec = PartitionSpec(BATCH_AXES, None)
-        return np.asarray(multihost_utils.global_array_to_host_local_array(values, self.mesh, spec))
 
     def jit(self, function: Callable[..., Any], **options: Any) -> OnMesh:
         """`jax.jit` for arrays on the mesh; what is traced can see the mesh (attention splits itself by it)."""
