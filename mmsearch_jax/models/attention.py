@@ -1,9 +1,9 @@
 """Attention: the one place that decides how it is computed.
 
 Tokens attend within equal segment ids. `causal_attention` serves the language model's full forward, `segment_attention` and
-`window_attention` the vision tower (images and windows are segments), `attention` all else (a cache with its own mask). By
-platform: splash attention on a TPU, cuDNN's on a GPU in half precision, blocks of plain products on a CPU. What they must equal
-is `jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
+`window_attention` the vision tower (images and windows are segments), `attention` everything else (a cache with its own mask).
+By platform: splash attention on a TPU, cuDNN's on a GPU in half precision, blocks of plain products on a CPU. All must equal
+`jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
 Legend: B batch, T queries, L keys, H query heads, K key/value heads, h head width.
 """
 
@@ -190,7 +190,7 @@ def _over_mesh(
 ) -> jax.Array:
     """The function on each device's own rows and heads: a kernel is one block to the compiler, which cannot split it.
 
-    Tokens that are split over `sequence` are brought together, and the heads are split over that axis instead (the exchange
+    Tokens that are split over `sequence` are gathered, and the heads are split over that axis instead (the all-to-all
     of DeepSpeed-Ulysses, arXiv 2309.14509). What does not divide stays whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
@@ -231,8 +231,8 @@ def _gpu(
     v_BLKh: Float[Array, "B L K h"],
     mask_BTL: Bool[Array, "B T L"],
 ) -> Float[Array, "B T H h"]:
-    # cuDNN computes half precision alone, and gradients at even lengths alone; float32 (parity runs) and one token a sequence
-    # (decoding) go the plain way.
+    # cuDNN supports half precision only, and gradients at even lengths only. float32 (parity runs) and one token a sequence
+    # (decoding) use XLA.
     half = q_BTHh.dtype in (jnp.bfloat16, jnp.float16)
     fits = half and q_BTHh.shape[1] % 2 == 0 and k_BLKh.shape[1] % 2 == 0
     return jax.nn.dot_product_attention(

@@ -76,7 +76,7 @@ class PatchMerger(nnx.Module):
 
 
 class VisionTower(nnx.Module):
-    """Patch embedding, blocks (windowed but for a few), merger."""
+    """Patch embedding, blocks (windowed except a few), merger."""
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, **dtypes: Any):
         self.patch_embed = linear(config.patch_dim, config.hidden_size, bias=False, rngs=rngs, **dtypes)
