@@ -168,7 +168,7 @@ class _Layout(NamedTuple):
     features: Int[np.ndarray, "tokens"]
 
 
-# As dear as an image's resize if it were made anew each time; a set has few sizes.
+# Cached: computing it costs as much as resizing the image, and a data set has few sizes.
 @functools.lru_cache(maxsize=256)
 def _layout(grid: tuple[int, int, int], merge: int, window: int) -> _Layout:
     frames, rows, columns = grid
