@@ -61,7 +61,7 @@ class GRPOConfig:
         the trajectories fail less by mere chance, and the rewards tell more about what greedy decoding gets wrong.
       normalise_std: see `learners.advantages`.
       min_group: groups with fewer sound trajectories are dropped (and counted).
-      skip_uniform: leave out groups whose rewards are all equal: they have no gradient but for the KL's.
+      skip_uniform: leave out groups whose rewards are all equal: they have no gradient except the KL's.
       save_groups: groups whose trajectories are written to rollouts/ at each step.
     """
 

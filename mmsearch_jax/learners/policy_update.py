@@ -30,7 +30,7 @@ EXTRAS = ("advantages", "rollout_logprobs")
 
 
 class Updated(NamedTuple):
-    """The new state, metrics of the updates, and the floating-point operations that they took in all processes."""
+    """The new state, metrics of the updates, and their FLOPs in all processes."""
 
     state: TrainState
     metrics: dict[str, float]

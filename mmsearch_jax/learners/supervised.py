@@ -234,7 +234,7 @@ def train(
 
 
 def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: bool) -> dict[str, float]:
-    """Tokens, patches, room for both, and floating-point operations of an update, of all processes."""
+    """Tokens, patches, room for both, and FLOPs of an update, over all processes."""
     seen = [made.batch.vision.image_segment_ids for made in steps if made.batch.vision is not None]
     return sums_of_all(
         {

@@ -82,7 +82,7 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
 
 
 def _matrices(params: Any) -> Any:
-    """Weight decay is for weights alone, not for norms and biases (which are 1-D, or 2-D when stacked over layers)."""
+    """Weight decay applies to weights only, not to norms and biases (which are 1-D, or 2-D when stacked over layers)."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: any(getattr(key, "key", None) in ("kernel", "embedding", "lm_head") for key in path), params
     )
@@ -104,7 +104,7 @@ class TrainState:
 def split_model(model: nnx.Module, freeze: tuple[str, ...] = ()) -> tuple[Any, Any, Any]:
     """Graph, trainable state and frozen state; `freeze` lists top-level modules ("vision") that are not trained.
 
-    Of a model with LoRA the updates alone are trained.
+    In a model with LoRA only the updates are trained.
     """
     has_lora = bool(jax.tree.leaves(nnx.state(model, nnx.LoRAParam)))
 
@@ -142,7 +142,7 @@ class JittedZeros:
 class JittedUpdate:
     """Jits `update(state, *arguments) -> (state, metrics)`, which must not change what is frozen.
 
-    The state is donated but for its frozen parameters: the model that they came from goes on using them.
+    The state is donated, except its frozen parameters: the model that they came from still uses them.
     """
 
     def __init__(self, update: Callable[..., tuple[TrainState, Any]]):
@@ -158,7 +158,7 @@ class JittedUpdate:
 
     def _for(self, state: TrainState) -> Any:
         if self._jitted is None:
-            # What comes out lies where what went in lay: else the compiler may choose, and compile again for its own choice.
+            # Outputs keep the shardings of the inputs. Otherwise the compiler may choose others and compile again.
             places = jax.tree.map(lambda leaf: leaf.sharding, dataclasses.replace(state, frozen=None))
             self._jitted = jax.jit(self._inner, donate_argnums=0, out_shardings=(places, None))
         return self._jitted

@@ -29,7 +29,7 @@ class RunConfig:
       checkpoint_every: steps between checkpoints; 0 writes one at the end only.
       keep: how many of the latest checkpoints to keep; the best is kept besides.
       max_skipped: updates left out in a row, for a gradient that was not finite, before the run is stopped.
-      resume: go on from the newest checkpoint in the work folder.
+      resume: go on from the newest checkpoint in the work directory.
       wandb: project of Weights & Biases to log to as well; empty for none.
       profile_steps: steps to trace into WORKDIR/profile (every process its own devices), for xprof; 0 traces none.
       profile_first: the first of them, counted from this start of the run; the first steps compile.
@@ -51,7 +51,7 @@ class RunConfig:
 
 
 class TrainingRun:
-    """One phase of a run in a work folder; a context manager.
+    """One phase of a run in a work directory; a context manager.
 
     Args:
       identity: the settings on which the numbers depend, as plain JSON; a checkpoint of other settings is refused.
