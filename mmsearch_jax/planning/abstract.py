@@ -1,6 +1,6 @@
 """Abstract states and batches of a config's job: shapes with the shardings that the arrays will have, and no memory.
 
-What is built is what `training` and `stages` build from the same config, but for the values.
+What is built is what `training` and `stages` build from the same config, except the values.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def mesh_on(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMes
 
 
 def mesh_without_devices(config: ml_collections.ConfigDict, topology: Topology) -> LearnerMesh:
-    """The same in shape, for counts by hand alone: nothing is compiled for it, and no libtpu is needed.
+    """A mesh of the same shape, for counts by hand only: nothing is compiled for it, and it needs no libtpu.
 
     Raises:
       ConfigError: it does not make up the devices.
