@@ -74,14 +74,14 @@ def sample(
 
     def drawn() -> tuple[jax.Array, jax.Array]:
         allowed = jnp.where(banned[None, :], -jnp.inf, logits / divisor)
-        # Sorting the vocabulary is the dearest part, and is not needed while no row filters.
+        # Sorting the vocabulary is the most expensive part, and is not needed while no row filters.
         filters = jnp.any((top_p < 1.0) | (top_k > 0))
         filtered = jax.lax.cond(filters, lambda: _filter(allowed, top_p, top_k), lambda: allowed)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
         tokens = _argmax(jnp.where(greedy[:, None], allowed, filtered + noise))
         return tokens, jnp.where(greedy, 0.0, _log_prob(filtered, tokens))
 
-    # Random numbers for the whole vocabulary are dear too: none while all rows are greedy.
+    # Random numbers for the whole vocabulary are expensive too: none while all rows are greedy.
     tokens, sampled_from = jax.lax.cond(jnp.all(greedy), best, drawn)
     return tokens, _log_prob(logits / divisor, tokens), sampled_from
 
