@@ -1,12 +1,17 @@
-"""What all tests share: programs that several of them compile are compiled once."""
+"""What all tests share: shapes in types are checked, and programs that several of them compile are compiled once."""
 
 import os
 import tempfile
+
+import pytest
+
+from tests import shape_checks
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config):
+    shape_checks.install()
     # Most of a test's time is XLA's. The folder is new for every run, and the processes that tests start inherit it.
     if _FOLDER not in os.environ:
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")
@@ -19,3 +24,12 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if compiled := getattr(config, "compiled", None):
         compiled.cleanup()
+
+
+@pytest.fixture
+def guarded_steps(monkeypatch):
+    """The step loops of the engine and of the learners make no implicit transfer between host and device."""
+    # Imports JAX, which most tests do without.
+    from tests import step_loops
+
+    step_loops.guard(monkeypatch)

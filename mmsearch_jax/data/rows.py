@@ -80,11 +80,6 @@ class Row:
         return len(self.placements)
 
     @property
-    def aliases(self) -> tuple[str, ...]:
-        """The other spellings of the gold answer."""
-        return self.answers[1:]
-
-    @property
     def images(self) -> tuple[str | bytes, ...]:
         """All images, the question's own first."""
         return ((self.image,) if self.image else ()) + self.more_images

@@ -26,11 +26,12 @@ BATCH_AXES = ("dcn", "data", "fsdp")
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over all devices (of all hosts): each process's devices next to one another, and each slice's processes.
 
-    Every process brings the rows of the batch that its own devices hold, so rows must not be strewn over processes, as they are
-    when a whole torus is laid out for its links alone. Within a process they lie in rows, as the chips do.
+    Each process supplies the rows of the batch that its own devices hold, so each row must belong to one process. A layout
+    that follows only the torus's links would break that. Within a process the devices keep the order of the chips.
 
     Raises:
-      ConfigError: the sizes do not make up the number of devices, `dcn` not the slices, or a row would be of two processes.
+      ConfigError: the sizes do not make up the number of devices, `dcn` is not the number of slices, or a row would
+        belong to two processes.
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(config, len(devices))
@@ -51,7 +52,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     # [outer..., inner...] -> each axis's outer part beside its inner part.
     grid = np.array(blocks).reshape(*outer, *inner)
     axes = [axis for pair in zip(range(len(AXES)), range(len(AXES), 2 * len(AXES)), strict=True) for axis in pair]
-    # The compiler spreads the shardings (`AxisType.Auto`); else every operation would have to say its own.
+    # The compiler propagates the shardings (`AxisType.Auto`); otherwise every operation would have to state its own.
     return Mesh(grid.transpose(axes).reshape(sizes), AXES)
 
 
@@ -61,7 +62,7 @@ def _place(device: Any) -> tuple[int, ...]:
 
 
 def _check_slices(config: MeshConfig, slices: int, platform: str) -> None:
-    # CPUs have none (rehearsals); on GPUs a slice is a machine, which fsdp may well reach beyond. Between TPU slices it crawls.
+    # CPUs (rehearsals) have no slices. On GPUs a slice is a machine, and fsdp may cross machines; across TPU slices it is slow.
     if slices != config.dcn and (platform == "tpu" or (slices > 1 and config.dcn > 1)):
         raise ConfigError(f"mesh.dcn is {config.dcn}, but the devices are in {slices} slices: set it to {slices}")
 

@@ -1,69 +1,112 @@
 """From logical axes to shardings: which dim of which array is split over which mesh axis, by a table.
 
-The names of a parameter's dims are the model's business (`models.axes`); this module knows names and meshes only.
+The names of a parameter's dims are defined with the model (`models.axes`); this module knows names and meshes only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.distributed.mesh import BATCH_AXES
+from mmsearch_jax.distributed.mesh import AXES
 
-Rules = Mapping[str, tuple[str, ...]]
+
+class Rule(NamedTuple):
+    """Mesh axes that a logical axis is split over, in order; with `or_whole`, a dim that they do not divide stays whole."""
+
+    axes: tuple[str, ...] = ()
+    or_whole: bool = False
+
+
+Rules = Mapping[str, Rule]
 
 RULES: Rules = {
-    # Parameters: the width over fsdp, what a chip can work on alone over tensor.
-    "layers": (),
-    "embed": ("fsdp",),
-    "heads": ("tensor",),
-    "mlp": ("tensor",),
-    "vocab": ("tensor",),
-    "vision_embed": ("fsdp",),
-    "vision_heads": ("tensor",),
-    "vision_mlp": ("tensor",),
-    "patch": (),
-    "norm": (),
-    "rank": (),
-    # Activations.
-    "batch": BATCH_AXES,
-    "length": ("sequence",),
-    "images": BATCH_AXES,
+    # The width over fsdp; over tensor what a chip can work on alone.
+    "layers": Rule(),
+    "embed": Rule(("fsdp",)),
+    "heads": Rule(("tensor",)),
+    "mlp": Rule(("tensor",)),
+    # As large as the tokenizer makes it: the tiny policy's vocabulary, say, need not divide.
+    "vocab": Rule(("tensor",), or_whole=True),
+    "vision_embed": Rule(("fsdp",)),
+    "vision_heads": Rule(("tensor",)),
+    # 3,420 in the 3B and the 7B, which eight devices do not divide: each of them then holds 0.8 GB of bf16 weights.
+    "vision_mlp": Rule(("tensor",), or_whole=True),
+    "patch": Rule(),
+    "norm": Rule(),
+    "rank": Rule(),
 }
-"""Mesh axes of each logical axis. A config may change any of them."""
+"""How each logical axis of the parameters is split. A config may change the axes of any of them."""
 
 
-def partition_spec(names: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
-    """The spec of an array whose dims carry these logical names.
-
-    A dim that the mesh axes do not divide stays whole, and so does one whose mesh axis an earlier dim took.
+def changed_rules(axes: Mapping[str, Sequence[str]]) -> Rules:
+    """`RULES` with other mesh axes for some logical axes.
 
     Raises:
-      ConfigError: a name or a mesh axis that is not known.
+      ConfigError: an unknown logical or mesh axis.
     """
-    taken: set[str] = set()
+    for name, over in axes.items():
+        if name not in RULES or not set(over) <= set(AXES):
+            raise ConfigError(
+                f"sharding rule '{name}' -> {tuple(over)}: logical axes are {', '.join(sorted(RULES))}; "
+                f"mesh axes {', '.join(AXES)}"
+            )
+    return {**RULES, **{name: RULES[name]._replace(axes=tuple(over)) for name, over in axes.items()}}
+
+
+def partition_spec(
+    names: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Rules = RULES, *, owner: str = "an array"
+) -> PartitionSpec:
+    """The spec of an array whose dims carry these logical names.
+
+    Args:
+      owner: what messages call the array, such as a parameter's path.
+
+    Raises:
+      ConfigError: an unknown name or mesh axis; mesh axes that do not divide a dim (whose rule does not say `or_whole`); a
+        mesh axis that an earlier dim of the array is split over.
+    """
+    split_by: dict[str, str] = {}
     spec: list[tuple[str, ...] | None] = []
     for name, size in zip(names, shape, strict=True):
-        if name not in rules:
-            raise ConfigError(f"no sharding rule for the logical axis '{name}': known are {', '.join(sorted(rules))}")
-        axes = rules[name]
-        unknown = [axis for axis in axes if axis not in mesh.shape]
-        if unknown:
-            raise ConfigError(
-                f"the rule of '{name}' names the mesh axis '{unknown[0]}': known are {', '.join(mesh.shape)}"
-            )
-        parts = math.prod(mesh.shape[axis] for axis in axes)
-        if parts == 1 or size % parts or taken & set(axes):
-            spec.append(None)
-            continue
-        taken |= set(axes)
-        spec.append(axes)
+        axes = _mesh_axes(name, size, mesh, rules, owner)
+        for axis in axes:
+            if axis in split_by:
+                raise ConfigError(
+                    f"{owner} {tuple(shape)}: the rules split both '{split_by[axis]}' and '{name}' over the mesh axis "
+                    f"'{axis}': give one of them other axes, or none, in sharding_rules"
+                )
+            split_by[axis] = name
+        spec.append(axes or None)
     return PartitionSpec(*spec)
 
 
-def named_sharding(names: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
+def named_sharding(
+    names: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Rules = RULES, *, owner: str = "an array"
+) -> NamedSharding:
     """`partition_spec` on its mesh."""
-    return NamedSharding(mesh, partition_spec(names, shape, mesh, rules))
+    return NamedSharding(mesh, partition_spec(names, shape, mesh, rules, owner=owner))
+
+
+def _mesh_axes(name: str, size: int, mesh: Any, rules: Rules, owner: str) -> tuple[str, ...]:
+    """The mesh axes that a dim is split over: none where they have one device only."""
+    if name not in rules:
+        raise ConfigError(f"no sharding rule for the logical axis '{name}': known are {', '.join(sorted(rules))}")
+    axes, or_whole = rules[name]
+    unknown = [axis for axis in axes if axis not in mesh.shape]
+    if unknown:
+        raise ConfigError(f"the rule of '{name}' names the mesh axis '{unknown[0]}': known are {', '.join(mesh.shape)}")
+    parts = math.prod(mesh.shape[axis] for axis in axes)
+    if parts == 1 or (size % parts and or_whole):
+        return ()
+    if size % parts:
+        over = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
+        raise ConfigError(
+            f"{owner}: its dim '{name}' has {size} entries, which the mesh's {over} does not divide: choose sizes that "
+            f"do, or keep it whole with sharding_rules.{name}=()"
+        )
+    return axes

@@ -9,10 +9,11 @@ Legend: H, W height and width in pixels; N pixels after a pass; K weights a pixe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 _BITS = 22
 _HALF = 1 << (_BITS - 1)
@@ -21,7 +22,7 @@ _SUPPORT = 2.0
 _BLOCK = 16
 
 
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(pixels: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
     """uint8 [H, W, 3] to uint8 [height, width, 3]; equals Pillow's `resize` with `BICUBIC`."""
     old_height, old_width = pixels.shape[:2]
     # As Pillow does it: the pass that takes away much more than the other goes first.
@@ -38,7 +39,7 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return pixels
 
 
-def cut(pixels: np.ndarray, patch: int, merge: int) -> np.ndarray:
+def cut(pixels: UInt8[np.ndarray, "H W 3"], patch: int, merge: int) -> UInt8[np.ndarray, "P {3*patch*patch}"]:
     """uint8 [H, W, 3] to patches [H * W / patch^2, 3 * patch * patch]: blocks of merge x merge neighbours one after the
     other, within a patch channel by channel."""
     height, width = pixels.shape[:2]
@@ -47,7 +48,7 @@ def cut(pixels: np.ndarray, patch: int, merge: int) -> np.ndarray:
     return patches.reshape(len(patches), -1)
 
 
-def _weights(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
+def _weights(size: int, new_size: int) -> tuple[Int32[np.ndarray, "N"], Int32[np.ndarray, "N K"]]:
     """For each new pixel the first old one that it is made of, int32 [N], and the weights from there on, int32 [N, K]."""
     scale = size / new_size
     widened = max(scale, 1.0)
@@ -63,6 +64,7 @@ def _weights(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
     return first.astype(np.int32), np.trunc(cubic * (1 << _BITS) + np.where(cubic < 0, -0.5, 0.5)).astype(np.int32)
 
 
+# Kernels carry `no_type_check`: numba compiles plain functions only, not what the tests' shape checks wrap.
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return numba.njit(nogil=True, cache=True)(function)
@@ -72,6 +74,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
+@no_type_check
 def _down_columns(pixels, first, weights, out):  # pyright: ignore[reportMissingParameterType]
     height, width = pixels.shape
     total = np.empty(width, np.int32)
@@ -87,6 +90,7 @@ def _down_columns(pixels, first, weights, out):  # pyright: ignore[reportMissing
 
 
 @_compiled
+@no_type_check
 def _along_rows(pixels, first, weights, out):  # pyright: ignore[reportMissingParameterType]
     height, width, _ = pixels.shape
     # A block of rows lies transposed, so that what is added stands side by side.
@@ -113,6 +117,7 @@ def _along_rows(pixels, first, weights, out):  # pyright: ignore[reportMissingPa
 
 
 @_compiled
+@no_type_check
 def _cut(pixels, patch, merge, out):  # pyright: ignore[reportMissingParameterType]
     height, width, _ = pixels.shape
     side, number = patch * merge, 0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmsearch_jax.core.errors import CheckpointError, ImageError
@@ -32,7 +33,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 class ProcessedImage(NamedTuple):
     """`patches` uint8 [P, channels * height * width of a patch]; `grid` (t, h, w) in patches, P = t * h * w."""
 
-    patches: np.ndarray
+    patches: UInt8[np.ndarray, "P bytes"]
     grid: tuple[int, int, int]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int, Int32, UInt8
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.images.processing import ProcessedImage
@@ -31,13 +32,13 @@ class VisionInputs(NamedTuple):
       image_segment_ids: int32 [R, P], 1, 2, ... per frame of an image; likewise.
     """
 
-    patches: Any
-    positions: Any
-    window_segment_ids: Any
-    image_segment_ids: Any
+    patches: UInt8[Any, "R P bytes"]
+    positions: Int32[Any, "R P 2"]
+    window_segment_ids: Int32[Any, "R P"]
+    image_segment_ids: Int32[Any, "R P"]
 
 
-def image_runs(token_ids: Sequence[int] | np.ndarray, image_token_id: int, sizes: Sequence[int]) -> list[int]:
+def image_runs(token_ids: Sequence[int] | Int[np.ndarray, "L"], image_token_id: int, sizes: Sequence[int]) -> list[int]:
     """Where each image's placeholders begin.
 
     Every image needs a run of placeholders of its own, of exactly its size: two images are always parted by other tokens
@@ -106,7 +107,7 @@ def pack_images(
     *,
     merge_size: int = MERGE_SIZE,
     window_patches: int = WINDOW_PATCHES,
-) -> tuple[VisionInputs, list[np.ndarray]]:
+) -> tuple[VisionInputs, list[Int[np.ndarray, "tokens"]]]:
     """Images in rows of equal length, where `PatchRows` places them in this order; the rest of a row is padding.
 
     Args:
@@ -160,14 +161,14 @@ class _Layout(NamedTuple):
       features: int [P / m^2], where each merged patch stands, in raster order.
     """
 
-    order: np.ndarray
-    positions: np.ndarray
-    windows: np.ndarray
-    frames: np.ndarray
-    features: np.ndarray
+    order: Int[np.ndarray, "P"]
+    positions: Int[np.ndarray, "P 2"]
+    windows: Int[np.ndarray, "P"]
+    frames: Int[np.ndarray, "P"]
+    features: Int[np.ndarray, "tokens"]
 
 
-# As dear as an image's resize if it were made anew each time; a set has few sizes.
+# Cached: computing it costs as much as resizing the image, and a data set has few sizes.
 @functools.lru_cache(maxsize=256)
 def _layout(grid: tuple[int, int, int], merge: int, window: int) -> _Layout:
     frames, rows, columns = grid

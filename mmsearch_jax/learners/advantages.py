@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float32
 
 
 def group_advantages(
     rewards: Sequence[float], group_ids: Sequence[str], normalise_std: bool = False, eps: float = 1e-6
-) -> np.ndarray:
+) -> Float32[np.ndarray, "B"]:
     """Reward minus the group's mean; float32, in the order given.
 
     Args:

@@ -132,6 +132,7 @@ class Checkpoints:
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    # A plain dict keyed by position-independent names: Orbax stores names, not our classes.
+    # Orbax stores names, not our classes. A name is the leaf's number in the tree's order and its path: without the number,
+    # the order of the restored leaves would be that of sorted paths (layer 10 before layer 2), not the tree's own.
     leaves = jax.tree_util.tree_leaves_with_path(dataclasses.replace(state, frozen=None))
     return {f"{i:04d}{jax.tree_util.keystr(path)}": leaf for i, (path, leaf) in enumerate(leaves)}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int
 
 from mmsearch_jax.data.batches import TokenBatch
 from mmsearch_jax.distributed.mesh import BATCH_AXES
@@ -20,8 +21,8 @@ class TokenLogprobs(NamedTuple):
     """float32 [B, L] each: `logprobs` of token t given those before it in its segment (0 at a segment's first token and in
     padding), and the `entropy` in nats of the distribution that it was drawn from."""
 
-    logprobs: jax.Array
-    entropy: jax.Array
+    logprobs: Float32[Array, "B L"]
+    entropy: Float32[Array, "B L"]
 
 
 def token_logprobs(
@@ -51,8 +52,13 @@ def token_logprobs(
 
 
 def _chunked_scores(
-    model: Any, hidden: jax.Array, targets: jax.Array, temperature: float, chunk: int, head_is_trained: bool
-) -> tuple[jax.Array, jax.Array]:
+    model: Any,
+    hidden: Float[Array, "B L D"],
+    targets: Int[Array, "B L"],
+    temperature: float,
+    chunk: int,
+    head_is_trained: bool,
+) -> tuple[Float32[Array, "B L"], Float32[Array, "B L"]]:
     """Log-probs and entropies [B, L] of targets [B, L] behind hidden states [B, L, D].
 
     Rows and lengths that are split over a mesh stay where they are: every device walks over chunks of its own tokens.

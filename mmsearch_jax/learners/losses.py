@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from mmsearch_jax.settings.learning import GRPOLossConfig
 
@@ -36,16 +37,18 @@ class ScoredTokens(NamedTuple):
       segment_ids: int; which sequence of its row a token belongs to.
     """
 
-    policy: jax.Array
-    old: jax.Array
-    rollout: jax.Array
-    reference: jax.Array
-    advantages: jax.Array
-    loss_mask: jax.Array
-    segment_ids: jax.Array
+    policy: Float[Array, "B L"]
+    old: Float[Array, "B L"]
+    rollout: Float[Array, "B L"]
+    reference: Float[Array, "B L"]
+    advantages: Float[Array, "B L"]
+    loss_mask: Bool[Array, "B L"]
+    segment_ids: Int[Array, "B L"]
 
 
-def kl_estimate(policy: jax.Array, reference: jax.Array, estimator: str) -> jax.Array:
+def kl_estimate(
+    policy: Float[Array, "*batch"], reference: Float[Array, "*batch"], estimator: str
+) -> Float[Array, "*batch"]:
     """Per-token estimate of KL(policy || reference) in nats, from log-probs of tokens that the policy sampled."""
     difference = reference - policy
     if estimator == "k1":
@@ -55,8 +58,8 @@ def kl_estimate(policy: jax.Array, reference: jax.Array, estimator: str) -> jax.
     return jnp.expm1(difference) - difference
 
 
-def sequence_sums(values: jax.Array, segment_ids: jax.Array) -> jax.Array:
-    """Each token's sum over its sequence; both [B, L]."""
+def sequence_sums(values: Float[Array, "B L"], segment_ids: Int[Array, "B L"]) -> Float[Array, "B L"]:
+    """Each token's sum over its sequence."""
 
     def of_row(row: jax.Array, segments: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(row, segments, num_segments=row.shape[0] + 1)[segments]
@@ -64,7 +67,7 @@ def sequence_sums(values: jax.Array, segment_ids: jax.Array) -> jax.Array:
     return jax.vmap(of_row)(values, segment_ids)
 
 
-def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
+def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Loss to minimise, and its metrics.
 
     Returns:
@@ -105,8 +108,8 @@ def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[jax.Array, 
 
 
 def _aggregate(
-    per_token: jax.Array, ones: jax.Array, lengths: jax.Array, config: GRPOLossConfig
-) -> tuple[jax.Array, jax.Array]:
+    per_token: Float[Array, "B L"], ones: Float[Array, "B L"], lengths: Float[Array, "B L"], config: GRPOLossConfig
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The mean by `config.aggregation`, and the number of tokens or sequences that it is over."""
     if config.aggregation == "token":
         weight = ones.sum()

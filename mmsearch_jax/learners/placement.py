@@ -14,13 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import TokenBatch
-from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, make_mesh
-from mmsearch_jax.distributed.sharding import RULES, Rules
+from mmsearch_jax.distributed.mesh import BATCH_AXES, make_mesh
+from mmsearch_jax.distributed.sharding import RULES, Rules, changed_rules
 from mmsearch_jax.learners.train_state import TrainState, create_train_state
 from mmsearch_jax.models.axes import Placement, placement, shard_state, spread
 from mmsearch_jax.settings.learning import BatchShape
@@ -63,14 +62,7 @@ class LearnerMesh:
         Raises:
           ConfigError: the sizes do not make up the number of devices, or a rule is of an unknown logical or mesh axis.
         """
-        changed = {name: tuple(axes) for name, axes in (rules or {}).items()}
-        for name, axes in changed.items():
-            if name not in RULES or not set(axes) <= set(AXES):
-                raise ConfigError(
-                    f"sharding rule '{name}' -> {axes}: logical axes are {', '.join(sorted(RULES))}; "
-                    f"mesh axes {', '.join(AXES)}"
-                )
-        return cls(make_mesh(config, devices), {**RULES, **changed})
+        return cls(make_mesh(config, devices), changed_rules(rules or {}))
 
     @property
     def parameters(self) -> Placement:
@@ -156,13 +148,6 @@ class LearnerMesh:
             jax.tree.map(lambda _: by_row, batch.vision),
             dict.fromkeys(batch.extras, flat),
         )
-
-    def own_rows(self, values: jax.Array) -> np.ndarray:
-        """This process's rows of a global [B, L] array, as NumPy."""
-        if values.is_fully_addressable:
-            return np.asarray(values)
-        spec = PartitionSpec(BATCH_AXES, None)
-        return np.asarray(multihost_utils.global_array_to_host_local_array(values, self.mesh, spec))
 
     def jit(self, function: Callable[..., Any], **options: Any) -> OnMesh:
         """`jax.jit` for arrays on the mesh; what is traced can see the mesh (attention splits itself by it)."""

@@ -22,7 +22,7 @@ from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.losses import ScoredTokens, grpo_loss
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops
-from mmsearch_jax.learners.train_state import JittedUpdate, TrainState, apply_gradients, trains_head
+from mmsearch_jax.learners.train_state import JittedUpdate, JittedZeros, TrainState, apply_gradients, trains_head
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.settings.learning import GRPOConfig
@@ -32,7 +32,7 @@ EXTRAS = ("advantages", "rollout_logprobs")
 
 
 class Updated(NamedTuple):
-    """The new state, metrics of the updates, and the floating-point operations that they took in all processes."""
+    """The new state, metrics of the updates, and their FLOPs in all processes."""
 
     state: TrainState
     metrics: dict[str, float]
@@ -117,6 +117,7 @@ class PolicyUpdater:
         def score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
             return token_logprobs(nnx.merge(graph, frozen, params), batch, temperature).logprobs
 
+        self._zeros = JittedZeros()
         self.accumulate = mesh.jit(accumulate, donate_argnums=1)
         self.apply = mesh.inside(JittedUpdate(apply))
         self.score = mesh.jit(score)
@@ -162,12 +163,12 @@ class PolicyUpdater:
         return made
 
     def _update(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, list[dict[str, float]]]:
-        total, parts = jax.tree.map(jnp.zeros_like, state.params), []
+        total, parts = self._zeros(state.params), []
         for batch in batches:
             total, metrics = self.accumulate(state, total, batch)
             parts.append({name: float(value) for name, value in jax.device_get(metrics).items()})
         weight = sum(part["weight"] for part in parts)
-        state, applied = self.apply(state, total, self._mesh.on_mesh(jnp.float32(weight)))
+        state, applied = self.apply(state, total, self._mesh.on_mesh(jax.device_put(np.float32(weight))))
         applied = {name: float(value) for name, value in jax.device_get(applied).items()}
         return state, [{**part, **applied} for part in parts]
 

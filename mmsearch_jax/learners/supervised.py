@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
+import operator
 import queue
 import threading
 import time
@@ -20,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, Float, Shaped
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.batches import TokenBatch
@@ -31,6 +34,7 @@ from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.throughput import step_flops, utilisation
 from mmsearch_jax.learners.train_state import (
     JittedUpdate,
+    JittedZeros,
     TrainState,
     apply_gradients,
     make_optimizer,
@@ -48,7 +52,7 @@ _SHOWN_SKIPS = 20
 
 def weighted_loss(
     model: Any, batch: TokenBatch, *, head_is_trained: bool = True
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> tuple[Float[Array, ""], dict[str, Shaped[Array, ""]]]:
     """Mean negative log-likelihood in nats over the batch's loss weights, and its metrics (see `token_logprobs`)."""
     logprobs = token_logprobs(model, batch, head_is_trained=head_is_trained).logprobs
     loss_weights = jnp.asarray(batch.loss_weights)
@@ -105,17 +109,18 @@ class SupervisedUpdate:
 
         inside: Callable[[Any], Any] = mesh.inside if mesh is not None else lambda function: function
         self.at_once = inside(JittedUpdate(update))
+        self._zeros = JittedZeros()
         self.add, self.finish = inside(jax.jit(accumulate, donate_argnums=1)), inside(JittedUpdate(apply))
 
     def __call__(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, dict[str, jax.Array]]:
         """The new state, and the metrics of all batches as those of one."""
         if len(batches) == 1:
             return self.at_once(state, batches[0])
-        total, parts = jax.tree.map(jnp.zeros_like, state.params), []
+        total, parts = self._zeros(state.params), []
         for number, batch in enumerate(batches):
-            total, metrics = self.add(state, total, batch, jnp.int32(number))
+            total, metrics = self.add(state, total, batch, jax.device_put(np.int32(number)))
             parts.append(metrics)
-        state, more = self.finish(state, total, sum(part["weight"] for part in parts))
+        state, more = self.finish(state, total, functools.reduce(operator.add, (part["weight"] for part in parts)))
         return state, {**_joined(parts), **more}
 
 
@@ -242,7 +247,7 @@ def train(
 
 
 def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: bool) -> dict[str, float]:
-    """Tokens, patches, room for both, and floating-point operations of an update, of all processes."""
+    """Tokens, patches, room for both, and FLOPs of an update, over all processes."""
     seen = [made.batch.vision.image_segment_ids for made in steps if made.batch.vision is not None]
     return sums_of_all(
         {

@@ -1,4 +1,4 @@
-"""What a training step costs and how much of the hardware it used: floating-point operations by hand count, MFU, memory.
+"""What a training step costs and how much of the hardware it used: FLOPs counted by hand, MFU, memory.
 
 Counted is what the method needs: matrix products over real tokens and patches, attention over pairs in the same segment. Not
 counted: padding, norms, and what remat computes twice. A product of [m, k] and [k, n] is 2 m k n operations; a backward pass

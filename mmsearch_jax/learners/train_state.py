@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jaxtyping import Array, Int32, Shaped
 
 from mmsearch_jax.settings.learning import OptimizerConfig
 
@@ -47,7 +48,7 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
 
 
 def _matrices(params: Any) -> Any:
-    """Weight decay is for weights alone, not for norms and biases (which are 1-D, or 2-D when stacked over layers)."""
+    """Weight decay applies to weights only, not to norms and biases (which are 1-D, or 2-D when stacked over layers)."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: any(getattr(key, "key", None) in ("kernel", "embedding", "lm_head") for key in path), params
     )
@@ -62,14 +63,14 @@ class TrainState:
     params: Any
     frozen: Any
     opt_state: Any
-    step: jax.Array
-    skipped: jax.Array
+    step: Int32[Array, ""]
+    skipped: Int32[Array, ""]
 
 
 def split_model(model: nnx.Module, freeze: tuple[str, ...] = ()) -> tuple[Any, Any, Any]:
     """Graph, trainable state and frozen state; `freeze` lists top-level modules ("vision") that are not trained.
 
-    Of a model with LoRA the updates alone are trained.
+    In a model with LoRA only the updates are trained.
     """
     has_lora = bool(jax.tree.leaves(nnx.state(model, nnx.LoRAParam)))
 
@@ -91,10 +92,23 @@ def create_train_state(trained: Any, frozen: Any, optimizer: optax.GradientTrans
     return TrainState(params, frozen, optimizer.init(params), jnp.int32(0), jnp.int32(0))
 
 
+class JittedZeros:
+    """Zeros in the shapes and shardings of a tree of arrays, made on its devices: a total of gradients to add to."""
+
+    def __init__(self) -> None:
+        self._jitted: Any = None
+
+    def __call__(self, like: Any) -> Any:
+        if self._jitted is None:
+            places = jax.tree.map(lambda leaf: leaf.sharding, like)
+            self._jitted = jax.jit(lambda tree: jax.tree.map(jnp.zeros_like, tree), out_shardings=places)
+        return self._jitted(like)
+
+
 class JittedUpdate:
     """Jits `update(state, *arguments) -> (state, metrics)`, which must not change what is frozen.
 
-    The state is donated but for its frozen parameters: the model that they came from goes on using them.
+    The state is donated, except its frozen parameters: the model that they came from still uses them.
     """
 
     def __init__(self, update: Callable[..., tuple[TrainState, Any]]):
@@ -110,7 +124,7 @@ class JittedUpdate:
 
     def _for(self, state: TrainState) -> Any:
         if self._jitted is None:
-            # What comes out lies where what went in lay: else the compiler may choose, and compile again for its own choice.
+            # Outputs keep the shardings of the inputs. Otherwise the compiler may choose others and compile again.
             places = jax.tree.map(lambda leaf: leaf.sharding, dataclasses.replace(state, frozen=None))
             self._jitted = jax.jit(self._inner, donate_argnums=0, out_shardings=(places, None))
         return self._jitted
@@ -122,7 +136,7 @@ class JittedUpdate:
 
 def apply_gradients(
     state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, dict[str, Shaped[Array, ""]]]:
     """One update; a non-finite gradient leaves parameters and optimiser as they are and is counted."""
     norm = optax.global_norm(gradients)
     finite = jnp.isfinite(norm)

@@ -12,11 +12,6 @@ NAMES = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black",
 _RED, _ORANGE, _YELLOW, _GREEN, _BLUE, _PURPLE, _BROWN, _BLACK, _WHITE, _GREY = range(len(NAMES))
 
 
-def colour_name(rgb: tuple[int, int, int] | np.ndarray) -> str:
-    """The name (one of `NAMES`) of one shade, given as red, green, blue in 0..255."""
-    return NAMES[int(colour_indices(np.asarray(rgb, np.uint8)[None])[0])]
-
-
 def colour_indices(pixels: np.ndarray) -> np.ndarray:
     """Index into `NAMES` for each pixel; pixels [..., 3] in 0..255 -> int8 [...]."""
     rgb = pixels.astype(np.float32) / 255.0

@@ -1,9 +1,9 @@
 """Attention: the one place that decides how it is computed.
 
 Tokens attend within equal segment ids. `causal_attention` serves the language model's full forward, `segment_attention` and
-`window_attention` the vision tower (images and windows are segments), `attention` all else (a cache with its own mask). By
-platform: splash attention on a TPU, cuDNN's on a GPU in half precision, blocks of plain products on a CPU. What they must equal
-is `jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
+`window_attention` the vision tower (images and windows are segments), `attention` everything else (a cache with its own mask).
+By platform: splash attention on a TPU, cuDNN's on a GPU in half precision, blocks of plain products on a CPU. All must equal
+`jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
 Legend: B batch, T queries, L keys, H query heads, K key/value heads, h head width.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.models import attention_cpu, attention_tpu
@@ -37,7 +38,12 @@ def compiling_for(platform: str) -> Iterator[None]:
         _TARGET.reset(token)
 
 
-def attention(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: jax.Array) -> jax.Array:
+def attention(
+    q_BTHh: Float[Array, "B T H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    mask_BTL: Bool[Array, "B T L"],
+) -> Float[Array, "B T H h"]:
     """Scaled dot-product attention; each key/value head serves H / K query heads.
 
     Rows of the mask that are all false (padding) give finite, meaningless values.
@@ -56,7 +62,12 @@ def attention(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL:
     return jax.nn.dot_product_attention(q_BTHh, k_BLKh, v_BLKh, mask=mask_BTL[:, None])
 
 
-def causal_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+def causal_attention(
+    q_BLHh: Float[Array, "B L H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    segment_ids_BL: Int[Array, "B L"],
+) -> Float[Array, "B L H h"]:
     """Attention of every token over itself and what stands before it in its own segment.
 
     Returns:
@@ -67,7 +78,12 @@ def causal_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, se
         return _over_mesh(_causal, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
 
-def segment_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+def segment_attention(
+    q_BLHh: Float[Array, "B L H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    segment_ids_BL: Int[Array, "B L"],
+) -> Float[Array, "B L H h"]:
     """Attention of every token over all tokens of its own segment.
 
     Returns:
@@ -78,8 +94,12 @@ def segment_attention(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, s
 
 
 def window_attention(
-    q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array, size: int
-) -> jax.Array:
+    q_BLHh: Float[Array, "B L H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    segment_ids_BL: Int[Array, "B L"],
+    size: int,
+) -> Float[Array, "B L H h"]:
     """`segment_attention` where a segment's tokens stand side by side, `size` at most: costs L x 4 size, not L x L.
 
     Tokens go in blocks of `WINDOWS_A_BLOCK` times `size`, and see `size` beside their block: further no segment reaches.
@@ -91,19 +111,24 @@ def window_attention(
         return _over_mesh(functools.partial(_within_windows, size=size), q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
 
-def causal_mask(segment_ids_BL: jax.Array) -> jax.Array:
+def causal_mask(segment_ids_BL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
     """[B, L, L]: a token sees itself and what stands before it in its own segment (0 is padding, seen by nothing)."""
     length = segment_ids_BL.shape[1]
     same = same_segment_mask(segment_ids_BL)
     return same & jnp.tril(jnp.ones((length, length), bool))
 
 
-def same_segment_mask(segment_ids_BL: jax.Array) -> jax.Array:
+def same_segment_mask(segment_ids_BL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
     """[B, L, L]: members of the same segment see one another; 0 is padding."""
     return (segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]) & (segment_ids_BL[:, :, None] != 0)
 
 
-def _causal(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+def _causal(
+    q_BLHh: Float[Array, "B L H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    segment_ids_BL: Int[Array, "B L"],
+) -> Float[Array, "B L H h"]:
     platform = _platform()
     if platform == "tpu":
         return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=True)
@@ -112,14 +137,26 @@ def _causal(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids
     return _gpu(q_BLHh, k_BLKh, v_BLKh, causal_mask(segment_ids_BL))
 
 
-def _within_segments(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+def _within_segments(
+    q_BLHh: Float[Array, "B L H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    segment_ids_BL: Int[Array, "B L"],
+) -> Float[Array, "B L H h"]:
     platform = _platform()
     if platform == "tpu":
         return attention_tpu.splash(q_BLHh, k_BLKh, v_BLKh, segment_ids_BL, causal=False)
     return attention(q_BLHh, k_BLKh, v_BLKh, same_segment_mask(segment_ids_BL))
 
 
-def _within_windows(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BL: jax.Array, *, size: int) -> jax.Array:
+def _within_windows(
+    q: Float[Array, "B L H h"],
+    k: Float[Array, "B L K h"],
+    v: Float[Array, "B L K h"],
+    segment_ids_BL: Int[Array, "B L"],
+    *,
+    size: int,
+) -> Float[Array, "B L H h"]:
     rows, length = segment_ids_BL.shape
     block = WINDOWS_A_BLOCK * size
     if length <= block + 2 * size:
@@ -153,7 +190,7 @@ def _over_mesh(
 ) -> jax.Array:
     """The function on each device's own rows and heads: a kernel is one block to the compiler, which cannot split it.
 
-    Tokens that are split over `sequence` are brought together, and the heads are split over that axis instead (the exchange
+    Tokens that are split over `sequence` are gathered, and the heads are split over that axis instead (the all-to-all
     of DeepSpeed-Ulysses, arXiv 2309.14509). What does not divide stays whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
@@ -166,7 +203,7 @@ def _over_mesh(
     )(q, k, v, ids)
 
 
-def split_rows(x: jax.Array) -> jax.Array:
+def split_rows(x: Shaped[Array, "R ..."]) -> Shaped[Array, "R ..."]:
     """The array [R, ...] with its rows over the mesh's batch axes, where there is a mesh: said where the compiler, left to
     itself, gathers all rows on every chip."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -188,9 +225,14 @@ def _platform() -> str:
     return _TARGET.get() or jax.default_backend()
 
 
-def _gpu(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: jax.Array) -> jax.Array:
-    # cuDNN computes half precision alone, and gradients at even lengths alone; float32 (parity runs) and one token a sequence
-    # (decoding) go the plain way.
+def _gpu(
+    q_BTHh: Float[Array, "B T H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    mask_BTL: Bool[Array, "B T L"],
+) -> Float[Array, "B T H h"]:
+    # cuDNN supports half precision only, and gradients at even lengths only. float32 (parity runs) and one token a sequence
+    # (decoding) use XLA.
     half = q_BTHh.dtype in (jnp.bfloat16, jnp.float16)
     fits = half and q_BTHh.shape[1] % 2 == 0 and k_BLKh.shape[1] % 2 == 0
     return jax.nn.dot_product_attention(

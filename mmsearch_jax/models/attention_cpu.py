@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 _MASKED = -1e30
 _MIN_BLOCK, _MAX_BLOCKS = 64, 8
@@ -16,7 +17,12 @@ _AT_ONCE, _QUERIES = 2**22, 256
 """Above so many scores, they are made for one key head and so many queries after another."""
 
 
-def causal_blocks(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BLL: jax.Array) -> jax.Array:
+def causal_blocks(
+    q_BLHh: Float[Array, "B L H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    mask_BLL: Bool[Array, "B L L"],
+) -> Float[Array, "B L H h"]:
     """Attention under a causal mask, with 0.3 times the cost of the plain form (512 tokens, with gradients).
 
     Queries go in blocks, each over the keys up to its own end, so that almost half of the products are never made.
@@ -31,7 +37,12 @@ def causal_blocks(q_BLHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_
     return jnp.concatenate(mixed, axis=1)
 
 
-def masked(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: jax.Array) -> jax.Array:
+def masked(
+    q_BTHh: Float[Array, "B T H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    mask_BTL: Bool[Array, "B T L"],
+) -> Float[Array, "B T H h"]:
     """Attention under any mask: [B, T, H, h] in the dtype of `q`.
 
     The query heads of one key head lie side by side, so that each product is one large matrix product.
@@ -47,7 +58,9 @@ def masked(q_BTHh: jax.Array, k_BLKh: jax.Array, v_BLKh: jax.Array, mask_BTL: ja
     return mixed.transpose(0, 3, 1, 2, 4).reshape(q_BTHh.shape).astype(q_BTHh.dtype)
 
 
-def _in_turn(q: jax.Array, k: jax.Array, v: jax.Array, mask_BTL: jax.Array) -> jax.Array:
+def _in_turn(
+    q: Float[Array, "B K G T h"], k: Float[Array, "B K h L"], v: Float[Array, "B K L h"], mask_BTL: Bool[Array, "B T L"]
+) -> Float[Array, "B K G T h"]:
     """`_weighted` for one row, one key head and one block of queries after another; the backward pass makes scores again."""
     batch, key_heads, groups, queries, width = q.shape
     block = min(queries, max(1, _QUERIES // groups))
@@ -75,7 +88,12 @@ def _in_turn(q: jax.Array, k: jax.Array, v: jax.Array, mask_BTL: jax.Array) -> j
     return mixed.swapaxes(1, 2).reshape(batch, key_heads, groups, -1, width)[:, :, :, :queries]
 
 
-def _weighted(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+def _weighted(
+    q: Float[Array, "*rows G T h"],
+    k: Float[Array, "*rows h L"],
+    v: Float[Array, "*rows L h"],
+    mask: Bool[Array, "*masked T L"],
+) -> Float[Array, "*rows G T h"]:
     """Softmax and sum: [..., G, T, h] from scaled queries of that shape, k [..., h, L], v [..., L, h] and mask [..., T, L]."""
     *rows, groups, queries, width = q.shape
     length = k.shape[-1]

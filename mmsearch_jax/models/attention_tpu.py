@@ -8,20 +8,21 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jaxtyping import Array, Float, Int
 
 _LANES = 128
 _MAX_BLOCK = 512
 
 
 def splash(
-    q_BLHh: jax.Array,
-    k_BLKh: jax.Array,
-    v_BLKh: jax.Array,
-    segment_ids_BL: jax.Array,
+    q_BLHh: Float[Array, "B L H h"],
+    k_BLKh: Float[Array, "B L K h"],
+    v_BLKh: Float[Array, "B L K h"],
+    segment_ids_BL: Int[Array, "B L"],
     *,
     causal: bool,
     interpret: bool = False,
-) -> jax.Array:
+) -> Float[Array, "B L H h"]:
     """Attention within segments.
 
     The kernel wants whole tiles: tokens are padded with segment 0 and heads with zeros, and cut off again.

@@ -70,7 +70,7 @@ def placement(mesh: Mesh, rules: Rules = RULES) -> Placement:
     if mesh.size == 1:
         # Nothing is split, so dims need no names (models of tests have none).
         return lambda path, shape: NamedSharding(mesh, PartitionSpec())
-    return lambda path, shape: named_sharding(logical_axes(path), shape, mesh, rules)
+    return lambda path, shape: named_sharding(logical_axes(path), shape, mesh, rules, owner=path)
 
 
 def shard_state(state: Any, mesh: Mesh, rules: Rules = RULES) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
 
 from mmsearch_jax.models.config import ModelConfig
 
@@ -23,9 +24,9 @@ class KVCache:
     lengths: int32 [S], tokens that are valid in each slot.
     """
 
-    keys: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
-    lengths: jax.Array
+    keys: tuple[Float[Array, "S L K h"], ...]
+    values: tuple[Float[Array, "S L K h"], ...]
+    lengths: Int32[Array, "S"]
 
     @classmethod
     def create(cls, config: ModelConfig, num_slots: int, max_length: int, dtype: Any) -> KVCache:

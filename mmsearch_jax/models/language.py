@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Int
 
 from mmsearch_jax.models.attention import attention, causal_attention
 from mmsearch_jax.models.config import TextConfig
@@ -33,7 +34,9 @@ class DecoderLayer(nnx.Module):
         self.mlp = GatedMLP(size, config.intermediate_size, bias=False, out_std=out_std, rngs=rngs, **dtypes)
         self._head_dim = width
 
-    def queries_keys_values(self, x: jax.Array, angles: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def queries_keys_values(
+        self, x: Float[Array, "*batch D"], angles: Float32[Array, "*batch half"]
+    ) -> tuple[Float[Array, "*batch H h"], Float[Array, "*batch K h"], Float[Array, "*batch K h"]]:
         """Rotated queries [..., H, h] and keys [..., K, h], and values, of normed inputs."""
         x = self.input_norm(x)
         q, k, v = (
@@ -41,7 +44,7 @@ class DecoderLayer(nnx.Module):
         )
         return rotate(q, angles), rotate(k, angles), v
 
-    def finish(self, x: jax.Array, mixed: jax.Array) -> jax.Array:
+    def finish(self, x: Float[Array, "*batch D"], mixed: Float[Array, "*batch H h"]) -> Float[Array, "*batch D"]:
         """Adds the attention's result and the MLP to the residual stream."""
         x = x + self.o_proj(mixed.reshape(*x.shape[:-1], -1))
         return x + self.mlp(self.post_attention_norm(x))
@@ -62,11 +65,13 @@ class LanguageModel(nnx.Module):
         )
         self.config, self._dtype, self.remat = config, dtypes["dtype"], "none"
 
-    def embed(self, token_ids: jax.Array) -> jax.Array:
+    def embed(self, token_ids: Int[Array, "*batch"]) -> Float[Array, "*batch D"]:
         """[...] int32 -> [..., D]."""
         return self.embedding[...].astype(self._dtype)[token_ids]
 
-    def __call__(self, x_BLD: jax.Array, positions_3BL: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+    def __call__(
+        self, x_BLD: Float[Array, "B L D"], positions_3BL: Int[Array, "3 B L"], segment_ids_BL: Int[Array, "B L"]
+    ) -> Float[Array, "B L D"]:
         """Final hidden states [B, L, D] of embedded tokens."""
         angles = self._angles(positions_3BL)
 
@@ -77,8 +82,12 @@ class LanguageModel(nnx.Module):
         return self.norm(scan_layers(self.layers, [block] * self.config.num_hidden_layers, x_BLD, remat=self.remat))
 
     def extend(
-        self, cache: KVCache, x_STD: jax.Array, positions_3ST: jax.Array, num_new_S: jax.Array
-    ) -> tuple[jax.Array, KVCache]:
+        self,
+        cache: KVCache,
+        x_STD: Float[Array, "S T D"],
+        positions_3ST: Int[Array, "3 S T"],
+        num_new_S: Int[Array, "S"],
+    ) -> tuple[Float[Array, "S T D"], KVCache]:
         """Final hidden states of new tokens that follow what is cached, and the cache with them.
 
         Tokens at or behind `num_new` are padding: they are not written, and their hidden states mean nothing.
@@ -99,12 +108,12 @@ class LanguageModel(nnx.Module):
             x = layer.finish(x, attention(q, keys[i], values[i], mask_STL))
         return self.norm(x), KVCache(tuple(keys), tuple(values), cache.lengths + num_new_S)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def logits(self, hidden: Float[Array, "*batch D"]) -> Float32[Array, "*batch V"]:
         """[..., D] -> [..., V] float32."""
         weight = self.embedding[...].T if self.lm_head is None else self.lm_head[...]
         return jnp.matmul(hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
 
-    def _angles(self, positions_3BL: jax.Array) -> jax.Array:
+    def _angles(self, positions_3BL: Int[Array, "3 B L"]) -> Float32[Array, "B L half"]:
         half = self.config.head_dim // 2
         frequencies = 1.0 / self.config.rope_theta ** (jnp.arange(half, dtype=jnp.float32) / half)
         # Which of the three positions turns each frequency.

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32
 
 INIT_STD = 0.02
 _UNROLLED_LAYERS = 8
@@ -27,8 +28,8 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((size,), param_dtype))
         self._eps = eps
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., size] -> [..., size], same dtype."""
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        """The normed values, in the dtype of `x`."""
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self._eps)
         return (self.scale[...].astype(jnp.float32) * normed).astype(x.dtype)
@@ -42,8 +43,7 @@ class GatedMLP(nnx.Module):
         self.up_proj = linear(size, hidden, bias=bias, rngs=rngs, **dtypes)
         self.down_proj = linear(hidden, size, bias=bias, std=out_std, rngs=rngs, **dtypes)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., size] -> [..., size]."""
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -62,7 +62,7 @@ def linear(
     )
 
 
-def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+def rotate(x: Float[Array, "*batch H h"], angles: Float32[Array, "*batch h//2"]) -> Float[Array, "*batch H h"]:
     """Rotary embedding (the two halves of a head are the pair's coordinates), computed in float32.
 
     Args:
@@ -88,8 +88,8 @@ def layer_at(layers: Any, index: int) -> Any:
 
 
 def scan_layers(
-    layers: nnx.Module, bodies: Sequence[Callable[..., jax.Array]], x: jax.Array, *, remat: str = "none"
-) -> jax.Array:
+    layers: nnx.Module, bodies: Sequence[Callable[..., jax.Array]], x: Float[Array, "*batch D"], *, remat: str = "none"
+) -> Float[Array, "*batch D"]:
     """Applies `bodies[i](layer, x)` for every layer i of a stack in order.
 
     Layers of one body that follow one another are compiled once, and so is a pattern of bodies that repeats.

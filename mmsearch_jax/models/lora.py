@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.settings.policy import LoRAConfig
@@ -37,8 +38,7 @@ class LoRALinear(nnx.Module):
         self.dropout_key: DropoutKey | None = nnx.data(None)
         self.scale, self.dropout, self._dtype = config.alpha / config.rank, config.dropout, base.dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., in] -> [..., out]."""
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         dtype: Any = self._dtype or x.dtype
         x = x.astype(dtype)
         y = x @ self.kernel[...].astype(dtype)
@@ -49,7 +49,7 @@ class LoRALinear(nnx.Module):
             x = jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
         return y + _widen(x @ self.lora_a[...].astype(dtype) * self.scale, self.lora_b[...].astype(dtype))
 
-    def merged(self) -> jax.Array:
+    def merged(self) -> Float[Array, "*layers in out"]:
         """The kernel with the update in it, in the kernel's dtype."""
         kernel = self.kernel[...]
         update = self.lora_a[...] @ self.lora_b[...] * self.scale
@@ -104,7 +104,7 @@ def _copy(model: Qwen2_5_VL) -> Qwen2_5_VL:
 
 
 @jax.custom_vjp
-def _widen(x: jax.Array, b: jax.Array) -> jax.Array:
+def _widen(x: Float[Array, "*batch rank"], b: Float[Array, "rank out"]) -> Float[Array, "*batch out"]:
     """[..., rank] @ [rank, out], with a backward pass that turns no wide array round: JAX's own makes the gradient of `b` from
     [out, ...], a copy that on a CPU took two fifths of a training step (benchmarks/hot_spots.md)."""
     return x @ b

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from mmsearch_jax.images.vision_inputs import image_runs
 from mmsearch_jax.models.config import ModelConfig
 
 
 def mrope_positions(
-    token_ids: Sequence[int] | np.ndarray,
+    token_ids: Sequence[int] | Int[np.ndarray, "L"],
     image_grids: Sequence[tuple[int, int, int]],
     config: ModelConfig,
     start: int = 0,
-) -> tuple[np.ndarray, int]:
+) -> tuple[Int32[np.ndarray, "3 L"], int]:
     """Positions of a run of tokens whose first position is `start`.
 
     Args:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Int
 
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.images.vision_inputs import VisionInputs
@@ -59,13 +59,16 @@ class Qwen2_5_VL(nnx.Module):
         )
         return model
 
-    def encode_images(self, vision: VisionInputs) -> jax.Array:
+    def encode_images(self, vision: VisionInputs) -> Float[Array, "N D"]:
         """Image features [N, D]: of the merged patches, in the order in which `pack_images` puts them."""
         return self.vision(vision)
 
     def embed(
-        self, token_ids_BL: jax.Array, features_ND: jax.Array | None, feature_index_BL: jax.Array | None
-    ) -> jax.Array:
+        self,
+        token_ids_BL: Int[Array, "B L"],
+        features_ND: Float[Array, "N D"] | None,
+        feature_index_BL: Int[Array, "B L"] | None,
+    ) -> Float[Array, "B L D"]:
         """Embeds tokens; where `feature_index` is not -1, the image feature of that number stands instead."""
         embedded = self.language.embed(token_ids_BL)
         if features_ND is None or feature_index_BL is None:
@@ -76,12 +79,12 @@ class Qwen2_5_VL(nnx.Module):
 
     def __call__(
         self,
-        token_ids_BL: jax.Array,
-        positions_3BL: jax.Array,
-        segment_ids_BL: jax.Array,
-        features_ND: jax.Array | None = None,
-        feature_index_BL: jax.Array | None = None,
-    ) -> jax.Array:
+        token_ids_BL: Int[Array, "B L"],
+        positions_3BL: Int[Array, "3 B L"],
+        segment_ids_BL: Int[Array, "B L"],
+        features_ND: Float[Array, "N D"] | None = None,
+        feature_index_BL: Int[Array, "B L"] | None = None,
+    ) -> Float[Array, "B L D"]:
         """Final hidden states [B, L, D]: causal within equal segment ids; segment 0 is padding."""
         x_BLD = self.embed(token_ids_BL, features_ND, feature_index_BL)
         return self.language(x_BLD, positions_3BL, segment_ids_BL)
@@ -89,12 +92,12 @@ class Qwen2_5_VL(nnx.Module):
     def extend(
         self,
         cache: KVCache,
-        token_ids_ST: jax.Array,
-        positions_3ST: jax.Array,
-        num_new_S: jax.Array,
-        features_ND: jax.Array | None = None,
-        feature_index_ST: jax.Array | None = None,
-    ) -> tuple[jax.Array, KVCache]:
+        token_ids_ST: Int[Array, "S T"],
+        positions_3ST: Int[Array, "3 S T"],
+        num_new_S: Int[Array, "S"],
+        features_ND: Float[Array, "N D"] | None = None,
+        feature_index_ST: Int[Array, "S T"] | None = None,
+    ) -> tuple[Float[Array, "S T D"], KVCache]:
         """Feeds up to T new tokens a slot behind what is cached (a decode step has T = 1).
 
         Returns:
@@ -103,6 +106,6 @@ class Qwen2_5_VL(nnx.Module):
         x_STD = self.embed(token_ids_ST, features_ND, feature_index_ST)
         return self.language.extend(cache, x_STD, positions_3ST, num_new_S)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def logits(self, hidden: Float[Array, "*batch D"]) -> Float32[Array, "*batch V"]:
         """[..., D] -> [..., V] float32."""
         return self.language.logits(hidden)

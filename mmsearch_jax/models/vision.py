@@ -1,7 +1,7 @@
 """The vision tower of Qwen2.5-VL: patches of all images of a batch to features in the language model's width.
 
 Windows and images are segments of a packed row of patches, so one mask serves any mix of sizes. The patches of a window come
-side by side (`data/vision_inputs.py`), so that a window's cost does not grow with the row.
+side by side (`images/vision_inputs.py`), so that a window's cost does not grow with the row.
 Patches come as bytes, and are normalised here and nowhere else.
 Legend: R rows, P patches in a row, D width, m merge size.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from mmsearch_jax.images.processing import MEAN, STD
 from mmsearch_jax.images.vision_inputs import VisionInputs
@@ -25,7 +26,7 @@ from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, linear, rota
 _EPS = 1e-6
 
 
-def model_input(patches: jax.Array, num_frames: int) -> jax.Array:
+def model_input(patches: UInt8[Array, "*batch bytes"], num_frames: int) -> Float32[Array, "*batch values"]:
     """uint8 [..., 3 * n] (channel by channel, n pixels each) to float32 [..., 3 * num_frames * n]: scaled, normalised, and
     copied into every frame of a temporal patch, since the images are still."""
     channels = patches.reshape(*patches.shape[:-1], 3, 1, -1).astype(jnp.float32) / 255.0
@@ -46,7 +47,9 @@ class VisionBlock(nnx.Module):
         self.mlp = GatedMLP(size, config.intermediate_size, bias=True, out_std=out_std, rngs=rngs, **dtypes)
         self._heads = config.num_heads
 
-    def __call__(self, x_RPD: jax.Array, angles: jax.Array, attend: Callable[..., jax.Array]) -> jax.Array:
+    def __call__(
+        self, x_RPD: Float[Array, "R P D"], angles: Float32[Array, "R P half"], attend: Callable[..., jax.Array]
+    ) -> Float[Array, "R P D"]:
         """One block; `angles` [R, P, h / 2], `attend` from queries, keys and values [R, P, heads, h]."""
         rows, patches, _ = x_RPD.shape
         qkv = self.qkv(self.norm1(x_RPD)).reshape(rows, patches, 3, self._heads, -1)
@@ -66,14 +69,14 @@ class PatchMerger(nnx.Module):
         self.fc2 = linear(joined, config.out_hidden_size, bias=True, rngs=rngs, **dtypes)
         self._joined = joined
 
-    def __call__(self, x_RPD: jax.Array) -> jax.Array:
+    def __call__(self, x_RPD: Float[Array, "R P D"]) -> Float[Array, "R tokens out"]:
         """[R, P, D] -> [R, P / m^2, out]."""
         joined = self.ln_q(x_RPD).reshape(x_RPD.shape[0], -1, self._joined)
         return self.fc2(jax.nn.gelu(self.fc1(joined), approximate=False))
 
 
 class VisionTower(nnx.Module):
-    """Patch embedding, blocks (windowed but for a few), merger."""
+    """Patch embedding, blocks (windowed except a few), merger."""
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, **dtypes: Any):
         self.patch_embed = linear(config.patch_dim, config.hidden_size, bias=False, rngs=rngs, **dtypes)
@@ -84,7 +87,7 @@ class VisionTower(nnx.Module):
         self._num_frames, self._window = config.temporal_patch_size, config.window_patches**2
         self._dtype, self.remat = dtypes["dtype"], "none"
 
-    def __call__(self, vision: VisionInputs) -> jax.Array:
+    def __call__(self, vision: VisionInputs) -> Float[Array, "N out"]:
         """Features [R * P / m^2, out], in the order of rows and, within a row, of its merged patches."""
         angles = self._angles(jnp.asarray(vision.positions))
         images, windows = jnp.asarray(vision.image_segment_ids), jnp.asarray(vision.window_segment_ids)
@@ -101,7 +104,7 @@ class VisionTower(nnx.Module):
         merged = self.merger(x)
         return merged.reshape(-1, merged.shape[-1])
 
-    def _angles(self, positions_RP2: jax.Array) -> jax.Array:
+    def _angles(self, positions_RP2: Int[Array, "R P 2"]) -> Float32[Array, "R P half"]:
         quarter = self._head_dim // 4
         frequencies = 1.0 / self._theta ** (jnp.arange(quarter, dtype=jnp.float32) / quarter)
         angles = positions_RP2.astype(jnp.float32)[..., None] * frequencies

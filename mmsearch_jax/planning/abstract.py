@@ -1,6 +1,6 @@
 """Abstract states and batches of a config's job: shapes with the shardings that the arrays will have, and no memory.
 
-What is built is what `training` and `stages` build from the same config, but for the values.
+What is built is what `training` and `stages` build from the same config, except the values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.sharding import AbstractMesh
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import TokenBatch
 from mmsearch_jax.distributed.mesh import AXES, mesh_sizes
-from mmsearch_jax.distributed.sharding import RULES
+from mmsearch_jax.distributed.sharding import changed_rules
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.placement import LearnerMesh
@@ -109,14 +109,13 @@ def mesh_on(config: LearnerSettings, topology: Topology) -> LearnerMesh:
 
 
 def mesh_without_devices(config: LearnerSettings, topology: Topology) -> LearnerMesh:
-    """The same in shape, for counts by hand alone: nothing is compiled for it, and no libtpu is needed.
+    """A mesh of the same shape, for counts by hand only: nothing is compiled for it, and it needs no libtpu.
 
     Raises:
       ConfigError: it does not make up the devices.
     """
     sizes = mesh_sizes(config.mesh, topology.num_devices)
-    rules = {**RULES, **config.sharding_rules}
-    return LearnerMesh(AbstractMesh(sizes, AXES), rules)  # type: ignore[arg-type]
+    return LearnerMesh(AbstractMesh(sizes, AXES), changed_rules(config.sharding_rules))  # type: ignore[arg-type]
 
 
 def batch_shapes(shape: BatchShape, vision: VisionConfig, extras: tuple[str, ...] = ()) -> TokenBatch:

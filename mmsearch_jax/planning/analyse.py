@@ -1,6 +1,6 @@
 """Compiles one program for its slice and says what it takes: the plan's line.
 
-Memory is the compiler's own figure, operations and bytes are counted from the compiled program, times are estimates from the
+Memory is the compiler's own figure, FLOPs and bytes are counted from the compiled program, times are estimates from the
 chip's rates.
 """
 
@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def mfu(self) -> float | None:
-        """Model operations over what the chips could make in that time."""
+        """Model FLOPs over what the chips could make in that time."""
         if not self.roofline or not self.program.work.model:
             return None
         peak = self.topology.chip.flops / self.topology.chip.devices * self.devices

@@ -1,4 +1,4 @@
-"""What a compiled program does on one chip: operations, bytes to and from HBM, and collectives, counted from its HLO text.
+"""What a compiled program does on one chip: FLOPs, bytes to and from HBM, and collectives, counted from its HLO text.
 
 Counted are the compiler's own instructions, so what it padded, split badly or computes twice is in the figures. Operations are
 those of matrix products and attention kernels; a product of [m, k] and [k, n] is 2 m k n. Bytes are what each instruction
@@ -36,7 +36,7 @@ _FREE = {
     "send-done",
     "recv-done",
 }
-# What slices exchange is sent by way of the hosts, each chip its own part.
+# Collectives between slices go through the hosts; each chip sends its own part.
 _BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _KERNEL_PRODUCTS = {"_fwd": 2, "_dq": 3, "_dkv": 4}
 """Matrix products in each of splash attention's kernels: scores and values; and what the backward pass computes again."""
@@ -45,11 +45,11 @@ _CAUSAL_BLOCK = 512
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """Exchanges of one kind and size over one kind of group, of one chip.
+    """Collectives of one kind and size over one kind of group, of one chip.
 
     Attributes:
-      payload: bytes of the larger side (what is gathered, or what is reduced), of one exchange.
-      group: devices (places on the mesh, row-major) that exchange with device 0.
+      payload: bytes of the larger side (what is gathered, or what is reduced), of one collective.
+      group: devices (places on the mesh, row-major) in device 0's group.
       shape: of the array, as text.
       op_name: of the JAX operation that it serves.
     """
@@ -63,7 +63,7 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that a chip sends in one exchange, by the ring algorithms' count."""
+        """Bytes that a chip sends in one collective, by the ring algorithms' count."""
         size = len(self.group)
         share = self.payload * (size - 1) / max(size, 1)
         return {"all-reduce": 2 * share, "collective-permute": self.payload}.get(self.kind, share)
@@ -72,7 +72,7 @@ class Collective:
 @dataclasses.dataclass(frozen=True)
 class Costs:
     """Of one run of a program on one chip. `kernels` counts the attention kernels' runs by name; `unknown` names loops,
-    kernels and exchanges whose cost could not be told (counted once, or not at all)."""
+    kernels and collectives whose cost is unknown (counted once, or not at all)."""
 
     flops: float
     bytes: float
@@ -96,7 +96,7 @@ def count(module: Module, num_devices: int) -> Costs:
                 try:
                     exchanges[_exchange(kind, one, block, num_devices)] += times
                 except ValueError:
-                    unknown.add(f"exchange {one.name}")
+                    unknown.add(f"collective {one.name}")
         if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.rest:
             kernel, cost = _kernel_flops(instruction, here)
             flops += times * cost
@@ -166,7 +166,7 @@ def _valid_pairs(size: int, window: int, out: int, stride: int, low: int, base: 
 
 
 def _kernel_flops(instruction: Instruction, here: dict[str, Instruction]) -> tuple[str, float]:
-    """Splash attention: its name, and the operations of the blocks that it does not skip."""
+    """Splash attention: its name, and the FLOPs of the blocks that it does not skip."""
     kind = next((kind for kind in _KERNEL_PRODUCTS if kind in instruction.name), None)
     operands = [
         array for name in instruction.operands if (array := _array(here, name)) and array.kind in ("bf16", "f32")

@@ -1,4 +1,4 @@
-"""What the method needs of a program, by hand count: tokens and operations, all chips together.
+"""What the method needs of a program, by hand count: tokens and FLOPs, all chips together.
 
 `Work.model` is what MFU is measured against: `learners.throughput`'s count for batches that are full, one segment a row and one
 image a row of patches. `Work.executed` adds what the program must compute besides by its own rules: remat's second forward
@@ -23,8 +23,8 @@ _LANES, _BLOCK = 128, 512
 class Work:
     """Attributes:
     tokens: that one run works on, full.
-    model: operations that the method needs.
-    executed: operations that the program is expected to make; 0 where it is not counted by hand.
+    model: FLOPs that the method needs.
+    executed: FLOPs that the program is expected to execute; 0 where it is not counted by hand.
     """
 
     tokens: float
@@ -94,7 +94,7 @@ def _pairs(text: TextConfig, pairs: float) -> float:
 
 
 def _text(text: TextConfig, shape: BatchShape) -> tuple[float, float, float]:
-    """Forward operations: of the layers' weights, of the vocabulary projection, of the attention kernel's blocks."""
+    """Forward FLOPs: of the layers' weights, of the vocabulary projection, of the attention kernel's blocks."""
     tokens = shape.rows * shape.length
     weights = 2 * tokens * text.num_hidden_layers * _layer(text)
     return weights, 2 * tokens * text.hidden_size * text.vocab_size, _causal(text, shape, exact=False)
@@ -118,7 +118,7 @@ def _low_rank(learner: Learner, shape: BatchShape) -> float:
 
 
 def _vision(config: VisionConfig, shape: BatchShape) -> tuple[float, float]:
-    """Forward operations of rows full of one image each: what the method needs, and what is done (`models/attention.py`: in the
+    """Forward FLOPs of rows full of one image each: what the method needs, and what is done (`models/attention.py`: in the
     kernel all pairs, and wide heads; of windows a block's and its neighbours')."""
     patches = shape.images * shape.patches
     size = config.hidden_size

@@ -1,4 +1,4 @@
-"""Which devices exchange: HLO's three ways of writing the groups of a collective, the pairs of a permutation, and slices."""
+"""Devices that take part in a collective: HLO's three notations for its groups, the pairs of a permutation, and slices."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ NOTES = (
     "estimate: from the chip's published rates, if all overlaps: a lower bound of the time, an upper bound of MFU."
 )
 GPU_NOTES = (
-    "GPUs: compiled for as many CPU devices, attention in its CPU form, so memory, bytes and times are rough; operations and "
+    "GPUs: compiled for as many CPU devices, attention in its CPU form, so memory, bytes and times are rough; FLOPs and "
     "collectives are the program's own."
 )
 
@@ -90,12 +90,12 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
                 f"{plan.compile_seconds:.0f}",
             )
     console.print(costs)
-    exchanges = Table(title="Collectives of one run, per device (counted; time: estimate)", title_justify="left")
+    traffic = Table(title="Collectives of one run, per device (counted; time: estimate)", title_justify="left")
     for name in ("program", "kind", "devices", "count", "GB sent", "ms", "largest"):
-        exchanges.add_column(name, justify="left" if name in ("program", "kind", "largest") else "right")
+        traffic.add_column(name, justify="left" if name in ("program", "kind", "largest") else "right")
     for plan in plans:
         for row in collectives(plan):
-            exchanges.add_row(
+            traffic.add_row(
                 plan.program.name,
                 row["kind"],
                 str(row["devices"]),
@@ -104,8 +104,8 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
                 f"{1e3 * row['seconds']:.1f}",
                 row["largest"],
             )
-    if exchanges.row_count:
-        console.print(exchanges)
+    if traffic.row_count:
+        console.print(traffic)
     for plan in plans:
         if plan.costs and plan.costs.unknown:
             console.print(f"{plan.program.name}: cost not known of {', '.join(plan.costs.unknown)}")
@@ -189,7 +189,7 @@ def collectives(plan: Plan) -> list[dict[str, Any]]:
 
 
 def record(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON; bytes, operations and seconds are of one run on one device."""
+    """A plan as JSON; bytes, FLOPs and seconds are of one run on one device."""
     made: dict[str, Any] = {
         "program": plan.program.name,
         "topology": plan.topology.name,

@@ -2,7 +2,7 @@
 
 Links: a chip sends along every torus dim that the group extends over, both ways where the dim is a ring. A group that fills no
 dim is taken for a line. GPUs sit behind a switch: all links serve any group in a machine. Between slices, and between machines
-of GPUs, each chip exchanges over the network what is its share within its own.
+of GPUs, each chip sends its share over the network.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Roofline:
 
     @property
     def seconds_without_overlap(self) -> float:
-        """If exchanges wait for compute, and compute for them."""
+        """Assuming that collectives and compute do not overlap."""
         return max(self.compute, self.hbm) + self.ici + self.network
 
     @property
@@ -52,7 +52,7 @@ def roofline(costs: Costs, topology: Topology, devices: Sequence[Any]) -> Roofli
 
 
 def seconds_of(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
-    """Of one exchange."""
+    """Of one collective."""
     return sum(_seconds(collective, topology, devices))
 
 
@@ -99,6 +99,6 @@ def _bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any
         if span > 1:
             whole = span == topology.shape[dim]
             lanes += 2 if whole and topology.ring(dim) and span > 2 else 1
-    # Chiplets of one chip exchange over a link of their own, taken for as fast as one to a neighbour.
+    # Chiplets of one chip have a link of their own, assumed to be as fast as one to a neighbour.
     lanes = max(lanes, 1)
     return link * (min(lanes, 2) if collective.kind == "collective-permute" else lanes)

@@ -28,7 +28,7 @@ _TENSORS, _ROWS = (1, 2, 4, 8), (1, 2, 4)
 USABLE = 0.8
 """Share of the memory that a hand count may fill: the compiler loses some between buffers (docs/planning.md)."""
 EFFICIENCY = 0.6
-"""Share of the peak that matrix products reach, to weigh compute against exchanges."""
+"""Share of the peak that matrix products reach, to compare compute with collectives."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def nearest_that_fits(
 
 
 def estimate_seconds(learner: Learner, topology: Topology) -> float:
-    """Of a batch: compute at a usual share of the peak, and the exchanges that the mesh's axes imply, one after the other."""
+    """Of a batch: compute at a usual share of the peak, and the collectives that the mesh's axes imply, one after the other."""
     chip, mesh, text = topology.chip, learner.mesh.mesh.shape, learner.model.text
     devices = learner.mesh.mesh.size
     compute = Work.learning(learner).executed * chip.devices / (chip.flops * EFFICIENCY * devices)

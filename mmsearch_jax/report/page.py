@@ -33,7 +33,7 @@ def write_report(
     title: str = "mmsearch-jax run",
     budget: PageBudget | None = None,
 ) -> Path:
-    """Writes the page about one or several work folders and returns its path.
+    """Writes the page about one or several work directories and returns its path.
 
     Raises:
       DataError: a folder holds neither metrics nor evaluations, or one of its files is damaged.

@@ -1,4 +1,4 @@
-"""What work folders hold for a report: evaluations with their summaries and samples, and metrics of training."""
+"""What work directories hold for a report: evaluations with their summaries and samples, and metrics of training."""
 
 from __future__ import annotations
 

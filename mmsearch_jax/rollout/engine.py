@@ -81,14 +81,15 @@ class Engine:
         stop[list(self.renderer.stop_ids)] = True
         has_text = np.zeros(vocabulary, bool)
         has_text[: self.renderer.vocabulary_size] = [bool(text) for text in self.renderer.token_bytes]
-        self._constants = programs.DecodeConstants(
-            jnp.asarray(self._automaton.table), jnp.asarray(stop), jnp.asarray(~(has_text | stop)), jnp.uint32(seed)
-        )
         empty, hidden = empty_slots(model.config, config, model.dtype)
         cache = empty if cache is None else cache
         places = jitted.places(self._mesh, cache, model.config.text.num_key_value_heads)
         self._cache: Any = jax.device_put(cache, places.cache)
         self._hidden = jax.device_put(hidden, places.whole)
+        self._whole = places.whole
+        self._constants = self._on_device(
+            programs.DecodeConstants(self._automaton.table, stop, ~(has_text | stop), np.uint32(seed))
+        )
         self._owners: list[LiveSequence | None] = [None] * config.num_slots
         self._leaders: dict[Any, LiveSequence] = {}
         """By prompt: the sequence that is being fed it; the others of the group wait for its cache."""
@@ -96,7 +97,10 @@ class Engine:
         self._lengths = config.lengths
         self._programs = jitted.jit_programs(graph, config, places)
         self._images = ImageCache(
-            image_processor, model.config.vision, config, lambda vision: self._programs.encode(self._weights, vision)
+            image_processor,
+            model.config.vision,
+            config,
+            lambda vision: self._programs.encode(self._weights, self._on_device(vision)),
         )
 
     # Weights, images and slots ------------------------------------------------------------------------------
@@ -181,7 +185,7 @@ class Engine:
         for key, leader in [(key, leader) for key, leader in self._leaders.items() if leader.unfed == 0]:
             slot = leader.held_slot
             self._prefixes[key] = _Prefix(
-                leader, slot, leader.fed, self._hidden[slot], leader.positions, leader.next_position
+                leader, slot, leader.fed, self._hidden_of(slot), leader.positions, leader.next_position
             )
             del self._leaders[key]
         for key, group in followers.items():
@@ -229,19 +233,7 @@ class Engine:
                 features[row * width + pads] = own[before : before + pads.size]
                 feature_index[row, pads] = row * width + pads
         length = bucket(int((starts + num_new).max()), self._lengths)
-        self._cache, self._hidden = self._programs.extend(
-            self._weights,
-            self._cache,
-            self._hidden,
-            slots,
-            starts,
-            token_ids,
-            positions,
-            num_new,
-            features,
-            feature_index,
-            length=length,
-        )
+        self._run_extend(slots, starts, token_ids, positions, num_new, features, feature_index, length=length)
         for row, sequence in enumerate(sequences):
             sequence.fed += int(num_new[row])
         self.stats.extend_calls += 1
@@ -253,14 +245,7 @@ class Engine:
             group = sequences[start : start + width]
             slots = np.full(width, programs.NO_SLOT, np.int32)
             slots[: len(group)] = [sequence.held_slot for sequence in group]
-            self._cache, self._hidden = self._programs.copy(
-                self._cache,
-                self._hidden,
-                np.int32(prefix.slot),
-                prefix.hidden,
-                slots,
-                length=bucket(prefix.length, self._lengths),
-            )
+            self._run_copy(prefix.slot, prefix.hidden, slots, length=bucket(prefix.length, self._lengths))
             for sequence in group:
                 sequence.fed = prefix.length
                 sequence.positions, sequence.next_position = prefix.positions, prefix.next_position
@@ -328,13 +313,35 @@ class Engine:
             self._weights,
             self._cache,
             self._hidden,
-            rows,
-            lengths,
+            *self._on_device((rows, lengths)),
             self._constants,
             length=length,
             gather=self._gathers(len(lengths), length),
         )
-        return programs.Decoded(*(np.asarray(part) for part in decoded))
+        return jax.device_get(decoded)
+
+    # Device calls: every transfer is explicit ---------------------------------------------------------------
+
+    def _on_device(self, values: Any) -> Any:
+        """Host arrays, whole on each chip of the mesh."""
+        return jax.device_put(values, self._whole)
+
+    def _hidden_of(self, slot: int) -> jax.Array:
+        """The last hidden state [D] of a slot."""
+        return jnp.take(self._hidden, self._on_device(np.int32(slot)), axis=0, mode="clip")
+
+    def _run_extend(self, *host_arguments: np.ndarray | None, length: int) -> None:
+        self._cache, self._hidden = self._programs.extend(
+            self._weights, self._cache, self._hidden, *self._on_device(host_arguments), length=length
+        )
+
+    def _run_copy(self, slot: int, hidden: jax.Array, slots: np.ndarray, *, length: int) -> None:
+        source, targets = self._on_device((np.int32(slot), slots))
+        self._cache, self._hidden = self._programs.copy(
+            self._cache, self._hidden, source, hidden, targets, length=length
+        )
+
+    # Turns --------------------------------------------------------------------------------------------------
 
     def _finish(self, sequence: LiveSequence) -> str:
         if not sequence.plain and sequence.state == self._automaton.accept:
@@ -372,7 +379,7 @@ class Engine:
         assert self.free_slots == self.config.num_slots, "warm-up under running sequences"
         self._leaders, self._prefixes = {}, {}
         for vision in self._images.shapes():
-            self._programs.encode(self._weights, vision)
+            self._programs.encode(self._weights, self._on_device(vision))
             progress()
         config, width = self.config, self._hidden.shape[1]
         for rows, tokens, length in itertools.product(config.extend_rows, config.extend_buckets, self._lengths):
@@ -380,33 +387,16 @@ class Engine:
                 features = np.zeros((rows * tokens, width), np.float32) if with_images else None
                 index = np.full((rows, tokens), -1, np.int32) if with_images else None
                 none = np.zeros(rows, np.int32)
-                self._cache, self._hidden = self._programs.extend(
-                    self._weights,
-                    self._cache,
-                    self._hidden,
-                    np.full(rows, programs.NO_SLOT, np.int32),
-                    none,
-                    np.zeros((rows, tokens), np.int32),
-                    np.zeros((3, rows, tokens), np.int32),
-                    none,
-                    features,
-                    index,
-                    length=length,
-                )
+                nowhere = np.full(rows, programs.NO_SLOT, np.int32)
+                ids, positions = np.zeros((rows, tokens), np.int32), np.zeros((3, rows, tokens), np.int32)
+                self._run_extend(nowhere, none, ids, positions, none, features, index, length=length)
                 progress()
         for rows, length in itertools.product({*config.decode_rows, config.width}, self._lengths):
             self._decode_call(programs.no_rows(rows), np.zeros(rows, np.int32), length)
             progress()
         rows = max(config.extend_rows)
         for length in self._lengths:
-            self._cache, self._hidden = self._programs.copy(
-                self._cache,
-                self._hidden,
-                np.int32(0),
-                self._hidden[0],
-                np.full(rows, programs.NO_SLOT, np.int32),
-                length=length,
-            )
+            self._run_copy(0, self._hidden_of(0), np.full(rows, programs.NO_SLOT, np.int32), length=length)
             progress()
         return self.num_programs()
 

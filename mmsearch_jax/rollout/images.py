@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -82,7 +83,7 @@ class ImageCache:
                 merge_size=self._vision.spatial_merge_size,
                 window_patches=self._vision.window_patches,
             )
-            features = np.asarray(self._encode(vision), np.float32)
+            features = jax.device_get(self._encode(vision)).astype(np.float32)
             for image, own in zip(batch, numbers, strict=True):
                 image.features = features[own]
             waiting = [image for image in waiting if image.features is None]

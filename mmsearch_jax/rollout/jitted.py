@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.kv_cache import KVCache
@@ -47,8 +48,8 @@ def single_layers(model: Any) -> tuple[Any, Any]:
     return nnx.split(nnx.eval_shape(lambda state: nnx.merge(graph, state).with_single_layers(), weights))
 
 
-def empty_slots(model: ModelConfig, config: EngineConfig, dtype: Any) -> tuple[KVCache, jax.Array]:
-    """The cache of all slots, and their last hidden states [S, D]."""
+def empty_slots(model: ModelConfig, config: EngineConfig, dtype: Any) -> tuple[KVCache, Float[Array, "S D"]]:
+    """The cache of all slots, and their last hidden states."""
     cache = KVCache.create(model, config.num_slots, config.max_length, dtype)
     return cache, jnp.zeros((config.num_slots, model.text.hidden_size), dtype)
 

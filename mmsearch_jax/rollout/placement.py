@@ -89,9 +89,9 @@ def _single_layers(state: Any, held: Mapping[tuple, Any]) -> Iterator[tuple[tupl
 
 
 def weight_spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
-    """The sampler's partition of a parameter, by its dotted path."""
-    # On one chip nothing is split, so dims need no logical names (models in tests have none).
-    return PartitionSpec() if mesh.size == 1 else partition_spec(logical_axes(path), shape, mesh, rules)
+    """How the sampler splits a parameter, by its dotted path."""
+    # On one chip nothing is split, so dims need no names (models of tests have none).
+    return PartitionSpec() if mesh.size == 1 else partition_spec(logical_axes(path), shape, mesh, rules, owner=path)
 
 
 def _copied(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 
 from mmsearch_jax.rollout import sampling
 
@@ -21,27 +22,27 @@ NO_SLOT = 2**30
 
 
 class DecodeRows(NamedTuple):
-    """The inputs of the decode loop for each row; all arrays have the leading dim N.
+    """The inputs of the decode loop for each row.
 
     Attributes:
-      slots: int32, the row's slot (`NO_SLOT` for padding).
-      positions: int32, M-RoPE position of the next token (the same in all three dims: it is text).
-      budget: int32, tokens that may still be sampled in this turn; 0 for padding.
-      states: int32, the tag automaton's state.
-      tags: bool, whether a closing tag ends the turn.
-      seeds: uint32, the trajectories' seeds.
-      temperature, top_p: float32; `top_k`: int32.
+      slots: the row's slot (`NO_SLOT` for padding).
+      positions: M-RoPE position of the next token (the same in all three dims: it is text).
+      budget: tokens that may still be sampled in this turn; 0 for padding.
+      states: the tag automaton's state.
+      tags: whether a closing tag ends the turn.
+      seeds: the trajectories' seeds.
+      temperature, top_p, top_k: see `SamplingParams`.
     """
 
-    slots: Any
-    positions: Any
-    budget: Any
-    states: Any
-    tags: Any
-    seeds: Any
-    temperature: Any
-    top_p: Any
-    top_k: Any
+    slots: Int32[Any, "N"]
+    positions: Int32[Any, "N"]
+    budget: Int32[Any, "N"]
+    states: Int32[Any, "N"]
+    tags: Bool[Any, "N"]
+    seeds: UInt32[Any, "N"]
+    temperature: Float32[Any, "N"]
+    top_p: Float32[Any, "N"]
+    top_k: Int32[Any, "N"]
 
 
 def no_rows(count: int) -> DecodeRows:
@@ -61,30 +62,26 @@ def no_rows(count: int) -> DecodeRows:
 
 
 class DecodeConstants(NamedTuple):
-    """Tables that do not change: `transitions` int32 [states, V], `stop` and `banned` bool [V], `seed`
-    uint32."""
+    """What does not change: the tag automaton's table, the tokens that end a turn or may never be sampled, the run's seed."""
 
-    transitions: jax.Array
-    stop: jax.Array
-    banned: jax.Array
-    seed: jax.Array
+    transitions: Int32[Any, "states V"]
+    stop: Bool[Any, "V"]
+    banned: Bool[Any, "V"]
+    seed: UInt32[Any, ""]
 
 
 class Decoded(NamedTuple):
     """The result of a decode call.
 
-    Attributes:
-      tokens, logprobs: int32 and float32 [N, steps]; only the first `counts` of a row are valid.
-      counts: int32 [N].
-      running: bool [N], rows that neither stopped nor ran out of budget.
-      states: int32 [N], the tag automaton's state.
+    Only the first `counts` tokens and log-probs of a row are valid. `running` rows neither stopped nor ran out of budget;
+    `states` are the tag automaton's.
     """
 
-    tokens: Any
-    logprobs: Any
-    counts: Any
-    running: Any
-    states: Any
+    tokens: Int32[Any, "N steps"]
+    logprobs: Float32[Any, "N steps"]
+    counts: Int32[Any, "N"]
+    running: Bool[Any, "N"]
+    states: Int32[Any, "N"]
 
 
 class _DecodeCarry(NamedTuple):
@@ -115,7 +112,7 @@ def _slot_axis(leaf: jax.Array) -> int:
     return 0 if leaf.ndim == 1 else leaf.ndim - 4
 
 
-def take_rows(cache: Any, slots: jax.Array, length: int) -> Any:
+def take_rows(cache: Any, slots: Int32[Array, "N"], length: int) -> Any:
     """A cache of N rows with the first `length` entries of the given slots."""
 
     def take(leaf: jax.Array) -> jax.Array:
@@ -127,7 +124,7 @@ def take_rows(cache: Any, slots: jax.Array, length: int) -> Any:
     return jax.tree.map(take, cache)
 
 
-def put_rows(cache: Any, rows: Any, slots: jax.Array, length: int) -> Any:
+def put_rows(cache: Any, rows: Any, slots: Int32[Array, "N"], length: int) -> Any:
     """The inverse of `take_rows`; padding rows are dropped."""
 
     def put(leaf: jax.Array, row: jax.Array) -> jax.Array:
@@ -143,24 +140,23 @@ def put_rows(cache: Any, rows: Any, slots: jax.Array, length: int) -> Any:
 def extend_rows(
     model: Any,
     cache: Any,
-    hidden: jax.Array,
-    slots: jax.Array,
-    starts: jax.Array,
-    token_ids: jax.Array,
-    positions: jax.Array,
-    num_new: jax.Array,
-    features: jax.Array | None,
-    feature_index: jax.Array | None,
+    hidden: Float[Array, "S D"],
+    slots: Int32[Array, "N"],
+    starts: Int32[Array, "N"],
+    token_ids: Int32[Array, "N T"],
+    positions: Int32[Array, "3 N T"],
+    num_new: Int32[Array, "N"],
+    features: Float[Array, "F D"] | None,
+    feature_index: Int32[Array, "N T"] | None,
     *,
     length: int,
-) -> tuple[Any, jax.Array]:
+) -> tuple[Any, Float[Array, "S D"]]:
     """Feeds up to T tokens to each of N rows.
 
     Args:
-      cache: of all slots; `hidden` [S, D]: last hidden state of each slot.
-      slots: int32 [N]; `starts` int32 [N]: tokens already valid in the slot's cache (0 empties it).
-      token_ids: int32 [N, T]; `positions` int32 [3, N, T]; `num_new` int32 [N].
-      features, feature_index: image features [F, D] and, per token, its feature (-1: text) int32 [N, T].
+      cache: of all slots; `hidden`: last hidden state of each slot.
+      starts: tokens already valid in the slot's cache (0 empties it).
+      features, feature_index: image features and, per token, its feature (-1: text).
       length: cache entries that are read and written.
 
     Returns:
@@ -174,10 +170,15 @@ def extend_rows(
 
 
 def copy_rows(
-    cache: Any, hidden: jax.Array, source: jax.Array, last: jax.Array, slots: jax.Array, *, length: int
-) -> tuple[Any, jax.Array]:
-    """Copies the first `length` entries of slot `source` to the slots [N], with `last` [D] as their hidden
-    state.
+    cache: Any,
+    hidden: Float[Array, "S D"],
+    source: Int32[Array, ""],
+    last: Float[Array, "D"],
+    slots: Int32[Array, "N"],
+    *,
+    length: int,
+) -> tuple[Any, Float[Array, "S D"]]:
+    """Copies the first `length` entries of slot `source` to the slots, with `last` as their hidden state.
 
     Entries after the shared prefix are copied too; they lie beyond each slot's length and are never read.
     """
@@ -189,15 +190,15 @@ def copy_rows(
 def decode_rows(
     model: Any,
     cache: Any,
-    hidden: jax.Array,
+    hidden: Float[Array, "S D"],
     rows: DecodeRows,
-    lengths: jax.Array,
+    lengths: Int32[Array, "N"],
     constants: DecodeConstants,
     *,
     length: int,
     steps: int,
     gather: bool,
-) -> tuple[Any, jax.Array, Decoded]:
+) -> tuple[Any, Float[Array, "S D"], Decoded]:
     """Samples up to `steps` tokens for each row, and stops a row at a closing tag, a stop token or its
     budget.
 
@@ -205,7 +206,7 @@ def decode_rows(
     turn is therefore not in the cache, and the host may still drop it.
 
     Args:
-      lengths: int32 [N], tokens in the cache of each row.
+      lengths: tokens in the cache of each row.
       gather: false when the rows are all slots in order; then the cache is used in place.
     """
     num_rows = rows.slots.shape[0]
@@ -264,6 +265,6 @@ def decode_rows(
     return cache, hidden, Decoded(end.tokens, end.logprobs, end.counts, end.running, end.states)
 
 
-def _with_lengths(cache: Any, lengths: jax.Array) -> Any:
+def _with_lengths(cache: Any, lengths: Int32[Array, "N"]) -> Any:
     """The same cache with other lengths: the host knows how many entries are valid, and never reads it from the device."""
     return dataclasses.replace(cache, lengths=lengths)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +29,15 @@ class SamplingParams:
             raise ValueError(f"need temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got {self}")
 
 
-def position_keys(seed: jax.Array, trajectory_seeds: jax.Array, positions: jax.Array) -> jax.Array:
+def position_keys(
+    seed: UInt32[Array, ""], trajectory_seeds: UInt32[Array, "S"], positions: Int32[Array, "S"]
+) -> Key[Array, "S"]:
     """One key per row, a function of run seed, trajectory seed and token index alone.
 
     So what a trajectory samples does not depend on its slot, on its neighbours or on when it was scheduled.
 
     Args:
-      seed: uint32 scalar.
-      trajectory_seeds: uint32 [S].
-      positions: int32 [S], index in its trajectory of the token to be sampled.
+      positions: index in its trajectory of the token to be sampled.
     """
 
     def one(trajectory_seed: jax.Array, position: jax.Array) -> jax.Array:
@@ -47,15 +48,17 @@ def position_keys(seed: jax.Array, trajectory_seeds: jax.Array, positions: jax.A
 
 
 def sample(
-    logits: jax.Array, keys: jax.Array, temperature: jax.Array, top_p: jax.Array, top_k: jax.Array, banned: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    logits: Float32[Array, "S V"],
+    keys: Key[Array, "S"],
+    temperature: Float32[Array, "S"],
+    top_p: Float32[Array, "S"],
+    top_k: Int32[Array, "S"],
+    banned: Bool[Array, "V"],
+) -> tuple[Int32[Array, "S"], Float32[Array, "S"]]:
     """Samples one token per row.
 
     Args:
-      logits: float32 [S, V].
-      keys: [S] random keys.
-      temperature, top_p: float32 [S]; `top_k`: int32 [S].
-      banned: bool [V], tokens that may never be sampled (image placeholders, ids without a token).
+      banned: tokens that may never be sampled (image placeholders, ids without a token).
 
     Returns:
       tokens int32 [S]; their log-probs float32 [S] under softmax(logits / temperature) over the whole vocabulary, which the
@@ -81,13 +84,13 @@ def sample(
     return tokens, _log_prob(logits / divisor, tokens)
 
 
-def _log_prob(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+def _log_prob(logits: Float32[Array, "S V"], tokens: Int32[Array, "S"]) -> Float32[Array, "S"]:
     picked = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return picked - jax.nn.logsumexp(logits, axis=-1)
 
 
-def _argmax(scores: jax.Array) -> jax.Array:
-    """Index int32 [S] of the largest score of each row; the first one of several equal scores.
+def _argmax(scores: Float32[Array, "S V"]) -> Int32[Array, "S"]:
+    """Index of the largest of each row, the first of equals.
 
     Written as two reductions: XLA's own argmax takes several times as long on a CPU.
     """
@@ -96,7 +99,9 @@ def _argmax(scores: jax.Array) -> jax.Array:
     return jnp.min(jnp.where(scores == best, places, scores.shape[-1] - 1), axis=-1)
 
 
-def _filter(scaled: jax.Array, top_p: jax.Array, top_k: jax.Array) -> jax.Array:
+def _filter(
+    scaled: Float32[Array, "S V"], top_p: Float32[Array, "S"], top_k: Int32[Array, "S"]
+) -> Float32[Array, "S V"]:
     """-inf outside the top k and outside the smallest set of at least p probability (which holds the best
     token)."""
     descending = -jnp.sort(-scaled, axis=-1)

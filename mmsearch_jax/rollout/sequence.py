@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
+from jaxtyping import Float32, Int32
 
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.rollout.sampling import SamplingParams
@@ -22,7 +23,7 @@ class PreparedImage:
     processed: ProcessedImage
     grid: tuple[int, int, int]
     num_tokens: int
-    features: np.ndarray | None = None
+    features: Float32[np.ndarray, "tokens D"] | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -46,7 +47,7 @@ class LiveSequence:
     finish: str | None = None
     new_ids: list[int] = dataclasses.field(default_factory=list)
     new_logprobs: list[float] = dataclasses.field(default_factory=list)
-    positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((3, 0), np.int32))
+    positions: Int32[np.ndarray, "3 L"] = dataclasses.field(default_factory=lambda: np.zeros((3, 0), np.int32))
     next_position: int = 0
 
     @property

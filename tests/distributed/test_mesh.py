@@ -5,15 +5,17 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from configs.meshes import MESHES
 from flax import nnx
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.distributed.mesh import AXES, make_mesh, mesh_sizes
-from mmsearch_jax.distributed.sharding import RULES, partition_spec
+from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, make_mesh, mesh_sizes
+from mmsearch_jax.distributed.sharding import RULES, Rule, changed_rules, partition_spec
 from mmsearch_jax.models.axes import logical_axes
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.planning.sizes import SIZES
 from mmsearch_jax.settings.policy import MeshConfig
 
 MESH = AbstractMesh((1, 1, 4, 2, 1), AXES)
@@ -121,23 +123,39 @@ def test_a_mesh_that_does_not_know_of_the_slices_is_refused():
 
 
 def test_rows_are_split_over_slices_and_weights_are_not():
-    mesh = AbstractMesh((2, 1, 4, 1, 1), AXES)
-    assert partition_spec(("batch", "length"), (8, 16), mesh) == PartitionSpec(("dcn", "data", "fsdp"), None)
-    over_slices = [name for name, axes in RULES.items() if "dcn" in axes]
-    assert over_slices == ["batch", "images"]
+    assert "dcn" in BATCH_AXES
+    assert not [name for name, rule in RULES.items() if "dcn" in rule.axes]
 
 
-def test_dims_that_do_not_divide_stay_whole_and_no_axis_is_used_twice():
+def test_a_dim_that_the_mesh_does_not_divide_is_refused_with_its_parameter_size_and_axes():
     assert partition_spec(("embed", "mlp"), (64, 6), MESH) == PartitionSpec(("fsdp",), ("tensor",))
-    assert partition_spec(("embed", "mlp"), (62, 6), MESH) == PartitionSpec(None, ("tensor",))
-    assert partition_spec(("embed", "embed"), (64, 64), MESH) == PartitionSpec(("fsdp",), None)
+    message = r"layers.mlp: its dim 'embed' has 62 entries, .* fsdp=4 does not divide: .* sharding_rules.embed=\(\)"
+    with pytest.raises(ConfigError, match=message):
+        partition_spec(("embed", "mlp"), (62, 6), MESH, owner="layers.mlp")
+
+
+def test_a_dim_stays_whole_where_its_rule_says_so_or_the_axis_has_one_device():
+    assert partition_spec(("embed", "vocab"), (64, 151), MESH) == PartitionSpec(("fsdp",), None)
+    assert partition_spec(("vision_embed", "vision_mlp"), (64, 3), MESH) == PartitionSpec(("fsdp",), None)
+    assert partition_spec(("embed", "mlp"), (62, 6), AbstractMesh((1, 4, 1, 2, 1), AXES)) == PartitionSpec(
+        None, ("tensor",)
+    )
+
+
+def test_two_dims_over_the_same_mesh_axis_are_refused():
+    rules = changed_rules({"embed": ("tensor",)})
+    message = (
+        r"q_proj \(64, 8\): the rules split both 'embed' and 'heads' over the mesh axis 'tensor': .* sharding_rules"
+    )
+    with pytest.raises(ConfigError, match=message):
+        partition_spec(("embed", "heads"), (64, 8), MESH, rules, owner="q_proj")
 
 
 def test_unknown_names_are_errors():
     with pytest.raises(ConfigError, match="no sharding rule for the logical axis 'width'"):
         partition_spec(("width",), (4,), MESH)
     with pytest.raises(ConfigError, match="the rule of 'embed' names the mesh axis 'model'"):
-        partition_spec(("embed",), (4,), MESH, {**RULES, "embed": ("model",)})
+        partition_spec(("embed",), (4,), MESH, {**RULES, "embed": Rule(("model",))})
 
 
 def test_every_large_parameter_of_the_7b_is_split_over_all_chips():
@@ -152,3 +170,21 @@ def test_every_large_parameter_of_the_7b_is_split_over_all_chips():
         total += np.prod(shape)
     assert total == pytest.approx(8.29e9, rel=0.01)
     assert held < total / 8 * 1.02
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_published_size_splits_over_its_meshes_and_over_the_engines_of_four_and_eight_devices(size):
+    model = nnx.eval_shape(lambda: Qwen2_5_VL(SIZES[size], rngs=nnx.Rngs(0)))
+    parameters = [
+        (".".join(map(str, path)), leaf.get_value().shape) for path, leaf in nnx.to_flat_state(nnx.state(model))
+    ]
+    learners = {row[:3] for table in MESHES.values() for row in table[size].values()}
+    whole = set()
+    for sizes in {*learners, (1, 4, 1), (1, 8, 1)}:
+        mesh = AbstractMesh((1, 1, *sizes), AXES)
+        for path, shape in parameters:
+            names = logical_axes(path)
+            spec = partition_spec(names, shape, mesh, owner=path)
+            rules = zip(names, spec, strict=True)
+            whole |= {name for name, axes in rules if axes is None and any(mesh.shape[a] > 1 for a in RULES[name].axes)}
+    assert whole == ({"vision_mlp"} if size in ("3b", "7b") else set())

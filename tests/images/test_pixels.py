@@ -63,7 +63,7 @@ def test_without_a_writable_folder_the_loops_are_compiled_in_memory():
         [
             sys.executable,
             "-c",
-            "import numpy as np\nfrom mmsearch_jax.data import pixels\n"
+            "import numpy as np\nfrom mmsearch_jax.images import pixels\n"
             "print(pixels.cut(np.ones((28, 28, 3), np.uint8), 14, 2).sum())",
         ],
         env={**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"},

@@ -29,6 +29,8 @@ from mmsearch_jax.settings.learning import (
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
 from tests.rollout import random_policy
 
+pytestmark = pytest.mark.usefixtures("guarded_steps")
+
 SIZES = EngineConfig(
     num_slots=8,
     max_length=256,

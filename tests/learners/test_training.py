@@ -5,6 +5,7 @@ import json
 import queue
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -25,6 +26,8 @@ from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig, RewardConfig, RunConfig
 from tests.learners.small_sequences import PLACEHOLDER, sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
+
+pytestmark = pytest.mark.usefixtures("guarded_steps")
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +145,8 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(model):
     state = create_train_state(trained, kept, optimizer)
     update = supervised.SupervisedUpdate(graph, optimizer)
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
-    batch = next(batches(0)).batch
-    state, metrics = update(state, [batch._replace(loss_weights=np.where(batch.loss_weights > 0, np.inf, 0.0))])
+    batch = jax.device_put(next(batches(0)).batch)
+    state, metrics = update(state, [batch._replace(loss_weights=jnp.where(batch.loss_weights > 0, jnp.inf, 0.0))])
     assert int(metrics["skipped_updates"]) == 1
     for a, b in zip(before, jax.tree.leaves(state.params), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -199,3 +202,11 @@ def test_every_row_is_visited_once_an_epoch():
     seen = [row.id for step in range(5) for _, row in grpo.Prompts(rows, seed=0).take(4 * step, 4)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == sorted(row.id for row in rows)
     assert seen[:10] != seen[10:]
+
+
+def test_an_implicit_transfer_in_a_step_raises(model):
+    graph, trained, kept = split_model(model)
+    optimizer = make_optimizer(SGD, 4)
+    state = create_train_state(trained, kept, optimizer)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        supervised.SupervisedUpdate(graph, optimizer)(state, [next(batches(0)).batch])

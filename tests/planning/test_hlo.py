@@ -127,7 +127,7 @@ def test_the_group_of_the_first_device_is_found_in_every_way_of_writing_it(text,
 
 def test_an_exchange_whose_group_cannot_be_read_is_named():
     costs = count(Module(LOOP.replace("[2,4]<=[8]", "spiral(8)")), 8)
-    assert costs.unknown == ("exchange wide",) and costs.collectives == ()
+    assert costs.unknown == ("collective wide",) and costs.collectives == ()
 
 
 def test_what_is_sent_to_other_slices_is_an_exchange_between_them():

@@ -18,6 +18,8 @@ from mmsearch_jax.settings.rollout import EngineConfig
 from tests.rollout import random_policy
 from tests.rollout.random_policy import RENDERER
 
+pytestmark = pytest.mark.usefixtures("guarded_steps")
+
 QUESTION = "What is the capital of the country with this flag?"
 SIZES = EngineConfig(
     num_slots=4,

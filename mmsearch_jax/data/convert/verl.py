@@ -118,7 +118,7 @@ def mmsearch_r1_record(row: Row, number: int) -> dict[str, Any]:
 
 
 def search_r1_record(row: Row, number: int) -> dict[str, Any]:
-    """A row as Search-R1 reads it, but for its instruction, which stands before "Question:" in its own files.
+    """A row as Search-R1 reads it, except its instruction, which stands before "Question:" in its own files.
 
     Raises:
       DataError: the row has an image.
