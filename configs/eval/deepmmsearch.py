@@ -20,7 +20,7 @@ OKVQA, AOKVQA = "okvqa.allenai.org; images: COCO val2014", "github.com/allenai/a
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """All benchmarks, by the paper's rules: 8,192 tokens of responses (sec. 4.1); prompt, image and observations come on top."""
+    """All benchmarks, by the paper's rules: 8,192 tokens of responses (sec. 4.1), plus prompt and observations."""
     config = as_config(EvaluationSettings(checkpoint=tiny.TINY_BASE))
     config.tools.url = ""
     config.miniworld.episode.update(tiny.EPISODE)

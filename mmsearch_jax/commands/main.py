@@ -188,7 +188,7 @@ def _prepare(command: Command, options: argparse.Namespace) -> bool:
     if command.workdir and options.workdir.parts[:1] and options.workdir.parts[0].endswith(":"):
         # pathlib takes a bucket's address for a local directory, which would be found out after the run.
         raise ConfigError(
-            f"--workdir {options.workdir}: a bucket is no directory. Mount it (docs/launch.md, Buckets) and name a directory in it"
+            f"--workdir {options.workdir}: a bucket is no directory. Mount it (docs/launch.md, Buckets) and name its mount"
         )
     options.settings = loaded.settings.require_ready()
     if getattr(options, "compilation_cache", ""):

@@ -45,7 +45,7 @@ class Teacher:
     Args:
       chat: the endpoint of the teacher's model.
       tools: the search server.
-      rules: of an episode with tags, which a turn outside the grammar ends. Its token limits count text: an image takes no tokens here.
+      rules: of an episode with tags, which a turn outside the grammar ends. Its limits count tokens of text, not of images.
       renderer: of the tokenizer of the policy that is to be trained.
       budget: what may be spent; each call is charged before it is made.
     """

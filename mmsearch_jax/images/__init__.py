@@ -1,0 +1,1 @@
+"""Images on the host: reading, resizing, cutting into patches, packing patches into rows."""

@@ -1,4 +1,4 @@
-"""`mmsearch quickstart`: the whole pipeline, one stage after the other: SFT, GRPO with live search, evaluations, table, report."""
+"""`mmsearch quickstart`: all stages, one after the other: SFT, GRPO with live search, evaluations, table, report."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def base(settings: PolicySettings, checkpoint: str = TINY_BASE) -> ml_collection
                 "num_steps": 32,
                 "prompts_per_step": 12,
                 "updates_per_batch": 1,
-                # Below 1 a trajectory fails less by mere chance, and its reward says more about what greedy decoding gets wrong.
+                # Below 1 fewer trajectories fail by chance, and rewards say more about what greedy decoding gets wrong.
                 "temperature": 0.8,
                 "batch": {"rows": 12, "length": 576, "images": 12, "patches": 192},
             }

@@ -67,8 +67,8 @@ class BalanceConfig(Section):
 
 
 TEACHER_EPISODE = EpisodeConfig(max_tool_calls=8, max_text_searches=8, max_trajectory_tokens=6912)
-"""The last turn must answer, and the paper drops conversations of 10 turns or more. Tokens of the image are not counted: with its
-1,280 a conversation fits in a row of 8,192."""
+"""The last turn must answer, and the paper drops conversations of 10 turns or more. Tokens of the image are not counted: with
+its 1,280 a conversation fits in a row of 8,192."""
 
 
 @dataclasses.dataclass(frozen=True)

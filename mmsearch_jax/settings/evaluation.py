@@ -39,7 +39,7 @@ class EvalConfig(Section):
     limit: int = setting(0, "questions to ask, in order; 0: all", at_least=0)
     direct: str = setting(
         "",
-        "name of an evaluation in mode direct in this work directory, which says which searches were needless; empty: the rows' flags",
+        "name of a direct evaluation in this work directory, which shows needless searches; empty: the rows' flags show them",
     )
     if_changed: str = setting(
         "refuse",

@@ -130,14 +130,14 @@ class GRPOLossConfig(Section):
     )
     kl_estimator: str = setting(
         "k3",
-        "k1, k2 or k3 (Schulman, Approximating KL divergence, 2020). As a loss, k1 has no gradient in expectation and k2 has the "
-        "true one; k3, GRPO's, lies between",
+        "Schulman, Approximating KL divergence, 2020. As a loss, k1 has no gradient in expectation and k2 has the true one; "
+        "k3, GRPO's, lies between",
         one_of=("k1", "k2", "k3"),
     )
     aggregation: str = setting(
         "sequence",
-        "token: mean over all trained tokens; sequence: mean over each sequence's tokens, then over sequences; constant: sum over "
-        "each sequence's tokens / constant_length, then mean over sequences",
+        "token: mean over all trained tokens; sequence: mean over each sequence's tokens, then over sequences; constant: sum "
+        "over each sequence's tokens / constant_length, then mean over sequences",
         one_of=("token", "sequence", "constant"),
     )
     constant_length: int = setting(1024, "tokens by which the aggregation 'constant' divides", at_least=1)
@@ -164,8 +164,8 @@ class RewardConfig(Section):
     )
     match: str = setting(
         "exact_or_judge",
-        "who decides s: exact (the answer match), judge (an LLM), or exact_or_judge (the judge is asked only where the exact match "
-        "says no)",
+        "who decides s: exact (the answer match), judge (an LLM), or exact_or_judge (the judge is asked only if the match says "
+        "no)",
         one_of=("exact", "judge", "exact_or_judge"),
     )
     overlong_buffer: int = setting(
@@ -197,8 +197,8 @@ class GRPOConfig(Section):
     )
     sampling_rounds: int = setting(
         1,
-        "with more than 1, prompts whose groups are uniform or too small are replaced by the next ones, in so many rounds at most "
-        "(DAPO's dynamic sampling, arXiv 2503.14476)",
+        "with more than 1, prompts whose groups are uniform or too small are replaced by the next ones, in at most so many "
+        "rounds (DAPO's dynamic sampling, arXiv 2503.14476)",
         at_least=1,
     )
     updates_per_batch: int = setting(8, "mini-batches of a rollout batch; each makes an update", at_least=1)

@@ -81,15 +81,15 @@ class EpisodeConfig(Section):
 
     mode: str = setting(
         "policy",
-        "policy and prompted run the tool loop (they differ in the checkpoint and, usually, in prompt_style); direct asks for a "
-        "plain answer; rag always does a whole-image search, then a text search, then asks for a plain answer",
+        "policy and prompted run the tool loop (they differ in the checkpoint and, usually, in prompt_style); direct asks for "
+        "a plain answer; rag always does a whole-image search, then a text search, then asks for a plain answer",
         one_of=MODES,
     )
     prompt_style: str = setting("paper", "wording of the prompts", one_of=protocol.PROMPT_STYLES)
     max_tool_calls: int = setting(
         10,
-        "turns that may be something else than an answer; refused calls and corrected turns count. One more turn follows, which "
-        "must answer",
+        "turns that may be something else than an answer; refused calls and corrected turns count. One more turn follows, "
+        "which must answer",
         at_least=0,
     )
     max_image_searches: int = setting(1, "image searches; a further call gives an observation that says so", at_least=0)

@@ -22,8 +22,8 @@ class ServeConfig(Section):
     )
     system_prompt: str = setting(
         "",
-        "of chats that bring no system message. Qwen2.5-VL's own template says 'You are a helpful assistant.'; policies trained "
-        "here are trained without",
+        "of chats that bring no system message. Qwen2.5-VL's own template says 'You are a helpful assistant.'; policies "
+        "trained here are trained without",
     )
 
     @property

@@ -20,8 +20,8 @@ class WorldConfig(Section):
     num_eval_rows: int = setting(300, "questions about the real half", at_least=1)
     grpo_free_share: float = setting(
         0.2,
-        "share of GRPO's prompts that need no search; fewer than half, because looking alone answers them and their groups have "
-        "equal rewards, from which nothing is learnt",
+        "share of GRPO's prompts that need no search; fewer than half, because looking alone answers them and their groups "
+        "have equal rewards, from which nothing is learnt",
         at_least=0,
         at_most=1,
     )

@@ -122,7 +122,8 @@ def test_times_come_from_a_plan_and_a_plan_without_them_is_refused(tmp_path):
     config = tmp_path / "configs" / "grpo.py"
     config.parent.mkdir()
     config.write_text(
-        "from mmsearch_jax.recipes import tiny\nfrom mmsearch_jax.settings.commands import GRPOSettings\n\n\ndef get_config():\n    return tiny.base(GRPOSettings())\n"
+        "from mmsearch_jax.recipes import tiny\nfrom mmsearch_jax.settings.commands import GRPOSettings\n\n\n"
+        "def get_config():\n    return tiny.base(GRPOSettings())\n"
     )
     plan = {
         "config": str(config),

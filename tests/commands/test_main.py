@@ -133,7 +133,10 @@ def test_profile_says_how_many_steps_to_trace(command, tmp_path, capsys):
 
 def test_programs_are_kept_where_compilation_cache_says(tmp_path):
     # The command ends at once, as there is no such image; what JAX compiles after it is kept.
-    code = "import sys; from mmsearch_jax.commands.main import main; main(sys.argv[1:]); import jax; jax.jit(lambda x: x + 1)(1.0)"
+    code = (
+        "import sys; from mmsearch_jax.commands.main import main; main(sys.argv[1:]); "
+        "import jax; jax.jit(lambda x: x + 1)(1.0)"
+    )
     arguments = ["ask", "missing.png", "who?", "--compilation-cache", str(tmp_path / "new" / "cache")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
