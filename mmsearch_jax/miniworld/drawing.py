@@ -1,7 +1,7 @@
-"""Pictures of invented things: one call draws a thing in both artworks, as the index shows it and as scenes show it.
+"""Pictures of invented things. One call draws a thing in two artworks: one for the index and one for scenes.
 
-The two artworks differ as two artists' do: shades, proportions and finish, never the design. Emblems look like flags,
-monuments and animals like photographs. numpy and Pillow only; everything follows from the generator passed in.
+The artworks differ in shades, proportions and finish, never in the design. Emblems look like flags; monuments and
+animals look like photographs. Uses only numpy and Pillow; all randomness comes from the generator passed in.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from PIL import Image, ImageEnhance
 from mmsearch_jax.miniworld import emblems, views
 
 SIZE = (320, 240)
-"""Width and height of an index picture in pixels; a scene artwork may be cut differently."""
+"""Width and height of an index picture in pixels; a scene artwork may be cropped differently."""
 
 
 Artworks = tuple[Image.Image, Image.Image]
-"""The same thing twice, RGB: as the index shows it, and as scenes show it."""
+"""The index artwork and the scene artwork of one thing, RGB."""
 
 
 def draw_emblem(rng: np.random.Generator) -> Artworks:
@@ -28,12 +28,12 @@ def draw_emblem(rng: np.random.Generator) -> Artworks:
 
 
 def draw_monument(rng: np.random.Generator) -> Artworks:
-    """A photo-like picture of an invented building or statue under a sky, twice (the second seen a little differently)."""
+    """A photo-like picture of an invented building or statue; the scene artwork is a slightly changed view."""
     return _two_views(views.monument(rng, SIZE), rng)
 
 
 def draw_animal(rng: np.random.Generator) -> Artworks:
-    """A photo-like picture of an invented animal in a landscape, twice."""
+    """A photo-like picture of an invented animal; the scene artwork is a slightly changed view."""
     return _two_views(views.animal(rng, SIZE), rng)
 
 
@@ -43,7 +43,7 @@ def draw_background(rng: np.random.Generator, size: tuple[int, int] = (448, 336)
 
 
 def _two_views(picture: Image.Image, rng: np.random.Generator) -> Artworks:
-    """Scenes show the same photograph, cut a little tighter and in another light."""
+    """The picture, and the same picture cropped a little tighter with other lighting."""
     width, height = picture.size
     zoom = float(rng.uniform(0.86, 0.96))
     x0, y0 = (float(v) for v in rng.random(2) * (1 - zoom))
@@ -54,7 +54,7 @@ def _two_views(picture: Image.Image, rng: np.random.Generator) -> Artworks:
 
 
 def _gloss(flat: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Light from above, a bright upper part and dark rims, as on an enamelled badge."""
+    """Adds light from above and dark rims, as on an enamelled badge."""
     width, height = flat.size
     y, x = (np.linspace(0, 1, height, dtype=np.float32)[:, None], np.linspace(0, 1, width, dtype=np.float32)[None])
     strength = float(rng.uniform(0.3, 1.0))

@@ -1,6 +1,6 @@
-"""Flags of invented lands: a design (a field of coloured parts, and charges on it) and how it is painted.
+"""Flags of invented lands: a design (a field of coloured parts, and charges on it) and its painting.
 
-A design is data, so one design can be painted in two artworks. Knows nothing of worlds, names or scenes.
+A design is data, so it can be painted in two artworks. Knows nothing of worlds, names or scenes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PALETTE: dict[str, tuple[float, tuple[Colour, ...]]] = {
     "brown": (0.12, ((120, 70, 20), (110, 60, 40))),
     "grey": (0.1, ((140, 140, 145),)),
 }
-"""Colour name -> (weight, shades): about as often as on real flags."""
+"""Colour name -> (weight, shades); the weights are roughly the frequencies on real flags."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """A flag: a field (how it is parted, its colours, one proportion), an optional part over it, and charges."""
+    """A flag: a field (its division, colours and one proportion), an optional part over it, and charges."""
 
     field: str
     colours: tuple[Colour, ...]
@@ -44,7 +44,7 @@ class Design:
 
 
 def invent(rng: np.random.Generator) -> Design:
-    """A random design with flag-like colours; neighbours in it have different colour names."""
+    """A random design with flag-like colours; adjacent parts have different colour names."""
     colours = _colours(rng, 6)
     field = _choose(rng, _FIELD_WEIGHTS)
     over = _choose(rng, _OVER_WEIGHTS) if field in _PLAIN_FIELDS else ""
@@ -54,7 +54,7 @@ def invent(rng: np.random.Generator) -> Design:
 
 
 def redraw(design: Design, rng: np.random.Generator) -> Design:
-    """The same design by another hand: other shades and proportions, charges a little moved, turned and resized."""
+    """The same design with other shades and proportions, and charges that are slightly moved, turned and resized."""
 
     shifts = {}
 
@@ -87,7 +87,7 @@ def redraw(design: Design, rng: np.random.Generator) -> Design:
 
 
 def render(design: Design, size: tuple[int, int]) -> Image.Image:
-    """Paints the design; RGB of the given width and height, drawn at twice the size for smooth edges."""
+    """The painted design, RGB of the given width and height. It is drawn at twice the size for smooth edges."""
     width, height = size[0] * 2, size[1] * 2
     image = Image.new("RGB", (width, height), design.colours[0])
     pen = ImageDraw.Draw(image)
@@ -253,7 +253,7 @@ _OVER_WEIGHTS = {"": 5.0, "triangle": 1.6, "double_triangle": 0.4, "canton": 1.6
 _PLAIN_FIELDS = ("plain", "two_across", "three_across", "three_same", "fimbriated", "five_across", "many_across")
 
 
-# --- where charges stand
+# --- positions of charges
 
 
 def _charges(rng: np.random.Generator, design: Design) -> tuple[Charge, ...]:
@@ -324,7 +324,7 @@ def _shade(rng: np.random.Generator, name: str) -> Colour:
 
 
 def _contrast(rng: np.random.Generator, design: Design) -> tuple[Colour, Colour]:
-    """Two colours for a charge, the first well apart from what lies under it."""
+    """Two colours for a charge; the first contrasts with what lies under the charge."""
     under = np.array([*design.colours[:3], *(design.over_colours[:1] if design.over else ())], float)
     options = list(_colours(rng, 6))
     options.sort(key=lambda c: -np.abs(under - np.array(c)).sum(-1).min())

@@ -1,6 +1,6 @@
-"""The entity: one thing a world knows (a land by its flag, a monument, an animal), and its JSON-lines file.
+"""The entity: one thing of a world (a land with its flag, a monument, an animal), and its JSON-lines file.
 
-Knows how an entity is spelt on disk and what makes a record unusable; knows nothing of how it is drawn or asked about.
+Defines an entity's format on disk and checks records; knows nothing of drawing or questions.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Entity:
     Attributes:
       id: unique within a world, e.g. "flag-fr". Never shown to policy or server.
       kind: one of `KINDS`.
-      name: what a page about it is called, e.g. "France", "Eiffel Tower".
-      title: what its hit in an image search is called, e.g. "Flag of France".
+      name: title of the page about it, e.g. "France", "Eiffel Tower".
+      title: title of its image-search hit, e.g. "Flag of France".
       description: one or two sentences that an image search shows below the title.
-      facts: attribute key -> value, spelt as the page spells it.
-      place: for a monument the name of the land it stands in; otherwise None.
-      alias_of: the group of entities that look alike (equal artwork); an entity that looks like no other is its own group.
-      index_image, scene_image: the picture's two artworks, relative to the world's folder; empty when drawn.
-      source, licence, author: where the pictures come from.
-      text: prose about it, whole paragraphs; may be empty.
+      facts: attribute key -> value, spelt as on the page.
+      place: name of the land that a monument stands in; None for other kinds.
+      alias_of: group of entities with equal artwork; an entity with unique artwork is its own group.
+      index_image, scene_image: paths of the two artworks, relative to the world's folder; empty if they are drawn.
+      source, licence, author: origin of the pictures.
+      text: paragraphs of prose about the entity; may be empty.
     """
 
     id: str
@@ -58,7 +58,7 @@ def read_entities(path: str | Path) -> list[Entity]:
     """Reads `entities.jsonl` (or the folder that holds it).
 
     Raises:
-      DataError: the file is missing, or a line is not an entity; names file, line and field.
+      DataError: the file is missing, or a line is not an entity. The message names file, line and field.
     """
     path = Path(path)
     if path.is_dir():
@@ -80,7 +80,7 @@ def read_entities(path: str | Path) -> list[Entity]:
 
 
 def write_entities(entities: Iterable[Entity], path: str | Path) -> None:
-    """Writes entities as JSON lines, making the folder if need be."""
+    """Writes entities as JSON lines; creates the folder if it is missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as out:

@@ -1,4 +1,4 @@
-"""What a perfect search would find for a question of the real mini-world: the picture's title, and the lines of the pages."""
+"""The results of a perfect search for a question of the real mini-world: the picture's title and the pages' lines."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SEARCHED = ("land", "monument")
 
 
 def gold_results(row: Row, entities: Mapping[str, Entity]) -> tuple[tuple[SearchResult, ...], tuple[SearchResult, ...]]:
-    """Of image search, and of text search; both empty where looking alone answers.
+    """The results of image search and of text search; both are empty if the image alone answers the question.
 
     Args:
-      entities: of the world that the row was made from, by id.
+      entities: the entities of the row's world, by id.
     """
     if row.meta.get("form") not in _SEARCHED or row.target is None:
         return (), ()

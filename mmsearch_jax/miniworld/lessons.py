@@ -1,7 +1,7 @@
-"""Turns the mini-world's dialogues into training sequences: ids, what is trained, and the image.
+"""Converts the mini-world's dialogues to training sequences: token ids, loss weights and the image.
 
-Pretraining mixes three parts: echoes of random tokens (a pure exercise in copying, from which it spreads to the rest),
-dialogues of `language.py`, and dialogues of `sight.py` about a pool of composed scenes.
+Pretraining mixes three parts: echoes of random tokens (which teach copying), dialogues of `language.py`, and dialogues
+of `sight.py` about a pool of composed scenes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from mmsearch_jax.miniworld.worlds import World, compose_scene
 from mmsearch_jax.settings.world import MixtureConfig
 
 PROMPT_WEIGHT = 0.05
-"""Loss weight of what the user says: enough to know the language, too little to drown the answers."""
+"""Loss weight of the user's tokens: enough to learn the language, too little to dominate the answers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PooledScene:
-    """A scene, processed once, and the scene's record from which questions are drawn afresh each time."""
+    """A scene's processed image, and the scene from which new questions are drawn at each use."""
 
     processed: ProcessedImage
     scene: sight.Scene
 
 
 def scene_pool(world: World, processor: ImageProcessor, numbers: Iterable[int], seed: int) -> list[PooledScene]:
-    """Composes and processes the scenes of the given numbers (about 20 ms each)."""
+    """Composes and processes the scenes with the given numbers (about 20 ms each)."""
     pool = []
     for number in numbers:
         scene = compose_scene(world, np.random.default_rng([seed, number]))
@@ -67,10 +67,10 @@ def pretraining_lessons(
 
 
 class LessonBuilder(SequenceBuilder):
-    """Renders the mini-world's dialogues, too."""
+    """A sequence builder that also renders the mini-world's dialogues."""
 
     def dialogue(self, dialogue: Dialogue, image: ProcessedImage | None = None) -> TrainingSequence:
-        """Free dialogue: every answer is closed by <|im_end|>; the user's words count a little."""
+        """The dialogue without the tool protocol: <|im_end|> closes every answer; user tokens weigh `PROMPT_WEIGHT`."""
         (first, *_), texts = dialogue.turns, []
         for i, (_, answer) in enumerate(dialogue.turns):
             texts.append((answer, dialogue.turns[i + 1][0] if i + 1 < len(dialogue.turns) else None))
@@ -80,7 +80,7 @@ class LessonBuilder(SequenceBuilder):
         return self._sequence(rendered.token_ids, loss_weights, images)
 
     def echo(self, rng: np.random.Generator) -> TrainingSequence:
-        """Random tokens, twice: only the second time can they be known."""
+        """Random tokens, repeated once. Only the repetition has loss, because only it can be predicted."""
         text_ids = [i for i, text in enumerate(self._renderer.token_bytes) if text]
         ids = [text_ids[int(i)] for i in rng.integers(0, len(text_ids), int(rng.integers(4, 24)))]
         start, end = self._renderer.im_start, self._renderer.im_end

@@ -1,7 +1,7 @@
 """Invented words: names, titles and numbers for the generated training world.
 
-What is made here only has to *look* like the real world's text (diacritics, hyphens, several words, long numbers),
-so that a policy which has never seen a real name can still copy one. It knows nothing of entities or questions.
+The output only has to *look* like the real world's text (diacritics, hyphens, several words, long numbers), so that a
+policy that has never seen a real name can copy one. This module knows nothing of entities or questions.
 """
 
 from __future__ import annotations
@@ -222,14 +222,14 @@ _ENGLISH = [
 
 
 def word(rng: np.random.Generator, min_syllables: int = 1, max_syllables: int = 4) -> str:
-    """One invented lower-case word of the given number of syllables (inclusive bounds)."""
+    """One invented lower-case word; the bounds on its syllables are inclusive."""
     syllables = rng.integers(min_syllables, max_syllables + 1)
     text = "".join(_syllable(rng) for _ in range(syllables))
     return text[1:] if rng.random() < 0.15 and len(text) > 4 else text
 
 
 def proper_name(rng: np.random.Generator) -> str:
-    """A name such as a country, a town or a mountain has: one to four words, now and then hyphens or apostrophes."""
+    """A name like that of a country, town or mountain: one to four words, sometimes with hyphens or apostrophes."""
     kind = rng.random()
     if kind < 0.62:
         return _capital(word(rng, 2, 4))
@@ -245,7 +245,7 @@ def proper_name(rng: np.random.Generator) -> str:
 
 
 def title(rng: np.random.Generator) -> str:
-    """A title such as an anthem or a work has: one to five words, invented or English, capitalised."""
+    """A title like that of an anthem or a book: one to five words, invented or English, capitalised."""
     words = [_pick(rng, _ENGLISH) if rng.random() < 0.5 else word(rng, 1, 3) for _ in range(rng.integers(1, 5))]
     joined = " ".join(_capital(w) if i == 0 or rng.random() < 0.75 else w for i, w in enumerate(words))
     if rng.random() < 0.25:
@@ -254,19 +254,19 @@ def title(rng: np.random.Generator) -> str:
 
 
 def phrase(rng: np.random.Generator) -> str:
-    """A lower-case noun phrase of English words, now and then an invented one ("golden lion", "winged kodra")."""
+    """A lower-case noun phrase of English words, sometimes with an invented one ("golden lion", "winged kodra")."""
     words = [_pick(rng, _ENGLISH) if rng.random() < 0.8 else word(rng, 1, 3) for _ in range(rng.integers(1, 4))]
     return " ".join(words)
 
 
 def number(rng: np.random.Generator, low_digits: int = 3, high_digits: int = 9) -> str:
-    """A whole number with thousands separators, its number of digits uniform between the bounds."""
+    """A whole number with thousands separators; its number of digits is uniform between the bounds."""
     digits = int(rng.integers(low_digits, high_digits + 1))
     return f"{int(rng.integers(10 ** (digits - 1), 10**digits)):,}"
 
 
 def code(rng: np.random.Generator, length: int) -> str:
-    """A code of capital letters, such as a currency has."""
+    """A code of capital letters, like that of a currency."""
     return "".join(chr(ord("A") + int(i)) for i in rng.integers(0, 26, length))
 
 

@@ -1,7 +1,7 @@
-"""The web pages of a world: what the text search can find.
+"""The web pages of a world, which the text search finds.
 
-Each entity has a page of its own; lands also have topic pages that repeat some of their facts (near-duplicates), and
-a world has pages about other things (noise). Both worlds' pages are made by this one code; the facts differ.
+Each entity has its own page. Lands also have topic pages that repeat some of their facts (near-duplicates), and a world
+has pages about other things (noise). This code makes the pages of both worlds; only the facts differ.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class WorldPage:
 
 
 def entity_pages(entity: Entity) -> list[WorldPage]:
-    """The page about the entity, and for a land its topic pages."""
+    """The page about the entity, and the topic pages if it is a land."""
     lines = fact_lines(entity.facts)
     pages = [_page(entity.name, [*lines, entity.text] if entity.text else lines)]
     if entity.kind == "flag":
@@ -44,7 +44,7 @@ def entity_pages(entity: Entity) -> list[WorldPage]:
 
 
 def fact_lines(known: dict[str, str]) -> list[str]:
-    """The facts as a page shows them, one "Label: value" each."""
+    """The facts as a page shows them: one "Label: value" per fact."""
     return [f"{facts.ATTRIBUTES[key].label}: {value}" for key, value in known.items()]
 
 

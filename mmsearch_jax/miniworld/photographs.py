@@ -1,7 +1,7 @@
-"""Photographs of monuments and animals with a paragraph each, out of GCompris' data (Debian `gcompris-qt-data`).
+"""Photographs of monuments and animals, each with a paragraph, from GCompris' data (Debian `gcompris-qt-data`).
 
-Knows the Qt resource archive, the QML boards that hold the paragraphs, the README that names author and licence of every
-picture, and, in two tables, which country, city and date each paragraph speaks of. Knows nothing of flags.
+Reads the Qt resource archive, the QML boards with the paragraphs, and the README with author and licence of every
+picture. Tables give the country, city, date and range that each paragraph names. Knows nothing of flags.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACTIVITIES = {"explore_monuments": "monument", "explore_world_animals": "animal"
 
 @dataclasses.dataclass(frozen=True)
 class Photograph:
-    """One picture with what its package says of it; `iso` is the country of a monument, else empty."""
+    """One picture and its package's information about it; `iso` is the country of a monument, else empty."""
 
     key: str
     kind: str
@@ -50,7 +50,7 @@ _NAMES = {
     "greatWallofChina": "Great Wall of China",
     "panda": "Giant panda",
 }
-# Only what the picture's own paragraph or name says.
+# These tables hold only what the picture's own paragraph or name says.
 _CITY = {
     "colosseum": "Rome",
     "christTheRedeemer": "Rio de Janeiro",
@@ -120,7 +120,7 @@ def read_photographs(folder: Path) -> list[Photograph]:
     """All photographs of the archives under `folder`.
 
     Raises:
-      DataError: an archive is missing or is none; names it.
+      DataError: an archive is missing or is not a Qt resource archive; the message names it.
     """
     photographs: list[Photograph] = []
     for activity, kind in ACTIVITIES.items():
@@ -132,10 +132,10 @@ def read_photographs(folder: Path) -> list[Photograph]:
 
 
 def unpack(archive: Path) -> dict[str, bytes]:
-    """A Qt resource archive's files: path -> content.
+    """The files of a Qt resource archive: path -> content.
 
     Raises:
-      DataError: the file is no such archive, or uses a compression other than zlib.
+      DataError: the file is not a Qt resource archive, or it uses a compression other than zlib.
     """
     data = archive.read_bytes()
     if data[:4] != b"qres":
@@ -161,7 +161,7 @@ def unpack(archive: Path) -> dict[str, bytes]:
         (length,) = struct.unpack_from(">I", data, contents + offset)
         raw = data[contents + offset + 4 : contents + offset + 4 + length]
         if flags & 4:
-            raise DataError(f"{archive}: {here} is compressed with zstd, which this reader does not know")
+            raise DataError(f"{archive}: {here} is compressed with zstd, which this reader does not support")
         files[here] = zlib.decompress(raw[4:]) if flags & 1 else raw
 
     walk(0, "")

@@ -1,6 +1,6 @@
-"""Makes the tiny base from nothing: tokenizer, random weights, pretraining on the training world, Hugging Face folder.
+"""Makes the tiny base from scratch: tokenizer, random weights, pretraining on the training world, Hugging Face folder.
 
-The base knows the training world's language and pictures and how to copy; it has never seen a tool call.
+The base learns the training world's language and pictures, and to copy. It never sees a tool call.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mmsearch_jax.settings.world import PartConfig, PretrainSettings
 def make_base(settings: PretrainSettings, out: Path, workdir: Path, *, show_progress: bool = True) -> None:
     """Pretrains a base and writes it to `out` in bf16.
 
-    The first part of the first course is best made of nothing but echoes, which make copying appear early.
+    The first part of the first course should hold only echoes: copying then appears early.
     """
     seed = settings.seed
     processor = ImageProcessor(min_pixels=56 * 56, max_pixels=settings.max_pixels)
@@ -91,7 +91,7 @@ def _batches(
         first = 0
         for part in parts:
             first, begin = first + part.steps, max(start, first)
-            # Each stretch has its own seed, so a resumed run goes on with fresh, not repeated, lessons.
+            # Each stretch has its own seed, so that a resumed run does not repeat lessons.
             stream = lessons.pretraining_lessons(builder, pool, part.mixture, shape.length, [seed, begin])
             yield from map(Step, itertools.islice(pack_stream(stream, shape), max(0, first - begin)))
 

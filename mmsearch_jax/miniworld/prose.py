@@ -1,7 +1,7 @@
-"""Sentences about invented things, as captions and encyclopedias write them: what stands next to the facts in a corpus.
+"""Sentences about invented things, in the style of captions and encyclopedias; they surround the facts in a corpus.
 
-Real captions name a thing again and again, or only a part of it, or spell it differently, and are cut where the room ends; a
-policy that has read only neat lines loses its place in them.
+Real captions repeat a name, shorten it or spell it differently, and are cut at a length limit. A policy that was
+trained only on clean lines makes mistakes on such text.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from mmsearch_jax.miniworld import names
 
 
 def about(rng: np.random.Generator, name: str) -> str:
-    """One to three sentences about a thing; most name it, or a word of it, once or more."""
+    """One to three sentences about a thing; most contain its name or a word of it, at least once."""
     count = int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))
     return " ".join(_FORMS[int(rng.integers(len(_FORMS)))](rng, name) for _ in range(count))
 
 
 def history(rng: np.random.Generator, name: str) -> str:
-    """What happened once, to a thing that is named first."""
+    """A sentence on a past event of the named thing."""
     return f"In {rng.integers(1400, 2000)} {name} began the {names.phrase(rng)}."
 
 
 def plain(rng: np.random.Generator) -> str:
-    """A line without a name: the start of a sentence."""
+    """The start of a sentence, without a name."""
     return f"{names.phrase(rng)} of the {names.phrase(rng)}".capitalize()
 
 

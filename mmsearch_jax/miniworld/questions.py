@@ -1,7 +1,7 @@
-"""Questions about scenes: how each kind is worded, and what its gold answer is.
+"""Questions about scenes: the wording of each kind, and the gold answers.
 
-A question is made from what stands in the picture (entities, boxes) and what is known of it (facts). It is worded so that
-its kind decides the best way to the answer, but nothing in it names the entity.
+A question is made from the picture's contents (entities, boxes) and their facts. Its kind decides which search answers
+it best; its wording never names the entity.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _WHERE = ("Where in the image is the flag?", "Where is the flag?")
 _COLOUR = ("What is the main colour of {expression}?", "Which colour covers most of {expression}?")
 
 COLOUR_SHARE = 0.5
-"""A colour is asked for only where it covers at least this share of the picture."""
+"""The least share of a picture that a colour must cover to be asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question about a scene. `form` is its wording's family, `expression` the referring expression it uses."""
+    """A question about a scene. `form` is the family of its wording; `expression` is its referring expression."""
 
     text: str
     answers: tuple[str, ...]
@@ -62,14 +62,14 @@ def whole_image(rng: np.random.Generator, land: Entity, keys: Sequence[str]) -> 
 
 
 def crop(rng: np.random.Generator, land: Entity, target: int, expression: str, keys: Sequence[str]) -> Question:
-    """Asks for a fact of the land whose flag is one picture among several, named by a referring expression."""
+    """Asks for a fact of the land whose flag is one of several pictures; a referring expression names the picture."""
     key = _pick_known(rng, land, keys)
     text = _pick(rng, _CROP).format(phrase=facts.ATTRIBUTES[key].phrase, expression=expression)
     return Question(text, answers_for(key, land.facts[key]), "land", target, expression, key)
 
 
 def two_hop(rng: np.random.Generator, land: Entity, target: int, expression: str, keys: Sequence[str]) -> Question:
-    """Asks for a fact of the land in which the pictured monument stands; `expression` is empty when it stands alone."""
+    """Asks for a fact of the pictured monument's land; `expression` is empty if the monument is the only picture."""
     key = _pick_known(rng, land, keys)
     forms = _TWO_HOP_CROP if expression else _TWO_HOP_WHOLE
     text = _pick(rng, forms).format(phrase=facts.ATTRIBUTES[key].phrase, expression=expression)
@@ -79,7 +79,7 @@ def two_hop(rng: np.random.Generator, land: Entity, target: int, expression: str
 def visual(
     rng: np.random.Generator, image: Image.Image, kinds: Sequence[str], boxes: Sequence[scenes.Box]
 ) -> list[Question]:
-    """Every question about the scene that looking alone answers; the caller picks. Never empty."""
+    """All questions about the scene that need no search; the caller picks one. Never empty."""
     questions = [Question(_pick(rng, _COUNT), (str(len(kinds)), _NUMERALS[len(kinds)]), "count")]
     flags = [i for i, kind in enumerate(kinds) if kind == "flag"]
     if flags and len(flags) < len(kinds):
@@ -102,7 +102,7 @@ def visual(
 
 
 def answers_for(key: str, value: str) -> tuple[str, ...]:
-    """The gold answer as the page spells it, and the other spellings that count as right."""
+    """The gold answer in the page's spelling, and the other spellings that count as right."""
     answers = [value]
     head, bracket, tail = value.partition(" (")
     if bracket and key in ("currency", "anthem"):

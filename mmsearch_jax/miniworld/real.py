@@ -1,6 +1,6 @@
 """The evaluation world: real flags, photographs and facts, from the small copies in `assets/miniworld`.
 
-The index shows each flag in one artwork, the scenes in another; photographs are cut and compressed anew in each scene.
+The index and the scenes show a flag in different artworks; each scene crops and compresses photographs anew.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ASSETS = bundled("assets/miniworld")
 
 
 class RealWorld:
-    """The world kept in a folder of entities, pictures and backgrounds.
+    """A world in a folder of entities, pictures and backgrounds.
 
     Raises:
-      DataError: the folder lacks the entities or the backgrounds.
+      DataError: the entities or the backgrounds are missing from the folder.
     """
 
     def __init__(self, folder: Path = ASSETS):
@@ -46,7 +46,7 @@ class RealWorld:
         return self._open(str(self._backgrounds[int(rng.integers(len(self._backgrounds)))]))
 
     def noise_pages(self) -> list[pages.WorldPage]:
-        """None of its own: the pages of animals and of lands that nobody asks for are the noise."""
+        """Empty: the pages of animals, and of lands without questions, serve as noise."""
         return []
 
     def _read(self, file: str) -> Image.Image:

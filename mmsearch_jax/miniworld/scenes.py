@@ -1,7 +1,7 @@
-"""Composes scenes: pictures as cards over a background, or one picture that fills the frame; and says where a card is.
+"""Composes scenes (pictures as cards over a background, or one picture that fills the frame) and describes positions.
 
 Works on Pillow images and boxes; knows nothing of entities, questions or files. All randomness comes from the generator
-that is passed in.
+passed in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PHRASES = (
     "at the bottom left",
     "at the bottom right",
 )
-"""All that `spatial_phrase` ever says."""
+"""All phrases that `spatial_phrase` returns."""
 
 # Cells in twelfths of the frame (x0, y0, x1, y1). Pictures never leave their cell, so they never overlap.
 _TOP_LEFT, _TOP_RIGHT, _LOW_LEFT, _LOW_RIGHT = (0, 0, 6, 6), (6, 0, 12, 6), (0, 6, 6, 12), (6, 6, 12, 12)
@@ -63,14 +63,14 @@ def compose(
     Args:
       pictures: RGB or RGBA, any size.
       background: RGB, any size; it is cut to the frame and slightly blurred.
-      rng: decides layout, places and sizes.
+      rng: chooses layout, places and sizes.
       size: width and height of the scene.
 
     Returns:
       The scene (RGB) and each picture's box, without its card's border, in the order of `pictures`. Boxes don't overlap.
 
     Raises:
-      ValueError: no picture, or more than four.
+      ValueError: there is no picture, or there are more than four.
     """
     if not 1 <= len(pictures) <= MAX_PICTURES:
         raise ValueError(f"a scene holds 1 to {MAX_PICTURES} pictures, got {len(pictures)}")
@@ -90,7 +90,7 @@ def compose(
 
 
 def full_bleed(picture: Image.Image, rng: np.random.Generator, size: tuple[int, int] = SIZE) -> tuple[Image.Image, Box]:
-    """One picture that fills at least 80 % of the frame, over a plain dark or light margin; with its box."""
+    """One picture that fills at least 80 % of the frame, with a plain dark or light margin; and its box."""
     width, height = size
     shrink_x, shrink_y = (float(s) for s in rng.uniform(0.9, 1.0, 2))
     box_width, box_height = round(width * shrink_x), round(height * shrink_y)
@@ -103,10 +103,10 @@ def full_bleed(picture: Image.Image, rng: np.random.Generator, size: tuple[int, 
 
 
 def spatial_phrase(boxes: Sequence[Box], i: int, size: tuple[int, int] = SIZE) -> str | None:
-    """Where box i is among the boxes, as one of `PHRASES`; None where a person could take another box for it.
+    """The position of box i among the boxes, as one of `PHRASES`; None if the phrase would be ambiguous.
 
-    Pictures side by side are on the left, in the middle, on the right; pictures above each other at the top or the
-    bottom; others are named by their corner. A single picture needs no phrase: None.
+    Pictures side by side are on the left, in the middle or on the right; pictures above each other are at the top, in
+    the middle or at the bottom; others are named by their corner. A single picture needs no phrase: None.
     """
     if len(boxes) < 2:
         return None
@@ -117,7 +117,7 @@ def spatial_phrase(boxes: Sequence[Box], i: int, size: tuple[int, int] = SIZE) -
     if spread_x < 0.25:
         return _along(centres[:, 1], i, ("at the top", "in the middle", "at the bottom"))
     sides = centres > 0.5
-    # A centre close to a midline belongs to neither side.
+    # A centre close to a midline belongs to no corner.
     if np.abs(centres[i] - 0.5).min() < 0.07 or int((sides == sides[i]).all(1).sum()) > 1:
         return None
     right, low = sides[i]
@@ -125,7 +125,7 @@ def spatial_phrase(boxes: Sequence[Box], i: int, size: tuple[int, int] = SIZE) -
 
 
 def _along(places: np.ndarray, i: int, phrases: tuple[str, str, str]) -> str | None:
-    """The phrase for box i on one axis, if it is clear of its neighbours (centres at least 0.15 apart)."""
+    """The phrase for box i on one axis; None unless its centre is at least 0.15 from its neighbours' centres."""
     if np.abs(np.delete(places, i) - places[i]).min() < 0.15:
         return None
     before, behind = int((places < places[i]).sum()), int((places > places[i]).sum())
@@ -147,7 +147,7 @@ def _place(
     x0, y0 = cell[0] * size[0] // 12, cell[1] * size[1] // 12
     x1, y1 = cell[2] * size[0] // 12, cell[3] * size[1] // 12
     room_x, room_y = x1 - x0 - 2 * border - 8, y1 - y0 - 2 * border - 8
-    # Very long or tall pictures are squeezed a little rather than becoming slivers.
+    # The limits distort very wide or tall pictures a little, so that they do not become slivers.
     aspect = min(max(picture[0] / picture[1], 0.7), 1.8)
     scale = min(room_x / aspect, room_y) * float(rng.uniform(0.78, 1.0))
     width, height = max(8, round(scale * aspect)), max(8, round(scale))
@@ -167,7 +167,7 @@ def _paste_card(scene: Image.Image, picture: Image.Image, box: Box, border: int,
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
-    """RGB; transparent parts become white."""
+    """The picture as RGB; transparent parts become white."""
     if picture.mode != "RGBA":
         return picture.convert("RGB")
     flat = Image.new("RGB", picture.size, (255, 255, 255))
@@ -176,7 +176,7 @@ def _flatten(picture: Image.Image) -> Image.Image:
 
 
 def _cut(picture: Image.Image, size: tuple[int, int], rng: np.random.Generator | None) -> Image.Image:
-    """The largest part of the picture with the frame's aspect ratio, resized to it; placed (and zoomed) at random if rng."""
+    """The largest crop with the frame's aspect ratio, resized to the frame; `rng` moves it and zooms in at random."""
     width, height = picture.size
     scale = min(width / size[0], height / size[1])
     if rng is not None:

@@ -1,7 +1,7 @@
-"""What the tiny base learns of pictures before it ever sees a tool: dialogues about drawn scenes.
+"""Pretraining dialogues about drawn scenes: they teach the tiny base to see before it sees a tool.
 
-Only what looking alone can tell is asked (how many, where, which colour, flag or photo), so what is learnt on drawn emblems
-carries over to real flags and photographs.
+They only ask what the image shows (how many, where, which colour, flag or photo), so that the skill transfers from
+drawn emblems to real flags and photographs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmsearch_jax.miniworld.language import Dialogue
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A composed picture and what stands where in it."""
+    """A composed picture, with the kinds and boxes of what it shows."""
 
     image: Image.Image
     kinds: Sequence[str]
@@ -26,7 +26,7 @@ class Scene:
 
 
 def looking(rng: np.random.Generator, scene: Scene) -> Dialogue:
-    """A description, the colour map, and every question that looking at the scene answers, in random order."""
+    """A description, the colour map, and every question that the scene's image answers, in random order."""
     options = questions.visual(rng, scene.image, scene.kinds, scene.boxes)
     turns = [(question.text, question.answers[0]) for question in options]
     phrases = [scenes.spatial_phrase(scene.boxes, i) for i in range(len(scene.kinds))]
@@ -44,7 +44,7 @@ def looking(rng: np.random.Generator, scene: Scene) -> Dialogue:
 
 
 def _description(scene: Scene, words: Sequence[str], phrases: Sequence[str | None]) -> tuple[str, str]:
-    """All pictures with place and main colour, from the left and the top: it ties what is seen to words."""
+    """All pictures with place and main colour, from left and top; the answer connects image regions to words."""
     order = sorted(range(len(words)), key=lambda i: scenes.PHRASES.index(phrases[i] or scenes.PHRASES[-1]))
     named = [
         " ".join(part for part in ("a", _main_colour(scene, i), words[i], phrases[i] or "") if part) for i in order
@@ -58,7 +58,7 @@ def _main_colour(scene: Scene, i: int) -> str:
 
 
 def _colour_map(image: Image.Image) -> tuple[str, str]:
-    """The main colour of each ninth of the image: dense supervision that teaches the tower where and what to look at."""
+    """The main colour of each ninth of the image: dense supervision of the vision tower for position and colour."""
     columns, rows = (image.width / 3, image.height / 3)
     named = [
         colours.dominant_colour(image, (int(x * columns), int(y * rows), int((x + 1) * columns), int((y + 1) * rows)))[

@@ -1,8 +1,8 @@
-"""The scripted teacher: the turns of a careful person who works through a question with the live tools.
+"""The scripted teacher: a fixed strategy that answers a question with the live tools.
 
 It writes SFT conversations for the training world as the paper's teacher model does for DeepMMSearchVQA (sec. 2): turn by
-turn, from what the tools returned. It reads results and observations, never the world's files; conversations whose answer is
-wrong (a search that led astray) are dropped by the caller.
+turn, from the tools' replies. It reads results and observations, never the world's files. The caller drops
+conversations whose answer is wrong (because a search misled the teacher).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mmsearch_jax.miniworld import facts
 
 
 def next_turn(row: Row, turns: Sequence[Turn]) -> str | None:
-    """The turn that follows the given ones; None where their results lead nowhere.
+    """The turn that follows the given ones; None if their results allow no next step.
 
     Args:
       row: its `meta` holds the question's form, attribute and referring expression.
-      turns: of the episode so far, each with its search's results and observation.
+      turns: the episode's turns so far, each with its search results and observation.
     """
     form = row.meta["form"]
     if form not in ("land", "monument"):
         return render_turn("I can see it.", Answer(row.answers[0]))
     attribute = facts.ATTRIBUTES[row.meta["attribute"]]
     if not turns:
-        # The plan comes first: what was asked stands close by when it is needed, two observations later.
+        # The first turn repeats the asked attribute, so that it is near in the context when it is needed later.
         return render_turn(
             f"I need the {attribute.phrase}. What is it?", ImageSearch(row.meta.get("expression") or None)
         )
@@ -54,8 +54,10 @@ def next_turn(row: Row, turns: Sequence[Turn]) -> str | None:
 
 
 def _read(turn: Turn, name: str, label: str) -> str | None:
-    """The value on the line "`label`: value" of a page about `name`, the page with exactly that title first; None unless the
-    observation holds the whole line (it may have been cut)."""
+    """The value on the line "`label`: value" of a page about `name`; a page with exactly that title comes first.
+
+    None unless the observation holds the whole line (observations may be cut).
+    """
     assert turn.tool is not None and turn.observation is not None
     for page in sorted(turn.tool.results, key=lambda page: page.title != name):
         if name not in page.title:

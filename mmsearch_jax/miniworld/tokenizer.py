@@ -1,7 +1,7 @@
-"""Makes the tiny base's tokenizer: a byte-level BPE of some hundred tokens, with Qwen's control tokens.
+"""Makes the tiny base's tokenizer: a byte-level BPE of a few hundred tokens, with Qwen's control tokens.
 
-A name must have the same tokens wherever it stands, or a small policy cannot copy it from a page into a query. So words
-that begin with a capital never take the space before them, and marks such as ":" take the space behind them.
+A name must have the same tokens in every context, or a small policy cannot copy it from a page into a query. So words
+that begin with a capital never include the space before them, and marks such as ":" include the space after them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> tokenizers.To
 
 
 def save_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
-    """Writes tokenizer.json and the tokenizer_config.json by which transformers loads it."""
+    """Writes tokenizer.json, and the tokenizer_config.json that transformers needs to load it."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {

@@ -1,6 +1,7 @@
 """Photo-like pictures of invented buildings, animals and backgrounds: fractal noise, gradients, shading, haze and grain.
 
-Not meant to fool a person: meant to have a photograph's statistics where flags have flat colours. numpy and Pillow only.
+They only need a photograph's statistics, unlike the flat colours of flags; they need not convince a person. Uses only
+numpy and Pillow.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ Array = np.ndarray
 def noise(
     rng: np.random.Generator, size: tuple[int, int], octaves: int = 5, roughness: float = 0.55, stretch: float = 1.0
 ) -> Array:
-    """Fractal noise, float32 [height, width] in 0..1; `stretch` > 1 draws it out sideways."""
+    """Fractal noise, float32 [height, width] in 0..1; `stretch` > 1 stretches it horizontally."""
     width, height = size
     total = np.zeros((height, width), np.float32)
     weight = 1.0
@@ -63,7 +64,7 @@ def monument(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def animal(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """A four-legged, winged or swimming body with fur, spots or stripes before an out-of-focus ground."""
+    """A four-legged, winged or swimming body with fur, spots or stripes, in front of an out-of-focus background."""
     pixels = np.asarray(Image.fromarray(_clip(_landscape(rng, size))).filter(ImageFilter.GaussianBlur(2.5)), np.float32)
     width, height = size
     tones = [
@@ -80,7 +81,7 @@ def animal(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     mask = Image.new("L", size)
     _body(rng, ImageDraw.Draw(mask), width, height)
     soft = mask.filter(ImageFilter.GaussianBlur(1.0))
-    # The blurred outline serves as height: light falls from above on a rounded body.
+    # The blurred outline serves as a height map, so that light from above shades a rounded body.
     relief = np.asarray(mask.filter(ImageFilter.GaussianBlur(14)), np.float32) / 255.0
     light = 0.55 + 0.75 * relief - 2.2 * np.gradient(relief, axis=0) * 8
     coat = noise(rng, size, 6, 0.85, float(rng.choice([0.5, 1.0, 3.0])))
@@ -94,7 +95,7 @@ def animal(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def _sky(rng: np.random.Generator, size: tuple[int, int]) -> Array:
-    """Float32 [height, width, 3]: a gradient with clouds."""
+    """A gradient with clouds, float32 [height, width, 3]."""
     tops = [(70, 120, 190), (110, 150, 200), (150, 165, 185), (60, 70, 110), (190, 140, 120), (200, 205, 212)]
     top = np.array(tops[int(rng.integers(len(tops)))], np.float32) + rng.normal(0, 10, 3).astype(np.float32)
     bottom = 0.5 * top + 0.5 * np.array([235, 228, 215], np.float32)
@@ -108,7 +109,7 @@ def _sky(rng: np.random.Generator, size: tuple[int, int]) -> Array:
 
 
 def _landscape(rng: np.random.Generator, size: tuple[int, int]) -> Array:
-    """Float32 [height, width, 3]: sky, a far ridge in the haze, and ground."""
+    """Sky, a distant hazy ridge, and ground, float32 [height, width, 3]."""
     width, height = size
     pixels = _sky(rng, size)
     y = np.arange(height, dtype=np.float32)[:, None]
@@ -138,7 +139,7 @@ def _blend(share: Array, low: Array, high: Array) -> Array:
 
 
 def _finish(rng: np.random.Generator, pixels: Array) -> Image.Image:
-    """Grain, a slight vignette, 8 bits."""
+    """The pixels as an 8-bit image, with grain and a slight vignette."""
     height, width = pixels.shape[:2]
     x, y = (np.linspace(-1, 1, width, dtype=np.float32)[None], np.linspace(-1, 1, height, dtype=np.float32)[:, None])
     vignette = 1.0 - float(rng.uniform(0.0, 0.22)) * (x * x + y * y) / 2
@@ -151,7 +152,7 @@ def _clip(pixels: Array) -> Array:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-# --- buildings: each draws its outline in `mask` and darker or lighter parts in `shade` (128 is neutral)
+# --- buildings: each function draws an outline in `mask`, and darker or lighter parts in `shade` (128 is neutral)
 
 
 def _tower(
@@ -235,7 +236,7 @@ def _arch(
     mask.rectangle((x - half, top, x + half, base), 255)
     step = 2 * half / openings
     for k in range(openings):
-        # A single wide opening must still spring from above the ground.
+        # The limit keeps the arch of a single wide opening above the ground.
         cx, r = x - half + step * (k + 0.5), min(step * 0.33, (base - top) * 0.55)
         y = top + (base - top) * 0.35 + r
         mask.rectangle((cx - r, y, cx + r, base), 0)
@@ -275,7 +276,7 @@ _BUILDERS = (_tower, _temple, _dome, _pyramid, _arch, _statue)
 
 
 def _body(rng: np.random.Generator, mask: ImageDraw.ImageDraw, width: int, height: int) -> None:
-    """The outline of a body; left and right by chance."""
+    """The outline of a body that faces left or right at random."""
     side = 1 if rng.random() < 0.5 else -1
     x, y = width * rng.uniform(0.42, 0.58), height * rng.uniform(0.45, 0.6)
     long, tall = width * rng.uniform(0.16, 0.3), height * rng.uniform(0.13, 0.24)

@@ -1,8 +1,8 @@
-"""Puts the mini-world on disk: a training world that is generated, and an evaluation world that is real.
+"""Writes the mini-world to disk: a generated training world and a real evaluation world.
 
-A world is a folder: `corpus/` is what the tools server may see (pages, and pictures in their index artwork), `rows/` holds
-the scenes (pictures in their scene artwork, over backgrounds) with questions and gold answers. The two worlds are made by the
-same code from disjoint entities.
+A world is a folder. `corpus/` is all that the tools server reads: pages, and pictures in their index artwork. The rows'
+folders hold the scenes (pictures in their scene artwork, over backgrounds) with questions and gold answers. The same
+code makes both worlds, from disjoint entities.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SEARCH_KINDS = ("whole_image", "crop", "two_hop")
 
 
 class World(Protocol):
-    """Entities, and how each looks."""
+    """Entities and their pictures."""
 
     @property
     def entities(self) -> Sequence[Entity]:
-        """All that may be asked about."""
+        """The entities that questions may ask about."""
         ...
 
     def picture(self, entity: Entity, artwork: str) -> Image.Image:
@@ -49,7 +49,7 @@ class World(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A part of a world: some of its entities, with its pictures and backgrounds."""
+    """A part of a world: some of its entities, with the world's pictures and backgrounds."""
 
     world: World
     entities: Sequence[Entity]
@@ -68,7 +68,7 @@ class Region:
 
 
 def split_world(world: World, num_lands: int) -> tuple[Region, Region]:
-    """The world's first lands with the monuments that stand there and their share of the animals; and all the rest."""
+    """The first `num_lands` lands with their monuments and a proportional share of the animals; and the rest."""
     lands = [entity for entity in world.entities if entity.kind == "flag"]
     first = {land.name for land in lands[:num_lands]}
     animals = [entity.id for entity in world.entities if entity.kind == "animal"]
@@ -88,7 +88,7 @@ def write_corpus(world: World, folder: Path) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     with (folder / "images.jsonl").open("w", encoding="utf-8") as out:
         for number, entity in enumerate(world.entities):
-            # Numbered, so that not even a file's name tells what the picture shows.
+            # Files are numbered, because a name would reveal what the picture shows.
             file = f"images/{number:04d}.png"
             world.picture(entity, "index").save(folder / file, compress_level=1)
             record = {
@@ -104,8 +104,8 @@ def write_corpus(world: World, folder: Path) -> None:
 def write_questions(world: World, folder: Path, num_rows: int, seed: int, free_share: float = 0.5) -> list[Row]:
     """Composes scenes, asks one question about each, and writes `rows.jsonl` with its images.
 
-    Search-free rows are `free_share` of all; the rest is split evenly over the three search-required kinds. A row's scene
-    depends on (seed, its number) alone.
+    `free_share` of the rows are search-free; the rest is split evenly over the three search-required kinds. A row's
+    scene depends only on the seed and the row's number.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows = []
@@ -123,7 +123,7 @@ def write_questions(world: World, folder: Path, num_rows: int, seed: int, free_s
 
 
 def compose_scene(world: World, rng: np.random.Generator) -> Scene:
-    """A scene with one to four entities, flags about half of them; now and then one that fills the image."""
+    """A scene with one to four entities, about half of them flags; sometimes one entity fills the image."""
     if rng.random() < 0.15:
         member = _one(rng, world.entities)
         image, box = scenes.full_bleed(world.picture(member, "scene"), rng)
@@ -136,7 +136,7 @@ def compose_scene(world: World, rng: np.random.Generator) -> Scene:
 def mixed_scene(
     world: World, rng: np.random.Generator, members: Sequence[Entity]
 ) -> tuple[Image.Image, list[scenes.Box]]:
-    """The entities' scene pictures at different places and sizes over a background."""
+    """The entities' scene pictures at different places and sizes over a background; and their boxes."""
     pictures = [world.picture(entity, "scene") for entity in members]
     return scenes.compose(pictures, world.background(rng), rng)
 
@@ -180,7 +180,7 @@ _ROW_MAKERS = {"visual": _visual_row, "whole_image": _whole_image_row, "crop": _
 
 
 def _scene_around(world: World, rng: np.random.Generator, wanted: Entity, count: int):
-    """A scene with `count` entities in which a spatial phrase names the wanted one; drawn again until one does."""
+    """A scene with `count` entities; scenes are drawn until a spatial phrase identifies the wanted one."""
     while True:
         others = _sample(rng, [e for e in world.entities if e.alias_of != wanted.alias_of], count - 1, flags=0.6)
         target = int(rng.integers(count))
@@ -192,7 +192,7 @@ def _scene_around(world: World, rng: np.random.Generator, wanted: Entity, count:
 
 
 def _with_twins(world: World, land: Entity, question: questions.Question) -> questions.Question:
-    """Counts the answers for lands whose flag looks the same as right too: no picture tells Chad from Romania."""
+    """Adds the answers of lands with the same flag to the right ones: no picture tells Chad from Romania."""
     key = question.attribute
     twins = [e for e in world.entities if e.alias_of == land.alias_of and e.id != land.id and key in e.facts]
     more = tuple(answer for twin in twins for answer in questions.answers_for(key, twin.facts[key]))
