@@ -1,6 +1,6 @@
-"""One image and one question: prints the episode as it goes.
+"""One image and one question: prints the episode while it runs.
 
-Text of the policy and of pages is shown as plain text, never as markup and never as a control sequence of the terminal.
+Text of the policy and of pages is printed as plain text, never as markup or as a terminal's control sequence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmsearch_jax.core.protocol import ImageSearch, Invalid, TextSearch
 from mmsearch_jax.core.trajectory import Status, Trajectory, Turn
 from mmsearch_jax.evaluation.terminal_pictures import escape_sequence, protocol_of
 
-# Every control character except line breaks and tabs.
+# All control characters except line breaks and tabs.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -29,9 +29,9 @@ class EpisodePrinter:
     """Prints the new parts of a trajectory at each call.
 
     Args:
-      image: the question's, from which crops are cut; None saves no crops.
-      crops: folder for them.
-      environment: says whether the terminal can show pictures.
+      image: the question's image, from which crops are cut; None: no crops are saved.
+      crops: folder for the crops.
+      environment: environment variables, which tell whether the terminal can show pictures.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EpisodePrinter:
         self._live: Live | None = None
 
     def writing(self, text: str) -> None:
-        """Shows the turn in progress until it is finished; on terminals only."""
+        """Shows the turn in progress until it is finished; only on terminals."""
         if not self._console.is_terminal or not text:
             return
         if self._live is None:
@@ -57,13 +57,13 @@ class EpisodePrinter:
         self._live.update(Text(_plain(text), style="dim italic"), refresh=True)
 
     def update(self, trajectory: Trajectory) -> None:
-        """Prints turns and observations that were not printed yet, and in the end the answer."""
+        """Prints the turns and observations that were not printed yet, and finally the answer."""
         for number, turn in enumerate(trajectory.turns, 1):
             if number > self._turns:
                 self._turns = number
                 self._stop_writing()
                 self._print_turn(number, turn)
-            # The result of a search is known after its turn.
+            # A search's result arrives after its turn.
             told = turn.observation is not None or trajectory.status != Status.RUNNING
             if number > self._observations and told:
                 self._observations = number

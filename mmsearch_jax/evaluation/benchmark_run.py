@@ -1,8 +1,8 @@
 """Asks a policy every question of a benchmark with the episode loop of training, and writes the results.
 
-`samples.jsonl` grows as episodes end, `summary.json` is written last. Questions in the log are not asked again, so the same
-command resumes after a kill. Rows whose image cannot be read are set aside and named in the summary; infrastructure
-failures are counted separately, and tried again by the next run.
+Each ended episode is appended to `samples.jsonl`; `summary.json` is written last. Questions in the log are not asked
+again, so the same command resumes after a kill. Rows whose image cannot be read are skipped and listed in the summary.
+Infrastructure failures are counted separately, and the next run retries them.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 EvidenceOf = Callable[[Row], Evidence | None]
 _READERS = 16
-"""Images that are checked or fetched at one time."""
+"""Number of images that are checked or fetched in parallel."""
 _MAX_FAILURES = 100
-"""The run ends after this many failed episodes in a row, because a server is probably down."""
+"""The run ends after this number of consecutive failed episodes, because a server is probably down."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What to ask, and how.
+    """The settings of an evaluation.
 
     Attributes:
       name: folder under `workdir`/eval.
       benchmark: the set's name.
-      rules: of the episodes, the mode among them.
+      rules: the episodes' rules, including the mode.
       metric: one of `metrics.table.METRICS`.
-      samples: of each question.
+      samples: number of samples per question.
       temperature: 0 decodes greedily.
-      seed: of the samples, together with row id and repeat.
-      checkpoint: what the table calls the policy.
-      evidence: gives each row's evidence, which replaces the tools (the oracle ablation); None: the tools.
-      judging: the LLM judge; None for none.
-      direct: the run in mode "direct" to compare searches with: right or not, by row id.
-      skipped: rows that are not asked, by reason; for the summary.
+      seed: seeds the samples, together with row id and repeat.
+      checkpoint: the policy's name in the table.
+      evidence: returns a row's evidence, which replaces the tools (the oracle ablation); None: use the tools.
+      judging: the LLM judge; None: no judge.
+      direct: the results of a run in mode "direct": right or wrong by row id. They decide which searches were needed.
+      skipped: number of rows that are not asked, by reason; for the summary.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Evaluation:
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def stamp(self, policy: EvaluatedPolicy, rows: Sequence[Row]) -> Stamp:
-        """The settings that decide the samples."""
+        """The settings that determine the samples."""
         settings = {
             **{f"policy.{key}": value for key, value in policy.identity.items()},
             "benchmark": self.benchmark,
@@ -124,17 +124,17 @@ def evaluate(
     """Asks the questions that are not in the log yet, and returns the summary of the whole log.
 
     Args:
-      tools: closed at the end; may be None where no episode calls any.
+      tools: closed at the end; may be None if no episode calls a tool.
       shard: the part of the questions that this process asks.
-      budget: ends the run early; may be shared by several evaluations. None: no limit.
+      budget: ends the run early; several evaluations may share it. None: no limit.
       if_changed: see `samples.open_folder`.
-      ready_timeout_s: how long the search server may take to say that it is ready, before anything is asked.
+      ready_timeout_s: seconds to wait for the search server to be ready before the first question.
 
     Raises:
       ConfigError: the folder holds samples of other settings.
-      DataError: there are no rows, none whose image can be read, or none with evidence for the oracle.
-      ToolUnavailable: no search server answers.
-      ToolFailed: every episode failed (the summary and the samples are written nevertheless).
+      DataError: there are no rows, no row has a readable image, or no row has evidence for the oracle.
+      ToolUnavailable: the search server does not answer.
+      ToolFailed: every episode failed (the summary and the samples are still written).
     """
     _check(rows, evaluation)
     budget = budget or EvaluationBudget()
@@ -162,7 +162,7 @@ def evaluate(
 
 
 class _Progress:
-    """Updates the progress bar: questions done, running score, time left."""
+    """The progress bar: questions done, mean score so far, time left."""
 
     def __init__(self, name: str, total: int, scores: Sequence[float], show: bool):
         self._sum, self._count = sum(scores), len(scores)
@@ -186,7 +186,7 @@ def _ask(
     budget: EvaluationBudget,
     progress: _Progress,
 ) -> str | None:
-    """Asks the questions and logs the samples; returns why questions are left, if some are."""
+    """Asks the questions and logs the samples; returns why questions are left, or None if all were asked."""
     in_a_row, why = 0, ""
     metric, sampling = metric_named(evaluation.metric), SamplingParams(temperature=evaluation.temperature)
     rows = {row.id: row for row, _ in pending}
@@ -206,7 +206,7 @@ def _ask(
     with progress.bar, Log(folder / f"{shard.file(SAMPLES)}.jsonl") as log:
 
         def stopped() -> str | None:
-            return f"{in_a_row} episodes in a row broke: {why}" if in_a_row >= _MAX_FAILURES else budget.exhausted()
+            return f"{in_a_row} consecutive episodes failed: {why}" if in_a_row >= _MAX_FAILURES else budget.exhausted()
 
         def ended(outcome: Outcome) -> None:
             nonlocal in_a_row, why
@@ -228,7 +228,7 @@ def _ask(
 
 
 def _seed(seed: int, name: str, repeat: int) -> int:
-    """The seed of one sample; it does not depend on the other questions or on the shard."""
+    """The seed of one sample; independent of the other questions and of the shard."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}/{name}".encode()).digest()[:4], "big")
 
 
@@ -250,7 +250,7 @@ def _record(sample: Sample, benchmark: str, config: str, folder: Path) -> dict[s
 
 
 def _by_reference(row: Row, folder: Path) -> Row:
-    """The row with its image in a file of the folder, where it came as bytes; its further images are not shown and left out."""
+    """The row with image bytes moved to a file in the folder, and without its further images, which are not shown."""
     if isinstance(row.image, str):
         return dataclasses.replace(row, more_images=())
     ending = jsonl.data_url(row.image[:16]).partition(";")[0].rpartition("/")[2]
@@ -269,8 +269,8 @@ def _check(rows: Sequence[Row], evaluation: Evaluation) -> None:
         raise DataError(f"evaluation '{name}': rows have repeated ids, {len(rows)} rows but {ids} ids")
     if evaluation.evidence is not None and all(evaluation.evidence(row) is None for row in rows):
         raise DataError(
-            f"eval.oracle: the rows of {evaluation.benchmark} bring no evidence with them in meta['evidence'] "
-            "(docs/evaluation.md says for which sets the oracle is defined)"
+            f"eval.oracle: the rows of {evaluation.benchmark} have no evidence in meta['evidence'] "
+            "(docs/evaluation.md lists the sets that support the oracle)"
         )
 
 
@@ -281,7 +281,7 @@ def _oracle(evaluation: Evaluation, row: Row) -> OracleTools | None:
 
 
 def _readable(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, str]]:
-    """By id the rows whose image can be read (fetched, where it was a URL), and why each other one cannot."""
+    """The rows whose image can be read (URLs are fetched), and the reasons for the others; both by row id."""
     different = list({row.id: row for row in rows}.values())
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
         looked = list(pool.map(_looked_at, different))

@@ -1,4 +1,4 @@
-"""Benchmarks: where their rows are, which of them are asked, and why others are not."""
+"""Benchmarks: reads their rows, selects those to ask, and counts the others by reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_IMAGE = "the question has no image"
 
 
 class Loaded(NamedTuple):
-    """The rows to ask, in the set's order, and the number of the others by reason."""
+    """The rows to ask, in the set's order, and the number of skipped rows by reason."""
 
     rows: list[Row]
     skipped: collections.Counter[str]
@@ -34,14 +34,14 @@ class Loaded(NamedTuple):
 def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -> Loaded:
     """Reads a benchmark from disk.
 
-    A smaller sample of the same seed is a subset of a larger one. Records that cannot be used are listed in
+    With the same seed, a smaller sample is a subset of a larger one. Records that cannot be used are listed in
     `folder`/rejected.jsonl.
 
     Args:
-      root: what the benchmark's path is relative to.
+      root: folder that the benchmark's path is relative to.
 
     Raises:
-      DataError: the set is not there, or cannot be read.
+      DataError: the set is missing, or cannot be read.
     """
     counts, skipped, refused = Counts(), collections.Counter[str](), io.StringIO()
     score = metric_named(benchmark.metric).score
@@ -49,7 +49,7 @@ def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -
     def usable() -> Iterator[Row]:
         for row in _records(benchmark, root / benchmark.path, refused, counts):
             if any(row.meta.get(key) != value for key, value in benchmark.only.items()):
-                skipped[f"not of {', '.join(f'{key} {value}' for key, value in benchmark.only.items())}"] += 1
+                skipped[" or ".join(f"{key} is not {value}" for key, value in benchmark.only.items())] += 1
             elif why := _unusable(row, score):
                 skipped[why] += 1
             else:
@@ -67,7 +67,7 @@ def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -
 
 
 def with_choices(row: Row) -> Row:
-    """The row as a multiple-choice question; only its right choice is gold."""
+    """The row as a multiple-choice question; only the right choice is gold."""
     choices = json.loads(row.meta["choices"])
     listed = "\n".join(f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices))
     return dataclasses.replace(
@@ -89,7 +89,7 @@ def _records(benchmark: BenchmarkConfig, path: Path, refused, counts: Counts) ->
 
 
 def _unusable(row: Row, score: Callable[[Row, str], float]) -> str:
-    """Why a row cannot be asked or its answer not be scored; "" where both can."""
+    """The reason why a row cannot be asked or scored; "" if there is none."""
     if not row.image:
         return _NO_IMAGE
     try:

@@ -15,16 +15,16 @@ from mmsearch_jax.evaluation.statistics import mean, paired_difference
 
 
 def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
-    """For each benchmark of both runs what `statistics.paired_difference` says, second minus first.
+    """`statistics.paired_difference` (second minus first) for each benchmark that both runs have.
 
-    A question is compared where both runs have a scored sample of it, by the mean score of its samples; by the judge too, where
-    both runs have verdicts of one judge by one prompt.
+    A question is compared if both runs have a scored sample of it, by the mean score of its samples. Runs with verdicts
+    of the same judge and prompt are also compared by these verdicts.
 
     Args:
       first, second: folders of one benchmark (with run.json), or of several.
 
     Raises:
-      DataError: a folder holds no run, or the two have no benchmark or no question in common.
+      DataError: a folder holds no run, or the runs have no benchmark or no question in common.
     """
     ours, theirs = _folders(first), _folders(second)
     common = [name for name in ours if name in theirs]
@@ -34,7 +34,7 @@ def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
 
 
 def _folders(run: Path) -> dict[str, Path]:
-    """By benchmark."""
+    """The folders of a run's benchmarks, by benchmark."""
     stamps = [run / RUN_FILE] if (run / RUN_FILE).is_file() else sorted(run.glob(f"*/{RUN_FILE}"))
     if not stamps:
         raise DataError(f"no evaluation in {run}: give a folder with {RUN_FILE}, such as runs/eval/eval/policy")
@@ -95,7 +95,7 @@ def _verdicts(folder: Path) -> dict[tuple[str, str], dict[tuple[str, int, str], 
 
 
 def _judged(run: Mapping[str, list[Sample]], verdicts: Mapping[tuple[str, int, str], str]) -> dict[str, float]:
-    """By question, without questions that have a sample without its verdict."""
+    """Mean verdict by question; questions with a sample that has no verdict are left out."""
     scores = {}
     for name, samples in run.items():
         given = [

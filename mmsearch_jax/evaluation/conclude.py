@@ -1,4 +1,4 @@
-"""From the log of an evaluation to its summary: judges, scores again and counts, without asking the policy."""
+"""Computes an evaluation's summary from its log: judges, scores again and counts, without asking the policy."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def conclude(
     """Judges the samples in the log, scores them again and writes the summary, without asking the policy.
 
     Args:
-      shard: whose judgements are written; all samples of the folder are judged and counted.
-      stopped: why some questions were not asked, if there are any.
+      shard: the verdicts go to this shard's file; all samples of the folder are judged and counted.
+      stopped: why some questions were not asked; None if all were.
 
     Raises:
-      DataError: there is no log, or no line in it.
+      DataError: the log is missing or empty.
       ToolFailed: every episode failed.
     """
     stamp = read_stamp(folder)
@@ -79,16 +79,16 @@ def conclude(
     write_json(folder / SUMMARY, summary)
     if samples and not sound:
         raise ToolFailed(
-            f"evaluation '{stamp.identity['name']}': every episode broke; the first: {samples[0].trajectory.error}"
+            f"evaluation '{stamp.identity['name']}': every episode failed; the first: {samples[0].trajectory.error}"
         )
     return summary
 
 
 def right_by_id(folder: Path) -> dict[str, bool]:
-    """By row id, whether the run answered the question right, by the benchmark's metric on its first scored sample.
+    """Row id -> whether the first scored sample is right by the benchmark's metric.
 
     Raises:
-      DataError: there is no run in the folder.
+      DataError: the folder holds no run.
     """
     read_stamp(folder)
     right: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""Tells checkpoints apart by their contents: a hash over sampled blocks of their files, which is fast for a 7B, too."""
+"""Identifies checkpoints by their contents: a hash over sampled blocks of their files, which is fast even for a 7B."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _BLOCK, _BLOCKS = 1 << 16, 64
 
 
 def fingerprint(*folders: Path) -> str:
-    """Hash of every file's name and size, and of up to 64 blocks of 64 KB spread evenly over it.
+    """Hash of every file's name and size, and of up to 64 evenly spaced blocks of 64 KB.
 
-    Training changes weights everywhere, so checkpoints with equal blocks are taken for equal.
+    Training changes weights everywhere, so checkpoints with equal blocks count as equal.
     """
     digest = hashlib.sha256()
     for folder in folders:

@@ -1,7 +1,7 @@
-"""The LLM judge beside a benchmark's own metric: verdicts on existing samples, without asking the policy again.
+"""The LLM judge, in addition to a benchmark's own metric: verdicts on existing samples; the policy is not asked again.
 
-Two prompts: correct or wrong (`rewards.judge`, the paper's criteria), and SimpleVQA's three grades. Samples without an answer
-are not judged. Verdicts are stored, so a judge is asked once for each answer.
+There are two prompts: correct or wrong (`rewards.judge`, the paper's criteria), and SimpleVQA's three grades. Samples
+without an answer are not judged. Verdicts are stored, so a judge is asked once per answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mmsearch_jax.rewards import judge as rewards_judge
 CORRECT, WRONG = "correct", "wrong"
 GRADES_VERSION = 1
 _MAX_FAILURES = 50
-"""After this many failed verdicts in a row the judge is taken to be down, and no more are asked for."""
+"""After this number of consecutive failed verdicts the judge counts as down; the remaining samples are not judged."""
 _GRADES_PROMPT = """\
 Grade an answer to a question.
 
@@ -46,14 +46,14 @@ _GRADE = re.compile(r"\b(INCORRECT|CORRECT|NOT[_ ]ATTEMPTED)\b", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class Judging:
-    """Who judges, and how: `grades` for SimpleVQA's three."""
+    """The judge's endpoint and prompt; `grades` chooses SimpleVQA's three grades."""
 
     endpoint: ChatEndpoint
     grades: bool = False
 
     @property
     def prompt(self) -> str:
-        """Name and version of the prompt, for summaries."""
+        """Name and version of the prompt, for the summary."""
         return f"grades-{GRADES_VERSION}" if self.grades else f"correct-{rewards_judge.PROMPT_VERSION}"
 
 
@@ -67,7 +67,7 @@ def judge_samples(
     """Asks for the missing verdicts, and appends them to the folder's judgements.
 
     Returns:
-      The number of verdicts that failed; the next call asks for them again.
+      The number of verdicts that failed; the next call retries them.
     """
     known = verdicts(read_judgements(folder), judging)
     asked = [sample for sample in samples if _needs_verdict(sample) and _key(sample) not in known]
@@ -77,7 +77,7 @@ def judge_samples(
 
     async def work() -> None:
         give = _Grader(judging) if judging.grades else _Judge(judging)
-        # A gate here besides the client's: tasks that wait must see that the judge is down.
+        # The client has its own gate. This one lets waiting tasks see that the judge is down.
         gate = asyncio.Semaphore(judging.endpoint.max_concurrency)
 
         async def one(sample: dict[str, Any], log: Log) -> None:
@@ -115,7 +115,7 @@ def judge_samples(
 
 
 def verdicts(judgements: Sequence[dict[str, Any]], judging: Judging) -> dict[tuple[str, int, str], str]:
-    """From id, repeat and answer to the verdict of this judge by this prompt."""
+    """(id, repeat, answer) -> the verdict of this judge with this prompt."""
     return {
         (each["id"], each["repeat"], each["answer"]): each["verdict"]
         for each in judgements
@@ -124,7 +124,7 @@ def verdicts(judgements: Sequence[dict[str, Any]], judging: Judging) -> dict[tup
 
 
 def verdict_of(sample: dict[str, Any], known: dict[tuple[str, int, str], str]) -> str | None:
-    """The verdict on a sample; None where there is none yet, or its episode failed."""
+    """The verdict on a sample; None if it is missing, or if the episode failed."""
     if sample["correct"] is None:
         return None
     if not _needs_verdict(sample):
@@ -144,7 +144,7 @@ def _key(sample: dict[str, Any]) -> tuple[str, int, str]:
 
 
 class _Judge:
-    """Correct or wrong."""
+    """Verdicts: correct or wrong."""
 
     def __init__(self, judging: Judging):
         self._judge = rewards_judge.Judge(judging.endpoint)
@@ -157,7 +157,7 @@ class _Judge:
 
 
 class _Grader:
-    """Three grades."""
+    """Verdicts: SimpleVQA's three grades."""
 
     def __init__(self, judging: Judging):
         self._client = ChatClient(judging.endpoint, "judge", "grade", JudgeFailed)

@@ -1,6 +1,6 @@
 """The oracle ablation: the evidence of a row replaces the search server.
 
-It measures the policy's reading: a question that it misses with the evidence in its context was not lost to the search.
+It measures how well the policy reads: search is not the cause if it misses a question with the evidence in its context.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from mmsearch_jax.core.search_api import Box, SearchReply, SearchResult
 from mmsearch_jax.data.rows import Row
 
 EVIDENCE = "evidence"
-"""Key of a row's `meta`: JSON {"image": [{"title", "text"}, ...], "text": [...]}, what a perfect search of each tool finds."""
+"""Key of a row's `meta`: JSON {"image": [{"title", "text"}, ...], "text": [...]}, the results of a perfect search."""
 
 
 class Evidence(NamedTuple):
-    """What each tool finds, and the box of the question's object (None where it is not known)."""
+    """The results of each tool, and the box of the question's object (None: not known)."""
 
     image: tuple[SearchResult, ...] = ()
     text: tuple[SearchResult, ...] = ()
@@ -25,17 +25,17 @@ class Evidence(NamedTuple):
 
 
 class OracleTools:
-    """Answers one row's searches from its evidence, whatever is asked."""
+    """Answers every search of one row with its evidence, whatever the query."""
 
     def __init__(self, evidence: Evidence):
         self._evidence = evidence
 
     async def text_search(self, query: str, top_k: int = 5, question: str = "") -> SearchReply:
-        """The row's pages."""
+        """Returns the row's pages."""
         return SearchReply(self._evidence.text[:top_k], "text_search", backend="oracle")
 
     async def image_search(self, image: bytes, expression: str | None = None, top_k: int = 5) -> SearchReply:
-        """What the image, or the object that the question is about, shows."""
+        """Returns the evidence on the image, or on the question's object."""
         crop = expression is not None
         return SearchReply(
             self._evidence.image[:top_k],
@@ -47,12 +47,12 @@ class OracleTools:
 
 
 def given_evidence(row: Row) -> Evidence | None:
-    """The evidence that a row of a published set holds; None where it holds none.
+    """The evidence that a row of a published set holds; None if it holds none.
 
-    That is `meta["evidence"]`, or SimpleVQA's `atomic_fact`: what the image shows, to which the gold answer is the page.
+    The source is `meta["evidence"]`. For SimpleVQA, `atomic_fact` is the image's evidence and the gold answer the page.
 
     Raises:
-      DataError: `meta["evidence"]` is not what it should be.
+      DataError: `meta["evidence"]` has another format.
     """
     if EVIDENCE in row.meta:
         try:

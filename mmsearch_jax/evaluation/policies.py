@@ -1,4 +1,4 @@
-"""The policy that is evaluated: one interface over our engine and over a model at an endpoint.
+"""The evaluated policy: one interface for our engine and for a model at an endpoint.
 
 Both play the same episodes with the same tools; only the source of the turns differs.
 """
@@ -16,7 +16,7 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 
 class Outcome(NamedTuple):
-    """An episode that ended: its lengths by name (tokens, turns), and what the policy itself cost in dollars."""
+    """An ended episode: its lengths by name (tokens, turns), and the policy's own cost in dollars."""
 
     trajectory: Trajectory
     lengths: dict[str, int]
@@ -28,7 +28,7 @@ class EvaluatedPolicy(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Plain values that identify the policy: equal exactly where the answers would be equal."""
+        """Plain values that identify the policy: they are equal exactly if the answers would be equal."""
         ...
 
     def play(
@@ -39,11 +39,11 @@ class EvaluatedPolicy(Protocol):
         ended: Callable[[Outcome], None],
         stop: Callable[[], bool],
     ) -> None:
-        """Plays the episodes, several at a time, and calls `ended` with each as it ends.
+        """Plays the episodes, several at a time, and calls `ended` with each when it ends.
 
         Args:
-          tools: closed at the end; may be None where no episode calls any.
-          stop: asked before each episode begins; once it returns True, no further episode begins.
+          tools: closed at the end; may be None if no episode calls a tool.
+          stop: called before each episode; after it returns True, no further episode begins.
         """
         ...
 
@@ -52,7 +52,7 @@ class EnginePolicy:
     """A policy in our engine.
 
     Args:
-      make_engine: the engine for episodes of these rules; called when the rules' length is new.
+      make_engine: makes the engine for episodes with the given rules; called when their length changes.
       identity: see `EvaluatedPolicy.identity`.
     """
 
@@ -71,7 +71,7 @@ class EnginePolicy:
     ) -> None:
         """See `EvaluatedPolicy.play`."""
         if self._engine is None or self._length != rules.max_trajectory_tokens:
-            # The old caches are freed before new ones are made.
+            # Frees the old caches before new ones are allocated.
             self._engine = None
             self._engine, self._length = self._make_engine(rules), rules.max_trajectory_tokens
 
@@ -82,7 +82,7 @@ class EnginePolicy:
 
 
 def lengths(trajectory: Trajectory) -> dict[str, int]:
-    """Numbers of tokens by provenance, and of turns."""
+    """Number of tokens by provenance, and number of turns."""
     names = {"prompt": PROMPT, "sampled": SAMPLED, "observation": OBSERVATION}
     counts = {name: trajectory.provenance.count(source) for name, source in names.items()}
     return {**counts, "turns": len(trajectory.turns)}

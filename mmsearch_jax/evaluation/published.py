@@ -1,4 +1,4 @@
-"""MMSearch and LiveVQA, which are evaluated on and never trained with. Layouts as their Hugging Face repositories have them.
+"""MMSearch and LiveVQA, which are only for evaluation, in the layouts of their Hugging Face repositories.
 
 MMSearch (CaraJ/MMSearch, arXiv 2409.12959): Parquet, `sample_id, query, query_image {bytes, path}, gt_answer,
 alternative_gt_answers, area, subfield, timestamp, gt_requery`. LiveVQA (ONE-Lab/LiveVQA-new, arXiv 2504.05288, CC-BY-NC): JSON
@@ -22,19 +22,19 @@ from mmsearch_jax.data.storage import localised
 
 
 def read_evaluation_set(source: str, path: Path, split: str, refused: IO[str], counts: Counts) -> Iterator[Row]:
-    """The usable rows of one of `EVALUATION_SETS`, as `data.convert.conversion.read` gives those of others.
+    """The usable rows of one of `EVALUATION_SETS`; `data.convert.conversion.read` does the same for the other sets.
 
     Raises:
-      DataError: no such folder, file or split.
+      DataError: the folder, the file or the split is missing.
     """
     published, seen = EVALUATION_SETS[source], set()
     for number, record in enumerate(published.records(find_files(published, source, path, split), split, path), 1):
         counts.read += 1
         try:
             if not isinstance(record, Mapping):
-                raise record if isinstance(record, DataError) else DataError("row: there is no object")
+                raise record if isinstance(record, DataError) else DataError("row: must be an object")
             row = localised(published.to_row(record, number, path), path)
-            problems = [*validate(row), *(["id: it was there already"] if row.id in seen else [])]
+            problems = [*validate(row), *(["id: occurs twice"] if row.id in seen else [])]
             if problems:
                 raise DataError("; ".join(problems))
         except DataError as error:
@@ -71,7 +71,7 @@ def _livevqa_records(files: Files, split: str, folder: Path) -> Iterator[Any]:
         if path.suffix == ".json":
             content = read_json(path)
             if not isinstance(content, list):
-                raise DataError(f"{path} holds no list: is it a file of LiveVQA?")
+                raise DataError(f"{path} is not a JSON list: is it a file of LiveVQA?")
             yield from content
         else:
             yield from (record for record in jsonl.read(path) if record is not None)

@@ -21,11 +21,11 @@ class Sample:
 
     Attributes:
       correct: None after an infrastructure failure.
-      score: by the benchmark's metric, 0 to 1; None: as `correct` says.
-      repeat: number of the sample of this question.
-      verdict: the judge's; None where there is none.
-      cost_usd: of tools and policy.
-      lengths: in tokens by source, and turns.
+      score: by the benchmark's metric, 0 to 1; None after an infrastructure failure.
+      repeat: index of the sample among the question's samples.
+      verdict: the judge's verdict; None if there is none.
+      cost_usd: cost of tools and policy.
+      lengths: number of tokens by provenance, and of turns.
     """
 
     row: Row
@@ -39,22 +39,22 @@ class Sample:
 
     @property
     def value(self) -> float:
-        """The score of a sample that has one."""
+        """The score; only for samples that have one."""
         return float(bool(self.correct)) if self.score is None else self.score
 
     @property
     def answer(self) -> str | None:
-        """The answer; None where the episode ended without one."""
+        """The answer; None if the episode ended without one."""
         return self.trajectory.answer if self.trajectory.status == Status.ANSWERED else None
 
     @property
     def image(self) -> str | bytes:
-        """Equal for samples about one image."""
+        """A key that is equal for samples on the same image."""
         return self.row.image or self.row.id
 
 
 def score(row: Row, trajectory: Trajectory, metric: Metric, **more: Any) -> Sample:
-    """The sample of an episode. No answer scores 0; an infrastructure failure has no score."""
+    """The sample of an episode. A missing answer scores 0; an infrastructure failure has no score."""
     if trajectory.infrastructure_failure:
         return Sample(row, trajectory, None, **more)
     answered = trajectory.status == Status.ANSWERED and trajectory.answer is not None

@@ -1,7 +1,7 @@
-"""The log of an evaluation: append-only, a line of JSON for each episode and for each verdict.
+"""The log of an evaluation: append-only, one line of JSON per episode and per verdict.
 
-One folder holds one benchmark asked of one policy in one way; several shards write a file each. A run that is killed loses only
-the episodes in progress: an incomplete last line is removed before the next one is written.
+A folder holds the samples of one benchmark, one policy and one setting; each shard writes its own file. A killed run
+loses only the episodes in progress: an incomplete last line is removed before the next one is written.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ IF_CHANGED = ("refuse", "new", "replace")
 
 
 class Shard(NamedTuple):
-    """Which part of the questions this process asks."""
+    """The part of the questions that this process asks."""
 
     index: int = 0
     count: int = 1
 
     def has(self, name: str) -> bool:
-        """Whether the row of that id belongs to this part; it does not depend on the other rows."""
+        """Whether the row with that id belongs to this part; independent of the other rows."""
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % self.count == self.index
 
     def file(self, stem: str) -> str:
-        """The shard's own file of a kind."""
+        """The name of this shard's file with that stem."""
         return stem if self.count == 1 else f"{stem}-{self.index}-of-{self.count}"
 
 
@@ -46,7 +46,7 @@ def parse_shard(text: str) -> Shard:
     """Reads "1/4": the second of four.
 
     Raises:
-      ConfigError: it is not of that form.
+      ConfigError: the text has another form.
     """
     index, slash, count = text.partition("/")
     if not slash or not index.isdecimal() or not count.isdecimal() or int(index) >= int(count):
@@ -59,11 +59,11 @@ class Stamp:
     """The settings of a folder's samples.
 
     Attributes:
-      settings: those that decide the answers, as flat, plain values.
-      metric: what scores them.
-      identity: what else the summary names (name, seed, ...).
-      ids: of the rows that are asked.
-      samples: of each question.
+      settings: the settings that determine the answers, as flat, plain values.
+      metric: name of the metric that scores the answers.
+      identity: further values for the summary (name, seed, ...).
+      ids: ids of the rows that are asked.
+      samples: number of samples per question.
     """
 
     settings: Mapping[str, Any]
@@ -86,7 +86,7 @@ def read_stamp(folder: Path) -> Stamp:
     """The stamp of a folder.
 
     Raises:
-      DataError: there is none.
+      DataError: the folder has no stamp.
     """
     try:
         return Stamp(**json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
@@ -98,11 +98,11 @@ def open_folder(folder: Path, stamp: Stamp, if_changed: str = "refuse") -> Path:
     """Makes the folder ready for samples of these settings, and returns it.
 
     Args:
-      if_changed: what to do where it holds samples of others: "refuse"; "new": take a folder beside it, named after the
-        settings; "replace": remove them.
+      if_changed: what to do if it holds samples of other settings. "refuse": raise; "new": use a folder next to it,
+        named after the settings; "replace": remove them.
 
     Raises:
-      ConfigError: it holds samples of other settings; names the first that differs and both values.
+      ConfigError: the folder holds samples of other settings; names the first setting that differs and both values.
     """
     if if_changed not in IF_CHANGED:
         raise ConfigError(f"eval.if_changed is '{if_changed}', expected one of {', '.join(IF_CHANGED)}")
@@ -140,27 +140,27 @@ class Log:
 
 
 def read_samples(folder: str | Path) -> list[dict[str, Any]]:
-    """Every sample of a folder, of all shards, by id and repeat; the last line of a key counts.
+    """All samples of a folder, over all shards; of lines with the same id and repeat, the last one counts.
 
     Raises:
-      DataError: a line that is not the last of its file is damaged.
+      DataError: a line is damaged that is not the last of its file.
     """
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in _records(Path(folder), SAMPLES):
         key = tuple(record[part] for part in ("benchmark", "id", "repeat", "config"))
-        # Another shard may have tried a failed episode again, with success.
+        # Another shard may have retried a failed episode with success.
         if record["correct"] is not None or key not in found:
             found[key] = record
     return sorted(found.values(), key=lambda record: (record["id"], record["repeat"]))
 
 
 def read_judgements(folder: str | Path) -> list[dict[str, Any]]:
-    """Every verdict of a folder, of all shards."""
+    """All verdicts of a folder, over all shards."""
     return list(_records(Path(folder), JUDGEMENTS))
 
 
 def read_unreadable(folder: Path) -> dict[str, str]:
-    """The rows whose image could not be read, of all shards, and why."""
+    """The rows whose image could not be read, over all shards: row id -> reason."""
     return {
         name: why
         for path in sorted(folder.glob(f"{UNREADABLE}*.json"))
@@ -169,14 +169,14 @@ def read_unreadable(folder: Path) -> dict[str, str]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON; the file appears when it is complete."""
+    """Writes JSON; the file appears only when it is complete."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
 def _remove(folder: Path) -> None:
-    """The files that an evaluation writes, and no others in the folder."""
+    """Removes the files that an evaluation writes, and no others."""
     for stem in (SAMPLES, JUDGEMENTS, UNREADABLE, "summary"):
         for path in (*folder.glob(f"{stem}.json*"), *folder.glob(f"{stem}-*-of-*.json*")):
             path.unlink()
@@ -192,7 +192,7 @@ def _records(folder: Path, stem: str) -> Iterator[dict[str, Any]]:
                 try:
                     yield json.loads(line)
                 except ValueError as error:
-                    raise DataError(f"{path}, line {number} is damaged ({error}): remove the line to go on") from error
+                    raise DataError(f"{path}, line {number} is damaged ({error}): remove the line to resume") from error
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -201,7 +201,7 @@ def _cut_torn_line(path: Path) -> None:
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         while size:
-            # Backwards in blocks: a line may be long.
+            # Searches backwards in blocks, because a line may be long.
             start = max(0, size - (1 << 16))
             file.seek(start)
             newline = file.read(size - start).rfind(b"\n")

@@ -1,4 +1,4 @@
-"""Samples to the numbers of a summary: accuracy with intervals, by kind and category, by the judge, and the use of tools.
+"""Computes a summary's numbers from samples: accuracy with intervals, by kind, category and judge, and tool use.
 
 Pure functions. Infrastructure failures (for example a server that is down) are counted separately and never scored.
 """
@@ -32,7 +32,7 @@ def summarise(
 
     Args:
       direct: see `tool_use`.
-      judge: model and prompt of the judge whose verdicts the samples carry; None where there is none.
+      judge: model and prompt of the judge whose verdicts the samples have; None: no judge.
     """
     scored = [sample for sample in samples if sample.correct is not None]
     crowded = [sample for sample in scored if sample.row.kind == "crop" and sample.row.num_entities >= 3]
@@ -112,7 +112,7 @@ def _judged(scored: Sequence[Sample], judge: Mapping[str, Any]) -> dict[str, Any
 
 
 def _repeats(scored: Sequence[Sample]) -> dict[str, Any]:
-    """pass@k and the majority's accuracy, over questions; pass@k is over questions with at least k scored samples."""
+    """pass@k and the accuracy of the majority vote; pass@k over the questions with at least k scored samples."""
     questions: dict[str, list[Sample]] = collections.defaultdict(list)
     for sample in scored:
         questions[sample.row.id].append(sample)
@@ -137,7 +137,7 @@ def _grounding_iou(sample: Sample) -> float | None:
 
 
 def _calls(scored: Sequence[Sample], kind: Callable[[ToolRecord], bool]) -> float:
-    """Calls of a kind for each question."""
+    """Number of calls of a kind per question."""
     return share(sum(kind(call) for sample in scored for call in sample.trajectory.tool_calls()), len(scored))
 
 

@@ -1,7 +1,7 @@
-"""A policy that is served at an OpenAI-compatible endpoint (vLLM, SGLang, `mmsearch serve`, hosted models).
+"""A policy at an OpenAI-compatible endpoint (vLLM, SGLang, `mmsearch serve`, hosted models).
 
-It plays the same episodes as our engine (see `rollout.endpoint_episode`). The endpoint's tokenizer is not known: lengths are
-counted in pieces of four characters, about a token of English.
+It plays the same episodes as our engine (see `rollout.endpoint_episode`). The endpoint's tokenizer is not known, so
+lengths are counted in pieces of four characters, which is about one token of English.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """Dollars for a million tokens."""
+    """Dollars per million tokens."""
 
     prompt: float = 0.0
     reply: float = 0.0
 
     def of(self, reply: ChatReply) -> float:
-        """What a reply cost."""
+        """The cost of a reply in dollars."""
         return (self.prompt * (reply.num_tokens - reply.reply_tokens) + self.reply * reply.reply_tokens) / 1e6
 
 
@@ -39,9 +39,9 @@ class ServedPolicy:
     """Plays episodes with the model at an endpoint.
 
     Args:
-      endpoint: where; its `max_concurrency` is also how many episodes run at one time. Each turn's `max_tokens` and the
-        temperature come from the episode.
-      prices: of the endpoint's tokens.
+      endpoint: the model's endpoint. Its `max_concurrency` also limits the number of parallel episodes. Each turn's
+        `max_tokens` and the temperature come from the episode.
+      prices: prices of the endpoint's tokens.
     """
 
     def __init__(self, endpoint: ChatEndpoint, prices: Prices = Prices()):
@@ -49,7 +49,7 @@ class ServedPolicy:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The model's name, whatever address serves it."""
+        """The model's name; the endpoint's address is not part of it."""
         return {"kind": "endpoint", "model": self._endpoint.model}
 
     def play(
@@ -119,6 +119,6 @@ def _settings(request: EpisodeRequest, max_tokens: int) -> dict[str, Any]:
 
 
 def _without_pieces(trajectory: Trajectory) -> Trajectory:
-    """The record without its ids, which belong to no tokenizer."""
+    """The record without its token ids, which belong to no tokenizer."""
     turns = [dataclasses.replace(turn, start=0, end=0) for turn in trajectory.turns]
     return dataclasses.replace(trajectory, token_ids=[], provenance=[], logprobs=[], turns=turns)

@@ -14,17 +14,17 @@ _SEED = 0
 
 
 def share(part: float, whole: int) -> float:
-    """part / whole; 0 of nothing."""
+    """part / whole; 0 if whole is 0."""
     return part / whole if whole else 0.0
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean; 0 of nothing."""
+    """The mean; 0 without values."""
     return share(math.fsum(values), len(values))
 
 
 def wilson_interval(right: float, count: int, z: float = 1.959964) -> list[float]:
-    """Wilson's 95 % interval of a share (Wilson, 1927); [0, 1] where nothing was counted."""
+    """Wilson's 95 % interval of a share (Wilson, 1927); [0, 1] if count is 0."""
     if count == 0:
         return [0.0, 1.0]
     portion = right / count
@@ -35,10 +35,10 @@ def wilson_interval(right: float, count: int, z: float = 1.959964) -> list[float
 
 
 def bootstrap_interval(scores: Sequence[float], clusters: Sequence[Hashable]) -> list[float]:
-    """The percentile bootstrap's 95 % interval of a mean, where whole clusters are drawn (Efron, 1979; Cameron et al., 2008).
+    """The percentile bootstrap's 95 % interval of a mean; draws whole clusters (Efron, 1979; Cameron et al., 2008).
 
     Args:
-      clusters: for each score what it shares with others (its image): questions about one image are not independent.
+      clusters: the cluster (image) of each score; questions on the same image are not independent.
     """
     if not len(scores):
         return [0.0, 1.0]
@@ -46,7 +46,7 @@ def bootstrap_interval(scores: Sequence[float], clusters: Sequence[Hashable]) ->
 
 
 def interval(scores: Sequence[float], clusters: Sequence[Hashable]) -> list[float]:
-    """Wilson's interval where each score is 0 or 1 and has a cluster of its own, else the bootstrap's."""
+    """Wilson's interval if each score is 0 or 1 and has its own cluster, else the bootstrap's."""
     if len(set(clusters)) == len(scores) and all(score in (0, 1) for score in scores):
         return wilson_interval(math.fsum(scores), len(scores))
     return bootstrap_interval(scores, clusters)
@@ -57,8 +57,8 @@ def paired_difference(
 ) -> dict[str, float | list[float]]:
     """Second minus first over the same questions: the difference of means, its bootstrap interval, and McNemar's exact p.
 
-    McNemar (1947), two-sided: by chance, either run would be right on half of the questions that exactly one run has right
-    (score of at least 0.5).
+    McNemar (1947), two-sided. Null hypothesis: of the questions that exactly one run has right (a score of at least
+    0.5), each run has half.
     """
     differences = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     rights = [(a >= 0.5, b >= 0.5) for a, b in zip(first, second, strict=True)]
@@ -76,12 +76,12 @@ def paired_difference(
 
 
 def agreement(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]:
-    """Share of equal verdicts, and Cohen's kappa (1960): 1 where all are equal, 0 where as many as chance would give."""
+    """Share of equal verdicts, and Cohen's kappa (1960): 1 is full agreement, 0 is agreement by chance."""
     count = len(first)
     equal = share(sum(a == b for a, b in zip(first, second, strict=True)), count)
     yes = share(sum(first), count), share(sum(second), count)
     chance = yes[0] * yes[1] + (1 - yes[0]) * (1 - yes[1])
-    # Where both give one and the same verdict throughout, kappa is 0 / 0; their agreement is complete.
+    # If both give the same single verdict everywhere, kappa is 0 / 0, and the agreement is full.
     kappa = (equal - chance) / (1 - chance) if chance < 1 else 1.0
     return {"n": count, "share": equal, "kappa": kappa if count else 0.0}
 
@@ -92,13 +92,13 @@ def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
 
 
 def majority(votes: Sequence[Hashable]) -> int:
-    """The first index of the most common vote; among equally common ones, of the earliest."""
+    """The first index of the most common vote; in a tie, the vote that comes first wins."""
     counts = collections.Counter(votes)
     return votes.index(max(counts, key=lambda vote: counts[vote]))
 
 
 def _resampled_means(scores: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """[RESAMPLES], the same for equal input."""
+    """The means of the resamples, [RESAMPLES]; deterministic."""
     names = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     member = np.asarray([names[cluster] for cluster in clusters])
     sums, sizes = np.bincount(member, scores), np.bincount(member)

@@ -1,4 +1,4 @@
-"""The tables that people read, printed in the terminal: the mini-world's evaluations, a run over benchmarks, a comparison."""
+"""The tables in the terminal: the mini-world's evaluations, a run over benchmarks, a comparison of two runs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _RUN_HEADS = ("n", "metric", "score", "95 %", "judge", "kappa", "search-\nes eac
 
 
 def comparison(summaries: Sequence[dict[str, Any]]) -> Table:
-    """Accuracy overall and by kind of question, and the use of searches."""
+    """Accuracy overall and by kind of question, and search use."""
     table = Table(
         title="Real world, unseen in training",
         caption="accuracy in %; needs search: not answerable from the image alone;\n"
-        "needless searches: % of the other questions on which it searched",
+        "needless searches: % of the other questions with a search",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
@@ -57,12 +57,12 @@ def comparison(summaries: Sequence[dict[str, Any]]) -> Table:
 
 
 def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> Table:
-    """One line a benchmark: those that ran, then those that did not."""
+    """One line per benchmark: first those that ran, then those that did not."""
     table = Table(
         title="Benchmarks",
         caption="score: the benchmark's own figure in %, with the interval of the mean;\n"
         "judge: accuracy by the LLM judge in %, kappa: its agreement with the metric;\n"
-        "needless: % searched of the questions that need none; *: not all were asked",
+        "needless: % with a search, of questions that need none; *: incomplete",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
@@ -89,7 +89,7 @@ def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str
 
 
 def print_benchmarks(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> None:
-    """Prints the table, and below it how to get what is missing."""
+    """Prints the table, and below it how to get the missing sets."""
     console = Console()
     console.print(benchmark_table(summaries, missing))
     for name, why in missing.items():
@@ -97,10 +97,10 @@ def print_benchmarks(summaries: Sequence[Mapping[str, Any]], missing: Mapping[st
 
 
 def difference_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """One line a benchmark and scorer: both accuracies, their difference with its interval, McNemar's p."""
+    """One line per benchmark and scorer: both accuracies, their difference with its interval, McNemar's p."""
     table = Table(
-        title="Second against first, over the same questions",
-        caption="in %; interval: paired bootstrap that draws images; p: McNemar, exact",
+        title="Second minus first, on the same questions",
+        caption="in %; interval: paired bootstrap over images; p: McNemar, exact",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1),

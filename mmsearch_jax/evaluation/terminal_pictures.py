@@ -1,4 +1,4 @@
-"""Pictures in a terminal, by one of three protocols: kitty's, iTerm2's and sixel.
+"""Pictures in a terminal, with one of three protocols: kitty's, iTerm2's or sixel.
 
 Sources: kitty's graphics protocol (sw.kovidgoyal.net/kitty/graphics-protocol), iTerm2's inline images
 (iterm2.com/documentation-images.html), DEC's sixel (VT3xx programmer reference, chapter 14).
@@ -19,9 +19,9 @@ _MAX_SIDE = 320
 
 
 def protocol_of(environment: Mapping[str, str]) -> str | None:
-    """The terminal's picture protocol, from the environment: "kitty", "iterm2", "sixel", or None where it is not known.
+    """The terminal's picture protocol, from the environment: "kitty", "iterm2", "sixel", or None if it is not known.
 
-    A multiplexer keeps pictures from the terminal behind it.
+    Multiplexers give None, because they do not pass pictures on to the terminal.
     """
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
     if "TMUX" in environment or term.startswith(("screen", "tmux")):
@@ -53,7 +53,7 @@ def escape_sequence(image: Image.Image, protocol: str) -> str:
 
 
 def _sixel(image: Image.Image) -> str:
-    """Bands of six rows; for each colour of a band one character a column, whose six bits are its rows."""
+    """Sixel code: bands of six rows; per colour of a band one character for each column; its six bits are the rows."""
     paletted = image.quantize(_SIXEL_COLOURS)
     pixels = np.asarray(paletted)
     palette = np.asarray(paletted.getpalette() or []).reshape(-1, 3) * 100 // 255

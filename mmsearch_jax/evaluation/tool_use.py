@@ -1,4 +1,4 @@
-"""How a policy used its tools: shares, needless and missed searches, self-correction. Pure functions."""
+"""Metrics of tool use: shares of episodes, needless and missed searches, self-correction. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def tool_use(samples: Sequence[Sample], direct: Mapping[str, bool] | None = None
     """The tool metrics of a summary, over scored episodes.
 
     Args:
-      direct: for each row id whether the policy is right without tools (a run in mode "direct"); None: the rows' flags decide
-        what needs a search.
+      direct: row id -> whether the policy is right without tools (a run in mode "direct"); this decides which questions
+        need a search. None: the rows' flags decide.
     """
     calls = [sample.trajectory.tool_calls() for sample in samples]
     texts = [sum(call.tool == "text_search" for call in each) for each in calls]
@@ -49,10 +49,10 @@ def tool_use(samples: Sequence[Sample], direct: Mapping[str, bool] | None = None
 
 
 def corrected(sample: Sample) -> bool | None:
-    """Whether the policy corrected itself; None where its first text search showed a gold answer, or there was no search.
+    """Whether the policy corrected itself; None if its first text search showed a gold answer, or if it did not search.
 
-    It did where the final answer is right and a later text search, by another query, showed a gold answer. To show it means
-    that the answer's normalised words stand in the observation's, in order.
+    It did if the final answer is right and a later text search with another query showed a gold answer. A search shows
+    an answer if the normalised observation contains the normalised answer.
     """
     searches = [turn for turn in sample.trajectory.turns if isinstance(turn.action, TextSearch) and _sent(turn)]
     if not searches or _shows(searches[0], sample):
@@ -72,13 +72,13 @@ def _shows(turn: Turn, sample: Sample) -> bool:
 
 
 def _needless(samples: Sequence[Sample], direct: Mapping[str, bool] | None) -> dict[str, Any]:
-    """Share that searched, of the questions that need no search."""
+    """Share of questions with a search, among those that need none."""
     free = [sample for sample in samples if _needs_search(sample, direct) is False]
     return {"by": _by(direct), "n": len(free), "share": mean([bool(s.trajectory.tool_calls()) for s in free])}
 
 
 def _missed(samples: Sequence[Sample], direct: Mapping[str, bool] | None) -> dict[str, Any]:
-    """Share that is wrong and did not search, of the questions that need a search."""
+    """Share of questions that are wrong and without a search, among those that need one."""
     needed = [sample for sample in samples if _needs_search(sample, direct)]
     missed = [not sample.correct and not sample.trajectory.tool_calls() for sample in needed]
     return {"by": _by(direct), "n": len(needed), "share": mean(missed)}

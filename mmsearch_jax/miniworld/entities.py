@@ -104,7 +104,7 @@ def _parse(line: str, where: str) -> Entity:
     if unknown := sorted(record.keys() - _FIELDS):
         raise DataError(f"{where}: unknown field {unknown[0]!r}: known are {', '.join(sorted(_FIELDS))}")
     if record["kind"] not in KINDS:
-        raise DataError(f"{where}: kind {record['kind']!r} is none of {', '.join(KINDS)}")
+        raise DataError(f"{where}: kind {record['kind']!r} is not one of {', '.join(KINDS)}")
     facts = record.get("facts", {})
     if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
         raise DataError(f"{where}: field 'facts' must map attributes to strings")

@@ -78,7 +78,7 @@ def test_a_server_that_is_down_is_said_before_anything_is_asked(tmp_path):
 
 
 def test_when_every_episode_broke_there_is_no_accuracy_of_zero(tmp_path):
-    with pytest.raises(ToolFailed, match="every episode broke; the first: HTTP 500"):
+    with pytest.raises(ToolFailed, match="every episode failed; the first: HTTP 500"):
         run(rows_for(tmp_path, BROKEN), (BROKEN,), tmp_path)
 
 

@@ -65,11 +65,11 @@ def test_livevqa_reads_json_and_json_lines_with_images_beside_them(tmp_path):
     put(tmp_path / "set_test.json", json.dumps([record, 7]).encode())
     (row,), reasons = rows_of("livevqa", tmp_path, "test")
     assert row.image == str(tmp_path / "image" / "1.jpg") and row.answers == ("A", "B")
-    assert row.meta == {"level": "2", "choices": '["A", "C"]'} and "no object" in reasons[2]
+    assert row.meta == {"level": "2", "choices": '["A", "C"]'} and "must be an object" in reasons[2]
     (tmp_path / "set_test.json").rename(tmp_path / "old")
     put(tmp_path / "lines.jsonl", f"{json.dumps(record)}\n\n{{oops\n".encode())
     (again,), reasons = rows_of("livevqa", tmp_path, "test")
     assert again == row and "not JSON" in reasons[2]
     put(tmp_path / "x_test.json", b"{}")
-    with pytest.raises(DataError, match="holds no list"):
+    with pytest.raises(DataError, match="is not a JSON list"):
         rows_of("livevqa", tmp_path, "test")

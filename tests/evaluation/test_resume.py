@@ -225,9 +225,9 @@ def test_a_policy_or_a_judge_that_is_down_is_not_asked_for_ever(tmp_path, capsys
     write_rows(rows, tmp_path / "rows.jsonl")
     with served(endpoint) as url:
         assert run(tmp_path, data, url, *settings(concurrency=1)) == 2
-        assert "every episode broke; the first" in capsys.readouterr().err
+        assert "every episode failed; the first" in capsys.readouterr().err
         summary = summary_of(tmp_path, "livevqa")
-        assert summary["stopped"].startswith("100 episodes in a row broke") and endpoint.asked.total() == 100
+        assert summary["stopped"].startswith("100 consecutive episodes failed") and endpoint.asked.total() == 100
         endpoint.scripts = dict.fromkeys(questions, "Lima")
         judge = [f"--config.judge.url={url}", "--config.judge.model=j", "--config.judge.max_concurrency=1"]
         assert run(tmp_path, data, url, *settings(*judge)) == 0

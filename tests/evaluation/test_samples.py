@@ -67,5 +67,5 @@ def test_a_budget_says_what_is_spent():
     assert budget.exhausted() is None
     budget.add(1, 0.0)
     assert budget.exhausted() == "budget.calls (3) is spent"
-    assert EvaluationBudget(minutes=1.0, began=time.monotonic() - 61).exhausted() == "budget.minutes (1) are over"
+    assert EvaluationBudget(minutes=1.0, began=time.monotonic() - 61).exhausted() == "budget.minutes (1) is spent"
     assert EvaluationBudget(spent_calls=10**9, spent_dollars=1e9).exhausted() is None

@@ -1,1 +1,1 @@
-"""Each benchmark's own metric: pure functions of strings, a file a source; `table` names them."""
+"""The benchmarks' own metrics: pure functions of strings, one file per source; `table` lists them by name."""

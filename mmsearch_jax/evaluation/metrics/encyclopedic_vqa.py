@@ -1,8 +1,8 @@
-"""Encyclopedic-VQA's exact match (Mensink et al., 2023); lists count from an IoU of 0.5.
+"""Encyclopedic-VQA's exact match (Mensink et al., 2023); a list is right from an IoU of 0.5.
 
-Source: google-research/encyclopedic_vqa, evaluation_utils.py. The set's own score accepts, besides, what BEM (a BERT model of
-answer equivalence) accepts. Its weights come with TensorFlow Hub alone, so this figure is a lower bound of the published one:
-read it together with the judge's.
+Source: google-research/encyclopedic_vqa, evaluation_utils.py. The official score also accepts the answers that BEM (a
+BERT model of answer equivalence) accepts. BEM's weights are only on TensorFlow Hub, so this figure is a lower bound of
+the published one: read it together with the judge's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TRUTH = {"entailment": "yes", "true": "yes", "contradiction": "no", "false": "n
 
 
 def normalise(text: str) -> str:
-    """Punctuation, articles, "the answer is", number words and contractions.
+    """Normalises punctuation, articles, "the answer is", number words and contractions.
 
     >>> normalise("The answer is: two.")
     '2'
@@ -29,7 +29,7 @@ def normalise(text: str) -> str:
 
 
 def exact_match(answer: str, gold: str) -> bool:
-    """Whether an answer is the gold one. A gold list ("a&&b") is matched by a list with commas or "and" of an IoU >= 0.5."""
+    """Whether an answer is the gold one. A gold list ("a&&b") needs a list with commas or "and" and an IoU >= 0.5."""
     if LIST_MARK not in gold:
         return normalise(answer) == normalise(gold)
     wanted = {normalise(part) for part in gold.split(LIST_MARK)} - {""}

@@ -1,7 +1,7 @@
 """InfoSeek's metric (Chen et al., 2023): exact match over aliases, ranges for numbers, harmonic mean of its two splits.
 
-Source: the official evaluation (github.com/edchengg/infoseek_eval, infoseek_eval.py). Times are matched as strings over
-the aliases, which already hold the years around.
+Source: the official evaluation (github.com/edchengg/infoseek_eval, infoseek_eval.py). Times are matched as strings;
+their aliases already include the neighbouring years.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TINY = 1e-12
 
 
 def normalise(text: str) -> str:
-    """Case, ASCII punctuation, articles and white space removed (as in SQuAD).
+    """Lower-cases; removes ASCII punctuation, articles and extra white space (as in SQuAD).
 
     >>> normalise("The Côte d'Ivoire!")
     'côte divoire'
@@ -28,13 +28,13 @@ def normalise(text: str) -> str:
 
 
 def exact_match(answer: str, golds: Sequence[str]) -> bool:
-    """Whether the answer equals one of the aliases once both are normalised."""
+    """Whether the normalised answer equals a normalised alias."""
     spoken = normalise(answer)
     return any(normalise(gold) == spoken for gold in golds)
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:
-    """The number, or the two of a range, that a text holds; (0, 0) where there is none, as the source has it.
+    """The number in a text, or the two numbers of a range; (0, 0) if there is none, as in the source.
 
     >>> parse_numbers("about 1,200-1,500 m")
     (1200.0, 1500.0)
@@ -47,7 +47,7 @@ def parse_numbers(text: str) -> tuple[float, ...]:
 
 
 def in_range(answer: str, span: Sequence[float]) -> bool:
-    """Whether a number lies in the gold range, or a range lies in it or overlaps it with an IoU of at least 0.5.
+    """Whether an answer's number lies in the gold range, or its range lies in it or overlaps it with an IoU >= 0.5.
 
     Args:
       span: lowest and highest accepted value.
@@ -64,5 +64,5 @@ def in_range(answer: str, span: Sequence[float]) -> bool:
 
 
 def harmonic_mean(shares: Sequence[float]) -> float:
-    """n / sum(1 / share); 0 where one is 0."""
+    """n / sum(1 / share); 0 if a share is 0."""
     return len(shares) / sum(1 / share for share in shares) if all(shares) else 0.0

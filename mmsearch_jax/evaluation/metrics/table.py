@@ -1,4 +1,4 @@
-"""The metrics by the name that a benchmark calls them by: from a row and an answer to a score, from all scores to a figure."""
+"""The metrics by name. A metric scores an answer to a row, and may compute a benchmark's figure from all scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmsearch_jax.rewards.match import matches
 
 
 class MetricScore(NamedTuple):
-    """A row, the answer to it (None where there is none), and its score."""
+    """A row, its answer (None: no answer), and the answer's score."""
 
     row: Row
     answer: str | None
@@ -22,12 +22,12 @@ class MetricScore(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """How a benchmark scores.
+    """A benchmark's metric.
 
     Attributes:
-      score: of an answer that was given, from 0 to 1; raises `DataError` for a row without what it needs.
-      source: where it comes from.
-      headline: from all scores to the benchmark's own figure and its parts; None where that is the mean.
+      score: scores an answer from 0 to 1; raises `DataError` if the row lacks a field that it needs.
+      source: where the metric comes from.
+      headline: computes the benchmark's figure and its parts from all scores; None: the figure is the mean.
     """
 
     score: Callable[[Row, str], float]
@@ -36,10 +36,10 @@ class Metric(NamedTuple):
 
 
 def metric_named(name: str) -> Metric:
-    """One of `METRICS`.
+    """The metric with that name in `METRICS`.
 
     Raises:
-      ConfigError: there is none of that name.
+      ConfigError: no metric has that name.
     """
     if name not in METRICS:
         raise ConfigError(f"unknown metric '{name}', expected one of {', '.join(METRICS)}")
@@ -47,7 +47,7 @@ def metric_named(name: str) -> Metric:
 
 
 def gave_up(answer: str | None) -> bool:
-    """Whether there is no answer, or one that says so in the words of the prompts."""
+    """Whether the answer is missing, or says "I don't know" in the words of the prompts."""
     return answer is None or answer.strip(" .").casefold() == GIVE_UP.casefold()
 
 
@@ -99,7 +99,7 @@ def _simplevqa_headline(scored: Sequence[MetricScore]) -> tuple[float, dict[str,
 
 
 def grade_of(answer: str | None, correct: bool) -> str:
-    """SimpleVQA's grade of an answer whose correctness is known."""
+    """SimpleVQA's grade of an answer that is known to be correct or not."""
     if gave_up(answer):
         return graded.NOT_ATTEMPTED
     return graded.CORRECT if correct else graded.INCORRECT

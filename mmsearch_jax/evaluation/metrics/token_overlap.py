@@ -1,7 +1,7 @@
-"""Metrics of common words: MMSearch's F1 and Dyn-VQA's F1-Recall.
+"""Metrics of word overlap: MMSearch's F1 and Dyn-VQA's F1-Recall.
 
-Sources: F1 as in SQuAD (Rajpurkar et al., 2016) and HotpotQA, which MMSearch (arXiv 2409.12959) scores its end-to-end answers
-with; F1-Recall as in the evaluation of Dyn-VQA (github.com/Alibaba-NLP/OmniSearch, evaluate.py).
+Sources: F1 as in SQuAD (Rajpurkar et al., 2016) and HotpotQA, which MMSearch (arXiv 2409.12959) uses for its end-to-end
+answers; F1-Recall as in the evaluation of Dyn-VQA (github.com/Alibaba-NLP/OmniSearch, evaluate.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from mmsearch_jax.evaluation.metrics import infoseek, vqa
 
 _ONE_WORD_ANSWERS = ("yes", "no", "noanswer")
-# As NLTK's word tokenizer parts short answers, but for contractions, which stay whole.
+# Splits short answers as NLTK's word tokenizer does, except that contractions stay whole.
 _ENGLISH_WORD = re.compile(r"\d[\d,.:/-]*\d|[^\W_]+(?:['’.-][^\W_]+)*|[^\w\s]|_")
 _ENGLISH_MARKS = frozenset(",.?!:;'\"")
 _CHINESE = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+|[^\w\s]")
@@ -21,7 +21,7 @@ _CHINESE_MARKS = frozenset("，、。 ,.《》")
 
 
 def f1(answer: str, gold: str) -> float:
-    """Harmonic mean of the shares of common words in answer and gold.
+    """Harmonic mean of precision and recall of words.
 
     >>> f1("the tower of Pisa", "Leaning Tower of Pisa")
     0.8571428571428571
@@ -42,11 +42,12 @@ def best_f1(answer: str, golds: Sequence[str]) -> float:
 
 
 def f1_recall(answer: str, golds: Sequence[str], language: str) -> float:
-    """Share of a gold answer's words that stand in the answer, for the gold answer where it is largest.
+    """Share of a gold answer's words that the answer contains; the maximum over the gold answers.
 
     Args:
-      language: "en" or "zh". The source parts Chinese into words by a dictionary (jieba); here each character is a word, so
-        that partly right answers may score otherwise. It also leaves the case of Chinese gold answers as it is.
+      language: "en" or "zh". The source splits Chinese into words with a dictionary (jieba). Here each character is a
+        word, so that the scores of partly right answers may differ. The source also keeps the case of Chinese gold
+        answers.
     """
     words = chinese_words if language == "zh" else english_words
     spoken = words(vqa.normalise(answer))

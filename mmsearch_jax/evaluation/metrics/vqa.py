@@ -1,7 +1,8 @@
-"""VQA accuracy (Antol et al., 2015), of OK-VQA and in a simpler form of A-OKVQA.
+"""VQA accuracy (Antol et al., 2015): OK-VQA's metric, and A-OKVQA's in a simpler form.
 
-Source: the official evaluation of VQA (github.com/GT-Vision-Lab/VQA, vqaEval.py) and of A-OKVQA (github.com/allenai/aokvqa).
-The official script leaves gold answers as they are where all ten agree; here both sides are always normalised.
+Source: the official evaluations of VQA (github.com/GT-Vision-Lab/VQA, vqaEval.py) and A-OKVQA
+(github.com/allenai/aokvqa). The VQA script does not normalise gold answers if all ten agree; here both sides are always
+normalised.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _ARTICLES = ("a", "an", "the")
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
-# The words that the official table knows; without their apostrophes they are spelt with them again.
+# The contractions of the official table; normalisation restores their missing apostrophes.
 _SPELT_OUT = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's
 how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock
@@ -27,7 +28,7 @@ y'all'd've you'd you'd've you'll you're you've
 """
 _CONTRACTED = _SPELT_OUT.split()
 _CONTRACTIONS = {word.replace("'", ""): word for word in _CONTRACTED} | {
-    # One of two apostrophes given.
+    # Forms with only one of two apostrophes.
     f"{stem}{gap}{rest}": word
     for word in _CONTRACTED
     if word.count("'") == 2
@@ -45,7 +46,7 @@ def normalise(text: str) -> str:
     text = text.replace("\n", " ").replace("\t", " ").strip()
     bare = text
     for mark in _PUNCTUATION:
-        # Beside a space, or where a comma stands in a number, a mark vanishes; between letters it parts words.
+        # If a mark is next to a space anywhere, or a number has a comma, the mark is removed; else it becomes a space.
         alone = f"{mark} " in text or f" {mark}" in text or _DIGIT_COMMA.search(text) is not None
         bare = bare.replace(mark, "" if alone else " ")
     bare = _FULL_STOP.sub("", bare)
@@ -57,7 +58,7 @@ def vqa_accuracy(answer: str, given: Sequence[str]) -> float:
     """Mean over the annotators of min(1, matches among the others / 3): 1 of 10 gives 0.3, 2 give 0.6, 3 give 0.9.
 
     Args:
-      given: each annotator's answer, ten as a rule.
+      given: each annotator's answer, usually ten.
     """
     answer, gold = normalise(answer), [normalise(each) for each in given]
     matches = gold.count(answer)
@@ -66,13 +67,13 @@ def vqa_accuracy(answer: str, given: Sequence[str]) -> float:
 
 
 def direct_answer_accuracy(answer: str, given: Sequence[str]) -> float:
-    """A-OKVQA's direct answers: min(1, matches / 3). Its script compares strings as they are; here both are normalised."""
+    """A-OKVQA's direct answers: min(1, matches / 3). Its script compares raw strings; here both are normalised."""
     answer = normalise(answer)
     return min(1.0, sum(normalise(each) == answer for each in given) / 3)
 
 
 def chosen(answer: str, choices: Sequence[str]) -> int | None:
-    """Which of the choices an answer names, by its text or its letter ("B", "(b) ...", "B. ..."); None for none or several."""
+    """Index of the choice that an answer names by text or letter ("B", "(b) ...", "B. ..."); None unless it is one."""
     spoken = normalise(answer)
     named = [i for i, choice in enumerate(choices) if normalise(choice) == spoken]
     if not named:
@@ -85,5 +86,5 @@ def chosen(answer: str, choices: Sequence[str]) -> int | None:
 
 
 def multiple_choice_accuracy(answer: str, choices: Sequence[str], correct: int) -> float:
-    """A-OKVQA's multiple choice: 1 where the answer names the right one."""
+    """A-OKVQA's multiple choice: 1 if the answer names the right choice, else 0."""
     return float(chosen(answer, choices) == correct)
