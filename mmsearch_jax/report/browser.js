@@ -1,4 +1,4 @@
-// Filters and the list. Few articles are made at a time, so that thousands of episodes stay quick.
+// Filters and the list. Articles are created in small batches, so that the page stays fast with thousands of episodes.
 
 const STEP = 12;
 
@@ -12,7 +12,7 @@ async function load() {
   return data;
 }
 
-/** The ways to use tools that an episode can be filtered by. */
+/** The kinds of tool use by which an episode can be filtered. */
 function toolUses(episode) {
   const tools = episode.tools;
   const uses = tools.length ? ["any search", ...new Set(tools.map((tool) => tool.replace("_", " ")))] : ["no search"];
@@ -21,7 +21,7 @@ function toolUses(episode) {
   return uses;
 }
 
-/** Everything of an episode that the search field looks through, in lower case; made when it is first needed. */
+/** The text of an episode that the search field searches, in lower case; computed on first use. */
 function searchText(episode) {
   if (episode.searchText === undefined) {
     const turns = episode.turns.flatMap((turn) => [turn.reason, turn.query, turn.text, turn.observation, turn.error]);
@@ -49,14 +49,14 @@ function start(data) {
     kind: chooser("kind of question", "all kinds", unique(data.episodes.map((e) => e.kind)), (kind) => data.kinds[kind] || kind),
     category: chooser("category", "all categories", order(data.episodes.map((e) => e.category))),
     outcome: chooser("outcome", "right and wrong", ["right", "wrong", "failed"]),
-    tool: chooser("tools", "any use of tools", order(data.episodes.flatMap(toolUses))),
+    tool: chooser("tools", "any tool use", order(data.episodes.flatMap(toolUses))),
     status: chooser("status", "all statuses", order(data.episodes.map((e) => e.status))),
     against: chooser("compare with", "compare with …", unique(data.evaluations.map((e) => e.label))),
-    change: chooser("change", "same or not", ["became right", "became wrong", "answers differ"]),
+    change: chooser("change", "any change", ["became right", "became wrong", "answers differ"]),
   };
   const words = make("input");
   words.type = "search";
-  words.placeholder = "words in question, reasons, results …";
+  words.placeholder = "search questions, reasons, results …";
   words.setAttribute("aria-label", "search text");
   const count = make("p", "count");
   count.setAttribute("aria-live", "polite");
@@ -66,7 +66,7 @@ function start(data) {
   root.replaceChildren(make("div", "filters", null, ...Object.values(filters), words), count, list, more);
   for (const [name, select] of Object.entries(filters)) {
     select.dataset.filter = name;
-    // A choice among one is none.
+    // Two options (all, and one value) offer no choice.
     select.hidden = select.options.length < 3;
   }
   const first = data.evaluations.find((e) => e.name === "grpo");
@@ -131,7 +131,7 @@ function chooser(name, all, values, named = (value) => value) {
   return select;
 }
 
-// What is folded away on the screen is to be read on paper.
+// Opens the folded parts for printing.
 addEventListener("beforeprint", () => {
   for (const fold of document.querySelectorAll("details:not([open])")) {
     fold.open = true;
@@ -146,6 +146,6 @@ addEventListener("afterprint", () => {
 });
 
 load().then(start).catch((error) => {
-  document.getElementById("browser").textContent = "The episodes cannot be read by this browser: " + error.message;
+  document.getElementById("browser").textContent = "This browser cannot read the episodes: " + error.message;
   throw error;
 });

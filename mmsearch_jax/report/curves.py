@@ -26,7 +26,7 @@ CURVES = (
     ("grpo", "needless_searches", "GRPO: needless searches"),
     ("grpo", "entropy", "GRPO: entropy (nats)"),
     ("grpo", "kl", "GRPO: KL to the SFT policy"),
-    ("grpo", "rollout_learner_kl", "GRPO: sampler against learner"),
+    ("grpo", "rollout_learner_kl", "GRPO: KL between sampler and learner"),
 )
 _COLOURS = ("#1f5fa8", "#c2185b", "#5e8c4a", "#e08a00", "#6a4fb3", "#4a6572")
 _STYLE: Any = {
@@ -48,13 +48,13 @@ class Curve:
 
 
 def learning_curves(metrics: Mapping[str, Path]) -> list[Curve]:
-    """One plot per metric that has at least two values in some run; empty where there are no metrics.
+    """One plot per metric that has at least two values in some run; empty if there are no metrics.
 
     Args:
-      metrics: the file of each run, by the run's name.
+      metrics: the metrics file of each run, by the run's name.
 
     Raises:
-      DataError: a line of a file is not a JSON object; names file and line.
+      DataError: a line of a file is not a JSON object; the message names file and line.
     """
     runs = {name: _read(path) for name, path in metrics.items()}
     plots = {
@@ -106,7 +106,7 @@ def _read(metrics: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Running mean over a tenth of the curve."""
+    """The running mean over a tenth of the curve."""
     width = max(1, len(values) // 10)
     padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
     return np.convolve(padded, np.ones(width) / width, mode="valid")

@@ -1,7 +1,7 @@
-"""One self-contained HTML page about runs: tables, comparison, tool use, curves, and every trajectory with what the policy saw.
+"""One self-contained HTML page about runs: tables, comparison, tool use, curves, and every trajectory with its pages.
 
-Pages and answers are hostile text: the template escapes everything, the episodes are data that the page's own script shows by
-`textContent` alone, and no other script runs: that one carries the nonce that the page's security policy asks for.
+Pages and answers are hostile text. The template escapes everything. The episodes are data that the page's own script
+shows only by `textContent`. No other script runs, because the page's security policy requires this script's nonce.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write_report(
     """Writes the page about one or several work directories and returns its path.
 
     Raises:
-      DataError: a folder holds neither metrics nor evaluations, or one of its files is damaged.
+      DataError: a directory holds neither metrics nor evaluations, or one of its files is damaged.
     """
     folders = [Path(each) for each in ([workdirs] if isinstance(workdirs, str | Path) else workdirs)]
     evaluations, out = find_evaluations(folders), Path(out)
@@ -68,7 +68,7 @@ def write_report(
 
 
 def _own(name: str) -> markupsafe.Markup:
-    """A file of ours, put in as it is."""
+    """A file of this package, inserted without escaping."""
     return markupsafe.Markup(resources.files("mmsearch_jax.report").joinpath(name).read_text(encoding="utf-8"))
 
 
@@ -80,7 +80,7 @@ def _by_benchmark(evaluations: Sequence[RunEvaluation]) -> dict[str, list[RunEva
 
 
 def _tables(groups: Mapping[str, Sequence[RunEvaluation]]) -> list[dict[str, Any]]:
-    """A table each: the evaluations, and the kinds of questions that occur."""
+    """One table per benchmark: its evaluations, and its kinds of questions."""
     return [
         {
             "name": name,
@@ -94,7 +94,7 @@ def _tables(groups: Mapping[str, Sequence[RunEvaluation]]) -> list[dict[str, Any
 
 
 def _matrix(evaluations: Sequence[RunEvaluation]) -> dict[str, Any] | None:
-    """Evaluations by benchmark, as the paper's table; None with one benchmark."""
+    """The table of evaluations and benchmarks, as in the paper; None if there is only one benchmark."""
     benchmarks = list(dict.fromkeys(e.benchmark for e in evaluations))
     if len(benchmarks) < 2:
         return None
@@ -117,13 +117,13 @@ def _pairs(evaluations: Sequence[RunEvaluation], data: ViewerData) -> list[tuple
 
 
 def _bars(evaluations: Sequence[RunEvaluation], data: ViewerData, several: bool) -> dict[str, list[ToolUse]]:
-    """The plots: for each benchmark, all questions, then those that need a search and those that do not."""
+    """The plots of each benchmark: all questions, those that need a search, and those that do not."""
     plots: dict[str, list[ToolUse]] = collections.defaultdict(list)
     for evaluation, episodes in zip(evaluations, data.tools, strict=True):
         for group, wanted in (
             ("all questions", None),
             ("questions that need a search", True),
-            ("that need none", False),
+            ("questions that need no search", False),
         ):
             bar = tool_use(evaluation.label, [each for each, needs in episodes if wanted is None or needs is wanted])
             if bar is not None and evaluation.summary.get("mode") != "direct":
@@ -132,7 +132,7 @@ def _bars(evaluations: Sequence[RunEvaluation], data: ViewerData, several: bool)
 
 
 def _facts(folders: Sequence[Path], evaluations: Sequence[RunEvaluation]) -> list[str]:
-    """What stands under the title: questions, seeds, and how long the quickstart took."""
+    """The line under the title: number of questions, seeds, and the duration of the quickstart's phases."""
     facts = []
     if evaluations:
         facts.append(f"{max(e.summary['n'] for e in evaluations)} questions")

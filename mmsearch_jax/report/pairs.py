@@ -1,4 +1,4 @@
-"""Two evaluations of one benchmark, question by question: what became right, what became wrong, and whether that is chance."""
+"""Compares two evaluations of a benchmark question by question: what became right or wrong, and its significance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ScoredSamples:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """`first` against `second` on the `n` questions that both answered soundly (see `statistics.paired_difference`)."""
+    """`second` minus `first` on the `n` questions that both have scored (see `statistics.paired_difference`)."""
 
     first: str
     second: str
@@ -33,11 +33,11 @@ class Pair:
 
 
 def pairs(samples: Sequence[tuple[str, Sequence[ScoredSamples]]], main: int) -> list[Pair]:
-    """Compares each evaluation with one of them: those before it lead to it, it leads to those after it.
+    """Compares each evaluation with the main one. `first` of a pair is the one that comes first in `samples`.
 
     Args:
-      samples: label, and what was scored; a question with several samples counts with their mean.
-      main: place of the one that the others are compared with.
+      samples: label and scored samples of each evaluation; several samples of a question count with their mean.
+      main: index of the evaluation that the others are compared with.
     """
     scores = [_by_question(scored) for _, scored in samples]
     images = {each.question: each.image for _, scored in samples for each in scored}

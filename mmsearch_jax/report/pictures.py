@@ -1,4 +1,4 @@
-"""Pictures of a page: made small, each embedded once, and no more than fit a budget."""
+"""Pictures of a page: reduced in size, each embedded once, within a budget."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Pictures:
     """Embeds pictures until the budgets are used up.
 
     Args:
-      image_bytes: of the questions' images, as JPEG.
-      thumbnail_bytes: of the results' thumbnails.
+      image_bytes: budget for the questions' images, as JPEG.
+      thumbnail_bytes: budget for the results' thumbnails.
     """
 
     def __init__(self, image_bytes: int, thumbnail_bytes: int):
@@ -29,15 +29,15 @@ class Pictures:
         self._index: dict[str, int | None] = {}
         self._thumbnail_index: dict[bytes, int | None] = {}
         self.images: list[tuple[int, int, str]] = []
-        """Width and height of the original, and the small JPEG in base64."""
+        """Width and height of each original, and the reduced JPEG in base64."""
         self.thumbnails: list[str] = []
         self.left_out = self.missing = self.thumbnails_left_out = 0
 
     def image(self, source: Any, folder: Path) -> int | None:
-        """Index of a row's image; None where it cannot be read any more, or the budget is used up.
+        """Index of a row's image; None if it can no longer be read, or if the budget is used up.
 
         Args:
-          source: path (from `folder`, or from where the program runs) or URL.
+          source: path (relative to `folder` or to the current directory) or URL.
         """
         key = str(source)
         if key not in self._index:
@@ -49,7 +49,7 @@ class Pictures:
             self.left_out += 1
             return None
         try:
-            # A report is not to ask the network for anything.
+            # A report must not access the network.
             if not isinstance(source, str) or source.startswith(("http://", "https://")):
                 raise ImageError("not a file")
             opened = load_image(str(folder / source) if (folder / source).is_file() else source)
@@ -65,7 +65,7 @@ class Pictures:
         return len(self.images) - 1
 
     def thumbnail(self, encoded: str | None) -> int | None:
-        """Index of a result's thumbnail; None without one, where it is not base64, or beyond the budget."""
+        """Index of a result's thumbnail; None if it is missing, is not base64, or exceeds the budget."""
         if not encoded:
             return None
         key = hashlib.sha256(encoded.encode()).digest()

@@ -1,6 +1,6 @@
-"""One self-contained HTML page that shows rows as they are: images with boxes, question, answers, conversation.
+"""One self-contained HTML page that shows rows: images with boxes, question, answers, conversation.
 
-Rows are other people's text: the template escapes everything, and the page runs no script and needs no network.
+Rows are untrusted text: the template escapes everything, and the page runs no script and needs no network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _IMAGE_WIDTH = 448
 
 
 def write_rows_page(scanned: Iterable[Scanned], out: str | Path, title: str) -> int:
-    """Writes the page, bad rows with their reason, and returns how many rows it shows."""
+    """Writes the page (bad rows with the reason), and returns the number of rows on it."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("mmsearch_jax.report", "."), autoescape=True)
     rows = [_shown(item) for item in scanned]
     page = environment.get_template("rows.html.jinja").render(title=title, rows=rows)

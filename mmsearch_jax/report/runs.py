@@ -1,4 +1,4 @@
-"""What work directories hold for a report: evaluations with their summaries and samples, and metrics of training."""
+"""Reads a report's inputs from work directories: evaluations with summaries and samples, and training metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ORDER = {name: i for i, name in enumerate(("direct", "rag", "prompted", "sft", 
 
 @dataclasses.dataclass(frozen=True)
 class RunEvaluation:
-    """One benchmark asked of one policy in one way; `label` tells it from all others of the report on that benchmark."""
+    """An evaluation of one policy on one benchmark; `label` is unique among the report's evaluations on it."""
 
     folder: Path
     label: str
@@ -24,7 +24,7 @@ class RunEvaluation:
 
 
 def find_evaluations(workdirs: Sequence[Path]) -> list[RunEvaluation]:
-    """Every `eval/**/summary.json` of the folders, those of one benchmark together; baselines first.
+    """All `eval/**/summary.json` of the folders, grouped by benchmark; baselines come first.
 
     Raises:
       DataError: a summary is damaged.
@@ -41,19 +41,19 @@ def find_evaluations(workdirs: Sequence[Path]) -> list[RunEvaluation]:
 
 
 def main_place(evaluations: Sequence[RunEvaluation]) -> int:
-    """Which of one benchmark's evaluations the others are compared with: the last trained policy, or else the last."""
+    """Index of the evaluation that a benchmark's others are compared with: the last trained policy, else the last."""
     known = [i for i, evaluation in enumerate(evaluations) if evaluation.summary.get("name") in _ORDER]
     return known[-1] if known else len(evaluations) - 1
 
 
 def run_labels(workdirs: Sequence[Path]) -> list[str]:
-    """Short names of the folders: the last part, or the whole path where that is not enough."""
+    """Short names of the folders: the last part, or the whole path if last parts are equal."""
     names = [workdir.resolve().name for workdir in workdirs]
     return names if len(set(names)) == len(names) else [str(workdir) for workdir in workdirs]
 
 
 def read_samples(folder: Path) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Every line of a folder's samples with its key; of one key the last one counts. A torn last line is passed over.
+    """All lines of a folder's samples with their keys; the last line of a key counts, an incomplete one is skipped.
 
     Raises:
       DataError: another line is damaged.
@@ -69,10 +69,10 @@ def read_samples(folder: Path) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]
 
 
 def parsed(text: str, where: str | Path) -> dict[str, Any]:
-    """JSON of a run's file.
+    """The JSON in a run's file.
 
     Raises:
-      DataError: it is damaged.
+      DataError: the text is not JSON.
     """
     try:
         return json.loads(text)

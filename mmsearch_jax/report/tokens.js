@@ -1,10 +1,10 @@
-// The tokens of an episode on demand: by where they came from, or by how likely they were.
+// The tokens of an episode on demand, coloured by provenance or by log-prob.
 
 const SOURCES = ["p", "s", "o"];
 const SOURCE_NAMES = ["prompt", "sampled by the policy", "observation"];
-const UNLIKELY = 4; // nats at which the colour is full
+const UNLIKELY = 4; // negative log-prob in nats at which the colour is full
 
-/** Calls each(text, source, log-prob or null) for every token; bytes of one character are put together. */
+/** Calls each(text, source, log-prob or null, is image) for every token; joins the bytes of one character. */
 function eachToken(data, tokens, each) {
   const decoder = new TextDecoder();
   const encoder = new TextEncoder();
@@ -54,6 +54,6 @@ function tokenPanel(data, tokens) {
 }
 
 function legend(mode) {
-  if (mode === "source") return "grey: prompt; blue: sampled by the policy; orange: observation, put in by the host";
-  return "the redder, the less likely the policy found the token that it sampled (full at " + UNLIKELY + " nats); hover for the value";
+  if (mode === "source") return "grey: prompt; blue: sampled by the policy; orange: observation, inserted by the host";
+  return "redder: lower log-prob of the sampled token (full colour at -" + UNLIKELY + " nats); hover to see the value";
 }

@@ -1,4 +1,4 @@
-"""Trajectories' tokens for the page: where each came from and how likely it was, in as few bytes as they need."""
+"""Compact records of the trajectories' tokens for the page: provenance and log-prob of each token."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mmsearch_jax.models.tokenizer import load_tokenizer
 
 
 class TokenPool:
-    """The spellings of all tokens that were met, each once, of whatever tokenizers."""
+    """The spellings of all tokens of all tokenizers, each once."""
 
     def __init__(self) -> None:
         self.spellings: list[str | list[int]] = []
-        """Text, or the bytes of a token that is no text by itself."""
+        """A token's text, or its bytes if they are not valid UTF-8 on their own."""
         self._index: dict[bytes, int] = {}
 
     def index(self, spelling: bytes) -> int:
-        """Place of a token's bytes."""
+        """Index of a token's bytes in `spellings`."""
         if spelling not in self._index:
             self._index[spelling] = len(self.spellings)
             try:
@@ -32,11 +32,11 @@ class TokenPool:
 
 
 class TokenWriter:
-    """Writes tokens of one evaluation's trajectories, by its checkpoint's tokenizer.
+    """Writes the tokens of one evaluation's trajectories with its checkpoint's tokenizer.
 
     Args:
-      checkpoint: folder; where it has gone, no tokens are written.
-      budget: of tokens over all trajectories.
+      checkpoint: folder of the checkpoint; if it is missing, no tokens are written.
+      budget: largest number of tokens over all trajectories.
     """
 
     def __init__(self, checkpoint: str, pool: TokenPool, budget: int):
@@ -49,8 +49,10 @@ class TokenWriter:
             self._renderer = None
 
     def write(self, trajectory: dict[str, Any]) -> dict[str, Any] | None:
-        """Tokens `t` (places in the pool; -n: an image of n tokens), runs `p` of provenance ([source, count]), and `l` the
-        log-probs of sampled tokens in hundredths of a nat. None where they cannot be told or the budget is used up.
+        """The record of a trajectory's tokens; None if the tokens are not known, or if the budget is used up.
+
+        `t`: tokens as indices into the pool (-n: an image of n tokens); `p`: runs of provenance ([source, count]); `l`:
+        log-probs of the sampled tokens in hundredths of a nat.
         """
         ids = trajectory["token_ids"]
         if self._renderer is None or not ids:
@@ -77,6 +79,6 @@ class TokenWriter:
             renderer = self._renderer
             assert renderer is not None
             known = renderer.token_bytes[token_id] if token_id < renderer.vocabulary_size else b""
-            # Control tokens have no bytes of their own: their spelling is shown.
+            # Control tokens have no bytes, so their spelling is shown.
             self._places[token_id] = self._pool.index(known or renderer.decode([token_id]).encode())
         return self._places[token_id]

@@ -1,4 +1,4 @@
-"""Shares of episodes by the tools that they used: the paper's figures (DeepMMSearch-R1, sec. 4) for a run of one's own."""
+"""Shares of episodes by tool use, as in the paper's figures (DeepMMSearch-R1, sec. 4)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PARTS = {
     "crop": "crop only",
     "mixed": "image and text",
 }
-"""Ways to use tools; each episode is in one."""
+"""Kinds of tool use; each episode has exactly one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ToolUse:
 
 
 def way_of(tools: Sequence[str]) -> str:
-    """Which of `PARTS` an episode with these searches is.
+    """The key in `PARTS` of an episode with these searches.
 
     >>> way_of(["crop", "text"])
     'mixed'
@@ -41,7 +41,7 @@ def way_of(tools: Sequence[str]) -> str:
 
 
 def tool_use(label: str, tools: Sequence[Sequence[str]]) -> ToolUse | None:
-    """The bar of some episodes; None where there are none."""
+    """The bar of the episodes; None if there are no episodes."""
     if not tools:
         return None
     ways = [way_of(each) for each in tools]

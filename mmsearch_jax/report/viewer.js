@@ -1,6 +1,6 @@
-// One episode as elements. Everything that a policy or a page has said gets in by textContent alone.
+// The elements of one episode. Text of policies and pages is inserted only by textContent.
 
-/** An element with a class, text and children; null children are passed over. */
+/** An element with a class, text and children; null children are skipped. */
 function make(tag, className, text, ...children) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -9,7 +9,7 @@ function make(tag, className, text, ...children) {
   return element;
 }
 
-/** The address of a result that may be a link: http and https alone; null otherwise. */
+/** The address of a result if it may be a link (http or https), else null. */
 function webAddress(text) {
   try {
     const url = new URL(text);
@@ -27,10 +27,10 @@ function jpeg(encoded, text) {
   return image;
 }
 
-/** The question's image with the regions that the sides searched. */
+/** The question's image with the regions that the episodes searched. */
 function frame(data, episodes) {
   const known = data.images[episodes[0].image];
-  if (!known) return make("div", "gone", "the image is no longer there, or was left out");
+  if (!known) return make("div", "gone", "the image is missing or was left out");
   const [width, height, encoded] = known;
   const holder = make("div", "frame", null, jpeg(encoded, "the question's image"));
   for (const episode of episodes)
@@ -60,7 +60,7 @@ function hitElement(data, [title, address, thumbnail, snippet]) {
   return make("div", "hit", null, picture, make("div", "", null, name, " " + snippet));
 }
 
-/** What a turn did, for telling whether two sides did the same. */
+/** A key that is equal for turns with the same action. */
 function deed(turn) {
   return turn ? [turn.kind, turn.tool, turn.query, turn.text].join("\n") : "";
 }
@@ -82,7 +82,7 @@ function turnElement(data, turn, differs) {
   return element.childNodes.length ? element : null;
 }
 
-/** Turns and answer of one episode; `other` is what it is compared with. */
+/** Turns and answer of one episode; `other` is the episode that it is compared with. */
 function side(data, episode, other) {
   const element = make("div", "side");
   if (other !== undefined) {
@@ -103,7 +103,7 @@ function tag(text, className) {
   return make("span", className ? "tag " + className : "tag", text);
 }
 
-/** Question, gold answers and, for an episode that stands alone, how it ended. */
+/** Question, gold answers and, for an episode without a partner, its outcome. */
 function heading(data, episode, alone) {
   const kind = data.kinds[episode.kind] || episode.kind;
   const facts = [kind, episode.category].filter(Boolean).map((text) => tag(text));
@@ -116,7 +116,7 @@ function heading(data, episode, alone) {
   return [make("p", "question", episode.question), make("div", "tags", null, ...facts, tag("gold: " + gold))];
 }
 
-/** The article of an episode, or of two on the same question. */
+/** The article of one episode, or of two episodes on the same question. */
 function article(data, episode, other) {
   if (other === undefined) {
     const text = make("div", "side", null, ...heading(data, episode, true), ...side(data, episode).childNodes);
@@ -124,6 +124,6 @@ function article(data, episode, other) {
   }
   const about = make("div", "about", null, make("figure", "", null, frame(data, other ? [episode, other] : [episode])));
   about.append(make("div", "side", null, ...heading(data, episode, false)));
-  const second = other ? side(data, other, episode) : make("div", "side", null, make("p", "small", "not asked there"));
+  const second = other ? side(data, other, episode) : make("div", "side", null, make("p", "small", "no episode for this question"));
   return make("article", "pair", null, about, side(data, episode, other), second);
 }

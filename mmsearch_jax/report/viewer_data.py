@@ -1,4 +1,4 @@
-"""The data of the page's trajectory browser: every episode, as compact as its reader (viewer.js) allows."""
+"""The data of the page's trajectory browser: every episode, in a compact form that viewer.js reads."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mmsearch_jax.report.runs import RunEvaluation, read_samples
 from mmsearch_jax.report.tokens import TokenPool, TokenWriter
 
 KIND_ORDER = ("crop", "two_hop", "whole_image", "visual")
-"""Those that tell most come first."""
+"""The most informative kinds come first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PageBudget:
-    """How much of everything a page holds; what does not fit is left out, and the page says so.
+    """The limits of a page. What exceeds them is left out, and the page says so.
 
     Attributes:
-      image_bytes, thumbnail_bytes: of JPEGs.
-      tokens: with provenance and log-probs, over all episodes; each evaluation has an equal share.
-      observation_chars: of one observation.
+      image_bytes, thumbnail_bytes: bytes of JPEGs.
+      tokens: number of tokens with provenance and log-probs, over all episodes; each evaluation has an equal share.
+      observation_chars: characters of one observation.
     """
 
     image_bytes: int = 14 << 20
@@ -40,12 +40,15 @@ class PageBudget:
 
 @dataclasses.dataclass(frozen=True)
 class ViewerData:
-    """What the page embeds: `episodes` (JSON, gzip, base64), `images` and `thumbnails` (JSON), and sentences on what was left
-    out; besides, what was counted over all episodes.
+    """The data that the page embeds, and statistics over all episodes.
 
     Attributes:
-      tools: for each evaluation, the tools of each scored episode with whether its question needs a search.
-      scored: for each evaluation, its scored samples.
+      episodes: JSON, gzip, base64.
+      images, thumbnails: JSON.
+      tools: per evaluation, the tools of each scored episode, and whether its question needs a search.
+      scored: per evaluation, its scored samples.
+      notes: sentences on what was left out.
+      count: number of episodes.
     """
 
     episodes: str
@@ -69,7 +72,7 @@ def _score(sample: dict[str, Any]) -> float | None:
 
 
 def collect(evaluations: Sequence[RunEvaluation], budget: PageBudget) -> ViewerData:
-    """Reads all samples and makes the page's data of them.
+    """Reads all samples and converts them to the page's data.
 
     Raises:
       DataError: a sample is damaged.
@@ -82,7 +85,7 @@ def collect(evaluations: Sequence[RunEvaluation], budget: PageBudget) -> ViewerD
         writer = TokenWriter(str(evaluation.summary.get("checkpoint", "")), pool, budget.tokens // len(evaluations))
         of_key: dict[tuple[Any, ...], _Read] = {}
         for key, sample in read_samples(evaluation.folder):
-            # What broke may have been tried by another shard with success.
+            # Another shard may have retried a failed episode with success.
             if sample["correct"] is not None or key not in of_key:
                 row = sample["row"]
                 episode = _episode(sample, number, pictures, writer, budget)
@@ -119,7 +122,7 @@ def collect(evaluations: Sequence[RunEvaluation], budget: PageBudget) -> ViewerD
 
 
 def _embed_images(records: list[dict[str, Any]], sources: list[tuple[str, RunEvaluation]], pictures: Pictures) -> None:
-    """Images go first to questions on which evaluations disagree, then to those that somebody got wrong."""
+    """Embeds images first for questions on which evaluations disagree, then for those with a wrong answer."""
     outcomes: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
     for record, (_, evaluation) in zip(records, sources, strict=True):
         outcomes[evaluation.benchmark, record["id"]].add(record["outcome"])
@@ -164,7 +167,7 @@ def _episode(
 
 
 def tool_names(turns: Sequence[dict[str, Any]]) -> list[str]:
-    """The searches that were sent, in order: "text", "whole_image" or "crop"."""
+    """The searches that were sent to the server, in order: "text", "whole_image" or "crop"."""
     sent = [tool for turn in turns if (tool := turn.get("tool")) and not tool.get("refused")]
     return [
         "text" if tool["tool"] == "text_search" else "crop" if tool.get("query") is not None else "whole_image"
@@ -193,7 +196,7 @@ def _turn(turn: dict[str, Any], pictures: Pictures, budget: PageBudget) -> dict[
         "error": tool.get("error"),
         "ms": round(tool.get("elapsed_ms") or 0),
         "hits": hits,
-        # A turn that could be read is shown by its parts.
+        # A turn that was parsed is shown by its parts, without its raw text.
         "text": turn["text"]
         if action["kind"] == "invalid" or (not turn["reason"] and action["kind"] != "answer")
         else None,
@@ -202,12 +205,12 @@ def _turn(turn: dict[str, Any], pictures: Pictures, budget: PageBudget) -> dict[
 
 
 def _how(tool: dict[str, Any]) -> str:
-    """What a call did, in a few words."""
+    """A short description of a call's outcome."""
     if tool.get("refused"):
         return "refused"
     if tool.get("tool") != "image_search" or tool.get("query") is None:
         return ""
-    return "found in the box" if tool.get("grounded") else "not found: whole image searched"
+    return "searched the box" if tool.get("grounded") else "region not found: searched the whole image"
 
 
 def _notes(pictures: Pictures, tokens_left_out: int, budget: PageBudget) -> list[str]:
@@ -215,15 +218,13 @@ def _notes(pictures: Pictures, tokens_left_out: int, budget: PageBudget) -> list
     if pictures.left_out:
         notes.append(
             f"{len(pictures.images)} of {len(pictures.images) + pictures.left_out + pictures.missing} images are embedded "
-            f"({budget.image_bytes >> 20} MiB of JPEGs): first those of questions on which evaluations disagree, then of wrong "
-            "answers."
+            f"({budget.image_bytes >> 20} MiB of JPEGs): first those of questions on which evaluations disagree, then "
+            "those of wrong answers."
         )
     if pictures.missing:
-        notes.append(f"{pictures.missing} images are no longer where the run found them.")
+        notes.append(f"{pictures.missing} images are missing: their files were moved or deleted after the run.")
     if pictures.thumbnails_left_out:
-        notes.append(f"{pictures.thumbnails_left_out} thumbnails of results are left out.")
+        notes.append(f"{pictures.thumbnails_left_out} thumbnails of results are left out (over the size limit).")
     if tokens_left_out:
-        notes.append(
-            f"Tokens of {tokens_left_out} episodes are left out ({budget.tokens:,} tokens are embedded at most)."
-        )
+        notes.append(f"Tokens of {tokens_left_out} episodes are left out (the limit is {budget.tokens:,} tokens).")
     return notes

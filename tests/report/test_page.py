@@ -63,7 +63,7 @@ def test_every_episode_is_there_with_its_turns_and_calls(page):
     assert len(data["episodes"]) == 16 and [e["label"] for e in data["evaluations"]] == ["sft", "grpo"]
     hostile = next(e for e in data["episodes"] if e["id"] == "q0")
     assert hostile["answer"] == synthetic.HOSTILE and hostile["tools"] == ["crop"]
-    assert hostile["turns"][0]["box"] == [112, 84, 224, 168] and hostile["turns"][0]["how"] == "found in the box"
+    assert hostile["turns"][0]["box"] == [112, 84, 224, 168] and hostile["turns"][0]["how"] == "searched the box"
     broken = next(e for e in data["episodes"] if e["id"] == "q3")
     assert (broken["outcome"], broken["status"], broken["answer"]) == ("wrong", "invalid_action", None)
     assert broken["turns"][0]["text"].startswith("word")
@@ -137,7 +137,7 @@ def test_a_moved_runs_missing_images_do_not_stop_the_report(tmp_path):
     run = synthetic.small_run(tmp_path)
     (run / "images" / "0.jpg").unlink()
     page = write_report(run, run / "report.html").read_text()
-    assert "1 images are no longer where the run found them" in page and len(embedded(page, "images")) == 7
+    assert "1 images are missing" in page and len(embedded(page, "images")) == 7
 
 
 def test_an_image_beside_the_samples_is_found_and_none_is_fetched(tmp_path):

@@ -47,7 +47,7 @@ def metric_named(name: str) -> Metric:
 
 
 def gave_up(answer: str | None) -> bool:
-    """Whether the answer is missing, or says "I don't know" in the words of the prompts."""
+    """Whether the answer is missing, or is the prompts' phrase for giving up."""
     return answer is None or answer.strip(" .").casefold() == GIVE_UP.casefold()
 
 
