@@ -1,1 +1,1 @@
-"""Makes conversations with search from questions with answers, as DeepMMSearchVQA was made (DeepMMSearch-R1, sec. 2)."""
+"""Generates conversations with search from question-answer pairs, as for DeepMMSearchVQA (DeepMMSearch-R1, sec. 2)."""

@@ -1,4 +1,4 @@
-"""Chooses the set from the finished conversations: about uniform over categories, with a given share that needs a search."""
+"""Selects the set from the finished conversations: nearly uniform over categories, with a given search share."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class BalanceCandidate(NamedTuple):
 
 
 def choose(candidates: Sequence[BalanceCandidate], size: int, search_share: float, seed: int) -> list[BalanceCandidate]:
-    """A balanced choice, in the candidates' order.
+    """A balanced selection, in the candidates' order.
 
-    The share has priority: where one side is short, the set is smaller. Within a side each category gives as many as any other
-    until it is used up.
+    The share has priority: if there are too few search-required (or search-free) candidates, the set is smaller. Within
+    each of the two groups, categories contribute equally until they are used up.
 
     Args:
-      size: the largest number to choose; 0 for as many as the share allows.
-      search_share: in [0, 1], of the chosen that need a search.
+      size: the largest number to select; 0: the largest number that the share allows.
+      search_share: share of search-required conversations, in [0, 1].
     """
     required = [c for c in candidates if c.search_required]
     free = [c for c in candidates if not c.search_required]
@@ -47,7 +47,7 @@ def _uniform(candidates: Sequence[BalanceCandidate], count: int, seed: int) -> l
     shuffler = random.Random(seed)
     for name in names:
         shuffler.shuffle(piles[name])
-    # One of each category in turn; the order of categories is random, which matters only in a last round that is not full.
+    # Takes one candidate of each category per round. The random order only matters in an incomplete last round.
     shuffler.shuffle(names)
     longest = max(map(len, piles.values()), default=0)
     dealt = [piles[name][turn] for turn in range(longest) for name in names if turn < len(piles[name])]

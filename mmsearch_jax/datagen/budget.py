@@ -1,4 +1,4 @@
-"""What a run may spend, over all its restarts: teacher calls, teacher tokens, tool calls."""
+"""The budget of a run, over all its restarts: teacher calls, teacher tokens, tool calls."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ KINDS = ("teacher_calls", "teacher_tokens", "tool_calls", "target_calls")
 
 
 class BudgetSpent(Exception):
-    """The budget of one kind is used up."""
+    """One kind of the budget is used up."""
 
 
 class DatagenBudget:
-    """Counts what is spent.
+    """Counts the amounts spent.
 
     Args:
-      limits: by kind (see `KINDS`); 0 or absent: no limit.
-      spent: by earlier runs.
+      limits: limit of each kind (see `KINDS`); 0 or absent: no limit.
+      spent: amounts spent by earlier runs.
     """
 
     def __init__(self, limits: Mapping[str, int], spent: Mapping[str, int] | None = None):
@@ -25,21 +25,21 @@ class DatagenBudget:
         self.spent: collections.Counter[str] = collections.Counter(spent or {})
 
     def charge(self, kind: str) -> None:
-        """Takes one of `kind`.
+        """Charges one unit of `kind`.
 
         Raises:
-          BudgetSpent: this kind or another one is used up: nothing new may begin.
+          BudgetSpent: this or another kind is used up, so that no new call may begin.
         """
         if gone := self.exhausted():
             raise BudgetSpent(gone)
         self.spent[kind] += 1
 
     def add(self, kind: str, amount: int) -> None:
-        """Adds to what is spent; tokens are known only after a call."""
+        """Adds an amount after a call, such as its tokens."""
         self.spent[kind] += amount
 
     def exhausted(self) -> str | None:
-        """The kind that is used up, in words; None while every kind has something left."""
+        """A message on the kind that is used up; None if there is none."""
         for kind, limit in self.limits.items():
             if limit and self.spent[kind] >= limit:
                 return f"budget.{kind} ({limit}) is spent"

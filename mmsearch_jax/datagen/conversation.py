@@ -1,8 +1,8 @@
-"""One seed question that the teacher works through with the live tools, by the rules of an episode.
+"""The teacher answers one seed question with the live tools, under the rules of an episode.
 
-The teacher plays the same `Episode` as the policy in GRPO: the same prompts, and observations that are cut by tokens of the
-policy's tokenizer. It never sees the gold answer. A conversation that breaks a rule is dropped whole, with an outcome that says
-which rule.
+The teacher plays the same `Episode` as the policy in GRPO: the same prompts, and observations that are cut by tokens of
+the policy's tokenizer. It never sees the gold answer. A conversation that breaks a rule is dropped; its outcome names
+the rule.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from mmsearch_jax.rollout.tool_client import Tools
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
 _OUTCOMES = {
-    Status.NO_ANSWER: ("too_many_turns", "it had to answer"),
-    Status.INVALID_ACTION: ("invalid_turn", "outside the grammar"),
-    Status.OVERLONG: ("overlong", "more tokens than a turn may have"),
+    Status.NO_ANSWER: ("too_many_turns", "the last turn is no answer"),
+    Status.INVALID_ACTION: ("invalid_turn", "a turn is outside the grammar"),
+    Status.OVERLONG: ("overlong", "a turn has too many tokens"),
 }
-"""What an ending without an answer is called, and why it came where the trajectory does not say."""
+"""Status without an answer -> outcome, and the reason that is used if the trajectory has none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Worked:
-    """The result of a seed: `outcome` is "answered" or the reason why it is dropped, `why` gives the details."""
+    """The result of a seed: `outcome` is "answered" or the reason for dropping it; `why` gives details."""
 
     outcome: str
     turns: tuple[ConversationTurn, ...] = ()
@@ -45,9 +45,9 @@ class Teacher:
     Args:
       chat: the endpoint of the teacher's model.
       tools: the search server.
-      rules: of an episode with tags, which a turn outside the grammar ends. Its limits count tokens of text, not of images.
-      renderer: of the tokenizer of the policy that is to be trained.
-      budget: what may be spent; each call is charged before it is made.
+      rules: rules of a tagged episode that ends at a turn outside the grammar. Limits count text tokens, not images.
+      renderer: uses the tokenizer of the policy that will be trained.
+      budget: charged before each call.
     """
 
     def __init__(self, chat: ChatClient, tools: Tools, rules: EpisodeConfig, renderer: Renderer, budget: DatagenBudget):
@@ -55,10 +55,10 @@ class Teacher:
         self._renderer, self._budget = renderer, budget
 
     async def work(self, question: str, image: bytes | None) -> Worked:
-        """Works through one question.
+        """Answers one question.
 
         Raises:
-          BudgetSpent: nothing is left to spend; the seed is not done.
+          BudgetSpent: the budget is used up; the seed stays unfinished.
         """
         rules = self._rules if image is not None else dataclasses.replace(self._rules, allow_image=False)
         transcript = Transcript(self._renderer, image)
@@ -69,13 +69,13 @@ class Teacher:
             if trajectory.turns and (refused := _refusal(trajectory)):
                 raise _Dropped("over_limit", f"turn {len(trajectory.turns)}: {refused}")
             reply = await self._ask(transcript)
-            # JSON may hold lone surrogates, which are no text.
+            # JSON may contain lone surrogates, which cannot be encoded.
             text = reply.text.strip().encode("utf-8", "replace").decode()
             if reply.refused:
                 raise _Dropped("refused", text[:200])
             turn, finish = cut_turn(reply._replace(text=text), plain=False)
             generation = transcript.turn(turn, finish)
-            # The endpoint counts tokens of the teacher's tokenizer: the turn must fit in the policy's tokens, too.
+            # The endpoint limits tokens of the teacher's tokenizer; the turn must also fit in the policy's tokens.
             fits = len(generation.token_ids) <= max_tokens
             return generation if fits else dataclasses.replace(generation, finish="length")
 
@@ -105,7 +105,7 @@ class Teacher:
 
 
 class _Dropped(Exception):
-    """The conversation is of no use: no further turn is asked for."""
+    """The conversation is dropped, and the teacher is not asked for further turns."""
 
     def __init__(self, outcome: str, why: str):
         super().__init__(outcome, why)
@@ -113,7 +113,7 @@ class _Dropped(Exception):
 
 
 class _ChargedTools:
-    """The search server, where each call is charged before it is made."""
+    """The search server's client; charges each call before it is made."""
 
     def __init__(self, tools: Tools, budget: DatagenBudget):
         self._tools, self._budget = tools, budget
@@ -128,14 +128,14 @@ class _ChargedTools:
 
 
 def _refusal(trajectory: Trajectory) -> str | None:
-    """What the episode said to the last turn's search where it refused it; None where it did not."""
+    """The episode's reason for refusing the last turn's search; None if it did not refuse it."""
     last = trajectory.turns[-1]
     refused = last.tool is not None and last.tool.refused
     return protocol.observation_content(last.observation or "") if refused else None
 
 
 def _crop(box: search_api.Box | None) -> search_api.Box | None:
-    """A server's box as a row may hold it; None for one without area."""
+    """A server's box in the form of a row's box; None if it has no area."""
     if box is None or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
         return None
     return box

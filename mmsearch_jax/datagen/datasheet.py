@@ -1,4 +1,4 @@
-"""Describes a generated set: counts of each stage, categories, turns, tools, settings; as JSON and as a Markdown page."""
+"""Describes a generated set as JSON and as a Markdown page: counts by stage, categories, turns, tools, settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmsearch_jax.data.rows import Row
 
 
 def describe(rows: Iterable[Row]) -> dict[str, Any]:
-    """Counts over the rows of a set."""
+    """Statistics over the rows of a set."""
     categories, turns, tools, required = (collections.Counter[str]() for _ in range(4))
     for row in rows:
         used = {tool for turn in row.turns if (tool := _tool(turn.text))}

@@ -1,4 +1,4 @@
-"""From seeds to journal entries, several at a time: the teacher's conversation, the answer's match, the labels."""
+"""Turns seeds into journal entries, several in parallel: the teacher's conversation, the answer's match, the labels."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _BROKEN = ("teacher_failed", "tool_failed", "target_failed", "judge_failed")
 
 @dataclasses.dataclass(frozen=True)
 class Labelling:
-    """How finished conversations are labelled.
+    """The settings for labelling finished conversations.
 
     Attributes:
       categories: the taxonomy.
-      target: the policy that is to be trained; None where there is none to ask.
-      samples: direct answers of the target for each question.
-      required_below: a search is required where fewer than this share of them are right.
+      target: the policy that will be trained; None: it is not asked.
+      samples: number of the target's direct answers per question.
+      required_below: a search is required if the share of right direct answers is below this value.
     """
 
     categories: tuple[str, ...]
@@ -38,12 +38,12 @@ class Labelling:
 
 
 class Generator:
-    """Works through seeds.
+    """Generates conversations from seeds.
 
     Args:
-      teacher, chat: the teacher, and its endpoint, which labels too.
-      judge: asked where the rules of `rewards.match` say no; None for the rules alone.
-      max_failures: the run ends after this many failed seeds in a row.
+      teacher, chat: the teacher, and its endpoint, which also labels.
+      judge: asked if the rules of `rewards.match` do not match; None: use only the rules.
+      max_failures: the run ends after this number of consecutive failed seeds.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Generator:
     async def run(
         self, seeds: Iterator[Row], journal: Journal, concurrency: int, progress: Callable[[JournalEntry], None]
     ) -> str | None:
-        """Works through the seeds that are not done; returns which budget ended the run, if one did.
+        """Processes the unfinished seeds; returns the budget that ended the run, or None.
 
         Raises:
-          ToolError: too many seeds in a row failed.
+          ToolError: too many consecutive seeds failed.
         """
         stopped: str | None = None
 
@@ -85,14 +85,14 @@ class Generator:
                 progress(entry)
                 self._failures = self._failures + 1 if entry.outcome in _BROKEN else 0
                 if self._failures >= self._max_failures:
-                    raise ToolError(f"{self._failures} seeds in a row failed; the last: {entry.why}")
+                    raise ToolError(f"{self._failures} consecutive seeds failed; the last: {entry.why}")
 
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
                     group.create_task(worker())
         except ExceptionGroup as errors:
-            # One reason is enough, and the user sees one line in place of a group's traceback.
+            # The user sees the first reason in one line instead of an exception group's traceback.
             raise errors.exceptions[0] from None
         return stopped
 
@@ -121,7 +121,7 @@ class Generator:
         except ChatFailed as error:
             return JournalEntry(row.id, "target_failed", str(error))
         if required != searched:
-            # Training on it would teach to guess where a search is needed, or to search where none is.
+            # Training on it would teach guessing when a search is needed, or needless searches.
             return JournalEntry(row.id, "search_mismatch", f"search required: {required}, searched: {searched}")
         return JournalEntry(row.id, "kept", "", worked.turns, category, required, by)
 

@@ -1,4 +1,4 @@
-"""The record of a run: an append-only file with a line of JSON for each finished seed, from which a killed run resumes."""
+"""The record of a run: an append-only file with one line of JSON per finished seed. A killed run resumes from it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.rows import ConversationTurn
 
 TRANSIENT = ("teacher_failed", "tool_failed", "unlabelled", "target_failed", "judge_failed")
-"""Outcomes that may differ in another run: their seeds are tried again."""
+"""Outcomes that may differ in another run: their seeds are retried."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JournalEntry:
-    """The outcome of a seed: "kept", or the stage that dropped it and why."""
+    """The outcome of a seed: "kept", or the stage that dropped it and the reason."""
 
     id: str
     outcome: str
@@ -29,10 +29,10 @@ class JournalEntry:
 
 
 class Journal:
-    """The file. A last line that a kill left incomplete is removed.
+    """The journal file. An incomplete last line, left by a kill, is removed.
 
     Raises:
-      DataError: another line is damaged, or the run was made with other settings.
+      DataError: another line is damaged, or the journal belongs to a run with other settings.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
@@ -47,23 +47,23 @@ class Journal:
             try:
                 self._read(json.loads(line), settings)
             except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{path}, line {number} is damaged ({error}): remove the line to go on") from error
+                raise DataError(f"{path}, line {number} is damaged ({error}): remove the line to resume") from error
         self._file = path.open("a", encoding="utf-8")
         if not lines:
             self._append({"settings": settings})
 
     def write(self, entry: JournalEntry, spent: dict[str, int]) -> None:
-        """Adds a finished seed, and the amounts spent so far."""
+        """Appends a finished seed and the amounts spent so far."""
         self.entries[entry.id], self.spent = entry, spent
         self._append({**dataclasses.asdict(entry), "spent": spent})
 
     def done(self, name: str) -> bool:
-        """Whether a seed need not be worked through again."""
+        """Whether a seed is finished."""
         entry = self.entries.get(name)
         return entry is not None and entry.outcome not in TRANSIENT
 
     def close(self, spent: dict[str, int]) -> None:
-        """Records the amounts spent, unfinished seeds included, and closes the file."""
+        """Records the amounts spent, including those of unfinished seeds, and closes the file."""
         if spent != self.spent:
             self._append({"spent": spent})
         self._file.close()
@@ -77,7 +77,8 @@ class Journal:
             changed = [key for key in settings if record["settings"].get(key) != json.loads(json.dumps(settings[key]))]
             if changed:
                 raise DataError(
-                    f"{self._path} was made with another {', '.join(changed)}: choose another --workdir, or set them back"
+                    f"{self._path} was made with other values of {', '.join(changed)}: use another --workdir, or "
+                    "restore the values"
                 )
             return
         self.spent = record.pop("spent")

@@ -1,8 +1,8 @@
 """The reward of a trajectory: R = (1 - l) * s + l * s_fmt (DeepMMSearch-R1, sec. 3.2).
 
-s is 0 or 1 from the answer match or from an LLM judge, s_fmt is 0 or 1 for a well-formed episode. Options: a factor on s for
-episodes that searched (MMSearch-R1), and DAPO's soft punishment of overlong ones. It knows trajectories, and nothing of groups
-or advantages.
+s is 0 or 1 from the answer match or from an LLM judge; s_fmt is 1 for a well-formed episode, else 0. Options: a factor
+on s for episodes with a search (MMSearch-R1), and DAPO's soft penalty for overlong ones. Groups and advantages are not
+handled here.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mmsearch_jax.settings.learning import JudgeConfig, RewardConfig
 
 
 def well_formed(trajectory: Trajectory) -> bool:
-    """Whether the policy kept to the grammar and the limits in every turn, and ended with an answer.
+    """Whether every turn of the policy kept to the grammar and the limits, and the episode ended with an answer.
 
-    Only what the policy wrote counts, so any legal number of searches can earn it.
+    Only the policy's own text counts, so the number of searches does not matter as long as it is allowed.
     """
     turns = trajectory.turns
     if not turns or trajectory.status != Status.ANSWERED or not isinstance(turns[-1].action, Answer):
@@ -32,7 +32,7 @@ def well_formed(trajectory: Trajectory) -> bool:
 
 
 def overlong_penalty(num_tokens: int, max_tokens: int, buffer: int) -> float:
-    """From 0 (outside the buffer before the limit) to -1 (at the limit)."""
+    """The soft penalty: 0 before the buffer, then linearly down to -1 at the limit."""
     if not buffer:
         return 0.0
     return -min(1.0, max(0.0, (num_tokens - (max_tokens - buffer)) / buffer))
@@ -46,15 +46,15 @@ def reward(
     judged: bool | None = None,
     max_tokens: int = 0,
 ) -> tuple[float, dict[str, float]]:
-    """The reward in [-1, 1] and its parts ("match", "format", "searched", and what the options add).
+    """The reward in [-1, 1] and its parts ("match", "format", "searched", and the options' parts).
 
     Args:
-      judged: a judge's verdict, where one was asked.
+      judged: the judge's verdict; None if no judge was asked.
       max_tokens: the token limit of a trajectory, where `overlong_buffer` ends.
 
     Raises:
-      ValueError: the episode ended with an infrastructure failure (`trajectory.infrastructure_failure`), or has not
-        ended; such a trajectory is dropped, never scored.
+      ValueError: the episode has not ended, or ended with an infrastructure failure
+        (`trajectory.infrastructure_failure`); such a trajectory is dropped, never scored.
     """
     config = config or RewardConfig()
     if trajectory.infrastructure_failure or trajectory.status == Status.RUNNING:
@@ -77,25 +77,25 @@ def reward(
 
 
 class Scorer:
-    """Gives trajectories their rewards, with a judge where the config asks for one.
+    """Computes the rewards of trajectories, with a judge if the config asks for one.
 
     Args:
-      max_tokens: of a trajectory (`overlong_buffer` ends there).
+      max_tokens: the token limit of a trajectory, where `overlong_buffer` ends.
 
     Raises:
-      ConfigError: `match` needs a judge, and none is named.
+      ConfigError: `match` needs a judge, but no judge is configured.
     """
 
     def __init__(self, config: RewardConfig, judge: JudgeConfig | None = None, max_tokens: int = 0):
         self._config, self._max_tokens = config, max_tokens
         self._judge = Judge(judge) if config.match != "exact" and judge is not None and judge.url else None
         if config.match != "exact" and self._judge is None:
-            raise ConfigError(f"reward.match is '{config.match}', but judge.url is empty: name the judge's endpoint")
+            raise ConfigError(f"reward.match is '{config.match}', but judge.url is empty: give the judge's endpoint")
 
     async def score(self, trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> None:
-        """Sets `reward` and `reward_parts` of all that can be scored.
+        """Sets `reward` and `reward_parts` of all trajectories that can be scored.
 
-        Infrastructure failures get no reward. Where the judge gives no verdict, the status becomes "judge_failed".
+        Infrastructure failures get no reward. If the judge gives no verdict, the status becomes "judge_failed".
         """
         await asyncio.gather(*(self._score(t, rows[t.row_id]) for t in trajectories if not t.infrastructure_failure))
 

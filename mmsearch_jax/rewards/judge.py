@@ -1,7 +1,7 @@
-"""An LLM as judge of answers, over any OpenAI-compatible chat endpoint (vLLM, SGLang, hosted).
+"""An LLM as judge of answers, at any OpenAI-compatible chat endpoint (vLLM, SGLang, hosted).
 
-Criteria: DeepMMSearch-R1, sec. 3.2 and appendix, in our words. A judge that cannot be reached or understood raises; it
-never counts as "wrong".
+Criteria: DeepMMSearch-R1, sec. 3.2 and appendix, reworded. A judge that cannot be reached or whose reply cannot be read
+raises; it never counts as "wrong".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _VERDICT = re.compile(r"\b(INCORRECT|CORRECT|WRONG)\b", re.IGNORECASE)
 
 
 class Judge:
-    """Asks for verdicts; equal questions are asked once."""
+    """Asks for verdicts; equal requests are sent once."""
 
     def __init__(self, config: ChatEndpoint):
         self._client = ChatClient(config, "judge", "verdict", JudgeFailed)
@@ -43,11 +43,11 @@ class Judge:
         """Whether the answer says the same as one of `answers`.
 
         Raises:
-          JudgeFailed: no verdict within the deadline; says why.
+          JudgeFailed: no verdict within the deadline; the message gives the reason.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            # Tasks of another event loop cannot be awaited, even if they are done.
+            # Tasks of another event loop cannot be awaited, even finished ones.
             self._verdicts, self._loop = {}, loop
         key = (question, tuple(answers), answer)
         task = self._verdicts.get(key)
@@ -56,12 +56,12 @@ class Judge:
         try:
             return await asyncio.shield(task)
         except JudgeFailed:
-            # A later call may succeed.
+            # Lets a later call try again.
             self._verdicts.pop(key, None)
             raise
 
     async def close(self) -> None:
-        """Closes connections; a later call opens them again."""
+        """Closes the connections; a later call reopens them."""
         await self._client.close()
 
     async def _ask(self, question: str, answers: tuple[str, ...], answer: str) -> bool:
@@ -72,7 +72,7 @@ class Judge:
 
 
 def _verdict(reply: ChatReply) -> bool:
-    # The last word counts: some models think aloud first.
+    # The last verdict in the reply counts, because some models reason before it.
     verdicts = _VERDICT.findall(reply.text)
     if not verdicts:
         raise Unreadable(f"no verdict in '{reply.text[:100]}'")

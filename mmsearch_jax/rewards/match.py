@@ -1,7 +1,7 @@
-"""The embedded judge: whether an answer says the same as a gold answer, by rules.
+"""The rule-based judge: decides whether an answer matches a gold answer.
 
-Strings are compared whole after normalisation, never by containment, so listing candidates earns nothing.
-Numbers are compared by value, with their units where both sides name one. It knows strings only.
+Whole strings are compared after normalisation, never by containment, so an answer that lists candidates never matches.
+Numbers are compared by value, and with their units if both sides have one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 MAX_ANSWER_CHARS = 200
-"""A longer answer is an essay, not an answer (unless the gold answer is as long)."""
+"""Longest answer in characters that can match, unless the gold answer is as long."""
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _APOSTROPHES = re.compile(r"['’`´ʼ]")
@@ -55,7 +55,7 @@ _NUMBER = re.compile(
     r"|\d+(?:\.\d+)?|\.\d+)"
     r"\s*(?P<rest>[^\d]*[23²³]?)"
 )
-# Unit spellings: name of the quantity, and how many base units one is.
+# Spelling of a unit -> its quantity, and its size in base units.
 _UNITS: dict[str, tuple[str, float]] = {}
 for _dimension, _base, _spellings in (
     ("length", 1e-3, "mm millimetre millimetres millimeter millimeters"),
@@ -86,8 +86,8 @@ class _Quantity(NamedTuple):
 
 
 def normalise(text: str) -> str:
-    """Case, diacritics, articles, punctuation and white space removed; thousands separators dropped; number
-    words to digits.
+    """Removes case, diacritics, articles, punctuation, extra white space and thousands separators; number words become
+    digits.
 
     >>> normalise("  The Côte d’Ivoire. ")
     'cote divoire'
@@ -96,7 +96,7 @@ def normalise(text: str) -> str:
     text = "".join(c for c in text if not unicodedata.combining(c)).casefold().replace("ß", "ss")
     text = re.sub(r"(?<=\d)[,\u202f\u00a0](?=\d{3}\b)", "", text)
     text = _APOSTROPHES.sub("", text)
-    # A decimal point and a sign carry meaning; other punctuation and symbols do not.
+    # Decimal points and signs have a meaning; other punctuation and symbols do not.
     text = re.sub(r"(?<!\d)\.|\.(?!\d)", " ", text)
     text = "".join(c if c in ".%+" or c.isalnum() or c.isspace() else " " for c in text)
     bare = " ".join(_WORDS.get(word, word) for word in _ARTICLES.sub(" ", text).split())
@@ -104,7 +104,7 @@ def normalise(text: str) -> str:
 
 
 def matches(answer: str | None, answers: Iterable[str]) -> bool:
-    """Whether `answer` says the same as any of `answers` (gold and aliases)."""
+    """Whether `answer` matches any of `answers` (gold answer and aliases)."""
     if answer is None or not answer.strip():
         return False
     return any(_same(answer, gold) for gold in answers)
@@ -121,7 +121,7 @@ def _same(answer: str, gold: str) -> bool:
 
 
 def _quantity(text: str) -> _Quantity | None:
-    """The number that a text consists of, with its unit ("" if none); None if it is anything else."""
+    """The number and unit ("" if none) that the text consists of; None for any other text."""
     text = _HEDGES.sub("", text.strip().rstrip(".").strip())
     text = " ".join(_WORDS.get(word.casefold(), word) for word in text.split())
     match = _NUMBER.fullmatch(text)
@@ -146,7 +146,7 @@ def _same_quantity(left: _Quantity, right: _Quantity) -> bool:
         return math.isclose(left.value, right.value, rel_tol=1e-9)
     if left.unit in _UNITS and right.unit in _UNITS:
         (left_kind, left_base), (right_kind, right_base) = _UNITS[left.unit], _UNITS[right.unit]
-        # The same unit spelt otherwise is exact; a conversion is rounded by whoever made it.
+        # Spellings of the same unit compare exactly; converted values are usually rounded.
         tolerance = 1e-9 if left_base == right_base else 0.01
         same = math.isclose(left.value * left_base, right.value * right_base, rel_tol=tolerance)
         return left_kind == right_kind and same

@@ -198,4 +198,4 @@ def test_a_dead_teacher_ends_the_run(tmp_path, tools, capsys):
     path = seeds(tmp_path / "seeds.jsonl")
     more = ["--config.max_failures=3", "--config.teacher.deadline_s=0.3"]
     assert datagen(tmp_path / "a", path, tools, "http://127.0.0.1:9/v1", *more) == 2
-    assert "seeds in a row failed" in capsys.readouterr().err
+    assert "consecutive seeds failed" in capsys.readouterr().err
