@@ -1,1 +1,1 @@
-"""An OpenAI-compatible chat server with our engine behind it (docs/serving.md)."""
+"""An OpenAI-compatible chat server on our engine (docs/serving.md)."""

@@ -22,10 +22,10 @@ _log = logging.getLogger("mmsearch_jax.serving")
 
 
 def create_app(service: Service, token: str = "") -> web.Application:
-    """An aiohttp application. Its runner must set `handler_cancellation`, so that a client that disconnects frees its slots.
+    """An aiohttp application. Its runner must set `handler_cancellation`, so that disconnected clients free their slots.
 
     Args:
-      token: what callers must send as `Authorization: Bearer ...`; "" accepts every caller.
+      token: the token that callers send as `Authorization: Bearer ...`; "" accepts every caller.
     """
     routes = _Routes(service, token)
     app = web.Application(client_max_size=service.limits.max_body_bytes, middlewares=[routes.guard])
@@ -44,7 +44,7 @@ class _Routes:
     async def guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Checks the token, and turns every failure into OpenAI's format."""
+        """Checks the token, and converts every failure to OpenAI's format."""
         try:
             if request.path != ROUTE_HEALTH:
                 self._check_token(request)
@@ -59,10 +59,10 @@ class _Routes:
                 ApiError(error.status, f"{request.method} {request.path}: {error.reason}", code="unknown_url")
             )
         except ConnectionError:
-            raise  # The client has disconnected: there is nobody to answer.
+            raise  # The client has disconnected, so no reply is possible.
         except Exception:
             _log.exception("%s %s", request.method, request.path)
-            return _error(ApiError(500, "an internal error; the server's log says more", kind="server_error"))
+            return _error(ApiError(500, "internal error; see the server's log", kind="server_error"))
 
     def _check_token(self, request: web.Request) -> None:
         sent = request.headers.get("Authorization", "")
@@ -70,7 +70,7 @@ class _Routes:
             raise ApiError(401, "wrong or missing token: send it as Authorization: Bearer ...", code="invalid_api_key")
 
     async def health(self, request: web.Request) -> web.Response:
-        """Whether the engine works, and its load."""
+        """Reports whether the engine works, and its load."""
         failed = self._service.failure is not None
         body = {"status": "failed" if failed else "ok", **self._service.load()}
         return web.json_response(body, status=503 if failed else 200)
@@ -87,7 +87,7 @@ class _Routes:
         return web.json_response(_model(name))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        """A chat completion."""
+        """Answers a chat completion request."""
         asked = read_request(await _json(request))
         reply = Reply(asked.model, asked.logprobs)
         async with self._service.complete(asked) as completion:
@@ -104,7 +104,7 @@ async def _stream(request: web.Request, asked: ChatRequest, completion: Completi
     async def send(event: dict[str, Any]) -> None:
         await response.write(f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode())
 
-    # The status is sent: from here on an error can only be an event, and a client that disconnects is no error.
+    # The status is sent: from here on an error can only be sent as an event. A disconnected client is not an error.
     with contextlib.suppress(ConnectionError):
         await send(reply.opening(asked.n))
         try:

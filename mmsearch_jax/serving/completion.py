@@ -1,4 +1,4 @@
-"""The replies to one request while they are generated: changes that the scheduler reports become deltas in a queue."""
+"""The replies to one request during generation: the scheduler's updates become deltas in a queue."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Token:
 
 @dataclasses.dataclass(frozen=True)
 class Delta:
-    """An addition to choice `index`. The last one of a choice has a `finish` ("stop" or "length").
+    """An addition to choice `index`. The last delta of a choice has a `finish` ("stop" or "length").
 
-    `reasoning` holds turns and observations of a search episode, `episode` (in its last delta) the record of it.
+    `reasoning` holds turns and observations of a search episode. `episode`, in its last delta, is the episode's record.
     """
 
     index: int
@@ -38,7 +38,7 @@ class Delta:
 
 @dataclasses.dataclass
 class Usage:
-    """Tokens read and written so far."""
+    """Numbers of prompt and completion tokens so far."""
 
     prompt: int = 0
     sampled: int = 0
@@ -48,7 +48,7 @@ Emit = Callable[[Delta | ApiError], None]
 
 
 class ChatChoice:
-    """Watches the run of a plain chat."""
+    """Watches a plain chat and emits its deltas."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ChatChoice:
 
 
 class EpisodeChoice:
-    """Watches the run of a search episode: each turn and each observation as it comes, then the answer."""
+    """Watches a search episode and emits each turn and observation when it is complete, then the answer."""
 
     def __init__(self, index: int, emit: Emit, usage: Usage):
         self._index, self._emit, self._usage = index, emit, usage
@@ -122,13 +122,13 @@ class EpisodeChoice:
 
 
 def transcript(trajectory: Trajectory) -> str:
-    """The turns and observations so far, separated by line breaks."""
+    """The turns and observations so far, joined by line breaks."""
     parts = [part for turn in trajectory.turns for part in (turn.text, turn.observation) if part]
     return "".join(f"{part}\n" for part in parts)
 
 
 def record(trajectory: Trajectory) -> dict[str, Any]:
-    """The record of an episode for the client: status, error, and the tool calls with their results."""
+    """The client's record of an episode: status, error, and the tool calls with their results."""
     calls = [
         {
             "tool": tool.tool,
@@ -145,7 +145,7 @@ def record(trajectory: Trajectory) -> dict[str, Any]:
 
 
 class Completion:
-    """All choices of one request; iterate over it once."""
+    """All choices of one request; `deltas` may be iterated over only once."""
 
     def __init__(self, usage: Usage):
         self.usage = usage
@@ -153,7 +153,7 @@ class Completion:
         self._queue: asyncio.Queue[Delta | ApiError] = asyncio.Queue()
 
     def emit(self, event: Delta | ApiError) -> None:
-        """Queues a delta of a choice; an error ends the completion."""
+        """Queues a delta or an error; an error ends the completion."""
         self._queue.put_nowait(event)
 
     async def deltas(self) -> AsyncIterator[Delta]:

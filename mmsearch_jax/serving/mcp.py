@@ -1,7 +1,7 @@
 """The three tools over the Model Context Protocol, for any agent: a thin adapter over the tools server's client.
 
-Each call becomes one request to a tools server, which searches, caches, limits and pays; this process has no cache and no key.
-Method: the official `mcp` package, version 2.
+Each call becomes one request to a tools server, which searches, caches, limits and pays. This process has no cache and
+no keys. It uses the official `mcp` package, version 2.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.rollout.tool_client import ToolClient
 
 MAX_IMAGE_BYTES = 12 * 2**20
-"""The largest encoded image, in bytes, that a tools server accepts in one request."""
+"""Size limit of the tools server for an encoded image, in bytes."""
 _MAX_BODY_BYTES = 2 * MAX_IMAGE_BYTES
 _HOST = "127.0.0.1"
 _READS_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=True)
@@ -37,9 +37,9 @@ _READS_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=True)
 EncodedImage = Annotated[
     str, Field(description="The image (JPEG, PNG, WebP): a data: URL or base64; over stdio also a path.", min_length=1)
 ]
-TopK = Annotated[int, Field(description="How many results are wanted.", ge=1, le=20)]
+TopK = Annotated[int, Field(description="Number of results.", ge=1, le=20)]
 Expression = Annotated[
-    str, Field(description="What in the image is meant, in words: 'the flag on the left'.", min_length=1)
+    str, Field(description="A description of the object or region: 'the flag on the left'.", min_length=1)
 ]
 
 
@@ -47,9 +47,9 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
     """A server with the tools `text_search`, `image_search` and `ground`.
 
     Args:
-      client: of the tools server; closed when this server ends.
-      may_read_files: whether an image may be given by its path: safe only where the caller is this machine's user (stdio), not
-        where callers come over a network.
+      client: client of the tools server; closed when this server ends.
+      may_read_files: whether an image may be given by its path. This is safe only if the caller is this machine's user
+        (stdio), not over a network.
     """
 
     @contextlib.asynccontextmanager
@@ -64,14 +64,14 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
         version=__version__,
         lifespan=closing,
         log_level="WARNING",
-        instructions="Searches the web by text, by a whole image, or by the part of an image that words describe.",
+        instructions="Searches the web by text, by a whole image, or by a described part of an image.",
     )
 
     @server.tool(annotations=_READS_ONLY)
     async def text_search(
-        query: Annotated[str, Field(description="What to search the web for.", min_length=1)],
+        query: Annotated[str, Field(description="The search query.", min_length=1)],
         top_k: TopK = 5,
-        question: Annotated[str, Field(description="What the results are to answer; helps to condense them.")] = "",
+        question: Annotated[str, Field(description="The question to answer; used to condense the results.")] = "",
     ) -> CallToolResult:
         """Searches the web for pages."""
         return await _answered(client.text_search(query, top_k, question))
@@ -80,28 +80,28 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
     async def image_search(
         image: EncodedImage,
         expression: Annotated[
-            str | None, Field(description="What to crop before the search, in words; without it the whole image.")
+            str | None, Field(description="A description of the part to search; null searches the whole image.")
         ] = None,
         top_k: TopK = 5,
     ) -> CallToolResult:
-        """Finds web pages that show an image, or the part of it that an expression describes."""
+        """Finds web pages that show an image, or the described part of it."""
         return await _answered(client.image_search(await read_image(image, may_read_files), expression, top_k))
 
     @server.tool(annotations=_READS_ONLY)
     async def ground(image: EncodedImage, expression: Expression) -> CallToolResult:
-        """Finds the box of what an expression describes in an image: x0, y0, x1, y1 in pixels of the image turned upright."""
+        """Finds the box of a described object or region: x0, y0, x1, y1 in pixels of the image turned upright."""
         return await _answered(client.ground(await read_image(image, may_read_files), expression))
 
     return server
 
 
 def serve_stdio(client: ToolClient) -> None:
-    """Serves the host process over standard input and output until it closes them."""
+    """Serves over standard input and output until the host process closes them."""
     make_server(client, may_read_files=True).run("stdio")
 
 
 def serve_http(client: ToolClient, port: int) -> None:
-    """Serves streamable HTTP on this machine until a signal; prints the address. Port 0 chooses a free port.
+    """Serves streamable HTTP on this machine until a signal arrives; prints the address. Port 0 chooses a free port.
 
     Raises:
       PortInUse: the port is taken.
@@ -111,7 +111,7 @@ def serve_http(client: ToolClient, port: int) -> None:
     try:
         listening = socket.create_server((_HOST, port))
     except OSError as error:
-        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error.strerror}"
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened: {error.strerror}"
         raise PortInUse(f"port {port} on {_HOST} {why}: choose another with --port, or 0 for a free one") from error
     with listening:
         print(f"http://{_HOST}:{listening.getsockname()[1]}/mcp", flush=True)
@@ -119,13 +119,13 @@ def serve_http(client: ToolClient, port: int) -> None:
 
 
 async def read_image(image: str, may_read_files: bool) -> bytes:
-    """The encoded image that an argument gives by path, by URL or as base64.
+    """The encoded image of an argument: a path, a data URL or base64.
 
     Raises:
-      CallError: it is no path or URL that may be read, and no base64.
+      CallError: the argument is none of these, or may not be read.
     """
     if image.startswith(("http://", "https://")):
-        raise CallError("bad_image: addresses are not fetched: send the image itself, as a data: URL or base64")
+        raise CallError("bad_image: URLs are not fetched: send the image itself, as a data: URL or base64")
     if may_read_files and not image.startswith("data:"):
         read = await asyncio.to_thread(_read_file, image)
         if read is not None:
@@ -139,21 +139,21 @@ async def read_image(image: str, may_read_files: bool) -> bytes:
 
 
 def _read_file(name: str) -> bytes | None:
-    """A file's bytes; None where there is no such file."""
+    """A file's bytes; None if there is no such file."""
     try:
         path = Path(name).expanduser()
         if not path.is_file():
             return None
         size = path.stat().st_size
         if size > MAX_IMAGE_BYTES:
-            raise CallError(f"bad_image: {name} has {size:,} bytes, at most {MAX_IMAGE_BYTES:,} are taken")
+            raise CallError(f"bad_image: {name} has {size:,} bytes, the limit is {MAX_IMAGE_BYTES:,}")
         return path.read_bytes()
     except PermissionError as error:
-        raise CallError(f"bad_image: {name[:200]} may not be read: {error.strerror}") from error
+        raise CallError(f"bad_image: {name[:200]} cannot be read: {error.strerror}") from error
     except (
         OSError,
         RuntimeError,
-    ):  # base64 text gives paths that are too long, or that begin with the home folder of an unknown user
+    ):  # Base64 text, read as a path, can be too long, or begin with the home folder of an unknown user.
         return None
 
 
@@ -166,7 +166,7 @@ async def _answered(call: Awaitable[SearchReply]) -> CallToolResult:
         raise CallError(f"timeout: {error}") from error
     except ToolError as error:
         raise CallError(f"failed: {error}") from error
-    # Thumbnails are left out: as base64 in text they would fill an agent's context.
+    # Without thumbnails, whose base64 text would fill an agent's context.
     bare = dataclasses.replace(
         reply, results=tuple(dataclasses.replace(result, thumbnail_base64=None) for result in reply.results)
     )
@@ -175,7 +175,7 @@ async def _answered(call: Awaitable[SearchReply]) -> CallToolResult:
 
 
 def as_text(reply: SearchReply) -> str:
-    """The text of a reply for a model: the note, the region, the summary, the results with their sources."""
+    """The text of a reply for a model: note, region, summary, and the results with their sources."""
     lines = [reply.note] if reply.note else []
     if reply.box is not None:
         lines.append(f"Region: {', '.join(str(value) for value in reply.box)} (x0, y0, x1, y1 in pixels)")

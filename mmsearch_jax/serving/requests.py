@@ -1,7 +1,7 @@
-"""OpenAI's chat completion request, read strictly: the engine's settings, or a typed error for everything that it cannot do.
+"""Reads OpenAI's chat completion requests strictly: settings for the engine, or a typed error for unsupported fields.
 
-Pure: it knows nothing of tokens, engines or HTTP. The fields are those of OpenAI's API reference for `POST
-/v1/chat/completions`; `top_k` and `search` are ours.
+Pure functions, without tokens, engines or HTTP. The fields are those of OpenAI's API reference for `POST
+/v1/chat/completions`, and our extensions `top_k` and `search`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmsearch_jax.rollout.sampling import SamplingParams
 MAX_CHOICES = 128
 MAX_STOPS = 16
 _ROLES = ("system", "developer", "user", "assistant")
-# Fields that the engine does not support, with the values that ask for nothing.
+# Unsupported fields, with the values that are accepted because they have no effect.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "tools": ([],),
     "functions": ([],),
@@ -38,8 +38,9 @@ class ApiError(Exception):
     """A response other than 200, in OpenAI's format.
 
     Attributes:
-      status: of the HTTP response.
-      kind: OpenAI's `type`; `param` and `code` have OpenAI's names.
+      status: status of the HTTP response.
+      kind: OpenAI's `type`.
+      param, code: as in OpenAI's format.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ApiError(Exception):
         self.status, self.message, self.kind, self.param, self.code = status, message, kind, param, code
 
     def to_json(self) -> dict[str, Any]:
-        """The body."""
+        """The response's body."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
 
@@ -73,11 +74,11 @@ class ChatRequest:
     """A checked request.
 
     Attributes:
-      system: text of the system message; None where there is none.
-      messages: alternately from the user and the assistant; the first and the last are the user's.
-      max_tokens: of a reply; None: as many as the engine has room for.
-      seed: None: choose one.
-      search: run the search episode instead of a plain chat.
+      system: text of the system message; None if there is none.
+      messages: alternate between user and assistant; the first and the last are the user's.
+      max_tokens: token limit of a reply; None: the space that is left in the engine.
+      seed: None: a seed is chosen.
+      search: whether to run a search episode instead of a plain chat.
     """
 
     model: str
@@ -95,7 +96,7 @@ class ChatRequest:
 
 
 def read_request(body: Any) -> ChatRequest:
-    """Reads a request's JSON; a field that is null counts as absent, and an unknown one is ignored.
+    """Reads a request's JSON. A null field counts as absent; an unknown field is ignored.
 
     Raises:
       ApiError: 400, with the field in `param`.
@@ -104,7 +105,7 @@ def read_request(body: Any) -> ChatRequest:
         raise ApiError(400, "the body must be a JSON object")
     for name, harmless in _UNSUPPORTED.items():
         if body.get(name) is not None and body[name] not in harmless:
-            raise ApiError(400, f"{name} is not supported here: leave it out", param=name, code="unsupported_parameter")
+            raise ApiError(400, f"{name} is not supported: leave it out", param=name, code="unsupported_parameter")
     system, messages = _messages(body.get("messages"))
     options = _field(body, "stream_options", dict, {})
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
@@ -128,7 +129,7 @@ def _sampling(body: Mapping[str, Any]) -> SamplingParams:
     temperature, top_p = _number(body, "temperature", 1.0, 0.0, 2.0), _number(body, "top_p", 1.0, 0.0, 1.0)
     top_k = _integer(body, "top_k", 0, -1, 1 << 30) or 0
     if top_p == 0.0:
-        # The smallest set of tokens: only the best one.
+        # The smallest set of tokens holds only the most likely one.
         return SamplingParams(temperature=0.0)
     return SamplingParams(temperature, top_p, max(0, top_k))
 
@@ -152,8 +153,8 @@ def _messages(value: Any) -> tuple[str | None, tuple[Message, ...]]:
         if message.role != wanted:
             raise ApiError(
                 400,
-                f"messages[{i}] is from '{message.role}', expected '{wanted}': after at most one system message the user and "
-                "the assistant take turns",
+                f"messages[{i}] is from '{message.role}', expected '{wanted}': after at most one system message, user "
+                "and assistant must alternate",
                 param=f"messages[{i}].role",
             )
         wanted = "assistant" if wanted == "user" else "user"
@@ -190,7 +191,7 @@ def _text(text: str, place: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ApiError(400, f"{place} is no valid Unicode: {error.reason}", param=place) from error
+        raise ApiError(400, f"{place} is not valid Unicode: {error.reason}", param=place) from error
     return text
 
 

@@ -1,6 +1,6 @@
-"""Turns requests into runs of the scheduler: prompts, images, seeds, and the limit of waiting requests.
+"""Turns requests into episodes of the scheduler: prompts, images, seeds, and the limit of waiting requests.
 
-One event loop owns the scheduler; images are decoded in threads, and the device works in one.
+One event loop owns the scheduler. Images are decoded in threads; one more thread runs the device's programs.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 from mmsearch_jax.settings.serving import ServeConfig
 
 SEARCH_SUFFIX = "-search"
-"""The model of this name runs search episodes, for clients that can only choose a model."""
+"""Suffix of the model name that runs search episodes, for clients that can only choose a model."""
 
 
 class Service:
-    """Chats and search episodes over one engine.
+    """Chats and search episodes on one engine.
 
     Args:
-      engine: warmed up; used by this service only.
-      model: the name that clients ask for.
-      rules: of search episodes.
+      engine: already warmed up; only this service uses it.
+      model: the model's name for clients.
+      rules: rules of search episodes.
       tools: None if searches are not offered; closed with the service.
-      limits: who may ask for how much.
+      limits: limits on requests.
     """
 
     def __init__(self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: ServeConfig):
@@ -58,7 +58,7 @@ class Service:
         return [self.model, *([self.model + SEARCH_SUFFIX] if self.tools is not None else [])]
 
     async def run(self) -> None:
-        """Runs until it is cancelled or the engine fails; then every waiting request gets an error, and it is raised here."""
+        """Runs until it is cancelled or the engine fails; then waiting requests get an error, and it raises the failure."""
         try:
             await self._scheduler.serve()
         except Exception as error:
@@ -76,7 +76,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def complete(self, request: ChatRequest) -> AsyncIterator[Completion]:
-        """The replies while they are generated. Leaving the block cancels those that have not finished and frees their slots.
+        """Yields the replies during generation. Leaving the block cancels unfinished replies and frees their slots.
 
         Raises:
           ApiError: the request cannot be served.
@@ -104,7 +104,7 @@ class Service:
                 self._scheduler.cancel(run)
 
     def load(self) -> dict[str, int]:
-        """Slots in use, and replies that wait for one."""
+        """Number of slots in use, and of replies that wait for a slot."""
         slots = self._engine.config.num_slots
         return {"slots": slots, "used": slots - self._engine.free_slots, "waiting": self._scheduler.num_waiting}
 
@@ -116,14 +116,11 @@ class Service:
         if request.model not in self.models:
             offered = " and ".join(f"'{name}'" for name in self.models)
             raise ApiError(
-                404,
-                f"no model '{request.model}' here: this server has {offered}",
-                param="model",
-                code="model_not_found",
+                404, f"no model '{request.model}': this server has {offered}", param="model", code="model_not_found"
             )
         slots = self._engine.config.num_slots
         if request.n > slots:
-            raise ApiError(400, f"n is {request.n}, this server decodes {slots} at once: ask for fewer", param="n")
+            raise ApiError(400, f"n is {request.n}, but this server has {slots} slots: use a smaller n", param="n")
         backlog = self._scheduler.num_waiting + self._preparing - self._engine.free_slots
         if backlog + request.n > self.limits.max_waiting:
             raise ApiError(
@@ -134,7 +131,7 @@ class Service:
         if not url.startswith(image_urls.SCHEMES):
             raise ImageError(f"{image_urls.shown(url)}: an image must be a data URL: data:image/jpeg;base64,...")
         if not url.startswith("data:") and not self.limits.fetch_images:
-            raise ImageError(f"{image_urls.shown(url)}: this server fetches no images, send a data URL")
+            raise ImageError(f"{image_urls.shown(url)}: this server does not fetch images: send a data URL")
         return image_urls.read_url(url)
 
     # Runs ---------------------------------------------------------------------------------------------------
@@ -143,13 +140,13 @@ class Service:
         renderer = self._engine.renderer
         system = request.system if request.system is not None else self.limits.system_prompt
         counts = [image.num_tokens for image in images]
-        # A long text takes long to encode: other requests continue meanwhile.
+        # Encoding a long text is slow, so it must not block the event loop.
         prompt = await asyncio.to_thread(prompt_ids, renderer, system, request.messages, counts)
         room = self._engine.config.max_length - len(prompt)
         if room < 1:
             raise ApiError(
                 400,
-                f"the messages have {len(prompt)} tokens, images included; this model's context holds "
+                f"the messages have {len(prompt)} tokens, including images; the model's context length is "
                 f"{self._engine.config.max_length}",
                 param="messages",
                 code="context_length_exceeded",
@@ -212,10 +209,10 @@ class Service:
 def prompt_ids(
     renderer: ChatRenderer, system: str | None, messages: Sequence[Message], image_token_counts: Sequence[int]
 ) -> list[int]:
-    """A conversation up to the assistant's next message, as `ChatRenderer.conversation` renders it.
+    """The tokens of a conversation up to the assistant's next message, equal to those of `ChatRenderer.conversation`.
 
     Args:
-      image_token_counts: of all images, in the order of the messages.
+      image_token_counts: number of tokens of each image, in the order of the messages.
     """
     counts = list(image_token_counts)
 

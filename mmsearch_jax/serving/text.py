@@ -1,4 +1,4 @@
-"""Turns tokens into text as they arrive, without incomplete characters and without text from a stop string on."""
+"""Decodes a stream of tokens to text; holds back incomplete characters, and ends before a stop string."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class TextStream:
     """The text of one reply.
 
     Args:
-      token_bytes: of each id (`ChatRenderer.token_bytes`).
-      stop: the reply ends before the first of these.
+      token_bytes: the bytes of each token id (`ChatRenderer.token_bytes`).
+      stop: stop strings; the reply ends before the first that occurs.
     """
 
     def __init__(self, token_bytes: Sequence[bytes], stop: Sequence[str] = ()):
@@ -19,14 +19,14 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.stopped = False
-        """Whether a stop string was met; further tokens change nothing."""
+        """Whether a stop string occurred; further tokens have no effect."""
 
     def feed(self, token_id: int) -> str:
-        """Takes a token and returns the text that is now certain."""
+        """Adds a token and returns the text that can be sent."""
         return "" if self.stopped else self._take(self._decoder.decode(self._bytes[token_id]))
 
     def end(self) -> str:
-        """No more tokens: returns the text that was held back."""
+        """Ends the stream and returns the text that was held back."""
         return "" if self.stopped else self._take(self._decoder.decode(b"", final=True), last=True)
 
     def _take(self, text: str, last: bool = False) -> str:
@@ -41,6 +41,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`."""
+    """Length of the longest suffix of `text` that is a prefix of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,4 +1,4 @@
-"""Deltas to the JSON of OpenAI's `chat.completion` and `chat.completion.chunk` objects."""
+"""Converts deltas to the JSON of OpenAI's `chat.completion` and `chat.completion.chunk` objects."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmsearch_jax.serving.completion import Delta, Token, Usage
 
 
 class Reply:
-    """Writes one request's objects, which share an id.
+    """Creates the objects of one request, which share an id.
 
     Args:
-      logprobs: whether the tokens' log-probs are included.
+      logprobs: whether to include the tokens' log-probs.
     """
 
     def __init__(self, model: str, logprobs: bool):
@@ -46,7 +46,7 @@ class Reply:
         return self._chunk([choice])
 
     def closing(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk, with the usage, where the request asks for it."""
+        """The last chunk, with the usage, for requests that ask for it."""
         return {**self._chunk([]), "usage": _usage(usage)}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:

@@ -287,7 +287,7 @@ def test_health_and_unknown_routes_are_json(live):
             async with session.get(live.url + "/v1/nothing") as response:
                 assert (response.status, (await response.json())["error"]["code"]) == (404, "unknown_url")
             surrogate = rb'{"model": "tiny", "messages": [{"role": "user", "content": "\ud800"}]}'
-            for body, why in ((b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (surrogate, "no valid Unicode")):
+            for body, why in ((b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (surrogate, "not valid Unicode")):
                 async with session.post(live.url + "/v1/chat/completions", data=body) as response:
                     assert response.status == 400 and why in (await response.json())["error"]["message"]
 

@@ -149,7 +149,7 @@ def test_addresses_are_not_fetched(url: str, file_reading: bool):
     async def talk(client: Client) -> None:
         refused = await client.call_tool("image_search", {"image": "http://169.254.169.254/latest"})
         assert refused.is_error
-        assert "bad_image: addresses are not fetched" in text_of(refused)
+        assert "bad_image: URLs are not fetched" in text_of(refused)
 
     in_process(url, talk, may_read_files=file_reading)
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_too_large_is_not_read(url: str, tmp_path: Path):
 
     async def talk(client: Client) -> None:
         refused = await client.call_tool("image_search", {"image": str(huge)})
-        assert "has 12,582,913 bytes, at most 12,582,912 are taken" in text_of(refused)
+        assert "has 12,582,913 bytes, the limit is 12,582,912" in text_of(refused)
 
     in_process(url, talk)
 
