@@ -11,10 +11,10 @@ from mmsearch_jax.settings.commands import QuickstartSettings
 
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
-    """SFT and GRPO as in their own configs, one after the other in the same worlds.
+    """SFT and then GRPO in the same worlds, with the settings of their own configs.
 
     Args:
-      size: "smoke" shrinks every budget: the same path in a minute and a half, to see that it works.
+      size: "smoke" reduces every size: the same pipeline in a minute and a half, as a test.
     """
     config = tiny.base(QuickstartSettings())
     if size == "smoke":

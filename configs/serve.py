@@ -1,4 +1,4 @@
-"""Serves a policy to any OpenAI client: chat completions with images, and search episodes if there are tools.
+"""Serves a policy to any OpenAI client: chat completions with images, and search episodes if --tools-url is given.
 
 mmsearch serve --config.checkpoint=runs/grpo/policies/grpo
 mmsearch serve --config.checkpoint=runs/grpo/policies/grpo --tools-url http://127.0.0.1:8765

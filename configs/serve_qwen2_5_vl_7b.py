@@ -1,4 +1,4 @@
-"""Serves a policy of 7B, or the published base, for lmms-eval and VLMEvalKit (docs/serving.md), on a host of four chips.
+"""Serves a 7B policy, or the published base, for lmms-eval and VLMEvalKit (docs/serving.md), on a host of four chips.
 
 mmsearch serve --config configs/serve_qwen2_5_vl_7b.py --config.checkpoint=runs/grpo/policies/grpo
 """
@@ -10,9 +10,9 @@ from mmsearch_jax.settings.commands import ServingSettings
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Greedy baselines and long answers fit: 12,288 tokens, images of up to 1,280 of them."""
+    """A context of 12,288 tokens, with images of up to 1,280 tokens: enough for the baselines and long answers."""
     config = as_config(ServingSettings(checkpoint="runs/grpo/policies/grpo"))
     config.engine.tensor = 4
-    # Searches are offered if --tools-url names a server.
+    # --tools-url adds a server and so offers searches.
     config.tools.url = ""
     return config

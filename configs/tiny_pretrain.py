@@ -1,4 +1,4 @@
-"""Makes the tiny base from nothing, on a laptop's CPU.
+"""Pretrains the tiny base from scratch, on a laptop's CPU.
 
 mmsearch pretrain --config configs/tiny_pretrain.py --workdir runs/pretrain
 """
@@ -10,5 +10,5 @@ from mmsearch_jax.settings.world import PretrainSettings
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Recipe of the tiny base."""
+    """The recipe of the tiny base."""
     return as_config(PretrainSettings())

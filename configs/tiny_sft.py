@@ -1,4 +1,4 @@
-"""Teaches the tiny base to use the tools, from the scripted teacher's conversations in the training world.
+"""SFT of the tiny base for tool use, on the scripted teacher's conversations in the training world.
 
 mmsearch sft --config configs/tiny_sft.py --workdir runs/sft
 """

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# Environment of a training process on any platform. The launch scripts source it. Each setting has its reason above it. Flags that you
-# set yourself (LIBTPU_INIT_ARGS, XLA_FLAGS, NCCL_*) are kept; they come last, so they take precedence.
+# Environment of a training process on any platform. The launch scripts source it. Comments give the reason of each setting.
+# Flags that you set yourself (LIBTPU_INIT_ARGS, XLA_FLAGS, NCCL_*) are kept; they come last, so they take precedence.
 #
-# MMSEARCH_PLATFORM is tpu or gpu; TPU machines and GKE set the other variables that are read.
+# MMSEARCH_PLATFORM is tpu or gpu; TPU machines and GKE set the other variables that this file reads.
 
-# Keeps compiled programs: after a pre-emption they are loaded, which saves minutes of compilation.
+# Keeps compiled programs: loading them after a pre-emption saves minutes of compilation.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/mmsearch-jax/xla}"
-# The threads of the tokenizers do not survive a fork, and they print a warning at each one.
+# The threads of the tokenizers do not survive a fork, and each fork prints a warning.
 export TOKENIZERS_PARALLELISM=false
-# Progress and errors reach the log at once.
+# Unbuffered, so that progress and errors reach the log at once.
 export PYTHONUNBUFFERED=1
 
 case "${MMSEARCH_PLATFORM:-}" in
@@ -37,7 +37,7 @@ case "${MMSEARCH_PLATFORM:-}" in
     export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
     # Overlaps the collectives of FSDP with computation.
     export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
-    # Logs what NCCL cannot do (a missing card, a lost peer), but not each of its steps.
+    # Logs NCCL's problems (a missing card, a lost peer), but not its steps.
     export NCCL_DEBUG="${NCCL_DEBUG:-WARN}"
     ;;
 esac

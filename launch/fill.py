@@ -1,4 +1,4 @@
-"""Fills a YAML template of this folder: --set KEY=VALUE replaces ${KEY}; --with NAME keeps a block (#+ NAME ... #- NAME).
+"""Fills a YAML template of this folder: --set KEY=VALUE fills ${KEY}; --with NAME keeps a block (#+ NAME ... #- NAME).
 
 python launch/fill.py FILE [--topology v5p:2x2x4:2] [--with BLOCK]... [--set KEY=VALUE]... [--args KEY COUNT WORD...]...
 
@@ -6,7 +6,7 @@ A value must not hold characters that are special in YAML. A list of words (--ar
 --topology sets ACCELERATOR, SHAPE, SLICES, HOSTS, CHIPS and XPK_TYPE; with several slices it keeps the block `multislice`. FILE
 may be -.
 
-It needs Python alone, without Jinja2 or any other package: the machine that launches a run need not have an environment.
+It needs only Python, without Jinja2 or other packages, because the machine that launches a run may have no environment.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _of_topology(topology: Topology) -> dict[str, str]:
     hosts = topology.num_hosts // topology.num_slices
     if topology.num_slices > 1 and hosts == 1:
         raise ConfigError(
-            f"{topology.name}: several slices need slices of several hosts, larger than {topology.slice_shape}"
+            f"{topology.name}: a run on several slices needs several hosts per slice, so more than {topology.slice_shape}"
         )
     accelerator, xpk = _CLOUD_NAMES[topology.chip.name]
     return {

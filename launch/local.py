@@ -1,11 +1,11 @@
-"""Rehearses a pod on one machine: several processes of a training command, joined by jax.distributed, on CPU devices.
+"""Simulates a pod on one machine: several processes of a training command, joined by jax.distributed, on CPU devices.
 
     python launch/local.py --processes 2 -- sft --workdir runs/rehearsal --config.sft.data.lanes=2
     python launch/local.py --processes 2 --kill-after 60 --corpus runs/world/corpus -- grpo --workdir runs/rehearsal ...
 
-The code path is that of a pod: if a process dies, the others stop by themselves, and all are restarted and resume from the last
-checkpoint. `--kill-after` kills one process once, on purpose. `--corpus` starts one tools server for all of them and adds its
-address to the command. Each process writes to WORKDIR/logs/process-I.log.
+The code path is that of a pod: if a process dies, the others stop by themselves; all are restarted and resume from the
+last checkpoint. `--kill-after` kills one process once, as a test. `--corpus` starts one tools server for all processes
+and adds its address to the command. Each process writes to WORKDIR/logs/process-I.log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # The exit code of the trainer for an error that the user must fix: a restart would end in the same way.
 EXIT_USER = 2
-# How long the others may take to notice that a process has died, beyond the heartbeat.
+# Time beyond the heartbeat in which the other processes must notice that one has died.
 _GRACE_S = 60.0
 
 
@@ -46,7 +46,7 @@ def _until_done(options: argparse.Namespace, logs: Path) -> int:
         _say(f"attempt {attempt + 1}: {options.processes} processes, logs in {logs}")
         codes = run_once(options, logs, kill_after)
         if not any(codes):
-            _say("all processes have ended without error")
+            _say("all processes ended without error")
             return 0
         kill_after = None
         _say(f"exit codes {codes}")
@@ -58,7 +58,7 @@ def _until_done(options: argparse.Namespace, logs: Path) -> int:
 
 
 def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) -> list[int]:
-    """Starts all processes, waits until all have ended, and returns their exit codes (negative: a signal)."""
+    """Starts all processes, waits until they end, and returns their exit codes (negative: a signal)."""
     running = _start(options, logs)
     _say(f"process ids {' '.join(str(process.pid) for process in running)}")
 
@@ -78,7 +78,7 @@ def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) 
             if failed_at is None and any(process.poll() for process in running):
                 failed_at = now
             if failed_at is not None and now - failed_at > options.heartbeat_timeout + _GRACE_S:
-                _say("the others have not stopped by themselves: killing them")
+                _say("the other processes have not stopped by themselves: killing them")
                 for process in running:
                     process.kill()
             time.sleep(0.2)
@@ -92,7 +92,7 @@ def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) 
 
 
 def _server(corpus: Path, beside: contextlib.ExitStack) -> str:
-    """The address of a search server that stops when `beside` ends."""
+    """Starts a search server that stops when `beside` exits; returns its address."""
     sys.path.insert(0, str(ROOT))
     from mmsearch_jax.core.errors import MMSearchError
     from mmsearch_jax.jobs.search_server import start_server
@@ -137,25 +137,23 @@ def _start(options: argparse.Namespace, logs: Path) -> list[subprocess.Popen[byt
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Several processes of a training command on this machine.",
+        description="Runs a training command in several processes on this machine.",
         usage="%(prog)s [options] -- sft|grpo ...",
     )
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--devices", type=int, default=1, help="simulated CPU devices of each process (default: %(default)s)"
     )
+    parser.add_argument("--kill-after", type=float, metavar="SECONDS", help="kill the last process after this time")
     parser.add_argument(
-        "--kill-after", type=float, metavar="SECONDS", help="kill the last process this long after the start"
+        "--corpus", type=Path, metavar="DIR", help="start a tools server with this corpus for the processes"
     )
-    parser.add_argument(
-        "--corpus", type=Path, metavar="DIR", help="start a tools server over this corpus beside the processes"
-    )
-    parser.add_argument("--restarts", type=int, default=3, help="at most (default: %(default)s)")
+    parser.add_argument("--restarts", type=int, default=3, help="largest number of restarts (default: %(default)s)")
     parser.add_argument("--heartbeat-timeout", type=int, default=30, metavar="SECONDS", help="default: %(default)s")
-    parser.add_argument("command", nargs="+", help="a training command of mmsearch, with its arguments")
+    parser.add_argument("command", nargs="+", help="a training command of mmsearch and its arguments")
     options = parser.parse_args()
     if options.command[0] not in ("sft", "grpo"):
-        parser.error(f"'{options.command[0]}' does not train in several processes: use sft or grpo")
+        parser.error(f"'{options.command[0]}' does not run in several processes: use sft or grpo")
     if options.processes < 1 or options.devices < 1:
         parser.error("--processes and --devices must be at least 1")
     return options

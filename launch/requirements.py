@@ -1,6 +1,6 @@
-"""Prints the requirements of extras in pyproject.toml, one a line, so that an image can install them before the code is copied.
+"""Prints the requirements of extras in pyproject.toml, one per line; images install them before the code is copied.
 
-python launch/requirements.py [--package] EXTRA...     (--package: also those of the package itself)
+python launch/requirements.py [--package] EXTRA...     (--package: also the package's own requirements)
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""The paper's six benchmarks (DeepMMSearch-R1, sec. 4), the reviewers' further ones, and the mini-world, for any policy.
+"""Evaluates any policy on the paper's six benchmarks (DeepMMSearch-R1, sec. 4), its reviewers' ones and the mini-world.
 
 mmsearch eval --config configs/eval/deepmmsearch.py --checkpoint runs/grpo/policies/grpo --workdir runs/eval \
     --config.data=data/benchmarks --config.tools.url=http://127.0.0.1:8765
 mmsearch eval --config configs/eval/deepmmsearch.py --config.endpoint.url=http://127.0.0.1:8000/v1 --config.endpoint.model=NAME
 
-A set that is not there is named with how to get it, and the others run: on a fresh machine that is the mini-world.
-Sizes of the engine are for a 7B on one 80 GB chip.
+Missing sets are listed with how to get them, and the others run: on a fresh machine, only the mini-world. The engine's
+sizes are for a 7B on one 80 GB chip.
 """
 
 import ml_collections
@@ -20,7 +20,7 @@ OKVQA, AOKVQA = "okvqa.allenai.org; images: COCO val2014", "github.com/allenai/a
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """All benchmarks, by the paper's rules: 8,192 tokens of responses (sec. 4.1), plus prompt and observations."""
+    """All benchmarks with the paper's limits: 8,192 response tokens (sec. 4.1), plus prompt and observations."""
     config = as_config(EvaluationSettings(checkpoint=tiny.TINY_BASE))
     config.tools.url = ""
     config.miniworld.episode.update(tiny.EPISODE)
@@ -58,7 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
         "livevqa": Set(
             "livevqa", "livevqa", "test", "match", where="huggingface.co/datasets/ONE-Lab/LiveVQA-new (CC-BY-NC)"
         ),
-        # Made on the spot, with a search server of its own.
+        # Generated during the run, with its own search server.
         "miniworld": Set("miniworld"),
     }
     config.benchmarks = ml_collections.ConfigDict({name: plain(each) for name, each in sets.items()})

@@ -1,4 +1,4 @@
-"""Evaluates a policy on the mini-world's real half: flags, monuments and facts that no training saw.
+"""Evaluates a policy on the real mini-world: flags, monuments and facts that are not in the training data.
 
 mmsearch eval --config configs/eval/miniworld.py --checkpoint runs/grpo/policies/grpo --workdir runs/eval
 """
@@ -12,6 +12,6 @@ from mmsearch_jax.settings.commands import EvaluationSettings
 def get_config() -> ml_collections.ConfigDict:
     """Evaluation on the real mini-world."""
     config = tiny.base(EvaluationSettings())
-    # A world of its own: another evaluation in the same directory replaces the old one.
+    # The evaluation makes its own world, so a new one in the same directory replaces the old one.
     config.eval.if_changed = "replace"
     return config

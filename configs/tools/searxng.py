@@ -1,4 +1,4 @@
-"""Web search through a SearXNG of your own, without a key; `json` must be among `search.formats` in its settings.
+"""Web search through your own SearXNG server, without a key; its settings must list `json` in `search.formats`.
 
 mmsearch serve-tools --config configs/tools/searxng.py --config.backends.searxng.url=http://127.0.0.1:8080
 """
@@ -13,7 +13,7 @@ from tools_server.settings.sources import ImageSources, TextSources
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Text search by SearXNG."""
+    """Text search through SearXNG."""
     return as_config(
         ServerSettings(
             text=TextSources(("searxng",)),

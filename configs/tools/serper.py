@@ -1,4 +1,4 @@
-"""Real web search with one key (https://serper.dev): text by Serper, images by Google Cloud Vision where that key is set, too.
+"""Web search with one key: text by Serper (https://serper.dev), and images by Google Cloud Vision if its key is set.
 
 SERPER_API_KEY=... mmsearch serve-tools --config configs/tools/serper.py
 """
@@ -15,7 +15,7 @@ from tools_server.settings.sources import ImageSources, TextSources
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Text search by Serper."""
+    """Text search by Serper, and image search if GOOGLE_VISION_API_KEY is set."""
     images = ("google_vision",) if os.environ.get("GOOGLE_VISION_API_KEY") else ()
     return as_config(
         ServerSettings(
@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
             cache=CacheSettings(mode="live"),
             reader=ReaderSettings(kind="pages"),
             summariser=SummariserSettings(kind="extract"),
-            # 10,000 calls at the list price: raise it when you know what your run needs (docs/tools_server.md).
+            # 10,000 calls at the list price. Raise it when you know your run's needs (docs/tools_server.md).
             budget=BudgetSettings(max_usd=10.0),
         )
     )

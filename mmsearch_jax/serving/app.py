@@ -22,7 +22,7 @@ _log = logging.getLogger("mmsearch_jax.serving")
 
 
 def create_app(service: Service, token: str = "") -> web.Application:
-    """An aiohttp application. Its runner must set `handler_cancellation`, so that disconnected clients free their slots.
+    """An aiohttp application. Its runner must set `handler_cancellation`: disconnected clients then free their slots.
 
     Args:
       token: the token that callers send as `Authorization: Bearer ...`; "" accepts every caller.

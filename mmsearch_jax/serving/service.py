@@ -58,7 +58,7 @@ class Service:
         return [self.model, *([self.model + SEARCH_SUFFIX] if self.tools is not None else [])]
 
     async def run(self) -> None:
-        """Runs until it is cancelled or the engine fails; then waiting requests get an error, and it raises the failure."""
+        """Runs until it is cancelled or the engine fails; a failure goes to all waiting requests and is raised."""
         try:
             await self._scheduler.serve()
         except Exception as error:

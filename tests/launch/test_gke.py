@@ -304,7 +304,7 @@ def test_a_refusal_says_what_to_do(fake, said, message):
         (["up", *RUN], "no training command"),
         (["up", *RUN, "--topology", "v5p:2x2x3", "--", *TRAIN], "slices of v5p are 2x2x1"),
         (["up", *RUN, "--topology", "h100:8", "--", *TRAIN], "are GPUs: this file is for TPU slices"),
-        (["up", *RUN, "--topology", "v5e:2x2:2", "--", *TRAIN], "several slices need slices of several hosts"),
+        (["up", *RUN, "--topology", "v5e:2x2:2", "--", *TRAIN], "needs several hosts per slice"),
         (["up", *RUN, "--tools", "c.py", "--", *TRAIN], "--tools needs --tools-image"),
         (["up", *RUN, "--bucket", "gs://b: {x}", "--", *TRAIN], "BUCKET is 'gs://b: {x}'"),
         (["secret", "--name", "keys", "--secrets", "/nowhere"], "--secrets names no file"),
