@@ -1,8 +1,8 @@
 """Qwen2.5-VL's chat format as a Jinja template, and conversations to render with it and with our renderer.
 
-The template is written from the published format: a system message of its own where the conversation begins without one,
-each message between <|im_start|>role and <|im_end|>, each image as one placeholder between its vision markup, and an
-open assistant message at the end where one is to be generated.
+The template follows the published format: a default system message if the conversation has none, each message between
+<|im_start|>role and <|im_end|>, each image as one placeholder between its vision markup, and an open assistant message
+at the end if one is to be generated.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ CASES = {
 
 
 def reference_ids(tokenizer: Any, case: Case) -> list[int]:
-    """The template's text, one placeholder a merged patch, read with its control tokens."""
+    """The token ids of the template's text, with control tokens and one placeholder per merged patch."""
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     fast.chat_template = TEMPLATE
     to_be_written = not case.turns or case.turns[-1][1] is not None
@@ -87,7 +87,7 @@ def reference_ids(tokenizer: Any, case: Case) -> list[int]:
 
 
 def rendered_ids(renderer: Any, case: Case) -> list[int]:
-    """Ours, closed as the template closes a finished conversation."""
+    """Our renderer's ids, closed as the template closes a finished conversation."""
     made = renderer.conversation(
         case.prompt, case.turns, case.images, later_image_token_counts=case.later, system=case.system or SYSTEM
     )

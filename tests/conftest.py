@@ -1,4 +1,4 @@
-"""What all tests share: shapes in types are checked, and programs that several of them compile are compiled once."""
+"""Shared setup of all tests: checks of the shapes in types, and one compilation cache."""
 
 import os
 import tempfile
@@ -12,12 +12,12 @@ _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 
 def pytest_configure(config):
     shape_checks.install()
-    # Most of a test's time is XLA's. The folder is new for every run, and the processes that tests start inherit it.
+    # XLA compilation takes most of the time. Each run has a new folder, which the processes that tests start inherit.
     if _FOLDER not in os.environ:
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")
         os.environ[_FOLDER] = config.compiled.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-        # With a limit JAX takes a lock: without, a process may read what another has half written.
+        # With a size limit JAX locks the cache; without one, a process may read a file that another is still writing.
         os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)
 
 
@@ -28,8 +28,8 @@ def pytest_unconfigure(config):
 
 @pytest.fixture
 def guarded_steps(monkeypatch):
-    """The step loops of the engine and of the learners make no implicit transfer between host and device."""
-    # Imports JAX, which most tests do without.
+    """Forbids implicit transfers between host and device in the step loops of the engine and of the learners."""
+    # Imported here because it imports JAX, which most tests do not need.
     from tests import step_loops
 
     step_loops.guard(monkeypatch)

@@ -22,9 +22,9 @@ CHECKED = (
     "mmsearch_jax.rollout.programs",
     "mmsearch_jax.rollout.sampling",
 )
-"""Not among them: modules of pytrees (`KVCache`, `TrainState`), which JAX also builds from shardings and abstract leaves."""
+"""Without modules of pytrees (`KVCache`, `TrainState`), which JAX also builds from shardings and abstract leaves."""
 
 
 def install() -> None:
-    """Must run before any of the modules is imported."""
+    """Installs the hook; must run before any of the modules is imported."""
     install_import_hook(CHECKED, "beartype.beartype")

@@ -18,7 +18,7 @@ STEPS = (
 
 
 def guard(monkeypatch) -> None:
-    """Any implicit transfer in a step raises; `device_put` and `device_get` pass."""
+    """Makes any implicit transfer in a step raise; `device_put` and `device_get` are allowed."""
     for owner, name in STEPS:
         monkeypatch.setattr(owner, name, _guarded(getattr(owner, name)))
 

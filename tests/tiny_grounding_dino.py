@@ -1,4 +1,4 @@
-"""Grounding DINO's tokenizer in small: its numbers for the marks that part phrases, and a few words. Nothing is trained."""
+"""A small version of Grounding DINO's tokenizer: its ids of the marks that separate phrases, and a few words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORDS = ("the", "a", "flag", "on", "left", "right", "red", "dog", "##s", "buildi
 
 
 def tokenizer() -> Tokenizer:
-    """BERT's tokenizer over twelve words; [PAD], [CLS], [SEP], "." and "?" have the numbers that the model looks for."""
+    """BERT's tokenizer with twelve words; [PAD], [CLS], [SEP], "." and "?" have the ids that the model expects."""
     vocabulary = {f"[unused{i}]": i for i in range(VOCABULARY_SIZE)}
     marks = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
     numbers = {**marks, **{word: 200 + i for i, word in enumerate(WORDS)}}

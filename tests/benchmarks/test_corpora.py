@@ -1,4 +1,4 @@
-"""The slopes of search by corpus size."""
+"""The slope of search time by corpus size."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The simulation of GRPO steps: its queues against closed forms, its clock against Little's law, and what remedies must do."""
+"""The simulation of GRPO steps: queues against closed forms, the clock against Little's law, effects of remedies."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ SMALL = Scenario(hosts=4, slots=16, prompts=24, learn_seconds=10.0)
 
 
 def erlang_c(servers, load):
-    """Mean wait over mean service in an M/M/c queue; load in servers (A. K. Erlang)."""
+    """Mean wait divided by mean service time in an M/M/c queue (A. K. Erlang); load in servers."""
     terms = [load**k / math.factorial(k) for k in range(servers)]
     last = load**servers / math.factorial(servers) * servers / (servers - load)
     return last / (sum(terms) + last) / (servers - load)
@@ -37,7 +37,7 @@ def test_a_rate_lets_no_more_through_and_makes_nobody_wait_below_it():
 
 
 def test_episodes_in_flight_are_arrivals_times_time_by_little_s_law():
-    # One host with one slot and turns of fixed length, no search: a closed queue whose mean number in it is known.
+    # One host with one slot, turns of fixed length and no search: a closed queue with a known mean length.
     alone = dataclasses.replace(
         SMALL,
         hosts=1,
@@ -52,7 +52,7 @@ def test_episodes_in_flight_are_arrivals_times_time_by_little_s_law():
     (step,) = Simulation(alone).run(1)
     service = alone.extend_seconds + alone.turn_tokens * alone.decode_seconds
     assert step.rollout_seconds == pytest.approx(100 * service)
-    # Arrivals a second times mean time = mean number waiting or served: (100 + 99 + ... + 1) / 100.
+    # Arrival rate x mean time = mean number that wait or are served: (100 + 99 + ... + 1) / 100.
     assert step.episodes / step.rollout_seconds * step.mean_episode == pytest.approx(50.5)
 
 
@@ -86,10 +86,10 @@ def test_overlap_hides_the_learner_behind_waiting_but_makes_no_chip_faster():
     def mean(**changes):
         return np.mean([step.seconds for step in Simulation(dataclasses.replace(SMALL, **changes)).run(6)[1:]])
 
-    # Episodes that wait for searches leave the chips to the learner.
+    # While episodes wait for searches, the learner can use the chips.
     waiting = {"search": Delay(15.0, 0.0), "decode_seconds": 0.001}
     assert mean(**waiting, overlap=True) < mean(**waiting) - SMALL.learn_seconds / 2
-    # Where the learner alone is the longest there is little to hide.
+    # If learning takes longest, overlap saves little.
     assert mean(learn_seconds=1000.0, overlap=True) > 1000.0
 
 
@@ -133,7 +133,7 @@ def test_times_come_from_a_plan_and_a_plan_without_them_is_refused(tmp_path):
             {"program": "extend", "chips": 16, "estimate": {"seconds": 0.05}},
         ],
     }
-    # 12 prompts x 8 on 16 chips; 16 tokens a run.
+    # 12 prompts x 8 on 16 chips; 16 tokens per call.
     assert planned(json.loads(json.dumps(plan))) == pytest.approx(
         {"learn_chip_seconds": 8.0, "decode_seconds": 0.01, "extend_seconds": 0.05}
     )

@@ -1,4 +1,4 @@
-"""The benchmarks' table and page, and what keeps their sides comparable."""
+"""The benchmarks' table and page, and checks that the compared programs are comparable."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_memory_of_a_program_is_what_stands_beside_its_arguments():
 
 def test_memory_is_the_height_of_a_call_and_not_what_stays():
     size = 100 << 20
-    # A little less where pages that were resident before are taken.
+    # Can be a little less, because pages that were already resident are reused.
     assert 0.9 * size < measuring.memory(lambda: np.ones(size, np.uint8).sum()) < 1.5 * size
 
 

@@ -1,4 +1,4 @@
-"""`mmsearch cache` as a user meets it."""
+"""`mmsearch cache` from the command line."""
 
 import asyncio
 import dataclasses

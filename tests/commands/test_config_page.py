@@ -1,4 +1,4 @@
-"""docs/config.md lists every setting as it is."""
+"""docs/config.md agrees with the settings."""
 
 from pathlib import Path
 

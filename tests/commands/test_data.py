@@ -1,4 +1,4 @@
-"""`mmsearch data` as a user meets it."""
+"""`mmsearch data` from the command line."""
 
 import dataclasses
 import json

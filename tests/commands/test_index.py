@@ -1,4 +1,4 @@
-"""`mmsearch index` as a user meets it."""
+"""`mmsearch index` from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, and one-line errors with exit code 2."""
+"""The command line: help, and one-line errors with exit code 2."""
 
 import os
 import shlex
@@ -45,7 +45,7 @@ def test_help_names_every_command_and_starts_without_jax():
     done = mmsearch("--help")
     assert done.returncode == 0
     assert all(command in done.stdout for command in COMMANDS)
-    # What takes long to import is what would make --help slow.
+    # Slow imports would make --help slow.
     slow = ("jax", "numpy", "aiohttp", "transformers", "rich", "PIL")
     code = f"import sys, mmsearch_jax.commands.main; sys.exit(any(name in sys.modules for name in {slow}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
@@ -132,7 +132,7 @@ def test_profile_says_how_many_steps_to_trace(command, tmp_path, capsys):
 
 
 def test_programs_are_kept_where_compilation_cache_says(tmp_path):
-    # The command ends at once, as there is no such image; what JAX compiles after it is kept.
+    # The command ends at once, because the image is missing; the programs that JAX compiles afterwards are cached.
     code = (
         "import sys; from mmsearch_jax.commands.main import main; main(sys.argv[1:]); "
         "import jax; jax.jit(lambda x: x + 1)(1.0)"

@@ -1,4 +1,4 @@
-"""`mmsearch plan` by the command line: one line for a mistake, tables and JSON for a plan (GPUs: no libtpu is needed)."""
+"""`mmsearch plan` from the command line: one line per mistake, tables and JSON for a plan (of GPUs, without libtpu)."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SMALL = (
 
 
 def plan(*arguments, config="configs/tiny_sft.py"):
-    """Runs the command in a process of its own, as it must set up JAX before JAX starts."""
+    """Runs the command in its own process, because it must configure JAX before JAX starts."""
     command = [sys.executable, "-m", "mmsearch_jax.commands.main", "plan", "--config", config, *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "COLUMNS": "160"}
@@ -40,7 +40,7 @@ def plan(*arguments, config="configs/tiny_sft.py"):
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(arguments, message, monkeypatch, capsys):
     for name in ("JAX_PLATFORMS", *ENVIRONMENT, *QUIET):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # put back what the command sets
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that the command's changes are undone
     assert cli.main(["plan", "--config", "configs/tiny_sft.py", *arguments]) == 2
     assert message in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Bundled configs and assets: from a clone, from any folder, and from a wheel's layout."""
+"""Bundled configs and assets: found from a clone, from any folder, and in a wheel's layout."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The chat client beyond what the judge's tests say of it: images, refusals, usage."""
+"""The chat client's features that the judge's tests do not cover: images, refusals, usage."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Config files and the command line: the whole tree is checked, and what a mistake in it says."""
+"""Config files and the command line: checks of the whole tree, and the messages for mistakes."""
 
 import json
 

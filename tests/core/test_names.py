@@ -1,4 +1,4 @@
-"""One name, one thing, over both packages."""
+"""Every public class name is unique over both packages."""
 
 from __future__ import annotations
 

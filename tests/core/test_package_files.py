@@ -1,4 +1,4 @@
-"""The pages about the package: what they name is there, and versions agree."""
+"""The files about the package: everything that they name exists, and versions agree."""
 
 import re
 import tomllib

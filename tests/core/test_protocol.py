@@ -1,4 +1,4 @@
-"""The grammar as a specification: what is a turn, what is not, and what retrieved text may not do."""
+"""The grammar as a specification: valid turns, invalid turns, and limits on retrieved text."""
 
 import subprocess
 import sys

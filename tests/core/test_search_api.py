@@ -1,4 +1,4 @@
-"""The records that travel between trainer and search server."""
+"""The messages between trainer and search server."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The record of an episode: it only grows, and survives a trip through JSON."""
+"""The record of an episode: it is append-only, and equal after a JSON round trip."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Writes small files in the layouts of published sets, with the defects met in the wild."""
+"""Writes small files in the layouts of published sets, with defects that occur in practice."""
 
 import base64
 import csv
@@ -11,13 +11,13 @@ from tests.data.test_convert import fvqa, write_parquet
 
 
 def put(path, content):
-    """A file, with its folders."""
+    """Writes a file and its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
 def write_jsonl(path, records):
-    """JSON lines."""
+    """Writes JSON lines."""
     put(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
@@ -39,7 +39,7 @@ def infoseek(folder):
 
 
 def encyclopedic_vqa(folder):
-    """Four questions of the test split, five images named, two of them there."""
+    """Four questions of the test split that name five images; two of the images exist."""
     put(folder / "landmarks" / "train" / "a" / "b" / "c" / "abcdef.jpg", jpeg(1))
     put(folder / "inaturalist" / "val" / "02912_Aves" / "x.jpg", jpeg(2))
     put(folder / "inaturalist" / "val.json", b'{"images": [{"id": 7, "file_name": "val/02912_Aves/x.jpg"}]}')
@@ -63,7 +63,7 @@ TEN_ANSWERS = ["surf"] * 3 + ["surfing"] * 6 + ["sea"]
 
 
 def okvqa(folder):
-    """Four questions of the validation split: a sound one, its double, one without answers, one without its image."""
+    """Four questions of the validation split: a sound one, its duplicate, one without answers, one without image."""
     put(folder / "val2014" / "COCO_val2014_000000000042.jpg", jpeg(1))
     questions = [{"image_id": 42, "question": "Which sport?", "question_id": i} for i in (1, 1, 2)]
     questions.append({"image_id": 43, "question": "Which?", "question_id": 3})
@@ -85,7 +85,7 @@ def a_okvqa(folder):
 
 
 def simplevqa(folder):
-    """A sound record, and three whose image is no base64, nothing, and no image."""
+    """A sound record, and three whose image is not base64, is missing, or is not an image."""
     record = {"data_id": 1, "image": base64.b64encode(jpeg(1)).decode(), "language": "EN", "question": "Who?",
               "answer": "He", "atomic_question": "Who is it?", "vqa_category": "Person"}  # fmt: skip
     broken = [record | {"data_id": i, "image": image} for i, image in ((2, "%%%"), (3, None), (4, "aGVsbG8="))]
@@ -94,7 +94,7 @@ def simplevqa(folder):
 
 
 def dynvqa(folder):
-    """An old file, and the latest: a path, a data URL, no image, a dead URL."""
+    """An old file and the latest one: a path, a data URL, no image, a dead URL."""
     put(folder / "local.jpg", jpeg(1))
     url = "data:image/jpeg;base64," + base64.b64encode(jpeg(2)).decode()
     common = {"question": "哪一年?", "answer": ["2012", "二〇一二"]}
@@ -105,7 +105,7 @@ def dynvqa(folder):
 
 
 def fvqa_set(folder):
-    """Search required, free and unknown; bytes, a path and a URL side by side; no image, and an id met before."""
+    """Rows: search required, free and unknown; images as bytes, path and URL; no image; a repeated id."""
     put(folder / "pictures" / "a.jpg", jpeg(7))
     url = "data:image/jpeg;base64," + base64.b64encode(jpeg(2)).decode()
     rows = [
@@ -126,11 +126,11 @@ LAYOUTS = {
     "okvqa": (okvqa, "val", 1, 3), "a-okvqa": (a_okvqa, "val", 2, 2), "simplevqa": (simplevqa, "test", 1, 3),
     "dynvqa": (dynvqa, "zh", 2, 2), "fvqa": (fvqa_set, "train", 5, 2), "deepmmsearchvqa": (deepmmsearchvqa, "train", 1, 1),
 }  # fmt: skip
-"""By the set's name: what writes it, the split that is there, how many records are sound and how many are not."""
+"""The set's name -> its writer, its split, and the numbers of sound and of defective records."""
 
 
 def layout(name, folder):
-    """Writes a set; returns its split and the two numbers."""
+    """Writes a set; returns its split and its numbers of sound and of defective records."""
     folder.mkdir(parents=True, exist_ok=True)
     write, *expected = LAYOUTS[name]
     write(folder)

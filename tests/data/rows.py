@@ -18,7 +18,7 @@ def jpeg(seed=0, width=84, height=56):
 
 
 def conversation(query="capital of Peru", answer="Lima"):
-    """One search, one answer."""
+    """A conversation with one search and an answer."""
     return (
         ConversationTurn(
             render_turn("I must look.", TextSearch(query)), "<information>[1] Peru</information>", (1, 2, 30, 40)
@@ -28,7 +28,7 @@ def conversation(query="capital of Peru", answer="Lima"):
 
 
 def full_row(name="r0", image=None):
-    """A row with every field in use."""
+    """A row with a value in every field."""
     return Row(
         name,
         jpeg() if image is None else image,
@@ -47,5 +47,5 @@ def full_row(name="r0", image=None):
 
 
 def bare_row(name="r1"):
-    """A row with as little as a row may have."""
+    """A row with only the required fields."""
     return Row(name, "", "Who?", ("He",), "", None)

@@ -1,4 +1,4 @@
-"""Packing: nothing lost, nothing mixed up, images shared where sequences share them."""
+"""Packing: nothing is lost or mixed up, and images are shared if sequences share them."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def test_every_sequence_is_packed_once_and_stands_whole_in_its_own_segment():
             np.testing.assert_array_equal(packed.batch.extras["advantages"][row, span], waiting[i].extras["advantages"])
             segment = packed.batch.segment_ids[row, start]
             assert segment > 0 and (packed.batch.segment_ids[row] == segment).sum() == len(waiting[i])
-            # Nothing before it predicts a sequence's first token.
+            # A sequence's first token has no token before it that predicts it.
             assert packed.batch.loss_weights[row, start] == 0
             seen += 1
         waiting = [waiting[i] for i in left]
@@ -92,7 +92,7 @@ def test_the_images_of_a_sequence_are_packed_together_or_not_at_all():
 
 
 def sequence_of_two(rng: np.random.Generator) -> TrainingSequence:
-    """Two images, parted by other tokens."""
+    """Two images, separated by other tokens."""
     made = sequence(rng, 18, [image(rng)])
     made.token_ids[6:10] = IMAGE_TOKEN
     return dataclasses.replace(made, images=[*made.images, image(rng)])

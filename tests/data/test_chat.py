@@ -1,4 +1,4 @@
-"""Chat rendering: equal to the chat template of Qwen2.5-VL, and deaf to control tokens inside text."""
+"""Chat rendering: equal to the chat template of Qwen2.5-VL; control tokens inside text have no effect."""
 
 import pytest
 import tokenizers

@@ -1,4 +1,4 @@
-"""Our renderer gives the ids of Qwen2.5-VL's own chat template, rendered by Jinja and read by the tokenizer."""
+"""Our renderer gives the ids of Qwen2.5-VL's own chat template, rendered by Jinja and encoded by the tokenizer."""
 
 import pytest
 

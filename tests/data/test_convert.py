@@ -1,4 +1,4 @@
-"""Each source's rows in its true layout, with the defects met in the wild: converted, or set aside with a reason."""
+"""Rows in each source's layout, with defects that occur in practice: converted, or rejected with a reason."""
 
 import json
 import os
@@ -20,7 +20,7 @@ USER = "Answer by searching. Question: Which flag is it?"
 
 
 def fvqa(name, **changes):
-    """A row as MMSearch-R1's Parquet files have it."""
+    """A row in the format of MMSearch-R1's Parquet files."""
     return {
         "data_id": name,
         "prompt": [{"role": "system", "content": "Search."}, {"role": "user", "content": f"<image>\n{USER}"}],
@@ -106,7 +106,7 @@ def test_verl_rows_keep_their_whole_question(tmp_path):
 
 
 def sharegpt(turns=None, **changes):
-    """A record as LLaMA-Factory has it: whole prompts, as a rollout would have shown them."""
+    """A record in LLaMA-Factory's format, with whole prompts as in a rollout."""
     said = [{"from": "human", "value": "<image>" + first_turn_prompt("Where?")}]
     for turn in turns or conversation():
         said.append({"from": "gpt", "value": turn.text})
@@ -142,7 +142,7 @@ def test_sharegpt_conversations_lose_the_prompts_that_the_renderer_writes_anew(e
 
 
 def search_r1(path):
-    """One row as Search-R1's Parquet files have it."""
+    """Writes one row in the format of Search-R1's Parquet files."""
     row = {
         "data_source": "nq",
         "ability": "fact-reasoning",
@@ -200,7 +200,7 @@ def test_a_set_without_one_usable_row_is_an_error(tmp_path):
 
 
 class Trap:
-    """What an evil cache would hold: unpickling it would make a folder."""
+    """Content of a malicious cache: unpickling it would create a folder."""
 
     def __init__(self, path):
         self.path = path

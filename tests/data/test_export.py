@@ -1,4 +1,4 @@
-"""Rows of ours in other projects' layouts: what comes back is equal in all that the layout holds, or was never written."""
+"""Our rows in other projects' layouts: a round trip keeps all fields of the layout, or the row is not written."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ PARQUET = sorted(set(FORMS) - {"sharegpt"})
 
 
 def exported(form, rows, folder, **settings):
-    """The exported file of these rows, and what was set aside."""
+    """The exported file of these rows, and the rejected rows."""
     write_rows(rows, folder / "rows.array_record")
     out = folder / "out" / ("set.json" if form == "sharegpt" else "set.parquet")
     export(form, folder / "rows.array_record", out, show_progress=False, **settings)
@@ -29,7 +29,7 @@ def exported(form, rows, folder, **settings):
 
 
 def come_back(form, rows, folder, **settings):
-    """The rows after an export and a conversion that lose none."""
+    """The rows after an export and a conversion; checks that none is lost."""
     out, reasons = exported(form, rows, folder, **settings)
     assert not reasons
     convert(form, out, folder / "back.array_record", show_progress=False)
@@ -37,7 +37,7 @@ def come_back(form, rows, folder, **settings):
 
 
 def asked(name="r0", **changes):
-    """A row with all that verl's layouts hold."""
+    """A row with all fields of verl's layouts."""
     row = full_row(name, jpeg(2))
     return dataclasses.replace(
         row,

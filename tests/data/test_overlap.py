@@ -1,4 +1,4 @@
-"""Near-duplicates between training and evaluation rows are found, and what is merely alike is not."""
+"""Near-duplicates between training and evaluation rows are found; merely similar rows are not."""
 
 import dataclasses
 import io
@@ -15,7 +15,7 @@ from mmsearch_jax.data.storage import write_rows
 
 
 def photograph(seed, size=(320, 240)):
-    """Smooth shapes, as a photograph has them."""
+    """Smooth shapes, as in a photograph."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -74,7 +74,7 @@ def test_words_know_diacritics_and_writing_without_spaces():
 
 def test_the_command_names_the_pairs_and_the_second_image_counts(tmp_path, capsys):
     image = encoded(photograph(1))
-    # An exact copy is the nearest, whatever comes after it.
+    # An exact copy is nearest, even if a near-duplicate follows.
     slightly = encoded(photograph(1).resize((90, 70)), "JPEG", quality=10)
     leak = dataclasses.replace(row("t1", encoded(photograph(5))), more_images=(image, slightly))
     write_rows([leak, row("t2", encoded(photograph(6)))], tmp_path / "train.array_record")

@@ -1,4 +1,4 @@
-"""The pipeline: one order for any number of processes and workers, resume to the same bytes, nothing lost silently."""
+"""The pipeline: the order is independent of processes and workers, resume gives the same bytes, losses are reported."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ PROCESSOR = ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56)
 
 
 def row(number, name="r", image=None):
-    """A conversation whose length varies with its number, and whose answer names it."""
+    """A conversation whose length depends on its number, and whose answer contains the number."""
     answer = ConversationTurn(render_turn("I see " * (number % 7), Answer(f"{name}{number}")))
     turns = (conversation()[0], answer) if number % 2 else (answer,)
     image = jpeg(number) if image is None else image
@@ -69,7 +69,7 @@ def equal(one: TokenBatch, other: TokenBatch):
 
 
 def answers(batch):
-    """The answers that a batch trains, in no order."""
+    """The answers that a batch trains on, unordered."""
     texts = []
     for ids, segments in zip(batch.token_ids, batch.segment_ids, strict=True):
         for segment in range(1, segments.max() + 1):
@@ -86,7 +86,7 @@ def reference(rows_file):
 @pytest.mark.parametrize("num_processes", [1, 2, 4])
 @pytest.mark.parametrize("resume_at", range(6))
 def test_a_resume_gives_the_same_bytes_with_any_number_of_processes(rows_file, reference, num_processes, resume_at):
-    # The state as a checkpoint holds it.
+    # The state after a JSON round trip, as in a checkpoint.
     state = json.loads(json.dumps(reference[resume_at - 1].state)) if resume_at else None
     shards = [take(pipeline(rows_file, CONFIG, i, num_processes), 3, state) for i in range(num_processes)]
     for i in range(3):
@@ -116,7 +116,7 @@ def test_real_processes_with_workers_go_on_where_one_stopped(
 ):
     (tmp_path / "process.py").write_text(_PROCESS)
     state, outs = json.dumps(reference[4].state), [tmp_path / f"{i}.pickle" for i in range(num_processes)]
-    # Grain's workers are spawned, and so must find this repository as the process does.
+    # Grain's workers are spawned, so they need the repository on their path.
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     running = [
         subprocess.Popen(
@@ -146,7 +146,7 @@ def test_real_processes_with_workers_go_on_where_one_stopped(
 
 
 def test_the_number_of_workers_changes_nothing(rows_file, reference):
-    # Two workers for the last of four lanes; starting them is what takes the time.
+    # Two workers only for the last of four lanes, because starting them is slow.
     config = dataclasses.replace(CONFIG, num_workers=2)
     made = take(pipeline(rows_file, config, 3, 4), 2, reference[1].state)
     plain = take(pipeline(rows_file, CONFIG, 3, 4), 2, reference[1].state)
@@ -160,7 +160,7 @@ def test_an_epoch_holds_every_row_once_and_the_next_another_order(rows_file):
     waiting = len(steps[-1].state["lanes"]["0"]["waiting"])
     assert len(seen) == steps[-1].state["lanes"]["0"]["next"] - waiting
     counts = {f"r{i}": seen.count(f"r{i}") for i in range(40)}
-    # Packing changes places within its lookahead only: an epoch's worth on either side.
+    # Packing reorders only within its lookahead, so counts differ at most around an epoch's borders.
     assert len(seen) > 80 and max(counts.values()) - min(counts.values()) <= 2 and min(counts.values()) >= 1
     assert sum(counts.values()) == len(seen)
     other = take(pipeline(rows_file, dataclasses.replace(config, seed=4)), 1)

@@ -1,4 +1,4 @@
-"""Each published set in its true layout, with the defects met in the wild: every record becomes a row or a reason."""
+"""Each published set in its layout, with defects that occur in practice: every record becomes a row or a reason."""
 
 import json
 
@@ -95,7 +95,7 @@ def test_dynvqa_reads_the_latest_file_of_urls_and_paths(tmp_path):
 def test_fvqa_knows_where_a_search_is_required(tmp_path):
     layout("fvqa", tmp_path / "f")
     rows, reasons = converted("fvqa", tmp_path / "f", "train", tmp_path / "out")
-    # The last two keep their subject in `category`: it is not one of the set's two words.
+    # The last two keep their subject in `category`, because it is not one of the set's two labels.
     assert [(row.search_required, row.category) for row in rows[:3]] == [(True, ""), (False, ""), (None, "")]
     assert [row.category for row in rows[3:]] == ["flags", "flags"] and reasons.keys() == {4, 5}
 

@@ -1,4 +1,4 @@
-"""What makes a row unusable, field by field."""
+"""The checks of a row, field by field."""
 
 import dataclasses
 

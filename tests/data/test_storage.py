@@ -1,4 +1,4 @@
-"""Every format gives back the rows that went in, and says where a file is damaged."""
+"""Every format returns the rows that were written, and reports where a file is damaged."""
 
 import dataclasses
 import io

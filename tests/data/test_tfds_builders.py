@@ -1,4 +1,4 @@
-"""TFDS builders: made and read without TensorFlow, in a process of their own."""
+"""TFDS builders: built and read without TensorFlow, in their own process."""
 
 import dataclasses
 import json
@@ -91,7 +91,7 @@ def test_each_builder_gives_the_rows_of_its_set_in_its_true_layout(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.split("RESULT")[1])
-    # TFDS deals the rows to its shards in an order of its own.
+    # TFDS distributes the rows over its shards in its own order.
     assert {name: [*what, sorted(rows)] for name, (*what, rows) in found.items()} == expected
 
 

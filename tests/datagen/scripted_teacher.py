@@ -1,4 +1,4 @@
-"""A teacher over HTTP that reads only what it is sent: observations in, turns out; some questions make it misbehave."""
+"""A teacher over HTTP whose turns depend only on the request's observations; for some questions it misbehaves."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ SUBJECTS = {"capital": "Place", "How many": "Arts", "anthem": "Events"}
 
 
 class ScriptedTeacher:
-    """Serves /v1/chat/completions in a test's own loop; `asked` counts calls."""
+    """Serves /v1/chat/completions in the test's event loop; `asked` counts calls."""
 
     def __init__(self, delay_s=0.0):
         self.delay_s = delay_s
@@ -37,7 +37,7 @@ class ScriptedTeacher:
 
 
 def turn(question, observations):
-    """What the teacher writes next."""
+    """The teacher's next turn."""
     if "broken" in question:
         return "<reason>Hm.</reason><text_search>never closed"
     if "endless" in question:

@@ -1,4 +1,4 @@
-"""The choice of a balanced set, against what must hold of any such choice."""
+"""The selection of a balanced set, checked against the properties of any such selection."""
 
 import collections
 import random
@@ -17,7 +17,7 @@ def test_half_and_half_and_uniform_over_categories():
     pool = candidates({("a", True): 100, ("b", True): 5, ("c", True): 40, ("a", False): 60, ("b", False): 60})
     chosen = choose(pool, 60, 0.5, 0)
     counts = collections.Counter((c.category, c.search_required) for c in chosen)
-    # 30 of three categories would be 10 each; b has but 5, and the others share the rest.
+    # 30 from three categories would be 10 each; b has only 5, and the others share the rest.
     assert counts["b", True] == 5 and {counts["a", True], counts["c", True]} == {12, 13}
     assert counts["a", False] == counts["b", False] == 15 and len(set(chosen)) == 60
     assert chosen == choose(pool, 60, 0.5, 0) != choose(pool, 60, 0.5, 1)

@@ -1,4 +1,4 @@
-"""The teacher's conversations: equal to what rollout would have read, and dropped where a rule is broken."""
+"""The teacher's conversations: equal to those of a rollout, and dropped if a rule is broken."""
 
 import asyncio
 import dataclasses
@@ -27,7 +27,7 @@ ANSWER = render_turn("There it is.", Answer("Ostrin"))
 
 
 class ScriptedChat:
-    """A chat client that gives the texts in order, and keeps the messages of its last call."""
+    """A chat client that returns the texts in order, and keeps the messages of its last call."""
 
     def __init__(self, *texts):
         self.texts, self.messages = list(texts), []
@@ -48,7 +48,7 @@ def work(*texts, rules=RULES, image=PICTURE):
 @pytest.mark.parametrize("style", ["paper", "short"])
 def test_sft_token_ids_are_those_of_the_rollout_that_played_the_same_turns(style):
     rules = dataclasses.replace(RULES, prompt_style=style)
-    # All three searches, so that the last observation says that an answer is due.
+    # All three searches, so that the last observation asks for an answer.
     worked, chat = work(CROP, f"\n{WHOLE} and more", SEARCH, ANSWER, rules=rules)
     assert (worked.outcome, worked.answer, len(worked.turns)) == ("answered", "Ostrin", 4)
     assert worked.turns[1].text == WHOLE

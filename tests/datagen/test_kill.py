@@ -1,4 +1,4 @@
-"""A run that is killed outright loses the seeds in work and nothing else."""
+"""A run that is killed loses only the seeds in progress."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The commands that train, each in two real processes: what a user starts, from the files on disk to the saved policy."""
+"""The training commands, each in two real processes, from the files on disk to the saved policy."""
 
 import json
 import os

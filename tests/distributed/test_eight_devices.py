@@ -1,4 +1,4 @@
-"""What eight devices compute together equals what one computes; each loads its own part of a checkpoint."""
+"""Eight devices compute the same as one; each loads only its own part of a checkpoint."""
 
 import os
 import subprocess

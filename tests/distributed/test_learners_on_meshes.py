@@ -1,4 +1,4 @@
-"""SFT and GRPO updates on several devices and in several processes: the losses of one device, step by step."""
+"""SFT and GRPO updates on several devices and in several processes have the losses of one device, step by step."""
 
 import json
 import os
@@ -146,7 +146,7 @@ def run(workdir, sizes, devices, processes, steps, until=None, rows="order"):
 
 
 def apart(found, expected):
-    """How far the losses of SFT have been apart up to each step."""
+    """The largest difference of SFT losses up to each step."""
     assert len(found["SFT"]) == len(expected["SFT"])
     return np.maximum.accumulate(np.abs(np.subtract(found["SFT"], expected["SFT"])))
 
@@ -174,8 +174,8 @@ def test_a_run_goes_on_over_another_mesh_and_another_number_of_processes(tmp_pat
 @pytest.mark.slow
 def test_fifty_steps_on_every_kind_of_mesh(tmp_path):
     expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 50)
-    # Sums in another order are rounded otherwise, and training makes the difference grow: some 4e-5 after 40 steps on the very
-    # same device when the rows of each batch are turned round. More than a few times that no mesh may add.
+    # Another order of summation changes the rounding, and training amplifies the difference: to about 4e-5 after 40
+    # steps on the same device with reversed rows. A mesh may differ by a few times that value.
     rounding = apart(run(tmp_path / "reversed", "1,1,1,1,1", 1, 1, 50, rows="reverse"), expected)
     allowed = np.where(np.arange(50) < 20, 1e-5, np.maximum(1e-5, 4 * rounding))
     assert allowed[-1] < 1e-3

@@ -1,4 +1,4 @@
-"""Mesh sizes and sharding rules, on as many devices as a spec needs (no computation)."""
+"""Mesh sizes and sharding rules, on simulated devices of any number (no computation)."""
 
 import dataclasses
 
@@ -54,7 +54,7 @@ def test_a_mesh_of_what_is_here():
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a mesh looks at in a device; 2 x 2 chips a slice, as v5e has them."""
+    """The attributes of a device that a mesh reads; slices have 2 x 2 chips, as for v5e."""
 
     id: int
     slice_index: int
@@ -70,7 +70,7 @@ def chips(num_slices):
 
 
 def test_dcn_runs_over_slices_and_every_other_axis_stays_within_one():
-    # In the order of another slice first: what counts is the slice that a chip says it is in.
+    # The slices come in reverse order: only the chip's own slice index counts.
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2, dcn=3), chips(3)[::-1])
     assert dict(mesh.shape) == {"dcn": 3, "data": 1, "fsdp": 2, "tensor": 2, "sequence": 1}
     assert [{chip.slice_index for chip in part.flat} for part in mesh.devices] == [{0}, {1}, {2}]
@@ -84,7 +84,7 @@ def test_on_a_cpu_consecutive_processes_are_a_slice():
 
 
 def hosts_of_four():
-    """A slice of 4 x 8 chips, 2 x 2 a host, as v5e has them: in the order of the chips, a host's are not together."""
+    """A v5e slice of 4 x 8 chips with 2 x 2 per host: in chip order, a host's chips are not contiguous."""
     return [Chip(8 * y + x, 0, (x, y, 0), process_index=4 * (y // 2) + x // 2) for y in range(4) for x in range(8)]
 
 

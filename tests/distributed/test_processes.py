@@ -1,4 +1,4 @@
-"""Several real processes: what they agree on, and what the others do when one dies."""
+"""Several real processes: agreement between them, and the reaction of the others when one dies."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Machines by name, what a name comes to, and what is said of those that do not exist."""
+"""Topology names: the machines that they denote, and the messages for names that do not exist."""
 
 import pytest
 
