@@ -1,4 +1,4 @@
-"""A model over HTTP that plays scripts, and judges: what it says depends on what it is sent alone."""
+"""A model over HTTP that plays scripts and judges answers; its replies depend only on the request."""
 
 import asyncio
 import collections
@@ -10,12 +10,12 @@ from mmsearch_jax.core.protocol import Answer, render_turn
 
 
 class ScriptedEndpoint:
-    """Serves /v1/chat/completions in a test's own loop.
+    """Serves /v1/chat/completions in the test's event loop.
 
     Args:
-      scripts: by question what the policy writes, turn by turn; a plain string is the answer at once.
-      right: answers that the judge accepts; None: the judge refuses its service.
-      hold_after: so many questions are answered, and no further one while it stands; None: all.
+      scripts: question -> the policy's turns; a plain string is an immediate answer.
+      right: answers that the judge accepts; None: the judge answers with an error.
+      hold_after: number of questions that are answered while this value is set; None: all.
     """
 
     def __init__(self, scripts, right=(), hold_after=None):

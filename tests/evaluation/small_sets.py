@@ -1,4 +1,4 @@
-"""Nine published sets in their true layouts, a few rows each, with what the scripted policy answers."""
+"""Nine published sets in their layouts, a few rows each, with the scripted policy's answers."""
 
 import base64
 import csv
@@ -35,11 +35,11 @@ SCORES = {
     "infoseek": 2 / 3, "encyclopedic_vqa": 2 / 3, "simplevqa": 0.4, "dynvqa": 1.75 / 3, "okvqa": 0.95, "a_okvqa": 0.5,
     "a_okvqa_choices": 0.5, "fvqa": 1.0, "mmsearch": 2 / 3, "livevqa": 1.0,
 }  # fmt: skip
-"""The benchmarks' own figures, by hand."""
+"""The benchmarks' own figures, computed by hand."""
 
 
 def write_sets(root):
-    """All of them."""
+    """Writes all sets."""
     for writer in (_infoseek, _encyclopedic_vqa, _short_answers, _coco, _searches):
         writer(root)
     return root

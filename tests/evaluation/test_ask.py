@@ -1,4 +1,4 @@
-"""The printed episode: complete, and never markup."""
+"""The printed episode: complete, and without markup from its text."""
 
 import dataclasses
 import io

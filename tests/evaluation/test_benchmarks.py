@@ -31,7 +31,7 @@ def summary_of(workdir, benchmark, name="policy"):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """One run over nine sets, and the endpoint that was asked."""
+    """One run over nine sets, and its endpoint."""
     root = tmp_path_factory.mktemp("suite")
     data, endpoint = write_sets(root / "data"), ScriptedEndpoint(SCRIPTS, RIGHT)
     only = ",".join(SCORES)
@@ -107,7 +107,7 @@ def test_tool_use_cost_and_self_correction_equal_hand_counts(done):
     assert {name: use[name] for name in shares} == shares
     assert use["calls_per_question"] == 0.75 and use["calls_per_correct_answer"] == 1.0
     assert use["self_correction"] == {"opportunities": 1, "corrected": 1, "rate": 1.0}
-    # 7 turns of 100 prompt tokens at 2 $ and 10 of reply at 8 $ a million.
+    # 7 turns with 100 prompt tokens at $2 and 10 reply tokens at $8 per million.
     assert summary["cost_usd"]["total"] == pytest.approx(7 * (100 * 2 + 10 * 8) / 1e6)
     assert summary["lengths"]["turns"] == 7 / 4
 
@@ -123,7 +123,7 @@ def test_the_modes_differ_in_their_tools_alone(done):
         "text_search",
         "answer",
     ]
-    # Asked directly the script of the first question speaks in tags, which is no answer; the others are right as before.
+    # In mode "direct", the script of the first question writes tags, which are no answer; the others stay right.
     assert direct["accuracy"] == 0.5
     needless = summary_of(root, "infoseek", "prompted")["tool_use"]
     assert needless["needless"] == {"by": "direct run", "n": 2, "share": 0.0}

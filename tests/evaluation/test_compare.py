@@ -1,4 +1,4 @@
-"""Two runs of a scripted policy, compared: by hand."""
+"""The comparison of two runs of a scripted policy, against values computed by hand."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.jobs.test_datagen import served
 
 def test_the_difference_is_paired_by_question_by_metric_and_judge(tmp_path, capsys):
     data = rows_file(tmp_path)
-    # 8 of 24 are wrong in the first run; the second mends 6 of them and loses 1.
+    # 8 of 24 are wrong in the first run; in the second, 6 of them become right and 1 other becomes wrong.
     better = dict(SCRIPTS)
     for i in range(0, 18, 3):
         better[QUESTIONS[i]] = "Lima"

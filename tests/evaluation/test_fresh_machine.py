@@ -1,4 +1,4 @@
-"""The bundled config where there is neither data nor a search server: our own engine on the mini-world."""
+"""The bundled config without data and search server: our engine runs on the mini-world."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The oracle ablation: rows' own evidence as observations, of the mini-world and of sets that bring some."""
+"""The oracle ablation: evidence of the mini-world's rows, and of published rows, as observations."""
 
 import asyncio
 import json

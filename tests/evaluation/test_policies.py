@@ -1,4 +1,4 @@
-"""Who answers: our engine with a checkpoint or an adapter, and a run that is stopped."""
+"""The evaluated policy: our engine with a checkpoint or an adapter, and a run that is stopped."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from mmsearch_jax.settings.policy import LoRAConfig
 
 
 def checkpoint(folder, base=""):
-    """Its weights, and what tells it from others."""
+    """Writes a checkpoint; returns its weights and its identity."""
     overrides = [f"--config.checkpoint={folder}", f"--config.base={base}"]
     policy, identity = named_checkpoint(load(EvaluationSettings, "configs/eval/miniworld.py", overrides).settings)
     return jax.tree.leaves(nnx.state(policy.model)), identity
@@ -65,6 +65,6 @@ def test_once_stopped_no_episode_is_begun_and_those_under_way_end():
     policy, ended = EnginePolicy(lambda rules: scripted.engine(*plays), {}), []
     requests = [EpisodeRequest(f"q{p.number}", f"q{p.number}", p.question, scripted.picture()) for p in plays]
     policy.play(requests, CONFIG, FakeTools(), ended.append, lambda: bool(ended))
-    # Four slots: four were begun before the first had ended.
+    # With four slots, four episodes began before the first ended.
     assert len(ended) == 4 and {outcome.trajectory.status for outcome in ended} == {Status.ANSWERED}
     assert ended[0].lengths["turns"] == 1 and ended[0].lengths["sampled"] > 5 and ended[0].trajectory.seconds > 0

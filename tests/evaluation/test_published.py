@@ -1,4 +1,4 @@
-"""MMSearch and LiveVQA in their layouts, with what may be wrong in them."""
+"""MMSearch and LiveVQA in their layouts, with possible defects."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def test_mmsearch_has_aliases_and_questions_without_an_image(tmp_path):
     rows, reasons = rows_of("mmsearch", tmp_path, "end2end")
     assert [(row.id, bool(row.image)) for row in rows] == [("mmsearch-1", True), ("mmsearch-2", False)]
     assert rows[0].answers == ("Ada", "A. Tahl") and rows[0].category == "sports" and rows[0].image == jpeg()
-    assert "already" in reasons[2] and "no answer" in reasons[4] and "query" in reasons[5]
+    assert "occurs twice" in reasons[2] and "no answer" in reasons[4] and "query" in reasons[5]
     with pytest.raises(DataError, match="unknown split 'test', expected one of end2end"):
         rows_of("mmsearch", tmp_path, "test")
 

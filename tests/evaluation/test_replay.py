@@ -1,4 +1,4 @@
-"""Exact repetition: what the search server recorded in one run, it replays in another."""
+"""Exact repetition: the search server replays the replies that it recorded in an earlier run."""
 
 import contextlib
 import subprocess
@@ -15,7 +15,7 @@ from tests.tools_server.small_corpus import write_corpus
 
 @contextlib.contextmanager
 def tools(corpus, folder, mode):
-    """The address of a search server with its cache in this mode."""
+    """Starts a search server with its cache in this mode; gives its address."""
     port_file = folder / f"port-{mode}"
     process = subprocess.Popen(
         [
@@ -55,9 +55,9 @@ def test_a_replayed_run_sees_what_the_recorded_one_saw(tmp_path):
 
     recorded = evaluate("record", SCRIPTS)
     for file in ("pages.jsonl", "images.jsonl"):
-        # Nothing is left to be found: what comes back now was recorded.
+        # The corpus is empty now, so all replies come from the recording.
         (corpus / file).write_text("")
-    # One question now asks what nobody recorded.
+    # One question now sends a query that was not recorded.
     unknown = SCRIPTS | {"Who founded it?": ["<reason>r</reason><text_search>never asked</text_search>"]}
     replayed = evaluate("replay", unknown)
     assert recorded[0] == replayed[0] and "Ostrin" in str(recorded[0])

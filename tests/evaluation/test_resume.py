@@ -1,4 +1,4 @@
-"""Going on with a run: after a kill, a budget, a torn line, another setting; and in shards."""
+"""Resuming a run: after a kill, a spent budget, an incomplete line, a changed setting; and in shards."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_a_run_killed_outright_asks_no_finished_question_again_and_ends_alike(tm
         process.wait()
         finished = [sample["id"] for sample in read_samples(log.parent)]
         assert len(finished) == 7 and not (log.parent / "summary.json").exists()
-        # The worst that a kill can leave: the beginning of a line.
+        # A kill can leave an incomplete line.
         with log.open("a") as file:
             file.write('{"benchmark": "livevqa", "id": "r')
         endpoint.asked.clear()
@@ -86,7 +86,7 @@ def test_a_run_killed_outright_asks_no_finished_question_again_and_ends_alike(tm
 
 def test_a_budget_ends_the_run_cleanly_and_a_larger_one_goes_on(tmp_path):
     data, endpoint = rows_file(tmp_path), ScriptedEndpoint(SCRIPTS)
-    # 110 tokens a question: 0.11 $ at a dollar for a thousand.
+    # 110 tokens per question: $0.11 at $1 per thousand tokens.
     prices = ["--config.endpoint.price_prompt=1000.0", "--config.endpoint.price_reply=1000.0"]
     with served(endpoint) as url:
         assert run(tmp_path, data, url, *settings(*prices, "--config.budget.dollars=0.5", concurrency=1)) == 0
@@ -115,7 +115,7 @@ def test_another_setting_is_refused_with_both_values_or_gets_a_folder_of_its_own
         assert run(tmp_path, data, url, *changed, "--config.eval.if_changed=new") == 0
         assert len(list(tmp_path.glob("eval/policy/livevqa*/summary.json"))) == 2
         assert run(tmp_path, data, url, *changed, "--config.eval.if_changed=replace") == 0
-        # More rows and more samples are no other setting: what is there stays.
+        # More rows or samples do not change the settings, so existing samples are kept.
         assert endpoint.asked.total() == 9
         assert run(tmp_path, data, url, *settings("--config.eval.limit=5", "--config.eval.temperature=0.5")) == 0
     assert endpoint.asked.total() == 11 and summary_of(tmp_path, "livevqa")["temperature"] == 0.5
@@ -126,10 +126,10 @@ def test_several_samples_give_pass_at_k_and_a_majority(tmp_path, capsys):
     more = ["--config.eval.limit=4", "--config.eval.samples=3"]
     with served(endpoint) as url:
         assert run(tmp_path, data, url, *settings(*more)) == 2
-        assert "3 samples at temperature 0 are all the same" in capsys.readouterr().err
+        assert "at temperature 0 all samples are the same" in capsys.readouterr().err
         assert run(tmp_path, data, url, *settings(*more, "--config.eval.temperature=1.0")) == 0
     summary = summary_of(tmp_path, "livevqa")
-    # Of r00 to r03 the second and third are right, each time.
+    # Of r00 to r03, the second and third are right in each sample.
     assert summary["n"] == 12 and summary["repeats"] == {
         "samples": 3,
         "pass_at_k": {"1": 0.5, "2": 0.5, "3": 0.5},

@@ -1,4 +1,4 @@
-"""The log: what counts of what is in it, and what a kill may leave. The budget beside it."""
+"""The log of samples: which lines count, and incomplete lines after a kill. Also the budget."""
 
 import json
 import time
@@ -27,7 +27,7 @@ def test_of_one_key_the_last_that_did_not_break_counts_whatever_file_it_is_in(tm
 
 def test_a_torn_last_line_is_passed_over_and_cut_off_before_the_next(tmp_path):
     path = tmp_path / "samples.jsonl"
-    # Longer than the blocks in which the end is looked for.
+    # Longer than the blocks in which the line's end is searched.
     write(path, record("a"), tail='{"benchmark": "b", "row": "' + "x" * 200_000)
     assert [each["id"] for each in read_samples(tmp_path)] == ["a"]
     with Log(path) as log:

@@ -1,4 +1,4 @@
-"""Summaries: hand-counted figures."""
+"""Summaries, against figures counted by hand."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Intervals and tests against published values, scipy, and what must hold."""
+"""Intervals and tests, against published values, scipy and mathematical properties."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_wilsons_interval_is_taken_for_single_binary_scores_only():
 
 
 def test_mcnemar_is_the_exact_two_sided_binomial():
-    # 9 questions only the second has right, 1 only the first: 2 * (1 + 10) / 2^10.
+    # Only the second is right on 9 questions, only the first on 1: 2 * (1 + 10) / 2^10.
     first, second = [1] + [0] * 9 + [1] * 5, [0] + [1] * 9 + [1] * 5
     found = paired_difference(first, second, range(15))
     assert (found["only_first"], found["only_second"]) == (1, 9)
@@ -57,7 +57,7 @@ def test_mcnemar_is_the_exact_two_sided_binomial():
 
 
 def test_kappa_has_the_textbook_value():
-    # 20 both yes, 15 both no, 5 and 10 apart: agreement .7, by chance .5, kappa .4.
+    # 20 both yes, 15 both no, 5 and 10 different: agreement .7, chance agreement .5, kappa .4.
     first = [True] * 25 + [False] * 25
     second = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
     assert agreement(first, second) == {"n": 50, "share": pytest.approx(0.7), "kappa": pytest.approx(0.4)}

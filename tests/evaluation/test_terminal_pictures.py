@@ -1,4 +1,4 @@
-"""Pictures for terminals: who speaks what, and sequences that decode to the picture again."""
+"""Pictures for terminals: the protocol of each terminal, and sequences that decode to the picture."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Needless and missed searches, and self-correction: each case by hand."""
+"""Needless and missed searches, and self-correction, against values computed by hand."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from mmsearch_jax.evaluation.tool_use import corrected, tool_use
 
 
 def sample(name, answer, *searches, needed=None):
-    """An episode; each search is its query and what it showed."""
+    """A sample; each search is its query and its observation."""
     row = Row(name, "i.jpg", "q?", ("Lima", "Ciudad de los Reyes"), "", needed)
     turns = [
         Turn("", None, TextSearch(query), 0, 0, f"<information>{seen}</information>", ToolRecord("text_search", query))
@@ -29,7 +29,7 @@ NOTHING, SHOWN = "[1] Peru: a country", "[1] Peru: its capital is LIMA."
     [
         ("Lima", [("peru", NOTHING), ("capital of peru", SHOWN)], True),
         ("Quito", [("peru", NOTHING), ("capital of peru", SHOWN)], False),  # shown, and still wrong
-        ("Lima", [("peru", NOTHING), ("peru again", NOTHING)], False),  # known, not found
+        ("Lima", [("peru", NOTHING), ("peru again", NOTHING)], False),  # right, but not from a search
         ("Lima", [("peru", NOTHING), ("peru", SHOWN)], False),  # the same query
         ("Lima", [("peru", NOTHING)], False),  # not refined
         ("Lima", [("peru", SHOWN), ("capital", SHOWN)], None),  # nothing to correct
@@ -53,7 +53,7 @@ def test_searches_are_needless_or_missed_by_the_rows_flags_or_by_a_direct_run():
     assert use["needless"] == {"by": "flag", "n": 2, "share": 0.5}
     assert use["missed"] == {"by": "flag", "n": 2, "share": 0.5}
     assert use["calls_per_correct_answer"] == pytest.approx(2 / 3)
-    # The direct run has a, b and d right, c wrong, and does not know e.
+    # In the direct run, a, b and d are right, c is wrong, and e is missing.
     use = tool_use(samples, {"a": True, "b": True, "c": False, "d": True})
     assert use["needless"] == {"by": "direct run", "n": 3, "share": pytest.approx(2 / 3)}
     assert use["missed"] == {"by": "direct run", "n": 1, "share": 1.0}

@@ -1,4 +1,4 @@
-"""Attention on a GPU, cuDNN's where it can compute it, against the plain form in float32 (run by `make test-gpu`)."""
+"""Attention on a GPU (cuDNN's if it supports the shapes) against the plain form in float32 (run by `make test-gpu`)."""
 
 import functools
 
@@ -37,13 +37,13 @@ def inputs(length, keys, heads, key_heads, width):
 
 
 def plain(q, k, v, mask):
-    """In float32, with products in full precision."""
+    """Attention in float32, with products in full precision."""
     with jax.default_matmul_precision("highest"):
         return jax.nn.dot_product_attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask=mask[:, None])
 
 
 def compare(function, expected, q, k, v, real, *, gradients=True):
-    """Outputs, and the gradients of their sum of squares, over their largest values."""
+    """Compares outputs, and gradients of their sum of squares, relative to their largest values."""
 
     def loss(function, *args):
         out = jnp.where(real[..., None, None], function(*args).astype(jnp.float32), 0.0)

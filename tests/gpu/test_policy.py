@@ -1,4 +1,4 @@
-"""The policy computes the same on a GPU as on the CPU beside it (run by `make test-gpu`)."""
+"""The policy computes the same on a GPU as on the host's CPU (run by `make test-gpu`)."""
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,11 @@ def test_log_probs_equal_the_cpus():
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
-        # Near the square root of one over the widths; the scales of norms are about 1.
+        # About sqrt(1 / width); the scales of norms are about 1.
         values = 0.05 * rng.standard_normal(leaf.shape, np.float32)
         return values + (path[-1].key == "scale")
 
-    # Drawn on the host: made by nnx, each weight would be compiled for either device and dtype by itself.
+    # Drawn on the host, because nnx would compile each weight separately for each device and dtype.
     weights = jax.tree.map_with_path(draw, nnx.to_pure_dict(nnx.state(model_shapes(jnp.float32))))
 
     def on(device, compute):
@@ -37,7 +37,7 @@ def test_log_probs_equal_the_cpus():
 
     expected = on(cpu, jnp.float32)
     np.testing.assert_allclose(on(gpu, jnp.float32), expected, atol=1e-4)
-    # In bf16 by cuDNN's kernels: as far from float32 as bf16 is.
+    # cuDNN's kernels in bf16 differ from float32 by bf16's rounding.
     assert np.abs(on(gpu, jnp.bfloat16) - expected).mean() < 0.05
 
 

@@ -1,4 +1,4 @@
-"""Images by URL, from a real server on a free loopback port."""
+"""Images from URLs, from a real server on a free loopback port."""
 
 import base64
 import http.server

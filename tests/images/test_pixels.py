@@ -35,7 +35,7 @@ def test_any_resize_equals_pillow_s_to_the_bit(height, width, new_height, new_wi
     "size", [(756, 1036), (700, 1008), (784, 1008), (364, 476), (768, 1036), (756, 1024), (768, 1024)]
 )
 def test_a_camera_s_size_equals_pillow_s_to_the_bit(size):
-    # Either pass first, one pass alone, none.
+    # Horizontal or vertical pass first, only one pass, no pass.
     array = noise(768, 1024)
     np.testing.assert_array_equal(pixels.resize(array, *size), pillows(array, *size))
 
@@ -58,7 +58,7 @@ def test_patches_come_in_blocks_and_channel_by_channel():
 
 
 def test_without_a_writable_folder_the_loops_are_compiled_in_memory():
-    # A locator that finds no place: as in a container whose root and home are read-only.
+    # A locator without a writable folder, as in a container with a read-only root and home.
     done = subprocess.run(
         [
             sys.executable,

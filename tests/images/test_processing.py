@@ -47,7 +47,7 @@ def test_resized_sides_are_multiples_within_the_pixel_bounds(height, width):
         return
     new_height, new_width = smart_resize(height, width, 28, low, high)
     assert new_height % 28 == 0 and new_width % 28 == 0 and new_height * new_width >= low
-    # One side cannot be smaller than a block, so a very narrow image may go over the upper bound.
+    # One side cannot be smaller than a block, so a very narrow image may exceed the upper bound.
     assert new_height * new_width <= high or 28 in (new_height, new_width)
 
 
@@ -126,7 +126,7 @@ def test_an_image_without_pixels_is_refused():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_damage_never_gives_another_error_than_ours(kind):
-    # Every header is hit: an EXIF value of the wrong type once came out as struct.error.
+    # Covers every header, because an EXIF value of the wrong type raises struct.error in Pillow.
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
     options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}

@@ -1,4 +1,4 @@
-"""Images in rows of patches: none overlaps another, none shares a window or a frame with another."""
+"""Images in rows of patches: no two images overlap or share a window or a frame."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ GRIDS = st.tuples(st.integers(1, 2), st.integers(1, 6).map(lambda n: 2 * n), st.
 
 
 def image(grid, value=0):
-    """An image whose patches all say which it is."""
+    """An image whose patches all hold its value."""
     return ProcessedImage(np.full((grid[0] * grid[1] * grid[2], 588), value, np.uint8), grid)
 
 
@@ -109,7 +109,7 @@ def test_ragged_windows_are_cut_at_the_edge_of_the_image():
 def test_windows_stand_side_by_side_and_tokens_find_their_features_in_raster_order(grids):
     images = [ProcessedImage(np.zeros((t * h * w, 588), np.uint8), (t, h, w)) for t, h, w in grids]
     for each in images:
-        # Every patch of a merged one says the merged one's place among the image's tokens.
+        # Every patch holds the index of its merged patch among the image's tokens.
         each.patches[:] = (np.arange(len(each.patches)) // 4)[:, None]
     vision, numbers = pack_images(images, row_patches=288 * 2)
     for ids in (vision.window_segment_ids, vision.image_segment_ids):

@@ -45,9 +45,9 @@ def seeds(path, bad=()):
     rows += [Row(f"count-{i}", image, "How many flags are there?", ("2",), "visual", False) for i in range(6)]
     rows += [Row(f"bad-{word}", image, f"How many flags? ({word})", ("2",), "", None) for word in bad]
     if bad:
-        rows.append(rows[0])  # an id that was there already
+        rows.append(rows[0])  # a repeated id
         rows.append(Row("bad-image", b"no image", "How many?", ("2",), "", None))
-        # Answered without a search where the seed says that one is needed.
+        # Answered without a search, although the seed says that a search is needed.
         rows.append(Row("bad-mismatch", image, "How many flags are seen?", ("2",), "", True))
     write_rows(rows, path)
     return path
@@ -61,7 +61,7 @@ def tools(tmp_path_factory):
 
 @contextlib.contextmanager
 def served(teacher):
-    """The teacher in a thread of its own, as another machine would be."""
+    """Runs the teacher in its own thread, like another machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -130,7 +130,7 @@ def test_conversations_are_made_and_every_failure_is_counted(tmp_path, tools, ca
     sheet = json.loads((tmp_path / "datasheet.json").read_text())
     assert sum(sheet["stages"].values()) == len(outcomes) == 20
     assert sheet["set"]["rows"] == 8 and sheet["set"]["tools"]["cropped image search and text search"] == 4
-    # A label that is none is asked for again within one call.
+    # An invalid label is asked for again within one call.
     assert sheet["spent"]["teacher_calls"] == teacher.asked - (teacher.unlabelled - 1) and teacher.unlabelled > 1
     assert "| kept | 10 |" in (tmp_path / "datasheet.md").read_text()
     assert "8 rows" in capsys.readouterr().out
@@ -139,7 +139,7 @@ def test_conversations_are_made_and_every_failure_is_counted(tmp_path, tools, ca
 def test_a_killed_run_goes_on_where_it_was(tmp_path, tools, capsys):
     path, teacher = seeds(tmp_path / "seeds.jsonl"), ScriptedTeacher()
     with served(teacher) as url:
-        # Four calls make one of the first seeds: the budget ends in the middle of the fourth.
+        # Each of the first seeds takes four calls, so the budget ends within the fourth seed.
         more = ["--config.budget.teacher_calls=14", "--config.concurrency=1"]
         assert datagen(tmp_path / "a", path, tools, url, *more) == 2
         assert len(journal(tmp_path / "a")) == 3 and teacher.asked == 14
@@ -191,7 +191,7 @@ def test_mistakes_are_one_line(tmp_path, tools, capsys):
         assert "no rows at" in capsys.readouterr().err
         assert datagen(tmp_path / "b", path, tools, url) == 0
         assert datagen(tmp_path / "b", path, tools, url, "--config.episode.max_tool_calls=2") == 2
-        assert "made with another episode" in capsys.readouterr().err
+        assert "made with other values of episode" in capsys.readouterr().err
 
 
 def test_a_dead_teacher_ends_the_run(tmp_path, tools, capsys):

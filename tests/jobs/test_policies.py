@@ -1,4 +1,4 @@
-"""A policy is loaded onto the chips that need it, and what is saved when a stage ends."""
+"""A policy is loaded onto the chips that need it, and saved when a stage ends."""
 
 import jax
 import jax.numpy as jnp

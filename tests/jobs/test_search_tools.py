@@ -1,4 +1,4 @@
-"""The search server that a job asks, and the token that it sends."""
+"""The search server that a job uses, and the token that it sends."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`mmsearch serve` as a process: its address on one line, an answer, and a quiet end."""
+"""`mmsearch serve` as a process: it prints its address, answers, and stops without an error."""
 
 import os
 import signal

@@ -16,7 +16,7 @@ LAUNCH = ROOT / "launch"
 TRAIN = ["grpo", "--workdir", "/mnt/it's here"]
 RUN = ["--name", "run1", "--image", "reg/mm:1", "--bucket", "b1", "--topology", "v5p:2x2x4"]
 
-# Answers as kubectl does. $FAKE holds: calls, applied (what was applied), error (of apply), and a line an answer in each of
+# Answers like kubectl. $FAKE holds: calls, applied (the YAML), error (of apply), and one line per answer in each of
 # terminalState, restarts, reason, message.
 KUBECTL = r"""#!/usr/bin/env bash
 printf '%s\n' "kubectl $*" | tr '\n' ' ' >> "$FAKE/calls"; echo >> "$FAKE/calls"
@@ -42,7 +42,7 @@ while [ $# -gt 0 ]; do [ "$1" != --output-manifest-file ] || echo "kind: JobSet"
 
 @pytest.fixture
 def fake(tmp_path):
-    """Runs a script with the fakes first on the path; returns what it said, the calls, and what was applied."""
+    """Runs a script with the fakes first on the path; returns its output, the calls, and the applied YAML."""
     programs, state = tmp_path / "bin", tmp_path / "fake"
     programs.mkdir()
     state.mkdir()
@@ -82,7 +82,7 @@ def up(fake, *more, command=TRAIN, step="up", files=(), **environment):
     return fake("gke.sh", step, *RUN, "--poll", "0", *more, "--", *command, files=files, **environment)
 
 
-# JobSet v1alpha2's own fields (charts/jobset/crds of kubernetes-sigs/jobset); job templates are Kubernetes' own.
+# The fields of JobSet v1alpha2 (charts/jobset/crds of kubernetes-sigs/jobset); job templates have Kubernetes' fields.
 SPEC = {
     "successPolicy": {"operator", "targetReplicatedJobs"},
     "failurePolicy": {"maxRestarts", "restartStrategy", "rules"},
@@ -105,7 +105,7 @@ def check_jobset(jobset):
     assert len(set(names)) == len(names) and set(spec["successPolicy"]["targetReplicatedJobs"]) <= set(names)
     for number, job in enumerate(spec["replicatedJobs"]):
         assert {"name", "replicas", "template"} <= set(job) <= {"name", "replicas", "template", "dependsOn"}
-        # What stands first can depend on nothing, and each only on what stands before it.
+        # A job can depend only on jobs before it.
         for other in job.get("dependsOn", ()):
             assert other["name"] in names[:number] and other["status"] in ("Ready", "Complete")
         as_job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, **job["template"]}
@@ -176,13 +176,13 @@ def test_the_search_server_beside_the_trainer_is_waited_for_and_its_address_give
     jobs = check_jobset(jobset)
     assert list(jobs) == ["tools", "slice"] and jobs["slice"]["dependsOn"] == [{"name": "tools", "status": "Ready"}]
     _, container = trainer(jobs)
-    # <jobset>-<replicated job>-<job>-<pod>.<jobset>, as JobSet names its pods' hosts.
+    # JobSet names its pods' hosts <jobset>-<replicated job>-<job>-<pod>.<jobset>.
     assert container["args"][-1] == "--distributed" or container["args"][-1].startswith("--config.tools.url=")
     assert "--config.tools.url=http://run1-tools-0-0.run1:8765" in container["args"]
     server = jobs["tools"]["template"]["spec"]["template"]["spec"]["containers"][0]
     assert server["args"] == ["--config", "configs/tools/serper.py"]
     assert server["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    # The run is over when the trainer is: the server never ends by itself.
+    # The run ends when the trainer ends; the server does not end by itself.
     assert jobset["spec"]["successPolicy"]["targetReplicatedJobs"] == ["slice"]
     assert server["envFrom"] == container["envFrom"] == [{"secretRef": {"name": "keys"}}]
 
@@ -348,7 +348,7 @@ def test_xpk_is_asked_for_slices_that_restart_on_what_a_restart_mends(fake):
     assert words[:3] == ["xpk", "workload", "create"]
     assert (value["--tpu-type"], value["--num-slices"], value["--storage"]) == ("v5litepod-4x8", "2", "runs")
     assert value["--restart-on-exit-codes"] == "1,75" and value["--max-restarts"] == "50"
-    # What XPK hands to the container's bash.
+    # The command that XPK gives to the container's bash.
     said = subprocess.run(
         ["bash", "-c", "exec() { printf '<%s>' \"$@\"; }; " + value["--command"]], capture_output=True, text=True
     )

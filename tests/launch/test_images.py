@@ -1,4 +1,4 @@
-"""The images: hadolint, paths that are there and let through, extras that exist, no root, no key; the first process."""
+"""The images: hadolint, paths that exist and are not ignored, extras that exist, no root, no key; the first process."""
 
 import os
 import re
@@ -112,7 +112,7 @@ def test_a_container_takes_the_environment_and_hands_its_process_over(tmp_path):
     )
     said, _ = started.communicate(timeout=30)
     assert said.startswith("<sft><--workdir></mnt/a b> --xla_tpu_enable_async_collective_fusion=true")
-    # Signals reach the trainer itself: it took the script's place.
+    # The trainer replaces the script's process, so it gets the signals.
     assert said.split()[-2:] == ["--mine", str(started.pid)]
     done = subprocess.run(["bash", str(LAUNCH / "container.sh")], capture_output=True, text=True)
     assert done.returncode == 2 and "no training command" in done.stderr

@@ -1,4 +1,4 @@
-"""The pod rehearsal: real processes, one of them killed, all started again from the last checkpoint."""
+"""The simulated pod: real processes, one of which is killed; all restart from the last checkpoint."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_a_killed_process_stops_the_others_and_the_run_resumes(tmp_path):
     assert "attempt 2" in said and "attempt 3" not in said and "-9" in said
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [record["step"] for record in records if "loss" in record]
-    # Not one step twice, and none left out.
+    # No step is repeated or missing.
     assert steps == list(range(1, 401))
 
 
@@ -77,7 +77,7 @@ def test_grpo_with_a_tools_server_beside_it_goes_on_after_a_kill(tmp_path):
         "--config.engine.length_buckets=()",
         "--config.run.checkpoint_every=1",
     ]
-    # The world that is searched: the run finds it in its work folder.
+    # The world to search; the run finds it in its work directory.
     world = prepare_world(
         load(GRPOSettings, "configs/tiny_grpo.py", settings).settings, tmp_path / "run", TRAINING_WORLD
     )
@@ -102,7 +102,7 @@ def test_grpo_with_a_tools_server_beside_it_goes_on_after_a_kill(tmp_path):
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "reward" in record] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "run" / "policies" / "grpo" / "config.json").is_file()
-    # The one server was asked by the rehearsal and by both processes, and stopped with it.
+    # One server answered the launcher and both processes, and stopped with the launcher.
     (ready,) = [line for line in asked.splitlines() if f'route="{search_api.ROUTE_READY}",status="200"}}' in line]
     assert int(ready.split()[-1]) >= 3
     with pytest.raises(urllib.error.URLError):

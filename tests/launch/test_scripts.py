@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 TRAIN = ["sft", "--workdir", "/mnt/it's here"]
 
-# Answers as gcloud does. $FAKE holds: calls (what was asked), states (a line a describe), rcs (one for each look at job.rc).
+# Answers like gcloud. $FAKE holds: calls, states (one line per describe), rcs (one line per read of job.rc).
 GCLOUD = r"""#!/usr/bin/env bash
 printf '%s\n' "$*" | tr '\n' ' ' >> "$FAKE/calls"; echo >> "$FAKE/calls"
 next() { [ -s "$FAKE/$1" ] || return 1; head -n 1 "$FAKE/$1"; [ "$(wc -l < "$FAKE/$1")" = 1 ] || sed -i 1d "$FAKE/$1"; }
@@ -96,7 +96,7 @@ def test_a_slice_is_asked_for_used_and_deleted(fake):
 def test_the_remote_command_keeps_every_word_as_it_was_given(fake, tmp_path):
     _, calls = tpu(fake, step="run")
     remote = calls[0].split("--command ", 1)[1]
-    # What the worker's shell would run, with `mmsearch` in its place.
+    # Runs the worker's shell command, with a fake `mmsearch`.
     home = tmp_path / "home"
     (home / "mmsearch" / ".venv" / "bin").mkdir(parents=True)
     (home / "mmsearch" / "launch").mkdir()
@@ -113,9 +113,9 @@ def test_the_remote_command_keeps_every_word_as_it_was_given(fake, tmp_path):
 @pytest.mark.parametrize(
     ("states", "rcs"),
     [
-        ("ACTIVE\nSUSPENDED\nACTIVE\n", "broken\n0\n"),  # gone while the job ran: the worker cannot be reached
-        ("ACTIVE\nACTIVE\nACTIVE\n", "75\n0\n"),  # the trainer was told, saved and ended
-        ("SUSPENDED\nSUSPENDED\nACTIVE\n", "0\n"),  # gone before it could be used
+        ("ACTIVE\nSUSPENDED\nACTIVE\n", "broken\n0\n"),  # deleted during the job: the worker cannot be reached
+        ("ACTIVE\nACTIVE\nACTIVE\n", "75\n0\n"),  # the trainer got the signal, saved and ended
+        ("SUSPENDED\nSUSPENDED\nACTIVE\n", "0\n"),  # deleted before the job started
     ],
 )
 def test_a_pre_empted_slice_is_asked_for_again_and_the_command_run_again(fake, states, rcs):
@@ -247,7 +247,7 @@ def test_on_a_gpu_machine_the_search_server_stands_beside_the_trainer(fake, tmp_
 
 @pytest.mark.parametrize("has", ["python3", "python3.12", ""])
 def test_the_environment_is_made_with_a_python_that_is_new_enough(tmp_path, has):
-    """A copy of the script, so that no environment stands beside it; "" is a machine whose Python is too old."""
+    """Runs a copy of the script, so that it finds no environment; "" is a machine whose Python is too old."""
     copy, programs = tmp_path / "copy" / "launch", tmp_path / "programs"
     copy.mkdir(parents=True)
     programs.mkdir()

@@ -12,7 +12,7 @@ SHAPE = BatchShape(rows=2, length=32, images=2, patches=24)
 
 
 def sequence(seed, length, picture=None):
-    """Random tokens; a picture's placeholders stand from the second token on."""
+    """Random tokens; a picture's placeholders begin at the second token."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(7, 64, length)
     if picture is not None:

@@ -1,4 +1,4 @@
-"""The loop of GRPO with a small random policy: on-policy log-probs, resuming, and a search server that goes away."""
+"""The GRPO loop with a small random policy: on-policy log-probs, resuming, and a search server that stops."""
 
 import dataclasses
 import functools
@@ -51,14 +51,14 @@ RECIPE = GRPOConfig(
     reward=RewardConfig(match="exact"),
     optimizer=OptimizerConfig(learning_rate=1e-3),
 )
-# Every episode of a RAG workflow calls the tools, whatever the policy writes.
+# In a RAG workflow every episode calls the tools, whatever the policy writes.
 EPISODE = EpisodeConfig(
     mode="rag", prompt_style="short", max_turn_tokens=12, max_trajectory_tokens=256, observation_max_tokens=24
 )
 
 
 class Server:
-    """Answers `calls` requests and is gone then."""
+    """Answers `calls` requests and then stops."""
 
     def __init__(self, calls: float):
         self.left = calls
@@ -86,12 +86,12 @@ def rows(tmp_path):
 
 @functools.cache
 def engine():
-    """One for all tests: it is compiled once, and every run gives it weights of its own."""
+    """One engine for all tests: it is compiled once, and each run sets its own weights."""
     return random_policy.engine(SIZES)
 
 
 class EverySecond(Scorer):
-    """Rewards every other trajectory: a random policy is never right, and there would be nothing to learn."""
+    """Rewards every other trajectory, because a random policy is never right and would have no gradient."""
 
     async def score(self, trajectories, rows):
         await super().score(trajectories, rows)
@@ -185,7 +185,7 @@ def test_a_resumed_run_rolls_out_and_learns_the_same(rows, tmp_path):
 
 
 def test_uniform_groups_are_replaced_by_further_prompts(rows, tmp_path):
-    # No answer of a random policy is right, so all groups are uniform, and every round is taken.
+    # A random policy is never right, so all groups are uniform, and all rounds are used.
     recipe = dataclasses.replace(RECIPE, num_steps=1, skip_uniform=True, sampling_rounds=3, save_groups=9)
     train(rows, float("inf"), tmp_path, recipe)
     with Checkpoints(tmp_path / "checkpoints" / "grpo") as checkpoints:
@@ -206,7 +206,7 @@ def test_with_overlap_the_rollouts_are_one_update_behind(rows, tmp_path):
     versions = [{version for _, _, version in saved_trajectories(tmp_path, step)} for step in (1, 2, 3)]
     assert versions == [{0}, {0}, {1}]
     first, second, third = metrics(tmp_path)
-    # The learner's policy has moved on: its mismatch with the sampler's is not numerical any more.
+    # The learner's policy has been updated, so its mismatch with the sampler is more than rounding.
     assert first["rollout_learner_kl"] < 1e-8 < second["rollout_learner_kl"]
     assert third["updates"] == 1
 

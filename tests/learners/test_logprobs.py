@@ -1,4 +1,4 @@
-"""Log-probs in chunks: the same numbers and gradients as the plain form, in a fraction of its memory."""
+"""Log-probs in chunks: the values and gradients of the plain form, in a fraction of its memory."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_logprobs_and_entropy_equal_the_plain_form_in_float64(model, temperature
 
 
 class LinearPolicy:
-    """A policy whose hidden states are given: its gradients can be written down."""
+    """A policy with given hidden states, so that its gradients have a closed form."""
 
     def __init__(self, hidden, head):
         self.hidden, self.head = hidden, head
@@ -98,7 +98,7 @@ def test_gradients_equal_the_formula_in_float64(chunk):
 
 @pytest.mark.parametrize("chunk", [4, 64])
 def test_with_a_frozen_head_the_gradient_to_hidden_states_is_the_same(chunk):
-    """The formula is compared above; here nothing flows to the head or through the entropy."""
+    """As above, without gradients to the head or through the entropy."""
     rng = np.random.default_rng(1)
     hidden = jnp.asarray(rng.normal(size=(2, 10, 6)), jnp.float32)
     head = jnp.asarray(rng.normal(size=(6, 50)), jnp.float32)
@@ -124,7 +124,7 @@ def test_updates_of_low_rank_learn_the_same_with_the_quicker_head(model):
     with_lora = add_lora(Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0)), LoRAConfig(4, 8.0))
     graph, params, frozen = split_model(with_lora)
     assert not trains_head(params) and trains_head(split_model(model)[1])
-    # The second factor of an update begins at 0, which would hide the first one's gradient.
+    # LoRA's second factor starts at 0, which would make the first factor's gradient 0.
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
     )
@@ -142,14 +142,14 @@ def test_updates_of_low_rank_learn_the_same_with_the_quicker_head(model):
 
 
 def plain_logprobs(model, batch):
-    """All logits at once, for a batch of one segment a row."""
+    """Computes all logits at once, for a batch with one segment per row."""
     hidden = model(jnp.asarray(batch.token_ids), jnp.asarray(batch.positions), jnp.asarray(batch.segment_ids))
     logp = jax.nn.log_softmax(model.logits(hidden)[:, :-1], axis=-1)
     return jnp.take_along_axis(logp, jnp.asarray(batch.token_ids)[:, 1:, None], axis=-1)[..., 0]
 
 
 def gradient_of(scores, model):
-    """A jitted gradient of the summed scores by all parameters, and the parameters."""
+    """A jitted gradient of the summed scores with respect to all parameters, and the parameters."""
     graph, params = nnx.split(model)
     return jax.jit(jax.grad(lambda params: jnp.sum(scores(nnx.merge(graph, params))))), params
 
@@ -165,7 +165,7 @@ def test_the_whole_policy_s_gradients_equal_those_of_the_plain_form(model):
 
 
 def test_gradients_take_a_small_fraction_of_the_plain_form_s_memory():
-    """At 1024 tokens and 32768 words one array of logits is 128 MiB; a chunk's is a sixteenth of it."""
+    """With 1024 tokens and a vocabulary of 32768, the logits take 128 MiB; a chunk's take a sixteenth."""
     text = dataclasses.replace(CONFIG.text, vocab_size=32768, num_hidden_layers=1)
     model = Qwen2_5_VL(dataclasses.replace(CONFIG, text=text), rngs=nnx.Rngs(0))
     batch = pack([sequence(seed, 128) for seed in range(8)], BatchShape(8, 128))[0].batch

@@ -1,4 +1,4 @@
-"""The loss of GRPO and its relatives against their formulas, written out in float64 NumPy with plain loops."""
+"""The losses of GRPO and its variants against their formulas, in float64 NumPy with plain loops."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def sequences():
 
 
 def terms(scored, config, ratio_of):
-    """Of every sequence its tokens' losses, by PPO's clipped surrogate (arXiv 1707.06347) and a KL penalty."""
+    """The token losses of every sequence: PPO's clipped surrogate (arXiv 1707.06347) and a KL penalty."""
     made = []
     for row, segment in sequences():
         places = np.flatnonzero((SEGMENTS[row] == segment) & scored.loss_mask[row])
@@ -91,7 +91,7 @@ def test_gspo_has_one_ratio_a_sequence():
     scored = scored._replace(rollout=scored.old)
     made = terms(scored, config, of_sequence(scored, scored.rollout))
     assert computed(scored, config) == pytest.approx(grpo(made))
-    # Arithmetic, so that the test itself is seen to tell tokens from sequences.
+    # Shows that the test distinguishes token ratios from sequence ratios.
     assert computed(scored, config) != pytest.approx(grpo(terms(scored, config, of_token(scored, scored.rollout))))
 
 
@@ -110,7 +110,7 @@ def gradient(scored, config):
 
 
 def test_without_clipping_the_gradient_is_that_of_policy_gradient_with_capped_weights():
-    # At policy = old the surrogate's gradient is -weight * advantage / tokens.
+    # If policy = old policy, the surrogate's gradient is -weight * advantage / tokens.
     scored = case(4)
     scored = scored._replace(old=scored.policy)
     config = GRPOLossConfig(0.5, 0.5, 0.0, importance_cap=1.2)

@@ -1,4 +1,4 @@
-"""What a mesh accepts, and how rules of a config change where arrays lie."""
+"""The checks of a mesh, and the effect of a config's sharding rules."""
 
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
@@ -12,7 +12,7 @@ from mmsearch_jax.settings.policy import MeshConfig
 
 
 class EightDevices:
-    """The shape of a mesh is all that is looked at."""
+    """A mesh of which only the shape is read."""
 
     shape = {"dcn": 1, "data": 1, "fsdp": 4, "tensor": 1, "sequence": 2}  # noqa: RUF012
 

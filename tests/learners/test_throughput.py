@@ -1,4 +1,4 @@
-"""Floating-point operations counted by hand against what XLA counts in the compiled forward pass."""
+"""FLOPs counted by hand against XLA's count of the compiled forward pass."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from mmsearch_jax.learners import throughput
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 
-# One layer: XLA counts the body of a loop over layers once. Wide, so that products outweigh what is not counted.
+# One layer, because XLA counts the body of a loop over layers once. Wide, so that matrix products dominate.
 TEXT = TextConfig(
     vocab_size=2048,
     hidden_size=256,
@@ -35,7 +35,7 @@ def model():
 
 
 def counted_by_xla(model, function, *arguments):
-    # Everything is an argument: what is constant is computed by the compiler, and not counted.
+    # Everything is an argument, because the compiler folds constants and does not count them.
     graph, state = nnx.split(model)
     jitted = jax.jit(lambda state, *arguments: function(nnx.merge(graph, state), *arguments))
     cost = jitted.lower(state, *arguments).compile().cost_analysis()
@@ -43,7 +43,7 @@ def counted_by_xla(model, function, *arguments):
 
 
 def test_the_language_model(model):
-    # A short row: on a CPU attention is computed in blocks, whose masked half is small here and counted by XLA alone.
+    # A short row: the CPU computes attention in blocks, and only XLA counts their masked half, which is small here.
     ids, segments = jnp.ones((4, 64), jnp.int32), jnp.ones((4, 64), jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(64), (3, 4, 64))
     found = counted_by_xla(model, lambda model, *inputs: model.logits(model(*inputs)), ids, positions, segments)

@@ -56,7 +56,7 @@ def test_the_loop_learns_and_a_resumed_run_ends_with_the_same_weights(model, tmp
         model, batches, supervised.Updates(8, SGD), RunPlace(tmp_path / "whole", "sft", show_progress=False)
     )
 
-    # Interrupted: a run whose data end after four steps, with a checkpoint at the third.
+    # An interrupted run: its data end after four steps, with a checkpoint at the third.
     def short(start, _):
         return (batch for _, batch in zip(range(4 - start), batches(start), strict=False))
 
@@ -85,7 +85,7 @@ def test_the_next_batches_are_on_the_device_before_they_are_asked_for():
 
     stream = supervised._prefetched(batches(0), place)
     first, on_device = next(stream)
-    # Two more arrive without anybody having taken the first one's successor.
+    # Two more batches are placed before the second one is taken.
     arrived = [placed.get(timeout=30) for _ in range(3)]
     assert isinstance(on_device.token_ids, jax.Array)
     np.testing.assert_array_equal(on_device.token_ids, first.batch.token_ids)

@@ -1,4 +1,4 @@
-"""What surrounds the steps of a run: resuming, the guard, pre-emption, the best checkpoint, curves without double steps."""
+"""Everything around a run's steps: resuming, the guard, pre-emption, best checkpoint, curves without repeated steps."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ def records(workdir):
 def test_sigterm_saves_and_the_next_run_goes_on_to_the_same_weights(model, tmp_path):
     def interrupted(start, position):
         for number, step in enumerate(batches(start, position)):
-            # Batches are made ahead, so the signal comes a step or two before this one is used.
+            # Batches are prefetched, so the signal comes a step or two before this batch is used.
             if number == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield step
@@ -188,7 +188,7 @@ def steps_in_trace(workdir):
     (trace,) = (workdir / "profile").rglob("*.xplane.pb")
     planes = jax.profiler.ProfileData.from_file(str(trace)).planes
     events = [event for plane in planes for line in plane.lines for event in line.events]
-    # That something was computed meanwhile, and not the marks alone.
+    # The trace holds executed programs, not only the step markers.
     assert any("Execute" in event.name for event in events)
     return [dict(event.stats)["step_num"] for event in events if event.name == "train"]
 
@@ -197,7 +197,7 @@ def test_the_steps_that_are_asked_for_are_traced_and_no_others(model, tmp_path):
     config = RunConfig(checkpoint_every=1, profile_steps=2, profile_first=2)
     train(model, 4, tmp_path / "whole", run=config)
     assert steps_in_trace(tmp_path / "whole") == [2, 3]
-    # Counted from this start: the first step compiles again.
+    # Steps count from this start, because the first step compiles again.
     train(model, 2, tmp_path / "cut", run=RunConfig(checkpoint_every=1))
     train(model, 4, tmp_path / "cut", run=config)
     assert steps_in_trace(tmp_path / "cut") == [4]

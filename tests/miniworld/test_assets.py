@@ -1,4 +1,4 @@
-"""The real pictures and facts in the repository, and the readers that made them."""
+"""The real pictures and facts in the repository, and the readers that extract them."""
 
 import struct
 import zlib

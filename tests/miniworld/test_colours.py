@@ -1,4 +1,4 @@
-"""Colour names are those a person gives."""
+"""Colours have their everyday names."""
 
 import pytest
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Drawn things: one design in two artworks, different things for different draws, always the same for one seed."""
+"""Drawn things: one design in two artworks, different for different draws, equal for equal seeds."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Entities on disk: what is written comes back, and a bad line is named."""
+"""Entities on disk: a round trip keeps them, and errors name the bad line."""
 
 import json
 

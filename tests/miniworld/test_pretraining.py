@@ -1,4 +1,4 @@
-"""The course of pretraining: every part has its steps, whatever step it is taken up at."""
+"""The course of pretraining: every part has its steps, at whatever step the run resumes."""
 
 import numpy as np
 import pytest

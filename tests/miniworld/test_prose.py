@@ -1,4 +1,4 @@
-"""Sentences about invented things look as captions do: they name the thing, a part of it, or another spelling."""
+"""Sentences about invented things look like captions: they use the name, a part of it, or another spelling."""
 
 import numpy as np
 

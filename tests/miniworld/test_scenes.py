@@ -1,4 +1,4 @@
-"""Scenes: pictures land where the boxes say, apart from each other, and phrases name one of them."""
+"""Scenes: pictures are where the boxes say and do not overlap, and a phrase identifies one of them."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The scripted teacher's conversations are those that rollout would have read."""
+"""The scripted teacher's conversations are equal to those of a rollout."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The tiny base's tokenizer: a name has the same tokens wherever it stands."""
+"""The tiny base's tokenizer: a name has the same tokens in every context."""
 
 import pytest
 

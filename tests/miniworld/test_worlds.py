@@ -116,7 +116,7 @@ def test_the_teacher_finds_the_answers_with_the_live_tools_and_keeps_the_balance
         if row.kind == "two_hop":
             assert [type(action) for action in actions] == [ImageSearch, TextSearch, TextSearch, Answer]
         if row.search_required:
-            # What the teacher answers stands in what it was shown.
+            # The teacher's answer occurs in its last observation.
             assert actions[-1].text in row.turns[-2].observation
 
 

@@ -1,4 +1,4 @@
-"""Attention by platform against the library's plain form under the same mask."""
+"""Each platform's attention against JAX's plain form with the same mask."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ from mmsearch_jax.models.attention_tpu import splash
 
 
 def reference(q, k, v, mask):
-    """JAX's own, which every form must equal."""
+    """JAX's attention, which every form must equal."""
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
 
 
 def output_and_gradients(function, q, k, v, real):
-    """The output where tokens are real, and the gradients of its squares' sum."""
+    """The output at real tokens, and the gradients of its sum of squares."""
 
     def loss(q, k, v):
         out = jnp.where(real, function(q, k, v), 0.0)
@@ -80,7 +80,7 @@ def test_gradients_equal():
 
 @pytest.mark.parametrize("length", [40, 600])
 def test_attention_on_a_cpu_equals_the_reference_under_any_mask_and_so_do_its_gradients(length):
-    # The longer one is too much to be done at once, and not a multiple of its blocks.
+    # The longer one needs several blocks, and is not a multiple of the block size.
     q, k, v, _ = inputs(length, 6, 2)
     mask = jnp.asarray(np.random.default_rng(0).random((2, length, length)) < 0.5).at[:, :, 0].set(True)
 
@@ -92,7 +92,7 @@ def test_attention_on_a_cpu_equals_the_reference_under_any_mask_and_so_do_its_gr
 
 
 def windows(length, size):
-    """Segments of all lengths up to `size`, side by side, padding behind them."""
+    """Segments of all lengths up to `size`, one after the other, then padding."""
     rng, ids = np.random.default_rng(length), []
     while len(ids) < length:
         ids += [max(ids, default=0) + 1] * int(rng.integers(1, size + 1))

@@ -1,4 +1,4 @@
-"""The checkpoint that the import benchmark writes, and what one host of two holds of it."""
+"""The checkpoint that the import benchmark writes, and the part of it that one of two hosts holds."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_the_empty_checkpoint_is_read_whole_over_several_files(tmp_path):
 
 def test_one_host_of_two_reads_its_own_shards_alone(tmp_path):
     total = write_checkpoint(tmp_path, CONFIG)
-    # What is not split over hosts (norms, biases) is little.
+    # The parts that are not split over hosts (norms, biases) are small.
     assert total / 2 < measure(tmp_path, hosts=2)["part"] < 0.6 * total
 
 

@@ -1,4 +1,4 @@
-"""Remat policies change memory, not numbers."""
+"""Remat policies change memory, not results."""
 
 import dataclasses
 

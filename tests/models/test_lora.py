@@ -1,4 +1,4 @@
-"""LoRA: it starts as the base, merges into what it computes, and is all that is trained."""
+"""LoRA: it starts equal to the base, can be merged, and is the only part that is trained."""
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def test_an_adapter_of_another_model_is_refused(model, tmp_path):
 def test_dropout_leaves_inputs_of_the_update_out_and_scales_the_others():
     base = nnx.Linear(64, 64, use_bias=False, rngs=nnx.Rngs(0))
     layer = LoRALinear(base, LoRAConfig(64, 128.0, dropout=0.25), jax.random.key(1))
-    # So that the update is its input, twice: alpha / rank.
+    # The update is then its input times alpha / rank = 2.
     layer.lora_a[...] = layer.lora_b[...] = jnp.eye(64)
     x = jax.random.normal(jax.random.key(2), (500, 64))
     layer.dropout_key = DropoutKey(jax.random.key_data(jax.random.key(3)))

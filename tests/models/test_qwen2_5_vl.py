@@ -57,7 +57,7 @@ def test_step_by_step_equals_the_full_forward(model):
     positions = np.broadcast_to(np.arange(12), (3, 2, 12))
     full = model(jnp.array(ids), jnp.array(positions), jnp.ones((2, 12), jnp.int32))
     cache = KVCache.create(CONFIG, 2, 16, jnp.float32)
-    # Row 0 gets 5 tokens at once and row 1 gets 3; then both go on one by one, each at its own place.
+    # Row 0 gets 5 tokens at once and row 1 gets 3; then both continue token by token, each at its own position.
     first, cache = model.extend(cache, jnp.array(ids[:, :5]), jnp.array(positions[:, :, :5]), jnp.array([5, 3]))
     np.testing.assert_allclose(first[0], full[0, :5], atol=2e-5)
     np.testing.assert_allclose(first[1, :3], full[1, :3], atol=2e-5)
@@ -122,9 +122,9 @@ def test_images_that_share_a_row_do_not_see_each_other(model):
         ([7, 5, 5, 8, 5], [(1, 2, 4)], "placeholders at token 4 have no image: 2 runs of placeholders, 1 images"),
         ([7, 5, 5, 8], [(1, 2, 4), (1, 4, 4)], "image 1 has no placeholders among the 4 tokens"),
         ([7, 8], [(1, 2, 4)], "image 0 has no placeholders among the 2 tokens"),
-        # As many placeholders as image tokens, but none can say where one image ends.
+        # The number of placeholders is right, but they do not show where an image ends.
         ([7, 5, 5, 5, 5], [(1, 2, 4), (1, 2, 4)], "image 0 has 2 tokens, but the run .* at token 1 has 4"),
-        # The right number in all, the images in the wrong order.
+        # The total number is right, but the images are in the wrong order.
         ([5, 5, 7, 5], [(1, 2, 2), (1, 2, 4)], "image 0 has 1 tokens, but the run .* at token 0 has 2"),
     ],
 )

@@ -29,7 +29,7 @@ def folder(request, tmp_path_factory):
 @settings(deadline=None)
 @given(data=st.data(), block=st.sampled_from([1, 24, 10**6]))
 def test_any_part_equals_the_library_s_own_slice(data, block, folder):
-    """Also where a tensor is read in many blocks, and where the index leaves the last dims out."""
+    """Also if a tensor is read in many blocks, or if the index omits the last dims."""
     name = data.draw(st.sampled_from(sorted(SHAPES)))
     dims = SHAPES[name][: data.draw(st.integers(1, len(SHAPES[name])))]
     index = tuple(data.draw(st.slices(size).filter(lambda cut: cut.step in (None, 1))) for size in dims)

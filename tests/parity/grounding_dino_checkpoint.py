@@ -1,4 +1,4 @@
-"""Grounding DINO in small, at random weights: its own architecture with all its parts, and the tiny tokenizer beside it."""
+"""A small Grounding DINO with random weights: the complete architecture, with the tiny tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUERIES = 12
 
 
 def write_checkpoint(folder: Path) -> Path:
-    """Writes a checkpoint as published ones are; returns the folder. Pictures are scaled to 64 x 128 at most."""
+    """Writes a checkpoint in the published format; returns the folder. Pictures are scaled to at most 64 x 128."""
     torch.manual_seed(0)
     backbone = SwinConfig(
         embed_dim=16,

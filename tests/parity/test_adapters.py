@@ -1,4 +1,4 @@
-"""LoRA adapters against PEFT: each reads what the other wrote, and computes the same."""
+"""LoRA adapters against PEFT: each reads the other's files and computes the same."""
 
 import jax
 import jax.numpy as jnp

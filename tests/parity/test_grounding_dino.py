@@ -1,4 +1,4 @@
-"""Grounding DINO as we feed and read it, against transformers' own processing; the real architecture at random weights."""
+"""Our pre- and post-processing of Grounding DINO against transformers'; the real architecture with random weights."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_scores_and_boxes_are_those_of_transformers_post_processing(
     )
     ours = form.detections(ids, logits, boxes, size)
     kept = ours.scores > 0.4
-    # A box that fits the closing dot or the end alone has no word in its label: we leave it out.
+    # A box that fits only the closing dot or the end token has no word in its label; our code drops it.
     labels = [text.replace("[SEP]", "") for text in theirs["text_labels"]]
     labelled = [any(letter.isalnum() for letter in text) for text in labels]
     assert {True, False} == set(labelled)
@@ -86,7 +86,7 @@ def test_the_real_architecture_loads_and_answers_with_every_query(folder: Path):
 
 
 def test_an_answer_is_that_of_transformers_from_picture_to_box(folder: Path):
-    """Their processor around their model, and our code around the same weights."""
+    """transformers' processor and model, and our code with the same weights."""
     processor = GroundingDinoProcessor(
         GroundingDinoImageProcessorPil.from_pretrained(folder),
         PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), cls_token="[CLS]", sep_token="[SEP]"),
@@ -133,7 +133,7 @@ def test_a_config_that_names_it_gets_it(folder: Path):
 
 
 def test_a_planted_box_comes_out_in_pixels_of_the_turned_picture(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """The camera lay on its side: stored 200 x 100, EXIF says turn by a quarter, so upright it is 100 x 200."""
+    """The stored image is 200 x 100; EXIF says that it is turned by 90 degrees, so upright it is 100 x 200."""
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = io.BytesIO()
@@ -154,7 +154,7 @@ def test_a_planted_box_comes_out_in_pixels_of_the_turned_picture(folder: Path, m
 
     monkeypatch.setattr(detector, "_model", planted)
     found = detector.detect(upright, "The FLAG")
-    # Upright 100 x 200 becomes 64 x 128, whatever was stored.
+    # The upright size of 100 x 200 is scaled to 64 x 128.
     assert asked["pixel_values"].shape == (1, 3, 128, 64)
     # Centre (50, 50), 20 wide, 20 high.
     assert choose(found, upright.size, DetectionRules(padding=0.0)).box == (40, 40, 60, 60)
@@ -162,7 +162,7 @@ def test_a_planted_box_comes_out_in_pixels_of_the_turned_picture(folder: Path, m
 
 
 def test_the_heads_own_bias_moves_every_box_where_it_says(folder: Path):
-    """The whole way through the network: a head that adds a large number to one side puts every box there."""
+    """Through the whole network: a head with a large bias for one side puts every box there."""
     detector = TorchDino(folder, text_threshold=0.0, device="cpu", num_threads=0)
     with torch.no_grad():
         for head in {

@@ -1,4 +1,4 @@
-"""Our image processor and the vision tower's entry against transformers' Qwen2-VL processor (its Pillow backend)."""
+"""Our image processor and vision inputs against transformers' Qwen2-VL processor (its Pillow backend)."""
 
 import numpy as np
 import pytest

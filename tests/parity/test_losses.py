@@ -1,6 +1,6 @@
 """The GRPO family's losses and their gradients against TRL's, on the same log-probs.
 
-TRL computes its loss in a method of its trainer; here that method is called on an object that has only what it reads.
+TRL computes its loss in a method of its trainer; the test calls it on an object with only the attributes that it reads.
 """
 
 import types
@@ -16,7 +16,7 @@ from mmsearch_jax.learners.losses import ScoredTokens, grpo_loss
 from mmsearch_jax.settings.learning import GRPOLossConfig
 
 B, L = 5, 17
-# Name -> what TRL reads, what ours reads.
+# Name -> TRL's settings, our settings.
 CASES = {
     "GRPO": ({"loss_type": "grpo", "beta": 0.04}, {"aggregation": "sequence", "kl_coef": 0.04}),
     "token mean, clip-higher, KL": (
@@ -46,7 +46,7 @@ def scored():
     old = policy + 0.3 * rng.normal(size=(B, L))
     rollout = old + 0.5 * rng.normal(size=(B, L))
     advantages = np.broadcast_to(rng.normal(size=(B, 1)), (B, L))
-    # Observations lie between the policy's own tokens, and the rows end at different places.
+    # Observations are between the policy's tokens, and rows have different lengths.
     mask = (rng.random((B, L)) < 0.7) & (np.arange(L) < rng.integers(6, L, (B, 1)))
     mask[:, 0] = True
     return ScoredTokens(policy, old, rollout, reference, advantages, mask, np.ones((B, L), np.int32))

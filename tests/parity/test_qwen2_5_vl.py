@@ -60,7 +60,7 @@ CASES = {
 
 
 def models(text: TextConfig, vision: VisionConfig, folder):
-    """Our model with random weights everywhere (biases and norms too), and torch's with the same, by way of a file."""
+    """Our model with random weights (including biases and norms), and torch's with the same weights from a file."""
     config = ModelConfig(text=text, vision=vision, eos_token_id=2, **IDS)
     graph, state = nnx.split(Qwen2_5_VL(config, rngs=nnx.Rngs(0)))
     keys = iter(jax.random.split(jax.random.key(1), 200))
@@ -90,7 +90,7 @@ def our_inputs(model, ids, images, config):
 
 
 def pixel_values(images):
-    """What transformers' image processor gives for these patches (tests/parity/test_image_processor.py)."""
+    """The output of transformers' image processor for these patches (tests/parity/test_image_processor.py)."""
     return torch.tensor(np.concatenate([model_input(image.patches, 2) for image in images]))
 
 
@@ -165,7 +165,7 @@ def test_greedy_generation_is_equal_token_by_token(grids, tmp_path):
 
 
 def test_a_conversation_fed_in_pieces_gives_the_reference_s_logits(tmp_path):
-    """As a rollout does: prompt with an image, a turn token by token, an observation with another image, a turn."""
+    """As in a rollout: a prompt with an image, a turn token by token, an observation with another image, a turn."""
     rng = np.random.default_rng(5)
     ours, theirs, config = models(TEXT, VISION, tmp_path)
     grids = [(1, 6, 10), (1, 10, 18)]
@@ -205,14 +205,14 @@ def test_a_conversation_fed_in_pieces_gives_the_reference_s_logits(tmp_path):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_positions_of_many_turns_and_images_equal(seed, rope_reference):
-    """Random turns, each with none, one or several images, in one piece and turn by turn."""
+    """Random turns, each with no, one or several images, at once and turn by turn."""
     rng = np.random.default_rng(seed)
     pieces = []
     for _ in range(int(rng.integers(2, 6))):
         ids = rng.integers(11, 300, int(rng.integers(1, 9))).tolist()
         grids = [(1, *(2 * rng.integers(1, 9, 2)).tolist()) for _ in range(int(rng.integers(0, 4)))]
         for _, height, width in grids:
-            # Now and then one image follows the other with only the vision markup between them.
+            # Sometimes only the vision markup is between two images.
             ids += [3, *[IMAGE] * (height * width // 4), 4, *rng.integers(11, 300, int(rng.integers(0, 4))).tolist()]
         pieces.append((ids, grids))
     ids, grids = sum((ids for ids, _ in pieces), []), sum((grids for _, grids in pieces), [])
@@ -222,7 +222,7 @@ def test_positions_of_many_turns_and_images_equal(seed, rope_reference):
     )
     whole, after = mrope_positions(ids, grids, IMAGE_CONFIG)
     np.testing.assert_array_equal(whole, expected[:, 0].numpy())
-    # What follows is decoded at the length of the sequence plus the reference's delta.
+    # The next position is the sequence's length plus the reference's delta.
     assert after == len(ids) + int(delta)
     at, parts = 0, []
     for piece, shown in pieces:

@@ -1,4 +1,4 @@
-"""Our tokenizer code on the true vocabulary of Qwen2.5-VL, against the ranks file and byte-pair encoding by definition.
+"""Our tokenizer code with Qwen2.5-VL's vocabulary, against the ranks file and a plain byte-pair encoding.
 
 Run by `make test-parity` (it needs the `parity` extra, which brings the vocabulary).
 """
@@ -51,7 +51,7 @@ def renderer(tokenizer):
 
 
 def by_definition(text, known):
-    """Ids of a plain text by normalisation, splitting and merging as they are defined."""
+    """Ids of a plain text by the definitions of normalisation, splitting and merging."""
     words = regex.findall(qwen_vocabulary.SPLIT, unicodedata.normalize("NFC", text))
     return [known[piece] for word in words for piece in qwen_vocabulary.pieces(word.encode(), known)]
 
@@ -101,7 +101,7 @@ def test_published_ids(renderer):
 def test_ids_equal_byte_pair_encoding_by_definition_and_keep_the_text(text, renderer, known):
     ids = renderer.encode(text)
     assert ids == by_definition(text, known)
-    # Qwen's tokenizer composes characters (NFC) before anything else; apart from that not a byte changes.
+    # Qwen's tokenizer first composes characters (NFC); no other byte changes.
     kept = unicodedata.normalize("NFC", text)
     assert b"".join(renderer.token_bytes[i] for i in ids) == kept.encode()
     assert renderer.decode(ids) == kept
@@ -138,7 +138,7 @@ def first_accepted(automaton, ids):
 
 
 def first_complete(renderer, ids):
-    """The same by looking for the tags in the bytes so far."""
+    """The same index, found by searching for the tags in the bytes so far."""
     text = b""
     for i, token in enumerate(ids):
         text += renderer.token_bytes[token]
@@ -159,7 +159,7 @@ def test_the_closing_tag_is_found_as_the_tokenizer_writes_it(tag, after, automat
 
 @pytest.mark.parametrize("tag", protocol.CLOSING_TAGS)
 def test_the_closing_tag_is_found_whatever_the_token_boundaries(tag, automaton, renderer, known):
-    """Random cuts of the same bytes into tokens, as a sampling policy may write them."""
+    """Random splits of the same bytes into tokens, as a policy may sample them."""
     rng = np.random.default_rng(0)
     text = f"<reason>é北</reason>{tag[:-1]}{tag[:3]}<x{tag}></reason>\n\n".encode()
     longest, beyond, cuts = max(map(len, known)), 0, set()
@@ -174,7 +174,7 @@ def test_the_closing_tag_is_found_whatever_the_token_boundaries(tag, automaton, 
         beyond += not written.endswith(tag.encode())
         cuts.add(tuple(ids))
     assert len(cuts) > 150
-    # The vocabulary has tokens such as "></" that reach past the tag: those cuts were among them.
+    # Some splits used tokens such as "></" that extend past the tag.
     assert 0 < beyond < 200
 
 

@@ -1,4 +1,4 @@
-"""Abstract states are those that training makes: same shapes, same places, same programs."""
+"""Abstract states equal those of training: the same shapes, shardings and programs."""
 
 import os
 import subprocess

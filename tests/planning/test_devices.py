@@ -1,4 +1,4 @@
-"""Devices to compile for, and what is said where there are none."""
+"""Devices to compile for, and the message if there are none."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""HLO text read: what runs how often, and what a product, a slice and an exchange cost."""
+"""Reading HLO text: how often each instruction runs, and the cost of products, slices and collectives."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from mmsearch_jax.planning.replica_groups import groups_of
 
 # ruff: noqa: E501 (HLO has long lines)
 
-# A loop from 1 to 9 by 2; in it a product split as the TPU's compiler splits it, a slice of a stack, and an exchange.
+# A loop from 1 to 9 by 2, with a product split as by the TPU's compiler, a slice of a stack, and a collective.
 LOOP = """\
 HloModule split, is_scheduled=true
 
@@ -69,7 +69,7 @@ def test_a_slice_is_read_and_not_the_stack_that_it_is_cut_from():
     costs = count(Module(LOOP), 8)
     layer, wide, x, y, z = (2 * size for size in (64 * 32, 64 * 128, 8 * 64, 8 * 128, 8 * 64))
     # The layer goes to fast memory: its slice is read from HBM, and the gather reads nothing there. The counter is
-    # added to, and read by the slice.
+    # incremented, and read by the slice.
     assert costs.bytes == 4 * (layer + wide + (x + wide + y) + 2 * z) + 4 * 4 * 4
 
 
@@ -81,7 +81,7 @@ def test_a_loop_without_a_known_bound_counts_once_and_is_named():
 
 @pytest.mark.parametrize(("layers", "batch"), [(5, 1), (12, 3)])
 def test_products_of_a_compiled_scan_are_counted_exactly(layers, batch):
-    """XLA's own analysis counts the body once."""
+    """XLA's own analysis counts a loop's body only once."""
 
     def run(x, weights):
         return jax.lax.scan(lambda x, w: (jnp.einsum("bij,jk->bik", x, w), None), x, weights)[0]
@@ -92,7 +92,7 @@ def test_products_of_a_compiled_scan_are_counted_exactly(layers, batch):
 
 
 def test_windows_that_meet_padding_are_not_counted():
-    """A batched product of 4 as a convolution: each place of the window meets one of the 4 alone."""
+    """A batched product of 4 as a convolution: each position of the window matches only one of the 4."""
     text = """\
 HloModule batched
 

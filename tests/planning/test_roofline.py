@@ -1,4 +1,4 @@
-"""Times from costs, against the arithmetic done by hand."""
+"""Times from costs, against values computed by hand."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from mmsearch_jax.planning.roofline import roofline, seconds_of
 
 @dataclasses.dataclass
 class Device:
-    """A place in the torus of a slice."""
+    """A position in a slice's torus."""
 
     coords: tuple[int, int, int]
     slice_index: int = 0
@@ -26,20 +26,20 @@ SLICE = parse("v5p:2x2x4")
 
 
 def exchange(kind, group, payload=1e9):
-    """One of a gigabyte."""
+    """A collective with a payload of one gigabyte."""
     return Collective(kind, 1, payload, group, "bf16[500000000]", "")
 
 
 @pytest.mark.parametrize(
     ("kind", "group", "seconds"),
     [
-        # A ring of four: both ways, 200 GB/s; three quarters of the array.
+        # A ring of four in both directions: 200 GB/s for three quarters of the array.
         ("all-gather", (0, 1, 2, 3), 0.75e9 / 200e9),
         ("reduce-scatter", (0, 1, 2, 3), 0.75e9 / 200e9),
         ("all-reduce", (0, 1, 2, 3), 1.5e9 / 200e9),
         # Two neighbours: one link.
         ("all-gather", (0, 8), 0.5e9 / 100e9),
-        # Over all dims: a link to each of two neighbours, and a ring.
+        # Over all dims: one link to each of two neighbours, and a ring.
         ("all-gather", tuple(range(16)), 1e9 * 15 / 16 / 400e9),
         ("collective-permute", (0, 1, 2, 3), 1e9 / 200e9),
         ("all-to-all", (0, 1, 2, 3), 1e9 / 200e9),
@@ -52,7 +52,7 @@ def test_an_exchange_takes_what_its_ring_can_carry(kind, group, seconds):
 
 def test_between_slices_each_chip_exchanges_its_share_over_the_network():
     two = parse("v5p:2x2x4:2")
-    # Over neighbours of both slices: half of it among the two (a link), then a half of that half over the network, 50 Gb/s.
+    # Over neighbours of both slices: half of it between the two (one link), then a quarter over the network at 50 Gb/s.
     seconds = seconds_of(exchange("all-gather", (0, 8, 16, 24)), two, TWO_SLICES)
     assert seconds == pytest.approx(0.5e9 / 100e9 + 0.25e9 / 6.25e9)
     assert seconds_of(exchange("collective-permute", (0, 16)), two, TWO_SLICES) == pytest.approx(1e9 / 6.25e9)

@@ -1,4 +1,4 @@
-"""Settings for a slice: all that are offered fit by the hand count and divide the slice; the nearest changes the least."""
+"""Settings for a slice: all proposals fit by the hand count and divide the slice; the nearest one changes the least."""
 
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.distributed.topologies import parse
@@ -39,7 +39,7 @@ def test_several_slices_are_the_dcn_axis_and_cost_the_network():
     )
     assert two and all(each.overrides["mesh.dcn"] == 2 for each in two.values())
     assert not any("mesh.dcn" in each.overrides for each in one.values())
-    # Half the rows on each slice, but the gradients' exchange is slow.
+    # Each slice has half the rows, but the all-reduce of gradients is slow.
     for mesh in two.keys() & one.keys():
         assert one[mesh].seconds / 2 < two[mesh].seconds < one[mesh].seconds
 
@@ -63,7 +63,7 @@ def test_the_nearest_setting_that_fits_changes_as_little_as_it_can():
     near = search.nearest_that_fits(settings, "sft", SIZES["7b"], topology, scale=1.0)
     assert near is not None
     assert all(search.value_of(settings, key) == value for key, value in near.overrides.items())
-    # Five times what was counted by hand: something must give, and remat alone does it.
+    # Five times the hand count does not fit; changing only remat suffices.
     near = search.nearest_that_fits(settings, "sft", SIZES["7b"], topology, scale=5.0)
     assert near is not None
     changed = {key for key, value in near.overrides.items() if search.value_of(settings, key) != value}

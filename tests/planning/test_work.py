@@ -1,4 +1,4 @@
-"""The hand counts of operations and memory, and the sizes of the published models."""
+"""The hand counts of FLOPs and memory, and the sizes of the published models."""
 
 import jax
 import numpy as np
@@ -64,11 +64,11 @@ def test_the_published_sizes_have_the_published_number_of_parameters(size, billi
 def test_weights_and_adapters_of_the_7b_are_counted_as_by_hand():
     count = hand_count(learner())
     assert count.weights == pytest.approx(2 * 8.292e9, rel=1e-3)
-    # Rank 8 beside every linear module: 8 (in + out) numbers each, and two moments.
+    # Rank 8 for every linear module: 8 (in + out) parameters each, and two moments.
     per_layer = 8 * ((3584 + 3584) * 2 + (3584 + 512) * 2 + (3584 + 18944) * 3)
     assert count.trained == 4 * 28 * per_layer
     assert count.optimizer == pytest.approx(2 * count.trained, rel=1e-4)
-    # A layer's input of each of 8 rows of 8,192 tokens.
+    # The input of each layer for 8 rows of 8,192 tokens.
     assert count.saved == 28 * 8 * 8192 * 3584 * 2
 
 

@@ -1,4 +1,4 @@
-"""Chromium without a window, driven by its DevTools protocol: pages from files, errors and requests on record."""
+"""Headless Chromium, driven by its DevTools protocol: opens files, records errors and requests."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ def executable() -> str:
     """The browser on PATH.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: no browser is on PATH.
     """
     for name in NAMES:
         if path := shutil.which(name):
@@ -31,7 +31,7 @@ def executable() -> str:
 
 
 class Page:
-    """One tab. `errors` holds what went wrong on it, `requests` every address it asked for but its own data."""
+    """One tab. `errors` holds its errors, `requests` all requested addresses except data URLs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, socket: aiohttp.ClientWebSocketResponse):
         self._loop, self._socket, self._numbers = loop, socket, itertools.count(1)
@@ -65,7 +65,7 @@ class Page:
             self.requests.append(what["request"]["url"])
 
     def js(self, expression: str) -> Any:
-        """The value of an expression, awaited where it is a promise."""
+        """The value of an expression; promises are awaited."""
         result = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
@@ -84,7 +84,7 @@ class Page:
         self.until("document.readyState === 'complete' && document.querySelector('#browser')?.dataset.ready")
 
     def resize(self, width: int, height: int) -> None:
-        """The size of the screen."""
+        """Sets the size of the screen."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -102,7 +102,7 @@ class Page:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Page]:
-    """A browser with one tab and a profile of its own."""
+    """A browser with one tab and its own profile."""
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
         command = [
             executable(),

@@ -9,26 +9,26 @@ CLIP = "(r => [r.x, r.y + scrollY, r.width, r.height])(document.querySelector('%
 
 
 def element(page: Page, selector: str, out: Path, most: int = 1200) -> None:
-    """One element, with a margin, and no more of its height than asked for."""
+    """Takes one element with a margin, with a limited height."""
     x, y, width, height = page.js(CLIP % selector)
     clip = {"x": x - 8, "y": y - 8, "width": width + 16, "height": min(height + 16, most), "scale": 1}
     page.screenshot(out, clip=clip, captureBeyondViewport=True)
 
 
 def report(page: Page, out: Path) -> None:
-    """Tables, comparison, use of tools and curves."""
+    """Takes tables, comparison, tool use and curves."""
     element(page, "main", out, most=1500)
 
 
 def trajectory(page: Page, out: Path) -> None:
-    """A right answer of the trained policy by a crop search."""
+    """Takes a right answer of the trained policy with a crop search."""
     page.choose("outcome", "right")
     page.choose("tool", "crop")
     element(page, "article", out, most=640)
 
 
 def comparison(page: Page, out: Path) -> None:
-    """The base's answer without tools beside that of the fixed workflow, where the latter is right."""
+    """Takes a question that the base answers wrong without tools and the fixed workflow answers right."""
     page.choose("evaluation", "direct")
     page.choose("against", "rag")
     page.choose("change", "became right")
@@ -37,7 +37,7 @@ def comparison(page: Page, out: Path) -> None:
 
 
 def phone(page: Page, out: Path) -> None:
-    """The list on a phone."""
+    """Takes the list on a phone."""
     page.resize(390, 844)
     page.choose("evaluation", "rag")
     page.js("document.querySelector('#browser').scrollIntoView()")

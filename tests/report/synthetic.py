@@ -1,4 +1,4 @@
-"""Work folders made up for reports: as many episodes as wanted, with hostile text in all that a page could say."""
+"""Synthetic work directories for reports: any number of episodes, with hostile text in every field of a page."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ def thumbnail() -> str:
 
 
 def picture(folder: Path, number: int, side: int = 448) -> str:
-    """A noisy picture (a photograph's size once compressed)."""
+    """A noisy picture (with the compressed size of a photograph)."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(number)
     small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize((side, side * 3 // 4))
@@ -38,7 +38,7 @@ def picture(folder: Path, number: int, side: int = 448) -> str:
 
 
 def episode(number: int, image: str, right: bool, hostile: bool = False, words: int = 40) -> dict:
-    """A sample as samples.jsonl holds it; the number decides kind, tools and status."""
+    """A record of samples.jsonl; the number determines kind, tools and status."""
     rng = np.random.default_rng(number)
     kind = KINDS[number % 4]
     said = HOSTILE if hostile else " ".join(f"word{i}" for i in rng.integers(0, 3000, words))
@@ -79,7 +79,7 @@ def episode(number: int, image: str, right: bool, hostile: bool = False, words: 
 
 
 def with_tokens(sample: dict) -> dict:
-    """The sample with tokens: a prompt with an image, what the policy wrote, an observation; one character takes two tokens."""
+    """The sample with tokens: a prompt with an image, sampled tokens, an observation; one character has two tokens."""
     renderer = ChatRenderer(load_tokenizer(TINY_BASE))
     trajectory = Trajectory("t", "r", "g")
     trajectory.append(renderer.prompt_ids("Where is it?", [6]), PROMPT)
@@ -129,7 +129,7 @@ def summary(name: str, samples: list[dict], benchmark: str = "miniworld") -> dic
 def write_evaluation(
     workdir: Path, name: str, samples: list[dict], benchmark: str = "miniworld", below: str = ""
 ) -> Path:
-    """An evaluation's folder."""
+    """Writes an evaluation's folder."""
     folder = workdir / "eval" / name / below
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary(name, samples, benchmark)))
@@ -138,13 +138,13 @@ def write_evaluation(
 
 
 def write_metrics(workdir: Path, slope: float = 0.1) -> None:
-    """Learning curves."""
+    """Writes metrics for learning curves."""
     steps = [{"phase": "grpo", "step": i, "reward": slope * i, "accuracy": slope * i / 2} for i in range(12)]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
 
 
 def small_run(workdir: Path) -> Path:
-    """Two evaluations of eight questions: all of question 0 is hostile; the later evaluation mends question 1."""
+    """Two evaluations of eight questions: all text of question 0 is hostile; the later one gets question 1 right."""
     images = [picture(workdir / "images", i) for i in range(8)]
     for name in ("sft", "grpo"):
         samples = [
@@ -157,7 +157,7 @@ def small_run(workdir: Path) -> Path:
 
 
 def large_run(workdir: Path, questions: int, images: int) -> Path:
-    """Two evaluations of many questions, the images shared by several of them."""
+    """Two evaluations of many questions, several per image."""
     paths = [picture(workdir / "images", i) for i in range(images)]
     for name in ("sft", "grpo"):
         samples = [

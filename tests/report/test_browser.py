@@ -36,7 +36,7 @@ def page(tab, report):
 
 
 def numbers(page) -> list[int]:
-    """The questions that are listed."""
+    """The listed questions."""
     return [int(text.split()[1].rstrip("?")) for text in page.js(QUESTIONS)]
 
 
@@ -62,7 +62,7 @@ def test_one_evaluation_is_listed_at_first_those_that_tell_most_on_top(page):
 )
 def test_filters_choose(page, choices, expected):
     if expected is None:
-        # Nobody searched that way, so it cannot be chosen.
+        # No episode used tools in this way, so it is not offered.
         offered = page.js("[...document.querySelector('[data-filter=tool]').options].map(o => o.value)")
         assert set(choices.values()).isdisjoint(offered)
         return
@@ -91,7 +91,7 @@ def test_hostile_text_is_shown_and_does_nothing(page):
     shown = page.js("document.querySelector('article').textContent")
     assert shown.count(synthetic.HOSTILE) >= 3
     assert page.js("window.owned === undefined") is True
-    # No element of theirs, and no link but to the web, none of which tells where it is followed from.
+    # Hostile text creates no elements; links only lead to the web and send no referrer.
     assert (
         page.js("document.querySelectorAll('main script, main svg [onload], [onerror], article textarea').length") == 0
     )
@@ -109,7 +109,7 @@ def test_an_injected_script_is_stopped_by_the_policy_of_the_page(page):
         document.querySelector("main").insertAdjacentHTML("beforeend", "<img src=data:, onerror='window.owned=8'>"); })()""")
     page.js("new Promise(done => setTimeout(done, 100))")
     assert page.js("window.owned === undefined") is True
-    # Chromium puts what it stopped on record: here that is wanted.
+    # Chromium records blocked scripts as errors, which are expected here.
     assert page.errors and all("Content Security Policy" in error for error in page.errors)
     page.errors.clear()
 

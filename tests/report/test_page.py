@@ -1,4 +1,4 @@
-"""The report: self-contained, complete, and harmless whatever the pages say. In a browser: test_browser.py."""
+"""The report: self-contained, complete, and safe with hostile pages. test_browser.py tests it in a browser."""
 
 import base64
 import gzip

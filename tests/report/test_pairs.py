@@ -1,4 +1,4 @@
-"""Evaluations question by question."""
+"""Comparison of evaluations question by question."""
 
 import pytest
 

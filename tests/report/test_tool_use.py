@@ -1,4 +1,4 @@
-"""Ways to use tools, counted."""
+"""Counts of the kinds of tool use."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reward's formula, and what it refuses to score."""
+"""The reward's formula, and the trajectories that it does not score."""
 
 import pytest
 
@@ -12,7 +12,7 @@ ROW = Row("r", "i.jpg", "Where is it?", ("Paris",), "crop", True)
 
 
 def answered(answer):
-    """An episode of one turn, of `ROW`."""
+    """An episode on `ROW` with one turn."""
     return episode(Answer(answer), answer=answer)
 
 

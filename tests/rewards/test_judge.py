@@ -1,4 +1,4 @@
-"""The LLM judge against a real HTTP endpoint that answers well, badly, late or not at all."""
+"""The LLM judge with a real HTTP endpoint that answers correctly, badly, late or not at all."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ def in_a_loop(test):
 
 
 class Endpoint:
-    """Replies in turn with `replies`, the last one for ever: a string is what the model says, an int an HTTP error."""
+    """Sends `replies` in order and repeats the last one: a string is the model's text, an int an HTTP error."""
 
     def __init__(self, *replies, delay=0.0):
         self.replies, self.delay = list(replies), delay

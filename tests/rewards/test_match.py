@@ -1,4 +1,4 @@
-"""The embedded judge: what counts as the same answer, and what does not."""
+"""The rule-based judge: answers that match, and answers that do not."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""InfoSeek: what its script's own comments say, and values by hand."""
+"""InfoSeek: the examples in its script's comments, and values computed by hand."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_numbers_and_ranges_are_read(text, numbers):
         ("0.9", True),
         ("1.11", False),
         ("0.95 to 1.05", True),
-        # Overlap 0.2 of a union of 0.35, then of 0.45.
+        # An overlap of 0.2 in a union of 0.35, then of 0.45.
         ("0.9-1.25", True),
         ("0.9-1.35", False),
         ("none", False),

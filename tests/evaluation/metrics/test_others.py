@@ -1,4 +1,4 @@
-"""The other metrics, by hand: Encyclopedic-VQA, MMSearch, Dyn-VQA, SimpleVQA, and the table."""
+"""The other metrics, against values computed by hand: Encyclopedic-VQA, MMSearch, Dyn-VQA, SimpleVQA; and the table."""
 
 import json
 
@@ -23,7 +23,7 @@ def test_encyclopedic_vqa_matches_singles_exactly_and_lists_by_half():
 
 
 def test_f1_counts_common_words_and_leaves_yes_and_no_alone():
-    # 3 words common ("tower", "of", "pisa"), 3 in the answer, 4 in the gold: P 1, R 3/4.
+    # 3 common words ("tower", "of", "pisa"), 3 in the answer, 4 in the gold answer: P 1, R 3/4.
     assert token_overlap.best_f1("The tower of Pisa", ["Pisa", "Leaning Tower of Pisa"]) == pytest.approx(6 / 7)
     assert token_overlap.f1("yes", "yes it is") == 0.0 and token_overlap.f1("Yes!", "yes") == 1.0
 

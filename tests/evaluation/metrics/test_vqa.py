@@ -1,4 +1,4 @@
-"""VQA accuracy: the official formula's values by hand, and its normalisation."""
+"""VQA accuracy: values of the official formula computed by hand, and its normalisation."""
 
 import pytest
 
