@@ -1,4 +1,4 @@
-"""A very small Qwen2.5-VL with random weights in an engine, and its full forward pass to compare with."""
+"""A very small Qwen2.5-VL with random weights in an engine, and its full forward pass for comparison."""
 
 import io
 
@@ -51,14 +51,14 @@ def picture(shade: int = 0) -> bytes:
 
 
 def model() -> Qwen2_5_VL:
-    """The policy: random weights, larger than at a real start so that tokens differ."""
+    """The policy; its random weights are larger than usual, so that tokens differ."""
     policy = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
     nnx.update(policy, jax.tree.map(lambda x: x * 8.0 if x.ndim > 1 else x, nnx.state(policy)))
     return policy
 
 
 def engine(config: EngineConfig) -> Engine:
-    """An engine around it."""
+    """An engine with the policy."""
     return Engine(model(), TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), config)
 
 

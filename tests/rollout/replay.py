@@ -1,4 +1,4 @@
-"""An episode as rollout plays it, with the turns of a finished conversation; and the same conversation as SFT renders it."""
+"""Plays a finished conversation's turns as a rollout, and compares it with SFT's rendering of the conversation."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ LONG = "a page that is longer than an observation may be " * 20
 
 
 class CannedTools:
-    """Answers an image search and a text search with fixed results, longer than an observation; counts its calls."""
+    """Answers image and text searches with fixed results that are longer than an observation; counts its calls."""
 
     def __init__(self):
         self.calls = 0
@@ -59,7 +59,7 @@ def rolled_out(row: Row, rules: EpisodeConfig, tools: CannedTools) -> Trajectory
 
 
 def assert_sft_reads_what_rollout_read(row: Row, rules: EpisodeConfig) -> None:
-    """That the row's training sequence has the token ids and the loss mask of the rollout's trajectory."""
+    """Asserts that the row's training sequence has the token ids and the loss mask of the rollout's trajectory."""
     trajectory = rolled_out(row, rules, CannedTools())
     builder = SequenceBuilder(RENDERER, ModelConfig.from_pretrained(BASE))
     sequence = builder.conversation(row, rules.prompt_style, [PROCESSOR(load_image(read_image(row.image)))])
@@ -67,6 +67,6 @@ def assert_sft_reads_what_rollout_read(row: Row, rules: EpisodeConfig) -> None:
     assert np.array_equal(sequence.loss_weights > 0, trajectory.loss_mask)
     searches = [turn for turn in trajectory.turns if turn.tool is not None]
     assert any(isinstance(turn.action, TextSearch) for turn in searches)
-    # The limit was reached: an observation that is not cut would be longer.
+    # The observations reached the limit, so they were cut.
     cut = [len(RENDERER.encode(turn.observation or "")) for turn in searches]
     assert min(cut) > rules.observation_max_tokens // 2 and max(cut) <= rules.observation_max_tokens

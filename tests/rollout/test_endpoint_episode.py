@@ -1,4 +1,4 @@
-"""Episodes whose turns come as text: the transcript, where a turn ends, and token ids equal to SFT's."""
+"""Episodes with turns as text: the transcript, the end of a turn, and token ids equal to SFT's."""
 
 import pytest
 

@@ -1,5 +1,4 @@
-"""The engine with a small random policy: exact stops, independence of neighbours, and log-probs that the
-learner agrees with."""
+"""The engine with a small random policy: exact stops, independence of other slots, and the learner's log-probs."""
 
 import dataclasses
 
@@ -44,7 +43,7 @@ def sequence(engine, question=QUESTION, shade=0, seed=0, plain=False, **settings
 
 
 def play(engine, sequences, max_tokens=40):
-    """Samples one turn for each, at once, and returns the generations."""
+    """Samples one turn for each sequence, in parallel, and returns the generations."""
     for live in sequences:
         engine.acquire(live)
         engine.begin_turn(live, max_tokens)
@@ -61,7 +60,7 @@ def test_log_probs_equal_those_of_the_full_forward_pass(engine):
     live = sequence(engine, seed=3, temperature=0.7, top_k=50)
     (made,) = play(engine, [live])
     ids = [*live.token_ids, *made.token_ids]
-    # Scored at the temperature that it was sampled at.
+    # Scored at the sampling temperature.
     full = np.asarray(jax.nn.log_softmax(random_policy.full_logprobs(ids, live.images) / 0.7, axis=-1))
     picked = full[np.arange(len(live.token_ids) - 1, len(ids) - 1), made.token_ids]
     assert len(made.token_ids) > 5
@@ -95,7 +94,7 @@ def test_two_turns_over_the_kept_cache_equal_the_full_forward_pass(engine):
 
 
 def play_with_a_second_image(engine):
-    """Two turns; the observation between them shows another image. Also gives where each turn begins."""
+    """Plays two turns; the observation between them shows another image. Also returns where each turn begins."""
     live, made = sequence(engine, seed=5), []
     engine.acquire(live)
     for turn in range(2):
@@ -119,7 +118,7 @@ def test_an_image_in_a_later_turn_equals_the_full_forward_pass(engine):
     for start, generation in made:
         picked = full[np.arange(start - 1, start - 1 + len(generation.token_ids)), generation.token_ids]
         np.testing.assert_allclose(generation.logprobs, picked, atol=1e-4)
-    # Each stands there with its own features, in the order of the turns.
+    # Each image has its own features, in the order of the turns.
     for image in live.images:
         vision, (own,) = pack_images([image.processed])
         expected = random_policy.model().encode_images(vision)[own]

@@ -1,5 +1,4 @@
-"""The episode's state machine, driven by hand: endings, limits, budgets, and ids equal to the SFT
-rendering."""
+"""The episode's state machine, driven by hand: endings, limits, budgets, and ids equal to SFT's rendering."""
 
 import dataclasses
 

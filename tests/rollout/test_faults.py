@@ -1,4 +1,4 @@
-"""Rollouts against a real HTTP server that dies, dawdles, fails and overdoes: no hang, nothing lost or doubled."""
+"""Rollouts with a real HTTP server that dies, is slow, fails or sends too much: no hang, no loss, no duplicates."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ HUGE_BYTES = 5_000_000
 
 
 class Server:
-    """A search server on a free port; `stop` and `start` it at will."""
+    """A search server on a free port that tests can `stop` and `start`."""
 
     def __init__(self):
         with socket.socket() as free:
@@ -85,7 +85,7 @@ def requests(play: Play, count: int) -> list[EpisodeRequest]:
 
 
 def check_whole(engine, asked, trajectories):
-    """Every request has its own trajectory, in order, and the engine is free."""
+    """Checks that every request has its own trajectory, in order, and that the engine is free."""
     assert [t.row_id for t in trajectories] == [r.row_id for r in asked]
     assert len({id(t) for t in trajectories}) == len(asked) and engine.free_slots == engine.config.num_slots
 
@@ -160,12 +160,12 @@ def test_a_reply_of_five_megabytes_is_cut_to_the_observation_s_budget(engine):
 
     async def run():
         async with serving() as (_, tools):
-            # The script was written for another observation: what comes after it is the policy's to say.
+            # The script was written for another observation, so the policy samples what follows.
             return await run_episodes(engine, requests(HUGE, 2), config, tools)
 
     started = time.process_time()
     trajectories = asyncio.run(run())
-    # Of this process's own work, whatever else the machine does: five megabytes must not be encoded word by word.
+    # CPU time of this process only: five megabytes must not be encoded word by word.
     assert time.process_time() - started < 60
     for trajectory in trajectories:
         observation = trajectory.turns[0].observation or ""
@@ -190,7 +190,7 @@ def test_cancelled_at_any_moment_it_leaves_nothing_behind(engine, moment):
     async def run():
         nonlocal loop
         loop = asyncio.get_running_loop()
-        # As a caller that goes on in the same loop.
+        # Like a caller that continues in the same loop.
         task = asyncio.create_task(run_episodes(engine, requests(PLAIN, 9), CONFIG, tools))  # type: ignore[arg-type]
         if moment:
             await asyncio.wait([asyncio.create_task(reached.wait()), task], return_when=asyncio.FIRST_COMPLETED)

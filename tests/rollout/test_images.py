@@ -1,4 +1,4 @@
-"""Images of episodes are encoded in full rows, and each gets its own features."""
+"""Images of episodes are encoded in packed rows, and each gets its own features."""
 
 import io
 
@@ -13,7 +13,7 @@ from mmsearch_jax.settings.rollout import EngineConfig
 
 
 def picture(shade, width, height):
-    """The encoded picture of one shade of grey."""
+    """An encoded picture of one shade of grey."""
     out = io.BytesIO()
     Image.new("RGB", (width, height), (shade, shade, shade)).save(out, "PNG")
     return out.getvalue()
@@ -24,7 +24,7 @@ def picture(shade, width, height):
     [
         # Patches of 14 x 14: 8, 8 and 16 of them fill half a row of 64.
         ([(56, 28), (28, 56), (56, 56)], [(1, 64)]),
-        # Four rows for 48 and 24, which do not fit one, would be empty for the most part.
+        # 48 and 24 do not fit in one row; four rows would be mostly empty.
         ([(84, 56), (112, 84)], [(1, 64), (1, 64)]),
         # Two rows full, one half full.
         ([(28, 56), (112, 112), (112, 112), (112, 112), (56, 28)], [(4, 64)]),
@@ -34,7 +34,7 @@ def test_small_images_share_rows_and_are_told_apart(sizes, shapes):
     calls = []
 
     def encode(vision):
-        """A feature says the mean byte of its merged patch."""
+        """A feature is the mean byte of its merged patch."""
         calls.append(vision.patches.shape[:2])
         return vision.patches.reshape(-1, 4 * 588).mean(axis=1, keepdims=True)
 
@@ -45,5 +45,5 @@ def test_small_images_share_rows_and_are_told_apart(sizes, shapes):
     for i, (image, (width, height)) in enumerate(zip(images, sizes, strict=True)):
         assert image.features is not None and image.features.shape == (width * height // 28**2, 1)
         np.testing.assert_array_equal(image.features, 40 * i + 40)
-    # The shapes that warm-up compiles are all that is ever asked for.
+    # Warm-up compiles all shapes that are used.
     assert set(shapes) <= {vision.patches.shape[:2] for vision in cache.shapes()}

@@ -1,4 +1,4 @@
-"""Runs that come and go while others are under way: what a server needs of the scheduler."""
+"""Episodes that start and end while others are in progress, as a server needs it."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ def test_tokens_turns_and_observations_are_told_as_they_come():
     run_episodes_sync(engine, [request], CONFIG, FakeTools(), watch=watch)  # type: ignore[arg-type]
     assert seen == sorted(seen, key=lambda told: told[:2]) and seen[-1][3] and not any(told[3] for told in seen[:-1])
     first = [tokens for turns, _, tokens, _ in seen if turns == 0]
-    # A turn grows by what one decode call makes of it.
+    # A turn grows by the tokens of one decode call at a time.
     assert len(first) > 2 and first == sorted(first) and max(first) == len(RENDERER.encode(SEARCH.texts[0]))
     assert (1, 0) in {told[:2] for told in seen} and (1, 1) in {told[:2] for told in seen}
 
@@ -101,7 +101,7 @@ def test_a_cancelled_run_frees_its_slot_whether_it_searches_or_decodes(monkeypat
             decoding = run_of(engine, ANSWER)
             scheduler.add(decoding)
             await until(entered.is_set)
-            # The device is at work on its slot: it is let go afterwards, not under its feet.
+            # The device is using the slot, so it is freed after the call.
             scheduler.cancel(decoding)
             assert engine.free_slots == engine.config.num_slots - 1
             go.set()

@@ -1,4 +1,4 @@
-"""Samplers on chips of their own host: tensor parallelism, weights from a learner's mesh, several real processes."""
+"""Samplers on the chips of one host: tensor parallelism, weights from a learner's mesh, several real processes."""
 
 import os
 import socket

@@ -48,7 +48,7 @@ def test_the_device_was_fed_exactly_the_tokens_of_the_trajectory():
     engine = scripted.engine(TWICE)
     (trajectory,) = run_episodes_sync(engine, [request(TWICE)], CONFIG, FakeTools())  # type: ignore[arg-type]
     fed = engine._cache.tokens[0, :, 0, 0].astype(int).tolist()
-    # What ends the last turn is never fed.
+    # The tokens that end the last turn are never fed.
     assert fed[: len(trajectory.token_ids) - 1] == trajectory.token_ids[:-1]
 
 
@@ -95,7 +95,7 @@ def test_with_more_slots_than_decode_those_that_wait_for_a_tool_keep_their_cache
     trajectories = run_episodes_sync(engine, [request(SEARCH, i) for i in range(12)], CONFIG, tools)  # type: ignore[arg-type]
     assert max(decoding) == 2 and tools.peak == 12
     assert all(t.token_ids == scripted.rendered(SEARCH).token_ids for t in trajectories)
-    # Nothing was fed twice: what the policy wrote is in the cache since it was sampled, but for each turn's last token.
+    # Nothing is fed twice: sampled tokens are already in the cache, except each turn's last token.
     fed = len(trajectories[0].token_ids) - trajectories[0].num_sampled
     assert engine.stats.extended_tokens + engine.stats.shared_tokens <= 12 * (fed + 2)
 
@@ -116,7 +116,7 @@ def test_a_long_prompt_is_fed_in_pieces_between_which_others_decode():
     engine.extend = lambda *args: (calls.append("extend"), extend(*args))[1]
     engine.decode = lambda live: (calls.append(len(live)), decode(live))[1]
     done = run_episodes_sync(engine, [request(ANSWER), *padded], CONFIG, None, lambda t: calls.append(t.row_id))
-    # The short one decodes, one call at a time, while the long ones are fed: by their first, once.
+    # The short one decodes, one call at a time, while the long prompt is fed; the group's first episode feeds it once.
     ended = calls.index("q1")
     assert calls[:ended].count("extend") >= 3 and set(calls[:ended]) == {"extend", 1}
     assert engine.stats.shared_tokens == 2 * done[1].provenance.count(0)
@@ -161,7 +161,7 @@ def test_without_a_search_server_a_call_fails_as_a_tool():
 
 def test_an_episode_past_its_deadline_ends_as_such_and_frees_its_slot():
     engine = scripted.engine(*PLAYS)
-    # Compiled beforehand: on a busy machine that alone can take longer than the deadline.
+    # Compiles first, because compilation can take longer than the deadline on a busy machine.
     run_episodes_sync(engine, [request(ANSWER)], CONFIG, None)
     tools = FakeTools(delay_s=30.0)
     requests = [request(SEARCH), request(ANSWER)]

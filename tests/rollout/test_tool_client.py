@@ -1,4 +1,4 @@
-"""The tool client: typed failures, one deadline, retries only where they can help."""
+"""The tool client: typed failures, one deadline, retries only if they can help."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ REPLY = search_api.SearchReply((search_api.SearchResult("Peru", "Capital: Lima")
 
 
 class Scripted:
-    """A transport that plays back a list of answers (exceptions are raised, numbers are slept)."""
+    """A transport with a list of answers; it raises exceptions and sleeps for numbers (seconds)."""
 
     def __init__(self, *answers):
         self.answers, self.requests, self.in_flight, self.peak = list(answers), [], 0, 0

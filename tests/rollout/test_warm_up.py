@@ -1,4 +1,4 @@
-"""After warm-up nothing is compiled any more, whatever comes."""
+"""After warm-up nothing is compiled, whatever the requests."""
 
 import asyncio
 import dataclasses
@@ -36,7 +36,7 @@ RULES = EpisodeConfig(
 
 
 class Compilations:
-    """Counts what XLA compiles, in any thread."""
+    """Counts XLA compilations in all threads."""
 
     def __init__(self):
         self.count = 0
@@ -66,7 +66,7 @@ def engine_of(sizes: EngineConfig) -> Engine:
 
 
 def test_nothing_is_compiled_after_warm_up():
-    # Of other sizes: its programs are not to be counted with the second engine's.
+    # Other sizes, so that its programs are not counted with the second engine's.
     engine_of(dataclasses.replace(SIZES, num_slots=4, decode_width=2)).warm_up()
     engine = engine_of(SIZES)
     compilations, seen = Compilations(), []
@@ -78,7 +78,7 @@ def test_nothing_is_compiled_after_warm_up():
         trajectories += asyncio.run(run_episodes(engine, asked, RULES, FakeTools(0.01)))  # type: ignore[arg-type]
     assert max(len(t.turns) for t in trajectories) > 1 and engine.stats.extend_calls > 10
     assert compilations.count == before and engine.num_programs() == programs
-    # And the empty rows that it ran on have left nothing behind.
+    # The empty rows of warm-up have no effect on later results.
     last, image = trajectories[-1], engine.prepare_image(asked[-1].image)
     sampled = np.flatnonzero(last.loss_mask)
     full = jax.nn.log_softmax(

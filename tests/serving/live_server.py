@@ -1,4 +1,4 @@
-"""A chat server on a free loopback port, in a thread of its own, for as long as a block lasts."""
+"""A chat server on a free loopback port, in its own thread, for the duration of a block."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ RULES = EpisodeConfig(prompt_style="short", max_turn_tokens=64, max_trajectory_t
 
 
 def tiny_engine(sizes: EngineConfig = SIZES) -> Engine:
-    """The tiny base behind a warmed-up engine that sees small images."""
+    """A warmed-up engine with the tiny base, for small images."""
     policy = load_policy(TINY_BASE)
     processor = dataclasses.replace(policy.image_processor, max_pixels=112 * 112)
     engine = Engine(policy.model, policy.tokenizer, processor, sizes)
@@ -49,7 +49,7 @@ class Live:
     engine: Engine
 
     def client(self, **settings) -> openai.OpenAI:
-        """A client that does not try again by itself."""
+        """A client without retries."""
         return openai.OpenAI(
             **{"base_url": self.url + "/v1", "api_key": "none", "max_retries": 0, "timeout": 60, **settings}
         )

@@ -1,4 +1,4 @@
-"""Chat completions as the `openai` client sees them, from the tiny base over a real socket."""
+"""Chat completions with the `openai` client, from the tiny base over a real socket."""
 
 import asyncio
 import base64
@@ -47,7 +47,7 @@ def picture_message(text: str, *shades: int) -> dict:
 
 
 def alone(engine, ids, images=(), max_tokens=12, **sampling):
-    """What the engine itself makes of a prompt, one sequence at a time."""
+    """The engine's own completion of a prompt, one sequence at a time."""
     seed, sampling = sampling.pop("seed", 0), SamplingParams(**{"temperature": 0.0, **sampling})
     live = LiveSequence(list(ids), list(images), seed, sampling, plain=True)
     engine.acquire(live)
@@ -187,7 +187,7 @@ def test_many_at_once_get_what_they_would_get_alone_and_nothing_is_compiled(live
 
 
 class Compilations:
-    """Counts what XLA compiles, in any thread."""
+    """Counts XLA compilations in all threads."""
 
     def __init__(self):
         self.count = 0
@@ -198,7 +198,7 @@ class Compilations:
 
 
 def free(live, seconds: float = 10.0) -> None:
-    """Waits until no slot is held."""
+    """Waits until all slots are free."""
     give_up = time.monotonic() + seconds
     while live.engine.free_slots < SIZES.num_slots or live.service.load()["waiting"]:
         assert time.monotonic() < give_up, live.service.load()
@@ -206,7 +206,7 @@ def free(live, seconds: float = 10.0) -> None:
 
 
 class Gate:
-    """Holds up the engine's decoding until `go`."""
+    """Blocks the engine's decoding until `go`."""
 
     def __init__(self, engine, monkeypatch):
         self.entered, self.go, self._decode = threading.Event(), threading.Event(), engine.decode
@@ -312,14 +312,14 @@ def test_too_many_are_told_to_come_back(engine, live, monkeypatch):
         client = small.client()
         served = [pool.submit(ask, client, seed=seed, temperature=1) for seed in range(SIZES.num_slots + 1)]
         give_up = time.monotonic() + 60
-        # Those that came while the device works get their slots after it.
+        # Requests that arrive during a device call get their slots after it.
         while small.service.load()["used"] + small.service.load()["waiting"] < len(served):
             assert time.monotonic() < give_up, small.service.load()
             time.sleep(0.01)
         with pytest.raises(openai.RateLimitError) as caught:
             ask(client)
         assert caught.value.code == "overloaded" and caught.value.response.headers["Retry-After"] == "1"
-        # With retries of its own a client gets through.
+        # A client with retries succeeds.
         patient = pool.submit(ask, small.client(max_retries=8))
         gate.go.set()
         assert all(reply.result().choices for reply in [*served, patient])

@@ -1,4 +1,4 @@
-"""The tools over the Model Context Protocol, asked by the package's own client: over stdio, over HTTP, and in this process."""
+"""The tools over the Model Context Protocol, with the package's client: over stdio, over HTTP, and in this process."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_a_tools_server_that_hangs_is_a_typed_tool_error():
 
 
 def test_the_token_of_the_tools_server_comes_from_the_environment(tmp_path: Path):
-    """A server that asks for one, started as its users start it."""
+    """A server that requires a token, started from the command line."""
     port_file = tmp_path / "port"
     arguments = ["--corpus", str(write_corpus(tmp_path / "corpus")), "--port", "0", "--port-file", str(port_file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOOLS_TOKEN": "s3cret"}

@@ -1,4 +1,4 @@
-"""A chat request that is wrong: the path of the wrong field, and what was expected there."""
+"""Errors for invalid chat requests: the path of the field, and the expected value."""
 
 import pytest
 

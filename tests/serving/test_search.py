@@ -1,4 +1,4 @@
-"""Search episodes over the chat interface, with a scripted policy and tools."""
+"""Search episodes through the chat interface, with a scripted policy and scripted tools."""
 
 import base64
 

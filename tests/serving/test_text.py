@@ -1,4 +1,4 @@
-"""Tokens to text: whole characters, and nothing from a stop string on."""
+"""Tokens to text: only whole characters, and no text from a stop string on."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ def test_a_character_of_several_tokens_comes_whole():
 @given(st.text("abé", max_size=12), st.lists(st.text("abé", min_size=1, max_size=4), max_size=3))
 def test_the_text_ends_before_the_first_stop_string(text, stops):
     first = min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))
-    # Of overlapping stop strings the one that is complete first ends the text.
+    # If stop strings overlap, the one that is complete first ends the text.
     complete = min((text.find(stop) + len(stop) for stop in stops if stop in text), default=len(text))
     shown = "".join(streamed(text, stops))
     assert text.startswith(shown) and not any(stop in shown for stop in stops)

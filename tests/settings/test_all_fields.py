@@ -1,4 +1,4 @@
-"""Every setting of every command: settable by its dotted path, refused with one line where type or value are wrong."""
+"""Every setting of every command can be set by its dotted path; a wrong type or value gives one line."""
 
 import copy
 import subprocess
@@ -23,7 +23,7 @@ def values_of(command):
 
 
 def wrong_types(hint):
-    """Texts that are no value of the type; none if every text is one."""
+    """Texts that are not values of the type; empty if every text is a value."""
     return [] if hint is str else ["neither"]
 
 

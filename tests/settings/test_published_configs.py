@@ -1,4 +1,4 @@
-"""The configs of the published models: on every topology the mesh makes up the devices, and rows, heads and prompts divide."""
+"""The published models' configs: on every topology the mesh uses all devices, and rows, heads and prompts divide."""
 
 import dataclasses
 import itertools
@@ -53,7 +53,7 @@ def test_every_topology_that_holds_a_model_gets_a_mesh_that_divides(stage, size)
         ways = mesh.dcn * mesh.data * mesh.fsdp
         assert batch.rows % ways == batch.images % ways == batch.length % mesh.sequence == 0, case
         assert heads % mesh.tensor == 0 and kv_heads % (mesh.tensor * mesh.sequence) == 0, case
-        # A row is of one process alone, and each has as many rows.
+        # Each row belongs to one process, and all processes have the same number of rows.
         assert (machines.num_devices // machines.num_processes) % (mesh.tensor * mesh.sequence) == 0, case
         assert batch.rows % machines.num_processes == 0, case
         if stage == "sft":

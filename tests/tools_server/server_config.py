@@ -1,4 +1,4 @@
-"""A server's settings for tests: a config that a test changes value by value, and the checked tree of it."""
+"""A server's settings for tests: a config that tests change, and its checked tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A corpus of a few pages and drawn flags, made afresh for each test session; nothing in it is real."""
+"""A corpus of a few invented pages and drawn flags, generated in each test session."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def scene(left: str, right: str) -> tuple[Image.Image, list[tuple[int, int, int,
 
 
 def encode(image: Image.Image, form: str = "JPEG") -> str:
-    """The image as a request carries it."""
+    """The image as encoded in a request."""
     out = io.BytesIO()
     image.save(out, form)
     return base64.b64encode(out.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Whatever is sent, a running server answers with a status and a body that its OpenAPI document names, and lives on."""
+"""A running server answers any request with a status and a body from its OpenAPI document, and keeps running."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tools_server.settings.answering import ServiceLimits
 
 EXAMPLES = 30
 DOCUMENT = schemathesis.openapi.from_dict(schema.openapi(ServiceLimits()))
-# Not that valid requests are taken: a picture that fits the schema, any string, is seldom one.
+# Without the check that valid requests succeed: the schema allows any string as an image.
 checks.load_all_checks()
 CHECKS = [
     checks.not_a_server_error,

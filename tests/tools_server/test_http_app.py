@@ -1,4 +1,4 @@
-"""The application in this process: what happens when searches break, wait or are slow."""
+"""The application in this process: its behaviour when searches fail, wait or are slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image search: nearest neighbours across artworks, and what makes a corpus unusable."""
+"""Image search: nearest neighbours across artworks, and errors for unusable corpora."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers wrote carries no tag of ours, no control token and nothing unseen; whatever else it is, it stays."""
+"""Text of strangers loses our tags, control tokens and invisible characters; everything else is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server over indexes on disk: the same routes, words and vectors, pictures, and one line where a folder is neither."""
+"""The server with indexes on disk: the same routes, words, vectors and pictures; one line for any other folder."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_vectors_are_searched_by_the_local_model(tmp_path: Path):
 
     async def talk(post: Post) -> None:
         status, body = await post(search_api.ROUTE_TEXT_SEARCH, {"query": "masons tower", "top_k": 5})
-        assert status == 200 and len(body["results"]) == 5  # by words alone only one is found
+        assert status == 200 and len(body["results"]) == 5  # words without vectors find only one
         assert body["results"][0]["title"] == "Thé Tower"
 
     with_server(talk, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The server as its users meet it: a process on a free loopback port, asked over HTTP."""
+"""The server as a process on a free loopback port, asked over HTTP."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_health_readiness_and_metrics(url: str):
     assert answered >= 1
     timed = samples["tools_request_ms_count", (("route", search_api.ROUTE_TEXT_SEARCH),)]
     assert timed >= answered
-    # This request for the metrics is itself under way.
+    # The request for the metrics is itself in flight.
     assert samples["tools_requests_in_flight", ()] == 1
     assert ("tools_cache_total", (("outcome", "misses"),)) in samples
 

@@ -1,4 +1,4 @@
-"""Every setting of the server: settable by its path, checked, and reported by its path before anything starts."""
+"""Every setting of the server: set by its path, checked, and reported with its path before anything starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tools_server.settings.sources import WebBackendSettings
 LEAVES = list(leaves(ServerSettings()))
 PATHS = [path for path, *_ in LEAVES]
 ROOT = Path(__file__).parents[2]
-# Values that are sound together with the others' defaults, where the value itself would not be.
+# Setting -> other settings that must be set too, because their defaults are not valid together with its values.
 OTHERS = {
     "image.backends": {"publisher.kind": "blobs", "publisher.public_url": "http://x"},
     "publisher.kind": {"publisher.public_url": "http://x", "publisher.bucket_url": "s3://b"},
@@ -31,7 +31,7 @@ OTHERS = {
 
 
 def sound(path: str, value: Any, bounds: Bounds) -> Any:
-    """Another sound value than `value`."""
+    """A valid value other than `value`."""
     if bounds.one_of:
         words = [word for word in bounds.one_of if word not in ("", value)]
         return tuple(words) if isinstance(value, tuple) else words[-1]
@@ -46,7 +46,7 @@ def sound(path: str, value: Any, bounds: Bounds) -> Any:
 
 
 def unsound(bounds: Bounds) -> Iterator[Any]:
-    """Values outside of the bounds."""
+    """Values outside the bounds."""
     if bounds.one_of:
         yield "nonsense"
     if bounds.at_least is not None:

@@ -1,4 +1,4 @@
-"""Text search: which page comes first, and which lines of it are shown."""
+"""Text search: the order of pages, and the lines that are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server over web backends, asked over HTTP: sources, price, cache, budget, batches, token, and Search-R1's route."""
+"""A server with web backends, asked over HTTP: sources, price, cache, budget, batches, token, and Search-R1's route."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _keys(monkeypatch: pytest.MonkeyPatch):
 
 
 def settings(tmp_path: Path, **upstreams: str) -> ml_collections.ConfigDict:
-    """A config whose backends are asked at these addresses, text ones in this order."""
+    """A config with backends at these addresses; text backends are asked in this order."""
     config = default_config()
     config.cache.path, config.cache.mode = str(tmp_path / "cache.sqlite"), "live"
     config.text.backends = tuple(name for name in upstreams if name != "google_vision")
@@ -93,7 +93,7 @@ def test_a_recorded_run_plays_back_without_any_network(tmp_path: Path):
                 recorded.extend([(await post(client, TEXT, {"query": query}))[1]["results"] for query in queries])
 
             await serving(config, record)
-        config.cache.mode = "replay"  # the upstream is gone by now
+        config.cache.mode = "replay"  # the upstream has stopped
 
         async def replay(client: TestClient) -> None:
             assert [(await post(client, TEXT, {"query": query}))[1]["results"] for query in queries] == recorded

@@ -1,4 +1,4 @@
-"""Attention, forward and backward, compiles for chips that are not here (run by `make test-tpu`, with libtpu)."""
+"""Attention, forward and backward, compiles for hardware that is not present (run by `make test-tpu`, with libtpu)."""
 
 import functools
 
@@ -35,8 +35,8 @@ def test_forward_and_backward_compile(function, topology):
         lowered = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(
             shaped(batch, length, heads, width), keys, keys, shaped(batch, length, dtype=jnp.int32)
         )
-    # A window's products need no kernel: they are small.
+    # Windows are small, so they need no kernel.
     assert ("tpu_custom_call" in lowered.as_text()) == (not isinstance(function, functools.partial))
     memory = lowered.compile().memory_analysis()
-    # No float32 square of scores stands in memory.
+    # The float32 score matrix is never stored whole.
     assert memory.temp_size_in_bytes < 4 * batch * heads * length * length

@@ -1,4 +1,4 @@
-"""launch/env.sh's flags for TPUs: libtpu knows each of them (it refuses to start with one that it does not)."""
+"""launch/env.sh's flags for TPUs: libtpu knows them all (it does not start with an unknown flag)."""
 
 import os
 import subprocess

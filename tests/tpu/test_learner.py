@@ -1,4 +1,4 @@
-"""The SFT step over a mesh of chips that are not here: the 7B's widths, two layers, compiled ahead of time."""
+"""The SFT step on a mesh of chips that are not present: the 7B's widths, two layers, compiled ahead of time."""
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def test_a_step_over_eight_chips_compiles_to_split_kernels(sizes):
     with compiling_for("tpu"), jax.set_mesh(mesh):
         compiled = jax.jit(step).lower(updates, base, batch(mesh)).compile()
     program = compiled.as_text()
-    # Splash attention, on each chip's own rows and heads.
+    # Splash attention on each chip's own rows and heads.
     assert "tpu_custom_call" in program
     heads = 28 // (sizes[2] * sizes[3])
     rows = ROWS // (sizes[0] * sizes[1])
@@ -87,5 +87,5 @@ def test_a_step_over_eight_chips_compiles_to_split_kernels(sizes):
         leaf.dtype.itemsize * np.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(base)
     )
     assert memory.argument_size_in_bytes < 1.3 * own_weights + 2e8
-    # No float32 square of scores stands in memory, nor the logits of the batch.
+    # Neither the float32 score matrix nor the logits of the batch are stored whole.
     assert memory.temp_size_in_bytes < min(square, 4 * rows * LENGTH * CONFIG.text.vocab_size) + 2e9

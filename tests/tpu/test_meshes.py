@@ -1,4 +1,4 @@
-"""The published models' meshes on the devices of absent slices: laid out as asked, and every process's rows together."""
+"""The published models' meshes on slices that are not present: the requested layout, each process's rows contiguous."""
 
 import dataclasses
 import functools
@@ -59,7 +59,7 @@ def test_a_process_s_rows_are_its_own_and_follow_one_another(config, topology):
     ],
 )
 def test_there_is_a_route_for_the_exchanges_over_every_axis(slice_name, sizes):
-    # Where there is none libtpu ends the whole process, as it did for the orders of chips that `jax.make_mesh` gives each host.
+    # Without a route libtpu ends the process, as it did with the orders of chips that `jax.make_mesh` gives each host.
     mesh = make_mesh(MeshConfig(**sizes), devices_of(parse(slice_name)))
     for axis in (*sizes, tuple(sizes)):
 
@@ -77,6 +77,6 @@ def test_there_is_a_route_for_the_exchanges_over_every_axis(slice_name, sizes):
 
         rows = jax.ShapeDtypeStruct((4096, 1024), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(axis)))
         text = jax.jit(exchanges).lower(rows).compile().as_text()
-        # The compiler makes a small gather over many chips a reduction.
+        # The compiler turns a small all-gather over many chips into a reduction.
         groups = {len(each.group) for each in count(Module(text), mesh.size).collectives}
         assert math.prod(mesh.shape[name] for name in (axis if isinstance(axis, tuple) else (axis,))) in groups

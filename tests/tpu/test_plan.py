@@ -1,4 +1,4 @@
-"""The plans of the 7B's own programs, compiled for slices that are not here: what CI holds them to."""
+"""The plans of the 7B's programs, compiled for slices that are not present, with the limits that CI checks."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from mmsearch_jax.planning.programs import programs_of
 from mmsearch_jax.planning.sizes import SIZES
 from mmsearch_jax.settings.commands import GRPOSettings, SFTSettings
 
-# A row of the batch for every pair of chips: the configs' batches as they are.
+# One row of the batch for each pair of chips, as in the configs.
 SLICES = {"v5p:2x2x4": ("fsdp=8", "tensor=2"), "v5e:4x8": ("fsdp=8", "tensor=4")}
 MODEL = SIZES["7b"]
 
@@ -31,7 +31,7 @@ def programs(stage, slice_name, *more):
 
 @pytest.fixture(
     scope="module",
-    # Compiled once each, also where several processes run the tests (--dist loadgroup).
+    # Each is compiled once, even if several processes run the tests (--dist loadgroup).
     params=[
         pytest.param((stage, name), marks=pytest.mark.xdist_group(f"{stage}-{name}"), id=f"{stage}-{name}")
         for stage in ("sft", "grpo")
@@ -39,7 +39,7 @@ def programs(stage, slice_name, *more):
     ],
 )
 def compiled(request):
-    """Plan and compiled text of the program that learns from a batch."""
+    """The plan and the compiled text of the learner's program."""
     stage, name = request.param
     program = programs(stage, name)["sft update" if stage == "sft" else "grpo batch"]
     return analyse(program, parse(name))
@@ -49,7 +49,7 @@ def test_the_program_fits_and_the_memory_that_it_fills_is_the_hand_count_s(compi
     plan, _ = compiled
     assert plan.fits
     assert hand_arguments(plan.program) == pytest.approx(plan.memory.arguments, rel=0.02)
-    # Without the code, and without what is lost between buffers.
+    # The hand count excludes code and fragmentation.
     assert hand_count(plan.program.learner).total == pytest.approx(plan.memory.peak, rel=0.1)
 
 
@@ -83,13 +83,13 @@ def test_no_chip_gathers_a_whole_stack_of_weights(compiled):
     plan, _ = compiled
     width, hidden = MODEL.text.hidden_size, MODEL.text.intermediate_size
     gathered = [each for each in plan.costs.collectives if each.kind == "all-gather"]
-    # The largest that is meant: a layer's kernel or the vocabulary projection, whole over fsdp.
+    # The largest allowed tensor: a layer's kernel or the vocabulary projection, gathered over fsdp.
     tensor = plan.program.mesh.shape["tensor"]
     vocabulary = 2 * width * MODEL.text.vocab_size / tensor
     assert gathered and max(each.payload for each in gathered) <= max(vocabulary, 2 * width * hidden / tensor)
     for each in gathered:
         dims = [int(size) for size in each.shape.split("[")[1].rstrip("]").split(",")]
-        # The tower's layers go in groups of seven with windows and one without.
+        # The tower's layers come in groups: seven with windows and one without.
         stack = dims[0] in (MODEL.text.num_hidden_layers, MODEL.vision.depth, 8, 7) and math.prod(dims[1:]) > 1e6
         assert not stack, each
 
@@ -105,7 +105,7 @@ def test_a_batch_that_does_not_divide_the_mesh_is_refused_with_the_nearest():
 
 
 def test_what_does_not_fit_is_said_with_what_the_compiler_needed_and_the_nearest_that_does():
-    """A vocabulary projection's worth of slots too many: decode of 256 slots on four chips of 16 GB."""
+    """Decode with 256 slots on four chips of 16 GB: too much by about one vocabulary projection."""
     sizes = ("num_slots=512", "decode_steps=1", f"max_length={12288 * 4}")
     overrides = [f"--config.engine.{size}" for size in sizes]
     config = load(GRPOSettings, "configs/grpo_qwen2_5_vl_7b.py", overrides).settings

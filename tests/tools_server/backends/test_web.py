@@ -1,4 +1,4 @@
-"""Every provider, asked over HTTP: the documented request goes out, the documented reply is read, failures are typed."""
+"""Every provider over HTTP: the request is as documented, the documented reply is read, failures are typed."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_no_key_is_in_any_message_or_log(name: str, how: Any, caplog: pytest.Log
     failure, _ = ask(name, query, behave=lambda n: how)
     assert isinstance(failure, SearchFailure)
     assert KEY not in failure.message
-    # What wrote the server's own log; the test's server beside it logs nothing either.
+    # Neither the tools server nor the test's upstream logs the key.
     assert KEY not in caplog.text
 
 

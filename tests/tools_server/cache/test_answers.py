@@ -1,4 +1,4 @@
-"""What is kept, for how long, and who calls: every mode of the cache over a real SQLite file."""
+"""Cached entries, their lifetime, and upstream calls, in every mode of the cache with a real SQLite file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGKILL in the midst of writing, fifty times: the file stays whole, and nothing that was acknowledged is lost."""
+"""SIGKILL during writes, fifty times: the file stays valid, and no acknowledged entry is lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check(path: Path, acknowledged: set[int]) -> None:
         for number in acknowledged:
             entry = await store.get(key_of({"query": number}))
             assert entry is not None and entry.reply["number"] == number
-        # Booked before it was written: never fewer calls than answers.
+        # Calls are charged before answers are written, so there are never fewer calls than answers.
         assert (await store.spent("run")).calls >= len(acknowledged)
         await store.close()
 

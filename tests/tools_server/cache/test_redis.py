@@ -1,4 +1,4 @@
-"""Several servers over one real Redis: they share answers, calls and the budget (run by `make test-redis`)."""
+"""Several servers with one real Redis: they share answers, calls and the budget (run by `make test-redis`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REQUEST = {"tool": "text_search", "query": "velmora"}
 
 
 class Redis:
-    """A Redis process of the test's own."""
+    """A Redis process that belongs to the test."""
 
     def __init__(self, folder: Path):
         with socket.socket() as free:
@@ -97,7 +97,7 @@ def test_answers_survive_the_end_of_redis_and_grow_old(redis: Redis):
         await asyncio.sleep(0.1)
         assert await brief.get("a") is None
         assert [item async for item in store.entries()] == [("a", entry)]
-        await asyncio.sleep(1.1)  # appendonly's default: once a second to the disk
+        await asyncio.sleep(1.1)  # appendonly's default: a sync per second
         redis.stop()
         redis.start()
         assert await store.get("a") == entry
@@ -143,7 +143,7 @@ def test_an_answer_that_was_kept_while_this_server_looked_is_not_fetched_again(r
             looks += 1
             if looks > 1:
                 return await look(key)
-            # Another server finishes between this look and the claim.
+            # Another server finishes between this read and the claim.
             await store.put(key, CacheEntry(REQUEST, {"results": ["theirs"]}))
             return None
 
@@ -168,7 +168,7 @@ def test_a_server_whose_redis_is_gone_says_so_and_serves_again_when_it_is_back(r
                 assert (await ask(server, "a"))[0] == 200
                 redis.stop()
                 status, body = await ask(server, "b")
-                # Without its books nothing is spent.
+                # If the budget cannot be read, no call is made.
                 assert (status, body["code"], "budget cannot be read" in body["message"]) == (500, "internal", True)
                 assert (await server.get(search_api.ROUTE_HEALTH)).status == 200
                 redis.start()

@@ -1,4 +1,4 @@
-"""Writes to a cache without end and says which keys are acknowledged; for the test that kills it."""
+"""Writes to a cache endlessly and prints the acknowledged keys; for the test that kills it."""
 
 import asyncio
 import sys

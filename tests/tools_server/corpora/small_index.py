@@ -1,4 +1,4 @@
-"""A small corpus file, a tiny sentence model in ONNX, and an endpoint that embeds by counting letters; nothing is real."""
+"""A small invented corpus file, a tiny sentence model in ONNX, and an endpoint that embeds by counting letters."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DIM = 16
 
 
 def write_passages(file: Path, pages: Sequence[Any] = PAGES) -> Path:
-    """Pages as JSON lines."""
+    """Writes pages as JSON lines."""
     lines = [{"id": str(i), "title": page.title, "url": page.url, "text": page.text} for i, page in enumerate(pages)]
     file.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
     return file
 
 
 def write_towns(file: Path, count: int) -> Path:
-    """So many passages, each on a town of its own."""
+    """Writes `count` passages, each on another town."""
     with file.open("w", encoding="utf-8") as out:
         for i in range(count):
             text = f"The mayor of this place is Mr. m{i}x. It lies by river r{i % 7} and has a market."
@@ -35,7 +35,7 @@ def write_towns(file: Path, count: int) -> Path:
 
 
 def write_model(folder: Path, seed: int = 0) -> np.ndarray:
-    """A model whose hidden states are its word embeddings; returns those, float32 [vocabulary, DIM]."""
+    """Writes a model whose hidden states are its word embeddings; returns these, float32 [vocabulary, DIM]."""
     folder.mkdir(parents=True)
     known = ["[PAD]", "[UNK]", "capital", "of", "velmora", "tower", "masons", "anthem", "hills", "currency", "tall"]
     words = {word: i for i, word in enumerate(known)}
@@ -58,12 +58,12 @@ def write_model(folder: Path, seed: int = 0) -> np.ndarray:
 
 
 def letters(text: str) -> np.ndarray:
-    """float32 [26]: how often each letter occurs, and a little of each."""
+    """The count of each letter plus a small constant, float32 [26]."""
     return np.array([text.lower().count(chr(97 + i)) + 0.1 for i in range(26)], np.float32)
 
 
 class Endpoint:
-    """An OpenAI-compatible endpoint. `script` holds what it does first: a status to answer with, or a body to send instead."""
+    """An OpenAI-compatible endpoint. `script` holds its first replies: a status, or a body to send instead."""
 
     def __init__(self, *script: Any):
         self.script, self.asked = list(script), []

@@ -1,4 +1,4 @@
-"""Embedders: a sentence model in ONNX against numpy, an endpoint over HTTP that is slow, wrong or refuses on command."""
+"""Embedders: a sentence model in ONNX against numpy, and a scripted HTTP endpoint that is slow, wrong or refuses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def ask(texts: list[str], *script: Any, deadline_s: float = 5.0, key_env: str = "") -> tuple[Any, list[Any]]:
-    """The endpoint's vectors (or its failure), and what it was asked."""
+    """The endpoint's vectors (or its failure), and the requests that it got."""
 
     async def go() -> tuple[Any, list[Any]]:
         async with Endpoint(*script) as endpoint:

@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion against sums made by hand."""
+"""Reciprocal rank fusion against sums computed by hand."""
 
 from __future__ import annotations
 

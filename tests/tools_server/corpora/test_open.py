@@ -1,4 +1,4 @@
-"""Opening and searching an index: engines agree, ways combine, damage and foreign folders are named."""
+"""Opening and searching an index: engines agree, search types combine, errors name damaged and other folders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CLEAR = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An index by each engine, and one with vectors, of the same pages."""
+    """An index of the same pages by each engine, and one with vectors."""
     root = tmp_path_factory.mktemp("indexes")
     source = write_passages(root / "a.jsonl")
     write_model(root / "model")

@@ -1,4 +1,4 @@
-"""From files to an index and back: every format and engine, and what a kill, a damaged file or a wrong argument leaves."""
+"""Building an index from files: every format and engine; results of a kill, a damaged file or a wrong argument."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_vectors_that_were_made_before_a_kill_are_not_made_again(tmp_path: Path,
     monkeypatch.setattr(build_module, "open_embedder", lambda *a: watched(*a, fail_after=10_000))
     manifest = build(tmp_path / "out", source, embedder=spec)
     assert manifest.vectors is not None and manifest.vectors["count"] == 300
-    assert len(embedded) == 1 + 300 - 128  # and the probe for the dimensions
+    assert len(embedded) == 1 + 300 - 128  # plus the probe for the dimensions
     assert embedded[1].startswith("Town t128x\n")
 
 

@@ -1,4 +1,4 @@
-"""Passages from files: the layouts that are read, and what is said of those that cannot be."""
+"""Passages from files: the supported layouts, and the errors for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An index of pictures on disk answers as the one in memory does; what cannot be read is set aside."""
+"""An index of pictures on disk answers like the one in memory; unreadable pictures are skipped."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_photograph_that_lies_on_its_side_is_found_upright(tmp_path: Path):
     (tmp_path / "photos").mkdir()
     upright = bands(COLOURS["Flag of Velmora"])
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by a quarter
+    exif[0x0112] = 6  # to be shown turned by 90 degrees
     upright.rotate(90, expand=True).save(tmp_path / "photos" / "side.jpg", exif=exif)
     bands(COLOURS["Flag of Harland"]).save(tmp_path / "photos" / "other.jpg")
     build(tmp_path / "out", tmp_path / "photos")

@@ -1,4 +1,4 @@
-"""Long pages become passages: bounded, nothing lost, cut where a reader would."""
+"""Long pages are split into passages: bounded, without loss, at natural boundaries."""
 
 from __future__ import annotations
 

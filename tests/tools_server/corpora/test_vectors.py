@@ -1,4 +1,4 @@
-"""Nearest vectors on disk against brute force in numpy; the files are mapped, not read."""
+"""Nearest vectors on disk against brute force in numpy; the files are memory-mapped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tools_server.corpora.vectors import FLAT_FILE, GRAPH_FILE, FlatVectors, Vec
 
 
 def neighbourly(count: int, dim: int, seed: int = 0) -> np.ndarray:
-    """Unit vectors in a hundred clusters, as embeddings have."""
+    """Unit vectors in a hundred clusters, like embeddings."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).standard_normal((100, dim))
     made = centres[rng.integers(0, 100, count)] + 0.7 * rng.standard_normal((count, dim))
@@ -40,7 +40,7 @@ def test_compared_one_by_one_they_are_the_nearest_with_their_cosines(tmp_path: P
     made, queries = neighbourly(2000, 24), neighbourly(20, 24, seed=1)
     numbers, cosines = write(tmp_path / "v", made, exact=True).search(queries, 5)
     expected = brute_force(made.astype(np.float16).astype(np.float32), queries, 5)
-    # float16 may swap those that are equal to three digits.
+    # float16 may swap vectors whose cosines are equal to three digits.
     np.testing.assert_allclose(cosines, np.take_along_axis(queries @ made.T, expected, 1), atol=2e-3)
     assert (numbers[:, 0] == expected[:, 0]).mean() >= 0.95
     assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(numbers.tolist(), expected.tolist(), strict=True)]) >= 0.97

@@ -1,4 +1,4 @@
-"""A web site on a loopback port that answers as its test says, and a listener that only counts who connects."""
+"""A web site on a loopback port with scripted answers, and a listener that only counts connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Site:
-    """Answers every path by `handler`; keeps the requests that came."""
+    """Answers every path with `handler`; records the requests."""
 
     def __init__(self, handler: Handler):
         self._handler = handler
@@ -52,7 +52,7 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def raw_site(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
-    """A server below HTTP: `answer` writes what it likes once a request has come. Gives the port."""
+    """A raw TCP server: `answer` writes any bytes after a request has arrived. Yields the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -69,7 +69,7 @@ async def raw_site(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) ->
 
 @contextlib.asynccontextmanager
 async def listener() -> AsyncIterator[tuple[int, list[int]]]:
-    """A port of this machine that nobody may reach, and a list that grows by one with each connection (IPv4 and IPv6)."""
+    """A port of this machine that must not be reached, and a list that grows with each connection (IPv4 and IPv6)."""
     connections: list[int] = []
 
     async def count(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Addresses that no page may make the server fetch: each is one trick. Names are answered by `NAMES`, whatever the network."""
+"""Addresses that the server must never fetch, one trick each. `NAMES` resolves the names without a network."""
 
 NAMES = {
     "public.example": ["93.184.215.14"],
@@ -15,7 +15,7 @@ NAMES = {
     "xn--lcalhost-54a.example": ["127.0.0.1"],
 }
 
-# {port} is where a listener on this machine counts connections.
+# {port} is the port of a listener on this machine that counts connections.
 TRICKS = [
     # Plainly private, reserved or special IPv4
     "http://127.0.0.1:{port}/", "http://127.0.0.1/", "http://127.255.255.254/", "http://0.0.0.0/", "http://0.0.0.0:{port}/",

@@ -1,4 +1,4 @@
-"""Which addresses are public, and what an allow list opens."""
+"""Public addresses, and addresses that an allow list permits."""
 
 from __future__ import annotations
 

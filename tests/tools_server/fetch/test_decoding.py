@@ -1,4 +1,4 @@
-"""Unpacking in pieces: to the bound and no further, whatever the pieces are."""
+"""Decompression in pieces stops at the bound, whatever the pieces are."""
 
 from __future__ import annotations
 

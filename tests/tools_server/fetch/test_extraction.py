@@ -1,4 +1,4 @@
-"""What of a page is text: the article and not the menu, in any charset, inert, and never an error."""
+"""The text of a page: the article without the menu, in any charset, inert, and never an error."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_pages_made_to_exhaust_a_parser_do_not(source: str):
 
 
 def test_entities_are_not_unfolded():
-    """A billion laughs: lxml's HTML parser knows no entities of the page's own."""
+    """The "billion laughs" attack: lxml's HTML parser does not expand a page's own entities."""
     laughs = "".join(f"<!ENTITY l{i} '{f'&l{i - 1};' * 10}'>" for i in range(1, 10))
     source = f"<!DOCTYPE html [<!ENTITY l0 'ha'>{laughs}]><html><body><p>Start &l9; end of it all.</p></body></html>"
     assert len(text_of(source)) < 2 * len(source)

@@ -1,4 +1,4 @@
-"""What a hostile or broken server may do to a fetch: bombs, endless bodies, slow ones, loops, wrong kinds. All bounded."""
+"""Fetches from hostile or broken servers are bounded: bombs, endless and slow bodies, redirect loops, wrong types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
 def fetch(answer: Callable[[web.Request], Awaitable[web.StreamResponse]], **limits: Any) -> Fetched | str:
-    """The page, or why there is none."""
+    """The page, or the reason for the failure."""
 
     async def go() -> Fetched | str:
         async with Site(answer) as site:
@@ -97,7 +97,7 @@ def test_a_body_at_the_bound_is_taken_and_one_byte_more_is_not():
 
 @pytest.mark.parametrize(("encoding", "wbits"), [("gzip", 31), ("deflate", 15), ("deflate", -15)])
 def test_a_bomb_is_put_out_before_it_unfolds(encoding: str, wbits: int):
-    """20 MB in 20 KB: unpacked no further than one byte over the bound."""
+    """20 MB in 20 KB: decompressed at most to one byte over the bound."""
     bomb = deflated(bytes(20_000_000), wbits)
     assert len(bomb) < SMALL.max_bytes
     assert fetch(answering(bomb, encoding)) == "too_large"

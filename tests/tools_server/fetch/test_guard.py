@@ -1,4 +1,4 @@
-"""Nothing but the public web is reached: a corpus of tricks, names that change their answer, and redirects."""
+"""Only the public web is reached: a corpus of tricks, names that change their answer, and redirects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_corpus_is_as_large_as_it_must_be():
 
 
 def test_no_trick_gets_through(monkeypatch: pytest.MonkeyPatch):
-    """Each is refused by the guard itself, before a socket is so much as opened."""
+    """The guard refuses each trick before a socket is opened."""
     opened: list[str] = []
 
     async def go() -> None:
@@ -60,7 +60,7 @@ def test_no_trick_gets_through(monkeypatch: pytest.MonkeyPatch):
                 "http://no-such-name.example/",
             ]
             assert (connections, opened) == ([], [])
-            # The listener does count, or the figure above would mean nothing.
+            # Shows that the listener counts connections.
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()
             await asyncio.sleep(0.05)
@@ -86,7 +86,7 @@ def test_pages_of_the_web_are_admitted(url: str):
 
 
 def test_a_name_is_resolved_once_and_what_was_checked_is_what_is_connected_to():
-    """DNS rebinding: the second answer would be another machine."""
+    """DNS rebinding: the second lookup would give another machine."""
     asked: list[str] = []
 
     async def go() -> None:
@@ -117,7 +117,7 @@ async def page(text: str, **options: Any) -> web.Response:
 
 
 def follow(location: Callable[[int], str], status: int = 302) -> tuple[str, list[int], int]:
-    """Why the fetch failed that an allowed site sent elsewhere, who was reached there, and how often the site was asked."""
+    """Fetches from an allowed site that redirects; returns the error, the target's connections, the site's requests."""
 
     async def go() -> tuple[str, list[int], int]:
         async with listener() as (port, connections):
@@ -138,7 +138,7 @@ TARGETS = [
 
 
 def test_a_redirect_to_a_forbidden_target_is_not_followed():
-    """An allowed site may not lead on to any of the tricks either. One loop for all, so that the test stays short."""
+    """An allowed site must not redirect to any of the tricks. One event loop for all keeps the test short."""
 
     async def go() -> None:
         async with listener() as (port, connections):

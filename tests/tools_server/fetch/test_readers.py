@@ -1,4 +1,4 @@
-"""A text search whose pages are read: over HTTP, from a site on loopback that the config allows."""
+"""A text search that reads its pages over HTTP, from a loopback site that the config allows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def config_with(tmp_path: Path, search_url: str, allow: list[str], **reader: Any
     config.cache.path, config.cache.mode = str(tmp_path / "cache.sqlite"), "live"
     config.text.backends, config.image.backends = ("searxng",), ()
     config.backends.searxng.update({"url": search_url, "calls_per_s": 1000.0})
-    # A machine with much to do may be slow to start a process; nothing here waits for these bounds.
+    # Generous limits, because a busy machine starts processes slowly; no test waits for them.
     config.reader.update(
         {"kind": "pages", "allow": tuple(allow), "num_processes": 1, "parse_timeout_s": 60.0, **reader}
     )
@@ -141,7 +141,7 @@ def test_pages_that_hang_cost_a_search_its_pages_and_not_its_reply(tmp_path: Pat
 
 def test_a_page_that_hangs_its_parser_is_given_up(tmp_path: Path):
     async def go() -> None:
-        # Anchors that are never closed: the parser's time grows with the square of their number.
+        # The parser's time is quadratic in the number of unclosed anchors.
         async with Site(lambda r: html("<a>" * 300_000)) as site, engine(site.url) as found:
             reply, metrics = await searched(config_with(tmp_path, found.url, site.allow, parse_timeout_s=1.0))
             assert ([r.snippet for r in reply.results], pages(metrics)) == (["short"], {"parse_timeout": 1})

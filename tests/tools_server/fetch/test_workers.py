@@ -1,4 +1,4 @@
-"""Worker processes: a piece of work that hangs, dies or eats memory harms nobody else."""
+"""Worker processes: a task that hangs, dies or uses too much memory does not affect others."""
 
 from __future__ import annotations
 

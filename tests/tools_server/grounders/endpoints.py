@@ -1,4 +1,4 @@
-"""A web server on a free loopback port that answers one route as a test scripts it, and remembers what it was asked."""
+"""A web server on a free loopback port with scripted answers for one route; it records its requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 
 
 class Endpoint:
-    """What was asked, and where."""
+    """The recorded requests, and the endpoint's address."""
 
     def __init__(self, url: str):
         self.url = url
@@ -22,10 +22,10 @@ class Endpoint:
 
 @asynccontextmanager
 async def endpoint(route: str, answer: Callable[[int], Any]) -> AsyncIterator[Endpoint]:
-    """Serves as long as the block lasts.
+    """Serves for the duration of the block.
 
     Args:
-      answer: gives for call number n (from 0) the JSON to send, a status and the JSON, or "hang".
+      answer: call number n (from 0) -> the JSON to send, a status and the JSON, or "hang".
     """
     made = Endpoint("")
     stop = asyncio.Event()

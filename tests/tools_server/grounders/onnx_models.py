@@ -1,4 +1,4 @@
-"""A model in the form of Grounding DINO's exports that finds a planted box where the word "flag" is asked for."""
+"""A model in the format of Grounding DINO's exports that finds a planted box for the word "flag"."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.tiny_grounding_dino import save_tokenizer
 
 FLAG = 202
-"""Of the word "flag" in the tiny tokenizer."""
+"""The id of the word "flag" in the tiny tokenizer."""
 
 
 def write_model(folder: Path, box: tuple[float, float, float, float], output: str = "logits") -> Path:
-    """An export with two queries: one whose box is planted (centre, sides as shares), one that fits nothing.
+    """Writes an export with two queries: one with a planted box (centre and sides as shares), one that matches nothing.
 
     Args:
-      output: what the scores are called; "logits" in a right one.
+      output: name of the scores; "logits" in a valid export.
     """
     save_tokenizer(folder)
     (folder / "onnx").mkdir()
@@ -47,7 +47,7 @@ def write_model(folder: Path, box: tuple[float, float, float, float], output: st
         helper.make_node("Pad", ["fit", "pads", "nothing"], ["row"]),
         helper.make_node("Unsqueeze", ["row", "one"], ["first"]),
         helper.make_node("Concat", ["first", "low"], [output], axis=1),
-        # Pixels go in as well: what the runtime is not given it would refuse.
+        # Uses the pixels, because the runtime refuses inputs that the model does not use.
         helper.make_node("ReduceMean", ["pixel_values"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "no_share"], ["none"]),
         helper.make_node("Add", ["boxes", "none"], ["pred_boxes"]),

@@ -1,4 +1,4 @@
-"""A model that writes boxes: its replies as Qwen2.5-VL writes them, and as it should not."""
+"""A model that writes boxes: replies in Qwen2.5-VL's format, and invalid replies."""
 
 from __future__ import annotations
 

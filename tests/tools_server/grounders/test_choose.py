@@ -1,4 +1,4 @@
-"""Which of a detector's boxes is searched: every number here is worked out by hand."""
+"""The choice among a detector's boxes, against values computed by hand."""
 
 from __future__ import annotations
 

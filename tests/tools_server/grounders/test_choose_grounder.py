@@ -1,4 +1,4 @@
-"""Which settings of a grounder are refused, and which are part of the cache's keys."""
+"""A grounder's settings: those that are refused, and those that are part of the cache's keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grounding DINO's inputs and outputs, against what is worked out by hand; tests/parity compares with transformers."""
+"""Grounding DINO's inputs and outputs, against values computed by hand; tests/parity compares with transformers."""
 
 from __future__ import annotations
 

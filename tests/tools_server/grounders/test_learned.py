@@ -1,4 +1,4 @@
-"""A detector behind a queue: what waits, what is refused, what is given up. The detector is a script."""
+"""A scripted detector behind a queue: requests that wait, are refused or time out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE = Image.new("RGB", (100, 80))
 
 
 class Scripted:
-    """Finds one box once it is let go on; says which threads asked, and what for."""
+    """Finds one box after it is released; records the calling threads and the expressions."""
 
     def __init__(self):
         self.go_on, self.begun = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Grounding DINO by ONNX Runtime, from a request to its box: a small model with a planted box, a real server around it."""
+"""Grounding DINO in ONNX Runtime, from a request to its box: a small model with a planted box in a real server."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_request_gets_the_box_with_its_padding_and_the_crops_results(folder: P
 
 def test_the_box_is_in_pixels_of_the_picture_turned_upright(folder: Path, corpus: Path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored on its side: 448 x 336 as bytes, 336 x 448 to look at
+    exif[0x0112] = 6  # stored as 448 x 336, shown as 336 x 448
     reply = ask(folder, corpus, encoded(SCENE, exif=exif), "flag", search_api.ROUTE_GROUND, padding=0.0)
     assert reply["box"] == [0, 168, 168, 280]
 

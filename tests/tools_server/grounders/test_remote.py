@@ -1,4 +1,4 @@
-"""Another tools server that grounds: asked over HTTP on a loopback port, well or badly behaved."""
+"""Another tools server as grounder, over HTTP on a loopback port, with valid and invalid replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The circuit breaker's three states, on a clock of the test's own."""
+"""The circuit breaker's three states, with a fake clock."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Backends within their limits: retries, rates, budgets, hedging, chains."""
+"""Limits of backends: retries, rates, budgets, hedging, chains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAST = BackendLimits(calls_per_s=1000.0, attempt_timeout_s=0.3)
 
 
 class Backend:
-    """Ends call number n as `behave(n)` says: results, a failure to raise, or seconds to sleep before the results."""
+    """`behave(n)` determines call number n: results, a failure to raise, or seconds to sleep before the results."""
 
     def __init__(self, behave: Callable[[int], Any], name: str = "b", cost_usd: float = 0.01):
         self.name, self.cost_usd, self._behave = name, cost_usd, behave
@@ -120,7 +120,7 @@ def test_the_budget_is_a_hard_stop():
 
 
 def many(backend: Backend, limits: BackendLimits, count: int) -> float:
-    """Seconds that `count` queries at once take."""
+    """Seconds that `count` parallel queries take."""
 
     async def go() -> float:
         guarded = Guarded(backend, limits, Booked())
@@ -133,7 +133,7 @@ def many(backend: Backend, limits: BackendLimits, count: int) -> float:
 
 def test_the_rate_is_kept():
     backend = Backend(lambda n: 0)
-    # A bucket of 20 goes at once, the other 20 at 20 a second.
+    # The bucket's 20 calls start at once, the other 20 at 20 per second.
     assert many(backend, BackendLimits(calls_per_s=20.0), 40) >= 0.9
     assert sum(t - backend.times[0] < 0.5 for t in backend.times) <= 31
 
@@ -228,7 +228,7 @@ def test_a_run_keeps_its_spending_when_the_server_starts_again(tmp_path: Path):
 def test_with_thirty_percent_errors_hangs_and_rate_limits_nearly_all_is_answered_and_nothing_paid_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # 30 % errors, 5 % hangs, 10 % too-many-requests, in an order without pattern.
+    # 30 % errors, 5 % hangs, 10 % too-many-requests, in an irregular order.
     def behave(number: int) -> str:
         place = (number * 7919 + 13) % 100
         return "error" if place < 30 else "hang" if place < 35 else "429" if place < 45 else "ok"

@@ -1,6 +1,6 @@
-"""A small S3: takes objects with a signed request, gives them to whoever has a signed address that has not expired.
+"""A small S3: accepts objects in signed requests, and serves them at signed addresses until these expire.
 
-Signatures are computed afresh from the secret, by Amazon's description of Signature Version 4.
+It computes signatures itself from the secret, by Amazon's description of Signature Version 4.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ KEY_ID, SECRET, REGION = "AKIDEXAMPLE", "s3cret/of+the+test", "eu-central-1"
 
 
 class FakeS3(Site):
-    """Keeps objects by path; refuses what is not signed with the secret."""
+    """Keeps objects by path; refuses requests that are not signed with the secret."""
 
     def __init__(self) -> None:
         super().__init__(self._object)
         self.objects: dict[str, tuple[bytes, str]] = {}
         self.refused = 0
         self.late_s = 0.0
-        """How far this server's clock is ahead."""
+        """The lead of this server's clock in seconds."""
 
     async def _object(self, request: web.Request) -> web.Response:
         body = await request.read()

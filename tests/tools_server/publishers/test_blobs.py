@@ -1,4 +1,4 @@
-"""Images on a route of the server's own: fetched under their name while they last, and not otherwise."""
+"""Images on the server's own route: they can be fetched by name until they expire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in a bucket of a local server that checks every signature by itself."""
+"""Images in a bucket of a local server that checks every signature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image providers that want an address: they fetch what the server published and get the crop's own bytes."""
+"""Image providers that need an address: they fetch the published image and get the crop's bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LENSES = ("serper_lens", "serpapi_lens")
 
 
 class Lens(Site):
-    """A provider that fetches the image that it is told of, then answers as its documentation shows."""
+    """A provider that fetches the image at the given address, then answers as in its documentation."""
 
     def __init__(self, name: str):
         super().__init__(self._search)
@@ -85,7 +85,7 @@ def check(reply: Any, lens: Lens, name: str) -> str:
 def test_a_crop_goes_out_by_the_servers_own_route_which_asks_for_no_token(name: str, tmp_path: Path):
     async def go() -> None:
         async with Lens(name) as lens:
-            # The address is part of the config, as a public one is in earnest, so the port must be known first.
+            # The address is part of the config, as in production, so the port must be known first.
             port = unused_port()
             config = config_with(tmp_path, name, lens, kind="blobs", public_url=f"http://127.0.0.1:{port}")
             assembly = assemble(settings_of(config))

@@ -1,4 +1,4 @@
-"""Grounding: which region an expression means, and when it says that it does not know."""
+"""Grounding: the region that an expression means, and expressions that it cannot resolve."""
 
 from __future__ import annotations
 
