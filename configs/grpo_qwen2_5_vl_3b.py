@@ -1,4 +1,4 @@
-"""GRPO of Qwen2.5-VL-3B as in DeepMMSearch-R1, on eight v5e chips or on what is named behind the file.
+"""GRPO of Qwen2.5-VL-3B as in DeepMMSearch-R1, on eight v5e chips or on the topology named after the file.
 
 mmsearch grpo --config configs/grpo_qwen2_5_vl_3b.py:v5e:2x4 --config.checkpoint=runs/sft/policies/sft \
     --config.grpo.rows=fvqa.array_record --config.tools.url=http://search:8765 \

@@ -1,4 +1,4 @@
-"""SFT of Qwen2.5-VL-32B as in DeepMMSearch-R1, on 16 v5p chips or on what is named behind the file.
+"""SFT of Qwen2.5-VL-32B as in DeepMMSearch-R1, on 16 v5p chips or on the topology named after the file.
 
 mmsearch sft --config configs/sft_qwen2_5_vl_32b.py:v5p:2x2x4 --config.checkpoint=Qwen2.5-VL-32B-Instruct \
     --config.sft.data.sets="('deepmmsearchvqa.array_record',)" --workdir runs/sft
@@ -10,5 +10,5 @@ from mmsearch_jax.recipes import qwen2_5_vl
 
 
 def get_config(topology: str = "v5p:2x2x4") -> ml_collections.ConfigDict:
-    """SFT on conversations of one's own (`mmsearch data convert`); see `qwen2_5_vl.sft`."""
+    """SFT on your own conversations (`mmsearch data convert`); see `qwen2_5_vl.sft`."""
     return qwen2_5_vl.sft("32b", topology)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a training command on TPU slices of a GKE cluster (JobSet), and the search server beside it or as a separate deployment:
+# Runs a training command on TPU slices of a GKE cluster (JobSet), and the search server in the same run or as a separate deployment:
 #
 #   launch/gke.sh secret --name mmsearch-keys --secrets keys.env
 #   launch/gke.sh tools --name search --image REGISTRY/mmsearch-tools --replicas 3 --secret mmsearch-keys -- --config configs/tools/serper.py
@@ -31,14 +31,14 @@ case "$step" in
     [ -n "$bucket" ] || fail "--bucket is missing: its name without gs://; it is mounted at /mnt"
     [ ${#command[@]} -gt 0 ] || fail "no training command: put it after --, such as: -- sft --workdir /mnt/runs/sft"
     [ -z "$tools" ] || [ -n "$tools_image" ] || fail "--tools needs --tools-image: docker build -f launch/Dockerfile.tools, and push it";;
-  tools) [ ${#command[@]} -gt 0 ] || fail "no config of the server: put it after --, such as: -- --config configs/tools/serper.py";;
-  secret) [ -f "$secrets" ] || fail "--secrets names no file: lines KEY=VALUE";;
+  tools) [ ${#command[@]} -gt 0 ] || fail "no server config: put it after --, such as: -- --config configs/tools/serper.py";;
+  secret) [ -f "$secrets" ] || fail "--secrets must name a file with lines KEY=VALUE";;
 esac
 [ -n "$dry_run" ] || command -v kubectl > /dev/null || fail "kubectl is not installed: 'gcloud components install kubectl gke-gcloud-auth-plugin'"
 space=(); [ -z "$namespace" ] || space=(--namespace "$namespace")
 part=(); [ -z "$secret" ] || part+=(--with secret --set "SECRET=$secret")
 
-kube() { # runs the command and explains its errors; in a dry run prints it
+kube() { # runs the command and explains its errors; prints it in a dry run
   if [ -n "$dry_run" ]; then do_it kubectl "$@" "${space[@]}"; return; fi
   local said
   if said="$(kubectl "$@" "${space[@]}" 2>&1)"; then echo "$said"; return; fi
@@ -52,7 +52,7 @@ kube() { # runs the command and explains its errors; in a dry run prints it
     *) fail "kubectl $1 failed";;
   esac
 }
-apply_file() { # the filled file, from standard input
+apply_file() { # applies the filled file from standard input
   local file; file="$(mktemp)"; cat > "$file"
   [ -z "$dry_run" ] || cat "$file"
   kube apply --filename "$file"
@@ -105,7 +105,7 @@ follow() { # until the JobSet has ended; prints why it waits and each restart, a
     waiting="$(ask "${pods[@]}" -o 'jsonpath={.items[0].status.conditions[?(@.status=="False")].message}')" || true
     case "$waiting" in
       *nschedulable*|*'nodes are available'*|*"didn't match"*)
-        [ "$said" = "$waiting" ] || { said="$waiting"; echo "waiting for nodes: $waiting"; echo "(no node pool of this topology, or no quota for it: docs/launch.md)"; };;
+        [ "$said" = "$waiting" ] || { said="$waiting"; echo "waiting for nodes: $waiting"; echo "(no node pool with this topology, or no quota: docs/launch.md)"; };;
     esac
   done
   [ "$ended" = Completed ] && { echo "done"; return 0; }

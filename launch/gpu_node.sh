@@ -4,7 +4,7 @@
 #   launch/gpu_node.sh sft --config configs/sft_qwen2_5_vl_7b.py:h100:8 --workdir runs/sft7b
 #
 # Creates .venv with CUDA on first use (MMSEARCH_CUDA=cuda12 for older drivers). If MMSEARCH_CORPUS names a corpus, a tools server for
-# `grpo` is started beside the trainer, and the trainer gets its address. MMSEARCH_DRY_RUN=1 prints the commands.
+# `grpo` is started on this machine, and the trainer gets its address. MMSEARCH_DRY_RUN=1 prints the commands.
 set -euo pipefail
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -19,7 +19,7 @@ do_it() { if [ -n "${MMSEARCH_DRY_RUN:-}" ]; then printf '+'; printf ' %q' "$@";
 [ -x "$root/.venv/bin/mmsearch" ] || "$root/launch/install.sh" "${MMSEARCH_CUDA:-cuda13}"
 more=()
 if [ -n "${MMSEARCH_CORPUS:-}" ]; then
-  [ -d "$MMSEARCH_CORPUS" ] || fail "MMSEARCH_CORPUS names no folder: $MMSEARCH_CORPUS"
+  [ -d "$MMSEARCH_CORPUS" ] || fail "MMSEARCH_CORPUS is not a folder: $MMSEARCH_CORPUS"
   port="${MMSEARCH_TOOLS_PORT:-8765}"
   if [ -n "${MMSEARCH_DRY_RUN:-}" ]; then
     do_it "$root/.venv/bin/mmsearch" serve-tools --corpus "$MMSEARCH_CORPUS" --port "$port"

@@ -35,10 +35,10 @@ on_workers() { do_it gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --work
 to_workers() { do_it gcloud compute tpus tpu-vm scp "$1" "$name:$2" "${place[@]}" --worker=all; }
 describe() { gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format="value($1)" 2> /dev/null; }
 state() { describe state.state || echo NONE; }
-explain() { # ends with what to do, for errors that another request would not solve
+explain() { # fails with a remedy, for errors that another request would not solve
   case "$1" in
     *uota*) fail "the project has no quota for $type in $zone: request it in the console (IAM & Admin, Quotas), or use another zone or --spot";;
-    *ermission*|*PERMISSION*) fail "this account may not create TPUs: it needs the role TPU Admin ('gcloud auth list' says who you are)";;
+    *ermission*|*PERMISSION*) fail "this account may not create TPUs: it needs the role TPU Admin ('gcloud auth list' shows the account)";;
     *ALREADY_EXISTS*|*already\ exists*) fail "$name exists already: '$0 delete --name $name --zone $zone', or another --name";;
     *active\ account*|*auth\ login*|*eauthentication*) fail "gcloud is not logged in: 'gcloud auth login'";;
     *'[project]'*) fail "gcloud has no project: --project ID, or 'gcloud config set project ID'";;

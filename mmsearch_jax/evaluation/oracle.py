@@ -62,7 +62,7 @@ def given_evidence(row: Row) -> Evidence | None:
                 for tool in ("image", "text")
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"row {row.id}: meta['{EVIDENCE}'] is not {{'image': [...], 'text': [...]}}") from error
+            raise DataError(f"row {row.id}: meta['{EVIDENCE}'] must be {{'image': [...], 'text': [...]}}") from error
         return Evidence(image, text)
     if fact := row.meta.get("atomic_fact"):
         return Evidence((SearchResult(fact, ""),), (SearchResult(fact, row.answers[0]),))

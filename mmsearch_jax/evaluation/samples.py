@@ -111,7 +111,7 @@ def open_folder(folder: Path, stamp: Stamp, if_changed: str = "refuse") -> Path:
             return open_folder(folder.with_name(f"{folder.name}-{stamp.config[:8]}"), stamp, "refuse")
         if if_changed == "refuse":
             raise ConfigError(
-                f"{folder} holds samples made with {_difference(old, stamp)}: set it back, or choose another "
+                f"{folder} holds samples made with {_difference(old, stamp)}: restore the setting, or choose another "
                 "--config.eval.name, or --config.eval.if_changed=new"
             )
         _remove(folder)

@@ -83,7 +83,7 @@ class _Routes:
         """Describes one model."""
         name = request.match_info["name"]
         if name not in self._service.models:
-            raise ApiError(404, f"no model '{name}' here", param="model", code="model_not_found")
+            raise ApiError(404, f"no model '{name}' on this server", param="model", code="model_not_found")
         return web.json_response(_model(name))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:

@@ -165,10 +165,10 @@ class Service:
         if self.tools is None:
             raise ApiError(400, "this server has no search tools: start it with --tools-url", param="search")
         if len(request.messages) != 1 or request.system is not None or len(images) != 1:
-            raise ApiError(400, "a search episode takes one user message with one image", param="messages")
+            raise ApiError(400, "a search episode needs exactly one user message with one image", param="messages")
         if request.stop or request.logprobs:
             raise ApiError(
-                400, "a search episode takes neither stop nor logprobs", param="stop" if request.stop else "logprobs"
+                400, "a search episode supports neither stop nor logprobs", param="stop" if request.stop else "logprobs"
             )
         question = request.messages[0].text
         most = self._rules.max_turn_tokens

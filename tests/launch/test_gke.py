@@ -307,8 +307,8 @@ def test_a_refusal_says_what_to_do(fake, said, message):
         (["up", *RUN, "--topology", "v5e:2x2:2", "--", *TRAIN], "needs several hosts per slice"),
         (["up", *RUN, "--tools", "c.py", "--", *TRAIN], "--tools needs --tools-image"),
         (["up", *RUN, "--bucket", "gs://b: {x}", "--", *TRAIN], "BUCKET is 'gs://b: {x}'"),
-        (["secret", "--name", "keys", "--secrets", "/nowhere"], "--secrets names no file"),
-        (["tools", "--name", "search", "--image", "i"], "no config of the server"),
+        (["secret", "--name", "keys", "--secrets", "/nowhere"], "--secrets must name a file"),
+        (["tools", "--name", "search", "--image", "i"], "no server config"),
     ],
 )
 def test_a_mistake_is_told_and_nothing_is_asked_of_the_cluster(fake, arguments, message):
