@@ -17,7 +17,7 @@ quickstart: $(VENV)/.installed ## set up, then the whole pipeline on the bundled
 	$(BIN)/mmsearch quickstart
 
 test: $(VENV)/.installed-test ## every test that needs neither torch nor an accelerator
-	$(BIN)/python -m pytest -n $(JOBS) tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
 test-slow: $(VENV)/.installed-test ## tests that take minutes: fifty steps on every kind of mesh, twenty kills
 	$(BIN)/python -m pytest -m slow tests

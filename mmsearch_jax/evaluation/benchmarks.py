@@ -24,14 +24,14 @@ REJECTED_FILE = "rejected.jsonl"
 _NO_IMAGE = "the question has no image"
 
 
-class Loaded(NamedTuple):
+class LoadedRows(NamedTuple):
     """The rows to ask, in the set's order, and the number of skipped rows by reason."""
 
     rows: list[Row]
     skipped: collections.Counter[str]
 
 
-def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -> Loaded:
+def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -> LoadedRows:
     """Reads a benchmark from disk.
 
     With the same seed, a smaller sample is a subset of a larger one. Records that cannot be used are listed in
@@ -63,7 +63,7 @@ def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -
     if counts.rejected:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / REJECTED_FILE).write_text(refused.getvalue(), encoding="utf-8")
-    return Loaded(rows, skipped + counts.rejected)
+    return LoadedRows(rows, skipped + counts.rejected)
 
 
 def with_choices(row: Row) -> Row:

@@ -18,7 +18,7 @@ from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.distributed.processes import largest_of_all
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, EvidenceOf, evaluate
-from mmsearch_jax.evaluation.benchmarks import Loaded, load_rows
+from mmsearch_jax.evaluation.benchmarks import LoadedRows, load_rows
 from mmsearch_jax.evaluation.budget import EvaluationBudget
 from mmsearch_jax.evaluation.conclude import conclude, right_by_id
 from mmsearch_jax.evaluation.fingerprint import fingerprint
@@ -196,7 +196,7 @@ def _run_benchmark(
     if own:
         tiny = settings.miniworld.tiny_rules and not settings.endpoint.url
         rules = _rules(settings, settings.miniworld.episode if tiny else settings.episode)
-        loaded = Loaded(_miniworld_rows(settings, workdir), Counter())
+        loaded = LoadedRows(_miniworld_rows(settings, workdir), Counter())
         # No other server knows the mini-world.
         settings = settings.replace(tools=dataclasses.replace(settings.tools, url=""))
     else:
@@ -233,7 +233,7 @@ def _miniworld_rows(settings: EvaluationSettings, workdir: Path) -> list[Row]:
     return read_rows(prepare_world(settings, workdir, EVALUATION_WORLD) / "eval")
 
 
-def _loaded(settings: EvaluationSettings, benchmark: BenchmarkConfig, folder: Path) -> Loaded:
+def _loaded(settings: EvaluationSettings, benchmark: BenchmarkConfig, folder: Path) -> LoadedRows:
     try:
         return load_rows(benchmark, Path(settings.data), folder, settings.seed)
     except DataError as error:

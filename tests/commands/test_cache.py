@@ -65,7 +65,7 @@ def test_a_damaged_export_is_named_by_its_line(tmp_path: Path, capsys: pytest.Ca
     with (tmp_path / "answers.jsonl").open("a") as file:
         file.write('{"request": {"tool": "text_search"}, "stored_s": 1.0, "reply": {"results": 3}}\n')
     assert mmsearch("import", tmp_path / "answers.jsonl", store_of(tmp_path / "b.sqlite")) == 2
-    assert "answers.jsonl:3: no kept answer" in capsys.readouterr().err
+    assert "answers.jsonl:3: not a kept answer" in capsys.readouterr().err
     assert mmsearch("import", tmp_path / "none.jsonl", store_of(tmp_path / "b.sqlite")) == 2
     assert "no exported cache at" in capsys.readouterr().err
 

@@ -5,11 +5,13 @@ import shlex
 import socket
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
 from mmsearch_jax.commands import main as cli
 from mmsearch_jax.core.config_files import load
+from mmsearch_jax.core.errors import MMSearchError
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
 COMMANDS = [
@@ -29,19 +31,28 @@ COMMANDS = [
 ]
 
 
-def mmsearch(*arguments):
-    environment = {**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, "-m", "mmsearch_jax.commands.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-        timeout=120,
-    )
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_help_names_every_command_and_starts_without_jax():
+@pytest.fixture
+def mmsearch(capsys, monkeypatch):
+    """Runs a command line as the console script does, without the seconds that a new Python takes."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments):
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as left:
+            code = left.code
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+def test_help_names_every_command_and_starts_without_jax(mmsearch):
     done = mmsearch("--help")
     assert done.returncode == 0
     assert all(command in done.stdout for command in COMMANDS)
@@ -52,7 +63,7 @@ def test_help_names_every_command_and_starts_without_jax():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_has_help(command):
+def test_each_command_has_help(mmsearch, command):
     done = mmsearch(command, "--help")
     assert done.returncode == 0
     assert len(done.stdout) > 150
@@ -67,7 +78,10 @@ def test_each_command_has_help(command):
         (["report", "/nowhere-at-all"], "nothing to report in /nowhere-at-all"),
         (["serve-tools", "--corpus", "/nowhere-at-all"], "no corpus at /nowhere-at-all"),
         (["serve", "--config.checkpoint=/nowhere-at-all"], "no checkpoint at /nowhere-at-all"),
-        (["serve", "--config.serve.token_env=NOT_SET_AT_ALL"], "names NOT_SET_AT_ALL, which is not set"),
+        (
+            ["serve", "--config.serve.token_env=NOT_SET_AT_ALL"],
+            "names the environment variable NOT_SET_AT_ALL, which is not set",
+        ),
         (["serve", "--tools-url", "http://127.0.0.1:9"], "no search server at http://127.0.0.1:9"),
         (["import-hf", "/nowhere-at-all", "/tmp/x"], "no config.json in /nowhere-at-all"),
         (["export-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
@@ -75,7 +89,7 @@ def test_each_command_has_help(command):
         (["sft", "--workdir", "gs://bucket/run"], "a bucket is no directory"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message):
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(mmsearch, arguments, message):
     done = mmsearch(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -83,7 +97,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_missing_checkpoint_and_a_broken_image_are_named(tmp_path):
+def test_a_missing_checkpoint_and_a_broken_image_are_named(mmsearch, tmp_path):
     done = mmsearch("sft", "--workdir", tmp_path, "--config.checkpoint=/nowhere-at-all")
     assert (done.returncode, "no checkpoint at /nowhere-at-all" in done.stderr) == (2, True)
     picture = tmp_path / "broken.jpg"
@@ -92,7 +106,7 @@ def test_a_missing_checkpoint_and_a_broken_image_are_named(tmp_path):
     assert (done.returncode, "is not an image" in done.stderr) == (2, True)
 
 
-def test_a_port_in_use_is_named(tmp_path):
+def test_a_port_in_use_is_named(mmsearch, tmp_path):
     (tmp_path / "pages.jsonl").write_text("")
     (tmp_path / "images.jsonl").write_text("")
     with socket.socket() as taken:
@@ -104,17 +118,18 @@ def test_a_port_in_use_is_named(tmp_path):
     assert done.stderr.startswith("error: ")
 
 
-def test_debug_shows_the_traceback():
-    done = mmsearch("report", "/nowhere-at-all", "--debug")
-    assert "Traceback" in done.stderr
+def test_debug_shows_the_traceback(mmsearch):
+    with pytest.raises(MMSearchError):
+        mmsearch("report", "/nowhere-at-all", "--debug")
 
 
-def test_debug_may_stand_before_the_command_too():
-    assert "Traceback" in mmsearch("--debug", "report", "/nowhere-at-all").stderr
+def test_debug_may_stand_before_the_command_too(mmsearch):
+    with pytest.raises(MMSearchError):
+        mmsearch("--debug", "report", "/nowhere-at-all")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_example_in_the_help_is_a_command_line_that_parses(command):
+def test_each_example_in_the_help_is_a_command_line_that_parses(mmsearch, command):
     for example in cli.COMMANDS[command].examples:
         words = shlex.split(example.partition("     (")[0].replace("\\\n", " "))
         assert words[0] == "mmsearch"
@@ -144,7 +159,7 @@ def test_programs_are_kept_where_compilation_cache_says(tmp_path):
     assert any("jit__lambda" in path.name for path in (tmp_path / "new" / "cache").iterdir())
 
 
-def test_a_compilation_cache_that_cannot_be_made_is_named(tmp_path):
+def test_a_compilation_cache_that_cannot_be_made_is_named(mmsearch, tmp_path):
     (tmp_path / "file").touch()
     done = mmsearch("ask", "missing.png", "who?", "--compilation-cache", tmp_path / "file" / "cache")
     assert done.returncode == 2

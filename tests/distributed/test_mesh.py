@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from configs.meshes import MESHES
 from flax import nnx
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
@@ -16,6 +15,7 @@ from mmsearch_jax.models.axes import logical_axes
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.planning.sizes import SIZES
+from mmsearch_jax.recipes.meshes import MESHES
 from mmsearch_jax.settings.policy import MeshConfig
 
 MESH = AbstractMesh((1, 1, 4, 2, 1), AXES)

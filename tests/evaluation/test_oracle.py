@@ -75,9 +75,9 @@ def test_the_policy_reads_the_evidence_and_sets_without_any_are_refused(tmp_path
     with served(ScriptedEndpoint(SCRIPTS | {"Who is painted?": script})) as url:
         assert run(tmp_path, data, url, "--config.only=simplevqa,a_okvqa", "--config.eval.oracle=true") == 0
         assert run(tmp_path / "b", data, url, "--config.only=okvqa", "--config.eval.oracle=true") == 2
-    assert "the rows of okvqa bring no evidence" in capsys.readouterr().err
+    assert "the rows of okvqa have no evidence" in capsys.readouterr().err
     missing = json.loads((tmp_path / "eval/policy/suite.json").read_text())["missing"]
-    assert "the rows of a_okvqa bring no evidence" in missing["a_okvqa"]
+    assert "the rows of a_okvqa have no evidence" in missing["a_okvqa"]
     sample = next(
         s for s in read_samples(tmp_path / "eval/policy/simplevqa") if s["row"]["question"] == "Who is painted?"
     )

@@ -123,4 +123,4 @@ def test_what_the_user_must_mend_is_said_once(tmp_path):
 
 def test_another_command_is_refused():
     done = rehearse("--", "eval")
-    assert done.returncode == 2 and "'eval' does not train" in done.stderr
+    assert done.returncode == 2 and "'eval' does not run" in done.stderr
