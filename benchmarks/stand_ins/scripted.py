@@ -4,7 +4,6 @@ fed."""
 import asyncio
 import dataclasses
 import io
-import types
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from mmsearch_jax.core.protocol import TextSearch
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images.processing import ProcessedImage
-from mmsearch_jax.models.config import VisionConfig
+from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import observe
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
@@ -54,16 +53,16 @@ class ScriptedModel(nnx.Module):
     def __init__(self, scripts: np.ndarray):
         self.scripts = nnx.Param(jnp.asarray(scripts))
         self.dtype = jnp.float32
-        text = types.SimpleNamespace(
+        text = TextConfig(
             vocab_size=RENDERER.vocabulary_size,
             hidden_size=2,
-            num_key_value_heads=1,
-            num_attention_heads=1,
+            intermediate_size=2,
             num_hidden_layers=1,
-            head_dim=2,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            mrope_section=(1, 0, 0),
         )
-        vision = VisionConfig()
-        self.config = types.SimpleNamespace(text=text, vision=vision, image_token_id=RENDERER.image_pad)
+        self.config = ModelConfig(text, VisionConfig(out_hidden_size=2), image_token_id=RENDERER.image_pad)
 
     def with_single_layers(self):
         return self
@@ -151,7 +150,7 @@ def engine(*plays: Play, config: EngineConfig = ENGINE_CONFIG, episode: EpisodeC
         ids = rendered(play, episode).token_ids
         scripts[play.number, : len(ids)] = ids
     cache = Recorded(jnp.zeros((config.num_slots, config.max_length, 1, 1)), jnp.zeros(config.num_slots, jnp.int32))
-    return Engine(ScriptedModel(scripts), TOKENIZER, SmallProcessor(), config, cache)  # type: ignore[arg-type]
+    return Engine(ScriptedModel(scripts), TOKENIZER, SmallProcessor(), config, cache=cache)  # type: ignore[arg-type]
 
 
 class FakeTools:

@@ -51,11 +51,11 @@ def test_a_trainers_image_holds_the_files_that_its_commands_need(file, tmp_path)
         if "/" not in path:
             (app / path).symlink_to(ROOT / path)
     program = (
-        "from mmsearch_jax.core.config_files import load_config\n"
+        "from mmsearch_jax.core.config_files import run_config_file\n"
         "from mmsearch_jax.miniworld.real import RealWorld\n"
         "assert RealWorld().entities\n"
-        "print(load_config('configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2').mesh.data)\n"
-        "print(load_config('configs/tiny_sft.py').checkpoint)\n"
+        "print(run_config_file('configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2').mesh.data)\n"
+        "print(run_config_file('configs/tiny_sft.py').checkpoint)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

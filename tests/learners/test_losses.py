@@ -96,7 +96,7 @@ def test_gspo_has_one_ratio_a_sequence():
 
 
 def test_truncated_importance_sampling_weighs_by_the_capped_mismatch():
-    config = GRPOLossConfig(0.2, 0.2, 0.05, importance_cap=1.3)
+    config = GRPOLossConfig(0.2, 0.2, 0.05, aggregation="token", importance_cap=1.3)
     scored = case(3)
     assert computed(scored, config) == pytest.approx(dapo(terms(scored, config, of_token(scored, scored.old))))
     weights = np.exp(scored.old - scored.rollout)[scored.loss_mask]
@@ -113,7 +113,7 @@ def test_without_clipping_the_gradient_is_that_of_policy_gradient_with_capped_we
     # If policy = old policy, the surrogate's gradient is -weight * advantage / tokens.
     scored = case(4)
     scored = scored._replace(old=scored.policy)
-    config = GRPOLossConfig(0.5, 0.5, 0.0, importance_cap=1.2)
+    config = GRPOLossConfig(0.5, 0.5, 0.0, aggregation="token", importance_cap=1.2)
     weights = np.minimum(np.exp(scored.old - scored.rollout), 1.2)
     expected = np.where(scored.loss_mask, -weights * scored.advantages / scored.loss_mask.sum(), 0)
     np.testing.assert_allclose(gradient(scored, config), expected, rtol=1e-9)
@@ -134,7 +134,7 @@ def test_the_gradient_equals_finite_differences(ratio):
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
 def test_tokens_outside_the_mask_have_no_influence_on_loss_or_gradient(ratio):
     scored = case(1)
-    config = GRPOLossConfig(kl_coef=0.1, ratio=ratio, importance_cap=2.0)
+    config = GRPOLossConfig(kl_coef=0.1, aggregation="token", ratio=ratio, importance_cap=2.0)
     noise = {
         name: np.where(scored.loss_mask, getattr(scored, name), -50.0)
         for name in ("policy", "old", "rollout", "reference")

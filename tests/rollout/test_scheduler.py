@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.stand_ins import scripted
 from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
-from mmsearch_jax.core.errors import ConfigError, ImageError
+from mmsearch_jax.core.errors import ImageError
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes, run_episodes_sync
@@ -98,13 +98,6 @@ def test_with_more_slots_than_decode_those_that_wait_for_a_tool_keep_their_cache
     # Nothing is fed twice: sampled tokens are already in the cache, except each turn's last token.
     fed = len(trajectories[0].token_ids) - trajectories[0].num_sampled
     assert engine.stats.extended_tokens + engine.stats.shared_tokens <= 12 * (fed + 2)
-
-
-def test_a_decode_width_beyond_the_slots_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"engine.decode_width is 5, must be between 0 \(all\) and engine.num_slots \(4\)"
-    ):
-        dataclasses.replace(scripted.ENGINE_CONFIG, decode_width=5)
 
 
 def test_a_long_prompt_is_fed_in_pieces_between_which_others_decode():
