@@ -75,7 +75,7 @@ def test_gradients_that_stay_broken_stop_the_run_and_name_the_last_good_checkpoi
             yield Step(bad if number >= 3 else step.batch)
 
     config = RunConfig(checkpoint_every=1, keep=10, max_skipped=2)
-    with pytest.raises(TrainingDiverged, match=r"2 updates in a row .*up to step 5.*last good checkpoint is step 3 in"):
+    with pytest.raises(TrainingDiverged, match=r"2 consecutive updates .*up to step 5.*last good checkpoint is step 3 in"):
         train(model, 9, tmp_path, broken_from_third, run=config)
 
 
@@ -167,7 +167,7 @@ def test_rows_that_are_left_out_are_told_and_counted(model, tmp_path, capsys):
     train(model, 2, tmp_path, data)
     assert [record["skipped_rows"] for record in records(tmp_path)] == [15, 30]
     said = capsys.readouterr().out
-    assert said.count("no image") == 20 and "further rows that are left out are only counted" in said
+    assert said.count("no image") == 20 and "further skipped rows are only counted" in said
 
 
 def test_weights_and_biases_gets_the_numbers_and_its_absence_is_told(tmp_path, monkeypatch):
