@@ -105,7 +105,7 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_an_unknown_ending_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"rows\.csv is of no known format"):
+    with pytest.raises(DataError, match=r"rows\.csv has an unknown format"):
         write_rows(ROWS, tmp_path / "rows.csv")
 
 

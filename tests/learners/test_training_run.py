@@ -58,7 +58,7 @@ def test_sigterm_saves_and_the_next_run_goes_on_to_the_same_weights(model, tmp_p
             yield step
 
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Preempted, match=r"asked to stop: step \d is saved in .*sft; the same command goes on"):
+    with pytest.raises(Preempted, match=r"asked to stop: step \d is saved in .*sft; run the same command to resume"):
         train(model, 8, tmp_path / "cut", interrupted)
     assert signal.getsignal(signal.SIGTERM) is handler
     assert len(records(tmp_path / "cut")) < 8
