@@ -19,7 +19,7 @@ from mmsearch_jax.rollout.sequence import PreparedImage
 from mmsearch_jax.settings.rollout import EngineConfig
 
 _FULL_ENOUGH = 0.75
-"""If a larger share of a call's rows is filled, additional rows are preferred over fuller ones."""
+"""Once this share of a call's rows is filled, a call with more rows is preferred over one with fuller rows."""
 
 
 class ImageCache:
