@@ -81,7 +81,7 @@ def test_mmsearch_r1_rows_and_their_known_defects(tmp_path):
     expected = {
         2: "there is no image",
         3: "not JSON",
-        4: "already that of row 1",
+        4: "already used by row 1",
         5: "damaged",
         7: "none.jpg",
         8: "there is no answer",

@@ -161,7 +161,7 @@ def test_a_row_that_would_not_come_back_equal_is_set_aside_with_its_reason(form,
         "mmsearch-r1": {1: "there is no image", 3: "<image> stands in it", 4: "", 9: "there is no image"},
         "search-r1": {2: "text alone", 3: "<image> stands in it", 5: "text alone", 8: "text alone"},
     }[form] | {6: "no image can be read at /nowhere/a.jpg", 7: "damaged"}
-    expected.setdefault(9, "already that of row 1")
+    expected.setdefault(9, "already used by row 1")
     assert reasons.keys() == expected.keys(), reasons
     assert all(text in reasons[row] for row, text in expected.items()), reasons
 

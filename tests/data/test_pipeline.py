@@ -200,7 +200,7 @@ def test_sets_that_cannot_be_read_stop_the_run_before_it_begins(rows_file, tmp_p
     with pytest.raises(DataError, match=r"t\.array_record is cut short"):
         pipeline(path)
     write_rows([], path)
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="contains no rows"):
         pipeline(path)
     with pytest.raises(DataError, match="no ArrayRecord file at"):
         pipeline(tmp_path / "none.array_record")

@@ -98,7 +98,7 @@ def sift(
         try:
             name, made = make(record, number)
             if name in seen:
-                raise DataError(f"id: '{name}' was already that of row {seen[name]}")
+                raise DataError(f"id: '{name}' is already used by row {seen[name]}")
         except DataError as error:
             counts.rejected[_reason(error)] += 1
             refused.write(jsonl.dumps({"row": number, "reason": str(error)}) + "\n")
