@@ -127,7 +127,7 @@ def test_a_frame_that_is_cut_or_foreign_is_refused():
     framed = encode({"image": b"12345"})
     with pytest.raises(DataError, match="the row has"):
         decode(framed[:-1])
-    with pytest.raises(DataError, match="not a row of ours"):
+    with pytest.raises(DataError, match="not a row in our format"):
         decode(b"something else")
 
 
