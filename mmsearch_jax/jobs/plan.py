@@ -66,7 +66,7 @@ def search_settings(
     with console.status("estimating settings"):
         found = list(search.candidates(config, stages[0], model, topology))
     best = found[:num_best]
-    console.print(f"{len(found)} settings fit by estimate; compiling the {len(best)} that should be fastest")
+    console.print(f"{len(found)} settings fit by the hand count; compiling the {len(best)} that should be fastest")
     records = []
     for candidate in best:
         plans = _analysed(candidate.config(config), model, topology, (stages[0],), console)

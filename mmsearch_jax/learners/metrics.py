@@ -1,6 +1,6 @@
 """Metrics of a run: metrics.jsonl, TensorBoard events and a progress bar.
 
-It knows nothing of what the numbers mean.
+It does not depend on the meaning of the numbers.
 """
 
 from __future__ import annotations

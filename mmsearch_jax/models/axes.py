@@ -1,4 +1,4 @@
-"""Logical names of every parameter's dims, and where each parameter goes on a mesh.
+"""Logical names of every parameter's dims, and the sharding of each parameter on a mesh.
 
 The names are not mesh axes: the rules in `distributed.sharding` map names to mesh axes.
 """
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from mmsearch_jax.distributed.sharding import RULES, Rules, named_sharding
 
 Placement = Callable[[str, tuple[int, ...]], Sharding]
-"""From a parameter's dotted path and shape to its sharding."""
+"""Maps a parameter's dotted path and shape to its sharding."""
 
 _AXES: dict[str, tuple[str, ...]] = {
     "language.embedding": ("vocab", "embed"),
@@ -66,7 +66,7 @@ def logical_axes(path: str) -> tuple[str, ...]:
 
 
 def placement(mesh: Mesh, rules: Rules = RULES) -> Placement:
-    """Where each parameter goes on a mesh."""
+    """The sharding of each parameter on a mesh."""
     if mesh.size == 1:
         # Nothing is split on one device, so dims need no names (the tests' models have none).
         return lambda path, shape: NamedSharding(mesh, PartitionSpec())

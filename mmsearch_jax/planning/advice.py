@@ -1,4 +1,4 @@
-"""Advice in one line for a program that does not fit: the nearest setting that fits, estimated from formula and plan."""
+"""Advice in one line for a program that does not fit: the nearest setting that fits, estimated from hand count and plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An estimate of a learner program's memory on one chip, item by item, by formula and without compilation.
+"""The hand count: an estimate of a learner program's memory on one chip, item by item, without compilation.
 
 It prunes `search` and explains the compiler's figure (docs/planning.md compares the two). Memory before the step is exact, by
 shapes and shardings. Memory of the step itself is the sum of the large arrays that exist at one time. Compare it with the
@@ -50,7 +50,7 @@ class HandCount:
 
 
 def hand_count(learner: Learner) -> HandCount:
-    """The estimate for the program that computes a batch's loss and gradients."""
+    """The hand count of the program that computes a batch's loss and gradients."""
     text, vision, shape = learner.model.text, learner.model.vision, learner.shape
     mesh, state = learner.mesh.mesh.shape, learner.state
     width = 2 if learner.half else 4

@@ -42,7 +42,7 @@ class Program:
       name: such as "grpo update".
       lower: makes the lowered program (slow).
       mesh: mesh of its devices.
-      arguments: abstract arrays that it reads, for the memory formula.
+      arguments: abstract arrays that it reads, for the hand count.
       work: FLOPs and tokens that the method needs.
       times: runs in one step of its stage (an update of SFT, a rollout batch of GRPO; 1 for the sampler's).
       learner: the learner that it belongs to; None for the sampler's.

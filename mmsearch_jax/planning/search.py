@@ -26,14 +26,14 @@ from mmsearch_jax.settings.learning import BatchShape
 REMATS = ("full", "dots", "none")
 _TENSORS, _ROWS = (1, 2, 4, 8), (1, 2, 4)
 USABLE = 0.8
-"""Share of the memory that the estimate may fill: the compiler loses some to fragmentation (docs/planning.md)."""
+"""Share of the memory that the hand count may fill: the compiler loses some to fragmentation (docs/planning.md)."""
 EFFICIENCY = 0.6
 """Share of the peak FLOPs that matrix products reach, to compare compute with collectives."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SettingCandidate:
-    """A setting, an estimate of its memory, and an estimate of the seconds per batch."""
+    """A setting, the hand count of its memory, and an estimate of the seconds per batch."""
 
     overrides: dict[str, Any]
     memory: HandCount
@@ -54,7 +54,7 @@ def candidates(
     sequences: Sequence[int] = (1, 2, 4),
     rows: Sequence[int] = (),
 ) -> Iterator[SettingCandidate]:
-    """All settings that the slice and the memory estimate allow, the fastest by estimate first.
+    """All settings that the slice and the hand count allow, the fastest by estimate first.
 
     Args:
       remats, sequences: values to try.
@@ -93,10 +93,10 @@ def candidates(
 def nearest_that_fits(
     config: LearnerSettings, stage: str, model: ModelConfig, topology: Topology, scale: float
 ) -> SettingCandidate | None:
-    """The setting with the fewest changes whose memory estimate, times `scale`, fits; None if there is none.
+    """The setting with the fewest changes whose hand count, times `scale`, fits; None if there is none.
 
     Args:
-      scale: ratio of the compiler's figure to the estimate, for the setting that does not fit.
+      scale: ratio of the compiler's figure to the hand count, for the setting that does not fit.
     """
     room = topology.chip.hbm / topology.chip.devices / max(scale, 1.0)
     fitting = [each for each in candidates(config, stage, model, topology) if each.memory.total <= room]

@@ -67,7 +67,7 @@ def test_each_command_has_help(command):
         (["report", "/nowhere-at-all"], "nothing to report in /nowhere-at-all"),
         (["serve-tools", "--corpus", "/nowhere-at-all"], "no corpus at /nowhere-at-all"),
         (["serve", "--config.checkpoint=/nowhere-at-all"], "no checkpoint at /nowhere-at-all"),
-        (["serve", "--config.serve.token_env=NOT_SET_AT_ALL"], "names NOT_SET_AT_ALL, which is not set"),
+        (["serve", "--config.serve.token_env=NOT_SET_AT_ALL"], "variable NOT_SET_AT_ALL, which is not set"),
         (["serve", "--tools-url", "http://127.0.0.1:9"], "no search server at http://127.0.0.1:9"),
         (["import-hf", "/nowhere-at-all", "/tmp/x"], "no config.json in /nowhere-at-all"),
         (["export-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),

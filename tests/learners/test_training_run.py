@@ -75,7 +75,9 @@ def test_gradients_that_stay_broken_stop_the_run_and_name_the_last_good_checkpoi
             yield Step(bad if number >= 3 else step.batch)
 
     config = RunConfig(checkpoint_every=1, keep=10, max_skipped=2)
-    with pytest.raises(TrainingDiverged, match=r"2 consecutive updates .*up to step 5.*last good checkpoint is step 3 in"):
+    with pytest.raises(
+        TrainingDiverged, match=r"2 consecutive updates .*up to step 5.*last good checkpoint is step 3 in"
+    ):
         train(model, 9, tmp_path, broken_from_third, run=config)
 
 

@@ -154,7 +154,7 @@ def test_config_survives_the_round_trip():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llava"}, "of a 'llava' model, expected 'qwen2_5_vl'"),
+        ({"model_type": "llava"}, "describes a 'llava' model, expected 'qwen2_5_vl'"),
         (
             {"text_config": {**CONFIG.to_hf()["text_config"], "rope_parameters": {"rope_type": "yarn"}}},
             "RoPE of type 'yarn'",

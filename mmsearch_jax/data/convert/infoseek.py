@@ -1,7 +1,7 @@
 """InfoSeek: JSON lines of questions about OVEN's images, and a file of question types for validation.
 
-`answer_eval` lists the aliases of `answer`; for a numerical question it is {"wikidata": number, "range": [low, high]}, alone or
-in a list. The test split is published without answers. Layout: github.com/edchengg/infoseek_eval.
+`answer_eval` lists the aliases of `answer`; for a numerical question it is {"wikidata": number, "range": [low, high]}, or a
+list with this object. The test split is published without answers. Layout: github.com/edchengg/infoseek_eval.
 """
 
 from __future__ import annotations
