@@ -1,1 +1,1 @@
-"""The command line: one file a command, with its arguments and what it runs. Nothing slow is imported before a command runs."""
+"""The command line: one file per command, with its arguments and its job. Slow imports happen only when a command runs."""

@@ -17,7 +17,7 @@ def _settings() -> type[Section]:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    # Optional for the parser, so that --print-config does without.
+    # Optional for the parser, so that --print-config works without them.
     parser.add_argument("image", nargs="?", default="", help="image file, or its URL")
     parser.add_argument("question", nargs="?", default="", help="what to ask")
     parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object instead")
@@ -28,7 +28,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ConfigError("mmsearch ask needs an image and a question")
     from mmsearch_jax.jobs.ask import read_image_argument, run_ask
 
-    # Before anything slow starts.
+    # Checked before anything slow starts.
     encoded = read_image_argument(options.image)
     if options.json:
         trajectory = run_ask(options.settings, options.workdir, encoded, options.question)

@@ -1,4 +1,4 @@
-"""`mmsearch cache ...`: the search server's kept answers as a file, and FVQA's recorded image searches as kept answers."""
+"""`mmsearch cache ...`: exports and imports the search server's cached answers, and converts FVQA's recorded image searches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ examples:
   mmsearch cache import answers.jsonl --config configs/tools/serper.py
   mmsearch cache import-fvqa fvqa_train_image_search_results_cache.pkl fvqa.array_record --config configs/tools/serper.py
 
---config is the server's, for the store and, with import-fvqa, for the backends whose place the answers take."""
+--config is the server's: it names the store and, for import-fvqa, the backends whose answers are replaced."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -38,16 +38,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action.set_defaults(run_cache=run)
         return action
 
-    add("stats", _stats, "Counts the kept answers by tool.")
-    export = add("export", _export, "Writes every kept answer to a file of JSON lines.")
+    add("stats", _stats, "Counts the cached answers by tool.")
+    export = add("export", _export, "Writes every cached answer to a file of JSON lines.")
     export.add_argument("out", type=Path, help="file to write")
-    load = add("import", _import, "Puts the answers of an exported file into the store.")
+    load = add("import", _import, "Adds the answers of an exported file to the store.")
     load.add_argument("path", type=Path, help="file that `mmsearch cache export` wrote")
     fvqa = add(
         "import-fvqa",
         _import_fvqa,
-        "Makes kept whole-image searches of FVQA's own cache.\n"
-        "Its pickle is read without running anything in it; the rows give each data id its image.",
+        "Converts FVQA's own cache to cached whole-image searches.\n"
+        "Its pickle is read without executing anything in it; the rows give the image of each data id.",
     )
     fvqa.add_argument("cache", type=Path, help="FVQA's pickle")
     fvqa.add_argument("rows", type=Path, help="the same set's rows (mmsearch data convert fvqa ...)")
@@ -56,7 +56,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=int,
         default=5,
         metavar="N",
-        help="results an image search asks for, as in config.episode.top_k_image (default: %(default)s)",
+        help="number of results of an image search, as in config.episode.top_k_image (default: %(default)s)",
     )
 
 
@@ -95,7 +95,7 @@ def _import_fvqa(options: argparse.Namespace) -> None:
 
     config, counts = _config(options), collections.Counter[str]()
     if config.local.pictures:
-        raise ConfigError("config.local.pictures searches an index of your own: FVQA's answers stand for web searches")
+        raise ConfigError("config.local.pictures searches your own index, but FVQA's answers replace web searches")
 
     async def work(store: Store) -> None:
         for entry in _fvqa_entries(options, config, counts):
@@ -113,7 +113,7 @@ def _import_fvqa(options: argparse.Namespace) -> None:
 def _fvqa_entries(
     options: argparse.Namespace, config: ServerSettings, counts: collections.Counter[str]
 ) -> Iterator[CacheEntry]:
-    """The answers that fit a row; `counts` says what became of every row."""
+    """The answers that fit a row; `counts` counts the outcome of every row."""
     import tqdm
 
     from mmsearch_jax.core.search_api import SearchReply, SearchResult
@@ -132,7 +132,7 @@ def _fvqa_entries(
             counts["rows that cannot be read" if isinstance(row, DataError) else "rows without a usable answer"] += 1
             continue
         hits = [hit for hit in found["results"] if hit["title"]][: options.top_k]
-        # What a server answers is inert; these come past it.
+        # Answers of a server are neutralised; these are imported without it.
         results = tuple(inert_result(SearchResult(str(hit["title"]), "", str(hit["image_url"] or ""))) for hit in hits)
         reply = SearchReply(results, "image_search", status="ok" if results else "no_results", backend="fvqa")
         counts[_KEPT] += 1
@@ -161,8 +161,8 @@ def _config(options: argparse.Namespace) -> ServerSettings:
 
 COMMAND = Command(
     "cache",
-    "Takes the search server's kept answers out of its store, puts them in, counts them.\n"
-    "With the mode 'replay' a run or an evaluation is repeated from them without any network.",
+    "Exports, imports and counts the search server's cached answers.\n"
+    "With the mode 'replay' a run or an evaluation is repeated from them without network access.",
     run,
     ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
     add_arguments,

@@ -1,4 +1,4 @@
-"""What a command is for the command line: its name, its texts, its arguments, its settings, what it runs."""
+"""A command of the command line: its name, texts, arguments, settings and job."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Command:
 
     Attributes:
       name: as it is typed.
-      description: of its help; the first line stands in the list of commands.
+      description: text of its help; the list of commands shows the first line.
       run: does the work; gets the parsed arguments, with `settings` among them if the command has any.
       examples: command lines to copy.
       add_arguments: adds the command's own arguments.
-      settings: gives the tree of its settings (a function, so that the list of commands loads none of them).
-      config: its default config file, below configs/; "" for a command whose settings are all defaults.
+      settings: returns the tree of its settings (a function, so that the list of commands loads none of them).
+      config: its default config file, below configs/; "" for a command that starts from the defaults.
       workdir: whether it writes to a work directory.
       processes: whether it can run as several processes.
     """
@@ -38,7 +38,7 @@ class Command:
 
 
 class SetSetting(argparse.Action):
-    """An option that is short for `--config.PATH=VALUE`; the path is the option's `const`."""
+    """An option that abbreviates `--config.PATH=VALUE`; the path is the option's `const`."""
 
     def __init__(self, *arguments: Any, const: str, **keywords: Any):
         super().__init__(*arguments, **{**keywords, "const": const, "dest": argparse.SUPPRESS})

@@ -10,8 +10,8 @@ from mmsearch_jax.commands.command import Command
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, help="directory of a run, such as runs/eval/eval/sft")
-    parser.add_argument("second", type=Path, help="and of the one to compare with it")
-    parser.add_argument("-o", "--out", type=Path, help="write the figures as JSON, too")
+    parser.add_argument("second", type=Path, help="directory of the run to compare with it")
+    parser.add_argument("-o", "--out", type=Path, help="also write the figures as JSON")
 
 
 def _run(options: argparse.Namespace) -> None:

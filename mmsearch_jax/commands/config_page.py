@@ -14,7 +14,7 @@ _HEAD = """\
 # Settings
 
 Every setting of every command. `--config.PATH=VALUE` sets one on the command line; a config file (`configs/*.py`) sets many.
-The defaults here are the paper's recipe for a 7B; the bundled configs say where a size, a topology or the tiny policy differs.
+The defaults here are the paper's recipe for a 7B; the bundled configs contain the values that differ for a size or a topology.
 `mmsearch COMMAND --print-config` prints the values that a command line resolves to, each with its source: default, file or
 command line. The whole tree is checked before anything is loaded, downloaded, started or compiled.
 
@@ -27,13 +27,13 @@ def page() -> str:
     parts, first_of = [_HEAD], dict[tuple[str, tuple[str, ...]], tuple[str, tuple[Row, ...]]]()
     for (section, rows), commands in _sections().items():
         title = f"`{section}`" if section else f"At the top of {', '.join(commands)}"
-        told = f"Of {', '.join(f'`mmsearch {name}`' for name in commands)}."
+        told = f"Used by {', '.join(f'`mmsearch {name}`' for name in commands)}."
         # Records of one mapping (search providers, courses) differ in a few values only.
         alike = (section.rpartition(".")[0], tuple(name for name, *_ in rows))
         if "." in section and alike in first_of:
             first, others = first_of[alike]
             rows = tuple(row for row in rows if row not in others)
-            told += f" As `{first}`" + (", except:" if rows else ".")
+            told += f" Same as `{first}`" + (", except:" if rows else ".")
         else:
             first_of[alike] = (section, rows)
         lines = [f"| `{name}` | {default} | {values} | {doc} |" for name, default, values, doc in rows]
@@ -43,7 +43,7 @@ def page() -> str:
 
 
 def _sections() -> dict[tuple[str, tuple[Row, ...]], list[str]]:
-    """The rows of each section, and the commands that have it so; sections with other defaults stand apart."""
+    """The rows of each section, and the commands that use it; a section with other defaults is listed separately."""
     found: dict[tuple[str, tuple[Row, ...]], list[str]] = {}
     for name, tree in _trees():
         rows: dict[str, list[Row]] = collections.defaultdict(list)

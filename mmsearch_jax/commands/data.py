@@ -36,7 +36,7 @@ examples:
   mmsearch data overlap runs/data/sft.array_record runs/data/infoseek.array_record
   mmsearch data inspect runs/data/sft.array_record --rows 50 -o rows.html
 
-A file's ending gives its format: .jsonl, .array_record (for training), .parquet, .tar."""
+A file's extension gives its format: .jsonl, .array_record (for training), .parquet, .tar."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -49,24 +49,24 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action.set_defaults(run_data=run)
         return action
 
-    convert = add("convert", _convert, "Turns other projects' data into rows.\nBad records go to rejected.jsonl.")
+    convert = add("convert", _convert, "Converts other projects' data to rows.\nBad records go to rejected.jsonl.")
     convert.add_argument(
         "source",
-        help="of a file: mmsearch-r1, search-r1, verl, sharegpt, rows (our own), fvqa-cache; of a folder: "
+        help="for a file: mmsearch-r1, search-r1, verl, sharegpt, rows (our own), fvqa-cache; for a folder: "
         "deepmmsearchvqa, fvqa, infoseek, encyclopedic-vqa, simplevqa, dynvqa, okvqa, a-okvqa",
     )
     convert.add_argument("path", type=Path, help="file to read, or a published set's folder")
     convert.add_argument("out", type=Path, help="file to write (with --tfds: folder)")
-    convert.add_argument("--split", help="of a published set: which one")
+    convert.add_argument("--split", help="split of a published set")
     convert.add_argument(
         "--tfds", action="store_true", help="prepare all splits of a published set as a TFDS data set below OUT"
     )
     convert.add_argument("--images", type=Path, help="folder of the images (default: that of the file)")
-    convert.add_argument("--no-embed", action="store_true", help="keep references, and do not look into the images")
+    convert.add_argument("--no-embed", action="store_true", help="keep references, and do not check the images")
     export = add(
         "export",
         _export,
-        "Writes rows in another project's layout.\nRows that would not come back equal go to rejected.jsonl.",
+        "Writes rows in another project's layout.\nRows that the layout cannot represent go to rejected.jsonl.",
     )
     export.add_argument("form", metavar="layout", help="sharegpt (LLaMA-Factory), verl, mmsearch-r1, search-r1")
     export.add_argument("path", type=Path, help="file of rows, or folder with rows.jsonl")
@@ -75,13 +75,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--prompt-style",
         choices=PROMPT_STYLES,
         default=PROMPT_STYLES[0],
-        help="of the prompts in sharegpt's conversations (default: %(default)s)",
+        help="style of the prompts in sharegpt's conversations (default: %(default)s)",
     )
-    validate = add("validate", _validate, "Checks every row and names file, row, field and reason of what is wrong.")
-    validate.add_argument("--images", action="store_true", help="read and decode the images, too (slow)")
+    validate = add("validate", _validate, "Checks every row; reports file, row, field and reason of each error.")
+    validate.add_argument("--images", action="store_true", help="also read and decode the images (slow)")
     add("stats", _stats, "Counts rows by source, kind, category, turns and images.")
     overlap = add(
-        "overlap", _overlap, "Finds evaluation images and questions in a training set.\nNames every pair in a file."
+        "overlap", _overlap, "Finds evaluation images and questions in a training set.\nLists every pair in a file."
     )
     overlap.add_argument("train", type=Path, help="file of training rows")
     overlap.add_argument("evaluation", type=Path, help="file of evaluation rows")
@@ -90,7 +90,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=int,
         default=4,
         metavar="BITS",
-        help="image hashes (64 bits) that differ in so many are near-duplicates (default: %(default)s)",
+        help="image hashes (64 bits) that differ in at most this many bits are near-duplicates (default: %(default)s)",
     )
     overlap.add_argument(
         "--min-similarity",
@@ -103,8 +103,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, default=Path("overlap.jsonl"), help="file to write (default: overlap.jsonl)"
     )
     inspect = add("inspect", _inspect, "Shows rows with their images as one HTML page.")
-    inspect.add_argument("--rows", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
-    inspect.add_argument("--skip", type=int, default=0, metavar="N", help="how many to pass over first")
+    inspect.add_argument(
+        "--rows", type=int, default=50, metavar="N", help="number of rows to show (default: %(default)s)"
+    )
+    inspect.add_argument("--skip", type=int, default=0, metavar="N", help="number of rows to skip first")
     inspect.add_argument("-o", "--out", type=Path, default=Path("rows.html"), help="file to write (default: rows.html)")
     for action in (validate, actions.choices["stats"], inspect):
         action.add_argument("path", type=Path, help="file of rows, or folder with rows.jsonl")
@@ -114,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs the chosen subcommand.
 
     Raises:
-      DataError: a file cannot be read, or (`validate`) holds bad rows.
+      DataError: a file cannot be read, or (`validate`) contains bad rows.
     """
     options.run_data(options)
 
@@ -151,10 +153,10 @@ def _prepare(options: argparse.Namespace) -> None:
     from mmsearch_jax.data import tfds_builders
 
     if options.split or options.images or options.no_embed:
-        raise DataError("--tfds prepares all splits with their images: leave --split, --images and --no-embed out")
+        raise DataError("--tfds prepares all splits with their images: remove --split, --images and --no-embed")
     prepared = tfds_builders.prepare(options.source, options.path, options.out)
     if not prepared.counts:
-        print(f"{prepared.folder} was there already: remove it to build it anew")
+        print(f"{prepared.folder} already exists: remove it to build it again")
     for split, counts in prepared.counts.items():
         print(f"{split}: ", end="")
         _print_counts(counts, prepared.folder, tfds_builders.rejected_file(options.source, split, options.out))
@@ -179,7 +181,7 @@ def _validate(options: argparse.Namespace) -> None:
         problem = str(row) if isinstance(row, DataError) else None
         if not isinstance(row, DataError):
             if seen.setdefault(row.id, number) != number:
-                problem = f"id: '{row.id}' was already that of row {seen[row.id]}"
+                problem = f"id: '{row.id}' is already used by row {seen[row.id]}"
             try:
                 for image in row.images if options.images else ():
                     load_image(image)
@@ -190,8 +192,8 @@ def _validate(options: argparse.Namespace) -> None:
             if bad <= _SHOWN_PROBLEMS:
                 tqdm.tqdm.write(f"row {number}: {problem}")
     if bad or not rows:
-        raise DataError(f"{options.path}: {bad} of {rows} rows are bad" if rows else f"{options.path} holds no rows")
-    print(f"{options.path}: {rows} rows, all sound")
+        raise DataError(f"{options.path}: {bad} of {rows} rows are bad" if rows else f"{options.path} contains no rows")
+    print(f"{options.path}: {rows} rows, all valid")
 
 
 def _stats(options: argparse.Namespace) -> None:
@@ -225,7 +227,7 @@ def _overlap(options: argparse.Namespace) -> None:
     from mmsearch_jax.data.storage import stream_rows
 
     if not 0 <= options.max_distance < 64 or not 0 < options.min_similarity <= 1:
-        raise DataError("--max-distance must lie in [0, 63] and --min-similarity in (0, 1]")
+        raise DataError("--max-distance must be in [0, 63] and --min-similarity in (0, 1]")
     report = find_overlap(
         tqdm.tqdm(stream_rows(options.train), desc="train", unit="row"),
         tqdm.tqdm(stream_rows(options.evaluation), desc="evaluation", unit="row"),
@@ -236,7 +238,10 @@ def _overlap(options: argparse.Namespace) -> None:
     jsonl.write(map(dataclasses.asdict, report.pairs), options.out)
     for what, pairs in (
         ("share an image", [pair for pair in report.pairs if pair.image_distance is not None]),
-        ("ask the same question (about the same image, or about none)", [p for p in report.pairs if p.same_question]),
+        (
+            "ask the same question (about the same image, or without an image)",
+            [p for p in report.pairs if p.same_question],
+        ),
     ):
         train, evaluation = {pair.train_id for pair in pairs}, {pair.eval_id for pair in pairs}
         print(
@@ -257,7 +262,7 @@ def _inspect(options: argparse.Namespace) -> None:
     scanned = itertools.islice(scan_rows(options.path), options.skip, options.skip + options.rows)
     shown = write_rows_page(tqdm.tqdm(scanned, desc="inspect", unit="row"), options.out, str(options.path))
     if not shown:
-        raise DataError(f"{options.path} has no row after the first {options.skip}: ask for fewer with --skip")
+        raise DataError(f"{options.path} has no row after the first {options.skip}: give a smaller --skip")
     print(f"{shown} rows: {options.out}")
 
 

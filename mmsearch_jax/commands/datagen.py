@@ -20,12 +20,12 @@ def _run(options: argparse.Namespace) -> None:
     sheet = run_datagen(options.settings, options.workdir)
     for outcome, count in sheet["stages"].items():
         print(f"{count:>8} {outcome}")
-    print(f"{sheet['stopped']}\n{sheet['set']['rows']} rows: {options.workdir / ROWS}, datasheet.md beside them")
+    print(f"{sheet['stopped']}\n{sheet['set']['rows']} rows: {options.workdir / ROWS}, with datasheet.md next to them")
 
 
 COMMAND = Command(
     "datagen",
-    "Makes conversations with search from questions with answers: a teacher writes, the live tools answer.\n"
+    "Makes conversations with search from questions with answers: a teacher writes the turns, the live tools answer.\n"
     "Writes rows.array_record, datasheet.md and datasheet.json; the same command resumes after a kill.",
     _run,
     (

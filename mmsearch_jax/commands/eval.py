@@ -1,4 +1,4 @@
-"""`mmsearch eval`: its arguments, and the table that it prints."""
+"""`mmsearch eval`: its arguments and its printed table."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action=SetSetting,
         const="checkpoint",
         metavar="DIR",
-        help="a policy of ours, a Hugging Face directory, or a LoRA adapter (config.checkpoint)",
+        help="a policy directory, a Hugging Face directory, or a LoRA adapter (config.checkpoint)",
     )
-    parser.add_argument("--shard", metavar="I/N", help="ask the I-th of N parts of the questions (from 0)")
+    parser.add_argument("--shard", metavar="I/N", help="ask only the I-th of N parts of the questions (from 0)")
     parser.add_argument(
         "--rejudge",
         action="store_true",
-        help="ask no policy: judge, score and merge what the samples hold (also after the last shard)",
+        help="do not run the policy: judge, score and merge the existing samples (also after the last shard)",
     )
 
 
@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
     if own.count > 1 and not options.rejudge:
         merged = evaluation.all_processes_done(settings, workdir)
         if merged is None:
-            return  # The first process has it.
+            return  # Only the first process has it.
         done = evaluation.Suite(merged.summaries, done.missing)
     if settings.benchmarks:
         print_benchmarks(*done)

@@ -17,7 +17,7 @@ def _run(options: argparse.Namespace) -> None:
 
 COMMAND = Command(
     "export-hf",
-    "Turns a policy directory into a Hugging Face directory that transformers loads.",
+    "Converts a policy directory to a Hugging Face directory that transformers loads.",
     _run,
     ("mmsearch export-hf runs/quickstart/policies/grpo runs/exported",),
     add_folders,

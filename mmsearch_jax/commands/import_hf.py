@@ -23,7 +23,7 @@ def _run(options: argparse.Namespace) -> None:
 
 COMMAND = Command(
     "import-hf",
-    "Turns a Hugging Face Qwen2.5-VL directory into a policy directory of ours (Orbax).",
+    "Converts a Hugging Face Qwen2.5-VL directory to our policy directory (Orbax).",
     _run,
     ("mmsearch import-hf assets/tiny-base runs/imported",),
     add_folders,

@@ -1,4 +1,4 @@
-"""`mmsearch index ...`: makes indexes of a user's own corpus, says what is in them, searches them. Loads no JAX."""
+"""`mmsearch index ...`: builds indexes of your own corpus, describes them, and searches them. Loads no JAX."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ examples:
   mmsearch index search runs/wiki "who painted the ceiling"
   mmsearch serve-tools --corpus runs/wiki --config.local.pictures=runs/pictures
 
-A build that was interrupted goes on when the same command is run again."""
+To resume an interrupted build, run the same command again."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -39,8 +39,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action.set_defaults(run_index=run)
         return action
 
-    build = add("build", _build, "Makes an index of passages.\nThey have title and text, or Search-R1's contents.")
-    build.add_argument("out", type=Path, help="folder to make")
+    build = add("build", _build, "Builds an index of passages.\nThey have title and text, or Search-R1's contents.")
+    build.add_argument("out", type=Path, help="folder to write")
     build.add_argument(
         "corpus", type=Path, nargs="+", help=".jsonl, .jsonl.gz or .parquet, or a folder with pages.jsonl"
     )
@@ -48,24 +48,26 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--engine",
         default="fts5",
         metavar="NAME",
-        help="fts5 (default), or tantivy (extra of that name): faster above some 500k passages",
+        help="fts5 (default), or tantivy (extra of that name): faster above about 500k passages",
     )
     build.add_argument("--max-words", type=int, default=200, help="longer pages are split (default: %(default)s)")
-    dense = build.add_argument_group("vectors, searched beside the words (extra: dense)")
+    dense = build.add_argument_group("vectors, searched in addition to the words (extra: dense)")
     dense.add_argument(
         "--dense",
         metavar="MODEL",
         default="",
         help="folder of a sentence model (model.onnx, tokenizer.json), or an endpoint's address up to /v1",
     )
-    dense.add_argument("--dense-model", metavar="NAME", default="", help="the model, as the endpoint calls it")
+    dense.add_argument("--dense-model", metavar="NAME", default="", help="the model's name at the endpoint")
     dense.add_argument(
         "--dense-key-env", metavar="NAME", default="", help="environment variable with the endpoint's key"
     )
-    dense.add_argument("--query-prefix", metavar="TEXT", default="", help="what the model wants before a query")
-    dense.add_argument("--passage-prefix", metavar="TEXT", default="", help="what the model wants before a passage")
-    images = add("build-images", _build_images, "Makes an index of pictures.\nThose that cannot be read are set aside.")
-    images.add_argument("out", type=Path, help="folder to make")
+    dense.add_argument("--query-prefix", metavar="TEXT", default="", help="text that the model needs before a query")
+    dense.add_argument(
+        "--passage-prefix", metavar="TEXT", default="", help="text that the model needs before a passage"
+    )
+    images = add("build-images", _build_images, "Builds an index of pictures.\nUnreadable ones are listed in a file.")
+    images.add_argument("out", type=Path, help="folder to write")
     images.add_argument(
         "source", type=Path, help="folder of pictures, or JSON lines with file, title, description, url"
     )
@@ -75,16 +77,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
             type=int,
             default=100_000,
             metavar="N",
-            help="more vectors than this are searched through a graph, which misses some (default: %(default)s)",
+            help="search more vectors than this through a graph, which misses some (default: %(default)s)",
         )
-    info = add("info", _info, "Says what an index holds and how it was made.")
+    info = add("info", _info, "Shows the contents of an index and how it was built.")
     info.add_argument("index", type=Path, help="folder of an index")
     search = add("search", _search, "Searches an index of passages.")
     search.add_argument("index", type=Path, help="folder of an index")
     search.add_argument("query")
     search.add_argument("--top-k", type=int, default=5, metavar="N", help="results (default: %(default)s)")
-    search.add_argument("--by", default="", help="bm25, dense or both (default: both where the index has vectors)")
-    search.add_argument("--embedder", default="", help="its embedder's folder or address, if not as it was built")
+    search.add_argument("--by", default="", help="bm25, dense or both (default: both if the index has vectors)")
+    search.add_argument("--embedder", default="", help="folder or address of its embedder, if changed since the build")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -93,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
       DataError: a file or an index cannot be used.
       ConfigError: an argument is wrong, or a library is not installed.
-      ToolFailed: a search gave no answer.
+      ToolFailed: a search returned no answer.
     """
     options.run_index(options)
 
@@ -114,13 +116,13 @@ def _embedder(options: argparse.Namespace) -> EmbedderSpec | None:
     from tools_server.corpora.embedders import EmbedderSpec
 
     if options.dense:
-        # A folder is kept by its full path: the server may run from elsewhere.
+        # The full path of a folder is stored, because the server may run from another directory.
         where = options.dense if "://" in options.dense else str(Path(options.dense).absolute())
         return EmbedderSpec(
             where, options.dense_model, options.dense_key_env, options.query_prefix, options.passage_prefix
         )
     if options.dense_model or options.dense_key_env or options.query_prefix or options.passage_prefix:
-        raise ConfigError("the model, key and prefixes are those of an embedder: name it with --dense")
+        raise ConfigError("the model, key and prefixes belong to an embedder: name it with --dense")
     return None
 
 
@@ -178,7 +180,7 @@ async def _hits(options: argparse.Namespace) -> list[Hit]:
 
 COMMAND = Command(
     "index",
-    "Makes and searches indexes of your own passages and pictures.\nFor serve-tools --corpus.",
+    "Builds and searches indexes of your own passages and pictures.\nFor serve-tools --corpus.",
     run,
     ("mmsearch index build runs/wiki wiki-18.jsonl.gz", "mmsearch serve-tools --corpus runs/wiki"),
     add_arguments,

@@ -1,7 +1,6 @@
 """`mmsearch <command>`: reads the command line and the settings, and calls one command.
 
-Mistakes of the user end in one line and exit code 2, before anything is loaded or started. JAX is imported only by the
-commands that compute.
+A user's mistake gives one line and exit code 2, before anything is loaded or started. Only commands that compute import JAX.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ Any setting can be given: --config.sft.num_steps=100. `mmsearch COMMAND --print-
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code (0 done, 2 something for the user to correct, 75 pre-empted, 130 interrupted)."""
+    """Runs a command; returns the exit code (0 done, 2 a mistake that the user can correct, 75 pre-empted, 130 interrupted)."""
     options, rest = make_parser().parse_known_args(list(sys.argv[1:] if arguments is None else arguments))
     command = COMMANDS[options.command]
     try:
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_PREEMPTED
     except (MMSearchError, OSError) as error:
         if options.debug:
-            raise  # the whole traceback, as asked
+            raise  # with the whole traceback, as requested
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -104,7 +103,7 @@ def _add_command(parsers: argparse._SubParsersAction, command: Command) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(["examples:", *(f"  {example}" for example in command.examples)]),
     )
-    # Without a default of its own, so that `mmsearch --debug COMMAND` is not undone here.
+    # No default here, so that `mmsearch --debug COMMAND` is not overridden.
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
     )
@@ -116,16 +115,14 @@ def _add_command(parsers: argparse._SubParsersAction, command: Command) -> None:
             help=f"config file, or FILE:TOPOLOGY (default: {named}); set values with --config.KEY=VALUE",
         )
         parser.add_argument(
-            "--print-config",
-            action="store_true",
-            help="print every setting, where its value comes from, and what it means",
+            "--print-config", action="store_true", help="print every setting with its source and its meaning"
         )
     if command.config:
         parser.add_argument(
             "--compilation-cache",
             default="",
             metavar="DIR",
-            help="keep compiled programs there: the next start loads them (default: $JAX_COMPILATION_CACHE_DIR, or none)",
+            help="store compiled programs there for the next start (default: $JAX_COMPILATION_CACHE_DIR, or none)",
         )
     if command.workdir:
         parser.add_argument(
@@ -146,9 +143,9 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--distributed", action="store_true", help="find the other processes in the environment (TPU pod, Slurm, GKE)"
     )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="or name process 0,")
-    group.add_argument("--num-processes", type=int, metavar="N", help="how many there are,")
-    group.add_argument("--process-id", type=int, metavar="I", help="and which one this is")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="or give the address of process 0,")
+    group.add_argument("--num-processes", type=int, metavar="N", help="the number of processes,")
+    group.add_argument("--process-id", type=int, metavar="I", help="and the index of this one")
     group.add_argument(
         "--heartbeat-timeout",
         type=int,
@@ -163,15 +160,15 @@ def _overrides(command: Command, rest: Sequence[str], has_config: bool) -> list[
     if unknown := [argument for argument in rest if not argument.startswith("--config.")]:
         raise ConfigError(f"unknown argument '{unknown[0]}': see mmsearch {command.name} --help")
     if overrides and not has_config:
-        raise ConfigError(f"mmsearch {command.name} takes no config, so no {overrides[0]}")
+        raise ConfigError(f"mmsearch {command.name} takes no config, so remove {overrides[0]}")
     return overrides
 
 
 def _prepare(command: Command, options: argparse.Namespace) -> bool:
-    """Everything before the command's own work: settings, environment, processes. False if there is nothing left to do.
+    """Everything before the command's own work: settings, environment, processes. Returns False if nothing is left to do.
 
     Raises:
-      ConfigError: a setting or an option that is not sound, or that cannot work here.
+      ConfigError: a setting or an option that is invalid, or that cannot work here.
     """
     if command.settings is None:
         return True
@@ -186,9 +183,9 @@ def _prepare(command: Command, options: argparse.Namespace) -> bool:
         print("\n".join(loaded.lines()))
         return False
     if command.workdir and options.workdir.parts[:1] and options.workdir.parts[0].endswith(":"):
-        # pathlib takes a bucket's address for a local directory, which would be found out after the run.
+        # pathlib treats a bucket's address as a local directory, which the user would notice only after the run.
         raise ConfigError(
-            f"--workdir {options.workdir}: a bucket is no directory. Mount it (docs/launch.md, Buckets) and name its mount"
+            f"--workdir {options.workdir}: a bucket is not a directory. Mount it (docs/launch.md, Buckets) and give its mount"
         )
     options.settings = loaded.settings.require_ready()
     if getattr(options, "compilation_cache", ""):
@@ -211,7 +208,7 @@ def _prepare(command: Command, options: argparse.Namespace) -> bool:
 def _keep_programs(folder: str) -> None:
     if "://" not in folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    # JAX reads both when it is imported; it leaves out what compiled within a second, as most programs of a small policy do.
+    # JAX reads both when it is imported. It skips programs that compile within a second, as most of a small policy's do.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmsearch_jax.settings.commands import LearnerSettings
 
 _REPORTED = 3
-# Keeps libtpu from complaining that this machine is no TPU host; what it compiles for is named by the topology.
+# Silences libtpu's warning that this machine is not a TPU host; the topology names the hardware to compile for.
 QUIET = {
     "TPU_ACCELERATOR_TYPE": "v5p-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -37,7 +37,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
         help="v5p:2x2x4, v5e:4x8, 7x:4x4x4:2 (two slices), h100:16, ...",
     )
     command.add_argument(
-        "--size", default="", help="3b, 7b, 32b or 72b, where neither checkpoint nor config name says it"
+        "--size", default="", help="3b, 7b, 32b or 72b, if neither checkpoint nor config name gives it"
     )
     command.add_argument(
         "--programs", default="", help="comma-separated: sft, grpo, prefill, extend, decode (default: the config's)"
@@ -46,17 +46,20 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
         "--search", action="store_true", help="try meshes, batch rows and remat, compile the most promising"
     )
     command.add_argument(
-        "--best", type=int, default=_REPORTED, metavar="N", help="how many --search compiles (default: %(default)s)"
+        "--best", type=int, default=_REPORTED, metavar="N", help="number of settings to compile (default: %(default)s)"
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the plans there, too")
-    command.add_argument("--sample-tokens", type=int, default=3000, help="of a conversation (default: %(default)s)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the plans to this file")
+    command.add_argument("--sample-tokens", type=int, default=3000, help="tokens per sample (default: %(default)s)")
     command.add_argument(
-        "--sampled-tokens", type=int, default=800, help="of these, sampled in a rollout (default: %(default)s)"
+        "--sampled-tokens",
+        type=int,
+        default=800,
+        help="tokens of a sample that a rollout samples (default: %(default)s)",
     )
 
 
 def _run(options: argparse.Namespace) -> None:
-    # Before JAX starts: neither a TPU nor a GPU of this machine is wanted.
+    # Before JAX starts: it must not use this machine's TPU or GPU.
     from mmsearch_jax.planning.devices import ENVIRONMENT
 
     os.environ.update({**ENVIRONMENT, **QUIET})
@@ -66,9 +69,9 @@ def _run(options: argparse.Namespace) -> None:
     if topology.num_domains > 1 and not topology.chip.network:
         parts = "slices" if topology.is_tpu else "machines"
         raise ConfigError(
-            f"{topology.name} cannot be planned: the rate of the network between its {parts} is not known; plan one of them"
+            f"{topology.name} cannot be planned: the rate of the network between its {parts} is unknown; plan one of them"
         )
-    # A config that knows a mesh for the topology gets it, unless the mesh is what the user sets or looks for.
+    # A config with a mesh for the topology uses it, unless the user sets or searches for the mesh.
     own_mesh = options.search or any(each.startswith("--config.mesh.") for each in options.overrides)
     settings = _load(options, "" if own_mesh else options.topology)
     if options.print_config:
@@ -116,7 +119,7 @@ def _names(given: str, config: LearnerSettings) -> tuple[str, ...]:
 
 COMMAND = Command(
     "plan",
-    "Says what a job takes on hardware that is not present: memory, FLOPs, collectives, time; and what fits instead.\n"
+    "Estimates a job on hardware that is not present: memory, FLOPs, collectives, time, and what would fit instead.\n"
     "Compiles the config's own programs for the slice; needs no TPU, but libtpu: pip install 'mmsearch-jax[plan]'.",
     _run,
     (

@@ -22,7 +22,7 @@ def _run(options: argparse.Namespace) -> None:
 
 COMMAND = Command(
     "pretrain",
-    "Makes the tiny base policy from nothing.\nWrites a Hugging Face directory that transformers loads, too.",
+    "Makes the tiny base policy from random parameters.\nWrites a Hugging Face directory that transformers can also load.",
     _run,
     ("mmsearch pretrain --workdir runs/base --config.out=runs/base/policy",),
     settings=_settings,

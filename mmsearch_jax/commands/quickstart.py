@@ -34,7 +34,7 @@ def _run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "quickstart",
     "Runs everything on one CPU: SFT, GRPO with live search, evaluation in four modes, report.\n"
-    "Leaves quickstart.json, eval/*/summary.json and report.html in the work directory.",
+    "Writes quickstart.json, eval/*/summary.json and report.html to the work directory.",
     _run,
     (
         "mmsearch quickstart",

@@ -29,7 +29,7 @@ def _run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "report",
     "Writes one self-contained HTML page about one run or several.\n"
-    "It holds tables, comparisons, use of tools, learning curves and every trajectory with images, crops and results.",
+    "It contains tables, comparisons, tool use, learning curves and every trajectory with images, crops and results.",
     _run,
     ("mmsearch report runs/quickstart", "mmsearch report runs/sft runs/grpo -o report.html"),
     _add_arguments,

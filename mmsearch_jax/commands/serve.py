@@ -16,7 +16,7 @@ def _settings() -> type[Section]:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 chooses a free port (default: %(default)s)")
     parser.add_argument(
         "--tools-url",
         action=SetSetting,
@@ -35,7 +35,7 @@ def _run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "serve",
     "Serves a policy to OpenAI clients: chat completions with images, streamed or whole, and search episodes.\n"
-    "Prints its address once it can be asked, and runs until it is interrupted (docs/serving.md).",
+    "Prints its address once it accepts requests, and runs until it is interrupted (docs/serving.md).",
     _run,
     (
         "mmsearch serve --config.checkpoint=runs/grpo/policies/grpo",

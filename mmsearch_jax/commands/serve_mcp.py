@@ -1,4 +1,4 @@
-"""`mmsearch serve-mcp`: the arguments of the MCP server; the server itself is imported only when it is started."""
+"""`mmsearch serve-mcp`: the arguments of the MCP server, which is imported only when it is started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tools-url",
         default="http://127.0.0.1:8765",
         metavar="URL",
-        help="the tools server to ask; several with commas between (default: %(default)s)",
+        help="address of the tools server; several are separated by commas (default: %(default)s)",
     )
     parser.add_argument(
         "--token-env", default="", metavar="NAME", help="environment variable with the tools server's token"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deadline", type=float, default=30.0, metavar="S", help="seconds for one call (default: %(default)g)"
     )
-    parser.add_argument("--http", action="store_true", help="serve streamable HTTP on this machine in place of stdio")
+    parser.add_argument("--http", action="store_true", help="serve streamable HTTP on this machine instead of stdio")
     parser.add_argument("--port", type=int, default=8766, help="with --http (default: %(default)s; 0: a free one)")
 
 
@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> None:
     """Serves until the host closes the connection, or until a signal.
 
     Raises:
-      ConfigError: an argument that cannot work, or the package is missing.
-      PortInUse: the port is taken.
+      ConfigError: an argument is invalid, or the package is missing.
+      PortInUse: the port is in use.
     """
     if importlib.util.find_spec("mcp") is None:
         raise ConfigError("mmsearch serve-mcp needs the package mcp: pip install 'mmsearch-jax[mcp]'")

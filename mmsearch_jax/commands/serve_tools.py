@@ -17,7 +17,7 @@ def _run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "serve-tools",
     "Serves text search, image search and grounding: over the web, or over a corpus on this machine.\n"
-    "It sees pixels and strings only, loads no JAX, and runs until it is interrupted.",
+    "It receives only pixels and strings, loads no JAX, and runs until it is interrupted.",
     _run,
     (
         "mmsearch serve-tools --corpus runs/quickstart/worlds/real/corpus",

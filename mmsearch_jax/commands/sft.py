@@ -20,7 +20,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action=SetSetting,
         const="run.profile_steps",
         metavar="STEPS",
-        help="trace this many steps into DIR/profile, for xprof (from the third on: run.profile_first)",
+        help="trace this many steps into DIR/profile, for xprof (first step: run.profile_first, by default the third)",
     )
 
 

@@ -6,7 +6,7 @@ import aiohttp
 
 
 async def read_bounded(reply: aiohttp.ClientResponse, most: int) -> bytes | None:
-    """The decompressed body; None where it has more than `most` bytes, after which reading stops."""
+    """The decompressed body; None if it has more than `most` bytes, after which reading stops."""
     parts, size = [], 0
     async for part in reply.content.iter_any():
         size += len(part)

@@ -1,6 +1,6 @@
-"""Any OpenAI-compatible chat endpoint (vLLM, SGLang, hosted): one deadline per call that retries share, typed failures.
+"""Client for any OpenAI-compatible chat endpoint (vLLM, SGLang, hosted): one deadline per call including retries, typed errors.
 
-It moves messages and text; the callers decide what to ask and what a reply means.
+It transfers messages and text; the callers decide what to ask and what a reply means.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _MAX_REPLY_BYTES = 4 << 20
 
 @dataclasses.dataclass(frozen=True)
 class ChatEndpoint(Section):
-    """Where a model is asked, and how."""
+    """A chat endpoint and its limits."""
 
-    url: str = setting("", "address up to and with /v1; empty: none")
+    url: str = setting("", "address up to and including /v1; empty: none")
     model: str = setting("", "the model's name at the endpoint")
     key_env: str = setting(
         "CHAT_API_KEY",
-        "environment variable with the key, if the endpoint asks for one; no config, log or error holds the key",
+        "environment variable with the key, if the endpoint needs one; no config, log or error contains the key",
     )
-    deadline_s: float = setting(60.0, "seconds for one reply, retries included", above=0)
+    deadline_s: float = setting(60.0, "seconds for one reply, including retries", above=0)
     max_concurrency: int = setting(32, "requests in progress at the same time", at_least=1)
-    max_tokens: int = setting(512, "room for a reply; models that think aloud need more", at_least=1)
-    temperature: float = setting(0.0, "of sampling; 0 decodes greedily", at_least=0)
+    max_tokens: int = setting(512, "maximum tokens of a reply; reasoning models need more", at_least=1)
+    temperature: float = setting(0.0, "sampling temperature; 0 decodes greedily", at_least=0)
 
     def check(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
@@ -51,9 +51,9 @@ class ChatReply(NamedTuple):
     """A reply.
 
     Attributes:
-      refused: the endpoint says that the model declined.
-      num_tokens: of prompt and reply; 0 where the endpoint does not say.
-      reply_tokens: of these, the reply's.
+      refused: whether the endpoint says that the model declined.
+      num_tokens: tokens of prompt and reply; 0 if the endpoint does not report them.
+      reply_tokens: tokens of the reply only.
       cut: whether the reply was cut at `max_tokens`.
     """
 
@@ -65,7 +65,7 @@ class ChatReply(NamedTuple):
 
 
 class Unreadable(Exception):
-    """Raised by a caller's reader: the reply is not what was asked for; another attempt may give it."""
+    """Raised by a caller's reader: the reply cannot be used; another attempt may succeed."""
 
 
 class _Passing(Exception):
@@ -73,24 +73,24 @@ class _Passing(Exception):
 
 
 def image_part(encoded: bytes) -> dict[str, Any]:
-    """An encoded image as a part of a message's content."""
+    """An encoded image as one part of a message's content."""
     kind = "png" if encoded.startswith(b"\x89PNG") else "webp" if encoded[8:12] == b"WEBP" else "jpeg"
     url = f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
 
 
 def text_part(text: str) -> dict[str, Any]:
-    """Text as a part of a message's content."""
+    """Text as one part of a message's content."""
     return {"type": "text", "text": text}
 
 
 class ChatClient:
-    """Asks one endpoint.
+    """Client of one endpoint.
 
     Args:
-      endpoint: where, and how.
-      role: of the model, for error messages: "judge", "teacher".
-      wanted: what it is asked for, for error messages: "verdict", "turn".
+      endpoint: address, model and limits.
+      role: the model's role, for error messages: "judge", "teacher".
+      wanted: the requested item, for error messages: "verdict", "turn".
       error: the exception that `ask` raises.
     """
 
@@ -107,10 +107,10 @@ class ChatClient:
         """Asks the model and returns `read(reply)`. After `Unreadable` or a transient failure it asks again.
 
         Args:
-          settings: further fields of the request (`seed`, ...), or replacements of the endpoint's (`max_tokens`, ...).
+          settings: additional fields of the request (`seed`, ...), or values that replace the endpoint's (`max_tokens`, ...).
 
         Raises:
-          ChatFailed (or `error`): nothing readable within the deadline; says why.
+          ChatFailed (or `error`): no readable reply within the deadline; the message gives the reason.
         """
         self._open()
         assert self._gate is not None

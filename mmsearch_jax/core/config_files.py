@@ -1,4 +1,4 @@
-"""Config files and the command line: from `configs/x.py` and `--config.a.b=value` to a checked tree of settings.
+"""Config files and the command line: converts `configs/x.py` and `--config.a.b=value` to a checked tree of settings.
 
 A config file has a `get_config()` that returns an ml_collections config, built from a tree of settings with `as_config`.
 `configs/x.py:ARGUMENT` calls `get_config(ARGUMENT)`: the configs of published models take a topology ("v5p:2x2x4").
@@ -39,7 +39,7 @@ DEFAULT, FILE, COMMAND_LINE = "default", "file", "command line"
 
 
 class Loaded(NamedTuple, Generic[T]):
-    """A checked tree, and for each setting that is not at its default where its value comes from."""
+    """A checked tree, and the source of each setting that does not have its default value."""
 
     settings: T
     sources: Mapping[str, str]
@@ -58,20 +58,20 @@ def load(
 
     Args:
       tree: the command's tree.
-      path: a config file; what stands behind ".py:" is its argument. None takes the defaults.
-      overrides: "--config.a.b=value" each; the value is read as the setting's type wants it.
-      default_argument: given to a `get_config` that takes one, if the path has none.
+      path: a config file; the text after ".py:" is its argument. None takes the defaults.
+      overrides: strings "--config.a.b=value"; the value is parsed according to the setting's type.
+      default_argument: passed to a `get_config` that takes an argument, if the path has none.
 
     Raises:
-      ConfigError: no such file, no `get_config`, an argument that it does not take, or an override that cannot be read.
-      SettingError: an unknown setting (the nearest is named), or a value that is not sound.
+      ConfigError: no such file, no `get_config`, an argument that it does not accept, or an override that cannot be read.
+      SettingError: an unknown setting (the nearest is named), or an invalid value.
     """
     values = plain(tree()) if path is None else run_config_file(path, default_argument).to_dict()
     return resolve(tree, values, overrides)
 
 
 def resolve(tree: type[T], values: dict[str, Any], overrides: Sequence[str] = ()) -> Loaded[T]:
-    """As `load`, from the nested values of a config (which are changed)."""
+    """Like `load`, from the nested values of a config (which are modified)."""
     given = {}
     for override in overrides:
         key, equals, text = override.removeprefix(PREFIX).partition("=")
@@ -116,12 +116,12 @@ def set_value(tree: type[Section], values: dict[str, Any], key: str, text: str) 
 
 
 def as_config(settings: Section) -> ml_collections.ConfigDict:
-    """The tree as an ml_collections config, for config files to change."""
+    """The tree as an ml_collections config that config files can modify."""
     return ml_collections.ConfigDict(plain(settings))
 
 
 def save(settings: Section, path: str | Path) -> None:
-    """Writes the tree as JSON, as it was used."""
+    """Writes the tree as JSON, with all values."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain(settings), indent=2, sort_keys=True, default=list) + "\n", encoding="utf-8")
@@ -131,10 +131,10 @@ def secret(variable: str, key: str) -> str:
     """The value of an environment variable; "" if none is named.
 
     Args:
-      key: the setting or option that names it, for the error.
+      key: the setting or option that names the variable, for the error.
 
     Raises:
-      ConfigError: it is named, but not set.
+      ConfigError: the variable is not set.
     """
     value = os.environ.get(variable, "") if variable else ""
     if variable and not value:
@@ -148,10 +148,10 @@ def _bundled_configs() -> str:
 
 
 def run_config_file(path: str | Path, default_argument: str = "") -> ml_collections.ConfigDict:
-    """What a config file's `get_config()` returns.
+    """The result of a config file's `get_config()`.
 
     Raises:
-      ConfigError: as `load`.
+      ConfigError: see `load`.
     """
     file, extension, argument = str(path).partition(".py:")
     path = Path(file + ".py" if extension else file)
@@ -166,12 +166,12 @@ def run_config_file(path: str | Path, default_argument: str = "") -> ml_collecti
         spec.loader.exec_module(module)
         takes_one = bool(inspect.signature(module.get_config).parameters)
         if argument and not takes_one:
-            raise ConfigError(f"its get_config takes no argument, so no '{argument}'")
+            raise ConfigError(f"its get_config takes no argument, so remove '{argument}'")
         argument = argument or (default_argument if takes_one else "")
         config = module.get_config(argument) if argument else module.get_config()
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except Exception as error:  # a config file is the user's code, whatever it raises is theirs to correct
+    except Exception as error:  # a config file is the user's code: any exception is theirs to correct
         raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"{path}: get_config() must return an ml_collections.ConfigDict")

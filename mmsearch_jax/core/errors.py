@@ -1,4 +1,4 @@
-"""Errors that a user can act on. Every message says what was wrong, where, and what to do; the CLI prints it and exits 2."""
+"""Errors that a user can act on. Every message says what was wrong, where, and what to do. The CLI prints it and exits 2."""
 
 
 class MMSearchError(Exception):
@@ -10,7 +10,7 @@ class ConfigError(MMSearchError):
 
 
 class CheckpointError(MMSearchError):
-    """A checkpoint is missing, damaged or of another model."""
+    """A checkpoint is missing, damaged or belongs to another model."""
 
 
 class DataError(MMSearchError):
@@ -22,7 +22,7 @@ class ImageError(DataError):
 
 
 class ToolError(MMSearchError):
-    """A tool call did not give a result."""
+    """A tool call returned no result."""
 
 
 class ToolUnavailable(ToolError):
@@ -38,7 +38,7 @@ class ToolFailed(ToolError):
 
 
 class PortInUse(MMSearchError):
-    """The port to listen on is taken."""
+    """The port to listen on is in use."""
 
 
 class TrainingDiverged(MMSearchError):
@@ -46,16 +46,16 @@ class TrainingDiverged(MMSearchError):
 
 
 class ChatFailed(MMSearchError):
-    """A chat endpoint gave no usable reply."""
+    """A chat endpoint returned no usable reply."""
 
 
 class JudgeFailed(ChatFailed):
-    """The LLM judge gave no verdict."""
+    """The LLM judge returned no verdict."""
 
 
 class Preempted(MMSearchError):
-    """The process was asked to stop, and has saved what it needs to resume."""
+    """The process was asked to stop and has saved a state to resume from."""
 
 
 class ProcessFailed(MMSearchError):
-    """Another process of the run failed, so this one cannot continue."""
+    """Another process of the run failed, so this process cannot continue."""

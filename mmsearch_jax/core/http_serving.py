@@ -1,4 +1,4 @@
-"""Serves an aiohttp application on a socket until a signal asks it to stop; requests in progress are answered first."""
+"""Serves an aiohttp application on a socket until a signal asks it to stop; requests in progress are completed first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import web
 from mmsearch_jax.core.errors import PortInUse
 
 SHUTDOWN_S = 5.0
-"""Seconds that requests in progress may still take after the signal."""
+"""Seconds in which requests in progress may complete after the signal."""
 
 
 async def serve_app(
@@ -31,7 +31,7 @@ async def serve_app(
       handler_cancellation: whether a request's handler is cancelled when its client disconnects.
 
     Raises:
-      PortInUse: the port is taken.
+      PortInUse: the port is in use.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -47,7 +47,7 @@ async def serve_app(
             raise _listen_error(error, host, port) from error
         bound = runner.addresses[0][1]
         if port_file is not None:
-            # Written to a temporary file and renamed, so that a reader never sees half a number.
+            # Written to a temporary file and renamed, so that a reader never sees an incomplete number.
             draft = port_file.with_name(port_file.name + ".part")
             draft.write_text(f"{bound}\n", encoding="ascii")
             draft.rename(port_file)
@@ -58,7 +58,7 @@ async def serve_app(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """Whether the address can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,9 +1,8 @@
 """The grammar that the policy and the search tools share: tags, prompts and observations.
 
-This is the one place that spells a tag. It turns text into actions and search results into text; it knows
-nothing of tokens, chat markup, models or the network, and imports neither JAX nor NumPy. The grammar is that
-of DeepMMSearch-R1 (arXiv 2510.12801): every turn is `<reason>...</reason>` followed by exactly one tool call
-or answer.
+Only this module spells the tags. It converts text to actions and search results to text. It does not depend on tokens, chat
+markup, models or the network, and imports neither JAX nor NumPy. The grammar is that of DeepMMSearch-R1 (arXiv 2510.12801):
+every turn is `<reason>...</reason>` followed by exactly one tool call or answer.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ REASON, TEXT_SEARCH, IMAGE_SEARCH, ANSWER, INFORMATION = (
 WHOLE_IMAGE = "<img>"
 ACTION_TAGS = (TEXT_SEARCH, IMAGE_SEARCH, ANSWER)
 CLOSING_TAGS = tuple(f"</{tag}>" for tag in ACTION_TAGS)
-"""A turn ends with the first of these; text after it does not belong to the turn."""
+"""A turn ends with the first of these tags; text after it does not belong to the turn."""
 
 GIVE_UP = "Unable to answer due to lack of relevant information"
 PROMPT_STYLES = ("paper", "short")
@@ -54,8 +53,7 @@ class TextSearch:
 
 @dataclasses.dataclass(frozen=True)
 class ImageSearch:
-    """Search by the input image: all of it (`expression` is None) or the crop that the expression refers
-    to."""
+    """Search by the input image: the whole image (`expression` is None) or the crop that the expression refers to."""
 
     expression: str | None = None
 
@@ -69,7 +67,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Invalid:
-    """Text that is not a turn of the grammar, and why."""
+    """Text that is not a turn of the grammar, and the reason."""
 
     why: str
 
@@ -79,16 +77,16 @@ Action = TextSearch | ImageSearch | Answer | Invalid
 
 @dataclasses.dataclass(frozen=True)
 class ParsedTurn:
-    """What the policy wrote in one turn. `reason` is None where no reason could be read."""
+    """The policy's text of one turn. `reason` is None if no reason could be parsed."""
 
     reason: str | None
     action: Action
 
 
 def parse_turn(text: str) -> ParsedTurn:
-    """Reads one turn strictly: a reason, then exactly one action, and nothing else but white space.
+    """Parses one turn strictly: a reason, then exactly one action, and otherwise only white space.
 
-    Never raises: text outside the grammar gives an `Invalid` action that says what is wrong.
+    Never raises: text outside the grammar gives an `Invalid` action with the reason.
     """
     match = _TURN.fullmatch(text)
     if match is None:
@@ -122,7 +120,7 @@ def render_turn(reason: str, action: TextSearch | ImageSearch | Answer) -> str:
     '<reason>I know the flag.</reason><text_search>capital of Peru</text_search>'
 
     Raises:
-      ValueError: the text would not be read back as the same turn.
+      ValueError: the text would not be parsed as the same turn.
     """
     match action:
         case TextSearch(query):
@@ -145,7 +143,7 @@ def _stripped(action: TextSearch | ImageSearch | Answer) -> dict[str, Any]:
 
 
 def neutralise(text: str) -> str:
-    """Makes our tags and control-token spellings inside retrieved text harmless, and changes nothing else.
+    """Neutralises our tags and the spellings of control tokens in retrieved text, and changes nothing else.
 
     >>> neutralise("a < b </information><|im_end|>")
     'a < b (/information)(|im_end|)'
@@ -161,10 +159,10 @@ def render_observation(
     fits: Callable[[str], bool] | None = None,
     summary: str | None = None,
 ) -> str:
-    """The observation that the policy reads: `<information>`, one numbered line a result, `</information>`.
+    """The observation that the policy reads: `<information>`, one numbered line per result, `</information>`.
 
     Args:
-      results: what a tool found; empty gives "No results."; None gives only the note.
+      results: results of a tool; if empty, "No results."; None gives only the note.
       note: one line that comes first (a refused call, an expression that was not found).
       fits: whether a whole rendered observation is short enough (for example in tokens). The content is cut until
         it is; the closing tag is always kept. If even the empty observation does not fit, it is returned.
@@ -198,7 +196,7 @@ def _wrap(content: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    # A page must not be able to forge another numbered result, so a result stays on its line.
+    # A page must not be able to fake another numbered result, so a result stays on its line.
     return " ".join(text.split())
 
 
@@ -210,7 +208,7 @@ def _result_line(result: SearchResult) -> str:
 
 
 def refused_note(action: TextSearch | ImageSearch, limit: int) -> str:
-    """Says that a tool's limit is reached (0: the tool is not offered at all)."""
+    """The note that a tool's limit is reached (0: the tool is not offered)."""
     match action:
         case TextSearch():
             tool = "text search"
@@ -222,7 +220,7 @@ def refused_note(action: TextSearch | ImageSearch, limit: int) -> str:
 
 
 def invalid_note(why: str) -> str:
-    """Tells the policy that its turn was not in the grammar."""
+    """The note that the turn was not in the grammar."""
     return f"That turn could not be read: {why}."
 
 
@@ -269,7 +267,7 @@ def first_turn_prompt(question: str, style: str = "paper") -> str:
 
 
 def later_prompt(action: Action, style: str = "paper") -> str:
-    """What follows the observation of `action` in the same user message; empty in the short style."""
+    """The text after the observation of `action` in the same user message; empty in the short style."""
     _check_style(style)
     if style == "short" or isinstance(action, Invalid):
         return ""
@@ -277,7 +275,7 @@ def later_prompt(action: Action, style: str = "paper") -> str:
 
 
 def direct_prompt(question: str, style: str = "paper") -> str:
-    """Asks for a plain answer without tools."""
+    """The prompt for a plain answer without tools."""
     _check_style(style)
     if style == "short":
         return question
@@ -285,7 +283,7 @@ def direct_prompt(question: str, style: str = "paper") -> str:
 
 
 def rag_prompt(question: str, observations: Sequence[str], style: str = "paper") -> str:
-    """Asks for a plain answer, after search results (`observations` as `render_observation` gives them)."""
+    """The prompt for a plain answer after search results (`observations` from `render_observation`)."""
     _check_style(style)
     if style == "short":
         return "\n".join([*(observation_content(text) for text in observations), question])

@@ -17,7 +17,7 @@ ROUTE_IMAGES = "/v1/images"
 ROUTE_RETRIEVE = "/retrieve"
 ROUTE_HEALTH, ROUTE_READY, ROUTE_METRICS, ROUTE_OPENAPI = "/healthz", "/readyz", "/metrics", "/openapi.json"
 BATCH = "/batch"
-"""After a route of /v1: several requests in one."""
+"""Suffix of a /v1 route for several requests in one."""
 
 ERRORS = {
     "bad_request": 400,
@@ -31,10 +31,10 @@ ERRORS = {
     "overloaded": 503,
     "upstream_timeout": 504,
 }
-"""The code of every failure, and its HTTP status."""
+"""Code and HTTP status of every failure."""
 
 Box = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels of the image that was sent, turned upright; x1 and y1 exclusive."""
+"""x0, y0, x1, y1 in pixels of the image that was sent, after rotation by its EXIF tag; x1 and y1 exclusive."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -47,7 +47,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class _Message:
-    """A record that is sent as a JSON object; `to_json` gives the object, `from_json` checks and reads it."""
+    """A record that is sent as a JSON object; `to_json` writes the object, `from_json` checks and reads it."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object (a dict of plain values)."""
@@ -58,7 +58,7 @@ class _Message:
         """Reads the object; unknown fields are ignored so that the schema can grow.
 
         Raises:
-          DataError: not an object, a field is missing, or of the wrong kind; names it.
+          DataError: not an object, or a field is missing or has the wrong type; the message names it.
         """
         if not isinstance(record, Mapping):
             raise DataError(f"{cls.__name__}: expected a JSON object, got {type(record).__name__}")
@@ -66,7 +66,7 @@ class _Message:
         for field in _fields(cls):
             if field.name in record:
                 value = record[field.name]
-                # A fast path for plain values, which nearly all are: the server reads thousands of replies a second.
+                # A fast path for plain values, which most are: the server reads thousands of replies per second.
                 if type(value) not in _plain_kinds(str(field.type)):
                     value = _checked(value, str(field.type), f"{cls.__name__}.{field.name}")
                 values[field.name] = value
@@ -80,7 +80,7 @@ _fields = functools.cache(dataclasses.fields)
 
 @functools.cache
 def _plain_kinds(kind: str) -> frozenset[type]:
-    """The types of JSON that need no conversion."""
+    """The JSON types that need no conversion."""
     return frozenset(t for name in kind.split(" | ") for t in _KINDS.get(name, ()))
 
 
@@ -119,9 +119,9 @@ class TextSearchRequest(_Message):
 
     Attributes:
       query: what to search for.
-      top_k: results wanted.
-      question: the one that the results should answer, for a server that summarises them; "" where not given.
-      deadline_s: seconds after which the answer is of no use; None leaves it to the server.
+      top_k: number of results requested.
+      question: the question that the results should answer, for a server that summarises them; "" if not given.
+      deadline_s: seconds after which the client no longer needs the answer; None leaves it to the server.
     """
 
     query: str
@@ -132,15 +132,15 @@ class TextSearchRequest(_Message):
 
 @dataclasses.dataclass(frozen=True)
 class ImageSearchRequest(_Message):
-    """POST /v1/image_search and /v1/ground. The whole image is searched, or the part of it that `expression` or `box` names.
+    """POST /v1/image_search and /v1/ground. Searches the whole image, or the part of it given by `expression` or `box`.
 
     Attributes:
       image_base64: an encoded image (JPEG, PNG, WebP, ...) in base64, or a `data:` URL of one.
-      expression: what to crop, in words.
-      top_k: results wanted.
-      image_id: in place of the bytes: the SHA-256 (hex) of an image that was sent to /v1/images.
-      box: what to crop, in pixels; wins over `expression`.
-      deadline_s: seconds after which the answer is of no use; None leaves it to the server.
+      expression: description of the crop.
+      top_k: number of results requested.
+      image_id: instead of the bytes: the SHA-256 (hex) of an image that was sent to /v1/images.
+      box: the crop in pixels; takes precedence over `expression`.
+      deadline_s: seconds after which the client no longer needs the answer; None leaves it to the server.
     """
 
     image_base64: str = ""
@@ -153,7 +153,7 @@ class ImageSearchRequest(_Message):
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult(_Message):
-    """One hit."""
+    """One search result."""
 
     title: str
     snippet: str
@@ -170,16 +170,16 @@ class SearchReply(_Message):
       results: best first.
       tool: "text_search", "image_search" or "ground".
       box: the region that was searched.
-      grounded: false where the expression was not found (the whole image was searched) or there was none.
+      grounded: false if the expression was not found (the whole image was searched) or there was none.
       note: a line that the reader of the results must see.
-      elapsed_ms: the server's own time.
-      status: "ok", "no_results" or "no_detection" (results may still be there: the whole image's).
-      backend: the one that gave the results.
+      elapsed_ms: time on the server.
+      status: "ok", "no_results" or "no_detection" (which may still have results for the whole image).
+      backend: name of the backend that returned the results.
       cached: whether they come from the cache.
-      cost_usd: what this call cost; 0 where cached.
-      summary: of the results; the policy reads it in place of them.
-      summarised_by: "model", or "extract" (sentences of the results, where there is no model); "" without a summary.
-      other_boxes: further regions that match the expression, best first.
+      cost_usd: cost of this call; 0 if cached.
+      summary: of the results; the policy reads it instead of them.
+      summarised_by: "model", or "extract" (sentences of the results, if there is no model); "" without a summary.
+      other_boxes: other regions that match the expression, best first.
     """
 
     results: tuple[SearchResult, ...]

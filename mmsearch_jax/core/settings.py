@@ -1,8 +1,8 @@
-"""What a setting is: one field of a frozen dataclass, with its type, default, documentation and sound values.
+"""Settings: fields of frozen dataclasses, with type, default, documentation and valid values.
 
-Records of settings derive from `Section` and declare each field with `setting`. A record checks itself when it is made, so
-a record that exists is sound. Records nest; the whole tree of one command is a record too. `core.config_files` turns trees
-into ml_collections configs and back; this module knows nothing of files or of the command line.
+Records of settings derive from `Section` and declare each field with `setting`. A record validates itself when it is created,
+so every existing record is valid. Records nest; the whole tree of one command is a record too. `core.config_files` converts
+trees to ml_collections configs and back; this module does not depend on files or the command line.
 
 Example:
 
@@ -30,7 +30,7 @@ T = TypeVar("T", bound="Section")
 
 
 class SettingError(ConfigError):
-    """A setting whose value is not sound.
+    """A setting with an invalid value.
 
     Attributes:
       path: dotted path of the setting, from the record that was checked.
@@ -42,12 +42,12 @@ class SettingError(ConfigError):
         self.path, self.reason = path, reason
 
     def below(self, section: str) -> SettingError:
-        """The same error, seen from the record that holds this one as `section`."""
+        """The same error with its path below `section`, the name of this record in the enclosing one."""
         return SettingError(f"{section}.{self.path}", self.reason) if section else self
 
 
 class Bounds(NamedTuple):
-    """The sound values of a setting; of a tuple, what holds for each of its items."""
+    """The valid values of a setting; for a tuple, of each item."""
 
     at_least: float | None = None
     at_most: float | None = None
@@ -56,7 +56,7 @@ class Bounds(NamedTuple):
     one_of: tuple[str, ...] = ()
 
     def problem(self, value: Any) -> str:
-        """What is wrong with one value, in words; "" if nothing is."""
+        """The problem with one value, in words; "" if there is none."""
         if self.one_of and value not in self.one_of:
             near = difflib.get_close_matches(str(value), self.one_of, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
@@ -88,10 +88,10 @@ def setting(
     """A field of a `Section`.
 
     Args:
-      default: its default; without one, whoever makes the record must give the value. A dict is copied for each record.
+      default: default value; without one, the record's creator must give the value. A dict is copied for each record.
       doc: one line of documentation.
       at_least, at_most, above, below: bounds of a number, or of each number in a tuple.
-      one_of: the words that are allowed, for a text or for each text in a tuple.
+      one_of: allowed words of a text, or of each text in a tuple.
     """
     metadata = {"doc": doc, "bounds": Bounds(at_least, at_most, above, below, tuple(one_of))}
     if isinstance(default, dict):
@@ -103,7 +103,7 @@ def setting(
 class Section:
     """Base of all records of settings.
 
-    Raises (when made):
+    Raises (when it is created):
       SettingError: a value of another type, a value outside its bounds, or values that contradict one another.
     """
 
@@ -121,12 +121,12 @@ class Section:
     def check_ready(self) -> None:
         """Raises a `SettingError` if a run with these values could not start here. Records override it.
 
-        For what depends on the machine and on the user: environment variables, installed packages, values that have no
-        default. `print-config` and planning do without.
+        It covers what depends on the machine and the user: environment variables, installed packages, values without a default.
+        `print-config` and planning do not call it.
         """
 
     def require_ready(self, path: str = "") -> Self:
-        """This record, once `check_ready` of it and of all sections in it has passed."""
+        """Returns this record after `check_ready` of it and of all sections in it has passed."""
         try:
             self.check_ready()
         except SettingError as error:
@@ -150,12 +150,12 @@ def doc_of(field: dataclasses.Field[Any]) -> str:
 
 
 def section_type(hint: Any) -> type[Section] | None:
-    """The record that a field's type names; None for a plain value."""
+    """The record type of a field; None for a plain value."""
     return hint if isinstance(hint, type) and issubclass(hint, Section) else None
 
 
 def mapped_type(hint: Any) -> Any:
-    """The type of the values, where a field's type is a mapping by name; else None."""
+    """The type of the values if a field is a mapping by name; else None."""
     return typing.get_args(hint)[1] if typing.get_origin(hint) in (dict, Mapping) or _is_mapping(hint) else None
 
 
@@ -165,13 +165,13 @@ def _is_mapping(hint: Any) -> bool:
 
 
 def build(section: type[T], values: Mapping[str, Any], path: str = "", base: T | None = None) -> T:
-    """A record from nested values; what is not given is as in `base`, or has its default.
+    """A record from nested values; missing values are taken from `base`, or have their defaults.
 
     Args:
-      path: where the record stands in the whole tree, for errors.
+      path: path of the record in the whole tree, for errors.
 
     Raises:
-      SettingError: an unknown name (the nearest is named), or a value that is not sound.
+      SettingError: an unknown name (the nearest is named), or an invalid value.
     """
     hints, fields = types_of(section), {field.name: field for field in dataclasses.fields(section)}
     made = {} if base is None else {name: getattr(base, name) for name in fields}
@@ -202,7 +202,7 @@ def replaced(section: T, values: Mapping[str, Any]) -> T:
     """A copy of a tree with the values of some dotted paths changed.
 
     Raises:
-      SettingError: as `build`.
+      SettingError: see `build`.
     """
     nested: dict[str, Any] = {}
     for path, value in values.items():
@@ -215,7 +215,7 @@ def replaced(section: T, values: Mapping[str, Any]) -> T:
 
 
 def unknown(path: str, known: Sequence[str]) -> ConfigError:
-    """The error of a path that the tree does not have; names the nearest that it has."""
+    """The error for a path that is not in the tree; names the nearest existing one."""
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
     hint = (
         f"did you mean '{near[0]}'?"
@@ -226,7 +226,7 @@ def unknown(path: str, known: Sequence[str]) -> ConfigError:
 
 
 def plain(value: Any) -> Any:
-    """Records as nested dicts, everything else as it is."""
+    """Records as nested dicts; other values unchanged."""
     if isinstance(value, Section):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -235,7 +235,7 @@ def plain(value: Any) -> Any:
 
 
 def leaves(section: Section, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any, Any]]:
-    """Every plain setting of a tree: dotted path, field, type, value. Mappings of records are walked through, too."""
+    """Every plain setting of a tree: dotted path, field, type, value. Mappings of records are included."""
     hints = types_of(type(section))
     for field in dataclasses.fields(section):
         here, value = f"{path}.{field.name}" if path else field.name, getattr(section, field.name)
@@ -249,10 +249,10 @@ def leaves(section: Section, path: str = "") -> Iterator[tuple[str, dataclasses.
 
 
 def typed(value: Any, hint: Any, path: str) -> Any:
-    """The value as its type wants it: lists become tuples, whole numbers become floats where a float is due.
+    """The value converted to its type: lists become tuples, and whole numbers become floats if the type is float.
 
     Raises:
-      SettingError: it is of another type.
+      SettingError: the value has another type.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -283,10 +283,10 @@ def typed(value: Any, hint: Any, path: str) -> Any:
 
 
 def read(text: str, hint: Any, path: str) -> Any:
-    """The value that a text of the command line means for a setting of this type.
+    """Parses a text of the command line as a value of this type.
 
     Raises:
-      SettingError: it means none.
+      SettingError: it is not such a value.
     """
     if hint is str:
         return text

@@ -1,7 +1,7 @@
-"""The record of one episode: token ids that only grow, where each came from, and what happened between them.
+"""The record of one episode: token ids that are only appended, the provenance of each, and the events between them.
 
-This is the contract between rollout, rewards, learners and evaluation. It knows nothing of tokenizers, models
-or tools, and imports neither JAX nor NumPy.
+Rollout, rewards, learners and evaluation share this record. It does not depend on tokenizers, models or tools, and imports
+neither JAX nor NumPy.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ class Status(enum.StrEnum):
     """How an episode ended. The value is the word in JSON."""
 
     RUNNING = "running"
-    """Not ended, or never begun."""
+    """Has not ended, or never began."""
     ANSWERED = "answered"
     NO_ANSWER = "no_answer"
-    """The turn that had to answer did something else."""
+    """The last allowed turn did not answer."""
     OVERLONG = "overlong"
     """A turn or the trajectory reached its token limit."""
     INVALID_ACTION = "invalid_action"
-    """A turn was outside the grammar, and the rules end the episode there."""
+    """A turn was outside the grammar, which ends the episode under its rules."""
     TOOL_FAILED = "tool_failed"
-    """A tool gave no result."""
+    """A tool returned no result."""
     POLICY_FAILED = "policy_failed"
-    """The endpoint that serves the policy gave no turn."""
+    """The endpoint that serves the policy returned no turn."""
     JUDGE_FAILED = "judge_failed"
-    """The judge gave no verdict on the answer."""
+    """The judge returned no verdict on the answer."""
     DEADLINE = "deadline"
     """The episode took longer than its deadline."""
     SURPLUS = "surplus"
     """Enough episodes of its group had ended."""
     CANCELLED = "cancelled"
-    """The client that asked is gone."""
+    """The client has disconnected."""
 
 
 INFRASTRUCTURE_FAILURES = frozenset(
     {Status.TOOL_FAILED, Status.POLICY_FAILED, Status.JUDGE_FAILED, Status.DEADLINE, Status.SURPLUS, Status.CANCELLED}
 )
-"""Endings that say nothing about the policy: such trajectories are dropped, never scored."""
+"""Endings that do not evaluate the policy: such trajectories are dropped, never scored."""
 
 _ACTIONS = {"text_search": TextSearch, "image_search": ImageSearch, "answer": Answer, "invalid": Invalid}
 
@@ -78,8 +78,8 @@ class ToolRecord:
 class Turn:
     """One generation with its observation.
 
-    `token_ids[start:end]` of the trajectory are what the policy wrote (`text`). `observation` is the text
-    that came back, without chat markup; None where the episode ended.
+    `token_ids[start:end]` of the trajectory are the policy's tokens (`text`). `observation` is the text
+    returned to it, without chat markup; None if the episode ended.
     """
 
     text: str
@@ -95,8 +95,8 @@ class Turn:
 class Trajectory:
     """One episode, token by token. Lists grow together and are never rewritten.
 
-    A two-turn episode, with one letter for each run of tokens (P prompt and image, A what the policy wrote, O
-    an observation with its chat markup), its provenance and what is trained:
+    A two-turn episode. One letter stands for each run of tokens (P prompt and image, A the policy's tokens, O an observation
+    with its chat markup), with its provenance and whether it is trained:
 
         token_ids           P P P P   A0 A0 A0   O0 O0 O0 O0   A1 A1
         provenance          0 0 0 0    1  1  1    2  2  2  2    1  1
@@ -104,15 +104,15 @@ class Trajectory:
         logprobs            0 0 0 0   -1 -2 -1    0  0  0  0   -3 -1
         turns               [Turn(start=4, end=7, ...), Turn(start=11, end=13, ...)]
 
-    A sampled token may hold the end of a closing tag and more. That token is dropped, and the host appends the rest of the
-    tag with provenance 2, so the last tokens of a turn may be untrained.
+    A sampled token may contain the end of a closing tag and further text. That token is dropped, and the host appends the rest
+    of the tag with provenance 2, so the last tokens of a turn may be untrained.
 
     Attributes:
       logprobs: natural log-probability of each sampled token at the sampling temperature (1 for greedy), over the whole
-        vocabulary, as the learner computes it again; 0.0 for other tokens.
+        vocabulary, as the learner recomputes it; 0.0 for other tokens.
       image_grids: (t, h, w) in patches of each image, in the order of their placeholders.
       policy_version: version of the weights that sampled, as given to `Engine.set_weights`.
-      seconds: wall time from the episode's begin to its end.
+      seconds: wall time from the start of the episode to its end.
     """
 
     id: str
@@ -140,7 +140,7 @@ class Trajectory:
         self.logprobs.extend([0.0] * len(token_ids))
 
     def append_sampled(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> None:
-        """Appends what the policy sampled."""
+        """Appends tokens that the policy sampled."""
         assert len(token_ids) == len(logprobs)
         self.token_ids.extend(token_ids)
         self.provenance.extend([SAMPLED] * len(token_ids))
@@ -153,16 +153,16 @@ class Trajectory:
 
     @property
     def num_sampled(self) -> int:
-        """How many tokens the policy sampled."""
+        """Number of tokens that the policy sampled."""
         return self.provenance.count(SAMPLED)
 
     @property
     def infrastructure_failure(self) -> bool:
-        """Whether the ending says nothing about the policy."""
+        """Whether the ending does not evaluate the policy."""
         return self.status in INFRASTRUCTURE_FAILURES
 
     def tool_calls(self, tool: str | None = None) -> list[ToolRecord]:
-        """Calls that were really sent, of one tool or of all."""
+        """Calls that were sent, of one tool or of all."""
         records = [turn.tool for turn in self.turns if turn.tool is not None and not turn.tool.refused]
         return [record for record in records if tool in (None, record.tool)]
 
@@ -211,7 +211,7 @@ def _turn_from_json(record: dict[str, Any]) -> Turn:
 
 
 def write_jsonl(trajectories: Iterable[Trajectory], path: str | Path) -> None:
-    """Writes one trajectory a line."""
+    """Writes one trajectory per line."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as out:
@@ -220,10 +220,10 @@ def write_jsonl(trajectories: Iterable[Trajectory], path: str | Path) -> None:
 
 
 def read_jsonl(path: str | Path) -> Iterator[Trajectory]:
-    """Reads what `write_jsonl` wrote.
+    """Reads the file of `write_jsonl`.
 
     Raises:
-      DataError: the file is missing or a line is not a trajectory; names file and line.
+      DataError: the file is missing or a line is not a trajectory; the message names file and line.
     """
     path = Path(path)
     if not path.is_file():

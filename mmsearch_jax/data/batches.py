@@ -1,7 +1,7 @@
 """Packs token sequences and their images into batches of fixed shape.
 
-Several sequences share a row, told apart by segment ids; their images share rows of one patch buffer. Host-side NumPy; it knows
-nothing of models but M-RoPE positions, which come with the sequence. Legend: B rows, L tokens in a row.
+Several sequences share a row, separated by segment ids; their images share rows of one patch buffer. Host-side NumPy. The
+sequences include their M-RoPE positions; nothing else here depends on the model. Legend: B rows, L tokens in a row.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mmsearch_jax.settings.learning import BatchShape
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSequence:
-    """One sequence to learn from.
+    """One training sequence.
 
     Attributes:
       token_ids: int32 [L].
       positions: int32 [3, L], M-RoPE.
-      loss_weights: float32 [L], the weight of each token in the loss; 0: not trained. From a trajectory's or a conversation's
-        `loss_mask` they are 1 and 0; lessons of pretraining have fractions.
+      loss_weights: float32 [L], the weight of each token in the loss; 0: not trained. They are 1 and 0 if they come from the
+        `loss_mask` of a trajectory or conversation; pretraining lessons have fractions.
       images: in the order of their placeholders.
-      image_token_id: the placeholder's id; -1 where the vocabulary has none.
-      extras: further float32 [L] arrays by name (rollout_logprobs, advantages, ...).
+      image_token_id: the placeholder's id; -1 if the vocabulary has none.
+      extras: additional float32 [L] arrays by name (rollout_logprobs, advantages, ...).
     """
 
     token_ids: np.ndarray
@@ -47,11 +47,11 @@ class TokenBatch(NamedTuple):
     """A packed batch.
 
     Attributes:
-      token_ids, segment_ids, feature_index: int32 [B, L]; segment 0 is padding; `feature_index` numbers the image feature
-        that stands at a token, -1 for text.
+      token_ids, segment_ids, feature_index: int32 [B, L]; segment 0 is padding; `feature_index` is the index of the image
+        feature that replaces a token's embedding, -1 for text.
       positions: int32 [3, B, L].
-      loss_weights: float32 [B, L]; 0 at the first token of every segment, which nothing predicts.
-      vision: all images of the batch, or None where the batch shape has no room for images.
+      loss_weights: float32 [B, L]; 0 at the first token of every segment, which is not predicted.
+      vision: all images of the batch, or None if the batch shape has no room for images.
       extras: float32 [B, L] by name.
     """
 
@@ -77,20 +77,20 @@ class Packed(NamedTuple):
 
 
 def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int = 0) -> tuple[Packed, list[int]]:
-    """Packs what fits, longest first, each into the fullest row that still has room.
+    """Packs the sequences that fit, longest first, each into the fullest row with enough room.
 
-    An image that several sequences hold (the very same object, as in a group of rollouts) takes room once.
+    An image that several sequences share (the same object, as in a group of rollouts) takes room only once.
 
     Args:
-      urgent: how many sequences at the front go before all others, in their order. Where long ones keep coming, the
-        short ones that were left over last time would be left over for ever.
+      urgent: number of leading sequences that are packed before all others, in their order. Without it, short sequences
+        would wait forever if long ones keep coming.
 
     Returns:
       The packed batch, and the indices of the sequences that did not fit (never silently dropped).
 
     Raises:
-      DataError: a sequence can never fit the shape, its arrays differ in length, or its image placeholders are not
-        those of its images.
+      DataError: a sequence can never fit the shape, its arrays differ in length, or its image placeholders do not match its
+        images.
     """
     for i, sequence in enumerate(sequences):
         try:
@@ -116,15 +116,15 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
 
 
 def check_sequence(sequence: TrainingSequence, shape: BatchShape) -> None:
-    """That a sequence is sound, and fits a batch that is otherwise empty.
+    """Checks that a sequence is consistent and fits an empty batch.
 
     Raises:
-      DataError: its arrays differ in length, its image placeholders are not those of its images, or it can never fit.
+      DataError: its arrays differ in length, its image placeholders do not match its images, or it can never fit.
     """
     arrays = {"positions": sequence.positions[0], "loss_weights": sequence.loss_weights, **sequence.extras}
     for name, values in arrays.items():
         if len(values) != len(sequence):
-            raise DataError(f"it has {len(sequence)} tokens, but {name} of {len(values)}")
+            raise DataError(f"it has {len(sequence)} tokens, but {name} of length {len(values)}")
     _runs(sequence)
     if len(sequence) > shape.length:
         raise DataError(
@@ -139,10 +139,10 @@ def check_sequence(sequence: TrainingSequence, shape: BatchShape) -> None:
 
 
 def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead: int = 2) -> Iterator[TokenBatch]:
-    """Batches from an endless (or finite) stream; what does not fit one batch goes into the next.
+    """Batches from a finite or infinite stream; sequences that do not fit one batch go into the next.
 
     Args:
-      lookahead: how many batches' worth of tokens to choose from; more packs tighter.
+      lookahead: number of batches' worth of tokens to choose from; more packs tighter.
     """
     source = iter(stream)
     waiting: list[TrainingSequence] = []
@@ -158,28 +158,28 @@ def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead
 
 
 def empty_batch(shape: BatchShape, extras: Sequence[str] = ()) -> TokenBatch:
-    """A batch of padding alone, for a process that has nothing left while others have."""
+    """A batch that contains only padding, for a process that has no data left while others have."""
     batch = _fill([], [], shape)
     return batch._replace(extras={name: np.zeros((shape.rows, shape.length), np.float32) for name in sorted(extras)})
 
 
 def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
-    """One batch of the rows of several (of one length), in order; their image buffers follow one another.
+    """One batch from the rows of several batches (of equal length), in order, with their image buffers concatenated.
 
     Raises:
-      ValueError: some have room for images and some have none, or their extras differ.
+      ValueError: only some have room for images, or their extras differ.
     """
     first = batches[0]
     if len(batches) == 1:
         # Copying the pixels would cost as much as making them.
         return first
     if any((b.vision is None) != (first.vision is None) or b.extras.keys() != first.extras.keys() for b in batches):
-        raise ValueError("batches of one shape and with the same extras can be joined, these differ")
+        raise ValueError("only batches of one shape with the same extras can be joined; these differ")
     vision, index, features = None, [], 0
     for batch in batches:
         index.append(np.where(batch.feature_index >= 0, batch.feature_index + features, -1).astype(np.int32))
         if batch.vision is not None:
-            # A merged token stands for 2 x 2 patches.
+            # A merged token covers 2 x 2 patches.
             features += batch.vision.patches.shape[0] * batch.vision.patches.shape[1] // 4
     if first.vision is not None:
         vision = VisionInputs(*(np.concatenate(parts) for parts in zip(*(b.vision for b in batches), strict=True)))
@@ -240,7 +240,7 @@ def _tokens(image: ProcessedImage) -> int:
 
 
 def _no_images(shape: BatchShape) -> VisionInputs | None:
-    """A buffer of the shape's size without an image, so that batches with and without images are one program."""
+    """A buffer of the shape's size without images, so that batches with and without images share one compiled program."""
     if not shape.images:
         return None
     blank = ProcessedImage(np.zeros((4, 588), np.uint8), (1, 2, 2))

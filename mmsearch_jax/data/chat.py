@@ -1,8 +1,8 @@
-"""The only renderer of conversations into token ids, for SFT, rollout and evaluation alike.
+"""The only renderer of conversations to token ids, for SFT, rollout and evaluation.
 
-It writes Qwen's chat markup with control tokens put in as ids; every text is encoded as plain text, so no
-question and no web page can become a control token. It knows tokenizers of the byte-level BPE kind, and
-nothing of models or tools; JAX and transformers are not imported (a transformers fast tokenizer is accepted).
+It writes Qwen's chat markup and inserts control tokens by id. All text is encoded as plain text, so that no question and no web
+page can inject a control token. It supports byte-level BPE tokenizers (also wrapped in a transformers fast tokenizer), does not
+depend on models or tools, and imports neither JAX nor transformers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Rendered(NamedTuple):
 
     @property
     def loss_mask(self) -> list[bool]:
-        """True on what the policy writes."""
+        """True on tokens that the policy writes."""
         return [source == SAMPLED for source in self.provenance]
 
 
@@ -46,8 +46,7 @@ class ChatRenderer:
 
     def __init__(self, tokenizer: Any):
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        # A copy of our own: truncation or padding that somebody sets on the shared tokenizer must not reach
-        # us.
+        # A private copy: truncation or padding that a caller sets on a shared tokenizer must not affect the ids.
         self._tokenizer = tokenizers.Tokenizer.from_str(backend.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -55,7 +54,7 @@ class ChatRenderer:
         self.vision_start, self.vision_end = self._control(VISION_START), self._control(VISION_END)
         self.image_pad = self._control(IMAGE_PAD)
         self.end_of_text = self._tokenizer.token_to_id(END_OF_TEXT)
-        """None where the tokenizer has no such token."""
+        """The placeholder's id; None if the tokenizer has no such token."""
         added = {token.content: i for i, token in self._tokenizer.get_added_tokens_decoder().items()}
         names = (protocol.REASON, *protocol.ACTION_TAGS, protocol.INFORMATION, "img")
         own_tags = {f"<{slash}{name}>" for name in names for slash in ("", "/")}
@@ -65,39 +64,38 @@ class ChatRenderer:
         self._newline = self.encode("\n")
         self._assistant = self.encode("assistant\n")
         self.token_bytes = self._byte_table(added)
-        """For each id the bytes that it stands for; b"" for control tokens and for ids without a token."""
+        """The bytes of each id; b"" for control tokens and unused ids."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Control tokens that the policy may sample, and that end its turn."""
+        """Control tokens that the policy may sample and that end its turn."""
         return tuple(i for i in (self.im_end, self.end_of_text) if i is not None)
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of ids the tokenizer knows (a model's vocabulary may be larger)."""
+        """Number of ids in the tokenizer (a model's vocabulary may be larger)."""
         return len(self.token_bytes)
 
     def encode(self, text: str) -> list[int]:
-        """Encodes plain text; control-token spellings in it become ordinary tokens."""
+        """Encodes plain text; the spelling of a control token in it becomes ordinary tokens."""
         ids: list[int] = []
         start = 0
         while (match := self._spelling.search(text, start)) is not None and len(match[0]) > 1:
-            # Cut inside the spelling: neither half can be taken for the token.
+            # Split inside the spelling: neither half can match the control token.
             cut = match.start() + 1
             ids += self._tokenizer.encode(text[start:cut], add_special_tokens=False).ids
             start = cut
         return ids + self._tokenizer.encode(text[start:], add_special_tokens=False).ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of the ids, control tokens spelt out; for parsing and for people, never to be encoded
-        again."""
+        """Text of the ids, including control tokens. It serves parsing and display and must never be encoded again."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
     def prompt_ids(self, text: str, image_token_counts: Sequence[int] = (), system: str | None = None) -> list[int]:
-        """The conversation up to where the assistant writes: images first, then `text`.
+        """The conversation up to the start of the assistant's message: first the images, then `text`.
 
         Args:
-          image_token_counts: for each image its number of merged patches, that is of placeholder tokens.
+          image_token_counts: number of merged patches (placeholder tokens) of each image.
         """
         ids: list[int] = []
         if system:
@@ -105,8 +103,8 @@ class ChatRenderer:
         return ids + self._user_message(text, image_token_counts)
 
     def observation_ids(self, text: str, image_token_counts: Sequence[int] = (), *, closed: bool = False) -> list[int]:
-        """What stands between two turns: closes the assistant's message, shows images and says `text` as the
-        user, opens the next one.
+        """The tokens between two turns: closes the assistant's message, adds a user message with images and `text`, and opens
+        the next assistant's message.
 
         Args:
           image_token_counts: as in `prompt_ids`.
@@ -116,7 +114,7 @@ class ChatRenderer:
         return [*close, *self._newline, *self._user_message(text, image_token_counts)]
 
     def action_ids(self, text: str, *, plain: bool = False) -> list[int]:
-        """What the policy writes. In the plain answer format (no tags) <|im_end|> belongs to it."""
+        """The ids that the policy writes. In the plain answer format (no tags) they include <|im_end|>."""
         return [*self.encode(text), self.im_end] if plain else self.encode(text)
 
     def conversation(
@@ -129,15 +127,15 @@ class ChatRenderer:
         system: str | None = None,
         plain: bool = False,
     ) -> Rendered:
-        """A whole conversation, as rollout would have assembled it.
+        """A whole conversation, identical to what rollout would assemble.
 
         Args:
           prompt: the first user text (`protocol.first_turn_prompt(...)`), which follows the images.
-          turns: what the assistant writes, and the user text that follows (`observation + later_prompt`; None
-            at the end of the conversation).
+          turns: the assistant's text and the user text that follows (`observation + later_prompt`; None at the end of the
+            conversation).
           image_token_counts: of the images before the prompt (see `prompt_ids`).
-          later_image_token_counts: by turn, from 0, the same of the images that its observation shows before its text.
-          plain: free dialogue instead of tags: every assistant text is closed by a trained <|im_end|>.
+          later_image_token_counts: by turn, from 0: of the images that its observation shows before its text.
+          plain: free dialogue instead of tags: every assistant text ends with a trained <|im_end|>.
 
         Raises:
           DataError: a turn before the last has no observation, or images belong to no observation.
@@ -156,7 +154,7 @@ class ChatRenderer:
                 ids += more
                 provenance += [OBSERVATION] * len(more)
             elif i + 1 < len(turns):
-                raise DataError(f"turn {i + 1} of {len(turns)} has no observation: only the last turn may end there")
+                raise DataError(f"turn {i + 1} of {len(turns)} has no observation: only the last turn may lack one")
         return Rendered(ids, provenance)
 
     def _user_message(self, text: str, image_token_counts: Sequence[int]) -> list[int]:
@@ -192,8 +190,8 @@ class ChatRenderer:
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """The printable stand-ins that byte-level BPE uses for bytes: printable Latin-1 stands for itself, the
-    other bytes follow from U+0100 on."""
+    """The printable characters that byte-level BPE uses for bytes: printable Latin-1 characters represent themselves, and the
+    other bytes are numbered from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

@@ -1,8 +1,8 @@
-"""Finds evaluation questions and images in a training set: what is trained on must not be tested.
+"""Finds evaluation questions and images in a training set, since training data must not be tested on.
 
-Images: dHash, the signs of horizontal differences of a 9 x 8 grey thumbnail, as 64 bits; two images are near-duplicates where
-few bits differ, so resizing and compression hide none. Crops and mirror images are not found. Questions: alike by the Jaccard
-index of their words.
+Images are compared by dHash: the signs of horizontal differences in a 9 x 8 grey thumbnail, as 64 bits. Two images are
+near-duplicates if few bits differ, so resized and recompressed copies are found, but not crops and mirror images. Questions
+are compared by the Jaccard index of their words.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from mmsearch_jax.data.rows import Row
 from mmsearch_jax.images.processing import load_image
 
 _WIDTH, _HEIGHT = 9, 8
-# Chinese and Japanese are written without spaces: each character is a word.
+# Chinese and Japanese do not use spaces: each character counts as a word.
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """A training row and an evaluation row with near-duplicate images, or with like questions where neither has an image.
+    """A training row and an evaluation row with near-duplicate images, or with similar questions if neither has an image.
 
     Attributes:
-      image_distance: bits of the images' hashes that differ; None where there is no image.
+      image_distance: number of bits in which the images' hashes differ; None if there is no image.
       question_similarity: Jaccard index of the questions' words, in [0, 1].
-      same_question: whether that is enough for one and the same question.
+      same_question: whether the similarity is high enough for the same question.
     """
 
     train_id: str
@@ -45,7 +45,7 @@ class Overlap:
 
 @dataclasses.dataclass
 class Report:
-    """All pairs, how many rows were looked at, and how many images could not be read."""
+    """All pairs, the numbers of rows compared, and the number of unreadable images."""
 
     pairs: list[Overlap]
     train_rows: int = 0
@@ -75,10 +75,10 @@ def find_overlap(
 ) -> Report:
     """Compares every training row with every evaluation row.
 
-    A like question about another image is no overlap ("Where is this?").
+    Similar questions about different images are no overlap ("Where is this?").
 
     Args:
-      train: read once, row by row; of `evaluation`, hashes and words are held in memory.
+      train: read once, row by row; hashes and words of `evaluation` are held in memory.
       max_distance: of hashes, in bits.
       min_similarity: of questions, in (0, 1].
     """
@@ -105,7 +105,7 @@ def find_overlap(
 
 
 class _Evaluation:
-    """Evaluation rows as far as they are compared: `hashes` and their rows' numbers (`owners`), ids and words by number."""
+    """Evaluation rows in the form for comparison: `hashes` with their rows' numbers (`owners`), ids and words by number."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -125,7 +125,7 @@ class _Evaluation:
                 self._by_word[word].append(number)
 
     def asked_alike(self, asked: frozenset[str], min_similarity: float) -> list[int]:
-        """Rows without an image whose question is alike."""
+        """Rows without an image whose question is similar."""
         sharing = {number for word in asked for number in self._by_word.get(word, ())}
         return [number for number in sharing if similarity(asked, self.words[number]) >= min_similarity]
 

@@ -1,9 +1,9 @@
-"""From ArrayRecord sets to packed batches with Grain: shuffled, repeated, mixed, sharded, and resumable to the same bytes.
+"""Packed batches from ArrayRecord sets with Grain: shuffled, repeated, mixed, sharded, and resumable to the same bytes.
 
-All processes share one order of samples, a pure function of the seed: position 0, 1, 2, ... names a set and a row. The
-positions are dealt to a fixed number of lanes (position modulo lanes), each of which packs its own part of the global batch;
-a process serves some of the lanes. So neither the number of processes nor that of workers can change a batch, and a few
-global positions a lane are the whole state. This module knows nothing of losses or devices.
+All processes share one order of samples, a pure function of the seed: position 0, 1, 2, ... maps to a set and a row. The
+positions are distributed to a fixed number of lanes (position modulo lanes), and each lane packs its own part of the global
+batch. A process serves some of the lanes. Therefore batches do not depend on the number of processes or workers, and the state
+consists of a few global positions per lane. This module does not depend on losses or devices.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from mmsearch_jax.data.storage import localised
 from mmsearch_jax.images.processing import ImageProcessor, load_image
 from mmsearch_jax.settings.learning import BatchShape
 
-# 1: every image had a row of patches to itself, so that the same samples made other batches.
+# In version 1 every image had its own row of patches, so that the same samples made other batches.
 _STATE_VERSION = 2
-# Without an end to a run of bad rows, a set in which all are bad would be read for ever.
+# Without this limit, a set in which all rows are bad would be read forever.
 _MAX_BAD_RUN = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
-    """What the order and the batches depend on, and (last two) how the work is done, which changes neither.
+    """Settings of the order and the batches, and (the last two) of the work, which change neither.
 
     Attributes:
-      shape: of the global batch; `rows` and `images` (both rows) are shared out evenly over the lanes.
+      shape: of the global batch; `rows` and `images` (both rows) are divided evenly among the lanes.
       lanes: the largest number of processes that the run may ever have; the actual number must divide it.
-      weights: of each set in the mixture; by default all alike.
-      lookahead: how many batches' worth of tokens a lane chooses from.
-      num_workers: worker processes of this process, shared out over its lanes; 0 works in threads of this process.
-      prefetch: sequences held ready by each lane.
+      weights: of each set in the mixture; by default equal.
+      lookahead: number of batches' worth of tokens that a lane chooses from.
+      num_workers: worker processes of this process, divided among its lanes; 0 uses threads of this process.
+      prefetch: number of sequences that each lane keeps ready.
     """
 
     shape: BatchShape
@@ -56,14 +56,14 @@ class PipelineConfig:
 
 
 class Skipped(NamedTuple):
-    """A sample that was left out, and why; names set and row."""
+    """A skipped sample, by set and row, and the reason."""
 
     position: int
     reason: str
 
 
 class Step(NamedTuple):
-    """A batch, the state from which the next one follows (None: its number says it), and the samples left out on the way."""
+    """A batch, the state from which the next one follows (None: its number suffices), and the samples skipped before it."""
 
     batch: TokenBatch
     state: dict[str, Any] | None = None
@@ -71,7 +71,7 @@ class Step(NamedTuple):
 
 
 class _Loader:
-    """Makes the sequence of one sample; runs in the workers."""
+    """Makes the sequence of one sample; runs in the worker processes."""
 
     def __init__(
         self,
@@ -84,13 +84,13 @@ class _Loader:
         self._sets, self._builder, self._processor, self._shape, self._style = sets, builder, processor, shape, style
 
     def __call__(self, sample: tuple[int, int]) -> TrainingSequence | str:
-        """The sequence of (set, record number), or the reason why there is none."""
+        """The sequence of (set, record number), or the reason why it is skipped."""
         number, record = sample
         file = self._sets[number]
         try:
             row = localised(from_record(file[record]), file.path.parent)
             if not row.turns:
-                raise DataError("turns: there is no conversation to learn from")
+                raise DataError("turns: there is no conversation to train on")
             images = [self._processor(load_image(image)) for image in row.images]
             sequence = self._builder.conversation(row, self._style, images)
             check_sequence(sequence, self._shape)
@@ -104,7 +104,7 @@ class Pipeline:
 
     Args:
       paths: one ArrayRecord file for each set of the mixture.
-      process, num_processes: which shard this is; by default the only one.
+      process, num_processes: index and number of shards; by default there is only one.
 
     Raises:
       DataError: a set is missing, cut short or empty.
@@ -125,7 +125,7 @@ class Pipeline:
         self._sets = [ArrayRecordFile(path) for path in paths]
         for file in self._sets:
             if not len(file):
-                raise DataError(f"{file.path} holds no rows: convert the set again, and look at its rejected.jsonl")
+                raise DataError(f"{file.path} contains no rows: convert the set again, and check its rejected.jsonl")
         shape = config.shape
         self._shape = dataclasses.replace(shape, rows=shape.rows // config.lanes, images=shape.images // config.lanes)
         per_process = config.lanes // num_processes
@@ -137,13 +137,13 @@ class Pipeline:
         """Batches without end, from the beginning or from a `Step.state` (see `merge_states`).
 
         Raises:
-          ConfigError: the state is of another order: other sets, seed, lanes, weights or lookahead.
-          DataError: one bad row follows another without end.
+          ConfigError: the state belongs to another order: other sets, seed, lanes, weights or lookahead.
+          DataError: too many consecutive rows are bad.
         """
         fingerprint = self._fingerprint()
         if state is not None and state.get("of") != fingerprint:
             raise ConfigError(
-                f"the data state is of {state.get('of')}, this run of {fingerprint}: resume with its settings"
+                f"the data state belongs to {state.get('of')}, this run to {fingerprint}: resume with its settings"
             )
         begin = {"next": 0, "waiting": []}
         saved = {lane: begin if state is None else state["lanes"].get(str(lane)) for lane in self._lanes}
@@ -176,18 +176,18 @@ class Pipeline:
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The global state of a step from those of all processes; any process of any number may go on from it.
+    """The global state of a step from the states of all processes; a run with any number of processes can resume from it.
 
     Raises:
-      ConfigError: they are not of one run.
+      ConfigError: the states belong to different runs.
     """
     if any(state["of"] != states[0]["of"] for state in states):
-        raise ConfigError("these data states are of different runs: merge those of one step of one run")
+        raise ConfigError("these data states belong to different runs: merge those of one step of one run")
     return {"of": states[0]["of"], "lanes": {lane: kept for state in states for lane, kept in state["lanes"].items()}}
 
 
 class _Lane:
-    """One lane's packing: what `pack` left over waits for its next batch."""
+    """One lane's packing: sequences that do not fit a batch wait for the next one."""
 
     def __init__(
         self,
@@ -205,24 +205,24 @@ class _Lane:
         for position in state["waiting"]:
             sample = samples[int(position)]
             if not isinstance(sample, TrainingSequence):
-                raise DataError(f"a row that waited when the state was saved cannot be used any more: {sample}")
+                raise DataError(f"a row that was waiting when the state was saved can no longer be used: {sample}")
             self._waiting.append((int(position), sample))
         ours = samples[number + self._next * self._step :: self._step]
         threads = pygrain.ReadOptions(num_threads=min(4, config.prefetch), prefetch_buffer_size=config.prefetch)
         stream = ours.to_iter_dataset(threads)
         if workers:
             if not flags.FLAGS.is_parsed():
-                # Grain hands its absl flags to its workers; our command line is not absl's, so nobody has parsed any.
+                # Grain passes its absl flags to its workers. Our command line does not use absl, so nothing has parsed them.
                 flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(pygrain.MultiprocessingOptions(workers, max(1, config.prefetch // workers)))
         self._stream = iter(stream)
 
     def state(self) -> dict[str, Any]:
-        """How many samples were taken, and the global positions of those that wait."""
+        """Number of samples taken, and the global positions of those that wait."""
         return {"next": self._next, "waiting": [position for position, _ in self._waiting]}
 
     def next_batch(self, skipped: list[Skipped]) -> TokenBatch:
-        """The lane's part of the next batch; adds to `skipped` what was left out."""
+        """The lane's part of the next batch; appends the skipped samples to `skipped`."""
         bad_run, held_over = 0, len(self._waiting)
         tokens = sum(len(sequence) for _, sequence in self._waiting)
         while tokens < self._wanted:
@@ -237,20 +237,20 @@ class _Lane:
             skipped.append(Skipped(position, sample))
             bad_run += 1
             if bad_run == _MAX_BAD_RUN:
-                raise DataError(f"{bad_run} rows in a row cannot be used; the last: {sample}")
+                raise DataError(f"{bad_run} consecutive rows cannot be used; the last: {sample}")
         packed, left = pack([sequence for _, sequence in self._waiting], self._shape, held_over)
         self._waiting = [self._waiting[i] for i in left]
         return packed.batch
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Stops the workers."""
         self._stream.close()
 
 
 def _order(sizes: Sequence[int], weights: Sequence[float] | None, seed: int) -> grain.MapDataset:
-    """(set, record number) at every position: each set shuffled anew every epoch, the sets mixed by weight."""
+    """(set, record number) at every position: each set is shuffled again in every epoch, and the sets are mixed by weight."""
     parts = [
-        # Each set has a seed of its own: sets of equal size would be shuffled alike.
+        # A seed for each set: otherwise sets of equal size would be shuffled alike.
         grain.MapDataset.range(size).seed(seed * 1009 + number).shuffle().repeat().map(_Numbered(number))
         for number, size in enumerate(sizes)
     ]
@@ -259,7 +259,7 @@ def _order(sizes: Sequence[int], weights: Sequence[float] | None, seed: int) -> 
 
 @dataclasses.dataclass(frozen=True)
 class _Numbered:
-    """Puts the set's number before a record's. A class, since workers get it pickled."""
+    """Adds the set's number to a record's. It is a class because it is pickled for the workers."""
 
     number: int
 
@@ -270,10 +270,10 @@ class _Numbered:
 def _check(config: PipelineConfig, num_sets: int, process: int, num_processes: int) -> None:
     shape, lanes = config.shape, config.lanes
     if not num_sets:
-        raise ConfigError("the mixture has no set: name at least one .array_record file")
+        raise ConfigError("the mixture has no sets: give at least one .array_record file")
     if lanes < 1 or shape.rows % lanes or shape.images % lanes:
         raise ConfigError(
-            f"{shape.rows} rows and {shape.images} rows of images do not share out over {lanes} lanes: change them"
+            f"{shape.rows} rows and {shape.images} rows of images do not divide evenly among {lanes} lanes: change them"
         )
     if not 0 <= process < num_processes or lanes % num_processes:
         raise ConfigError(

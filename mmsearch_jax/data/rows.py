@@ -1,7 +1,7 @@
 """The row: one question about an image, with its gold answers and (for SFT) its conversation.
 
-This module knows what a row is and what makes one unusable, and how the conversation's turns must be spelt (`protocol`).
-How rows are stored is `formats/`; of tokens, tools and worlds it knows nothing.
+This module defines rows, their validation, and the spelling of a conversation's turns (`protocol`). `formats/` stores rows. The
+module does not depend on tokens, tools or worlds.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mmsearch_jax.core.search_api import Box
 from mmsearch_jax.images import image_urls
 
 SCHEMA_VERSION = 2
-"""1: one image by path, no category, provenance or crop boxes. Rows without a version are of version 1, and are read."""
+"""Version 1 has one image by path and no category, provenance or crop boxes. Rows without a version are read as version 1."""
 KINDS = ("visual", "whole_image", "crop", "two_hop")
 _REQUIRED = ("id", "image", "question", "answers", "kind", "search_required")
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where an entity stands in the image: gold, used to score grounding and never shown to policy or server."""
+    """Position of an entity in the image: gold, used to score grounding and never shown to policy or server."""
 
     entity: str
     box: Box
@@ -33,9 +33,9 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True)
 class ConversationTurn:
-    """One turn of an SFT conversation: what the policy writes, and what came back (None after the answer).
+    """One turn of an SFT conversation: the policy's text, and the observation (None after the answer).
 
-    The tool call stands in the text, in the grammar of `protocol`; `box` is the crop that it led to, where one is known.
+    The text contains the tool call in the grammar of `protocol`; `box` is the crop that it led to, if known.
     """
 
     text: str
@@ -48,16 +48,16 @@ class Row:
     """One question about an image.
 
     Attributes:
-      image: a path (made absolute by the readers), a URL, or the encoded bytes; "" where the question has none.
+      image: a path (made absolute by the readers), a URL, or the encoded bytes; "" if the question has none.
       answers: the gold answer first, then its aliases.
-      kind: what the question needs, one of `KINDS`; "" where nobody has said.
-      search_required: None where nobody has measured it.
+      kind: what the question needs, one of `KINDS`; "" if unknown.
+      search_required: None if it was not measured.
       target: the placement that the question is about (an index into `placements`), or None.
       meta: how the question was made (form, attribute, ...); neither policy nor server sees it.
-      turns: the SFT conversation, empty where there is none.
-      category: the taxonomy's word for the question's subject; "" where it has none.
+      turns: the SFT conversation; empty if there is none.
+      category: the taxonomy's category of the question's subject; "" if it has none.
       provenance: where the row comes from (source, split, row, licence, ...).
-      more_images: further images, as `image`.
+      more_images: additional images, in the form of `image`.
     """
 
     id: str
@@ -76,20 +76,20 @@ class Row:
 
     @property
     def num_entities(self) -> int:
-        """How many entities stand in the image."""
+        """Number of entities in the image."""
         return len(self.placements)
 
     @property
     def images(self) -> tuple[str | bytes, ...]:
-        """All images, the question's own first."""
+        """All images, that of `image` first."""
         return ((self.image,) if self.image else ()) + self.more_images
 
 
 def read_image(image: str | bytes) -> bytes:
-    """The encoded bytes of a row's image, wherever they are.
+    """The encoded bytes of a row's image, from a file, a URL or memory.
 
     Raises:
-      ImageError: no such file, or nothing to be fetched from the URL.
+      ImageError: no such file, or the URL cannot be fetched.
     """
     if isinstance(image, bytes):
         return image
@@ -102,7 +102,7 @@ def read_image(image: str | bytes) -> bytes:
 
 
 def embed_images(row: Row) -> Row:
-    """The row with the bytes of its images in place of references.
+    """The row with the bytes of its images instead of references.
 
     Raises:
       ImageError: an image cannot be read.
@@ -117,10 +117,10 @@ def to_record(row: Row) -> dict[str, Any]:
 
 
 def from_record(record: Any) -> Row:
-    """The row that a record of any version up to ours describes.
+    """The row of a record of any version up to the current one.
 
     Raises:
-      DataError: the record is no row; names the first field that is wrong, and why.
+      DataError: the record is not a valid row; the message names the first wrong field and the reason.
     """
     problem = next(_problems(record), None)
     if problem:
@@ -146,7 +146,7 @@ def from_record(record: Any) -> Row:
 
 
 def validate(row: Row | Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with a row (or with a record of one), as "field: reason"; empty if it is sound."""
+    """All errors of a row (or of a row's record) as "field: reason"; empty if it is valid."""
     record = to_record(row) if isinstance(row, Row) else row
     return [f"{field}: {reason}" for field, reason in _problems(record)]
 
@@ -158,7 +158,7 @@ def _box(values: Any) -> Box:
 
 def _problems(record: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(record, Mapping):
-        yield "row", f"the row is no object but {_a(record)}"
+        yield "row", f"the row must be an object, not {_a(record)}"
         return
     missing = [field for field in _REQUIRED if field not in record]
     yield from ((field, f"the row has no '{field}'") for field in missing)
@@ -177,7 +177,7 @@ def _problems(record: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(answers, list | tuple) or not answers:
         yield "answers", "must list at least one non-empty string"
     elif not all(isinstance(answer, str) and answer.strip() for answer in answers):
-        yield "answers", "must hold non-empty strings only"
+        yield "answers", "must contain only non-empty strings"
     if record["kind"] not in ("", *KINDS):
         yield "kind", f"unknown kind {record['kind']!r}, expected one of {', '.join(KINDS)}, or an empty one"
     if record["search_required"] not in (True, False, None):
@@ -214,7 +214,7 @@ def _placement_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"placements[{i}].box", f"must be x0 < x1 and y0 < y1 in pixels, not {placement.get('box')!r}"
     target = record.get("target")
     if target is not None and (not isinstance(target, int) or not 0 <= target < len(placements)):
-        yield "target", f"{target!r} is no index into {len(placements)} placements"
+        yield "target", f"{target!r} is not an index into {len(placements)} placements"
 
 
 def _turn_problems(turns: Any) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Rows to training sequences: ids, positions, what is trained, and the images. One tokenizer, one model's sizes."""
+"""Converts rows to training sequences: ids, positions, loss weights and images, for one tokenizer and model config."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mmsearch_jax.models.mrope import mrope_positions
 
 
 class SequenceBuilder:
-    """Renders conversations with one tokenizer, for one model. May be pickled."""
+    """Renders conversations with one tokenizer, for one model. It can be pickled."""
 
     def __init__(self, renderer: ChatRenderer, config: ModelConfig):
         self._renderer, self._config = renderer, config
 
     def conversation(self, row: Row, prompt_style: str, images: Sequence[ProcessedImage]) -> TrainingSequence:
-        """An SFT conversation in the grammar: what the policy writes is trained, prompts and observations are not.
+        """An SFT conversation in the grammar: tokens that the policy writes are trained, prompts and observations are not.
 
         Args:
           prompt_style: one of `protocol.PROMPT_STYLES`.
-          images: the row's, in order.
+          images: of the row, in order.
         """
         turns = []
         for turn in row.turns:

@@ -1,4 +1,4 @@
-"""Rows in files, whatever the format: JSON lines, ArrayRecord, Parquet, tar. The ending of the name says which.
+"""Rows in files of any format: JSON lines, ArrayRecord, Parquet, tar. The file's extension selects the format.
 
 A reference to an image inside the file's folder is stored relative to it, so that a folder may be moved; the readers
 make it absolute. Bytes stay bytes (in JSON lines as a data URL).
@@ -23,17 +23,17 @@ ROWS_FILE = "rows.jsonl"
 
 
 class Scanned(NamedTuple):
-    """One place of a file: its number from 1 on (the line's, in JSON lines), and the row there or why there is none."""
+    """One place of a file: its number from 1 (the line number in JSON lines), and the row or the error found there."""
 
     number: int
     row: Row | DataError
 
 
 def scan_rows(path: str | Path) -> Iterator[Scanned]:
-    """Every row of a file (or of `rows.jsonl` in a folder), bad ones as the error that says what is wrong with them.
+    """Every row of a file (or of `rows.jsonl` in a folder); for a bad row, the error that says what is wrong.
 
     Raises:
-      DataError: the file is missing, of no format of ours, or cannot be read any further.
+      DataError: the file is missing, has an unknown format, or cannot be read any further.
     """
     path = _existing(Path(path))
     for number, record in enumerate(_format(path).read(path), 1):
@@ -52,13 +52,13 @@ def read_rows(path: str | Path) -> list[Row]:
     """All rows of a file (or of `rows.jsonl` in a folder).
 
     Raises:
-      DataError: the file is missing, or one of its rows is bad; names file, row and field.
+      DataError: the file is missing, or one of its rows is bad; the message names file, row and field.
     """
     return list(stream_rows(path))
 
 
 def stream_rows(path: str | Path) -> Iterator[Row]:
-    """As `read_rows`, one by one."""
+    """Yields the rows of `read_rows` one at a time."""
     for number, row in scan_rows(path):
         if isinstance(row, DataError):
             place = "line" if _existing(Path(path)).suffix == ".jsonl" else "row"
@@ -67,10 +67,10 @@ def stream_rows(path: str | Path) -> Iterator[Row]:
 
 
 def write_rows(rows: Iterable[Row], path: str | Path) -> int:
-    """Writes rows and returns their number. The file appears when it is whole.
+    """Writes rows and returns their number. The file appears when it is complete.
 
     Raises:
-      DataError: the name's ending is of no format of ours.
+      DataError: the file's extension is unknown.
     """
     path = Path(path)
     form = _format(path)
@@ -90,7 +90,7 @@ def write_rows(rows: Iterable[Row], path: str | Path) -> int:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name to write a file under, which becomes `path` once all went well: nobody ever reads half a file."""
+    """A temporary name to write to; the file is renamed to `path` on success, so that nobody reads an incomplete file."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
@@ -100,7 +100,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def localised(row: Row, folder: Path) -> Row:
-    """The row as a reader gives it: paths absolute from `folder`, data URLs as bytes.
+    """The row as the readers return it: paths absolute from `folder`, data URLs as bytes.
 
     Raises:
       ImageError: a data URL is malformed.
@@ -130,11 +130,11 @@ def _existing(path: Path) -> Path:
     if path.is_dir():
         path = path / ROWS_FILE
     if not path.is_file():
-        raise DataError(f"no rows at {path}: give a file of rows or a folder that holds {ROWS_FILE}")
+        raise DataError(f"no rows at {path}: give a file of rows or a folder that contains {ROWS_FILE}")
     return path
 
 
 def _format(path: Path) -> Any:
     if path.suffix not in FORMATS:
-        raise DataError(f"{path.name} is of no known format: its name must end in {', '.join(FORMATS)}")
+        raise DataError(f"{path.name} has an unknown format: its name must end in {', '.join(FORMATS)}")
     return FORMATS[path.suffix]

@@ -1,8 +1,8 @@
-"""The published sets as TFDS builders: ArrayRecord files with their metadata, made and read without TensorFlow.
+"""The published sets as TFDS builders: ArrayRecord files with metadata, made and read without TensorFlow.
 
-An image is a string feature that holds its encoded bytes: `tfds.features.Image` would be decoded at each read, and its
-`SkipDecoding` needs TensorFlow. What `tfds.data_source` gives is an example; `row_of_example` makes it a row, and `TfdsRows`
-does so for a whole split, for Grain.
+An image is a string feature with its encoded bytes: `tfds.features.Image` would decode it at each read, and its
+`SkipDecoding` needs TensorFlow. `tfds.data_source` returns examples; `row_of_example` converts one to a row, and `TfdsRows`
+gives the rows of a whole split to Grain.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _features() -> tfds.features.FeaturesDict:
 
 
 def example_of_row(row: Row) -> dict[str, Any]:
-    """The row as TFDS stores it; its images are bytes already."""
+    """The row as a TFDS example; its images must be bytes."""
     record = to_record(row)
     return {
         "id": row.id,
@@ -72,10 +72,10 @@ def example_of_row(row: Row) -> dict[str, Any]:
 
 
 def row_of_example(example: Mapping[str, Any]) -> Row:
-    """The row that an example of one of these builders holds.
+    """The row in an example of one of these builders.
 
     Raises:
-      DataError: the example is of another builder, or damaged.
+      DataError: the example belongs to another builder, or is damaged.
     """
     try:
         images = [bytes(image) for image in example["images"]]
@@ -112,7 +112,7 @@ def row_of_example(example: Mapping[str, Any]) -> Row:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"no example of a set of ours ({type(error).__name__}: {error}): prepare the set anew"
+            f"not an example of these builders ({type(error).__name__}: {error}): prepare the set again"
         ) from error
     return from_record(record)
 
@@ -121,7 +121,7 @@ class PublishedSetBuilder(
     tfds.core.GeneratorBasedBuilder,
     skip_registration=True,  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
 ):
-    """A builder over a folder of the user's (TFDS's manual directory); subclasses name the set."""
+    """A builder that reads the user's folder (TFDS's manual directory); subclasses name the set."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "See docs/data.md for the files that belong in the folder."
@@ -130,10 +130,10 @@ class PublishedSetBuilder(
     def __init__(self, **settings: Any):
         super().__init__(**settings)
         self.counts: dict[str, run.Counts] = {}
-        """What became of the records of each split that was built."""
+        """Counts of the records of each split that was built."""
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # The order of the source is kept: readers shuffle.
+        # The order of the source is kept, because readers shuffle.
         return tfds.core.DatasetInfo(builder=self, features=_features(), disable_shuffling=True)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
@@ -141,7 +141,7 @@ class PublishedSetBuilder(
         return {split: self._generate_examples(folder, split) for split in splits_in(self.SET, folder)}
 
     def _generate_examples(self, folder: Path, split: str) -> Iterator[tuple[int, Any]]:
-        # Outside the version's folder, which appears only when it is whole.
+        # Written outside the version's folder, which appears only when it is complete.
         rejected = rejected_file(self.SET, split, self._data_dir_root)
         counts = run.Counts()
         with rejected.open("w", encoding="utf-8") as refused:
@@ -154,7 +154,7 @@ class PublishedSetBuilder(
 
 
 class DeepMMSearchVQA(PublishedSetBuilder):
-    """Conversations with search, in a folder of the user's own."""
+    """Conversations with search, in a folder that the user supplies."""
 
     name, SET = "deepmmsearchvqa", "deepmmsearchvqa"
 
@@ -208,7 +208,7 @@ BUILDERS: dict[str, type[PublishedSetBuilder]] = {
 
 
 def rejected_file(name: str, split: str, data_dir: str | Path) -> Path:
-    """Where the records of a split that cannot be used are named."""
+    """The file that lists the unusable records of a split."""
     return Path(data_dir) / f"{name}-{split}-{run.REJECTED_FILE}"
 
 
@@ -216,7 +216,7 @@ def splits_in(name: str, folder: Path) -> list[str]:
     """The splits of a set whose files are in a folder.
 
     Raises:
-      DataError: there is none; says what is missing of the first.
+      DataError: there are none; the message says what the first lacks.
     """
     found, why = [], None
     for split in SETS[name].splits:
@@ -231,22 +231,22 @@ def splits_in(name: str, folder: Path) -> list[str]:
 
 
 class Prepared(NamedTuple):
-    """Where a set's ArrayRecord files are, and what became of its records (empty where it was there already)."""
+    """Folder of a set's ArrayRecord files, and counts of its records (empty if the set already existed)."""
 
     folder: Path
     counts: dict[str, run.Counts]
 
 
 def prepare(name: str, folder: str | Path, data_dir: str | Path) -> Prepared:
-    """Builds a set; one that is there already is left as it is.
+    """Builds a set; an existing one stays unchanged.
 
     Args:
       name: one of `BUILDERS`.
-      folder: holds the set's published files.
+      folder: contains the set's published files.
       data_dir: TFDS's root; `<set>-<split>-rejected.jsonl` is written there.
 
     Raises:
-      DataError: an unknown set, no file of it, or a split without one usable row.
+      DataError: an unknown set, no file of it, or a split without usable rows.
     """
     if name not in BUILDERS:
         raise DataError(f"no TFDS builder for '{name}', expected one of {', '.join(BUILDERS)}")
@@ -260,13 +260,13 @@ def prepare(name: str, folder: str | Path, data_dir: str | Path) -> Prepared:
 
 
 class TfdsRows:
-    """The rows of a prepared split by their number: a source for Grain. May be pickled.
+    """The rows of a prepared split by index: a source for Grain. It can be pickled.
 
     Args:
-      folder: as `Prepared` has it.
+      folder: as in `Prepared`.
 
     Raises:
-      DataError: nothing is prepared there, or there is no such split.
+      DataError: the folder contains no prepared set, or the set has no such split.
     """
 
     def __init__(self, folder: str | Path, split: str):
@@ -281,5 +281,5 @@ class TfdsRows:
         return len(self._source)
 
     def __getitem__(self, number: int) -> Row:
-        """The row of that number."""
+        """The row with this index."""
         return row_of_example(self._source[number])

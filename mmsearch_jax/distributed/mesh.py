@@ -1,8 +1,8 @@
-"""The device mesh: one shape of five axes for one chip, a box of GPUs, a pod or several of them.
+"""The device mesh: the same five axes for one chip, one GPU machine, a TPU pod or several of them.
 
 Axes: `dcn` (slices, each with a replica of the weights), `data` (replicas within a slice), `fsdp` (weights and batch split),
-`tensor` (heads, MLP and vocabulary split), `sequence` (tokens split). Only gradients cross `dcn`, whose links are the slow
-ones between slices or between machines.
+`tensor` (heads, MLP and vocabulary split), `sequence` (tokens split). Only gradients cross `dcn`, the slow links between
+slices or machines.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mmsearch_jax.settings.policy import MeshConfig
 
 AXES = ("dcn", "data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("dcn", "data", "fsdp")
-"""What the rows of a batch are split over."""
+"""Mesh axes over which the rows of a batch are split."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over all devices (of all hosts): each process's devices next to one another, and each slice's processes.
+    """The mesh over all devices of all hosts, with the devices of a process and the processes of a slice adjacent.
 
     Each process supplies the rows of the batch that its own devices hold, so each row must belong to one process. A layout
     that follows only the torus's links would break that. Within a process the devices keep the order of the chips.
@@ -46,10 +46,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"mesh tensor={config.tensor} x sequence={config.sequence} splits a row over several processes, which have "
             f"{math.prod(inner)} devices each: lower them"
         )
-    # The same order of places within every process, plain rows of its chips: for groups of any other form (a snake through a
-    # host, say) libtpu has no route between several v5e hosts, and kills the process that compiles.
+    # Every process has the same order of places, plain rows of its chips. For groups of any other form (such as a snake through
+    # a host) libtpu finds no route between several v5e hosts and kills the process that compiles.
     blocks = [sorted(by_process[key], key=_place) for key in sorted(by_process)]
-    # [outer..., inner...] -> each axis's outer part beside its inner part.
+    # [outer..., inner...] -> each axis's outer part followed by its inner part.
     grid = np.array(blocks).reshape(*outer, *inner)
     axes = [axis for pair in zip(range(len(AXES)), range(len(AXES), 2 * len(AXES)), strict=True) for axis in pair]
     # The compiler propagates the shardings (`AxisType.Auto`); otherwise every operation would have to state its own.
@@ -57,18 +57,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def _place(device: Any) -> tuple[int, ...]:
-    # TPU chips have a place in their slice (the first number runs fastest) and v4's and 7x's some cores; others a number only.
+    # TPU chips have coordinates in their slice (the first runs fastest) and v4 and 7x also cores; other devices only a number.
     return (*reversed(getattr(device, "coords", None) or ()), getattr(device, "core_on_chip", None) or 0, device.id)
 
 
 def _check_slices(config: MeshConfig, slices: int, platform: str) -> None:
-    # CPUs (rehearsals) have no slices. On GPUs a slice is a machine, and fsdp may cross machines; across TPU slices it is slow.
+    # CPUs (simulated devices) have no slices. A GPU slice is a machine. fsdp may cross machines; across TPU slices it is slow.
     if slices != config.dcn and (platform == "tpu" or (slices > 1 and config.dcn > 1)):
         raise ConfigError(f"mesh.dcn is {config.dcn}, but the devices are in {slices} slices: set it to {slices}")
 
 
 def _inner_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
-    """How much of each axis lies within one process, filled from the innermost axis on."""
+    """Size of the part of each axis within one process, filled from the innermost axis outwards."""
     inner, left = [], devices
     for size in reversed(sizes):
         inner.append(math.gcd(size, left))
@@ -82,7 +82,7 @@ def _inner_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
 
 
 def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int, int]:
-    """The five sizes, as in `AXES`, with -1 filled in.
+    """The five sizes in the order of `AXES`, with -1 replaced.
 
     Raises:
       ConfigError: they do not make up the number of devices.

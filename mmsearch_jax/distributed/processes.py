@@ -1,6 +1,6 @@
 """Several processes of one run: starting together, agreeing on numbers, and exchanging small records.
 
-With one process all of it costs nothing.
+With a single process these functions cost nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def start(
     from_environment: bool = False,
     heartbeat_timeout_s: int = 60,
 ) -> None:
-    """Joins this process to the others of its run; must come before anything else that uses JAX.
+    """Joins this process to the others of its run; must be called before any other use of JAX.
 
     Args:
-      coordinator: "host:port" of process 0; with it, the number of processes and this one's are needed too.
-      from_environment: find all three in what TPU pods, Slurm, Open MPI and GKE set (`jax.distributed.initialize`).
-      heartbeat_timeout_s: when a process has been silent for so long, all others stop.
+      coordinator: "host:port" of process 0; requires the number of processes and the index of this one.
+      from_environment: take all three from the variables of TPU pods, Slurm, Open MPI and GKE (`jax.distributed.initialize`).
+      heartbeat_timeout_s: when a process has been silent for this time, all others stop.
 
     Raises:
-      ConfigError: some of the three are missing, or the others cannot be found or reached.
+      ConfigError: some of the three are missing, or the other processes cannot be found or reached.
     """
     given = [coordinator, num_processes, process_id]
     if not from_environment and all(value is None for value in given):
@@ -47,21 +47,21 @@ def start(
     except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(
-            f"cannot join the other processes ({first}): see that --coordinator is reachable, or name it if the environment "
-            "does not (docs/training.md)"
+            f"cannot join the other processes ({first}): check that --coordinator is reachable; give it if the environment "
+            "does not define it (docs/training.md)"
         ) from error
 
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """The block is run by process 0, and by the others when that has ended: what it wrote to a shared folder is there.
+    """Runs the block on process 0 first and then on the others, which can read what it wrote to a shared folder.
 
     Raises:
-      ProcessFailed: on the others, when the block raised on process 0.
+      ProcessFailed: on the other processes, if the block raised on process 0.
     """
     first = jax.process_index() == 0
     if not first and largest_of_all(0):
-        raise ProcessFailed("process 0 failed at what it does first for all: its own output says why")
+        raise ProcessFailed("process 0 failed in the work that it does first for all processes: see its output")
     try:
         yield
     except Exception:
@@ -73,14 +73,14 @@ def first_process_first() -> Iterator[None]:
 
 
 def largest_of_all(value: int) -> int:
-    """The largest of all processes' values: each must come here."""
+    """The largest of all processes' values (a collective: every process must call it)."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.process_allgather(np.int32(value)).max())
 
 
 def sums_of_all(values: dict[str, float]) -> dict[str, float]:
-    """The sums over all processes, which must have the same names: each must come here."""
+    """The sums over all processes, which must use the same names (a collective: every process must call it)."""
     if jax.process_count() == 1:
         return values
     gathered = multihost_utils.process_allgather(np.asarray(list(values.values()), np.float64))
@@ -88,7 +88,7 @@ def sums_of_all(values: dict[str, float]) -> dict[str, float]:
 
 
 def records_of_all(record: Any) -> list[Any]:
-    """Every process's JSON value, by process: each must come here."""
+    """Every process's JSON value, by process (a collective: every process must call it)."""
     if jax.process_count() == 1:
         return [record]
     encoded = np.frombuffer(json.dumps(record).encode(), np.uint8)

@@ -1,6 +1,6 @@
-"""From logical axes to shardings: which dim of which array is split over which mesh axis, by a table.
+"""Sharding rules: a table that maps the logical axes of an array's dims to mesh axes.
 
-The names of a parameter's dims are defined with the model (`models.axes`); this module knows names and meshes only.
+The model defines the names of a parameter's dims (`models.axes`); this module works only on names and meshes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mmsearch_jax.distributed.mesh import AXES
 
 
 class Rule(NamedTuple):
-    """Mesh axes that a logical axis is split over, in order; with `or_whole`, a dim that they do not divide stays whole."""
+    """Mesh axes over which a logical axis is split, in order. With `or_whole`, a dim that they do not divide stays whole."""
 
     axes: tuple[str, ...] = ()
     or_whole: bool = False
@@ -25,22 +25,22 @@ class Rule(NamedTuple):
 Rules = Mapping[str, Rule]
 
 RULES: Rules = {
-    # The width over fsdp; over tensor what a chip can work on alone.
+    # fsdp splits the width; tensor splits dims on which chips can work independently.
     "layers": Rule(),
     "embed": Rule(("fsdp",)),
     "heads": Rule(("tensor",)),
     "mlp": Rule(("tensor",)),
-    # As large as the tokenizer makes it: the tiny policy's vocabulary, say, need not divide.
+    # The tokenizer sets this size: the tiny policy's vocabulary, for example, is not always divisible.
     "vocab": Rule(("tensor",), or_whole=True),
     "vision_embed": Rule(("fsdp",)),
     "vision_heads": Rule(("tensor",)),
-    # 3,420 in the 3B and the 7B, which eight devices do not divide: each of them then holds 0.8 GB of bf16 weights.
+    # 3,420 in the 3B and the 7B, not divisible by eight: each of eight devices then holds 0.8 GB of bf16 weights.
     "vision_mlp": Rule(("tensor",), or_whole=True),
     "patch": Rule(),
     "norm": Rule(),
     "rank": Rule(),
 }
-"""How each logical axis of the parameters is split. A config may change the axes of any of them."""
+"""How each logical axis of the parameters is split. A config may replace the axes of each."""
 
 
 def changed_rules(axes: Mapping[str, Sequence[str]]) -> Rules:

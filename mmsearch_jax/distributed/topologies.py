@@ -1,7 +1,7 @@
-"""Names of machines: a slice of TPUs such as "v5p:2x2x4", several of them ("v5p:4x4x4:2"), or a number of GPUs ("h100:16").
+"""Topology names: a TPU slice such as "v5p:2x2x4", several slices ("v5p:4x4x4:2"), or a number of GPUs ("h100:16").
 
-The one place that reads such a name and lists the slices. It knows chips and hosts, nothing of meshes or models, and needs no
-JAX.
+This is the only parser of such names, with a list of the slices that can be ordered. It depends on chips and hosts, not on
+meshes, models or JAX.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.chips import CHIPS, Chip
 
 _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-# Parts of a cube of 4 x 4 x 4 chips, then the usual ones of many cubes.
+# Parts of a cube of 4 x 4 x 4 chips, then the usual shapes of several cubes.
 _DEEP = (
     "2x2x1",
     "2x2x2",
@@ -32,17 +32,17 @@ _DEEP = (
     "16x16x16",
 )
 SLICES = {"v4": _DEEP, "v5e": _FLAT, "v5p": (*_DEEP, "16x16x24"), "v6e": _FLAT, "7x": _DEEP}
-"""Shapes that can be ordered, from the pages that `chips` names."""
+"""Shapes that can be ordered, from the documentation that `chips` names."""
 _ALIASES = {"v5litepod": "v5e", "v6": "v6e", "v7x": "7x", "tpu7x": "7x"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """One or several slices of TPUs, or GPUs of one or several machines.
+    """One or several TPU slices, or GPUs in one or several machines.
 
     Attributes:
       shape: chips along each dim of a slice; for GPUs their number.
-      num_slices: slices, which only the data centre's network connects.
+      num_slices: number of slices; only the data centre's network connects them.
     """
 
     chip: Chip
@@ -51,7 +51,7 @@ class Topology:
 
     @property
     def name(self) -> str:
-        """As `parse` reads it."""
+        """The name in the form that `parse` reads."""
         slices = f":{self.num_slices}" if self.num_slices > 1 else ""
         return f"{self.chip.name}:{self.slice_shape}{slices}"
 
@@ -62,39 +62,39 @@ class Topology:
 
     @property
     def is_tpu(self) -> bool:
-        """Whether it is made of TPUs, and not of GPUs."""
+        """Whether it consists of TPUs, not GPUs."""
         return self.chip.dims > 0
 
     @property
     def num_chips(self) -> int:
-        """Of all slices."""
+        """Number of chips in all slices."""
         return math.prod(self.shape) * self.num_slices
 
     @property
     def num_devices(self) -> int:
-        """Of all slices, as `jax.devices()` counts them."""
+        """Number of devices in all slices, as `jax.devices()` counts them."""
         return self.num_chips * self.chip.devices
 
     @property
     def host(self) -> Topology:
-        """What one host has of it."""
+        """The part of the topology on one host."""
         if self.is_tpu:
             return Topology(self.chip, self.chip.host)
         return Topology(self.chip, (min(self.num_chips, self.chip.chips_per_host),))
 
     @property
     def num_hosts(self) -> int:
-        """Machines of all slices."""
+        """Number of machines in all slices."""
         return self.num_chips // self.host.num_chips
 
     @property
     def num_domains(self) -> int:
-        """Slices, or machines of GPUs: what is joined by chips' links; between them there is the network."""
+        """Number of slices, or of GPU machines: chip links connect a domain, the network connects domains."""
         return self.num_slices if self.is_tpu else self.num_hosts
 
     @property
     def num_processes(self) -> int:
-        """JAX's: one a host of TPUs, one a GPU (launch/slurm.sbatch)."""
+        """Number of JAX processes: one per TPU host, one per GPU (launch/slurm.sbatch)."""
         return self.num_hosts if self.is_tpu else self.num_chips
 
     def ring(self, dim: int) -> bool:
@@ -106,7 +106,7 @@ def parse(text: str) -> Topology:
     """The topology of a name.
 
     Raises:
-      ConfigError: it cannot be read, or cannot be had; says what can.
+      ConfigError: the name cannot be read, or the topology cannot be ordered; the message lists valid ones.
     """
     name, *rest = text.strip().lower().split(":")
     name = _ALIASES.get(name, name)
@@ -121,8 +121,8 @@ def _gpus(text: str, chip: Chip, rest: list[str]) -> Topology:
     box, count = chip.chips_per_host, _count(rest[0]) if len(rest) == 1 else 0
     if not count or (count > box and count % box):
         raise ConfigError(
-            f"topology '{text}': GPUs are counted, up to {box} of one machine or by the {box} of several, such as "
-            f"{chip.name}:{2 * box}"
+            f"topology '{text}': give the number of GPUs: up to {box} in one machine or a multiple of {box} in several, such "
+            f"as {chip.name}:{2 * box}"
         )
     return Topology(chip, (count,))
 
@@ -143,7 +143,7 @@ def _slices(text: str, chip: Chip, rest: list[str]) -> Topology:
 
 
 def _count(text: str) -> int:
-    """0: not a number."""
+    """The number in the text, or 0 if it is not a number."""
     return int(text) if text.isdecimal() else 0
 
 

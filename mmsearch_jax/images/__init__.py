@@ -1,1 +1,1 @@
-"""Images on the host: reading, resizing, cutting into patches, packing patches into rows."""
+"""Images on the host: reads, resizes, cuts into patches, and packs patches into rows."""

@@ -1,4 +1,4 @@
-"""Images named by a URL: `data:` decoded here, `http:` and `https:` fetched."""
+"""Images given by a URL: `data:` URLs are decoded, `http:` and `https:` URLs are fetched."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SHOWN = 80
 
 
 def read_url(url: str) -> bytes:
-    """The encoded image that a URL stands for.
+    """The encoded image at a URL.
 
     Raises:
-      ImageError: the URL is malformed, nothing can be fetched from it, or what it holds is larger than `MAX_BYTES`.
+      ImageError: the URL is malformed or cannot be fetched, or the image is larger than `MAX_BYTES`.
     """
     encoded = _decode(url) if url.startswith("data:") else _fetch(url)
     if len(encoded) > MAX_BYTES:
@@ -30,7 +30,7 @@ def read_url(url: str) -> bytes:
 
 
 def shown(url: str) -> str:
-    """A URL as an error message shows it: cut where it is long, as those with data are."""
+    """The URL for an error message: a long one, such as a data URL, is cut."""
     return url if len(url) <= _SHOWN else f"{url[:_SHOWN]}..."
 
 
@@ -50,7 +50,7 @@ def _fetch(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "mmsearch-jax"})
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            # One byte more than is allowed tells a file that is too large from one that just fits.
+            # Read one byte more than is allowed, to detect a file that is too large.
             return answer.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         raise ImageError(f"{shown(url)} answers HTTP {error.code} {error.reason}: check the address") from error

@@ -1,9 +1,9 @@
-"""The two loops over an image's pixels, compiled by numba: Pillow's bicubic resize, to the bit, and the cut into patches.
+"""The two loops over an image's pixels, compiled by numba: Pillow's bicubic resize (bit-identical), and the cut into patches.
 
-Resizing is most of what an image costs the host, and Pillow's loop handles one number at a time; these handle whole
-registers. Same method as Pillow (13): the cubic with a = -0.5, widened where the image shrinks; one pass a side, weights in
-22-bit fixed point, each pass rounded to uint8. Older Pillow always begins with the rows, which can change a value by 3.
-Legend: H, W height and width in pixels; N pixels after a pass; K weights a pixel.
+Resizing is most of an image's cost on the host. Pillow's loop handles one value at a time; these loops use SIMD registers.
+The method is that of Pillow 13: the cubic with a = -0.5, widened when the image shrinks; one pass per side, weights in 22-bit
+fixed point, each pass rounded to uint8. Older versions of Pillow always begin with the rows, which can change a value by 3.
+Legend: H, W height and width in pixels; N pixels after a pass; K weights per pixel.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jaxtyping import Int32, UInt8
 _BITS = 22
 _HALF = 1 << (_BITS - 1)
 _SUPPORT = 2.0
-# Rows that a pass along the rows takes at once: 16 rows of 3 channels fill three 512-bit registers.
+# Rows that a pass along the rows handles together: 16 rows of 3 channels fill three 512-bit registers.
 _BLOCK = 16
 
 
 def resize(pixels: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
     """uint8 [H, W, 3] to uint8 [height, width, 3]; equals Pillow's `resize` with `BICUBIC`."""
     old_height, old_width = pixels.shape[:2]
-    # As Pillow does it: the pass that takes away much more than the other goes first.
+    # Like Pillow: the pass that removes far more pixels than the other runs first.
     columns_first = height < old_height and old_height - height > 2 * (old_width - width)
     for columns in (columns_first, not columns_first):
         if columns and height != old_height:
@@ -40,8 +40,8 @@ def resize(pixels: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8
 
 
 def cut(pixels: UInt8[np.ndarray, "H W 3"], patch: int, merge: int) -> UInt8[np.ndarray, "P {3*patch*patch}"]:
-    """uint8 [H, W, 3] to patches [H * W / patch^2, 3 * patch * patch]: blocks of merge x merge neighbours one after the
-    other, within a patch channel by channel."""
+    """uint8 [H, W, 3] to patches [H * W / patch^2, 3 * patch * patch]: ordered by blocks of merge x merge neighbours, and
+    channel by channel within a patch."""
     height, width = pixels.shape[:2]
     patches = np.empty((height // patch * (width // patch), 3, patch * patch), np.uint8)
     _cut(pixels, patch, merge, patches)
@@ -49,7 +49,7 @@ def cut(pixels: UInt8[np.ndarray, "H W 3"], patch: int, merge: int) -> UInt8[np.
 
 
 def _weights(size: int, new_size: int) -> tuple[Int32[np.ndarray, "N"], Int32[np.ndarray, "N K"]]:
-    """For each new pixel the first old one that it is made of, int32 [N], and the weights from there on, int32 [N, K]."""
+    """For each new pixel the first old pixel that it depends on, int32 [N], and the weights from there on, int32 [N, K]."""
     scale = size / new_size
     widened = max(scale, 1.0)
     centre = (np.arange(new_size) + 0.5) * scale
@@ -59,17 +59,17 @@ def _weights(size: int, new_size: int) -> tuple[Int32[np.ndarray, "N"], Int32[np
     x = np.abs((tap + first[:, None] - centre[:, None] + 0.5) * (1.0 / widened))
     cubic = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * -0.5, 0.0))
     cubic = np.where(tap < count[:, None], cubic, 0.0)
-    # A running sum, since Pillow adds in this order.
+    # A running sum, in the order of Pillow's additions.
     cubic /= np.cumsum(cubic, axis=1)[:, -1:]
     return first.astype(np.int32), np.trunc(cubic * (1 << _BITS) + np.where(cubic < 0, -0.5, 0.5)).astype(np.int32)
 
 
-# Kernels carry `no_type_check`: numba compiles plain functions only, not what the tests' shape checks wrap.
+# Kernels carry `no_type_check`: numba compiles only plain functions, not the wrappers of the tests' shape checks.
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
-        # Neither the package's folder nor the user's may be written: compiled anew in each process.
+        # Neither the package's folder nor the user's is writable, so each process compiles again.
         return numba.njit(nogil=True)(function)
 
 
@@ -93,7 +93,7 @@ def _down_columns(pixels, first, weights, out):  # pyright: ignore[reportMissing
 @no_type_check
 def _along_rows(pixels, first, weights, out):  # pyright: ignore[reportMissingParameterType]
     height, width, _ = pixels.shape
-    # A block of rows lies transposed, so that what is added stands side by side.
+    # A transposed block of rows, so that the values that are added are contiguous.
     block = np.zeros((width, 3 * _BLOCK), np.uint8)
     total, made = np.empty(3 * _BLOCK, np.int32), np.empty(3 * _BLOCK, np.uint8)
     for top in range(0, height, _BLOCK):

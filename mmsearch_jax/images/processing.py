@@ -1,8 +1,8 @@
-"""Image files to uint8 patches, without torch: what the host does of an image; the vision tower does the rest.
+"""Image files to uint8 patches, without torch: the host's part of image processing; the vision tower does the rest.
 
 Together they equal transformers' Qwen2-VL image processor (Pillow backend): bicubic resize to multiples of patch x merge
 size within a pixel budget, patches in blocks of merge x merge neighbours, then (`models/vision.py`) scaling, normalisation
-and a copy for every frame of a temporal patch. As bytes without copies a batch takes an eighth of the memory.
+and a copy for every frame of a temporal patch. A batch of bytes without these copies takes an eighth of the memory.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mmsearch_jax.core.errors import CheckpointError, ImageError
 from mmsearch_jax.images import image_urls, pixels
 
 MAX_ASPECT_RATIO = 200
-# What Pillow lets through when a header, a chunk or an EXIF tag is not what it says it is.
+# Exceptions that Pillow does not translate when a header, a chunk or an EXIF tag is wrong.
 _DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error)
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""By which the vision tower normalises red, green and blue: CLIP's, as every Qwen2.5-VL was trained."""
+"""Mean and deviation by which the vision tower normalises red, green and blue: those of CLIP, as in all Qwen2.5-VL models."""
 
 
 class ProcessedImage(NamedTuple):
@@ -44,7 +44,7 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
       source: path, URL (http, https or data), encoded bytes, or an image.
 
     Raises:
-      ImageError: missing, not to be fetched, not an image, damaged, or too large to be decoded safely.
+      ImageError: the image is missing, cannot be fetched, is not an image, is damaged, or is too large to decode safely.
     """
     name = "the image" if isinstance(source, bytes | Image.Image) else image_urls.shown(str(source))
     if isinstance(source, str) and source.startswith(image_urls.SCHEMES):
@@ -60,7 +60,7 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         if isinstance(source, Image.Image):
             upright = ImageOps.exif_transpose(opened)
         else:
-            # Ours alone, so it need not be copied.
+            # Nobody else holds this image, so no copy is needed.
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
             upright = opened
@@ -77,7 +77,7 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     except IsADirectoryError as error:
         raise ImageError(f"{name} is a folder: give an image file") from error
     except PermissionError as error:
-        raise ImageError(f"{name} may not be read: change its permissions") from error
+        raise ImageError(f"{name} cannot be read for lack of permission: change its permissions") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image that Pillow can read: convert it to JPEG or PNG") from error
     except Image.DecompressionBombError as error:
@@ -112,9 +112,9 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """Turns images into patches; see the module's text. Pixel bounds are areas after resizing.
+    """Converts images to patches as the module's docstring says. Pixel bounds are areas after resizing.
 
-    `temporal_patch_size` is kept for the file only: the vision tower knows its own.
+    `temporal_patch_size` is only stored for the file: the vision tower has its own.
     """
 
     min_pixels: int = 56 * 56
@@ -128,7 +128,7 @@ class ImageProcessor:
         """Reads `preprocessor_config.json` of a checkpoint folder.
 
         Raises:
-          CheckpointError: no such file, not JSON, or another normalisation than the vision tower's.
+          CheckpointError: no such file, not JSON, or a normalisation that differs from the vision tower's.
         """
         path = Path(folder) / "preprocessor_config.json"
         if not path.is_file():
@@ -139,9 +139,7 @@ class ImageProcessor:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
         for name, known in (("image_mean", MEAN), ("image_std", STD)):
             if not np.allclose(record.get(name, known), known):
-                raise CheckpointError(
-                    f"{path} has {name} {record[name]}: the vision tower normalises by {list(known)} only"
-                )
+                raise CheckpointError(f"{path} has {name} {record[name]}: the vision tower supports only {list(known)}")
         size = record.get("size") or {}
         return cls(
             min_pixels=record.get("min_pixels") or size.get("shortest_edge") or cls.min_pixels,
@@ -152,7 +150,7 @@ class ImageProcessor:
         )
 
     def to_hf(self) -> dict:
-        """The `preprocessor_config.json` by which transformers builds the same processor."""
+        """The `preprocessor_config.json` from which transformers builds the same processor."""
         return {
             "image_processor_type": "Qwen2VLImageProcessor",
             "processor_class": "Qwen2_5_VLProcessor",
@@ -167,11 +165,11 @@ class ImageProcessor:
         }
 
     def num_tokens(self, grid: tuple[int, int, int]) -> int:
-        """Placeholder tokens that an image of this grid takes in the sequence."""
+        """Number of placeholder tokens of an image with this grid."""
         return grid[0] * grid[1] * grid[2] // self.merge_size**2
 
     def __call__(self, image: Image.Image) -> ProcessedImage:
-        """Resizes and cuts an RGB image.
+        """Resizes an RGB image and cuts it into patches.
 
         Raises:
           ImageError: the image is too narrow.

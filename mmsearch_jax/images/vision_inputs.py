@@ -1,8 +1,8 @@
 """Packs processed images into rows of patches, with the segments and positions that the vision tower needs.
 
-Pure host-side NumPy; also where a sequence's image placeholders are matched with its images. Several images share a row. An
-image's patches stand window by window, so that a window and a frame are each a run of patches with the same segment id; 0 is
-padding and attends to nothing. Tokens are in raster order: `pack_images` says which feature is whose.
+Pure host-side NumPy. This module also matches a sequence's image placeholders with its images. Several images share a row. The
+patches of an image are ordered by window, so that each window and each frame is a contiguous run of patches with the same
+segment id; 0 is padding and attends to nothing. Tokens are in raster order: `pack_images` returns the features of each image.
 Legend: R rows, P patches in a row, m merge size.
 """
 
@@ -19,7 +19,7 @@ from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.images.processing import ProcessedImage
 
 MERGE_SIZE, WINDOW_PATCHES = 2, 8
-"""Qwen2.5-VL's: 2 x 2 patches a token, windows of 8 x 8 patches (112 pixels)."""
+"""Sizes of Qwen2.5-VL: 2 x 2 patches per token, windows of 8 x 8 patches (112 pixels)."""
 
 
 class VisionInputs(NamedTuple):
@@ -28,8 +28,8 @@ class VisionInputs(NamedTuple):
     Attributes:
       patches: uint8 [R, P, channels * height * width of a patch]; `models/vision.py` normalises them.
       positions: int32 [R, P, 2], row and column of each patch in its image.
-      window_segment_ids: int32 [R, P], 1, 2, ... per window; they go on from image to image of a row.
-      image_segment_ids: int32 [R, P], 1, 2, ... per frame of an image; likewise.
+      window_segment_ids: int32 [R, P], 1, 2, ... per window; the count continues across the images of a row.
+      image_segment_ids: int32 [R, P], 1, 2, ... per frame of an image; the count continues in the same way.
     """
 
     patches: UInt8[Any, "R P bytes"]
@@ -39,17 +39,17 @@ class VisionInputs(NamedTuple):
 
 
 def image_runs(token_ids: Sequence[int] | Int[np.ndarray, "L"], image_token_id: int, sizes: Sequence[int]) -> list[int]:
-    """Where each image's placeholders begin.
+    """Index of the first placeholder of each image.
 
-    Every image needs a run of placeholders of its own, of exactly its size: two images are always parted by other tokens
-    (Qwen's markup puts <|vision_end|><|vision_start|> between them).
+    Every image needs its own run of placeholders, of exactly its size: other tokens must separate two images (Qwen's markup
+    puts <|vision_end|><|vision_start|> between them).
 
     Args:
       token_ids: int [L].
       sizes: tokens of each image, in order.
 
     Raises:
-      DataError: runs and images do not match, in number or in length; names the token.
+      DataError: runs and images differ in number or length; the message gives the token's index.
     """
     is_image = np.concatenate([[False], np.asarray(token_ids) == image_token_id, [False]])
     edges = np.flatnonzero(is_image[1:] != is_image[:-1])
@@ -58,7 +58,7 @@ def image_runs(token_ids: Sequence[int] | Int[np.ndarray, "L"], image_token_id: 
         if length != size:
             raise DataError(
                 f"image {number} has {size} tokens, but the run of image placeholders at token {start} has {length}: "
-                "write one placeholder a merged patch, and other tokens between two images"
+                "write one placeholder per merged patch, and other tokens between two images"
             )
     if len(starts) > len(sizes):
         raise DataError(
@@ -74,19 +74,19 @@ def image_runs(token_ids: Sequence[int] | Int[np.ndarray, "L"], image_token_id: 
 
 
 class PatchRows:
-    """Rows of patches that fill up image by image, each put into the fullest row that has room for it (best fit).
+    """Rows of patches that are filled image by image; each image goes into the fullest row with enough room (best fit).
 
-    The places follow from the sizes and their order alone: whoever places the same images anew finds them where they were.
+    The places depend only on the sizes and their order: placing the same images again gives the same places.
     """
 
     def __init__(self, num_rows: int, row_patches: int):
         self._row_patches, self._room = row_patches, np.full(num_rows, row_patches)
 
     def place(self, sizes: Sequence[int]) -> list[tuple[int, int]] | None:
-        """Row and first patch of each of some images; None, and nothing is taken, where they do not all fit.
+        """Row and first patch of each image; None, without taking any room, if they do not all fit.
 
         Args:
-          sizes: patches of each.
+          sizes: number of patches of each image.
         """
         room, places = self._room.copy(), []
         for size in sizes:
@@ -108,25 +108,25 @@ def pack_images(
     merge_size: int = MERGE_SIZE,
     window_patches: int = WINDOW_PATCHES,
 ) -> tuple[VisionInputs, list[Int[np.ndarray, "tokens"]]]:
-    """Images in rows of equal length, where `PatchRows` places them in this order; the rest of a row is padding.
+    """Images in rows of equal length, placed by `PatchRows` in the given order; the rest of a row is padding.
 
     Args:
-      row_patches: length of a row; by default the longest image's.
-      num_rows: number of rows; by default as many as hold an image.
+      row_patches: length of a row; by default that of the longest image.
+      num_rows: number of rows; by default the number of rows with an image.
 
     Returns:
-      The inputs, and for each image the numbers of its tokens' features in the list [R * P / m^2], in raster order.
+      The inputs, and for each image the indices of its tokens' features in the list [R * P / m^2], in raster order.
 
     Raises:
       ValueError: the images do not fit.
-      DataError: an image's patches are not those of its grid.
+      DataError: an image's number of patches does not match its grid.
     """
     for number, image in enumerate(images):
         t, h, w = image.grid
         if len(image.patches) != t * h * w or h % merge_size or w % merge_size:
             raise DataError(
-                f"image {number} has {len(image.patches)} patches and the grid {image.grid}: a grid's product is its number of "
-                f"patches, its sides are multiples of {merge_size}"
+                f"image {number} has {len(image.patches)} patches and the grid {image.grid}: the product of a grid must be its "
+                f"number of patches, and its sides multiples of {merge_size}"
             )
     sizes = [len(image.patches) for image in images]
     row_patches = row_patches or max(sizes)
@@ -135,7 +135,7 @@ def pack_images(
         raise ValueError(
             f"{len(images)} images of up to {max(sizes)} patches do not fit {num_rows} rows of {row_patches}"
         )
-    # Rows are taken from the first on.
+    # Rows are filled in order.
     num_rows = num_rows or 1 + max(row for row, _ in places)
     patches = np.zeros((num_rows, row_patches, images[0].patches.shape[1]), np.uint8)
     positions = np.zeros((num_rows, row_patches, 2), np.int32)
@@ -153,12 +153,12 @@ def pack_images(
 
 
 class _Layout(NamedTuple):
-    """How the P patches of an image stand in a row.
+    """The order of an image's P patches in a row.
 
     Attributes:
-      order: int [P], the patches in the order that they stand in, by their numbers in the image.
-      positions: int [P, 2]; windows, frames: int [P] ids from 1 on; all in that order.
-      features: int [P / m^2], where each merged patch stands, in raster order.
+      order: int [P], the patches' indices in the image, in the order of the row.
+      positions: int [P, 2]; windows, frames: int [P], ids from 1; all in the order of the row.
+      features: int [P / m^2], the index in the row of each merged patch, in raster order.
     """
 
     order: Int[np.ndarray, "P"]
@@ -180,6 +180,6 @@ def _layout(grid: tuple[int, int, int], merge: int, window: int) -> _Layout:
     frame = np.repeat(np.arange(frames), rows * columns)
     windows = frame * windows_per_frame + np.tile(in_frame, frames) + 1
     order = np.argsort(windows, kind="stable")
-    # Merged patches lie whole in a window.
+    # Windows contain whole merged patches.
     features = np.argsort(order[:: merge**2] // merge**2)
     return _Layout(order, np.tile(place, (frames, 1))[order], windows[order], frame[order] + 1, features)

@@ -22,7 +22,7 @@ def read_image_argument(image: str | Path) -> bytes:
     """The encoded image at a path or a URL.
 
     Raises:
-      ImageError: it cannot be read, or is no image.
+      ImageError: it cannot be read, or is not an image.
     """
     if str(image).startswith(image_urls.SCHEMES):
         encoded = image_urls.read_url(str(image))
@@ -35,10 +35,10 @@ def read_image_argument(image: str | Path) -> bytes:
 def run_ask(
     settings: EvaluationSettings, workdir: Path, encoded: bytes, question: str, printer: EpisodePrinter | None = None
 ) -> Trajectory:
-    """Asks one question about one encoded image, with the tools over the real mini-world unless `tools.url` names others.
+    """Asks one question about one encoded image, with the real mini-world's tools unless `tools.url` names others.
 
     Args:
-      printer: follows the episode as it goes.
+      printer: prints the episode's progress.
     """
     policy = named_policy(settings)
     alone = dataclasses.replace(settings.engine, num_slots=1, decode_width=0, extend_rows=(1,), decode_rows=())

@@ -1,4 +1,4 @@
-"""`mmsearch datagen`: from a config and a work folder to rows.array_record and its datasheet."""
+"""`mmsearch datagen`: from a config and a work directory to rows.array_record and its datasheet."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _READY_S = 10.0
 
 
 def run_datagen(settings: DatagenSettings, workdir: Path, *, show_progress: bool = True) -> dict[str, Any]:
-    """Makes a set, or goes on with one; returns its datasheet.
+    """Makes a set, or resumes one; returns its datasheet.
 
     Raises:
       CheckpointError: `tokenizer` is a directory without a tokenizer.
-      DataError: seeds that cannot be read, a work folder of another run, or no conversation that may be kept.
+      DataError: seeds cannot be read, the work directory belongs to another run, or no conversation can be kept.
       ToolUnavailable: no search server answers.
-      ToolError: too many calls in a row broke.
+      ToolError: too many consecutive calls failed.
     """
     tokenizer = load_tokenizer(settings.tokenizer)
     identity = {
@@ -63,14 +63,14 @@ def run_datagen(settings: DatagenSettings, workdir: Path, *, show_progress: bool
     if not chosen:
         raise DataError(
             f"no set can be made of {len(journal.entries)} seeds ({outcomes(list(journal.entries.values()))}): "
-            f"{stopped or 'all were worked through'}; see {workdir / JOURNAL}, or change balance.search_share"
+            f"{stopped or 'all were processed'}; see {workdir / JOURNAL}, or change balance.search_share"
         )
     write_rows(_conversations(settings, chosen, journal), workdir / ROWS)
     sheet = {
         "set": datasheet.describe(stream_rows(workdir / ROWS)),
         "stages": outcomes(list(journal.entries.values())),
         "spent": dict(budget.spent),
-        "stopped": stopped or "all seeds were worked through",
+        "stopped": stopped or "all seeds were processed",
         "settings": identity,
         "balance": plain(settings.balance),
     }
@@ -79,7 +79,7 @@ def run_datagen(settings: DatagenSettings, workdir: Path, *, show_progress: bool
 
 
 def _digest(tokenizer: Any) -> str:
-    """Equal for equal tokenizers, wherever their directories are."""
+    """A hash that is equal for equal tokenizers, independent of their directories."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
 
@@ -115,7 +115,7 @@ async def _generate(
 
 
 def _seeds(settings: DatagenSettings) -> Iterator[Row]:
-    """The questions to work through: a share of the file, the same ones in every run; of one id, the first."""
+    """The questions to process: a share of the file, the same in every run; of rows with the same id, the first."""
     seen: set[str] = set()
     for row in stream_rows(settings.seeds.path):
         if row.id in seen:
@@ -132,7 +132,7 @@ def _chosen(settings: DatagenSettings, entries: list[JournalEntry]) -> set[str]:
         for entry in entries
         if entry.outcome == "kept"
     ]
-    # As they come to an end is chance: the choice must not hang on it.
+    # Entries end in random order, which must not change the choice.
     candidates.sort()
     balance = settings.balance
     return {candidate.id for candidate in choose(candidates, balance.size, balance.search_share, settings.seed)}

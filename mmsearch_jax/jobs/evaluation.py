@@ -1,4 +1,4 @@
-"""`mmsearch eval`: who answers, which benchmarks, what is written."""
+"""`mmsearch eval`: selects the policy and the benchmarks, runs them, writes the results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ADAPTER = "adapter_config.json"
 
 
 class Suite(NamedTuple):
-    """Results of a run over benchmarks: summaries, and for each benchmark that did not run how to get it."""
+    """Results of a run over benchmarks: summaries, and for each benchmark that did not run the reason."""
 
     summaries: list[dict[str, Any]]
     missing: dict[str, str]
@@ -54,10 +54,10 @@ class Suite(NamedTuple):
 def run_eval(
     settings: EvaluationSettings, workdir: Path, rows: list[Row] | None = None, shard: Shard = WHOLE
 ) -> dict[str, Any]:
-    """One evaluation on the real mini-world; returns its summary.
+    """Runs one evaluation on the real mini-world; returns its summary.
 
     Args:
-      rows: what is asked, by default all of the mini-world's evaluation rows.
+      rows: the questions, by default all of the mini-world's evaluation rows.
     """
     rules = _rules(settings, settings.episode)
     evidence = miniworld_evidence() if settings.eval.oracle else None
@@ -68,11 +68,11 @@ def run_eval(
 
 
 def run_suite(settings: EvaluationSettings, workdir: Path, shard: Shard = WHOLE) -> Suite:
-    """Every benchmark of the settings that is present.
+    """Runs every benchmark of the settings whose data are present.
 
     Raises:
-      ConfigError: a setting that is not sound.
-      MMSearchError: of the benchmarks that are present, none could be run; says why of the first.
+      ConfigError: an invalid setting.
+      MMSearchError: none of these benchmarks could be run; the message gives the first one's reason.
     """
     policy, budget = named_evaluated(settings), _budget(settings)
     summaries, missing, failed = [], dict[str, str](), list[MMSearchError]()
@@ -84,7 +84,7 @@ def run_suite(settings: EvaluationSettings, workdir: Path, shard: Shard = WHOLE)
         except ConfigError:
             raise
         except MMSearchError as error:
-            # What is wrong with one set, or with its server, does not cost the others.
+            # An error of one set, or of its server, must not stop the others.
             missing[name] = f"failed: {error}"
             failed.append(error)
     root = workdir / "eval" / settings.eval.name
@@ -96,7 +96,7 @@ def run_suite(settings: EvaluationSettings, workdir: Path, shard: Shard = WHOLE)
 
 
 def conclude_runs(settings: EvaluationSettings, workdir: Path) -> Suite:
-    """Judges and scores again what the logs of a run hold, of all shards; the policy is not asked.
+    """Judges and scores the logged samples of a run again, from all shards, without the policy.
 
     Raises:
       DataError: there is no such run.
@@ -124,10 +124,10 @@ def all_processes_done(settings: EvaluationSettings, workdir: Path) -> Suite | N
 
 
 def named_evaluated(settings: EvaluationSettings) -> EvaluatedPolicy:
-    """Who answers: the endpoint if one is named, else the checkpoint (ours, Hugging Face's, or a LoRA adapter).
+    """The policy to evaluate: the endpoint if one is named, else the checkpoint (ours, Hugging Face's, or a LoRA adapter).
 
     Raises:
-      CheckpointError: there is none, or it cannot be loaded.
+      CheckpointError: there is no checkpoint, or it cannot be loaded.
     """
     own = settings.endpoint
     if own.url:
@@ -135,7 +135,7 @@ def named_evaluated(settings: EvaluationSettings) -> EvaluatedPolicy:
     policy, identity = named_checkpoint(settings)
 
     def engine_for(rules: EpisodeConfig) -> Engine:
-        # Whatever the engine's own length: as long as these episodes may become.
+        # Not the configured length: the engine must fit these episodes.
         sized = dataclasses.replace(settings.engine, max_length=rules.max_trajectory_tokens)
         return Engine(policy.model, policy.tokenizer, policy.image_processor, sized, settings.seed)
 
@@ -143,10 +143,10 @@ def named_evaluated(settings: EvaluationSettings) -> EvaluatedPolicy:
 
 
 def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, Any]]:
-    """The policy at `checkpoint`, an adapter merged into its base; and what tells it from others.
+    """The policy at `checkpoint`, with an adapter merged into its base, and the record that identifies it.
 
     Raises:
-      CheckpointError: as `named_evaluated`.
+      CheckpointError: see `named_evaluated`.
     """
     folder, adapter = Path(settings.checkpoint), None
     if (folder / _ADAPTER).is_file():
@@ -154,7 +154,7 @@ def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, An
         folder, adapter = Path(settings.base or record.get("base_model_name_or_path") or ""), folder
         if not folder.is_dir():
             raise CheckpointError(
-                f"{adapter} is an adapter of '{folder}', which is no directory here: give it with --config.base=DIR"
+                f"{adapter} is an adapter of '{folder}', which is not a directory here: give it with --config.base=DIR"
             )
     policy = named_policy(settings.replace(checkpoint=str(folder)), np.dtype(settings.dtype))
     if adapter is not None:
@@ -169,7 +169,7 @@ def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, An
 
 
 def miniworld_evidence() -> EvidenceOf:
-    """The oracle of the real mini-world."""
+    """Evidence of the real mini-world for the oracle."""
     entities = {entity.id: entity for entity in RealWorld().entities}
 
     def of(row: Row) -> Evidence:
@@ -180,7 +180,7 @@ def miniworld_evidence() -> EvidenceOf:
 
 
 class _Missing(MMSearchError):
-    """A set that is not present."""
+    """A set whose data are not present."""
 
 
 def _run_benchmark(
@@ -197,7 +197,7 @@ def _run_benchmark(
         tiny = settings.miniworld.tiny_rules and not settings.endpoint.url
         rules = _rules(settings, settings.miniworld.episode if tiny else settings.episode)
         loaded = LoadedRows(_miniworld_rows(settings, workdir), Counter())
-        # No other server knows the mini-world.
+        # Other servers do not have the mini-world's pages.
         settings = settings.replace(tools=dataclasses.replace(settings.tools, url=""))
     else:
         rules = _rules(settings, settings.episode)

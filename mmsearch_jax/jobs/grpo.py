@@ -16,11 +16,11 @@ from mmsearch_jax.settings.commands import GRPOSettings
 
 
 def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
-    """Trains the policy and returns the folder of the trained one.
+    """Trains the policy and returns the folder of the result.
 
     Raises:
       ConfigError: the batch cannot be split over the mesh.
-      DataError: there is no prompt.
+      DataError: there are no prompts.
       ToolUnavailable: no search server answers.
     """
     recipe, mesh = settings.grpo, LearnerMesh.of(settings.mesh, settings.sharding_rules)

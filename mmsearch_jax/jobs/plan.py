@@ -1,4 +1,4 @@
-"""`mmsearch plan`: compiles a config's programs for hardware that is not present, prints what they take, and what would fit."""
+"""`mmsearch plan`: compiles a config's programs for hardware that is not present, and prints their costs and what would fit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mmsearch_jax.settings.commands import LearnerSettings
 def plan_programs(
     config: LearnerSettings, model: ModelConfig, topology: Topology, names: tuple[str, ...], assumed: stage.Assumed
 ) -> dict[str, Any]:
-    """Prints the plans of the named programs; returns what `--json` holds.
+    """Prints the plans of the named programs; returns the content of `--json`.
 
     Raises:
-      ConfigError: a mesh that does not divide the topology, no libtpu, a config without the stage.
+      ConfigError: the mesh does not divide the topology, libtpu is missing, or the config lacks the stage.
     """
     console = Console(width=None if os.environ.get("COLUMNS") or Console().is_terminal else 160)
     plans = _analysed(config, model, topology, names, console)
@@ -49,19 +49,19 @@ def plan_programs(
 def search_settings(
     config: LearnerSettings, model: ModelConfig, topology: Topology, names: tuple[str, ...], num_best: int
 ) -> dict[str, Any]:
-    """Prints the fastest settings that fit, compiled; returns what `--json` holds.
+    """Prints the fastest settings that fit, compiled; returns the content of `--json`.
 
     Args:
-      num_best: how many are compiled.
+      num_best: number of settings to compile.
 
     Raises:
-      ConfigError: no learner's program is named, or as `plan_programs`.
+      ConfigError: no learner's program is named; see also `plan_programs`.
     """
     stages = [name for name in names if name in ("sft", "grpo")]
     if len(stages) != 1:
-        raise ConfigError("--search looks for a learner's setting: name one of sft and grpo with --programs")
+        raise ConfigError("--search finds a learner's setting: name one of sft and grpo with --programs")
     console = Console(width=None if os.environ.get("COLUMNS") or Console().is_terminal else 160)
-    # Estimating starts JAX, and then it is too late for more CPU devices; and who lacks libtpu is told before.
+    # Estimating starts JAX, after which no CPU devices can be added. This also reports a missing libtpu first.
     devices_of(topology)
     with console.status("estimating settings"):
         found = list(search.candidates(config, stages[0], model, topology))
@@ -82,7 +82,7 @@ def search_settings(
                 "plans": [report.record(plan) for plan in plans],
             }
         )
-    # The order by estimate is not always that of the compiled plans.
+    # The order by estimate can differ from that of the compiled plans.
     records.sort(key=lambda setting: -(setting["tokens_per_second_per_chip"] or 0))
     if records:
         report.print_settings(records, topology, console)

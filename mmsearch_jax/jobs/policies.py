@@ -1,4 +1,4 @@
-"""The policy that the settings name: loaded, around an engine, prepared for training, and saved."""
+"""The policy that the settings name: loads it, builds an engine with it, prepares it for training, and saves it."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from mmsearch_jax.settings.commands import LearnerSettings, PolicySettings
 
 
 def named_policy(settings: PolicySettings, param_dtype: Any = np.float32, place: Placement | None = None) -> Policy:
-    """The policy at `checkpoint`, computing in `dtype` and seeing images at `max_pixels`.
+    """The policy at `checkpoint`, which computes in `dtype` and sees images at up to `max_pixels`.
 
     Args:
-      param_dtype: of the parameters; None keeps what is stored.
-      place: where each parameter goes; by default over the chips of this host that the engine uses, so that no chip needs room
-        for the whole policy.
+      param_dtype: of the parameters; None keeps the stored dtype.
+      place: maps each parameter to its sharding; by default over the chips of this host that the engine uses, so that no chip
+        needs memory for the whole policy.
 
     Raises:
-      CheckpointError: there is none, or it cannot be loaded.
+      CheckpointError: there is no checkpoint, or it cannot be loaded.
     """
     place = place or placement(host_mesh(settings.engine.tensor))
     policy = load_policy(settings.checkpoint, np.dtype(settings.dtype), param_dtype, place)
     if not settings.max_pixels:
         return policy
-    # What the checkpoint was made for is never exceeded.
+    # Never exceed the size that the checkpoint was made for.
     max_pixels = min(settings.max_pixels, policy.image_processor.max_pixels)
     return dataclasses.replace(
         policy, image_processor=dataclasses.replace(policy.image_processor, max_pixels=max_pixels)
@@ -49,13 +49,13 @@ def named_policy(settings: PolicySettings, param_dtype: Any = np.float32, place:
 
 
 def make_engine(settings: PolicySettings, policy: Policy) -> Engine:
-    """An engine around a policy."""
+    """An engine with a policy's weights."""
     return Engine(policy.model, policy.tokenizer, policy.image_processor, settings.sized_engine, settings.seed)
 
 
 def trainable_policy(settings: LearnerSettings, mesh: LearnerMesh) -> Policy:
-    """The policy as it is trained: on the mesh, with LoRA if the settings ask for it, and with their remat policy."""
-    # Updates are float32 in any case; a base that is not trained need not be.
+    """The policy in its form for training: on the mesh, with LoRA if the settings enable it, and with their remat policy."""
+    # Updates are always float32; a base that is not trained need not be.
     param_dtype = None if settings.lora.rank else np.float32
     policy = named_policy(settings, param_dtype, mesh.parameters)
     model = add_lora(policy.model, settings.lora, settings.seed) if settings.lora.rank else policy.model
@@ -64,19 +64,19 @@ def trainable_policy(settings: LearnerSettings, mesh: LearnerMesh) -> Policy:
 
 
 def identity_of(settings: LearnerSettings, recipe: Any, stage: str, keys: Sequence[str]) -> Mapping[str, Any]:
-    """What a run's numbers depend on, and what must not change when it is resumed.
+    """The settings that a run's numbers depend on, and that must not change when it is resumed.
 
     Args:
-      recipe: the section of the stage, of which `keys` count.
+      recipe: the section of the stage; only its `keys` are included.
     """
     chosen = {key: plain(getattr(settings, key)) for key in ("checkpoint", "seed", "lora")}
     chosen |= {f"{stage}.{key}": plain(getattr(recipe, key)) for key in ("optimizer", *keys)}
-    # Tuples come back from a checkpoint as lists.
+    # Checkpoints return tuples as lists.
     return json.loads(json.dumps(chosen))
 
 
 def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
-    """Writes the policy, with LoRA merged, and the adapter beside it; of several processes the first does."""
+    """Writes the policy with LoRA merged, and the adapter next to it; only the first process writes."""
     if jax.process_count() > 1:
         trained = in_host_memory(trained)
     with first_process_first():
@@ -89,7 +89,7 @@ def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
 
 
 def in_host_memory(model: Qwen2_5_VL) -> Qwen2_5_VL:
-    """The model with every parameter whole, as a NumPy array: one chip need not have room for what a mesh holds.
+    """The model with every parameter whole, as a NumPy array: one chip may lack memory for what a mesh holds.
 
     All processes must call this together.
     """

@@ -1,4 +1,4 @@
-"""`mmsearch pretrain`: the tiny base from nothing."""
+"""`mmsearch pretrain`: makes the tiny base from random parameters."""
 
 from __future__ import annotations
 

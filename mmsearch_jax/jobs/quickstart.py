@@ -1,4 +1,4 @@
-"""`mmsearch quickstart`: all stages, one after the other: SFT, GRPO with live search, evaluations, table, report."""
+"""`mmsearch quickstart`: runs all stages in order: SFT, GRPO with live search, evaluations, table, report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_CROP = "grpo_no_crop"
 
 
 def run_quickstart(settings: QuickstartSettings, workdir: Path) -> dict[str, Any]:
-    """Runs every stage in `workdir` and returns what `quickstart.json` holds: summaries, phase times, seed."""
+    """Runs every stage in `workdir` and returns the content of `quickstart.json`: summaries, phase times, seed."""
     began = time.monotonic()
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "metrics.jsonl").unlink(missing_ok=True)

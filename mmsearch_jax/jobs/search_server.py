@@ -1,5 +1,4 @@
-"""Starts the search server as a process of its own and stops it again; for the quickstart, the trainers and
-tests."""
+"""Starts the search server as a separate process and stops it again, for the quickstart, the trainers and tests."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ from mmsearch_jax.core.errors import ToolUnavailable
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """A running server: where it answers, and its process."""
+    """A running server: its address and its process."""
 
     url: str
     pid: int
@@ -32,19 +31,19 @@ class Server:
 def start_server(
     corpus: str | Path, host: str = "127.0.0.1", port: int = 0, timeout_s: float = 60.0, arguments: Sequence[str] = ()
 ) -> Iterator[Server]:
-    """Runs `python -m tools_server` on a corpus for as long as the block lasts.
+    """Runs `python -m tools_server` on a corpus while the block runs.
 
     Args:
-      arguments: further ones of its command line, for instance `--config.cache.mode=live`.
+      arguments: additional arguments of its command line, such as `--config.cache.mode=live`.
 
     Raises:
-      ToolUnavailable: the server ended at once (the message is its own) or was not ready within `timeout_s`.
+      ToolUnavailable: the server ended at once (with its own message) or was not ready within `timeout_s`.
     """
     with tempfile.TemporaryDirectory(prefix="tools-server-") as folder:
         port_file, log_file = Path(folder) / "port", Path(folder) / "log"
         command = [sys.executable, "-m", "tools_server", "--corpus", str(corpus), "--host", host]
         command += ["--port", str(port), "--port-file", str(port_file), *arguments]
-        # One thread for linear algebra: the trainer beside it needs the cores, and the products are small.
+        # One thread for linear algebra: the trainer needs the cores, and the products are small.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         if REPOSITORY is not None:
             # A clone need not be installed, and the server must run the same code as this process.
@@ -71,12 +70,12 @@ def _wait_ready(process: subprocess.Popen[bytes], host: str, port_file: Path, lo
                 return url
         time.sleep(0.02)
     raise ToolUnavailable(
-        f"the search server was not ready after {timeout_s:g} s; see that the machine is not overloaded"
+        f"the search server was not ready after {timeout_s:g} s; check that the machine is not overloaded"
     )
 
 
 def _is_ready(url: str) -> bool:
-    # A proxy from the environment must not come between us and our own machine.
+    # Requests to this machine must not go through a proxy from the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url + search_api.ROUTE_READY, timeout=5) as response:

@@ -1,4 +1,4 @@
-"""The search server that a job asks: the one that the settings name, or one started over the mini-world's corpus."""
+"""The search server of a job: the one that the settings name, or one started with the mini-world's corpus."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _READY_S = 5.0
 
 @contextmanager
 def search_server(tools: ToolsConfig, world: Path) -> Iterator[str]:
-    """The address of the search server for the block: the settings', or one that runs over the world's corpus.
+    """The address of the search server for the block: that of the settings, or of a server started with the world's corpus.
 
     Raises:
-      ToolUnavailable: nothing answers at the settings' address (said before anything slow starts).
+      ToolUnavailable: nothing answers at the settings' address (checked before anything slow starts).
     """
     if tools.url:
         asyncio.run(check_ready(tool_client(tools)))
@@ -31,10 +31,10 @@ def search_server(tools: ToolsConfig, world: Path) -> Iterator[str]:
 
 
 async def check_ready(client: ToolClient) -> None:
-    """Waits a little until the search server is ready, and closes the client.
+    """Waits briefly until the search server is ready, and closes the client.
 
     Raises:
-      ToolUnavailable: it is not.
+      ToolUnavailable: the server is not ready.
     """
     try:
         await client.wait_ready(_READY_S)

@@ -1,4 +1,4 @@
-"""`mmsearch serve`: loads the policy, compiles everything, then answers until a signal comes."""
+"""`mmsearch serve`: loads the policy, compiles everything, and answers requests until a signal arrives."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from mmsearch_jax.settings.commands import ServingSettings
 
 
 def run_serve(settings: ServingSettings, host: str, port: int, port_file: Path | None = None) -> None:
-    """Serves the policy; returns after SIGINT or SIGTERM. Prints the address on one line once it can be asked.
+    """Serves the policy; returns after SIGINT or SIGTERM. Prints the address on one line once it accepts requests.
 
     Args:
-      port: 0 takes a free one.
-      port_file: where to write the port's number, for whoever started the process.
+      port: 0 chooses a free port.
+      port_file: file for the port's number, for the process that started this one.
 
     Raises:
-      CheckpointError: no policy there.
+      CheckpointError: there is no policy.
       ConfigError: the token's variable is empty.
       ToolUnavailable: nothing answers at `tools.url`.
-      PortInUse: the port is taken.
+      PortInUse: the port is in use.
     """
     token = secret(settings.serve.token_env, "serve.token_env")
     if not token and not is_loopback(host):
         print(
-            f"warning: {host} can be reached from other machines, and no token is asked for. Set --config.serve.token_env, "
-            "or keep to 127.0.0.1",
+            f"warning: {host} can be reached from other machines, and no token is required. Set --config.serve.token_env, "
+            "or use 127.0.0.1",
             file=sys.stderr,
         )
     if settings.tools.url:
         asyncio.run(check_ready(tool_client(settings.tools)))
     policy = named_policy(settings, np.dtype(settings.dtype))
     engine, name = make_engine(settings, policy), policy.folder.resolve().name
-    # The engine has weights of its own.
+    # The engine has its own weights.
     del policy
     with tqdm.tqdm(desc="compiling", unit="program") as bar:
         engine.warm_up(bar.update)
@@ -55,7 +55,7 @@ def run_serve(settings: ServingSettings, host: str, port: int, port_file: Path |
 async def _serve(service: Service, token: str, place: tuple[str, int, Path | None]) -> None:
     stop = asyncio.Event()
     work = asyncio.create_task(service.run())
-    # A broken engine ends the server: whoever supervises it can then start it again.
+    # If the engine fails, the server ends, so that a supervisor can restart it.
     work.add_done_callback(lambda _: stop.set())
     try:
         await serve_app(create_app(service, token), *place, stop=stop, handler_cancellation=True)

@@ -22,7 +22,7 @@ from mmsearch_jax.settings.commands import SFTSettings
 
 
 def run_sft(settings: SFTSettings, workdir: Path) -> Path:
-    """Trains the policy and returns the folder of the trained one.
+    """Trains the policy and returns the folder of the result.
 
     Raises:
       ConfigError: the batch cannot be split over the mesh, or `sft.data` does not fit the processes.

@@ -1,4 +1,4 @@
-"""The mini-world in a work directory, and the scripted teacher's conversations in it; both are made once."""
+"""The mini-world in a work directory, and the scripted teacher's conversations about it; each is made once."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ TRAINING_WORLD, EVALUATION_WORLD = "train", "real"
 
 
 def prepare_world(settings: PolicySettings, workdir: Path, name: str) -> Path:
-    """The folder of a mini-world, built in `workdir`/worlds unless it is there from the same settings.
+    """The folder of a mini-world, which is built in `workdir`/worlds unless one with the same settings exists.
 
-    Of several processes the first builds it, and the others wait.
+    Only the first process builds it; the others wait.
     """
     with first_process_first():
         return _build(settings, workdir / "worlds" / name, name)
@@ -49,7 +49,7 @@ def _build(settings: PolicySettings, folder: Path, name: str) -> Path:
 
 
 def teacher_conversations(settings: PolicySettings, workdir: Path, policy: Policy) -> Path:
-    """SFT conversations by the scripted teacher with the live tools, as an ArrayRecord file; made once a world."""
+    """SFT conversations by the scripted teacher with the live tools, as an ArrayRecord file; made once per world."""
     world = prepare_world(settings, workdir, TRAINING_WORLD)
     out = world / "conversations" / "rows.array_record"
     with first_process_first():

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 def group_advantages(
     rewards: Sequence[float], group_ids: Sequence[str], normalise_std: bool = False, eps: float = 1e-6
 ) -> Float32[np.ndarray, "B"]:
-    """Reward minus the group's mean; float32, in the order given.
+    """Reward minus the group's mean; float32, in the order of the input.
 
     Args:
       normalise_std: also divide by the group's standard deviation (population, plus `eps`). DeepMMSearch-R1 as written

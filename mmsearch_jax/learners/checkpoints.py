@@ -1,6 +1,6 @@
-"""Training checkpoints by Orbax: what is learnt, optimiser, step, and where the data stood; atomic, the last few and the best.
+"""Training checkpoints by Orbax: trained parameters, optimiser state, step and data position; written atomically.
 
-Frozen parameters are not in them: they come from the policy that the run began with.
+The latest checkpoints and the best one are kept. Frozen parameters are not stored: they are loaded from the initial policy.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from mmsearch_jax.learners.train_state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """What makes one checkpoint better than another: a metric of its step, and whether more of it is better."""
+    """How checkpoints are compared: a metric of their step, and whether a higher value is better."""
 
     metric: str
     largest: bool
 
 
 class Checkpoints:
-    """Checkpoints in `folder`, by step; a context manager that waits for unfinished writes.
+    """Checkpoints in `folder`, by step; a context manager that waits for unfinished writes on exit.
 
     Args:
       keep: how many of the latest to keep.
-      best: keep the best one, too.
+      best: also keep the best one.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, best: Best | None = None):
         self._folder = Path(folder).resolve()
         policies: list[managers.PreservationPolicy] = [managers.LatestN(keep)]
         if best is not None:
-            # Orbax keeps the largest.
+            # Orbax keeps the checkpoint with the largest value.
             sign = 1.0 if best.largest else -1.0
             policies.append(
                 managers.BestN(
@@ -51,7 +51,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=True, preservation_policy=managers.AnyPreservationPolicy(policies)
         )
-        # Weights hardly shrink, and packing them takes longer than writing them (benchmarks/hot_spots.md).
+        # Weights hardly compress, and compressing them takes longer than writing them (benchmarks/hot_spots.md).
         handlers = {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "extra": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
@@ -64,17 +64,17 @@ class Checkpoints:
 
     @property
     def folder(self) -> Path:
-        """Where they are."""
+        """Folder of the checkpoints."""
         return self._folder
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest whole checkpoint, if there is one."""
+        """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     @property
     def steps(self) -> list[int]:
-        """Steps of all whole checkpoints."""
+        """Steps of all complete checkpoints."""
         return sorted(self._manager.all_steps())
 
     def save(
@@ -84,11 +84,11 @@ class Checkpoints:
         extra: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
-        """Starts writing a checkpoint, unless there is one of this step.
+        """Starts writing a checkpoint, unless this step already has one.
 
         Args:
           extra: plain JSON (data position, counters).
-          metrics: of this step; without `Best.metric` in them the checkpoint is not in the running for the best.
+          metrics: of this step; a checkpoint whose metrics lack `Best.metric` cannot become the best.
         """
         if step in self._manager.all_steps():
             return
@@ -109,14 +109,14 @@ class Checkpoints:
         return dict(restored["extra"] or {})
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
-        """Reads a checkpoint into the shapes, shardings and frozen parameters of `like`, whatever mesh it was written on.
+        """Reads a checkpoint into the shapes, shardings and frozen parameters of `like`, whose mesh may be another.
 
         Raises:
-          CheckpointError: there is none, or it is of another model or optimiser.
+          CheckpointError: there is no checkpoint, or it belongs to another model or optimiser.
         """
         step = self.latest_step if step is None else step
         if step is None:
-            raise CheckpointError(f"no checkpoint in {self._folder}: start the run anew")
+            raise CheckpointError(f"no checkpoint in {self._folder}: start the run from the beginning")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like))
         arguments = ocp.args.PyTreeRestore(abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))
         try:
@@ -132,7 +132,7 @@ class Checkpoints:
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    # Orbax stores names, not our classes. A name is the leaf's number in the tree's order and its path: without the number,
-    # the order of the restored leaves would be that of sorted paths (layer 10 before layer 2), not the tree's own.
+    # Orbax stores names, not our classes. A name is the leaf's index in the tree and its path. Without the index, Orbax would
+    # restore the leaves in the order of sorted paths (layer 10 before layer 2), not in that of the tree.
     leaves = jax.tree_util.tree_leaves_with_path(dataclasses.replace(state, frozen=None))
     return {f"{i:04d}{jax.tree_util.keystr(path)}": leaf for i, (path, leaf) in enumerate(leaves)}

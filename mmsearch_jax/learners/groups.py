@@ -1,6 +1,6 @@
-"""From trajectories to what is learnt from them: rewards, groups, advantages, and what a step's rollouts were like.
+"""From trajectories to training data: rewards, groups, advantages, and metrics of a step's rollouts.
 
-It knows trajectories and rows, and nothing of models or devices.
+It works on trajectories and rows, without models or devices.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mmsearch_jax.learners.advantages import group_advantages
 
 
 class Groups(NamedTuple):
-    """What one batch of rollouts has to teach.
+    """The training data from one batch of rollouts.
 
     Attributes:
       learnt: trajectories with their advantages.
-      num_useful: groups among them whose rewards differ.
-      num_uniform: groups whose rewards are all equal.
+      num_useful: number of groups among them whose rewards differ.
+      num_uniform: number of groups whose rewards are all equal.
     """
 
     learnt: list[tuple[Trajectory, float]]
@@ -43,8 +43,8 @@ def group(
 
     Args:
       min_group: groups with fewer scored trajectories are left out.
-      skip_uniform: leave out groups whose rewards are all equal, too.
-      at_most: useful groups to take; the first ones.
+      skip_uniform: also leave out groups whose rewards are all equal.
+      at_most: number of useful groups to take; the first ones are taken.
     """
     members: dict[str, list[Trajectory]] = collections.defaultdict(list)
     for trajectory in trajectories:
@@ -60,7 +60,7 @@ def group(
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> dict[str, Any]:
-    """What the step's rollouts were like, those of all processes together: each must come here."""
+    """Metrics of the step's rollouts over all processes (a collective: every process must call it)."""
     told = [entry for entries in records_of_all([_entry(t, rows[t.row_id]) for t in trajectories]) for entry in entries]
     sound = [entry for entry in told if "reward" in entry]
 
@@ -92,7 +92,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory], rows: Mapping[str, Row])
 
 
 def every_episode_failed(trajectories: Sequence[Trajectory]) -> bool:
-    """Whether no episode of any process ended in a way that says something about the policy: each process must come here."""
+    """Whether every episode of every process failed, so that none evaluates the policy (a collective: all must call it)."""
     return not largest_of_all(sum(not trajectory.infrastructure_failure for trajectory in trajectories))
 
 

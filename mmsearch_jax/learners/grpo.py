@@ -1,9 +1,9 @@
 """Group relative policy optimisation with live search.
 
-Each step: take prompts, roll each out G times with the live tools, score, compare within the groups, and update the
-policy on the very tokens that were sampled. It differs from textbook GRPO in this: advantages are not divided by the
-group's standard deviation unless asked (DeepMMSearch-R1, sec. 3.2), observation tokens never receive loss, and episodes
-that broke through no fault of the policy are left out of their group instead of being scored 0.
+Each step takes prompts, rolls each out G times with the live tools, scores the rollouts, compares them within their groups, and
+updates the policy on exactly the tokens that were sampled. It differs from textbook GRPO in three ways: advantages are not
+divided by the group's standard deviation by default (DeepMMSearch-R1, sec. 3.2), observation tokens never receive loss, and
+episodes that failed for reasons outside the policy are left out of their group instead of being scored 0.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """One step's trajectories of this process, scored and grouped, and how many prompts were taken so far."""
+    """One step's trajectories of this process, scored and grouped, and the number of prompts taken so far."""
 
     trajectories: list[Trajectory]
     rows: dict[str, Row]
@@ -54,34 +54,34 @@ class Rollouts:
 
 
 class Prompts:
-    """This process's share of the prompts: every P-th of an order that follows from the seed, each row once an epoch."""
+    """This process's share of the prompts: every P-th of an order that the seed defines; each row occurs once an epoch."""
 
     def __init__(self, rows: Sequence[Row], seed: int):
         self._rows, self._seed = rows, seed
         self._process, self._processes = jax.process_index(), jax.process_count()
 
     def take(self, taken: int, count: int) -> list[tuple[int, Row]]:
-        """The next prompts of this process, which has taken so many before; each with its place in the common order."""
+        """The next prompts of this process after the first `taken` ones; each with its index in the common order."""
         places = [self._process + number * self._processes for number in range(taken, taken + count)]
         return [(place, prompt_at(self._rows, place, self._seed)) for place in places]
 
 
 def prompt_at(rows: Sequence[Row], place: int, seed: int) -> Row:
-    """The row at a place of the endless order: a fresh permutation each time that all rows were used."""
+    """The row at an index of the infinite order, which is a new permutation of the rows in each epoch."""
     epoch, within = divmod(place, len(rows))
     return rows[int(np.random.default_rng([seed, epoch]).permutation(len(rows))[within])]
 
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """What episodes are played with, and how they are scored.
+    """What the episodes run with, and how they are scored.
 
     Attributes:
       engine: samples on this host's chips; its weights are replaced after every step.
       tools: the client of the live tools.
-      rules: of the episodes.
-      scorer: gives trajectories their rewards.
-      ready_timeout_s: how long the search server may be unreachable once every trajectory of a step failed for lack of it.
+      rules: the rules of the episodes.
+      scorer: computes the rewards of trajectories.
+      ready_timeout_s: how long to wait for the search server after a step in which every trajectory failed without it.
     """
 
     engine: Engine
@@ -104,18 +104,18 @@ def train(
     """Trains the policy against the live tools and returns it; the given model is the frozen reference.
 
     Args:
-      rows: prompts with gold answers; visited in an order that follows from `seed`, again and again.
-      config: a rollout batch is split over as many of its batches as it needs. With "vision" frozen the reference shares it and
-        image features stay cached.
-      mesh: what the learner is spread over; by default all devices, weights and rows split.
+      rows: prompts with gold answers; visited repeatedly, in an order that `seed` defines.
+      config: settings of GRPO. A rollout batch is split into as many of its batches as needed. If "vision" is frozen, the
+        reference shares it and image features stay cached.
+      mesh: devices of the learner; by default all devices, with weights and rows split.
 
     Raises:
-      DataError: there is no row.
-      ToolUnavailable: every trajectory of a step failed for lack of the tools.
+      DataError: there are no rows.
+      ToolUnavailable: every trajectory of a step failed because the tools were unavailable.
       TrainingDiverged, Preempted, CheckpointError: see `TrainingRun`.
     """
     if not rows:
-        raise DataError("there is no prompt to learn from: the set is empty, or a filter has left nothing")
+        raise DataError("there are no prompts to train on: the set is empty, or a filter removed all rows")
     mesh = mesh or LearnerMesh.of(MeshConfig())
     engine, freeze = environment.engine, config.freeze
     graph, reference, frozen = split_model(model, freeze)
@@ -164,7 +164,7 @@ def train(
                     for t, a in rollouts.groups.learnt
                 ]
                 before = time.monotonic()
-                # In a thread: with `overlap` the rollouts go on meanwhile.
+                # In a thread: with `overlap` the rollouts continue during the update.
                 updated: Updated = await asyncio.to_thread(updater.learn, state, sequences)
                 state = updated.state
                 ended = time.monotonic()
@@ -202,19 +202,19 @@ def train(
 
 
 class _Sampler:
-    """Rolls prompts out until there is enough to learn from."""
+    """Rolls out prompts until there are enough useful groups."""
 
     def __init__(self, environment: Environment, prompts: Prompts, config: GRPOConfig, seed: int):
         self._env, self._prompts, self._config, self._seed = environment, prompts, config, seed
         if config.prompts_per_step % jax.process_count():
             raise ConfigError(
-                f"grpo.prompts_per_step is {config.prompts_per_step}, which {jax.process_count()} processes cannot share "
+                f"grpo.prompts_per_step is {config.prompts_per_step}, which {jax.process_count()} processes do not divide "
                 "evenly: change it"
             )
         self._share = config.prompts_per_step // jax.process_count()
 
     async def roll_out(self, taken: int) -> Rollouts:
-        """One step's rollouts, from this process's prompt number `taken` on."""
+        """One step's rollouts, starting at this process's prompt number `taken`."""
         began, config = time.monotonic(), self._config
         trajectories: list[Trajectory] = []
         rows: dict[str, Row] = {}
@@ -247,7 +247,7 @@ class _Sampler:
         return Rollouts(trajectories, rows, images, grouped, taken, time.monotonic() - began)
 
     async def close(self) -> None:
-        """Frees what the scorer holds."""
+        """Frees the scorer's resources."""
         await self._env.scorer.close()
 
     def _requests(self, chosen: Sequence[tuple[int, Row]], images: Mapping[str, bytes]) -> list[EpisodeRequest]:
@@ -263,7 +263,7 @@ class _Sampler:
 
 
 def _save_some(rollouts: Rollouts, config: GRPOConfig, workdir: Path, step: int) -> None:
-    """The trajectories of the first groups, for people to look at."""
+    """Writes the trajectories of the first groups for inspection."""
     names = list(dict.fromkeys(t.group_id for t in rollouts.trajectories))[: config.save_groups]
     suffix = f".{jax.process_index()}" if jax.process_count() > 1 else ""
     shown = [t for t in rollouts.trajectories if t.group_id in names]

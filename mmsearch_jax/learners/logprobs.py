@@ -1,7 +1,7 @@
-"""Log-probabilities of a packed batch's tokens under the policy, without the logits of the whole batch.
+"""Log-probabilities of a packed batch's tokens under the policy, without materialising the logits of the whole batch.
 
 The vocabulary projection runs over chunks of tokens and is recomputed in the backward pass, so memory does not grow
-with length x vocabulary. Shared by SFT, policy and reference. Legend: B rows, L tokens, D width.
+with length x vocabulary. SFT, policy and reference share it. Legend: B rows, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from mmsearch_jax.distributed.mesh import BATCH_AXES
 
 
 class TokenLogprobs(NamedTuple):
-    """float32 [B, L] each: `logprobs` of token t given those before it in its segment (0 at a segment's first token and in
-    padding), and the `entropy` in nats of the distribution that it was drawn from."""
+    """float32 [B, L] each: `logprobs` of token t given the earlier tokens of its segment (0 at a segment's first token and in
+    padding), and `entropy` in nats of the distribution that the token was drawn from."""
 
     logprobs: Float32[Array, "B L"]
     entropy: Float32[Array, "B L"]
@@ -31,10 +31,10 @@ def token_logprobs(
     """Scores every token of the batch.
 
     Args:
-      temperature: by which the logits are divided, as the sampler does: the scores are those of what it samples from.
-      chunk: tokens whose logits exist at one time on a device.
-      head_is_trained: False (LoRA) gives the vocabulary projection no gradient, nor the entropy; then the gradient towards the
-        hidden states is made together with the scores, and the backward pass need not compute the logits again.
+      temperature: divides the logits, as in the sampler, so that the scores are those of the sampled distribution.
+      chunk: number of tokens whose logits exist at one time on a device.
+      head_is_trained: False (LoRA) gives no gradient to the vocabulary projection or through the entropy. The gradient of the
+        hidden states is then computed with the scores, and the backward pass does not recompute the logits.
     """
     features = model.encode_images(batch.vision) if batch.vision is not None else None
     index = jnp.asarray(batch.feature_index) if features is not None else None
@@ -59,9 +59,9 @@ def _chunked_scores(
     chunk: int,
     head_is_trained: bool,
 ) -> tuple[Float32[Array, "B L"], Float32[Array, "B L"]]:
-    """Log-probs and entropies [B, L] of targets [B, L] behind hidden states [B, L, D].
+    """Log-probs and entropies [B, L] of targets [B, L] predicted from hidden states [B, L, D].
 
-    Rows and lengths that are split over a mesh stay where they are: every device walks over chunks of its own tokens.
+    Rows and lengths stay split over the mesh: every device iterates over chunks of its own tokens.
     """
     batch, length, _ = hidden.shape
     mesh = jax.sharding.get_abstract_mesh()
@@ -94,7 +94,7 @@ def _chunked_scores(
         point = jax.lax.stop_gradient(hidden)
         logprobs, slope_of, entropy = jax.vjp(scores, point, has_aux=True)
         (slope,) = slope_of(jnp.ones_like(logprobs))
-        # 0 in value, and in gradient what the scores' own would be: each depends on its own hidden state alone.
+        # Adds 0 to the value and only carries the gradient: each score depends only on its own hidden state.
         linear = jnp.sum(((hidden - point) * jax.lax.stop_gradient(slope)).astype(jnp.float32), axis=-1)
         return jax.lax.stop_gradient(logprobs) + linear, jax.lax.stop_gradient(entropy)
 

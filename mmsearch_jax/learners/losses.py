@@ -1,6 +1,6 @@
 """The loss of GRPO and its relatives as pure functions of log-probs: ratio, clipped surrogate, KL, aggregation.
 
-They know arrays only. What each option is called in the literature:
+They work only on arrays. The options by their names in the literature:
 
   GRPO (arXiv 2402.03300)      aggregation="sequence", advantages divided by the group's deviation
   DeepMMSearch-R1 (sec. 3.2)   the same without the division
@@ -25,16 +25,16 @@ from mmsearch_jax.settings.learning import GRPOLossConfig
 
 
 class ScoredTokens(NamedTuple):
-    """What the loss looks at, [B, L] each; all but `policy` are constants.
+    """Inputs of the loss, [B, L] each; all except `policy` are constants.
 
     Attributes:
       policy: log-probs of the sampled tokens, with gradient.
-      old: those of the policy that the batch began with, as the learner computes them; used with `importance_cap` only.
-      rollout: the sampler's own.
-      reference: of the frozen policy; used with a `kl_coef` only.
+      old: log-probs under the policy at the start of the batch, computed by the learner; used only with `importance_cap`.
+      rollout: log-probs that the sampler recorded.
+      reference: log-probs under the frozen policy; used only with `kl_coef`.
       advantages: float.
-      loss_mask: bool, True on tokens that are trained; no other token has any influence.
-      segment_ids: int; which sequence of its row a token belongs to.
+      loss_mask: bool, True on tokens that are trained; other tokens have no influence.
+      segment_ids: int; index of the sequence within its row that a token belongs to.
     """
 
     policy: Float[Array, "B L"]
@@ -59,7 +59,7 @@ def kl_estimate(
 
 
 def sequence_sums(values: Float[Array, "B L"], segment_ids: Int[Array, "B L"]) -> Float[Array, "B L"]:
-    """Each token's sum over its sequence."""
+    """Sum of the values over each token's sequence."""
 
     def of_row(row: jax.Array, segments: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(row, segments, num_segments=row.shape[0] + 1)[segments]
@@ -71,9 +71,9 @@ def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[Float[Array
     """Loss to minimise, and its metrics.
 
     Returns:
-      The scalar loss, and kl, clip_fraction, max_ratio, rollout_learner_kl (k3 of one policy as sampler and learner see it:
-      their numerical mismatch, or, after the batch's first update and without `importance_cap`, also what was learnt since)
-      and weight (tokens or sequences that the mean is over: with it the losses of several batches average to that of all).
+      The scalar loss, and kl, clip_fraction, max_ratio, rollout_learner_kl (k3 estimate between sampler and learner: their
+      numerical mismatch; after the batch's first update and without `importance_cap` it includes the policy's change) and
+      weight (number of tokens or sequences in the mean: losses of several batches averaged by weight equal the loss of all).
     """
 
     def masked(values: jax.Array) -> jax.Array:
@@ -110,7 +110,7 @@ def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[Float[Array
 def _aggregate(
     per_token: Float[Array, "B L"], ones: Float[Array, "B L"], lengths: Float[Array, "B L"], config: GRPOLossConfig
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The mean by `config.aggregation`, and the number of tokens or sequences that it is over."""
+    """The mean by `config.aggregation`, and the number of tokens or sequences that it covers."""
     if config.aggregation == "token":
         weight = ones.sum()
         return per_token.sum() / jnp.maximum(weight, 1.0), weight

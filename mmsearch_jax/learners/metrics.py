@@ -1,6 +1,6 @@
-"""What a run leaves behind as numbers: metrics.jsonl, TensorBoard events, and a progress bar for whoever watches.
+"""Metrics of a run: metrics.jsonl, TensorBoard events and a progress bar.
 
-It knows nothing of what the numbers mean.
+It does not depend on the meaning of the numbers.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class RunLog:
     """Logs of one phase of a run; a context manager.
 
     Args:
-      workdir: the run's folder; `metrics.jsonl` is appended to, less what an interrupted run wrote there beyond `start`.
+      workdir: the run's folder; `metrics.jsonl` is appended to, after records of an interrupted run beyond `start` are removed.
       phase: name of the phase ("sft", "grpo", ...), put before every TensorBoard tag.
       num_steps: length of the progress bar.
-      start: steps that were made before (a resumed run).
-      wandb_project: logs to Weights & Biases, too.
-      writes: whether this process writes at all; of several, one does.
+      start: number of steps made before (in a resumed run).
+      wandb_project: also logs to Weights & Biases.
+      writes: whether this process writes; exactly one process does.
 
     Raises:
-      ConfigError: `wandb_project` is set, but the package is not there.
+      ConfigError: `wandb_project` is set, but the package is not installed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RunLog:
             self._wandb.finish()
 
     def write(self, step: int, metrics: Mapping[str, Any], shown: tuple[str, ...] = ()) -> None:
-        """Records one step's numbers; those named in `shown` stand behind the progress bar."""
+        """Records one step's numbers; those named in `shown` are printed after the progress bar."""
         if not self._writes:
             return
         numbers = {name: _plain(value) for name, value in metrics.items()}
@@ -113,7 +113,7 @@ def _short(value: Any) -> str:
 
 
 def _forget_later_steps(path: Path, phase: str, start: int) -> None:
-    """Drops the phase's records behind step `start`, and a last line that was cut short."""
+    """Removes the phase's records after step `start`, and an incomplete last line."""
     if not path.is_file():
         return
     kept = []

@@ -1,7 +1,7 @@
-"""Where the learner's arrays live: parameters, optimiser and batches over one mesh of all devices of all processes.
+"""Where the learner's arrays live: parameters, optimiser state and batches over one mesh of all devices of all processes.
 
-A mesh of one device is no exception: the same code runs on a laptop and on a pod. It knows train states and token batches,
-and nothing of what is learnt.
+A mesh of one device is no special case: the same code runs on a laptop and on a pod. It works on train states and token batches
+and does not depend on the method.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mmsearch_jax.settings.policy import MeshConfig
 
 @dataclasses.dataclass(frozen=True)
 class OnMesh:
-    """A jitted function that is called, or lowered for a look at its program, with the mesh in sight."""
+    """A jitted function that is called, or lowered for inspection, with the mesh as context."""
 
     function: Any
     mesh: Mesh
@@ -38,14 +38,14 @@ class OnMesh:
             return self.function(*arguments)
 
     def lower(self, *arguments: Any) -> Any:
-        """As `jax.jit`'s: from arrays, or from shapes with their shardings."""
+        """Lowers the function like `jax.jit(...).lower`, from arrays or from shapes with shardings."""
         with jax.set_mesh(self.mesh):
             return self.function.lower(*arguments)
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnerMesh:
-    """A mesh with the rules by which arrays are spread over it."""
+    """A mesh with the rules that assign shardings to arrays."""
 
     mesh: Mesh
     rules: Rules = dataclasses.field(default_factory=lambda: RULES)
@@ -54,26 +54,26 @@ class LearnerMesh:
     def of(
         cls, config: MeshConfig, rules: Mapping[str, Sequence[str]] | None = None, devices: Sequence[Any] | None = None
     ) -> LearnerMesh:
-        """Over all devices of all processes, or over those given.
+        """A mesh over all devices of all processes, or over the given ones.
 
         Args:
-          rules: mesh axes of some logical axes, in place of those in `distributed.sharding.RULES`.
+          rules: mesh axes of some logical axes, which replace those in `distributed.sharding.RULES`.
 
         Raises:
-          ConfigError: the sizes do not make up the number of devices, or a rule is of an unknown logical or mesh axis.
+          ConfigError: the sizes do not make up the number of devices, or a rule names an unknown logical or mesh axis.
         """
         return cls(make_mesh(config, devices), changed_rules(rules or {}))
 
     @property
     def parameters(self) -> Placement:
-        """Where `models.hf` puts each parameter as it reads it."""
+        """The sharding of each parameter, for `models.hf`."""
         return placement(self.mesh, self.rules)
 
     def check(self, shape: BatchShape, name: str) -> None:
-        """That a global batch can be split over the mesh.
+        """Checks that a global batch can be split over the mesh.
 
         Raises:
-          ConfigError: not so; `name` is the batch's in the config.
+          ConfigError: it cannot; `name` is the batch's key in the config.
         """
         rows, parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES), self.mesh.shape["sequence"]
         for key, size, by in (
@@ -85,15 +85,15 @@ class LearnerMesh:
                 axes = "sequence" if key == "length" else " x ".join(BATCH_AXES)
                 near = max(1, round(size / by)) * by
                 raise ConfigError(
-                    f"{name}.{key} is {size}, but the mesh splits it {by} ways ({axes}): set it to {near}, say"
+                    f"{name}.{key} is {size}, but the mesh splits it {by} ways ({axes}): set it to {near}, for example"
                 )
 
     def train_state(self, trained: Any, frozen: Any, optimizer: Any) -> TrainState:
-        """A fresh train state on the mesh; each moment of the optimiser lies where its parameter does."""
+        """A fresh train state on the mesh; each moment of the optimiser has the sharding of its parameter."""
         return self.on_mesh(create_train_state(self.place(trained), self.place(frozen), optimizer))
 
     def abstract_train_state(self, trained: Any, frozen: Any, optimizer: Any) -> TrainState:
-        """`train_state` of abstract parameters: shapes with the shardings that the arrays will have."""
+        """`train_state` for abstract parameters: shapes with the shardings that the arrays will have."""
         params = self.place(trained)
         state = jax.eval_shape(
             lambda params, frozen: create_train_state(params, frozen, optimizer), params, self.place(frozen)
@@ -104,11 +104,11 @@ class LearnerMesh:
         return self.on_mesh(dataclasses.replace(state, params=params, frozen=self.place(frozen), opt_state=moments))
 
     def place(self, state: Any) -> Any:
-        """An `nnx` state with every parameter where the rules put it."""
+        """An `nnx` state with every parameter placed by the rules."""
         return shard_state(state, self.mesh, self.rules)
 
     def on_mesh(self, tree: Any) -> Any:
-        """The tree with every array that is not on the mesh yet (counters, say) whole on each of its devices."""
+        """The tree, with every array that is not on the mesh yet (such as counters) replicated on each of its devices."""
         whole = NamedSharding(self.mesh, PartitionSpec())
 
         def place(leaf: jax.Array) -> jax.Array:
@@ -118,10 +118,10 @@ class LearnerMesh:
         return jax.tree.map(place, tree)
 
     def batch(self, own: TokenBatch) -> TokenBatch:
-        """The global batch of which `own` holds this process's rows, of tokens and of images, on the mesh."""
+        """The global batch on the mesh; `own` holds this process's rows of tokens and images."""
         index = own.feature_index
         if own.vision is not None and jax.process_count() > 1:
-            # Features are numbered through all processes' images. A merged token stands for 2 x 2 patches.
+            # Features are numbered across the images of all processes. A merged token covers 2 x 2 patches.
             before = jax.process_index() * own.vision.patches.shape[0] * own.vision.patches.shape[1] // 4
             index = np.where(index >= 0, index + before, -1).astype(np.int32)
         shardings = self._batch_shardings(own)
@@ -150,9 +150,9 @@ class LearnerMesh:
         )
 
     def jit(self, function: Callable[..., Any], **options: Any) -> OnMesh:
-        """`jax.jit` for arrays on the mesh; what is traced can see the mesh (attention splits itself by it)."""
+        """`jax.jit` for arrays on the mesh; traced code can read the mesh (attention splits itself by it)."""
         return self.inside(jax.jit(function, **options))
 
     def inside(self, function: Any) -> OnMesh:
-        """The jitted function, called with the mesh in sight."""
+        """The jitted function, called with the mesh as context."""
         return OnMesh(function, self.mesh)

@@ -1,6 +1,6 @@
-"""Updates of the policy from a batch of trajectories: packed, scored by reference and old policy, learnt in one or more epochs.
+"""Policy updates from a batch of trajectories: pack, score by reference and old policy, train for one or more epochs.
 
-Each process packs its own trajectories; the batches that they learn from are global.
+Each process packs its own trajectories; the resulting batches are global.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.settings.learning import GRPOConfig
 
 EXTRAS = ("advantages", "rollout_logprobs")
-"""What the batches of GRPO carry besides."""
+"""Additional arrays in GRPO's batches."""
 
 
 class Updated(NamedTuple):
-    """The new state, metrics of the updates, and their FLOPs in all processes."""
+    """The new state, metrics of the updates, and their FLOPs over all processes."""
 
     state: TrainState
     metrics: dict[str, float]
@@ -42,7 +42,7 @@ class Updated(NamedTuple):
 def training_sequence(
     trajectory: Trajectory, advantage: float, image: ProcessedImage, model: ModelConfig
 ) -> TrainingSequence:
-    """The trajectory as the learner reads it: the sampler's ids, positions and log-probs, nothing encoded again."""
+    """The trajectory as the learner reads it: the sampler's token ids, positions and log-probs; nothing is encoded again."""
     positions, _ = mrope_positions(trajectory.token_ids, trajectory.image_grids, model)
     loss_weights = np.asarray(trajectory.loss_mask, np.float32)
     extras = {
@@ -54,17 +54,17 @@ def training_sequence(
 
 
 class PolicyUpdater:
-    """The jitted pieces, and the loop over mini-batches and epochs.
+    """The jitted functions, and the loop over mini-batches and epochs.
 
     Args:
       graph: of the model whose parameters the train states hold.
-      reference: parameters of the frozen reference policy, where the state's are. Of a model with LoRA these are the updates as
-        they were at the start: the base is there once.
-      config: loss, batch, mini-batches, epochs, and the temperature of sampling (the policy is optimised as it is sampled).
-      full, train_vision: what is trained (see `step_flops`).
+      reference: parameters of the frozen reference policy, with the same shardings as the state's. For a model with LoRA these
+        are the initial updates: both policies share the base.
+      config: loss, batch, mini-batches, epochs, and sampling temperature (the loss uses the temperature of the sampler).
+      full, train_vision: which parameters are trained (see `step_flops`).
 
-    `score(params, frozen, batch)` gives log-probs, `accumulate(state, total, batch)` adds a batch's gradients to the total,
-    `apply(state, total, weight)` makes an update of them.
+    `score(params, frozen, batch)` returns log-probs, `accumulate(state, total, batch)` adds a batch's gradients to the total,
+    `apply(state, total, weight)` makes an update from the total.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class PolicyUpdater:
         self.score = mesh.jit(score)
 
     def learn(self, state: TrainState, sequences: Sequence[TrainingSequence]) -> Updated:
-        """Updates the policy from this process's sequences and those of all others: each must come here.
+        """Updates the policy from the sequences of all processes (a collective: every process must call it).
 
-        The state is donated. Without any sequence nothing happens.
+        The state is donated. If no process has a sequence, nothing changes.
         """
         share = max(1, -(-len(sequences) // self._updates))
         parts = [self._packed(sequences[begin : begin + share]) for begin in range(0, self._updates * share, share)]
@@ -140,7 +140,7 @@ class PolicyUpdater:
         return Updated(state, means, self._epochs * sums_of_all({"flops": flops})["flops"])
 
     def _packed(self, sequences: Sequence[TrainingSequence]) -> list[TokenBatch]:
-        """As many batches as the process with the most needs, the last ones empty perhaps."""
+        """As many batches as the process with the most needs; the last ones may be empty."""
         waiting, batches = list(sequences), []
         while waiting:
             packed, left = pack(waiting, self._shape)
@@ -150,7 +150,7 @@ class PolicyUpdater:
         return batches + [empty_batch(self._shape, EXTRAS)] * missing
 
     def _scored(self, state: TrainState, batches: Sequence[TokenBatch]) -> list[TokenBatch]:
-        """On the mesh, with the log-probs of the other policies that the loss asks for."""
+        """The batches on the mesh, with the log-probs of the other policies that the loss needs."""
         made = []
         for own in batches:
             batch = self._mesh.batch(own)

@@ -1,7 +1,7 @@
-"""Learning from given texts: the loop of pretraining and of SFT.
+"""Supervised learning: the loop of pretraining and SFT.
 
-Next-token loss on weighted tokens, normalised by the total weight of the global batch. It knows nothing of where
-sequences come from or of what they say.
+Next-token loss on weighted tokens, normalised by the total weight of the global batch. It does not depend on the source or
+the content of the sequences.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def weighted_loss(
     metrics = {
         "target_nll": -jnp.sum(jnp.where(fully, logprobs, 0.0)) / count,
         "target_tokens": count,
-        # Share of tokens that the policy would be sure of: more telling than the mean for copied text.
+        # Share of tokens with a probability above 0.5: more informative than the mean for copied text.
         "target_sure": jnp.sum(fully & (logprobs > jnp.log(0.5))) / count,
         "weight": total,
     }
@@ -70,15 +70,15 @@ def weighted_loss(
 
 
 class SupervisedUpdate:
-    """One update from one batch, or from several as if they were one: all of their tokens weigh alike.
+    """One update from one or several batches; all of their tokens have equal weight, as in one large batch.
 
-    The state is donated (see `JittedUpdate`). `at_once(state, batch)` is the whole of an update from one batch; of one from
-    several, `add(state, total, batch, number)` is a batch's part and `finish(state, total, weight)` the end.
+    The state is donated (see `JittedUpdate`). `at_once(state, batch)` makes an update from a single batch. For several batches,
+    `add(state, total, batch, number)` adds the gradients of one and `finish(state, total, weight)` makes the update.
 
     Args:
       graph: of the model whose parameters the train states hold.
-      seed: chooses LoRA's dropout, together with the step and the batch's number.
-      mesh: that the states live on; None for arrays that are on no mesh.
+      seed: determines LoRA's dropout, together with the step and the batch's number.
+      mesh: mesh of the states; None for arrays without a mesh.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class SupervisedUpdate:
         self.add, self.finish = inside(jax.jit(accumulate, donate_argnums=1)), inside(JittedUpdate(apply))
 
     def __call__(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, dict[str, jax.Array]]:
-        """The new state, and the metrics of all batches as those of one."""
+        """The new state, and metrics over all batches."""
         if len(batches) == 1:
             return self.at_once(state, batches[0])
         total, parts = self._zeros(state.params), []
@@ -125,7 +125,7 @@ class SupervisedUpdate:
 
 
 def _joined(parts: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
-    """The metrics of several batches as those of one."""
+    """The metrics of several batches combined into those of one."""
 
     def over(name: str) -> jax.Array:
         return jnp.stack([part[name] for part in parts])
@@ -144,7 +144,7 @@ def _joined(parts: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Updates:
-    """The updates that a run makes.
+    """The updates of a run.
 
     Attributes:
       accumulate: batches that make one update.
@@ -159,7 +159,7 @@ class Updates:
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """Batches whose loss is measured every so many steps (0: at the end only); the checkpoint of the lowest loss is kept."""
+    """Batches whose loss is measured every few steps (0: only at the end); the checkpoint of the lowest loss is kept."""
 
     batches: Sequence[TokenBatch]
     every: int = 0
@@ -179,16 +179,16 @@ def train(
     seed: int = 0,
     validation: Validation | None = None,
 ) -> Qwen2_5_VL:
-    """Makes the updates and returns the trained model (the given one is left as it is).
+    """Makes the updates and returns the trained model (the given one does not change).
 
     Args:
-      data: gives this process's part of the batches behind a number of steps, or behind the state that was saved with them;
-        the same place must give the same batches again.
-      mesh: what the learner is spread over; by default all devices, weights and rows split.
-      seed: of LoRA's dropout.
+      data: returns this process's part of the batches after a number of steps, or after the state that was saved with them;
+        the same position must give the same batches.
+      mesh: devices of the learner; by default all devices, with weights and rows split.
+      seed: seed of LoRA's dropout.
 
     Raises:
-      DataError: the batches end before the steps do.
+      DataError: the data end before the last step.
       CheckpointError: the checkpoint to resume from was made with another config.
       TrainingDiverged, Preempted: see `TrainingRun`.
     """
@@ -247,7 +247,7 @@ def train(
 
 
 def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: bool) -> dict[str, float]:
-    """Tokens, patches, room for both, and FLOPs of an update, over all processes."""
+    """Tokens, patches, capacity for both, and FLOPs of an update, over all processes."""
     seen = [made.batch.vision.image_segment_ids for made in steps if made.batch.vision is not None]
     return sums_of_all(
         {
@@ -264,9 +264,9 @@ def _tell_skipped(run: TrainingRun, left_out: collections.Counter[str], steps: S
     for skipped in (skipped for made in steps for skipped in made.skipped):
         left_out["rows"] += 1
         if left_out["rows"] <= _SHOWN_SKIPS:
-            run.say(f"left out: {skipped.reason}")
+            run.say(f"skipped: {skipped.reason}")
         if left_out["rows"] == _SHOWN_SKIPS:
-            run.say("further rows that are left out are only counted (skipped_rows)")
+            run.say("further skipped rows are only counted (skipped_rows)")
 
 
 def _mean_nll(parts: Sequence[Mapping[str, Any]]) -> float:
@@ -276,9 +276,9 @@ def _mean_nll(parts: Sequence[Mapping[str, Any]]) -> float:
 def _prefetched(
     steps: Iterator[Step], place: Callable[[TokenBatch], TokenBatch], depth: int = 2
 ) -> Iterator[tuple[Step, TokenBatch]]:
-    """Makes the next batches in a thread while the device works, and puts them there.
+    """Makes the next batches in a thread while the device works, and puts them on the device.
 
-    `depth` batches wait on the device, besides the one in use.
+    Up to `depth` batches wait on the device, in addition to the one in use.
     """
     ready: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
@@ -297,7 +297,7 @@ def _prefetched(
                 if stop.is_set():
                     return
             put(None)
-        except Exception as error:  # handed to the consumer, which raises it
+        except Exception as error:  # passed to the consumer, which raises it
             put(error)
 
     threading.Thread(target=produce, daemon=True).start()

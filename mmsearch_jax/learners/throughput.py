@@ -1,8 +1,8 @@
-"""What a training step costs and how much of the hardware it used: FLOPs counted by hand, MFU, memory.
+"""The FLOPs of a training step (counted by formula), MFU and peak memory.
 
-Counted is what the method needs: matrix products over real tokens and patches, attention over pairs in the same segment. Not
-counted: padding, norms, and what remat computes twice. A product of [m, k] and [k, n] is 2 m k n operations; a backward pass
-has one product for the inputs and one for the weights, if these are trained (PaLM, arXiv 2204.02311, appendix B).
+Only operations that the method needs are counted: matrix products over real tokens and patches, and attention over pairs in the
+same segment. Padding, norms and recomputation by remat are not counted. A product of [m, k] and [k, n] is 2 m k n FLOPs; a
+backward pass has one product for the inputs and one for the weights, if these are trained (PaLM, arXiv 2204.02311, appendix B).
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bf16 operations a second of a device (half a chip, where JAX shows two), or None where not known (a CPU)."""
+    """Dense bf16 FLOPs per second of a device (half a chip, if JAX shows two), or None if unknown (a CPU)."""
     chip = chip_of(device_kind)
     return None if chip is None else chip.flops / chip.devices
 
 
 def step_flops(config: ModelConfig, batch: TokenBatch, *, full: bool, train_vision: bool, scorings: int = 0) -> float:
-    """Operations of one training step on a batch.
+    """FLOPs of one training step on a batch.
 
     Args:
       batch: host arrays.
-      full: all of the language model is trained; else low-rank updates, whose own products are too few to count.
-      train_vision: the tower is trained, too.
-      scorings: further forward passes (of a reference policy).
+      full: the whole language model is trained; else only low-rank updates, whose own products are too few to count.
+      train_vision: the vision tower is trained as well.
+      scorings: number of additional forward passes (of a reference policy).
     """
     passes = (3 if full or train_vision else 2) + scorings
     if not full and train_vision:
-        # Gradients flow through all of the language model, but its weights have none.
+        # Gradients flow through the whole language model, but its weights have none.
         passes -= 1
     text = text_flops(config.text, np.asarray(batch.segment_ids))
     vision = 0.0
@@ -44,7 +44,7 @@ def step_flops(config: ModelConfig, batch: TokenBatch, *, full: bool, train_visi
 
 
 def text_flops(config: TextConfig, segment_ids: np.ndarray) -> float:
-    """Of one forward pass of the language model with its vocabulary projection; segment ids int [B, L]."""
+    """FLOPs of one forward pass of the language model with its vocabulary projection; segment ids int [B, L]."""
     heads = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
     weights = config.hidden_size * (2 * heads + 2 * keys + 3 * config.intermediate_size)
@@ -55,7 +55,7 @@ def text_flops(config: TextConfig, segment_ids: np.ndarray) -> float:
 
 
 def vision_flops(config: VisionConfig, window_ids: np.ndarray, image_ids: np.ndarray) -> float:
-    """Of one forward pass of the vision tower; segment ids int [R, P]."""
+    """FLOPs of one forward pass of the vision tower; segment ids int [R, P]."""
     size = config.hidden_size
     joined = size * config.spatial_merge_size**2
     patches, whole_pairs = _tokens_and_pairs(np.asarray(image_ids))
@@ -68,8 +68,8 @@ def vision_flops(config: VisionConfig, window_ids: np.ndarray, image_ids: np.nda
 
 
 def utilisation(flops: float, seconds: float) -> dict[str, float]:
-    """Metrics of a step: tflops_per_second of all chips together, mfu where the chip's peak is known, hbm_peak_gb of this
-    process's fullest chip where the platform tells."""
+    """Metrics of a step: tflops_per_second of all chips together, mfu if the chip's peak is known, hbm_peak_gb of this
+    process's fullest chip if the platform reports it."""
     metrics = {"tflops_per_second": flops / seconds / 1e12}
     peak = peak_flops(jax.devices()[0].device_kind)
     if peak is not None:

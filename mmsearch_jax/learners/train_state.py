@@ -1,6 +1,6 @@
-"""What an update changes: parameters, optimiser state, step. And the optimisers, by name, from optax.
+"""The train state (parameters, optimiser state, step) and optax's optimisers by name.
 
-Frozen parameters are kept out of the differentiated tree, so they take neither gradients nor optimiser memory.
+Frozen parameters are kept out of the differentiated tree, so that they need neither gradients nor optimiser memory.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _matrices(params: Any) -> Any:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class TrainState:
-    """Trainable and frozen parameters (`nnx` states), optimiser state, number of updates made, and of updates that
-    were left out because a gradient was not finite."""
+    """Trainable and frozen parameters (`nnx` states), optimiser state, number of updates made, and number of updates
+    that were skipped because a gradient was not finite."""
 
     params: Any
     frozen: Any
@@ -70,7 +70,7 @@ class TrainState:
 def split_model(model: nnx.Module, freeze: tuple[str, ...] = ()) -> tuple[Any, Any, Any]:
     """Graph, trainable state and frozen state; `freeze` lists top-level modules ("vision") that are not trained.
 
-    In a model with LoRA only the updates are trained.
+    In a model with LoRA only the low-rank updates are trained.
     """
     has_lora = bool(jax.tree.leaves(nnx.state(model, nnx.LoRAParam)))
 
@@ -82,18 +82,18 @@ def split_model(model: nnx.Module, freeze: tuple[str, ...] = ()) -> tuple[Any, A
 
 
 def trains_head(params: Any) -> bool:
-    """Whether the vocabulary projection, or the embedding that is tied to it, is among trainable parameters."""
+    """Whether the vocabulary projection, or the embedding that is tied to it, is trainable."""
     return any(path[-1] in ("embedding", "lm_head") for path, _ in nnx.to_flat_state(params))
 
 
 def create_train_state(trained: Any, frozen: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """A fresh state around copied parameters: updates donate their buffers, which the caller may still hold."""
+    """A fresh state with copies of the parameters: updates donate their buffers, which the caller may still use."""
     params = jax.tree.map(jnp.copy, trained)
     return TrainState(params, frozen, optimizer.init(params), jnp.int32(0), jnp.int32(0))
 
 
 class JittedZeros:
-    """Zeros in the shapes and shardings of a tree of arrays, made on its devices: a total of gradients to add to."""
+    """Zeros in the shapes and shardings of a tree of arrays, made on its devices: the initial sum of gradients."""
 
     def __init__(self) -> None:
         self._jitted: Any = None
@@ -106,9 +106,9 @@ class JittedZeros:
 
 
 class JittedUpdate:
-    """Jits `update(state, *arguments) -> (state, metrics)`, which must not change what is frozen.
+    """Jits `update(state, *arguments) -> (state, metrics)`, which must not change frozen parameters.
 
-    The state is donated, except its frozen parameters: the model that they came from still uses them.
+    The state is donated except for its frozen parameters, which the original model still uses.
     """
 
     def __init__(self, update: Callable[..., tuple[TrainState, Any]]):
@@ -119,12 +119,12 @@ class JittedUpdate:
         return dataclasses.replace(new, frozen=state.frozen), metrics
 
     def lower(self, state: TrainState, *arguments: Any) -> Any:
-        """As `jax.jit`'s: from arrays, or from shapes with their shardings."""
+        """Lowers the update like `jax.jit(...).lower`, from arrays or from shapes with shardings."""
         return self._for(state).lower(dataclasses.replace(state, frozen=None), state.frozen, *arguments)
 
     def _for(self, state: TrainState) -> Any:
         if self._jitted is None:
-            # Outputs keep the shardings of the inputs. Otherwise the compiler may choose others and compile again.
+            # Outputs keep the shardings of the inputs. Otherwise the compiler may choose others and recompile.
             places = jax.tree.map(lambda leaf: leaf.sharding, dataclasses.replace(state, frozen=None))
             self._jitted = jax.jit(self._inner, donate_argnums=0, out_shardings=(places, None))
         return self._jitted
@@ -137,7 +137,7 @@ class JittedUpdate:
 def apply_gradients(
     state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, dict[str, Shaped[Array, ""]]]:
-    """One update; a non-finite gradient leaves parameters and optimiser as they are and is counted."""
+    """One update; a non-finite gradient changes neither parameters nor optimiser and is counted."""
     norm = optax.global_norm(gradients)
     finite = jnp.isfinite(norm)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

@@ -1,6 +1,6 @@
-"""What every training run has around its steps: resuming, metrics, checkpoints, a guard against divergence, pre-emption.
+"""Everything around a training run's steps: resuming, metrics, checkpoints, a guard against divergence, pre-emption.
 
-It knows steps and train states, and nothing of losses or data.
+It works on steps and train states and does not depend on losses or data.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mmsearch_jax.settings.learning import RunConfig
 
 @dataclasses.dataclass(frozen=True)
 class RunPlace:
-    """Where a run is kept, and how.
+    """Where and how a run is stored.
 
     Attributes:
-      workdir: takes metrics.jsonl, TensorBoard events and checkpoints/<phase>.
-      phase: name of the run among those in the work directory: "sft", "grpo".
-      identity: the settings on which the numbers depend, as plain JSON; a checkpoint of other settings is refused.
+      workdir: contains metrics.jsonl, TensorBoard events and checkpoints/<phase>.
+      phase: name of the run within the work directory: "sft", "grpo".
+      identity: the settings that the numbers depend on, as plain JSON; a checkpoint with other settings is refused.
       show_progress: whether a progress bar is shown.
     """
 
@@ -44,7 +44,7 @@ class TrainingRun:
     """One phase of a run in a work directory; a context manager.
 
     Args:
-      best: which checkpoint to keep besides the latest.
+      best: which checkpoint to keep in addition to the latest.
     """
 
     def __init__(self, place: RunPlace, num_steps: int, *, best: Best | None = None):
@@ -58,7 +58,7 @@ class TrainingRun:
         self._old_handler: Any = None
 
     def __enter__(self) -> Self:
-        # Python lets the main thread alone take signals; elsewhere (tests) there is no pre-emption to answer.
+        # Python delivers signals only to the main thread; in other threads (tests) pre-emption is not handled.
         if threading.current_thread() is threading.main_thread():
             self._old_handler = signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
         return self
@@ -72,10 +72,10 @@ class TrainingRun:
             signal.signal(signal.SIGTERM, self._old_handler)
 
     def begin(self, state: TrainState) -> tuple[TrainState, int, Any]:
-        """The state to start from, the number of steps that were made, and the data's position saved with them (or None).
+        """The initial state, the number of steps already made, and the data position saved with them (or None).
 
         Raises:
-          CheckpointError: the newest checkpoint is of another config; says which setting differs.
+          CheckpointError: the newest checkpoint was made with another config; the message names the setting that differs.
         """
         step, position = self.checkpoints.latest_step if self._config.resume else None, None
         if step is not None:
@@ -108,15 +108,15 @@ class TrainingRun:
         position: Callable[[], Any],
         shown: tuple[str, ...],
     ) -> None:
-        """Records a step, and saves where it is time to.
+        """Records a step, and saves a checkpoint if one is due.
 
         Args:
-          step: number of steps made, this one included.
-          position: where the data stand, as plain JSON; asked only when a checkpoint is written.
-          shown: the metrics that stand behind the progress bar.
+          step: number of steps made, including this one.
+          position: data position as plain JSON; called only when a checkpoint is written.
+          shown: the metrics that are printed after the progress bar.
 
         Raises:
-          TrainingDiverged: too many updates in a row were left out.
+          TrainingDiverged: too many consecutive updates were skipped.
           Preempted: the process was asked to stop; a checkpoint has been written.
         """
         assert self._log is not None
@@ -130,7 +130,7 @@ class TrainingRun:
         if stopping:
             self.checkpoints.__exit__()
             raise Preempted(
-                f"asked to stop: step {step} is saved in {self.checkpoints.folder}; the same command goes on from it"
+                f"asked to stop: step {step} is saved in {self.checkpoints.folder}; run the same command to resume"
             )
 
     def _guard(self, step: int, skipped: int) -> None:
@@ -145,8 +145,8 @@ class TrainingRun:
             else "there is no checkpoint yet"
         )
         raise TrainingDiverged(
-            f"{self._skipped_in_a_row} updates in a row had a gradient that is not finite (up to step {step}); {last}. "
-            "Lower the learning rate, or look at the data of these steps"
+            f"{self._skipped_in_a_row} consecutive updates had a non-finite gradient (up to step {step}); {last}. "
+            "Lower the learning rate, or check the data of these steps"
         )
 
     def _compare(self, step: int, saved: Mapping[str, Any]) -> None:
@@ -159,7 +159,7 @@ class TrainingRun:
 
 
 class _Trace:
-    """A profiler's trace of some steps; a step has ended on the devices when it is told of (its metrics were read)."""
+    """A profiler trace of some steps. A step has ended on the devices when `after` is called (its metrics were read)."""
 
     def __init__(self, folder: Path, config: RunConfig, num_steps: int):
         self._folder, self._config, self._steps = folder, config, range(0)
@@ -167,29 +167,29 @@ class _Trace:
         self._step: jax.profiler.StepTraceAnnotation | None = None
 
     def begin(self, start: int) -> None:
-        """To be told of the steps that were made before this start."""
+        """Must be called once, with the number of steps made before this start."""
         first = start + self._config.profile_first
         self._steps = range(first, min(first + self._config.profile_steps, self._num_steps + 1))
         self.after(start)
 
     def after(self, step: int) -> None:
-        """To be told of each step once it is made: starts behind the step before the first, stops behind the last."""
+        """Must be called after each step: starts the trace before the first traced step and stops it after the last."""
         if step + 1 not in self._steps:
             self.stop()
             return
         if self._step is None:
             options = jax.profiler.ProfileOptions()
-            # Every Python call of a step that takes a minute is more than a browser opens.
+            # Traces of every Python call become too large for a browser if a step takes a minute.
             options.python_tracer_level = 0
             jax.profiler.start_trace(self._folder, profiler_options=options)
         else:
             self._step.__exit__(None, None, None)
-        # By these marks xprof tells steps apart.
+        # xprof separates the steps by these annotations.
         self._step = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
         self._step.__enter__()
 
     def stop(self) -> None:
-        """Writes the trace, if one is running (of a run that ends early, too)."""
+        """Writes the trace if one is running (also when the run ends early)."""
         if self._step is not None:
             self._step.__exit__(None, None, None)
             self._step = None
@@ -197,7 +197,7 @@ class _Trace:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name, so that an error can name the very one."""
+    """Nested settings by dotted name, so that an error can name the exact setting."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}

@@ -19,7 +19,7 @@ _LAYERS = "base_model.model.model.language_model.layers"
 
 
 def save_adapter(model: Qwen2_5_VL, folder: str | Path, base: str) -> None:
-    """Writes the updates of a model with LoRA, as `peft.PeftModel.from_pretrained` loads them.
+    """Writes a model's LoRA updates in the form that `peft.PeftModel.from_pretrained` loads.
 
     Args:
       base: name or path of the checkpoint that the adapter belongs to.
@@ -45,24 +45,24 @@ def save_adapter(model: Qwen2_5_VL, folder: str | Path, base: str) -> None:
         "lora_alpha": one.scale * rank,
         "lora_dropout": one.dropout,
         "bias": "none",
-        # A pattern, not names: the vision tower has modules of the same names, which stay as they are.
+        # A pattern instead of a list of names: the vision tower has modules of the same names, which must not be updated.
         "target_modules": rf".*language_model\.layers\.\d+\.({'|'.join(_module(name) for name in layers)})",
     }
     (folder / "adapter_config.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def load_adapter(model: Qwen2_5_VL, folder: str | Path) -> Qwen2_5_VL:
-    """The model with the adapter's updates beside its kernels.
+    """Returns the model with the adapter's updates added beside its kernels.
 
     Raises:
-      CheckpointError: no adapter there, or one of another model or with modules that are not known here.
+      CheckpointError: no adapter in the folder, an adapter of another model, or one that updates unsupported modules.
     """
     folder = Path(folder)
     try:
         record = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"no readable adapter in {folder} ({error}): give a folder written by PEFT") from error
+        raise CheckpointError(f"cannot read an adapter in {folder} ({error}): give a folder written by PEFT") from error
     known = {name for name in LoRAConfig().targets if f"{_LAYERS}.0.{_module(name)}.lora_A.weight" in tensors}
     targets = tuple(name for name in LoRAConfig().targets if name in known)
     config = LoRAConfig(record["r"], record["lora_alpha"], targets, record.get("lora_dropout", 0.0))
@@ -73,11 +73,15 @@ def load_adapter(model: Qwen2_5_VL, folder: str | Path) -> Qwen2_5_VL:
             names = [f"{_LAYERS}.{i}.{_module(name)}.lora_{kind}.weight" for i in range(variable.shape[0])]
             found = [tensors[n].T for n in names if n in tensors]
             if len(found) < len(names) or found[0].shape != variable.shape[1:]:
-                raise CheckpointError(f"{folder}: {names[0]} and its like do not fit the model: another base?")
+                raise CheckpointError(
+                    f"{folder}: {names[0]} does not fit the model: was it trained on another base model?"
+                )
             variable[...] = jnp.asarray(np.stack(found), variable.dtype)
             used += len(names)
     if used < len(tensors):
-        raise CheckpointError(f"{folder} updates modules other than {', '.join(config.targets)}: only those are known")
+        raise CheckpointError(
+            f"{folder} updates modules other than {', '.join(config.targets)}: others are unsupported"
+        )
     return adapted
 
 

@@ -1,9 +1,10 @@
-"""Attention: the one place that decides how it is computed.
+"""Attention: the only module that chooses the attention kernel.
 
-Tokens attend within equal segment ids. `causal_attention` serves the language model's full forward, `segment_attention` and
-`window_attention` the vision tower (images and windows are segments), `attention` everything else (a cache with its own mask).
-By platform: splash attention on a TPU, cuDNN's on a GPU in half precision, blocks of plain products on a CPU. All must equal
-`jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
+Tokens attend only to tokens of the same segment. `causal_attention` serves the language model's full forward,
+`segment_attention` and `window_attention` the vision tower (images and windows are segments), and `attention` all other cases
+(a cache with its own mask).
+The kernel depends on the platform: splash attention on a TPU, cuDNN on a GPU in half precision, blocked matrix products on a
+CPU. All must equal `jax.nn.dot_product_attention` under `causal_mask` or `same_segment_mask`.
 Legend: B batch, T queries, L keys, H query heads, K key/value heads, h head width.
 """
 
@@ -24,13 +25,13 @@ from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.models import attention_cpu, attention_tpu
 
 WINDOWS_A_BLOCK = 2
-"""Windows in a block of queries: more make larger products, and more of what is masked."""
+"""Windows in a block of queries. A larger value makes larger matrix products and computes more masked scores."""
 _TARGET: contextvars.ContextVar[str | None] = contextvars.ContextVar("attention_target", default=None)
 
 
 @contextlib.contextmanager
 def compiling_for(platform: str) -> Iterator[None]:
-    """What is traced inside is meant for that platform ("tpu", "gpu", "cpu"), though this machine may lack it."""
+    """Traces the block for this platform ("tpu", "gpu", "cpu"), even on a machine without such hardware."""
     token = _TARGET.set(platform)
     try:
         yield
@@ -46,7 +47,7 @@ def attention(
 ) -> Float[Array, "B T H h"]:
     """Scaled dot-product attention; each key/value head serves H / K query heads.
 
-    Rows of the mask that are all false (padding) give finite, meaningless values.
+    Rows of the mask that are all false (padding) give finite values without meaning.
 
     Args:
       mask_BTL: bool, true where the query may see the key.
@@ -68,12 +69,12 @@ def causal_attention(
     v_BLKh: Float[Array, "B L K h"],
     segment_ids_BL: Int[Array, "B L"],
 ) -> Float[Array, "B L H h"]:
-    """Attention of every token over itself and what stands before it in its own segment.
+    """Attention of every token to itself and to the earlier tokens of its segment.
 
     Returns:
-      [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
+      [B, L, H, h] in the dtype of `q`; values in padding (segment 0) have no meaning.
     """
-    # Named, so that profiles and plans tell the two kernels apart.
+    # The name distinguishes the two kernels in profiles and plans.
     with jax.named_scope("causal_attention"):
         return _over_mesh(_causal, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
@@ -84,10 +85,10 @@ def segment_attention(
     v_BLKh: Float[Array, "B L K h"],
     segment_ids_BL: Int[Array, "B L"],
 ) -> Float[Array, "B L H h"]:
-    """Attention of every token over all tokens of its own segment.
+    """Attention of every token to all tokens of its segment.
 
     Returns:
-      [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
+      [B, L, H, h] in the dtype of `q`; values in padding (segment 0) have no meaning.
     """
     with jax.named_scope("segment_attention"):
         return _over_mesh(_within_segments, q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
@@ -100,26 +101,27 @@ def window_attention(
     segment_ids_BL: Int[Array, "B L"],
     size: int,
 ) -> Float[Array, "B L H h"]:
-    """`segment_attention` where a segment's tokens stand side by side, `size` at most: costs L x 4 size, not L x L.
+    """`segment_attention` for contiguous segments of at most `size` tokens: costs L x 4 size instead of L x L.
 
-    Tokens go in blocks of `WINDOWS_A_BLOCK` times `size`, and see `size` beside their block: further no segment reaches.
+    Queries are grouped in blocks of `WINDOWS_A_BLOCK` times `size` tokens. Each block sees itself and `size` tokens on either
+    side, because no segment reaches further.
 
     Returns:
-      [B, L, H, h] in the dtype of `q`, meaningless in padding (segment 0).
+      [B, L, H, h] in the dtype of `q`; values in padding (segment 0) have no meaning.
     """
     with jax.named_scope("window_attention"):
         return _over_mesh(functools.partial(_within_windows, size=size), q_BLHh, k_BLKh, v_BLKh, segment_ids_BL)
 
 
 def causal_mask(segment_ids_BL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
-    """[B, L, L]: a token sees itself and what stands before it in its own segment (0 is padding, seen by nothing)."""
+    """[B, L, L]: a token sees itself and the earlier tokens of its segment (0 is padding, which no token sees)."""
     length = segment_ids_BL.shape[1]
     same = same_segment_mask(segment_ids_BL)
     return same & jnp.tril(jnp.ones((length, length), bool))
 
 
 def same_segment_mask(segment_ids_BL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
-    """[B, L, L]: members of the same segment see one another; 0 is padding."""
+    """[B, L, L]: tokens of the same segment see each other; 0 is padding."""
     return (segment_ids_BL[:, :, None] == segment_ids_BL[:, None, :]) & (segment_ids_BL[:, :, None] != 0)
 
 
@@ -175,7 +177,7 @@ def _within_windows(
     def joined(x: jax.Array) -> jax.Array:
         return x.reshape(-1, *x.shape[2:])
 
-    # The backward pass makes the scores again, as kernels do: kept, they would be the largest thing that a layer keeps.
+    # The backward pass recomputes the scores, as the kernels do: stored, they would be the layer's largest activation.
     @jax.checkpoint
     def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         own, seen = joined(blocks(segment_ids_BL)), with_sides(segment_ids_BL)
@@ -188,10 +190,10 @@ def _within_windows(
 def _over_mesh(
     function: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array
 ) -> jax.Array:
-    """The function on each device's own rows and heads: a kernel is one block to the compiler, which cannot split it.
+    """Runs the function on each device's own rows and heads: the compiler cannot split a kernel.
 
     Tokens that are split over `sequence` are gathered, and the heads are split over that axis instead (the all-to-all
-    of DeepSpeed-Ulysses, arXiv 2309.14509). What does not divide stays whole.
+    of DeepSpeed-Ulysses, arXiv 2309.14509). Dims that the axes do not divide stay whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -204,8 +206,8 @@ def _over_mesh(
 
 
 def split_rows(x: Shaped[Array, "R ..."]) -> Shaped[Array, "R ..."]:
-    """The array [R, ...] with its rows over the mesh's batch axes, where there is a mesh: said where the compiler, left to
-    itself, gathers all rows on every chip."""
+    """The array [R, ...] with its rows split over the mesh's batch axes, if there is a mesh. Without this constraint
+    the compiler gathers all rows on every chip in some places."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
@@ -214,7 +216,7 @@ def split_rows(x: Shaped[Array, "R ..."]) -> Shaped[Array, "R ..."]:
 
 
 def _divided(mesh: AbstractMesh, size: int, axes: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The most of these mesh axes, from the first on, over which a dim of this size can be split."""
+    """The longest prefix of these mesh axes over which a dim of this size can be split."""
     for number in range(len(axes), 0, -1):
         if size % math.prod(mesh.shape[axis] for axis in axes[:number]) == 0:
             return axes[:number]
@@ -231,7 +233,7 @@ def _gpu(
     v_BLKh: Float[Array, "B L K h"],
     mask_BTL: Bool[Array, "B T L"],
 ) -> Float[Array, "B T H h"]:
-    # cuDNN supports half precision only, and gradients at even lengths only. float32 (parity runs) and one token a sequence
+    # cuDNN supports only half precision, and gradients only at even lengths. float32 (parity runs) and a single query token
     # (decoding) use XLA.
     half = q_BTHh.dtype in (jnp.bfloat16, jnp.float16)
     fits = half and q_BTHh.shape[1] % 2 == 0 and k_BLKh.shape[1] % 2 == 0

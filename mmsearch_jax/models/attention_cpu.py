@@ -1,4 +1,4 @@
-"""Attention for a CPU, which is bound by its memory: scores are made as large as its caches hold, and used there.
+"""Attention for a CPU, which is bound by memory bandwidth: scores are computed in blocks that fit its caches.
 
 Legend: B batch, T queries, L keys, H query heads, K key/value heads, G = H / K, h head width.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 _MASKED = -1e30
 _MIN_BLOCK, _MAX_BLOCKS = 64, 8
 _AT_ONCE, _QUERIES = 2**22, 256
-"""Above so many scores, they are made for one key head and so many queries after another."""
+"""Above this number of scores, they are computed for one key head and one block of this many queries at a time."""
 
 
 def causal_blocks(
@@ -23,12 +23,12 @@ def causal_blocks(
     v_BLKh: Float[Array, "B L K h"],
     mask_BLL: Bool[Array, "B L L"],
 ) -> Float[Array, "B L H h"]:
-    """Attention under a causal mask, with 0.3 times the cost of the plain form (512 tokens, with gradients).
+    """Attention under a causal mask, at 0.3 times the cost of the plain form (512 tokens, with gradients).
 
-    Queries go in blocks, each over the keys up to its own end, so that almost half of the products are never made.
+    Queries are split into blocks. Each block attends only to the keys up to its end, which saves almost half of the products.
     """
     length = q_BLHh.shape[1]
-    # Each block is compiled on its own: their number is bounded.
+    # Each block is compiled separately, so their number is bounded.
     block = max(_MIN_BLOCK, -(-length // _MAX_BLOCKS))
     mixed = []
     for start in range(0, length, block):
@@ -45,7 +45,7 @@ def masked(
 ) -> Float[Array, "B T H h"]:
     """Attention under any mask: [B, T, H, h] in the dtype of `q`.
 
-    The query heads of one key head lie side by side, so that each product is one large matrix product.
+    The query heads of one key head are stacked, so that each product is one large matrix product.
     """
     batch, queries, heads, width = q_BTHh.shape
     key_heads = k_BLKh.shape[2]
@@ -61,7 +61,7 @@ def masked(
 def _in_turn(
     q: Float[Array, "B K G T h"], k: Float[Array, "B K h L"], v: Float[Array, "B K L h"], mask_BTL: Bool[Array, "B T L"]
 ) -> Float[Array, "B K G T h"]:
-    """`_weighted` for one row, one key head and one block of queries after another; the backward pass makes scores again."""
+    """`_weighted` for one row, key head and block of queries at a time; the backward pass recomputes the scores."""
     batch, key_heads, groups, queries, width = q.shape
     block = min(queries, max(1, _QUERIES // groups))
     padding = -queries % block
@@ -69,7 +69,7 @@ def _in_turn(
     q = q.reshape(batch * key_heads, groups, -1, block, width).swapaxes(1, 2)
     mask = jnp.pad(mask_BTL, ((0, 0), (0, padding), (0, 0)))
 
-    # Loops in loops, so that the gradients of a block's keys are summed up in one head's array, not in that of all.
+    # Nested loops: the gradients of a block's keys are summed in the array of one head, not in that of all heads.
     def of_head(inputs: tuple[jax.Array, ...]) -> jax.Array:
         number, blocks, k, v = inputs
 
@@ -100,7 +100,7 @@ def _weighted(
     scores = jnp.matmul(q.reshape(*rows, -1, width), k, preferred_element_type=jnp.float32)
     scores = jnp.where(mask[..., None, :, :], scores.reshape(*rows, groups, queries, length), _MASKED)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    # The softmax divides its result, which is narrower than its weights.
+    # Divide after the product: the result is narrower than the weights.
     total = weights.sum(axis=-1, keepdims=True)
     summed = jnp.matmul(weights.astype(v.dtype).reshape(*rows, -1, length), v)
     return summed.reshape(*rows, groups, queries, width) / total

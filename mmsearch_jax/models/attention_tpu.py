@@ -25,7 +25,7 @@ def splash(
 ) -> Float[Array, "B L H h"]:
     """Attention within segments.
 
-    The kernel wants whole tiles: tokens are padded with segment 0 and heads with zeros, and cut off again.
+    The kernel needs whole tiles: tokens are padded with segment 0 and heads with zeros; the result is cut to size.
 
     Args:
       interpret: run the kernel without a TPU, for tests.

@@ -1,6 +1,6 @@
-"""Logical names of every parameter's dims, and where each parameter goes on a mesh.
+"""Logical names of every parameter's dims, and the sharding of each parameter on a mesh.
 
-Names, not mesh axes: what is split over what is decided by the rules in `distributed.sharding`.
+The names are not mesh axes: the rules in `distributed.sharding` map names to mesh axes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from mmsearch_jax.distributed.sharding import RULES, Rules, named_sharding
 
 Placement = Callable[[str, tuple[int, ...]], Sharding]
-"""From a parameter's dotted path and shape to its sharding."""
+"""Maps a parameter's dotted path and shape to its sharding."""
 
 _AXES: dict[str, tuple[str, ...]] = {
     "language.embedding": ("vocab", "embed"),
@@ -29,7 +29,7 @@ _AXES: dict[str, tuple[str, ...]] = {
     "vision.merger.fc2.kernel": ("vision_mlp", "embed"),
     "vision.merger.fc2.bias": ("norm",),
 }
-# By the last module of a layer: the dims of its kernel, without the leading layer dim.
+# The dims of each kernel by the last module of its path, without the leading layer dim.
 _IN_LAYER: dict[str, tuple[str, str]] = {
     "q_proj": ("embed", "heads"),
     "k_proj": ("embed", "heads"),
@@ -66,15 +66,15 @@ def logical_axes(path: str) -> tuple[str, ...]:
 
 
 def placement(mesh: Mesh, rules: Rules = RULES) -> Placement:
-    """Where each parameter goes on a mesh."""
+    """The sharding of each parameter on a mesh."""
     if mesh.size == 1:
-        # Nothing is split, so dims need no names (models of tests have none).
+        # Nothing is split on one device, so dims need no names (the tests' models have none).
         return lambda path, shape: NamedSharding(mesh, PartitionSpec())
     return lambda path, shape: named_sharding(logical_axes(path), shape, mesh, rules, owner=path)
 
 
 def shard_state(state: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
-    """The same `nnx` state with every parameter where the rules put it."""
+    """The same `nnx` state with every parameter placed by the rules."""
     place = placement(mesh, rules)
     flat = [
         (path, leaf.replace(spread(leaf.get_value(), place(".".join(map(str, path)), leaf.get_value().shape))))
@@ -84,9 +84,9 @@ def shard_state(state: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
 
 
 def spread(values: Any, sharding: Sharding) -> Any:
-    """The array under another sharding, of all processes too: then each must hold all the values, or its part of them.
+    """The array under another sharding, which may span all processes: each process must hold all values, or its own part.
 
-    Of an abstract array (`jax.ShapeDtypeStruct`), the same with the sharding.
+    An abstract array (`jax.ShapeDtypeStruct`) is returned with the sharding set.
     """
     if isinstance(values, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=sharding)

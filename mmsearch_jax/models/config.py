@@ -1,6 +1,6 @@
 """Sizes and constants of a Qwen2.5-VL model, as its `config.json` gives them.
 
-Field names are transformers' own, so that a config read from disk and one built here are the same thing.
+Field names are those of transformers, so that a config read from disk and one built here are equal.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class VisionConfig:
 
     @property
     def patch_dim(self) -> int:
-        """Numbers that are embedded of one patch: channels x frames x height x width."""
+        """Number of values in one patch: channels x frames x height x width."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
     @property
     def window_patches(self) -> int:
-        """Side of a window in patches: whole merged tokens, rounded as the reference rounds."""
+        """Side of a window in patches: whole merged tokens, rounded like the reference."""
         return self.window_size // self.spatial_merge_size // self.patch_size * self.spatial_merge_size
 
     @property
@@ -88,7 +88,7 @@ class ModelConfig:
             )
         if self.vision.out_hidden_size != self.text.hidden_size:
             raise CheckpointError(
-                f"the vision tower gives {self.vision.out_hidden_size} numbers a token, the language model takes "
+                f"the vision tower outputs {self.vision.out_hidden_size} values a token, the language model takes "
                 f"{self.text.hidden_size}"
             )
 
@@ -97,21 +97,23 @@ class ModelConfig:
         """Reads transformers' `config.json`, with the text fields nested (`text_config`) or at the top (older files).
 
         Raises:
-          CheckpointError: another architecture, or a kind of RoPE, attention or activation that the model cannot compute.
+          CheckpointError: another architecture, or a type of RoPE, attention or activation that the model does not support.
         """
         if record.get("model_type") not in ("qwen2_5_vl",):
-            raise CheckpointError(f"config.json is of a '{record.get('model_type')}' model, expected 'qwen2_5_vl'")
+            raise CheckpointError(f"config.json describes a '{record.get('model_type')}' model, expected 'qwen2_5_vl'")
         text = dict(record.get("text_config") or record)
         vision = dict(record.get("vision_config") or {})
         rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind not in ("default", "mrope"):
-            raise CheckpointError(f"config.json asks for RoPE of type '{kind}'; 'default' and 'mrope' are known")
+            raise CheckpointError(f"config.json sets RoPE of type '{kind}'; only 'default' and 'mrope' are supported")
         if text.get("use_sliding_window"):
-            raise CheckpointError("config.json asks for sliding-window attention in the text model; only full is known")
+            raise CheckpointError("config.json sets sliding-window attention in the text model; only full is supported")
         for part in (text, vision):
             if part.get("hidden_act", "silu") != "silu":
-                raise CheckpointError(f"config.json asks for the activation '{part['hidden_act']}'; 'silu' is known")
+                raise CheckpointError(
+                    f"config.json sets the activation '{part['hidden_act']}'; only 'silu' is supported"
+                )
         if text.get("num_key_value_heads", 0) is None:
             text["num_key_value_heads"] = text["num_attention_heads"]
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta", TextConfig.rope_theta))
@@ -139,7 +141,7 @@ class ModelConfig:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
 
     def to_hf(self) -> dict[str, Any]:
-        """The `config.json` by which transformers builds the same model."""
+        """The `config.json` from which transformers builds the same model."""
         text = dataclasses.asdict(self.text)
         sections, theta = list(text.pop("mrope_section")), text.pop("rope_theta")
         tied = text.pop("tie_word_embeddings")

@@ -1,7 +1,7 @@
-"""Hugging Face checkpoints in and out: safetensors in transformers' names to Flax parameters and back.
+"""Hugging Face checkpoints: converts safetensors in transformers' names to Flax parameters and back.
 
-Both weight-name layouts that transformers has used are read; what is written is the newer one. Tensors keep their dtype
-unless another is asked for.
+Both weight-name layouts of transformers can be read; the newer one is written. Tensors keep their dtype unless another is
+requested.
 """
 
 from __future__ import annotations
@@ -67,16 +67,16 @@ def load_pretrained(
 ) -> tuple[Qwen2_5_VL, ModelConfig]:
     """Reads a checkpoint folder (config.json and safetensors, one file or many with an index).
 
-    Each parameter is read straight into its sharding, shard by shard: what a host holds at one time is its own shards and
-    one part of a file.
+    Each parameter is read directly into its sharding, shard by shard: a host holds only its own shards and one part of a file
+    at a time.
 
     Args:
       dtype: of the computation.
-      param_dtype: of the parameters; by default as they are stored.
-      place: where each parameter goes; by default all on the first device.
+      param_dtype: of the parameters; by default the stored dtype.
+      place: maps each parameter to its sharding; by default the first device.
 
     Raises:
-      CheckpointError: a file is missing or damaged, or tensors are missing, superfluous or misshapen (listed).
+      CheckpointError: a file is missing or damaged, or tensors are missing, unexpected or misshapen (listed).
     """
     folder = Path(folder)
     config = ModelConfig.from_pretrained(folder)
@@ -113,7 +113,7 @@ def _load_leaf(
 
 
 def _read_part(files: TensorFiles, name: str, path: str, index: tuple[slice, ...]) -> np.ndarray:
-    """One layer's part of a parameter, cut in the file's own layout before it is turned into ours."""
+    """One layer's part of a parameter, cut in the file's layout before it is converted to ours."""
     if path == "vision.patch_embed.kernel":
         cut = files.read(name, index[1:])
         return cut.reshape(cut.shape[0], -1).T[index[0]]
@@ -133,8 +133,8 @@ def save_pretrained(model: Qwen2_5_VL, folder: str | Path, side_files_from: str 
     tensors: dict[str, np.ndarray] = {}
     for path, leaf in _leaves(nnx.split(model)[1]):
         for name, tensor in _to_hf(path, leaf, model.config).items():
-            # What is turned round on a device comes out in order; a NumPy array is only seen turned round, and would be
-            # written as it lies.
+            # Transpose on the device: a transposed NumPy array is only a view, and safetensors would write the bytes of the
+            # original order.
             tensors[name] = np.ascontiguousarray(tensor)
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
@@ -219,7 +219,7 @@ def _check(state: Any, config: ModelConfig, files: TensorFiles) -> None:
     if config.text.tie_word_embeddings:
         found.pop("lm_head.weight", None)
     problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"superfluous {name}" for name in sorted(found.keys() - expected.keys())]
+    problems += [f"unexpected {name}" for name in sorted(found.keys() - expected.keys())]
     problems += [
         f"{name} is {found[name]}, expected {expected[name]}"
         for name in sorted(expected.keys() & found.keys())

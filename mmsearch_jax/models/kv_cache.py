@@ -1,6 +1,6 @@
-"""The key/value cache of decoding: one row a slot, each with its own length.
+"""The key/value cache of decoding: one row per slot, each with its own length.
 
-Layers are separate arrays, so that writing one token touches that token's place and nothing is copied.
+Layers are separate arrays, so that writing a token updates its position in place and copies nothing.
 Legend: S slots, L cache length, K key/value heads, h head width.
 """
 
@@ -33,7 +33,7 @@ class KVCache:
         """An empty cache."""
         text = config.text
         shape = (num_slots, max_length, text.num_key_value_heads, text.head_dim)
-        # Distinct buffers: a donated cache must not hold one buffer twice.
+        # Separate buffers: a donated cache must not contain the same buffer twice.
         keys = tuple(jnp.zeros(shape, dtype) for _ in range(text.num_hidden_layers))
         values = tuple(jnp.zeros(shape, dtype) for _ in range(text.num_hidden_layers))
         return cls(keys, values, jnp.zeros((num_slots,), jnp.int32))

@@ -37,7 +37,7 @@ class DecoderLayer(nnx.Module):
     def queries_keys_values(
         self, x: Float[Array, "*batch D"], angles: Float32[Array, "*batch half"]
     ) -> tuple[Float[Array, "*batch H h"], Float[Array, "*batch K h"], Float[Array, "*batch K h"]]:
-        """Rotated queries [..., H, h] and keys [..., K, h], and values, of normed inputs."""
+        """Rotated queries [..., H, h] and keys [..., K, h], and values, from normed inputs."""
         x = self.input_norm(x)
         q, k, v = (
             proj(x).reshape(*x.shape[:-1], -1, self._head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
@@ -88,14 +88,14 @@ class LanguageModel(nnx.Module):
         positions_3ST: Int[Array, "3 S T"],
         num_new_S: Int[Array, "S"],
     ) -> tuple[Float[Array, "S T D"], KVCache]:
-        """Final hidden states of new tokens that follow what is cached, and the cache with them.
+        """Final hidden states of new tokens that follow the cached ones, and the updated cache.
 
-        Tokens at or behind `num_new` are padding: they are not written, and their hidden states mean nothing.
+        Tokens at or behind `num_new` are padding: they are not written, and their hidden states have no meaning.
         """
         num_slots, num_tokens, _ = x_STD.shape
         angles = self._angles(positions_3ST)
         index_ST = cache.lengths[:, None] + jnp.arange(num_tokens)
-        # Out of bounds on purpose for padding: such writes are dropped.
+        # Padding gets indices out of bounds, so that its writes are dropped.
         target_ST = jnp.where(jnp.arange(num_tokens) < num_new_S[:, None], index_ST, cache.max_length)
         mask_STL = jnp.arange(cache.max_length) <= index_ST[..., None]
         slots = jnp.arange(num_slots)[:, None]
@@ -116,7 +116,7 @@ class LanguageModel(nnx.Module):
     def _angles(self, positions_3BL: Int[Array, "3 B L"]) -> Float32[Array, "B L half"]:
         half = self.config.head_dim // 2
         frequencies = 1.0 / self.config.rope_theta ** (jnp.arange(half, dtype=jnp.float32) / half)
-        # Which of the three positions turns each frequency.
+        # Selects which of the three positions rotates each frequency.
         axis = np.repeat(np.arange(3), self.config.mrope_section)
         chosen = jnp.moveaxis(positions_3BL.astype(jnp.float32), 0, -1)[..., axis]
         return chosen * frequencies

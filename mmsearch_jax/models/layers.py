@@ -18,7 +18,7 @@ REMAT_POLICIES: dict[str, Any] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What a layer keeps for the backward pass: all, the products with weights, or its input alone."""
+"""What a layer stores for the backward pass: everything, the products with weights, or only its input."""
 
 
 class RMSNorm(nnx.Module):
@@ -92,14 +92,14 @@ def scan_layers(
 ) -> Float[Array, "*batch D"]:
     """Applies `bodies[i](layer, x)` for every layer i of a stack in order.
 
-    Layers of one body that follow one another are compiled once, and so is a pattern of bodies that repeats.
+    Consecutive layers with the same body are compiled once, and so is a repeating pattern of bodies.
 
     Args:
-      remat: what the backward pass computes again, by name in `REMAT_POLICIES`.
+      remat: what the backward pass recomputes, by name in `REMAT_POLICIES`.
     """
     graph, state = nnx.split(layers)
     count = len(bodies)
-    # Small stacks compile fast and run faster as straight code.
+    # Small stacks compile fast and run faster unrolled.
     unroll = count <= _UNROLLED_LAYERS
 
     def step(body: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, None]]:

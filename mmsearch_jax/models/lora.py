@@ -1,7 +1,7 @@
 """LoRA (arXiv 2106.09685): low-rank updates beside frozen kernels of the language model's layers.
 
-DeepMMSearch-R1 trains rank 8 on all linear modules of all language-model blocks (sec. 3.1). The names and the scale,
-alpha / rank, are PEFT's, so that an adapter means the same to both.
+DeepMMSearch-R1 trains rank 8 on all linear modules of all language-model blocks (sec. 3.1). The module names and the scale,
+alpha / rank, follow PEFT, so that both read an adapter in the same way.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ IN_MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 class DropoutKey(nnx.Variable):
-    """Key data uint32 [layers..., 2] of a layer's dropout; there only while a training step runs."""
+    """Key data uint32 [layers..., 2] of a layer's dropout; present only during a training step."""
 
 
 class LoRALinear(nnx.Module):
-    """A linear layer with a low-rank update; with leading layer dims where the layer it replaces has them."""
+    """A linear layer with a low-rank update; it has the leading layer dims of the layer that it replaces."""
 
     def __init__(self, base: nnx.Linear, config: LoRAConfig, key: jax.Array):
         *layers, size_in, size_out = base.kernel.shape
-        # PEFT's start: uniform as a linear layer of torch, and zeros, so that the update begins as nothing.
+        # PEFT's initialisation: torch's uniform distribution for `a` and zeros for `b`, so that the update starts at zero.
         bound = size_in**-0.5
         first = jax.random.uniform(key, (*layers, size_in, config.rank), jnp.float32, -bound, bound)
         self.kernel, self.bias = base.kernel, base.bias
@@ -50,14 +50,14 @@ class LoRALinear(nnx.Module):
         return y + _widen(x @ self.lora_a[...].astype(dtype) * self.scale, self.lora_b[...].astype(dtype))
 
     def merged(self) -> Float[Array, "*layers in out"]:
-        """The kernel with the update in it, in the kernel's dtype."""
+        """The kernel with the update added, in the kernel's dtype."""
         kernel = self.kernel[...]
         update = self.lora_a[...] @ self.lora_b[...] * self.scale
         return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
 
 
 def add_lora(model: Qwen2_5_VL, config: LoRAConfig, seed: int = 0) -> Qwen2_5_VL:
-    """A model that shares all parameters with the given one and has an update, still zero, beside each target."""
+    """A model that shares all parameters with the given one and has an update, initially zero, beside each target."""
     copy = _copy(model)
     keys = jax.random.split(jax.random.key(seed), len(config.targets))
     for name, key in zip(config.targets, keys, strict=True):
@@ -67,7 +67,7 @@ def add_lora(model: Qwen2_5_VL, config: LoRAConfig, seed: int = 0) -> Qwen2_5_VL
 
 
 def with_dropout(model: Qwen2_5_VL, key: jax.Array) -> Qwen2_5_VL:
-    """The model as one training step computes it: `lora.dropout` of each update's inputs left out, by `key`."""
+    """The model for one training step: drops the share `lora.dropout` of each update's inputs, chosen by `key`."""
     if not any(layer.dropout for layer in lora_layers(model).values()):
         return model
     copy = _copy(model)
@@ -78,7 +78,7 @@ def with_dropout(model: Qwen2_5_VL, key: jax.Array) -> Qwen2_5_VL:
 
 
 def merge_lora(model: Qwen2_5_VL) -> Qwen2_5_VL:
-    """The plain model that computes the same: every update is added to its kernel."""
+    """The equivalent model without LoRA: every update is added to its kernel."""
     copy = _copy(model)
     for name, layer in lora_layers(copy).items():
         plain = nnx.eval_shape(lambda shape=layer.kernel.shape: nnx.Linear(*shape[-2:], rngs=nnx.Rngs(0)))
@@ -105,8 +105,8 @@ def _copy(model: Qwen2_5_VL) -> Qwen2_5_VL:
 
 @jax.custom_vjp
 def _widen(x: Float[Array, "*batch rank"], b: Float[Array, "rank out"]) -> Float[Array, "*batch out"]:
-    """[..., rank] @ [rank, out], with a backward pass that turns no wide array round: JAX's own makes the gradient of `b` from
-    [out, ...], a copy that on a CPU took two fifths of a training step (benchmarks/hot_spots.md)."""
+    """[..., rank] @ [rank, out], with a backward pass that transposes no wide array. JAX's own computes the gradient of
+    `b` from a transposed copy [out, ...], which took two fifths of a training step on a CPU (benchmarks/hot_spots.md)."""
     return x @ b
 
 

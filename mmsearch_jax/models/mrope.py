@@ -1,7 +1,7 @@
-"""M-RoPE positions: three numbers a token (time, height, width) for text and images in one sequence.
+"""M-RoPE positions: three numbers per token (time, height, width) for text and images in one sequence.
 
-Follows transformers' `get_rope_index` for Qwen2.5-VL: text advances all three by one a token; an image's tokens
-get their place in its merged grid, and what follows it starts behind the larger side of that grid.
+Follows transformers' `get_rope_index` for Qwen2.5-VL. A text token increases all three positions by one. An image's tokens
+are numbered by their place in its merged grid, and the next text token starts behind the larger side of that grid.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def mrope_positions(
     config: ModelConfig,
     start: int = 0,
 ) -> tuple[Int32[np.ndarray, "3 L"], int]:
-    """Positions of a run of tokens whose first position is `start`.
+    """Positions of consecutive tokens whose first position is `start`.
 
     Args:
-      image_grids: (t, h, w) in patches of each image in the run, in order.
+      image_grids: (t, h, w) in patches of each image among the tokens, in order.
 
     Returns:
-      int32 [3, L], and the position at which the next token of the sequence goes on.
+      int32 [3, L], and the position of the sequence's next token.
 
     Raises:
-      DataError: placeholders and images do not match (see `image_runs`).
+      DataError: the numbers of placeholders and images differ (see `image_runs`).
     """
     ids = np.asarray(token_ids)
     merge = config.vision.spatial_merge_size

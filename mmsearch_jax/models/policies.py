@@ -1,6 +1,7 @@
-"""A policy on disk: its weights with tokenizer and image processor, from a Hugging Face folder or from one of ours.
+"""A policy on disk: weights with tokenizer and image processor, as a Hugging Face folder or in our own format.
 
-Ours is the same folder with the weights as an Orbax checkpoint in `params/`: `import_hf` makes it, `export_hf` turns it back.
+Our format is the same folder with the weights as an Orbax checkpoint in `params/`. `import_hf` converts to it, `export_hf`
+converts back.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mmsearch_jax.models.tokenizer import load_tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """A model with what is needed to talk to it."""
+    """A model with its tokenizer and image processor."""
 
     model: Qwen2_5_VL
     tokenizer: Any
@@ -37,15 +38,15 @@ class Policy:
 def load_policy(
     folder: str | Path, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32, place: Placement | None = None
 ) -> Policy:
-    """Loads a policy folder of either kind.
+    """Loads a policy folder in either format.
 
     Args:
       dtype: of the computation.
-      param_dtype: of the parameters; None keeps what is stored.
-      place: where each parameter goes; by default all on the first device.
+      param_dtype: of the parameters; None keeps the stored dtype.
+      place: maps each parameter to its sharding; by default the first device.
 
     Raises:
-      CheckpointError: the folder is missing, incomplete or damaged; says what to do.
+      CheckpointError: the folder is missing, incomplete or damaged; the message says what to do.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -56,15 +57,15 @@ def load_policy(
 
 
 def save_policy(model: Qwen2_5_VL, folder: str | Path, side_files_from: str | Path) -> None:
-    """Writes a Hugging Face folder that every command, and transformers, loads."""
+    """Writes a Hugging Face folder that every command and transformers can load."""
     hf.save_pretrained(model, folder, side_files_from)
 
 
 def import_hf(source: str | Path, out: str | Path) -> None:
-    """Turns a Hugging Face folder into one of ours (weights as an Orbax checkpoint, in the dtype they had).
+    """Converts a Hugging Face folder to our format (weights as an Orbax checkpoint, in the same dtype).
 
     Raises:
-      CheckpointError: the source is no Qwen2.5-VL checkpoint, or `out` holds one already.
+      CheckpointError: the source is not a Qwen2.5-VL checkpoint, or `out` already contains a policy.
     """
     out = Path(out)
     if (out / "params").exists():
@@ -78,7 +79,7 @@ def import_hf(source: str | Path, out: str | Path) -> None:
 
 
 def export_hf(source: str | Path, out: str | Path) -> None:
-    """Turns a policy folder of either kind into a Hugging Face folder; tensors keep their dtype.
+    """Converts a policy folder of either format to a Hugging Face folder; tensors keep their dtype.
 
     Raises:
       CheckpointError: the source cannot be loaded.

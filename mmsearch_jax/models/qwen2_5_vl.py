@@ -1,6 +1,6 @@
 """Qwen2.5-VL: the policy. One definition serves the sampler (with a KV cache) and the learner (full forward).
 
-It knows arrays only: tokenizers, image files and chat markup are the business of `data/`. The architecture is that of
+It works only on arrays: `data/` handles tokenizers, image files and chat markup. The architecture is that of
 transformers' `Qwen2_5_VLForConditionalGeneration`, against which tests compare it.
 Legend: B batch, L sequence, S slots, T new tokens, N image tokens, D width, V vocabulary.
 """
@@ -26,7 +26,7 @@ class Qwen2_5_VL(nnx.Module):
     """The whole model.
 
     Args:
-      dtype: of the computation (norms, softmax, RoPE angles and logits are float32 always).
+      dtype: of the computation (norms, softmax, RoPE angles and logits are always float32).
       param_dtype: of the stored parameters.
     """
 
@@ -39,19 +39,19 @@ class Qwen2_5_VL(nnx.Module):
         self.config, self.dtype = config, dtype
 
     def set_remat(self, name: str) -> None:
-        """Chooses what the backward pass computes again: "none", "dots" or "full" (see `layers.REMAT_POLICIES`).
+        """Sets what the backward pass recomputes: "none", "dots" or "full" (see `layers.REMAT_POLICIES`).
 
         Raises:
-          ConfigError: another name.
+          ConfigError: unknown name.
         """
         if name not in REMAT_POLICIES:
             raise ConfigError(f"unknown remat '{name}': known are {', '.join(REMAT_POLICIES)}")
         self.vision.remat = self.language.remat = name
 
     def with_single_layers(self) -> Qwen2_5_VL:
-        """The same model with the decoder's layers in a list instead of a stack: for `extend` alone.
+        """The same model with the decoder's layers in a list instead of a stack; only `extend` can use it.
 
-        A decode step reads every layer once; out of a stack, XLA for CPUs copies each before it is read.
+        A decode step reads every layer once. If the layers are stacked, XLA for CPUs copies each layer before it reads it.
         """
         model = nnx.merge(*nnx.split(self))
         model.language.layers = nnx.List(
@@ -60,7 +60,7 @@ class Qwen2_5_VL(nnx.Module):
         return model
 
     def encode_images(self, vision: VisionInputs) -> Float[Array, "N D"]:
-        """Image features [N, D]: of the merged patches, in the order in which `pack_images` puts them."""
+        """Features [N, D] of the merged patches, in the order of `pack_images`."""
         return self.vision(vision)
 
     def embed(
@@ -69,11 +69,11 @@ class Qwen2_5_VL(nnx.Module):
         features_ND: Float[Array, "N D"] | None,
         feature_index_BL: Int[Array, "B L"] | None,
     ) -> Float[Array, "B L D"]:
-        """Embeds tokens; where `feature_index` is not -1, the image feature of that number stands instead."""
+        """Embeds tokens; where `feature_index` is not -1, the image feature with that index replaces the embedding."""
         embedded = self.language.embed(token_ids_BL)
         if features_ND is None or feature_index_BL is None:
             return embedded
-        # Cast, then gather and select: scattering float32 features into bf16 embeddings breaks on some TPUs.
+        # Cast, gather and select: scattering float32 features into bf16 embeddings fails on some TPUs.
         gathered = features_ND.astype(embedded.dtype)[jnp.maximum(feature_index_BL, 0)]
         return jnp.where(feature_index_BL[..., None] >= 0, gathered, embedded)
 
@@ -85,7 +85,7 @@ class Qwen2_5_VL(nnx.Module):
         features_ND: Float[Array, "N D"] | None = None,
         feature_index_BL: Int[Array, "B L"] | None = None,
     ) -> Float[Array, "B L D"]:
-        """Final hidden states [B, L, D]: causal within equal segment ids; segment 0 is padding."""
+        """Final hidden states [B, L, D]; attention is causal within segments, and segment 0 is padding."""
         x_BLD = self.embed(token_ids_BL, features_ND, feature_index_BL)
         return self.language(x_BLD, positions_3BL, segment_ids_BL)
 
@@ -98,10 +98,10 @@ class Qwen2_5_VL(nnx.Module):
         features_ND: Float[Array, "N D"] | None = None,
         feature_index_ST: Int[Array, "S T"] | None = None,
     ) -> tuple[Float[Array, "S T D"], KVCache]:
-        """Feeds up to T new tokens a slot behind what is cached (a decode step has T = 1).
+        """Feeds up to T new tokens per slot that follow the cached ones (a decode step has T = 1).
 
         Returns:
-          Final hidden states [S, T, D] (meaningless at or behind `num_new`), and the grown cache.
+          Final hidden states [S, T, D] (without meaning at or behind `num_new`), and the updated cache.
         """
         x_STD = self.embed(token_ids_ST, features_ND, feature_index_ST)
         return self.language.extend(cache, x_STD, positions_3ST, num_new_S)

@@ -1,8 +1,8 @@
-"""The safetensors files of a checkpoint folder: names, shapes and parts of tensors, read when asked for.
+"""The safetensors files of a checkpoint folder: names, shapes and parts of tensors, read on request.
 
-Both weight-name layouts that transformers has used are known; names are given in the newer one. The files are read, not
-mapped: pages of a mapping count as the process's memory for as long as it stands, and one host's part of a tensor touches
-nearly all of them. What is held is the part that was asked for and one block.
+Both weight-name layouts of transformers are recognised; names are reported in the newer one. The files are read, not mapped:
+mapped pages count as memory of the process until the file is unmapped, and one host's part of a tensor touches nearly all of
+them. Only the requested part and one block are in memory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TensorFiles:
         self._tensors: dict[str, _Tensor] = {}
         for path in _weight_files(self.folder):
             try:
-                # The library checks header, offsets and length; it maps the file, but reads the header alone.
+                # The library checks header, offsets and length. It maps the file, but reads only the header.
                 with safe_open(str(path), framework="numpy"):
                     pass
                 file = self._stack.enter_context(path.open("rb", buffering=0))
@@ -74,10 +74,10 @@ class TensorFiles:
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def dtype(self, name: str) -> np.dtype:
-        """How a tensor is stored.
+        """The stored dtype of a tensor.
 
         Raises:
-          CheckpointError: as something else than float32, float16 or bfloat16.
+          CheckpointError: it is not float32, float16 or bfloat16.
         """
         file, kind, _, _ = self._tensors[name]
         if kind not in _DTYPES:
@@ -87,10 +87,10 @@ class TensorFiles:
         return _DTYPES[kind]
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """A part of a tensor, in memory of its own.
+        """Reads a part of a tensor into new memory.
 
         Args:
-          index: a slice of step 1 for each dim from the first on; dims without one are read whole.
+          index: a slice of step 1 for each leading dim; the remaining dims are read whole.
 
         Raises:
           CheckpointError: the file is damaged.
@@ -129,8 +129,8 @@ def _tensors(file: io.FileIO) -> dict[str, _Tensor]:
 
 
 def _fill(file: io.FileIO, array: np.ndarray) -> None:
-    """Reads a contiguous array's bytes from where the file stands."""
-    # Bytes: bfloat16 arrays give no buffer.
+    """Fills a contiguous array with the next bytes of the file."""
+    # View as bytes: bfloat16 arrays do not support the buffer protocol.
     buffer = array.reshape(-1).view(np.uint8).data
     while len(buffer):
         count = file.readinto(buffer)
@@ -152,7 +152,7 @@ def _weight_files(folder: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {', '.join(missing)}: the download is not complete, or it is no checkpoint"
+            f"{folder} lacks {', '.join(missing)}: the download is incomplete, or the folder is not a checkpoint"
         )
     return files
 
@@ -164,4 +164,4 @@ def _new_name(name: str) -> str:
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{file} is damaged ({error}): fetch it again")
+    return CheckpointError(f"{file} is damaged ({error}): download it again")

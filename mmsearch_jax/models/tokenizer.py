@@ -1,4 +1,4 @@
-"""Loads a checkpoint's tokenizer; transformers is imported only here, and only when called (it is slow to import)."""
+"""Loads a checkpoint's tokenizer. transformers is slow to import, so only this function imports it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     """The fast tokenizer of a checkpoint folder (`tokenizer.json`).
 
     Raises:
-      CheckpointError: the folder has no tokenizer, or it cannot be read.
+      CheckpointError: the folder has no tokenizer, or the tokenizer cannot be read.
     """
     import tokenizers
 

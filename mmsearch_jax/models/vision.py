@@ -1,8 +1,8 @@
-"""The vision tower of Qwen2.5-VL: patches of all images of a batch to features in the language model's width.
+"""The vision tower of Qwen2.5-VL: maps the patches of all images of a batch to features of the language model's width.
 
-Windows and images are segments of a packed row of patches, so one mask serves any mix of sizes. The patches of a window come
-side by side (`images/vision_inputs.py`), so that a window's cost does not grow with the row.
-Patches come as bytes, and are normalised here and nowhere else.
+Windows and images are segments of a packed row of patches, so one mask serves any mix of sizes. The patches of a window are
+contiguous (`images/vision_inputs.py`), so that the cost of a window does not grow with the row.
+Patches are given as bytes; this is the only place that normalises them.
 Legend: R rows, P patches in a row, D width, m merge size.
 """
 
@@ -27,8 +27,8 @@ _EPS = 1e-6
 
 
 def model_input(patches: UInt8[Array, "*batch bytes"], num_frames: int) -> Float32[Array, "*batch values"]:
-    """uint8 [..., 3 * n] (channel by channel, n pixels each) to float32 [..., 3 * num_frames * n]: scaled, normalised, and
-    copied into every frame of a temporal patch, since the images are still."""
+    """uint8 [..., 3 * n] (channel by channel, n pixels each) to float32 [..., 3 * num_frames * n]: scales, normalises, and
+    copies the pixels into every frame of a temporal patch, since the images are still."""
     channels = patches.reshape(*patches.shape[:-1], 3, 1, -1).astype(jnp.float32) / 255.0
     normal = (channels - jnp.array(MEAN)[:, None, None]) / jnp.array(STD)[:, None, None]
     return jnp.repeat(normal, num_frames, axis=-2).reshape(*patches.shape[:-1], -1)
@@ -50,7 +50,7 @@ class VisionBlock(nnx.Module):
     def __call__(
         self, x_RPD: Float[Array, "R P D"], angles: Float32[Array, "R P half"], attend: Callable[..., jax.Array]
     ) -> Float[Array, "R P D"]:
-        """One block; `angles` [R, P, h / 2], `attend` from queries, keys and values [R, P, heads, h]."""
+        """Applies the block; `angles` [R, P, h / 2], `attend` takes queries, keys and values [R, P, heads, h]."""
         rows, patches, _ = x_RPD.shape
         qkv = self.qkv(self.norm1(x_RPD)).reshape(rows, patches, 3, self._heads, -1)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -76,7 +76,7 @@ class PatchMerger(nnx.Module):
 
 
 class VisionTower(nnx.Module):
-    """Patch embedding, blocks (windowed except a few), merger."""
+    """Patch embedding, blocks (all windowed except a few), merger."""
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, **dtypes: Any):
         self.patch_embed = linear(config.patch_dim, config.hidden_size, bias=False, rngs=rngs, **dtypes)
@@ -88,7 +88,7 @@ class VisionTower(nnx.Module):
         self._dtype, self.remat = dtypes["dtype"], "none"
 
     def __call__(self, vision: VisionInputs) -> Float[Array, "N out"]:
-        """Features [R * P / m^2, out], in the order of rows and, within a row, of its merged patches."""
+        """Features [R * P / m^2, out], ordered by row and, within a row, by merged patch."""
         angles = self._angles(jnp.asarray(vision.positions))
         images, windows = jnp.asarray(vision.image_segment_ids), jnp.asarray(vision.window_segment_ids)
 

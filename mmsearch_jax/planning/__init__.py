@@ -1,1 +1,1 @@
-"""Plans: what a job would take on chips that are not here, from its true programs compiled ahead of time."""
+"""Plans: what a job needs on hardware that is not present, from its actual programs compiled ahead of time."""

@@ -1,6 +1,6 @@
-"""Abstract states and batches of a config's job: shapes with the shardings that the arrays will have, and no memory.
+"""Abstract states and batches of a config's job: shapes with the shardings that the arrays will have, without memory.
 
-What is built is what `training` and `stages` build from the same config, except the values.
+They equal what the learners and jobs build from the same config, except that they have no values.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from mmsearch_jax.settings.policy import LoRAConfig
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """What a learner's programs are made of: mesh, graph, abstract train state, optimiser, batch; `half`: it computes in
-    16 bits."""
+    """Everything that a learner's programs are built from: mesh, graph, abstract train state, optimiser, batch. `half`: it
+    computes in 16 bits."""
 
     mesh: LearnerMesh
     graph: Any
@@ -49,10 +49,10 @@ class Learner:
 
 
 def abstract_model(model: ModelConfig, config: LearnerSettings, *, trained: bool) -> Qwen2_5_VL:
-    """The policy as a stage holds it: the learner's with LoRA and remat, or the sampler's plain one."""
+    """The policy of a stage: the learner's with LoRA and remat, or the sampler's plain one."""
     lora = config.lora if config.lora.rank else None
     dtype = jnp.dtype(config.dtype)
-    # What LoRA leaves alone stays in the checkpoint's dtype; what is trained is float32.
+    # Parameters that LoRA does not train keep the checkpoint's dtype; trained ones are float32.
     made = _shapes(model, lora if trained else None, dtype, dtype if lora else jnp.dtype(np.float32))
     made.set_remat(config.remat)
     return made
@@ -68,7 +68,7 @@ def _shapes(model: ModelConfig, lora: LoRAConfig | None, dtype: Any, stored: Any
 
 
 def stage_of(config: LearnerSettings, stage: str) -> SFTConfig | GRPOConfig:
-    """The section of "sft" or "grpo".
+    """The config's section for "sft" or "grpo".
 
     Raises:
       ConfigError: the config has no such stage.
@@ -84,7 +84,7 @@ def stage_of(config: LearnerSettings, stage: str) -> SFTConfig | GRPOConfig:
 def learner(
     config: LearnerSettings, stage: str, model: ModelConfig, mesh: LearnerMesh, num_updates: int = 1
 ) -> Learner:
-    """Of the stage "sft" or "grpo".
+    """The learner of the stage "sft" or "grpo".
 
     Raises:
       ConfigError: the mesh does not divide the batch.
@@ -100,26 +100,26 @@ def learner(
 
 
 def mesh_on(config: LearnerSettings, topology: Topology) -> LearnerMesh:
-    """The config's mesh over the slice's devices, as training makes it.
+    """The config's mesh over the slice's devices, built as in training.
 
     Raises:
-      ConfigError: it does not make up the devices.
+      ConfigError: its sizes do not make up the number of devices.
     """
     return LearnerMesh.of(config.mesh, config.sharding_rules, devices_of(topology))
 
 
 def mesh_without_devices(config: LearnerSettings, topology: Topology) -> LearnerMesh:
-    """A mesh of the same shape, for counts by hand only: nothing is compiled for it, and it needs no libtpu.
+    """A mesh of the same shape for formulas only: nothing can be compiled for it, and it does not need libtpu.
 
     Raises:
-      ConfigError: it does not make up the devices.
+      ConfigError: its sizes do not make up the number of devices.
     """
     sizes = mesh_sizes(config.mesh, topology.num_devices)
     return LearnerMesh(AbstractMesh(sizes, AXES), changed_rules(config.sharding_rules))  # type: ignore[arg-type]
 
 
 def batch_shapes(shape: BatchShape, vision: VisionConfig, extras: tuple[str, ...] = ()) -> TokenBatch:
-    """A global batch as `data.batches` packs it, without the values."""
+    """A global batch in the form of `data.batches`, without values."""
 
     def array(*dims: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(dims, dtype)
@@ -129,7 +129,7 @@ def batch_shapes(shape: BatchShape, vision: VisionConfig, extras: tuple[str, ...
     room = (shape.images, shape.patches)
     inputs = None
     if shape.images:
-        # Bytes, one frame of each patch: the tower makes the rest.
+        # Bytes, and one frame of each patch: the tower normalises and adds the other frame.
         patches = array(*room, vision.patch_dim // vision.temporal_patch_size, dtype=jnp.uint8)
         inputs = VisionInputs(patches, array(*room, 2), array(*room), array(*room))
     positions = array(3, shape.rows, shape.length)
@@ -137,7 +137,7 @@ def batch_shapes(shape: BatchShape, vision: VisionConfig, extras: tuple[str, ...
 
 
 def bytes_per_chip(tree: Any) -> float:
-    """What the arrays of an abstract tree take of the chip that holds the most."""
+    """Bytes of an abstract tree's arrays on the chip that holds the most."""
     total = 0.0
     for leaf in jax.tree.leaves(tree):
         shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape

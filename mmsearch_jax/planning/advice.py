@@ -1,4 +1,4 @@
-"""What would fit where something does not: the nearest setting, in one line. Estimates, from hand count and compiled plan."""
+"""Advice in one line for a program that does not fit: the nearest setting that fits, estimated from hand count and plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmsearch_jax.settings.commands import LearnerSettings
 
 
 def advice(config: LearnerSettings, model: ModelConfig, topology: Topology, plan: Plan) -> str:
-    """Of a program that does not fit: fewer slots for the sampler's, another mesh, batch or remat for a learner's."""
+    """Advice for a program that does not fit: fewer slots for the sampler, or another mesh, batch or remat for a learner."""
     over = f"{plan.program.name} needs {plan.needed / GIB:.1f} GiB of {plan.available / GIB:.1f} GiB"
     if plan.program.learner is None:
         slots = _slots(config, plan, plan.needed - plan.available)
@@ -33,7 +33,7 @@ def advice(config: LearnerSettings, model: ModelConfig, topology: Topology, plan
 
 
 def held_advice(config: LearnerSettings, stage: StageEstimate, plans: Sequence[Plan]) -> str:
-    """Of learner and sampler that do not fit on the same chips, though each alone may."""
+    """Advice for a learner and a sampler that do not fit on the same chips together."""
     over = f"{stage.stage}: learner and sampler together hold {stage.held / GIB:.1f} GiB of {stage.available / GIB:.1f} GiB"
     sampler = next((plan for plan in plans if plan.program.learner is None), None)
     slots = _slots(config, sampler, stage.held - stage.available) if sampler else 0
@@ -43,6 +43,6 @@ def held_advice(config: LearnerSettings, stage: StageEstimate, plans: Sequence[P
 
 
 def _slots(config: LearnerSettings, plan: Plan, too_much: float) -> int:
-    """Slots that are left when their caches give back so many bytes."""
+    """Number of slots that remain when enough caches are removed to free this many bytes."""
     cache = bytes_per_chip(plan.program.arguments[1])
     return max(0, int(config.engine.num_slots * (1 - too_much / cache)))

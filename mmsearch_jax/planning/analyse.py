@@ -1,6 +1,6 @@
-"""Compiles one program for its slice and says what it takes: the plan's line.
+"""Compiles one program for its slice and measures what it needs: one line of the plan.
 
-Memory is the compiler's own figure, FLOPs and bytes are counted from the compiled program, times are estimates from the
+Memory is the compiler's own figure. FLOPs and bytes are counted in the compiled program. Times are estimates from the
 chip's rates.
 """
 
@@ -29,9 +29,9 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on each device, as the compiler lays them out: `arguments` are there before the run, `temporaries` during it,
-    `output` is what the run adds (donated arguments are written over), `code` the program itself. `peak` is the most that
-    arrays fill at one time; what is between it and the total is lost between them."""
+    """Bytes on each device as the compiler allocates them: `arguments` exist before the run, `temporaries` during it. `output`
+    is what the run adds (donated arguments are overwritten), `code` the program itself. `peak` is the most that arrays
+    occupy at one time; the total exceeds it by what is lost to fragmentation."""
 
     arguments: float
     temporaries: float
@@ -41,20 +41,20 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """What the program takes."""
+        """Bytes that the program needs."""
         return self.arguments + self.temporaries + self.output + self.code
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Of one program.
+    """The plan of one program.
 
     Attributes:
-      devices: of the mesh that it runs on.
-      memory: None where the compiler gave up for want of memory.
-      needed: bytes on each device, of which there are `available`.
-      costs, roofline: None where it does not fit.
-      compile_seconds: of this machine.
+      devices: number of devices of its mesh.
+      memory: None if the compiler ran out of memory.
+      needed: bytes needed on each device, which has `available` bytes.
+      costs, roofline: None if the program does not fit.
+      compile_seconds: measured on this machine.
     """
 
     program: Program
@@ -68,22 +68,22 @@ class Plan:
 
     @property
     def devices(self) -> int:
-        """That share the program."""
+        """Number of devices that share the program."""
         return self.program.mesh.size
 
     @property
     def fits(self) -> bool:
-        """Whether the chips' memory holds it."""
+        """Whether the program fits the chips' memory."""
         return self.needed <= self.available
 
     @property
     def seconds(self) -> float | None:
-        """Of a run, by the roofline."""
+        """Seconds of one run, by the roofline."""
         return self.roofline.seconds if self.roofline else None
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs over what the chips could make in that time."""
+        """Model FLOPs divided by the FLOPs that the chips could execute in that time."""
         if not self.roofline or not self.program.work.model:
             return None
         peak = self.topology.chip.flops / self.topology.chip.devices * self.devices
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def tokens_per_second_per_chip(self) -> float | None:
-        """Tokens of a full batch."""
+        """Tokens of a full batch, per second and chip."""
         if not self.roofline or not self.program.work.tokens:
             return None
         chips = self.devices / self.topology.chip.devices
@@ -99,7 +99,7 @@ class Plan:
 
 
 def analyse(program: Program, topology: Topology) -> tuple[Plan, str]:
-    """Compiles, and returns the plan with the compiled program's text ("" where it did not compile for want of memory)."""
+    """Compiles and returns the plan with the compiled program's text ("" if compilation ran out of memory)."""
     began = time.monotonic()
     lowered = program.lower()
     chip = topology.chip
@@ -111,12 +111,12 @@ def analyse(program: Program, topology: Topology) -> tuple[Plan, str]:
         if found is None:
             raise
         needed, limit = found
-        # Some refusals speak of the temporaries alone.
+        # Some error messages count only the temporaries.
         needed = max(needed, hand_arguments(program))
         return Plan(program, topology, None, needed, min(limit, available), None, None, time.monotonic() - began), ""
     text = compiled.as_text()
     memory = memory_of(compiled)
-    # The TPUs' compiler makes one program of a slice.
+    # The TPU compiler builds the program of one slice.
     slices = program.mesh.shape["dcn"] if topology.is_tpu else 1
     costs = count(Module(text), program.mesh.size // slices)
     seconds = roofline(costs, topology, list(program.mesh.devices.flat))
@@ -124,7 +124,7 @@ def analyse(program: Program, topology: Topology) -> tuple[Plan, str]:
 
 
 def memory_of(compiled: Any) -> Memory:
-    """The compiler's figures."""
+    """Memory by the compiler's figures."""
     stats = compiled.memory_analysis()
     return Memory(
         stats.argument_size_in_bytes,
@@ -136,7 +136,7 @@ def memory_of(compiled: Any) -> Memory:
 
 
 def memory_in_error(message: str) -> tuple[float, float] | None:
-    """Bytes that were needed and bytes that there were, from the compiler's refusal; None: another error."""
+    """Bytes needed and bytes available, from the compiler's error message; None for another error."""
     for pattern in _REFUSALS:
         if found := re.search(pattern, message):
             needed, needed_unit, limit, unit = found.groups()
@@ -145,5 +145,5 @@ def memory_in_error(message: str) -> tuple[float, float] | None:
 
 
 def hand_arguments(program: Program) -> float:
-    """Bytes of a device's arguments by their shapes and shardings alone."""
+    """Bytes of a device's arguments, computed only from their shapes and shardings."""
     return bytes_per_chip(program.arguments)

@@ -1,8 +1,8 @@
-"""What a compiled program does on one chip: FLOPs, bytes to and from HBM, and collectives, counted from its HLO text.
+"""Costs of a compiled program on one chip: FLOPs, bytes to and from HBM, and collectives, counted in its HLO text.
 
-Counted are the compiler's own instructions, so what it padded, split badly or computes twice is in the figures. Operations are
-those of matrix products and attention kernels; a product of [m, k] and [k, n] is 2 m k n. Bytes are what each instruction
-reads and writes once (a fusion: its own operands and results), without what stays in the chip's fast memory.
+The compiler's own instructions are counted, so the figures include padding, poor splits and recomputation. FLOPs are those of
+matrix products and attention kernels; a product of [m, k] and [k, n] is 2 m k n. Bytes are what each instruction reads
+and writes once (for a fusion: its own operands and results), except data that stays in the chip's fast memory.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ _FREE = {
     "send-done",
     "recv-done",
 }
-# Collectives between slices go through the hosts; each chip sends its own part.
+# Collectives between slices pass through the hosts; each chip sends its own part.
 _BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _KERNEL_PRODUCTS = {"_fwd": 2, "_dq": 3, "_dkv": 4}
-"""Matrix products in each of splash attention's kernels: scores and values; and what the backward pass computes again."""
+"""Number of matrix products in each splash attention kernel: scores, values, and what the backward pass recomputes."""
 _CAUSAL_BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """Collectives of one kind and size over one kind of group, of one chip.
+    """Collectives of one kind and size over one kind of group, on one chip.
 
     Attributes:
-      payload: bytes of the larger side (what is gathered, or what is reduced), of one collective.
-      group: devices (places on the mesh, row-major) in device 0's group.
+      payload: bytes of the larger side (the gathered or the reduced array) of one collective.
+      group: devices (positions on the mesh, row-major) in device 0's group.
       shape: of the array, as text.
-      op_name: of the JAX operation that it serves.
+      op_name: name of the JAX operation that needs it.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that a chip sends in one collective, by the ring algorithms' count."""
+        """Bytes that a chip sends in one collective with ring algorithms."""
         size = len(self.group)
         share = self.payload * (size - 1) / max(size, 1)
         return {"all-reduce": 2 * share, "collective-permute": self.payload}.get(self.kind, share)
@@ -71,8 +71,8 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Of one run of a program on one chip. `kernels` counts the attention kernels' runs by name; `unknown` names loops,
-    kernels and collectives whose cost is unknown (counted once, or not at all)."""
+    """Costs of one run of a program on one chip. `kernels` counts the runs of attention kernels by name. `unknown` names
+    loops, kernels and collectives with unknown cost (counted once, or not at all)."""
 
     flops: float
     bytes: float
@@ -82,7 +82,7 @@ class Costs:
 
 
 def count(module: Module, num_devices: int) -> Costs:
-    """Counts a program that is compiled for so many devices (of one slice, where it runs on several)."""
+    """Counts a program that is compiled for this many devices (those of one slice, if it runs on several)."""
     flops = moved = 0.0
     kernels: dict[str, float] = collections.defaultdict(float)
     unknown: set[str] = set()
@@ -111,7 +111,7 @@ def count(module: Module, num_devices: int) -> Costs:
 
 
 def product_flops(instruction: Instruction, block: dict[str, Instruction]) -> float:
-    """Of a `dot`, or of the `convolution` that the TPU's compiler makes of it; 0 of all else."""
+    """FLOPs of a `dot`, or of the `convolution` that the TPU compiler makes of it; 0 for other instructions."""
     if instruction.opcode not in ("dot", "convolution"):
         return 0.0
     left, right = (_array(block, name) for name in instruction.operands[:2])
@@ -126,7 +126,7 @@ def product_flops(instruction: Instruction, block: dict[str, Instruction]) -> fl
 
 
 def _convolution_flops(instruction: Instruction, left: Array, right: Array, out: Array) -> float:
-    """Batched and split products are convolutions whose windows meet padding: only real pairs are counted, as XLA counts."""
+    """Batched and split products are convolutions whose windows overlap padding. Like XLA, only real pairs are counted."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
     assert labels is not None, instruction.rest
     window = re.search(r"window=\{([^}]*)\}", instruction.rest)
@@ -154,7 +154,7 @@ def _convolution_flops(instruction: Instruction, left: Array, right: Array, out:
 
 
 def _valid_pairs(size: int, window: int, out: int, stride: int, low: int, base: int, spread: int) -> int:
-    """Pairs of an output and a window place that meet a real input, along one dim."""
+    """Number of pairs of an output and a window position that read a real input, along one dim."""
     reach = (size - 1) * base + 1
     if window == 1 and base == 1 and low == 0:
         return min(out, -(-size // stride))
@@ -166,12 +166,12 @@ def _valid_pairs(size: int, window: int, out: int, stride: int, low: int, base: 
 
 
 def _kernel_flops(instruction: Instruction, here: dict[str, Instruction]) -> tuple[str, float]:
-    """Splash attention: its name, and the FLOPs of the blocks that it does not skip."""
+    """Name of a splash attention kernel, and the FLOPs of the blocks that it does not skip."""
     kind = next((kind for kind in _KERNEL_PRODUCTS if kind in instruction.name), None)
     operands = [
         array for name in instruction.operands if (array := _array(here, name)) and array.kind in ("bf16", "f32")
     ]
-    # Queries come first, then keys; a chip with one key head has no dim for it.
+    # Operands are queries, then keys; on a chip with one key head, keys lack the head dim.
     heads = [array for array in operands if len(array.dims) >= 2]
     causal = "causal_attention" in instruction.op_name
     name = f"splash{kind or ''} ({'causal' if causal else 'segments'})"
@@ -200,7 +200,7 @@ def _exchange(kind: str, instruction: Instruction, block: dict[str, Instruction]
     if not instruction.opcode.endswith("-start"):
         sides.append(sum(array.bytes for array in results))
     elif kind == "all-gather":
-        # A start's results are (inputs, outputs).
+        # The results of a start instruction are (inputs, outputs).
         sides.append(sum(array.bytes for array in results[len(inputs) :]))
     shown = max((*results, *inputs), key=lambda array: array.bytes, default=None)
     shape = f"{shown.kind}[{','.join(map(str, shown.dims))}]" if shown else ""
@@ -219,7 +219,7 @@ def _bytes(module: Module, instruction: Instruction, here: dict[str, Instruction
     read = [_hbm(here[name].arrays) for name in instruction.operands if name in here]
     written = _hbm(instruction.arrays)
     if opcode.endswith("-start"):
-        # Results repeat the operands, and tell the state.
+        # Results repeat the operands and add state.
         target = instruction.arrays[1:2] if opcode != "copy-start" else instruction.arrays[:1]
         return sum(read) + _hbm(target)
     if opcode in ("dynamic-slice", "slice", "gather"):
@@ -238,7 +238,8 @@ def _fusion_bytes(
     fusion: Instruction,
     here: dict[str, Instruction],
 ) -> float:
-    """A fusion reads of an operand what it slices from it, and writes of a result that it updates in place the update."""
+    """HBM bytes of a fusion: it reads only the slices of an operand that it uses, and writes only the update of a result that
+    it updates in place."""
     users: dict[str, list[Instruction]] = collections.defaultdict(list)
     for instruction in body.values():
         for name in instruction.operands:
@@ -272,7 +273,7 @@ def _fusion_bytes(
 
 
 def _sliced(parameter: Instruction, users: dict[str, list[Instruction]]) -> float:
-    """Bytes that are read of a fusion's parameter: all, or what slices take of it."""
+    """Bytes read from a fusion's parameter: all of it, or only the slices of it."""
     total = 0.0
     for user in users[parameter.name]:
         if user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == parameter.name:

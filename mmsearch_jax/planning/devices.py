@@ -1,6 +1,6 @@
-"""Devices to compile for: TPUs that are not here, from libtpu, which needs no TPU for it; for GPUs this machine's CPU devices.
+"""Devices to compile for: TPUs that are not present, which libtpu can describe, and for GPUs the CPU devices of this machine.
 
-JAX is imported when they are asked for, so that what libtpu must find in the environment can be set before.
+Functions import JAX only when they are called, so that the environment for libtpu can be set first.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.topologies import Topology
 
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-"""libtpu must neither look for a TPU nor ask Google Cloud for one; several processes may compile at once."""
+"""libtpu must neither look for a TPU nor query Google Cloud; several processes may compile at the same time."""
 _LIBTPU_NAMES = {"7x": "tpu7x"}
 _MOST_GPUS = 1024
 
 
 def devices_of(topology: Topology) -> list[Any]:
-    """Absent TPUs, or for GPUs as many (virtual) CPU devices.
+    """TPU devices that are not present; for GPUs an equal number of (virtual) CPU devices.
 
     Raises:
       ConfigError: libtpu is not installed, or does not know the slice.
@@ -28,7 +28,7 @@ def devices_of(topology: Topology) -> list[Any]:
     if not topology.is_tpu:
         return _cpu_devices(topology)
     if importlib.util.find_spec("libtpu") is None:
-        raise ConfigError("libtpu is not installed, which compiles for TPUs: pip install 'mmsearch-jax[plan]'")
+        raise ConfigError("libtpu is not installed, but compiling for TPUs needs it: pip install 'mmsearch-jax[plan]'")
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     chip = topology.chip.name
     more: dict[str, Any] = {"chip_config_name": "megacore"} if chip == "v4" else {}
@@ -39,7 +39,7 @@ def devices_of(topology: Topology) -> list[Any]:
         name = f"{_LIBTPU_NAMES.get(chip, chip)}:{topology.slice_shape}"
         return list(topologies.get_topology_desc(name, "tpu", num_slices=topology.num_slices, **more).devices)
     except jax.errors.JaxRuntimeError as error:
-        raise ConfigError(f"libtpu knows no topology '{topology.name}' ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"libtpu does not know topology '{topology.name}' ({str(error).splitlines()[0]})") from error
 
 
 def _cpu_devices(topology: Topology) -> list[Any]:
@@ -47,13 +47,13 @@ def _cpu_devices(topology: Topology) -> list[Any]:
 
     count = topology.num_devices
     if count > _MOST_GPUS:
-        raise ConfigError(f"{topology.name}: up to {_MOST_GPUS} GPUs can be planned, each as a device of this CPU")
-    # JAX may have started: then there must be enough.
+        raise ConfigError(f"{topology.name}: at most {_MOST_GPUS} GPUs can be planned, each as a device of this CPU")
+    # If JAX has already started, it must have enough devices.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
     if len(devices) < count:
         raise ConfigError(
-            f"JAX has started with {len(devices)} CPU devices, {count} are needed: plan in a fresh process"
+            f"JAX has started with {len(devices)} CPU devices, but {count} are needed: plan in a new process"
         )
     return devices[:count]

@@ -1,7 +1,7 @@
-"""Reads a compiled program's HLO text into computations and instructions, with the number of times that each runs.
+"""Parses a compiled program's HLO text into computations and instructions, with the number of times that each runs.
 
-It knows HLO's grammar and nothing of costs (`costs` counts them). A while loop counts as often as its condition's bound
-says: XLA's own analysis counts its body once.
+It knows only HLO's grammar (`costs` counts costs). A while loop counts as many times as its condition's bound says, whereas
+XLA's own analysis counts its body once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FAST_MEMORY = "S(1)"
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array's type: element kind, dims, and whether it is in HBM (and not in the chip's fast memory)."""
+    """An array's type: element kind, dims, and whether it is in HBM instead of the chip's fast memory."""
 
     kind: str
     dims: tuple[int, ...]
@@ -48,18 +48,18 @@ class Array:
 
     @property
     def elements(self) -> int:
-        """How many."""
+        """Number of elements."""
         return math.prod(self.dims)
 
     @property
     def bytes(self) -> float:
-        """Without padding."""
+        """Size without padding."""
         return self.elements * _BYTES.get(self.kind, 4)
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One instruction: `arrays` are its results', `operands` names, `rest` all attributes as text."""
+    """One instruction: `arrays` are the types of its results, `operands` names, `rest` all attributes as text."""
 
     name: str
     opcode: str
@@ -69,13 +69,13 @@ class Instruction:
     is_root: bool
 
     def attribute(self, name: str) -> str | None:
-        """A computation's name or a word: `body`, `calls`, `direction`."""
+        """The value of an attribute that is a computation's name or a word: `body`, `calls`, `direction`."""
         found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
         return found.group(1) if found else None
 
     @property
     def op_name(self) -> str:
-        """The path of JAX's operations that it came from."""
+        """The path of JAX's operations that it was made from."""
         found = re.search(r'op_name="([^"]*)"', self.rest)
         return found.group(1) if found else ""
 
@@ -87,7 +87,7 @@ class Module:
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry = ""
         self.unbounded: list[str] = []
-        """Loops whose bound was not found, which count once."""
+        """Loops without a known bound, which count once."""
         current: dict[str, Instruction] | None = None
         pending = ""
         for line in text.splitlines():
@@ -102,13 +102,13 @@ class Module:
                 if _NAME.match(line.strip()) and line.startswith("  "):
                     _add(current, pending)
                     pending = line.strip()
-                else:  # attributes may hold line breaks
+                else:  # attributes may contain line breaks
                     pending += line
         if not self.entry:
             raise ValueError("not the text of a compiled program: it has no ENTRY computation")
 
     def runs(self) -> Iterator[tuple[str, Instruction, float]]:
-        """Computation, instruction and number of runs, of all that is executed; a fusion is one instruction."""
+        """Computation, instruction and number of runs for everything that is executed; a fusion is one instruction."""
         yield from self._runs(self.entry, 1)
 
     def _runs(self, name: str, times: float) -> Iterator[tuple[str, Instruction, float]]:
@@ -120,7 +120,7 @@ class Module:
                 yield from self._runs(instruction.attribute("body") or "", times * (trips or 1))
                 continue
             if instruction.opcode == "conditional":
-                # One branch runs; which, the text does not say: the first named stands for it.
+                # Only one branch runs, which the text does not say: the first one represents all.
                 branches = re.findall(r"%([\w.\-]+)", instruction.rest.split("branch_computations={")[-1].split("}")[0])
                 if branches:
                     yield from self._runs(branches[0], times)
@@ -137,10 +137,10 @@ class Module:
         return self.computations.get(fusion.attribute("calls") or "", {})
 
     def trips(self, loop: Instruction, around: dict[str, Instruction]) -> int | None:
-        """How often a loop runs at most, or None: from its counter's start, step and bound.
+        """Maximum number of iterations of a loop, from its counter's start, step and bound, or None if unknown.
 
         Args:
-          loop: a `while`; `around` the computation that it stands in.
+          loop: a `while`; `around` is the computation that contains it.
         """
         condition = self.computations.get(loop.attribute("condition") or "", {})
         found = self._counter_and_bound(condition)
@@ -155,7 +155,7 @@ class Module:
         return -(-(bound - (start or 0)) // (step or 1))
 
     def _counter_and_bound(self, condition: dict[str, Instruction]) -> tuple[int, int] | None:
-        """The place of the counter in the loop's tuple, and the constant that it stays below."""
+        """Index of the counter in the loop's tuple, and the constant that bounds it."""
         for instruction in condition.values():
             block = self.inside(instruction) if instruction.opcode == "fusion" else {instruction.name: instruction}
             given = [condition.get(name) for name in instruction.operands] if instruction.opcode == "fusion" else []
@@ -170,7 +170,7 @@ class Module:
         return None
 
     def _steps(self, body: dict[str, Instruction], name: str, place: int) -> int | None:
-        """What the body adds to the counter: constants on the way from the tuple's place to itself."""
+        """Step of the counter in the body: the sum of the constants added between its tuple element and its new value."""
         total = 0
         while (instruction := body.get(name)) is not None:
             if _place(instruction) == place:
@@ -198,7 +198,7 @@ class Module:
 
 
 def _outside(name: str, block: dict[str, Instruction], given: list[Instruction | None]) -> Instruction | None:
-    """What stands behind an operand inside a fusion: a constant there, or what the fusion was given."""
+    """Resolves an operand inside a fusion: a constant there, or the fusion's own operand."""
     found = block.get(name)
     if found is not None and found.opcode == "parameter":
         return given[int(found.operands[0])] if given else None

@@ -1,8 +1,8 @@
-"""A hand count of a learner program's memory on one chip, item by item: an estimate, made in no time.
+"""The hand count: an estimate of a learner program's memory on one chip, item by item, without compilation.
 
-It prunes `search` and explains the compiler's figure (docs/planning.md compares the two). What is there before the step is
-exact, by shapes and shardings; what the step itself needs is the large arrays that its rules imply at one time. The compiler's
-peak is what to hold it against: its total has what is lost between buffers, too.
+It prunes `search` and explains the compiler's figure (docs/planning.md compares the two). Memory before the step is exact, by
+shapes and shardings. Memory of the step itself is the sum of the large arrays that exist at one time. Compare it with the
+compiler's peak: the compiler's total includes fragmentation.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from mmsearch_jax.distributed.mesh import BATCH_AXES
 from mmsearch_jax.planning.abstract import Learner, batch_shapes, bytes_per_chip
 
 _HEAD_BUFFERS, _STREAMS, _HEAD_STREAMS = 3, 6, 8
-"""Arrays at one time: float32 logits of a chunk; of a layer's backward pass as wide as the model, and as its query heads."""
+"""Arrays at one time: float32 logits of a chunk; in a layer's backward pass, arrays of the model's and of the heads' width."""
 _CHUNK = 1024
 """Tokens whose logits exist at one time (`learners.logprobs`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HandCount:
-    """Bytes on a chip, by what they are for."""
+    """Bytes on a chip, by purpose."""
 
     weights: float
     trained: float
@@ -35,12 +35,12 @@ class HandCount:
 
     @property
     def arguments(self) -> float:
-        """What is there before the step."""
+        """Memory before the step."""
         return self.weights + self.trained + self.optimizer + self.batch
 
     @property
     def temporaries(self) -> float:
-        """What the step needs. Frozen vision runs before the layers' activations are there."""
+        """Memory that the step adds. A frozen vision tower runs before the layers' activations exist."""
         return self.gradients + max(self.vision, self.saved + max(self.layer, self.head))
 
     @property
@@ -50,7 +50,7 @@ class HandCount:
 
 
 def hand_count(learner: Learner) -> HandCount:
-    """Of the program that makes a batch's loss and gradients."""
+    """The hand count of the program that computes a batch's loss and gradients."""
     text, vision, shape = learner.model.text, learner.model.vision, learner.shape
     mesh, state = learner.mesh.mesh.shape, learner.state
     width = 2 if learner.half else 4
@@ -61,7 +61,7 @@ def hand_count(learner: Learner) -> HandCount:
     size, hidden = text.hidden_size, text.intermediate_size / tensor
     heads = text.num_attention_heads * text.head_dim / tensor
     keys = text.num_key_value_heads * text.head_dim / tensor
-    # By remat policy: a layer's input; with it the products with weights; or all that the backward pass reads.
+    # Stored by remat policy: a layer's input; also the products with weights; or everything that the backward pass reads.
     kept = {
         "full": size,
         "dots": 3 * size + heads + 2 * keys + 2 * hidden,
@@ -70,8 +70,8 @@ def hand_count(learner: Learner) -> HandCount:
     layer_weights = size * (2 * heads + 2 * keys + 3 * hidden)
     layer = width * (layer_weights + tokens * (_STREAMS * size + _HEAD_STREAMS * heads + 4 * hidden))
     vocabulary = text.vocab_size / (tensor if text.vocab_size % tensor == 0 else 1)
-    # Of a chunk, in float32: the logits' gradient, and what the target's place is scattered into, before and after. The
-    # projection, whole over fsdp. The hidden states and their gradient.
+    # In float32 for one chunk: the gradient of the logits, and the array that the targets are scattered into, before and after.
+    # Also the projection, gathered over fsdp, and the hidden states with their gradient.
     head = _HEAD_BUFFERS * 4 * min(_CHUNK, tokens) * vocabulary + width * size * (vocabulary + 2 * tokens)
     gradients = bytes_per_chip(state.params)
     patches = shape.images * shape.patches / lanes

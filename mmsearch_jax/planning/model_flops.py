@@ -1,8 +1,8 @@
-"""What the method needs of a program, by hand count: tokens and FLOPs, all chips together.
+"""Tokens and FLOPs of a program by formula, over all chips.
 
-`Work.model` is what MFU is measured against: `learners.throughput`'s count for batches that are full, one segment a row and one
-image a row of patches. `Work.executed` adds what the program must compute besides by its own rules: remat's second forward
-pass, attention kernels that compute again and skip no window, low-rank products.
+`Work.model` is the basis of MFU: the count of `learners.throughput` for full batches with one segment per row and one image
+per row of patches. `Work.executed` adds what the program computes by its own rules: remat's second forward pass, attention
+kernels that recompute scores and skip no window, and low-rank products.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _LANES, _BLOCK = 128, 512
 @dataclasses.dataclass(frozen=True)
 class Work:
     """Attributes:
-    tokens: that one run works on, full.
+    tokens: number of tokens of one run, with full batches.
     model: FLOPs that the method needs.
-    executed: FLOPs that the program is expected to execute; 0 where it is not counted by hand.
+    executed: FLOPs that the program is expected to execute; 0 if no formula exists.
     """
 
     tokens: float
@@ -33,12 +33,12 @@ class Work:
 
     @classmethod
     def nothing(cls) -> Work:
-        """Of an update without a batch."""
+        """The work of an update without a batch."""
         return cls(0, 0, 0)
 
     @classmethod
     def learning(cls, learner: Learner) -> Work:
-        """A batch's loss and gradients (the vision tower frozen)."""
+        """Loss and gradients of a batch (with the vision tower frozen)."""
         text, shape = learner.model.text, learner.shape
         weights, head, attention = _text(text, shape)
         vision, vision_executed = _vision(learner.model.vision, shape)
@@ -47,10 +47,10 @@ class Work:
         layers, kernels = 1.0 + backward, 1 + 7 / 2
         again = 0.0
         if learner.remat != "none":
-            # The recomputation leaves out the down projection, whose result nothing in the backward pass needs.
+            # Remat does not recompute the down projection, because the backward pass does not need its result.
             again = weights - _down(text, shape) if learner.remat == "full" else 0.0
             kernels += 1
-        # A trained head is computed again in the backward pass; one that is not makes its gradient at once.
+        # A trained head is recomputed in the backward pass; a frozen one computes its gradient in the forward pass.
         heads = 4 if learner.full else 2
         executed = layers * weights + again + heads * head + kernels * attention + vision_executed
         if not learner.full:
@@ -59,7 +59,7 @@ class Work:
 
     @classmethod
     def scoring(cls, learner: Learner) -> Work:
-        """A batch's log-probs."""
+        """Log-probs of a batch."""
         text, shape = learner.model.text, learner.shape
         weights, head, attention = _text(text, shape)
         vision, vision_executed = _vision(learner.model.vision, shape)
@@ -72,19 +72,19 @@ class Work:
 
     @classmethod
     def feeding(cls, model: ModelConfig, tokens: float, pairs: float) -> Work:
-        """Tokens that go through the decoder's layers, with so many pairs of a query and a key."""
+        """Tokens fed through the decoder's layers, with this number of query-key pairs."""
         text = model.text
         return cls(tokens, 2 * tokens * text.num_hidden_layers * _layer(text) + _pairs(text, pairs), 0)
 
     @classmethod
     def sampling(cls, model: ModelConfig, tokens: float, pairs: float) -> Work:
-        """Tokens that are sampled, each with the vocabulary projection, and fed."""
+        """Tokens that are sampled (each with the vocabulary projection) and fed."""
         fed = cls.feeding(model, tokens, pairs)
         return cls(tokens, fed.model + 2 * tokens * model.text.hidden_size * model.text.vocab_size, 0)
 
 
 def _layer(text: TextConfig) -> float:
-    """Weights of a layer's matrices."""
+    """Number of weights in a layer's matrices."""
     heads, keys = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
     return text.hidden_size * (2 * heads + 2 * keys + 3 * text.intermediate_size)
 
@@ -101,7 +101,7 @@ def _text(text: TextConfig, shape: BatchShape) -> tuple[float, float, float]:
 
 
 def _causal(text: TextConfig, shape: BatchShape, *, exact: bool) -> float:
-    """Of pairs under the diagonal; not exact: of blocks that the diagonal crosses, too."""
+    """FLOPs of pairs below the diagonal; if not exact, of all pairs in blocks that the diagonal crosses."""
     beside = 1 if exact else min(_BLOCK, shape.length)
     return _pairs(text, shape.rows * shape.length * (shape.length + beside) / 2)
 
@@ -111,15 +111,15 @@ def _down(text: TextConfig, shape: BatchShape) -> float:
 
 
 def _low_rank(learner: Learner, shape: BatchShape) -> float:
-    """Two thin products a target, forward, again, and two for each backward."""
-    # Each element of an update is one multiplication a token.
+    """FLOPs of the low-rank products: two per target in the forward pass, its recomputation, and each backward pass."""
+    # Each element of an update is one multiplication per token.
     elements = sum(leaf.size for leaf in jax.tree.leaves(learner.state.params))
     return 4 * 2 * shape.rows * shape.length * elements
 
 
 def _vision(config: VisionConfig, shape: BatchShape) -> tuple[float, float]:
-    """Forward FLOPs of rows full of one image each: what the method needs, and what is done (`models/attention.py`: in the
-    kernel all pairs, and wide heads; of windows a block's and its neighbours')."""
+    """Forward FLOPs of rows that are each filled by one image: those that the method needs, and those executed (as in
+    `models/attention.py`: the kernel computes all pairs with padded heads, windowed layers a block and its neighbours)."""
     patches = shape.images * shape.patches
     size = config.hidden_size
     joined = size * config.spatial_merge_size**2
@@ -133,7 +133,7 @@ def _vision(config: VisionConfig, shape: BatchShape) -> tuple[float, float]:
     padded = -(-shape.patches // block) * block
     width = -(-config.head_dim // _LANES) * _LANES * config.num_heads
     kernel = 4 * width * shape.images * padded**2
-    # Windows go in blocks, each of which sees a window's length on either side.
+    # Windows are processed in blocks, each of which sees a window's length on either side.
     queries = WINDOWS_A_BLOCK * window
     keys = queries + 2 * window
     blocks = 4 * size * shape.images * -(-shape.patches // queries) * queries * keys

@@ -1,6 +1,6 @@
-"""The programs of a job, lowered from abstract shapes: the very functions that the learners and the engine jit.
+"""The programs of a job, lowered from abstract shapes: the same functions that the learners and the engine jit.
 
-Learner programs are for all chips of a slice, the sampler's for those of one host.
+Learner programs run on all chips of a slice, the sampler's on those of one host.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Program:
     """One device program.
 
     Attributes:
-      name: "grpo update", say.
+      name: such as "grpo update".
       lower: makes the lowered program (slow).
-      mesh: it runs on.
-      arguments: abstract arrays that it looks at, for the hand count of memory.
-      work: what the method needs of it.
+      mesh: mesh of its devices.
+      arguments: abstract arrays that it reads, for the hand count.
+      work: FLOPs and tokens that the method needs.
       times: runs in one step of its stage (an update of SFT, a rollout batch of GRPO; 1 for the sampler's).
-      learner: whose program it is; None for the sampler's.
-      learns: it makes gradients, and `memory.hand_count` speaks of it.
+      learner: the learner that it belongs to; None for the sampler's.
+      learns: whether it computes gradients, so that `memory.hand_count` applies.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Program:
 def programs_of(
     config: LearnerSettings, model: ModelConfig, topology: Topology, names: tuple[str, ...]
 ) -> Iterator[Program]:
-    """The programs by their names in `PROGRAMS`.
+    """The programs with the given names of `PROGRAMS`.
 
     Raises:
       ConfigError: the config has no such stage, or does not fit the slice.
@@ -81,7 +81,7 @@ def programs_of(
 
 
 def sft_programs(config: SFTSettings, model: ModelConfig, topology: Topology) -> Iterator[Program]:
-    """The update from one batch, or its two parts where several make one."""
+    """The update from one batch, or its two parts if several batches make one update."""
     settings = config.sft
     made = abstract.learner(config, "sft", model, abstract.mesh_on(config, topology), settings.num_steps)
     update = SupervisedUpdate(made.graph, made.optimizer, config.seed, made.mesh)
@@ -163,7 +163,7 @@ def grpo_programs(config: GRPOSettings, model: ModelConfig, topology: Topology) 
 
 
 def batches_per_step(config: GRPOSettings) -> float:
-    """Batches that hold a step's trajectories, if each is half of the longest; at least one an update."""
+    """Batches that hold a step's trajectories, if each has half of the maximum length; at least one per update."""
     settings, shape = config.grpo, config.grpo.batch
     tokens = settings.prompts_per_step * settings.group_size * config.episode.max_trajectory_tokens / 2
     return max(settings.updates_per_batch, -(-tokens // (shape.rows * shape.length)))
@@ -174,7 +174,7 @@ def rollout_programs(
 ) -> Iterator[Program]:
     """The engine's calls with the largest buckets, on one host's chips.
 
-    "prefill" is a first call of extend with images, "extend" one behind full caches, "decode" one of all rows over the longest.
+    "prefill" is a first call of extend with images, "extend" one after full caches, "decode" one of all rows over full caches.
     """
     engine = config.sized_engine
     mesh = host_mesh(engine.tensor, devices_of(topology.host))
@@ -251,7 +251,7 @@ def _program(
     used: Any = None,
     learns: bool = False,
 ) -> Program:
-    """`used`: those of the arguments that the program looks at; the others are not handed to the chip."""
+    """Makes a program. `used` are the arguments that it reads; the others are not transferred to the chip."""
     lower = _lowering(function, arguments, topology)
     return Program(name, lower, made.mesh.mesh, arguments if used is None else used, work, float(times), made, learns)
 

@@ -1,4 +1,4 @@
-"""Devices that take part in a collective: HLO's three notations for its groups, the pairs of a permutation, and slices."""
+"""Devices of a collective: HLO's three notations for groups, the pairs of a permutation, and groups across slices."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PAIRS = re.compile(r"source_target_pairs=\{([^=]*?)\}\}")
 
 
 def groups_of(text: str, num_devices: int) -> tuple[int, ...]:
-    """The group that device 0 is in, in order; all devices where none are named.
+    """The group of device 0, in order; all devices if the text names none.
 
     Args:
       text: a collective's attributes.
-      num_devices: of a slice, whose program it is; the other slices' come behind them.
+      num_devices: of the slice that the program belongs to; devices of other slices follow.
 
     Raises:
-      ValueError: it names them in a way that is not known.
+      ValueError: the notation is unknown.
     """
     if found := _SLICES.search(text):
         ranges = [list(map(int, part.split(":"))) for part in found.group(1).split(",")]
@@ -47,12 +47,12 @@ def groups_of(text: str, num_devices: int) -> tuple[int, ...]:
             ring.append(follower)
         return tuple(ring) if len(ring) > 1 else (0, *sorted(set(pairs) - {0}))[:2]
     if "replica_groups=" in text and "replica_groups={}" not in text:
-        raise ValueError(f"groups that cannot be read: {text[text.index('replica_groups=') :][:80]}")
+        raise ValueError(f"cannot parse replica groups: {text[text.index('replica_groups=') :][:80]}")
     return tuple(range(num_devices))
 
 
 def _iota(dims: str, order: str | None) -> np.ndarray:
-    """Devices counted up in an array of these dims, which then change places."""
+    """Device numbers counted up in an array of these dims, then transposed by `order`."""
     shape = _numbers(dims)
     ids = np.arange(math.prod(shape)).reshape(shape)
     return ids.transpose(_numbers(order)) if order else ids

@@ -1,4 +1,4 @@
-"""Plans for people and for programs: rich tables, and JSON. Each column says whether it is compiled, counted or estimated."""
+"""Output of plans: rich tables and JSON. Each column says whether it is compiled, counted or estimated."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mmsearch_jax.planning.roofline import seconds_of
 from mmsearch_jax.planning.stage import Assumed, StageEstimate
 
 NOTES = (
-    "compiled: by the compiler that the chips use, from the true program. counted: from the compiled program's instructions. "
-    "estimate: from the chip's published rates, if all overlaps: a lower bound of the time, an upper bound of MFU."
+    "compiled: by the chips' own compiler, from the actual program. counted: in the compiled program's instructions. "
+    "estimate: from the chip's published rates, if everything overlaps: a lower bound of the time, an upper bound of MFU."
 )
 GPU_NOTES = (
-    "GPUs: compiled for as many CPU devices, attention in its CPU form, so memory, bytes and times are rough; FLOPs and "
-    "collectives are the program's own."
+    "GPUs: compiled for an equal number of CPU devices, with attention in its CPU form, so memory, bytes and times are rough; "
+    "FLOPs and collectives are those of the program."
 )
 
 
@@ -108,12 +108,12 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
         console.print(traffic)
     for plan in plans:
         if plan.costs and plan.costs.unknown:
-            console.print(f"{plan.program.name}: cost not known of {', '.join(plan.costs.unknown)}")
+            console.print(f"{plan.program.name}: unknown cost of {', '.join(plan.costs.unknown)}")
     console.print(NOTES if chip.dims else f"{NOTES} {GPU_NOTES}", style="dim")
 
 
 def print_stages(stages: Sequence[StageEstimate], assumed: Assumed, console: Console) -> None:
-    """What the programs make of a job."""
+    """Prints each stage's time per step, samples per day and memory."""
     table = Table(title="A step of each stage (estimate)", title_justify="left")
     for name in ("stage", "s learning", "s rollouts", "samples/day", "GiB held together", "of"):
         table.add_column(name, justify="left" if name == "stage" else "right")
@@ -136,7 +136,7 @@ def print_stages(stages: Sequence[StageEstimate], assumed: Assumed, console: Con
 
 
 def print_settings(found: Sequence[dict[str, Any]], topology: Topology, console: Console) -> None:
-    """What `--search` compiled: each setting's overrides and the records of its plans."""
+    """Prints what `--search` compiled: each setting's overrides and the records of its plans."""
     table = Table(title=f"The best settings on {topology.name}", title_justify="left")
     for name in ("setting", "GiB (compiled)", "of", "tokens/s/chip (estimate)", "MFU (estimate)", "bound"):
         table.add_column(name, justify="left" if name in ("setting", "bound") else "right")
@@ -157,13 +157,13 @@ def print_settings(found: Sequence[dict[str, Any]], topology: Topology, console:
 
 
 def mesh_text(plan: Plan) -> str:
-    """ "fsdp 8, tensor 2": the axes that are more than one."""
+    """The axes larger than one, such as "fsdp 8, tensor 2"."""
     sizes = plan.program.mesh.shape
     return ", ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one device"
 
 
 def collectives(plan: Plan) -> list[dict[str, Any]]:
-    """By kind and size of the group, those that take longest first."""
+    """Collectives by kind and group size, the slowest first."""
     if plan.costs is None:
         return []
     devices = list(plan.program.mesh.devices.flat)
@@ -189,7 +189,7 @@ def collectives(plan: Plan) -> list[dict[str, Any]]:
 
 
 def record(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON; bytes, FLOPs and seconds are of one run on one device."""
+    """A plan as JSON; bytes, FLOPs and seconds are those of one run on one device."""
     made: dict[str, Any] = {
         "program": plan.program.name,
         "topology": plan.topology.name,

@@ -1,8 +1,8 @@
-"""From costs to time: the least that compute, HBM and links each need, on a chip of a slice. An estimate, and a lower bound.
+"""From costs to time: the minimum time of compute, HBM and links on a chip of a slice. An estimate, and a lower bound.
 
-Links: a chip sends along every torus dim that the group extends over, both ways where the dim is a ring. A group that fills no
-dim is taken for a line. GPUs sit behind a switch: all links serve any group in a machine. Between slices, and between machines
-of GPUs, each chip sends its share over the network.
+Links: a chip sends along every torus dim that its group extends over, in both directions if the dim is a ring. A group that
+fills no dim counts as a line. GPUs are connected by a switch, so all links serve any group within a machine. Between slices,
+and between GPU machines, each chip sends its share over the network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmsearch_jax.planning.costs import Collective, Costs
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Seconds that a run needs at least, by what limits it."""
+    """Minimum seconds of a run, by limiting resource."""
 
     compute: float
     hbm: float
@@ -26,22 +26,22 @@ class Roofline:
 
     @property
     def seconds(self) -> float:
-        """If everything overlaps."""
+        """Time if everything overlaps."""
         return max(self.compute, self.hbm, self.ici, self.network)
 
     @property
     def seconds_without_overlap(self) -> float:
-        """Assuming that collectives and compute do not overlap."""
+        """Time if collectives and compute do not overlap."""
         return max(self.compute, self.hbm) + self.ici + self.network
 
     @property
     def bound(self) -> str:
-        """What limits it: "compute", "HBM", "ICI" or "network"."""
+        """The limiting resource: "compute", "HBM", "ICI" or "network"."""
         return max((self.compute, "compute"), (self.hbm, "HBM"), (self.ici, "ICI"), (self.network, "network"))[1]
 
 
 def roofline(costs: Costs, topology: Topology, devices: Sequence[Any]) -> Roofline:
-    """Of costs that are those of one of these devices (in the mesh's order)."""
+    """The roofline of costs that were counted for one of these devices (in the mesh's order)."""
     chip = topology.chip
     share = chip.devices
     ici = network = 0.0
@@ -52,12 +52,12 @@ def roofline(costs: Costs, topology: Topology, devices: Sequence[Any]) -> Roofli
 
 
 def seconds_of(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
-    """Of one collective."""
+    """Seconds of one collective."""
     return sum(_seconds(collective, topology, devices))
 
 
 def _seconds(collective: Collective, topology: Topology, devices: Sequence[Any]) -> tuple[float, float]:
-    """Over the links, then over the network."""
+    """Seconds over the links, and over the network."""
     group = collective.group
     own = tuple(each for each in group if _domain(devices[each], topology) == _domain(devices[group[0]], topology))
     inside = _seconds_inside(dataclasses.replace(collective, group=own), topology, devices)
@@ -69,7 +69,7 @@ def _seconds(collective: Collective, topology: Topology, devices: Sequence[Any])
 
 
 def _domain(device: Any, topology: Topology) -> int:
-    """Which slice, or which machine of GPUs: its links reach no further."""
+    """Index of the device's slice or GPU machine, the reach of its links."""
     if topology.is_tpu:
         return getattr(device, "slice_index", None) or 0
     return device.id // topology.chip.chips_per_host
@@ -87,7 +87,7 @@ def _seconds_inside(collective: Collective, topology: Topology, devices: Sequenc
 
 
 def _bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
-    """Bytes a second that a device of the group can send over its links."""
+    """Bytes per second that a device of the group can send over its links."""
     chip = topology.chip
     link = chip.link_bandwidth / chip.devices
     if not topology.is_tpu:
@@ -99,6 +99,6 @@ def _bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any
         if span > 1:
             whole = span == topology.shape[dim]
             lanes += 2 if whole and topology.ring(dim) and span > 2 else 1
-    # Chiplets of one chip have a link of their own, assumed to be as fast as one to a neighbour.
+    # The link between chiplets of one chip is assumed to be as fast as one to a neighbour.
     lanes = max(lanes, 1)
     return link * (min(lanes, 2) if collective.kind == "collective-permute" else lanes)

@@ -1,6 +1,6 @@
-"""Looks for the mesh, batch and remat that a slice serves best: all that the hand count lets fit, the most promising compiled.
+"""Finds the best mesh, batch and remat for a slice: estimates every setting that fits and compiles the most promising ones.
 
-Both the order and the pruning are estimates; what is reported of a candidate is its compiled plan.
+Both order and pruning use estimates; the reported figures of a candidate come from its compiled plan.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from mmsearch_jax.settings.learning import BatchShape
 REMATS = ("full", "dots", "none")
 _TENSORS, _ROWS = (1, 2, 4, 8), (1, 2, 4)
 USABLE = 0.8
-"""Share of the memory that a hand count may fill: the compiler loses some between buffers (docs/planning.md)."""
+"""Share of the memory that the hand count may fill: the compiler loses some to fragmentation (docs/planning.md)."""
 EFFICIENCY = 0.6
-"""Share of the peak that matrix products reach, to compare compute with collectives."""
+"""Share of the peak FLOPs that matrix products reach, to compare compute with collectives."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SettingCandidate:
-    """A setting, the hand count of its memory, and an estimate of the seconds that a batch takes."""
+    """A setting, the hand count of its memory, and an estimate of the seconds per batch."""
 
     overrides: dict[str, Any]
     memory: HandCount
@@ -54,11 +54,11 @@ def candidates(
     sequences: Sequence[int] = (1, 2, 4),
     rows: Sequence[int] = (),
 ) -> Iterator[SettingCandidate]:
-    """All settings that the slice and the hand count of memory allow, the fastest by estimate first.
+    """All settings that the slice and the hand count allow, the fastest by estimate first.
 
     Args:
-      remats, sequences: that are tried.
-      rows: of a batch, that are tried; by default one, two and four for each part of the mesh, and the config's.
+      remats, sequences: values to try.
+      rows: rows of a batch to try; by default one, two and four for each part of the mesh, and the config's.
     """
     room = USABLE * topology.chip.hbm / topology.chip.devices
     batch = abstract.stage_of(config, stage).batch
@@ -93,10 +93,10 @@ def candidates(
 def nearest_that_fits(
     config: LearnerSettings, stage: str, model: ModelConfig, topology: Topology, scale: float
 ) -> SettingCandidate | None:
-    """The setting with the fewest changes whose hand count, times `scale`, fits; None where none does.
+    """The setting with the fewest changes whose hand count, times `scale`, fits; None if there is none.
 
     Args:
-      scale: what the compiler needed over the hand count, of the setting that does not fit.
+      scale: ratio of the compiler's figure to the hand count, for the setting that does not fit.
     """
     room = topology.chip.hbm / topology.chip.devices / max(scale, 1.0)
     fitting = [each for each in candidates(config, stage, model, topology) if each.memory.total <= room]
@@ -109,7 +109,7 @@ def nearest_that_fits(
 
 
 def estimate_seconds(learner: Learner, topology: Topology) -> float:
-    """Of a batch: compute at a usual share of the peak, and the collectives that the mesh's axes imply, one after the other."""
+    """Seconds of a batch: compute at a usual share of the peak, followed by the collectives that the mesh's axes imply."""
     chip, mesh, text = topology.chip, learner.mesh.mesh.shape, learner.model.text
     devices = learner.mesh.mesh.size
     compute = Work.learning(learner).executed * chip.devices / (chip.flops * EFFICIENCY * devices)
@@ -141,7 +141,7 @@ def estimate_seconds(learner: Learner, topology: Topology) -> float:
 def _meshes(topology: Topology, sequences: Sequence[int]) -> Iterator[dict[str, int]]:
     slices = {"mesh.dcn": topology.num_slices} if topology.num_slices > 1 else {}
     for tensor, sequence in itertools.product(_TENSORS, sequences):
-        # `make_mesh` splits no row over several hosts.
+        # `make_mesh` does not split a row over several hosts.
         if topology.host.num_devices % (tensor * sequence):
             continue
         lanes = topology.num_devices // (topology.num_slices * tensor * sequence)
@@ -157,7 +157,7 @@ def _meshes(topology: Topology, sequences: Sequence[int]) -> Iterator[dict[str, 
 
 
 def _images(batch: BatchShape, rows: int, lanes: int) -> int:
-    """As many rows of images for a row of tokens as the config's, of a number that the mesh divides."""
+    """Rows of images in the config's proportion to rows of tokens, rounded to a number that the mesh divides."""
     return -(-rows * batch.images // (batch.rows * lanes)) * lanes
 
 
@@ -166,7 +166,7 @@ def _rows(lanes: int, asked: int) -> Sequence[int]:
 
 
 def value_of(config: LearnerSettings, key: str) -> Any:
-    """Of a dotted key."""
+    """The config's value at a dotted key."""
     section: Any = config
     for part in key.split("."):
         section = getattr(section, part)

@@ -1,4 +1,4 @@
-"""Sizes of the published Qwen2.5-VL models, for plans without a checkpoint at hand.
+"""Sizes of the published Qwen2.5-VL models, for plans without a checkpoint.
 
 From the `config.json` of Qwen/Qwen2.5-VL-{3B,7B,32B,72B}-Instruct.
 """
@@ -29,12 +29,12 @@ def model_of(checkpoint: str, size: str = "", hint: str = "") -> ModelConfig:
     """The sizes of the model that a config trains.
 
     Args:
-      checkpoint: of the config; read where the folder is there.
-      size: "7b", say; goes before all else.
-      hint: where else the size may be named (the config file's name).
+      checkpoint: the config's checkpoint; its sizes are read if the folder exists.
+      size: such as "7b"; takes precedence over the others.
+      hint: another text that may name the size (the config file's name).
 
     Raises:
-      ConfigError: neither a folder, nor a size by name.
+      ConfigError: no checkpoint folder, and no known size is named.
     """
     if size:
         if size.lower() not in SIZES:
@@ -47,5 +47,5 @@ def model_of(checkpoint: str, size: str = "", hint: str = "") -> ModelConfig:
         if named:
             return SIZES[named[-1]]
     raise ConfigError(
-        f"there is no checkpoint at {checkpoint} whose sizes could be read: name the model with --size ({', '.join(SIZES)})"
+        f"there is no checkpoint at {checkpoint} to read the sizes from: name the model with --size ({', '.join(SIZES)})"
     )

@@ -1,6 +1,6 @@
-"""From programs to a job: what a step of SFT or GRPO takes, and how many samples a day that makes. All estimates.
+"""From programs to a job: time of a step of SFT or GRPO, and samples per day. All are estimates.
 
-Rollouts and learning are taken one after the other, as GRPO without `overlap` does. Tools, judge and data are not in it.
+Rollouts and learning run one after the other, as in GRPO without `overlap`. Tools, judge and data are not included.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DAY = 86400
 
 @dataclasses.dataclass(frozen=True)
 class Assumed:
-    """Tokens of a sample, of which so many are sampled (GRPO)."""
+    """Tokens per sample, and how many of them are sampled (GRPO)."""
 
     sample_tokens: int = 3000
     sampled_tokens: int = 800
@@ -28,9 +28,9 @@ class Assumed:
 @dataclasses.dataclass(frozen=True)
 class StageEstimate:
     """Attributes:
-    learn_seconds, rollout_seconds: of a step; None where the programs were not planned or do not fit.
+    learn_seconds, rollout_seconds: per step; None if the programs were not planned or do not fit.
     samples_per_day: conversations (SFT) or trajectories (GRPO).
-    held: bytes that learner and sampler keep on a chip together, with the most that one of their programs needs besides.
+    held: bytes that learner and sampler keep on a chip together, plus the most that one of their programs adds.
     """
 
     stage: str
@@ -42,14 +42,14 @@ class StageEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether learner and sampler can live on the same chips."""
+        """Whether learner and sampler fit on the same chips."""
         return self.held <= self.available
 
 
 def stage_estimates(
     config: LearnerSettings, plans: Sequence[Plan], topology: Topology, assumed: Assumed
 ) -> list[StageEstimate]:
-    """Of the stages whose programs are among the plans."""
+    """Estimates of the stages whose programs are among the plans."""
     made = []
     for stage in ("sft", "grpo"):
         own = [plan for plan in plans if plan.program.name.startswith(f"{stage} ")]
@@ -74,7 +74,7 @@ def stage_estimates(
 
 
 def _rollout_seconds(sampler: dict[str, Plan], samples: float, topology: Topology, assumed: Assumed) -> float | None:
-    """Every process samples its share; what is not sampled is fed."""
+    """Every process samples its share; tokens that are not sampled are fed."""
     decode, feed = sampler.get("decode"), sampler.get("extend") or sampler.get("prefill")
     if decode is None or feed is None or not decode.seconds or not feed.seconds:
         return None
@@ -85,7 +85,7 @@ def _rollout_seconds(sampler: dict[str, Plan], samples: float, topology: Topolog
 
 
 def _held(plans: Sequence[Plan]) -> float:
-    """Arguments that stay, once for learner and sampler each, and the largest rest."""
+    """Resident arguments of learner and sampler, plus the largest remainder of a program."""
     stays = 0.0
     learner = next((plan.program for plan in plans if plan.program.learner is not None), None)
     sampler = next((plan.program for plan in plans if plan.program.learner is None), None)

@@ -1,4 +1,4 @@
-"""What the bundled configs are made of: where a size, a topology or the tiny policy differs from the defaults of the settings.
+"""Recipes of the bundled configs: the values that differ from the settings' defaults for a size, a topology or the tiny policy.
 
-A config of your own may build on them: `from mmsearch_jax.recipes import qwen2_5_vl`.
+Your own config may use them: `from mmsearch_jax.recipes import qwen2_5_vl`.
 """

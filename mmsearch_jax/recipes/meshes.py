@@ -1,9 +1,9 @@
-"""Which mesh the published sizes get on which machines: one table, and what follows from a topology.
+"""The mesh of each published size on each machine: one table, and the values that follow from a topology.
 
-The table has the smallest group of devices that holds one copy of the weights; `data` (and `dcn` between slices) takes the
+The table gives the smallest group of devices that holds one copy of the weights. `data` (and `dcn` between slices) takes the
 rest of the topology, which costs little with LoRA: only the adapters' gradients cross it. Groups are sized by hand for LoRA,
 bf16 and `remat=full`: weights over the group, a row's layer inputs over `sequence`, and for GRPO a second copy over each host's
-chips with its caches. `mmsearch plan` compiles the programs and says what really fits.
+chips with its caches. `mmsearch plan` compiles the programs and reports what fits.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MESHES = {
             "v5e": (32, 1, 4), "v5p": (16, 1, 1), "v6e": (32, 1, 4), "7x": (16, 1, 1), "h100": (16, 1, 1), "h200": (8, 1, 1),
         },
     },
-    # A host's engine holds all weights: 32b and 72b do not fit the hosts of v5e and v6e, nor one GPU. The 7b's 28 heads do not
-    # divide over a 7x host's eight devices.
+    # A host's engine holds all weights: 32b and 72b do not fit the hosts of v5e and v6e, nor one GPU. A 7x host's eight devices
+    # do not divide the 7b's 28 heads.
     "grpo": {
         "3b": {
             "v5e": (4, 1, 2, 16), "v5p": (4, 1, 1, 64), "v6e": (4, 1, 1, 24), "7x": (8, 1, 1, 64), "h100": (8, 1, 1, 32),
@@ -40,7 +40,7 @@ MESHES = {
     },
 }  # fmt: skip
 AS_LARGE_AS = {"v4": "v6e", "a100": "h100", "b200": "h200"}
-"""Chips with the memory, or more, and as many devices a host: what fits the one fits the other."""
+"""Chips with at least the memory of another and as many devices per host: what fits one fits the other."""
 
 
 def lay_out(config: ml_collections.ConfigDict, stage: str, size: str, name: str) -> Topology:
@@ -50,36 +50,36 @@ def lay_out(config: ml_collections.ConfigDict, stage: str, size: str, name: str)
       config: of SFT or GRPO.
       stage: "sft" or "grpo".
       size: such as "7b".
-      name: of the topology, as `distributed.topologies.parse` reads it.
+      name: topology in the syntax of `distributed.topologies.parse`.
 
     Raises:
-      ConfigError: there is no such topology, or the size does not fit it; says which do.
+      ConfigError: the topology does not exist, or the size does not fit it; the message lists valid choices.
     """
     topology, table = parse(name), MESHES[stage][size]
     chip = topology.chip.name
     sizes = table.get(AS_LARGE_AS.get(chip, chip))
     if sizes is None:
         raise ConfigError(
-            f"{stage} of the {size} has no mesh on {chip}: there is {', '.join(table)}; or set --config.mesh.fsdp and the "
-            "other axes yourself, without a topology behind the config's file"
+            f"{stage} of the {size} has no mesh on {chip}, only on {', '.join(table)}; or set --config.mesh.fsdp and the "
+            "other axes yourself, without a topology after the config's file name"
         )
     fsdp, tensor, sequence, *slots = sizes
     group, per_slice = fsdp * tensor * sequence, topology.num_devices // topology.num_slices
     if per_slice % group:
         raise ConfigError(
-            f"{stage} of the {size} on {chip} takes groups of {group} devices, {topology.name} has "
-            f"{per_slice} a slice: take a larger one, or set config.mesh yourself"
+            f"{stage} of the {size} on {chip} needs groups of {group} devices, {topology.name} has "
+            f"{per_slice} per slice: use a larger one, or set config.mesh yourself"
         )
     config.mesh.update({
         "dcn": topology.num_slices, "data": per_slice // group, "fsdp": fsdp, "tensor": tensor, "sequence": sequence,
     })  # fmt: skip
     if slots:
-        # Each process has an engine of its own, over all of its devices.
+        # Each process has its own engine over all of its devices.
         config.engine.update({"num_slots": slots[0], "tensor": topology.num_devices // topology.num_processes})
     return topology
 
 
 def num_rows(config: ml_collections.ConfigDict, at_least: int) -> int:
-    """Rows of a global batch: one for each part of the mesh that holds rows, or several where that is fewer than wanted."""
+    """Rows of a global batch: the smallest multiple of the mesh's row shards that is at least `at_least`."""
     parts = config.mesh.dcn * config.mesh.data * config.mesh.fsdp
     return parts * max(1, math.ceil(at_least / parts))

@@ -1,6 +1,6 @@
 """The published Qwen2.5-VL models: SFT and GRPO by size and topology.
 
-The settings' defaults are the paper's recipe; here stands what follows from a size and from the machines.
+The settings' defaults are the paper's recipe; this module sets what depends on the size and the machines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def sft(size: str, topology: str) -> ml_collections.ConfigDict:
 
     Args:
       size: such as "7b".
-      topology: what it runs on, such as "v5p:2x2x4"; decides mesh, rows, and with them the number of steps.
+      topology: such as "v5p:2x2x4"; determines mesh, rows, and number of steps.
 
     Raises:
       ConfigError: no such topology, or the size does not fit it.
@@ -38,13 +38,13 @@ def sft(size: str, topology: str) -> ml_collections.ConfigDict:
 
 
 def grpo(size: str, topology: str) -> ml_collections.ConfigDict:
-    """GRPO as in DeepMMSearch-R1 (sec. 3.2, 4.1): live tools, eight rollouts a prompt, an LLM as judge.
+    """GRPO as in DeepMMSearch-R1 (sec. 3.2, 4.1): live tools, eight rollouts per prompt, an LLM as judge.
 
-    The paper contradicts itself; taken are 20 epochs of FVQA's 5,000 prompts, batch 512, mini-batch 64.
+    The paper contradicts itself; this recipe uses 20 epochs of FVQA's 5,000 prompts, batch 512, mini-batch 64.
 
     Args:
       size: such as "7b".
-      topology: what it runs on, such as "v5p:2x2x4"; decides mesh, engine, rows and, if hosts are many, prompts a step.
+      topology: such as "v5p:2x2x4"; determines mesh, engine, rows and, with many hosts, prompts per step.
 
     Raises:
       ConfigError: no such topology, or the size does not fit it.

@@ -1,4 +1,4 @@
-"""The tiny policy of the quickstart: trained whole in float32 on one CPU, with much shorter episodes than the paper's."""
+"""The tiny policy of the quickstart: fully trained in float32 on one CPU, with much shorter episodes than in the paper."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmsearch_jax.core.config_files import as_config
 from mmsearch_jax.settings.commands import GRPOSettings, LearnerSettings, PolicySettings, SFTSettings
 
 TINY_BASE = str(bundled("assets/tiny-base"))
-# A laptop's policy reads and writes little.
+# Short limits, since the policy must run on a laptop.
 EPISODE = {
     "prompt_style": "short",
     "max_tool_calls": 4,
@@ -25,13 +25,13 @@ ENGINE = {"extend_rows": (16,), "extend_buckets": (128,), "length_buckets": (256
 
 
 def base(settings: PolicySettings, checkpoint: str = TINY_BASE) -> ml_collections.ConfigDict:
-    """The tree of a command, for the tiny policy in the mini-world."""
+    """A command's tree for the tiny policy in the mini-world."""
     config = as_config(settings)
     config.update({"checkpoint": checkpoint, "dtype": "float32", "max_pixels": 0, "episode": EPISODE, "engine": ENGINE})
-    # Empty: a server is started on a free port, over the world's corpus.
+    # Empty: the command starts a server on a free port, with the world's corpus.
     config.tools.update({"url": "", "deadline_s": 30.0})
     if isinstance(settings, LearnerSettings):
-        # So small a policy needs all of its parameters trained; the paper trains LoRA of rank 8 (sec. 3.1).
+        # A small policy needs all of its parameters trained; the paper trains LoRA of rank 8 (sec. 3.1).
         config.lora.rank = 0
         config.remat = "none"
         config.run.checkpoint_every = 0
@@ -45,12 +45,12 @@ def base(settings: PolicySettings, checkpoint: str = TINY_BASE) -> ml_collection
                 "num_steps": 32,
                 "prompts_per_step": 12,
                 "updates_per_batch": 1,
-                # Below 1 fewer trajectories fail by chance, and rewards say more about what greedy decoding gets wrong.
+                # Below 1, fewer trajectories fail by chance, and rewards depend more on the errors of greedy decoding.
                 "temperature": 0.8,
                 "batch": {"rows": 12, "length": 576, "images": 12, "patches": 192},
             }
         )
-        # The paper's KL weight is 0.001, at a learning rate of 2e-6: at a tiny policy's rate the noise of the advantages needs
+        # The paper's KL weight is 0.001 at a learning rate of 2e-6. At a tiny policy's rate, the noise of the advantages needs
         # a stronger pull back to the SFT policy.
         config.grpo.loss.kl_coef = 0.1
         config.grpo.reward.match = "exact"

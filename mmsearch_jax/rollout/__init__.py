@@ -1,2 +1,1 @@
-"""The sampler: engine (device loop over slots), scheduler, episode (the agent's state machine) and tool
-client."""
+"""The sampler: engine (device loop over slots), scheduler, episode (the agent's state machine) and tool client."""

@@ -1,6 +1,6 @@
-"""One reply in a free conversation, without tags and tools: the chat server uses it in place of an `Episode`.
+"""One reply in a free conversation, without tags and tools: the chat server uses it instead of an `Episode`.
 
-Pure, as the episode is. The conversation comes as token ids, which `data.chat` rendered.
+Pure, like the episode. `data.chat` renders the conversation to token ids.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mmsearch_jax.rollout.episode import Done, Generate, Generation, Need
 class Chat:
     """Samples one message of at most `max_tokens` tokens after `prompt_ids`.
 
-    The trajectory ends "answered" where the policy closed its message, "overlong" where its tokens ran out.
+    The trajectory ends "answered" if the policy closed its message, "overlong" if it reached its token limit.
     """
 
     def __init__(self, trajectory: Trajectory, prompt_ids: Sequence[int], max_tokens: int):
@@ -33,7 +33,7 @@ class Chat:
         return Generate(self._max_tokens)
 
     def generated(self, generation: Generation) -> Need:
-        """The policy wrote the message."""
+        """Takes the message that the policy wrote."""
         self.trajectory.append_sampled(generation.token_ids, generation.logprobs)
         self.trajectory.status = Status.OVERLONG if generation.finish == "length" else Status.ANSWERED
         return Done()

@@ -1,8 +1,8 @@
-"""An episode whose turns come as text: from a model at a chat endpoint, or from a script.
+"""An episode whose turns are text: from a model at a chat endpoint, or from a script.
 
 The state machine is `rollout.episode.Episode`, as in the engine. A `Transcript` is its renderer: it gives token ids to the
-episode and keeps the same conversation as messages for the endpoint. This module sends nothing itself: the caller's
-`write_turn` asks the model, and `Tools` answer searches.
+episode and keeps the same conversation as messages for the endpoint. This module makes no requests itself: the caller's
+`write_turn` calls the model, and `Tools` answer searches.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Gene
 from mmsearch_jax.rollout.tool_client import Tools, call_tool
 
 WriteTurn = Callable[[int], Awaitable[Generation]]
-"""Writes the next turn of at most so many tokens."""
+"""Writes the next turn, given the messages and the maximum number of tokens."""
 
 _PIECE = 4
 _ENCODING = "utf-32-le"
 
 
 class TextPieces:
-    """A renderer for models whose tokenizer is not known: an id spells four characters, about a token of English.
+    """A renderer for models with an unknown tokenizer: an id encodes four characters, about one token of English.
 
     There is no chat markup among the ids, so token limits count text only.
     """
 
     im_end = -1
-    """Never among the ids: nobody samples a control token here."""
+    """An id that never occurs: control tokens are not sampled here."""
 
     def encode(self, text: str) -> list[int]:
-        """An id for each piece of four characters. The text must not hold NUL characters, which pad the last piece."""
+        """One id per piece of four characters. The text must not contain NUL characters, which pad the last piece."""
         pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
         return [int.from_bytes(piece.encode(_ENCODING, "surrogatepass"), "little") for piece in pieces]
 
@@ -53,12 +53,12 @@ class TextPieces:
 
 
 class Transcript:
-    """The renderer of an episode, which also keeps the conversation as messages of a chat endpoint.
+    """The renderer of an episode that also records the conversation as messages for a chat endpoint.
 
     Args:
-      renderer: makes the token ids, by which the episode's limits are counted and observations are cut: a `ChatRenderer` of
-        the policy's tokenizer, or `TextPieces`.
-      image: encoded; shown with the first message. None for none.
+      renderer: makes the token ids that count towards the episode's limits and by which observations are cut: a `ChatRenderer`
+        of the policy's tokenizer, or `TextPieces`.
+      image: encoded; shown with the first message. None if there is none.
 
     Attributes:
       messages: the conversation so far, in the form of OpenAI's chat completions.
@@ -89,7 +89,7 @@ class Transcript:
         return self._renderer.observation_ids(text, closed=closed)
 
     def turn(self, text: str, finish: str) -> Generation:
-        """The model's message, added to the conversation. Its log-probs are not known and stand as 0.
+        """The model's message, added to the conversation. Its log-probs are unknown and set to 0.
 
         Args:
           finish: see `Generation.finish`.
@@ -102,15 +102,15 @@ class Transcript:
 async def play_episode(
     episode: Episode, write_turn: WriteTurn, tools: Tools | None, question: str, image: bytes | None
 ) -> Trajectory:
-    """Plays an episode to its end and returns its trajectory.
+    """Runs an episode to its end and returns its trajectory.
 
-    An exception of `write_turn` or a tool ends it, too, and leaves the status "running": call `Episode.fail` to record why.
+    An exception of `write_turn` or a tool ends it and leaves the status "running": call `Episode.fail` to record why.
 
     Args:
-      image: encoded; None where the episode's rules allow no image search.
+      image: encoded; None if the episode's rules allow no image search.
 
     Raises:
-      ToolError: a tool gave no result, or `tools` is None and the episode calls one.
+      ToolError: a tool returned no result, or `tools` is None and the episode calls one.
     """
     need = episode.begin()
     while not isinstance(need, Done):
@@ -125,13 +125,13 @@ async def play_episode(
 
 
 def cut_turn(reply: ChatReply, *, plain: bool) -> tuple[str, str]:
-    """The part of a reply that our engine would have sampled, up to the first closing tag; and how it ended.
+    """The part of a reply that our engine would have sampled, up to the first closing tag, and how it ended.
 
     Args:
-      plain: whether the answer has no tags; then the whole reply is the turn.
+      plain: whether answers have no tags; then the whole reply is the turn.
 
     Returns:
-      The text without NUL characters, and "length" where the endpoint cut the reply before its end, else "closed".
+      The text without NUL characters, and "length" if the endpoint cut the reply before its end, else "closed".
     """
     text = reply.text.replace("\0", "")
     if not plain:

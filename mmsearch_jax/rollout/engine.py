@@ -1,8 +1,8 @@
-"""The engine of rollout: slots with a KV cache on the device, driven by plain calls from the host.
+"""The rollout engine: slots with a KV cache on the device, driven by plain calls from the host.
 
-It turns sequences of token ids into turns of token ids. It knows nothing of tools, episodes or rewards: the
-scheduler decides what runs. Shapes come from small sets of buckets and everything else is an array, so that
-nothing is compiled twice. Legend: S slots, N rows of one call, T new tokens, D width.
+It turns sequences of token ids into turns of token ids. It does not depend on tools, episodes or rewards: the scheduler decides
+what runs. Shapes come from small sets of buckets and everything else is an array, so that each program is compiled only once.
+Legend: S slots, N rows of one call, T new tokens, D width.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Engine:
       model: a `Qwen2_5_VL`.
       tokenizer: of the same checkpoint: a transformers fast tokenizer or a `tokenizers.Tokenizer`.
       image_processor: of the same checkpoint.
-      config: sizes, and over how many chips of this host the weights and caches are split; `max_length` must be given.
+      config: sizes, and the number of chips of this host over which weights and caches are split; `max_length` must be set.
       seed: of the sampling keys, together with each trajectory's own seed.
       cache: an empty cache to use instead of a `KVCache` (for models of another kind).
     """
@@ -92,7 +92,7 @@ class Engine:
         )
         self._owners: list[LiveSequence | None] = [None] * config.num_slots
         self._leaders: dict[Any, LiveSequence] = {}
-        """By prompt: the sequence that is being fed it; the others of the group wait for its cache."""
+        """By prompt: the sequence that feeds it; the others of the group wait for its cache."""
         self._prefixes: dict[Any, _Prefix] = {}
         self._lengths = config.lengths
         self._programs = jitted.jit_programs(graph, config, places)
@@ -114,7 +114,7 @@ class Engine:
           keep_image_features: the vision tower is unchanged (frozen), so encoded images stay valid.
 
         Raises:
-          CheckpointError: a parameter that the model does not have, or of another shape.
+          CheckpointError: a parameter that the model does not have, or one with another shape.
         """
         assert self.free_slots == self.config.num_slots, "weights changed under running sequences"
         self._weights, self.policy_version = place_weights(state, self._weights, self._mesh), version
@@ -127,7 +127,7 @@ class Engine:
         return self._owners.count(None)
 
     def prepare_image(self, encoded: bytes) -> PreparedImage:
-        """Decodes an image and cuts it into patches, once for equal bytes. Any thread may call this method at any time.
+        """Decodes an image and cuts it into patches, once for equal bytes. May be called from any thread at any time.
 
         Raises:
           ImageError: not an image.
@@ -141,7 +141,7 @@ class Engine:
         self._owners[sequence.slot] = sequence
 
     def release(self, sequence: LiveSequence) -> None:
-        """Takes the slot back. What was in its cache is fed again if the sequence comes back."""
+        """Takes the slot back. If the sequence returns, its tokens are fed again."""
         if sequence.slot is not None:
             self._owners[sequence.slot] = None
             self._prefixes = {key: p for key, p in self._prefixes.items() if p.owner is not sequence}
@@ -351,7 +351,7 @@ class Engine:
     def take(self, sequence: LiveSequence) -> Generation:
         """Returns the finished turn, cut exactly after its closing tag.
 
-        A last token that holds more than the end of the tag is dropped (it is not in the cache either); the
+        A last token that contains bytes after the end of the tag is dropped (it is not in the cache either); the
         rest of the tag becomes `forced_ids`.
         """
         assert sequence.finish is not None
@@ -374,7 +374,7 @@ class Engine:
           progress: called after each program.
 
         Returns:
-          How many programs there are.
+          Number of programs.
         """
         assert self.free_slots == self.config.num_slots, "warm-up under running sequences"
         self._leaders, self._prefixes = {}, {}
@@ -401,5 +401,5 @@ class Engine:
         return self.num_programs()
 
     def num_programs(self) -> int:
-        """Programs compiled so far: constant once every bucket has been met."""
+        """Number of programs compiled so far: constant once every bucket has been used."""
         return sum(function._cache_size() for function in self._programs)

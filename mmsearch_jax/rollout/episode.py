@@ -1,8 +1,8 @@
 """The agent's state machine: what one episode needs next, given what just happened.
 
 Pure: no clock, network, device or randomness. It decides limits, budgets, observations and endings, and
-appends to the `Trajectory`; it does not know what generates
-tokens (`rollout.engine`, an endpoint) or what calls tools (`rollout.tool_client`).
+appends to the `Trajectory`. It does not depend on what generates tokens (`rollout.engine`, an endpoint) or what calls tools
+(`rollout.tool_client`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODES = ("policy", "prompted", "direct", "rag")
 
 
 class Renderer(Protocol):
-    """The part of `data.chat.ChatRenderer` that an episode uses; `endpoint_episode` has others."""
+    """The part of `data.chat.ChatRenderer` that an episode uses; `endpoint_episode` has other implementations."""
 
     im_end: int
 
@@ -34,7 +34,7 @@ class Renderer(Protocol):
         ...
 
     def prompt_ids(self, text: str, image_token_counts: Sequence[int] = ()) -> list[int]:
-        """The conversation up to where the policy writes."""
+        """The conversation up to the start of the policy's message."""
         ...
 
     def observation_ids(self, text: str, *, closed: bool = False) -> list[int]:
@@ -100,7 +100,7 @@ def observe(
 
 
 def _reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | None:
-    """The note in the observation: the server's own one, or that an expression was not found."""
+    """The note in the observation: the server's own note, or that an expression was not found."""
     if reply.note:
         return reply.note
     crop_missed = isinstance(action, ImageSearch) and action.expression is not None and not reply.grounded
@@ -108,7 +108,7 @@ def _reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | N
 
 
 class Episode:
-    """One episode, driven from outside: each method says what happened and returns what is needed next."""
+    """One episode, driven by its caller: each method takes what happened and returns what is needed next."""
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class Episode:
         return self._prompt(protocol.rag_prompt(self._question, observations, self.config.prompt_style))
 
     def _searches_left(self) -> int:
-        """Number of further turns that need not answer; -1 after the turn that had to answer."""
+        """Number of remaining turns that may search; -1 after the turn that had to answer."""
         return self.config.max_tool_calls - len(self.trajectory.turns)
 
     def _limit(self, action: TextSearch | ImageSearch) -> int:

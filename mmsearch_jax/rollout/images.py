@@ -19,17 +19,17 @@ from mmsearch_jax.rollout.sequence import PreparedImage
 from mmsearch_jax.settings.rollout import EngineConfig
 
 _FULL_ENOUGH = 0.75
-"""The share of a call's rows from which on more rows a call are better than fuller ones."""
+"""Once this share of a call's rows is filled, a call with more rows is preferred over one with fuller rows."""
 
 
 class ImageCache:
-    """Holds the latest images by the hash of their bytes.
+    """Keeps the latest images by the hash of their bytes.
 
     Args:
       processor: of the checkpoint.
       vision: the tower's config.
       config: sizes of the engine.
-      encode: from packed patches to features [N, D] under the current weights.
+      encode: maps packed patches to features [N, D] under the current weights.
     """
 
     def __init__(
@@ -58,20 +58,21 @@ class ImageCache:
         grid = (int(processed.grid[0]), int(processed.grid[1]), int(processed.grid[2]))
         num_tokens = grid[0] * grid[1] * grid[2] // self._vision.spatial_merge_size**2
         with self._lock:
-            # Another thread may have been first: equal bytes must give the same object.
+            # If another thread was first, use its object: equal bytes must give the same object.
             image = self._images.setdefault(key, PreparedImage(key, processed, grid, num_tokens))
             while len(self._images) > self._config.image_cache:
                 self._images.popitem(last=False)
         return image
 
     def forget_features(self) -> None:
-        """Drops all features, because the vision tower has changed: images are encoded again when they are next needed."""
+        """Drops all features because the vision tower has changed: images are encoded again when needed."""
         with self._lock:
             for image in self._images.values():
                 image.features = None
 
     def encode_missing(self, images: Iterable[PreparedImage]) -> int:
-        """Encodes the images without features, small ones in rows that larger ones leave partly empty; returns their number."""
+        """Encodes the images without features and returns their number. Small images fill rows that larger ones leave partly
+        empty."""
         missing = list({image.key: image for image in images if image.features is None}.values())
         waiting = sorted(missing, key=_patches, reverse=True)
         while waiting:
@@ -90,7 +91,7 @@ class ImageCache:
         return len(missing)
 
     def shapes(self) -> Iterator[VisionInputs]:
-        """An input of every shape that images of this processor can make."""
+        """An input of every shape that this processor's images can have."""
         smallest = self._processor(Image.new("RGB", (28, 28)))
         largest = self._processor.max_pixels // self._vision.patch_size**2
         merged = self._vision.spatial_merge_size**2
@@ -100,10 +101,10 @@ class ImageCache:
                 yield pack_images([smallest], row_patches, num_rows)[0]
 
     def _next_call(self, waiting: Sequence[PreparedImage]) -> tuple[list[PreparedImage], int, int]:
-        """Which images go into a call, its rows and their length: as many rows as are full enough, else the fullest.
+        """Images of the next call, its rows and their length: as many rows as are full enough, else the single fullest.
 
         Args:
-          waiting: the largest first: rows are as long as it needs.
+          waiting: sorted, the largest first; it determines the length of the rows.
         """
         row_patches, choices = _row_patches(_patches(waiting[0]), self._config.patch_buckets), []
         for rows in self._config.extend_rows:
@@ -120,8 +121,8 @@ def _patches(image: PreparedImage) -> int:
 
 
 def _row_patches(patches: int, buckets: Sequence[int]) -> int:
-    """The smallest bucket; beyond them, steps of a quarter of a power of two, so that images of many sizes share few
-    programs."""
+    """The smallest bucket that fits. Above the buckets, sizes in steps of a quarter of a power of two, so that images of many
+    sizes share few programs."""
     fitting = [size for size in buckets if size >= patches]
     if fitting:
         return min(fitting)

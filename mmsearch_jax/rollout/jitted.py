@@ -1,7 +1,7 @@
-"""The engine's device programs, jitted: from a model's graph and the places of its arrays, real or abstract.
+"""The engine's device programs, jitted from a model's graph and the shardings of its arrays, real or abstract.
 
-The engine calls them; `mmsearch plan` lowers them for hardware that is not present. Legend: S slots, L cache length, K key/
-value heads, h head width, D width.
+The engine calls them; `mmsearch plan` lowers them for hardware that is not present. Legend: S slots, L cache length,
+K key/value heads, h head width, D width.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DevicePrograms(NamedTuple):
 
 
 def single_layers(model: Any) -> tuple[Any, Any]:
-    """Graph and abstract state of the model as the engine runs it."""
+    """Graph and abstract state of the model in the engine's form."""
     graph, weights = nnx.split(model)
     return nnx.split(nnx.eval_shape(lambda state: nnx.merge(graph, state).with_single_layers(), weights))
 
@@ -61,7 +61,7 @@ def places(mesh: Mesh, cache: Any, num_heads: int) -> Places:
 
 
 def jit_programs(graph: Any, config: EngineConfig, places: Places) -> DevicePrograms:
-    """The four programs of an engine; each combination of shapes that they are called with is compiled once."""
+    """The four programs of an engine; each combination of argument shapes is compiled once."""
 
     def extend(weights, cache, hidden, *args, length):
         return programs.extend_rows(nnx.merge(graph, weights), cache, hidden, *args, length=length)
@@ -79,7 +79,7 @@ def jit_programs(graph: Any, config: EngineConfig, places: Places) -> DeviceProg
             gather=gather,
         )
 
-    # Without `out_shardings` the caches could move from call to call.
+    # Without `out_shardings` the caches' shardings could change from call to call.
     cache, whole = places
     return DevicePrograms(
         jax.jit(extend, static_argnames="length", donate_argnums=(1, 2), out_shardings=(cache, whole)),

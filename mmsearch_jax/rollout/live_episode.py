@@ -1,4 +1,4 @@
-"""What the scheduler runs: a request, the state machine that decides its next step, and its sequence in the engine."""
+"""The scheduler's unit: a request, the state machine that decides its next step, and its sequence in the engine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Watch = Callable[["LiveEpisode"], None]
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeRequest:
-    """One episode to run. Requests of one group differ only in `seed`; their prompt is prefilled once. `tools`, where given,
-    replace the scheduler's for this episode."""
+    """One episode to run. Requests of one group differ only in `seed`; their prompt is prefilled once. `tools`, if given,
+    replaces the scheduler's for this episode."""
 
     row_id: str
     group_id: str

@@ -1,4 +1,4 @@
-"""Puts the sampler's arrays on the chips of its own host, whatever mesh the learner uses.
+"""Places the sampler's arrays on the chips of its own host, whatever mesh the learner uses.
 
 Rollouts wait for tools, whose latency varies. Each host therefore drives its own engine on a mesh of its own chips, and hosts
 need no synchronisation during rollout. The weights come from the learner's mesh over the interconnect, never through a host's
@@ -41,7 +41,7 @@ def host_mesh(tensor: int = 1, chips: Sequence[Any] | None = None) -> Mesh:
 
 
 def cache_sharding(mesh: Mesh, num_heads: int) -> NamedSharding:
-    """The sharding of keys and values [S, L, K, h]: heads over `tensor`; replicated where they do not divide.
+    """The sharding of keys and values [S, L, K, h]: heads over `tensor`; replicated if `tensor` does not divide them.
 
     Args:
       num_heads: K.
@@ -58,10 +58,10 @@ def place_weights(state: Any, held: Any, mesh: Mesh, rules: Rules = RULES) -> An
     Args:
       state: an `nnx` state with some or all parameters, on any devices. If they are spread over several processes, all of these
         must call this together.
-      held: an `nnx` state of the whole model, which may have single layers where `state` has stacks of them.
+      held: an `nnx` state of the whole model, which may have single layers instead of the stacks in `state`.
 
     Raises:
-      CheckpointError: a parameter that `held` does not have, or of another shape.
+      CheckpointError: a parameter that `held` does not have, or one with another shape.
     """
     kept = dict(nnx.to_flat_state(held))
     new = {path: (leaf, array) for path, leaf, array in _single_layers(state, kept)}
@@ -69,7 +69,7 @@ def place_weights(state: Any, held: Any, mesh: Mesh, rules: Rules = RULES) -> An
     for path, (_, array) in new.items():
         name = ".".join(map(str, path))
         if path not in kept or kept[path].get_value().shape != array.shape:
-            raise CheckpointError(f"the weights {name} {array.shape} are not of the engine's model")
+            raise CheckpointError(f"the engine's model has no parameter {name} of shape {array.shape}")
         arrays[name], dtypes[name] = array, kept[path].get_value().dtype
     copies = _copied(arrays, dtypes, mesh, rules)
     for path, (leaf, _) in new.items():
@@ -78,7 +78,7 @@ def place_weights(state: Any, held: Any, mesh: Mesh, rules: Rules = RULES) -> An
 
 
 def _single_layers(state: Any, held: Mapping[tuple, Any]) -> Iterator[tuple[tuple, Any, jax.Array]]:
-    """Path, variable and array of each parameter; stacked layers are split where `held` has single layers."""
+    """Path, variable and array of each parameter; stacked layers are split if `held` has single layers."""
     for path, leaf in nnx.to_flat_state(state):
         array = leaf.get_value()
         if (*path[:2], 0, *path[2:]) not in held:
@@ -89,8 +89,8 @@ def _single_layers(state: Any, held: Mapping[tuple, Any]) -> Iterator[tuple[tupl
 
 
 def weight_spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
-    """How the sampler splits a parameter, by its dotted path."""
-    # On one chip nothing is split, so dims need no names (models of tests have none).
+    """The sampler's sharding of a parameter, by its dotted path."""
+    # Nothing is split on one chip, so dims need no names (the tests' models have none).
     return PartitionSpec() if mesh.size == 1 else partition_spec(logical_axes(path), shape, mesh, rules, owner=path)
 
 
@@ -120,7 +120,7 @@ def _hosts_mesh(mesh: Mesh) -> Mesh:
     if {len(devices) for devices in by_host.values()} != {mesh.size}:
         raise ConfigError(
             f"the sampler's mesh has {mesh.size} devices, the hosts have {[len(d) for d in by_host.values()]}: with several "
-            "hosts, set engine.tensor to the devices of one"
+            "hosts, set engine.tensor to the number of devices of one host"
         )
     devices = np.asarray([by_host[host] for host in sorted(by_host)]).reshape(-1, *mesh.devices.shape)
     return Mesh(devices, (_HOST, *AXES))

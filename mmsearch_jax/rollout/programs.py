@@ -1,8 +1,7 @@
 """The three device programs of the engine: extend rows, decode rows, copy a prefix. Pure functions of arrays.
 
-Rows are gathered from the slots' cache, worked on, and put back, so the cost of a call depends on its rows and not
-on the number of slots. Legend: S slots, N rows of one call, T new tokens, L cache length, D width, V
-vocabulary.
+Rows are gathered from the slots' cache, processed, and written back, so the cost of a call depends on its rows and not on the
+number of slots. Legend: S slots, N rows of one call, T new tokens, L cache length, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def no_rows(count: int) -> DecodeRows:
 
 
 class DecodeConstants(NamedTuple):
-    """What does not change: the tag automaton's table, the tokens that end a turn or may never be sampled, the run's seed."""
+    """Constants: the tag automaton's table, the tokens that end a turn or may never be sampled, the run's seed."""
 
     transitions: Int32[Any, "states V"]
     stop: Bool[Any, "V"]
@@ -85,15 +84,15 @@ class Decoded(NamedTuple):
 
 
 class _DecodeCarry(NamedTuple):
-    """What `decode_rows` hands from step to step.
+    """The state of the loop in `decode_rows`.
 
     Attributes:
-      step: int32 scalar, the steps done.
+      step: int32 scalar, number of steps done.
       cache: of the N rows.
       last: [N, D], the last hidden state of each row.
-      running: bool [N], rows whose turn goes on.
+      running: bool [N], rows whose turn continues.
       states: int32 [N], the tag automaton's state.
-      counts: int32 [N], tokens sampled in this call.
+      counts: int32 [N], number of tokens sampled in this call.
       tokens, logprobs: int32 and float32 [N, steps].
     """
 
@@ -199,11 +198,10 @@ def decode_rows(
     steps: int,
     gather: bool,
 ) -> tuple[Any, Float[Array, "S D"], Decoded]:
-    """Samples up to `steps` tokens for each row, and stops a row at a closing tag, a stop token or its
-    budget.
+    """Samples up to `steps` tokens for each row, and stops a row at a closing tag, a stop token or its budget.
 
-    Each step samples from the hidden state, then feeds the token unless it ended the turn. The last token of a
-    turn is therefore not in the cache, and the host may still drop it.
+    Each step samples from the hidden state, then feeds the token unless it ended the turn. The last token of a turn is
+    therefore not in the cache, and the host may drop it.
 
     Args:
       lengths: tokens in the cache of each row.

@@ -1,8 +1,7 @@
-"""From logits to tokens, and from tokens to the end of a turn: pure functions over arrays.
+"""From logits to tokens, and from tokens to the end of a turn: pure functions of arrays.
 
-Two things live here: sampling with per-row temperature, top-k and top-p (arrays, so a change never
-recompiles), and the automaton that tells on the device at which token a closing tag is complete. Legend: S
-slots (rows), V vocabulary.
+Sampling has a temperature, top-k and top-p per row (arrays, so that a change never recompiles). The tag automaton detects on
+the device the token that completes a closing tag. Legend: S slots (rows), V vocabulary.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ class SamplingParams:
 def position_keys(
     seed: UInt32[Array, ""], trajectory_seeds: UInt32[Array, "S"], positions: Int32[Array, "S"]
 ) -> Key[Array, "S"]:
-    """One key per row, a function of run seed, trajectory seed and token index alone.
+    """One key per row, a function of only run seed, trajectory seed and token index.
 
     So what a trajectory samples does not depend on its slot, on its neighbours or on when it was scheduled.
 
     Args:
-      positions: index in its trajectory of the token to be sampled.
+      positions: index of the token to sample within its trajectory.
     """
 
     def one(trajectory_seed: jax.Array, position: jax.Array) -> jax.Array:
@@ -62,7 +61,7 @@ def sample(
 
     Returns:
       tokens int32 [S]; their log-probs float32 [S] under softmax(logits / temperature) over the whole vocabulary, which the
-      learner can compute again (temperature 1 where greedy).
+      learner can recompute (temperature 1 if greedy).
     """
     greedy = temperature <= 0.0
     divisor = jnp.where(greedy, 1.0, temperature)[:, None]
@@ -90,7 +89,7 @@ def _log_prob(logits: Float32[Array, "S V"], tokens: Int32[Array, "S"]) -> Float
 
 
 def _argmax(scores: Float32[Array, "S V"]) -> Int32[Array, "S"]:
-    """Index of the largest of each row, the first of equals.
+    """Index of the largest value of each row, the first if several are equal.
 
     Written as two reductions: XLA's own argmax takes several times as long on a CPU.
     """
@@ -102,8 +101,7 @@ def _argmax(scores: Float32[Array, "S V"]) -> Int32[Array, "S"]:
 def _filter(
     scaled: Float32[Array, "S V"], top_p: Float32[Array, "S"], top_k: Int32[Array, "S"]
 ) -> Float32[Array, "S V"]:
-    """-inf outside the top k and outside the smallest set of at least p probability (which holds the best
-    token)."""
+    """-inf outside the top k and outside the smallest set with at least probability p (which contains the best token)."""
     descending = -jnp.sort(-scaled, axis=-1)
     num_tokens = scaled.shape[-1]
     ranks = jnp.arange(num_tokens, dtype=jnp.int32)[None, :]
@@ -116,15 +114,15 @@ def _filter(
 
 
 class TagAutomaton:
-    """Finds, token by token, where the first closing tag is complete, also where it ends inside a token.
+    """Finds, token by token, where the first closing tag is complete, even if it ends inside a token.
 
     An Aho-Corasick automaton over the tags' bytes, tabulated over tokens: `table[state, token]` is the state
     after the token. A turn starts in state 0; `accept` is reached with the tag's last byte and never left.
 
     Args:
       token_bytes: bytes of each token id (`ChatRenderer.token_bytes`).
-      tags: what ends a turn.
-      vocabulary_size: the model's; ids that the tokenizer does not have lead to state 0.
+      tags: the tags that end a turn.
+      vocabulary_size: of the model; ids that are not in the tokenizer lead to state 0.
     """
 
     def __init__(self, token_bytes: Sequence[bytes], tags: Sequence[str], vocabulary_size: int):

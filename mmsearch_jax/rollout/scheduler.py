@@ -1,7 +1,7 @@
-"""Runs many episodes at once: gives them slots of the engine, parks them while a tool works, and resumes them.
+"""Runs many episodes concurrently: gives them slots of the engine, parks them during tool calls, and resumes them.
 
-Tool calls run on the event loop while the device decodes in a thread, so no slow search holds up another
-episode. The scheduler decides when things happen; `rollout.episode` decides what an episode does next.
+Tool calls run on the event loop while the device decodes in a thread, so a slow search does not delay other episodes. The
+scheduler decides when things happen; `rollout.episode` decides what an episode does next.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Scheduler:
             await self.step()
 
     async def step(self) -> None:
-        """One round: decodes for a while, then goes on with each run whose turn or search is finished."""
+        """One round: decodes for a while, then continues each run whose turn or search is finished."""
         self._expire()
         self._admit()
         if self._ready():
@@ -202,7 +202,7 @@ class Scheduler:
     # Host side: starting, following, ending -----------------------------------------------------------------
 
     def _start(self, fresh: collections.deque[tuple[EpisodeRequest, Trajectory]]) -> None:
-        """Begins as many episodes as could use a slot soon, so that no images are decoded long before they are used."""
+        """Begins as many episodes as can use a slot soon, so that images are not decoded long before they are used."""
         room = self._engine.config.width - len(self._ready()) - len(self._waiting)
         # Parked episodes need no slot, but their number must be bounded.
         room = min(room, 2 * self._engine.config.num_slots - len(self._calling))
@@ -268,7 +268,7 @@ class Scheduler:
         return await call_tool(tools, call.action, call.top_k, request.question, request.image)
 
     def _collect(self) -> None:
-        """Goes on with the runs whose tool calls are finished."""
+        """Continues the runs whose tool calls are finished."""
         for run in [run for run in self._calling if run.task is not None and run.task.done()]:
             task, call = run.task, run.call
             if task is None or call is None:
@@ -325,7 +325,7 @@ class Scheduler:
         return [run for run in self._resident if not run.parked]
 
     async def _on_device(self) -> list[LiveEpisode]:
-        """The device works in a thread, and the event loop serves tool calls meanwhile."""
+        """Runs the device calls in a thread, so that the event loop can serve tool calls."""
         work = asyncio.ensure_future(asyncio.to_thread(self._device_work))
         try:
             finished = await asyncio.shield(work)
@@ -334,12 +334,12 @@ class Scheduler:
                     run.watch(run)
             return finished
         except asyncio.CancelledError:
-            # The thread must finish its call before anybody else uses the engine.
+            # The thread must finish its call before anything else uses the engine.
             await asyncio.wait([work])
             raise
 
     def _device_work(self) -> list[LiveEpisode]:
-        """Feeds new tokens, then decodes for a while. Runs in a thread; uses nothing but the engine."""
+        """Feeds new tokens, then decodes for a while. Runs in a thread; uses only the engine."""
         # Always the first ones: a sequence that has begun to decode continues until its turn ends.
         ready = self._ready()[: self._engine.config.width]
         unfed = [run.sequence for run in ready if run.sequence.unfed > 0]

@@ -1,4 +1,4 @@
-"""The host's records of the engine: its sizes, a prepared image, and a sequence that lives in a slot."""
+"""The host's records of the engine: its sizes, a prepared image, and a sequence that occupies a slot."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mmsearch_jax.rollout.sampling import SamplingParams
 
 @dataclasses.dataclass
 class PreparedImage:
-    """An image as the engine needs it; equal bytes give the same object while it is cached.
+    """An image in the engine's form; equal bytes give the same object while it is cached.
 
-    `features` (float [num_tokens, D], on the host) are there once encoded under the current weights.
+    `features` (float [num_tokens, D], on the host) are set once encoded under the current weights.
     """
 
     key: str
@@ -28,11 +28,10 @@ class PreparedImage:
 
 @dataclasses.dataclass(eq=False)
 class LiveSequence:
-    """One trajectory as the engine sees it. `token_ids` is the trajectory's own list: the engine only reads
-    it.
+    """One trajectory as the engine sees it. `token_ids` is the trajectory's own list, which the engine only reads.
 
-    `fed` counts the tokens that are in the cache of `slot`. The turn in progress stands in `new_*` and is
-    handed over by `Engine.take`.
+    `fed` counts the tokens that are in the cache of `slot`. The fields `new_*` hold the turn in progress, which
+    `Engine.take` returns.
     """
 
     token_ids: list[int]
@@ -63,13 +62,13 @@ class LiveSequence:
 
     @property
     def decodable(self) -> bool:
-        """Whether a turn is in progress and its sequence stands whole in the cache."""
+        """Whether a turn is in progress and the whole sequence is in the cache."""
         return self.slot is not None and self.finish is None and self.budget > 0 and self.unfed <= 0
 
 
 @dataclasses.dataclass
 class EngineStats:
-    """What the engine has done so far (tokens are per row and without padding)."""
+    """Counters of the engine's work (tokens are per row and without padding)."""
 
     sampled_tokens: int = 0
     extended_tokens: int = 0

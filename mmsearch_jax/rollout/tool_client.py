@@ -1,6 +1,6 @@
 """The HTTP client of the search server: one deadline per call that all retries share, and typed failures.
 
-It knows the schema in `core.search_api` and nothing of episodes. The transport can be replaced, so tests need no
+It knows the schema in `core.search_api` and does not depend on episodes. The transport can be replaced, so that tests need no
 socket.
 """
 
@@ -26,13 +26,13 @@ _DOWN_S = 2.0
 
 
 class Transport(Protocol):
-    """Sends one JSON object to a route and returns the reply's."""
+    """Sends one JSON object to a route and returns the JSON reply."""
 
     async def request(self, method: str, route: str, body: Mapping[str, Any] | None) -> tuple[int, Any]:
         """Returns the HTTP status and the decoded body.
 
         Raises:
-          ConnectionError: no answer came (refused, reset, not HTTP).
+          ConnectionError: there was no answer (refused, reset, not HTTP).
         """
         ...
 
@@ -56,10 +56,10 @@ class Tools(Protocol):
 async def call_tool(
     tools: Tools, action: TextSearch | ImageSearch, top_k: int, question: str, image: bytes
 ) -> SearchReply:
-    """Makes the call that an action asks for.
+    """Makes the tool call of an action.
 
     Raises:
-      ToolError: it gave no result.
+      ToolError: the call returned no result.
     """
     if isinstance(action, TextSearch):
         return await tools.text_search(action.query, top_k, question)
@@ -70,7 +70,7 @@ class HttpTransport:
     """A keep-alive HTTP connection pool to `base_url`.
 
     Args:
-      token: the bearer token that the server expects; "" for none.
+      token: the bearer token that the server expects; "" if it expects none.
     """
 
     def __init__(self, base_url: str, max_connections: int = 64, token: str = ""):
@@ -130,12 +130,12 @@ class ToolClient:
 
     Args:
       base_url: for example "http://127.0.0.1:8123"; several are separated by commas.
-      deadline_s: seconds for one call, retries included; waiting for a free connection is not counted.
-      max_retries: further attempts after a transient failure of the first one (no connection,
-        overload, an internal error); each further server adds one.
-      max_concurrency: calls in flight at once.
-      token: the bearer token that the servers expect; "" for none.
-      transports: one for each address, in place of HTTP.
+      deadline_s: seconds for one call including retries; waiting for a free connection is not counted.
+      max_retries: number of retries after a transient failure (no connection, overload, an internal error); each additional
+        server adds one.
+      max_concurrency: calls in flight at the same time.
+      token: the bearer token that the servers expect; "" if they expect none.
+      transports: one for each address, instead of HTTP.
     """
 
     def __init__(
@@ -159,12 +159,12 @@ class ToolClient:
         """Searches pages.
 
         Args:
-          question: the one that the results should answer; a server that summarises results shows it to its model.
+          question: the question that the results should answer; a server that summarises results shows it to its model.
 
         Raises:
           ToolUnavailable: nothing answers at `base_url`.
           ToolTimeout: the deadline passed.
-          ToolFailed: the server refused the request or broke, or its answer cannot be read.
+          ToolFailed: the server refused the request or failed, or its answer cannot be read.
         """
         return await self._search(
             search_api.ROUTE_TEXT_SEARCH, search_api.TextSearchRequest(query, top_k, question, self.deadline_s)
@@ -235,7 +235,7 @@ class ToolClient:
         pause = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
         attempts = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self.max_retries + 1),
-            # Another server is tried at once, one that has failed already after a pause.
+            # Try another server at once, but one that has failed already only after a pause.
             wait=lambda state: pause(state) if len(failed) >= len(self._replicas) else 0.0,
             retry=tenacity.retry_if_exception_type((_Retry, ConnectionError)),
             reraise=True,

@@ -24,20 +24,20 @@ from mmsearch_jax.settings.world import WorldConfig
 
 @dataclasses.dataclass(frozen=True)
 class PolicySettings(Section):
-    """What all commands share that load a policy."""
+    """Settings of all commands that load a policy."""
 
-    seed: int = setting(0, "of everything that is drawn at random", at_least=0)
+    seed: int = setting(0, "seed of all random numbers", at_least=0)
     checkpoint: str = setting(
         "runs/sft/policies/sft", "directory of a policy: Hugging Face's layout, or made by `mmsearch import-hf`"
     )
     dtype: str = setting(
         "bfloat16",
-        "of the computation; trained parameters and the optimiser are float32 in any case",
+        "dtype of the computation; trained parameters and the optimiser are always float32",
         one_of=COMPUTE_DTYPES,
     )
     max_pixels: int = setting(
         1280 * 28 * 28,
-        "area to which larger images are shrunk (28 x 28 pixels are a token); 0: as the checkpoint says",
+        "area to which larger images are shrunk (28 x 28 pixels are a token); 0: the checkpoint's value",
         at_least=0,
     )
     world: WorldConfig = setting(WorldConfig(), "the embedded mini-world")
@@ -55,7 +55,7 @@ class PolicySettings(Section):
 
     @property
     def sized_engine(self) -> EngineConfig:
-        """The engine's sizes with `max_length` filled in."""
+        """The engine's sizes with `max_length` set."""
         return dataclasses.replace(self.engine, max_length=self.engine.max_length or self.episode.max_trajectory_tokens)
 
     def replace(self, **changes: object) -> Self:
@@ -65,19 +65,19 @@ class PolicySettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class LearnerSettings(PolicySettings):
-    """What all commands share that train a policy."""
+    """Settings of all commands that train a policy."""
 
     lora: LoRAConfig = setting(LoRAConfig(), "low-rank updates")
     remat: str = setting(
         "full",
-        "what the backward pass computes again to save memory: none, dots (all but products with weights) or full",
+        "what the backward pass recomputes to save memory: none, dots (all except products with weights) or full",
         one_of=REMAT,
     )
     mesh: MeshConfig = setting(MeshConfig(), "the device mesh (docs/training.md)")
     sharding_rules: Mapping[str, tuple[str, ...]] = setting(
-        {}, "rows that differ from `distributed.sharding.RULES`: {'embed': ()} keeps weights whole over fsdp"
+        {}, "rules that replace those in `distributed.sharding.RULES`: {'embed': ()} keeps weights whole over fsdp"
     )
-    run: RunConfig = setting(RunConfig(), "how the run is kept")
+    run: RunConfig = setting(RunConfig(), "checkpoints, resuming, logs and traces")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ class GRPOSettings(LearnerSettings):
     def check_ready(self) -> None:
         if self.grpo.rows and not self.tools.url:
             raise SettingError(
-                "tools.url", "is empty, but grpo.rows names rows of your own: name the server that searches for them"
+                "tools.url", "is empty, but grpo.rows names your own rows: name the server that searches for them"
             )
 
 
@@ -118,27 +118,27 @@ class EvaluationSettings(PolicySettings):
     """`mmsearch eval` and `mmsearch ask`."""
 
     base: str = setting(
-        "", "of a LoRA adapter: the checkpoint that it belongs to; empty: the one that the adapter names"
+        "", "for a LoRA adapter: the checkpoint that it belongs to; empty: the one that the adapter names"
     )
     eval: EvalConfig = setting(EvalConfig(), "mode, ablations, samples")
-    endpoint: EndpointConfig = setting(EndpointConfig(), "a served policy in place of `checkpoint`")
+    endpoint: EndpointConfig = setting(EndpointConfig(), "a served policy instead of `checkpoint`")
     judge: JudgeConfig = setting(EVALUATION_JUDGE, "the LLM judge; no url: none")
-    budget: EvaluationBudgetConfig = setting(EvaluationBudgetConfig(), "what may be spent")
-    data: str = setting("data/benchmarks", "directory that holds the directories of the benchmarks")
+    budget: EvaluationBudgetConfig = setting(EvaluationBudgetConfig(), "limits on calls, cost and time")
+    data: str = setting("data/benchmarks", "directory that contains the directories of the benchmarks")
     only: str = setting("", "benchmarks to run, separated by commas; empty: all")
     benchmarks: Mapping[str, BenchmarkConfig] = setting(
-        {}, "sets of questions by name; none: the mini-world's real half alone"
+        {}, "sets of questions by name; none: only the mini-world's real half"
     )
     miniworld: MiniworldConfig = setting(MiniworldConfig(), "the mini-world among the benchmarks")
 
     def check(self) -> None:
         super().check()
         if self.episode.mode != EpisodeConfig.mode:
-            raise SettingError("episode.mode", f"is '{self.episode.mode}': an evaluation's mode is eval.mode")
+            raise SettingError("episode.mode", f"is '{self.episode.mode}': set an evaluation's mode with eval.mode")
         for name in self.chosen:
             if name not in self.benchmarks:
                 raise SettingError(
-                    "only", f"names '{name}', which is no benchmark: use some of {', '.join(self.benchmarks)}"
+                    "only", f"names '{name}', which is not a benchmark: use some of {', '.join(self.benchmarks)}"
                 )
 
     @property
@@ -151,4 +151,4 @@ class EvaluationSettings(PolicySettings):
 class ServingSettings(PolicySettings):
     """`mmsearch serve`."""
 
-    serve: ServeConfig = setting(ServeConfig(), "what is served to whom")
+    serve: ServeConfig = setting(ServeConfig(), "name, access and limits of the server")

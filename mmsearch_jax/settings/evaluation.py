@@ -1,4 +1,4 @@
-"""How a policy is evaluated: mode, ablations, samples, who answers, the judge, the benchmarks."""
+"""Settings of an evaluation: mode, ablations, samples, the policy that answers, the judge, the benchmarks."""
 
 from __future__ import annotations
 
@@ -27,41 +27,40 @@ class EvalConfig(Section):
     )
     allow_text: bool = setting(True, "ablation: offer text search")
     allow_image: bool = setting(True, "ablation: offer image search")
-    allow_crop: bool = setting(True, "ablation: false searches with the whole image in place of a crop")
+    allow_crop: bool = setting(True, "ablation: false searches with the whole image instead of a crop")
     max_text_searches: int = setting(
-        0, "ablation: text searches of an episode; 0: as episode.max_text_searches says", at_least=0
+        0, "ablation: text searches per episode; 0: the value of episode.max_text_searches", at_least=0
     )
-    oracle: bool = setting(False, "ablation: the row's own evidence in place of search")
-    temperature: float = setting(0.0, "of sampling; 0 decodes greedily", at_least=0)
+    oracle: bool = setting(False, "ablation: the row's own evidence instead of search")
+    temperature: float = setting(0.0, "sampling temperature; 0 decodes greedily", at_least=0)
     samples: int = setting(
-        1, "of each question; more than one needs a temperature, and gives pass@k and the majority", at_least=1
+        1, "samples per question; several need a temperature, and give pass@k and the majority", at_least=1
     )
     limit: int = setting(0, "questions to ask, in order; 0: all", at_least=0)
     direct: str = setting(
-        "",
-        "name of a direct evaluation in this work directory, which shows needless searches; empty: the rows' flags show them",
+        "", "name of a direct evaluation in this work directory, to count needless searches; empty: use the rows' flags"
     )
     if_changed: str = setting(
         "refuse",
-        "if the directory holds samples of other settings: refuse, new (a directory beside it) or replace",
+        "if the directory contains samples of other settings: refuse, new (another directory next to it) or replace",
         one_of=("refuse", "new", "replace"),
     )
 
     def check(self) -> None:
         if self.samples > 1 and not self.temperature:
             raise SettingError(
-                "samples", f"is {self.samples}, but at temperature 0 all samples are the same: set temperature, too"
+                "samples", f"is {self.samples}, but at temperature 0 all samples are the same: also set temperature"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class EndpointConfig(ChatEndpoint):
-    """A served policy in place of `checkpoint`; an empty `url` is none."""
+    """A served policy instead of `checkpoint`; none if `url` is empty."""
 
-    key_env: str = setting("POLICY_API_KEY", "environment variable with the endpoint's key, if it asks for one")
-    deadline_s: float = setting(120.0, "seconds for one reply, retries included", above=0)
-    price_prompt: float = setting(0.0, "dollars for a million prompt tokens", at_least=0)
-    price_reply: float = setting(0.0, "dollars for a million reply tokens", at_least=0)
+    key_env: str = setting("POLICY_API_KEY", "environment variable with the endpoint's key, if it needs one")
+    deadline_s: float = setting(120.0, "seconds for one reply, including retries", above=0)
+    price_prompt: float = setting(0.0, "dollars per million prompt tokens", at_least=0)
+    price_reply: float = setting(0.0, "dollars per million reply tokens", at_least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,22 +79,21 @@ class BenchmarkConfig(Section):
     source: str = setting(
         doc="a published set as `mmsearch data convert` names it, mmsearch, livevqa, miniworld, or rows for a file of rows"
     )
-    path: str = setting("", "its directory or file, relative to `data`; a file of rows is told by its ending")
-    split: str = setting("", "as the set's authors name it; several separated by commas")
+    path: str = setting("", "its directory or file, relative to `data`; a file's extension gives its format")
+    split: str = setting("", "name of the split in the set; several separated by commas")
     metric: str = setting("match", "the metric of the benchmark", one_of=METRICS)
     sample: int = setting(0, "rows to take, chosen by the seed; 0: all", at_least=0)
     only: Mapping[str, str] = setting({}, "values of `meta` that a row must have")
-    choices: bool = setting(False, "whether the question lists the row's choices, one of which is to be named")
-    where: str = setting("", "where the set can be had")
+    choices: bool = setting(False, "whether the question lists the row's choices, one of which is the answer")
+    where: str = setting("", "source of the set")
 
 
 @dataclasses.dataclass(frozen=True)
 class MiniworldConfig(Section):
-    """The mini-world among the benchmarks."""
+    """The mini-world as a benchmark."""
 
     tiny_rules: bool = setting(
-        True,
-        "checkpoints get the short prompts and limits that the tiny policy was trained with; false: `episode`, as endpoints do",
+        True, "checkpoints get the tiny policy's short prompts and limits; false: use `episode`, as for endpoints"
     )
     episode: EpisodeConfig = setting(EpisodeConfig(), "those prompts and limits")
 

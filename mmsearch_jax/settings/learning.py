@@ -1,4 +1,4 @@
-"""How a policy is trained: batches, optimiser, the run around the steps, SFT, GRPO and its rewards."""
+"""Settings of training: batches, optimiser, the run around the steps, SFT, GRPO and its rewards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmsearch_jax.core.settings import Section, SettingError, setting
 from mmsearch_jax.settings.policy import TRAINED_PARTS
 
 PATCHES_PER_TOKEN = 4
-"""Patches that the vision tower merges into one token (Qwen2.5-VL: 2 x 2)."""
+"""Number of patches that the vision tower merges into one token (Qwen2.5-VL: 2 x 2)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,23 +18,24 @@ class BatchShape(Section):
     """Size of a global batch of packed sequences."""
 
     rows: int = setting(doc="rows of packed sequences", at_least=1)
-    length: int = setting(doc="tokens of a row", at_least=1)
+    length: int = setting(doc="tokens per row", at_least=1)
     images: int = setting(
         0,
         "rows of patches, each with room for one image of the largest size or several small ones; 0: text only",
         at_least=0,
     )
-    patches: int = setting(0, "patches of a row of patches", at_least=0)
+    patches: int = setting(0, "patches per row of patches", at_least=0)
 
     def check(self) -> None:
         if self.patches % PATCHES_PER_TOKEN:
             near = -(-self.patches // PATCHES_PER_TOKEN) * PATCHES_PER_TOKEN
             raise SettingError(
-                "patches", f"is {self.patches}, but {PATCHES_PER_TOKEN} patches make a token: set it to {near}, say"
+                "patches",
+                f"is {self.patches}, but {PATCHES_PER_TOKEN} patches make a token: set it to {near}, for example",
             )
         if self.images and not self.patches:
             raise SettingError(
-                "patches", f"is 0, but there are {self.images} rows of them: give each some, or set images to 0"
+                "patches", f"is 0, but there are {self.images} rows of patches: set it above 0, or set images to 0"
             )
 
 
@@ -43,15 +44,15 @@ class OptimizerConfig(Section):
     """The optimiser, its learning rate by step, and clipping."""
 
     name: str = setting("adamw", "adamw, or muon (matrices by Muon, the rest by AdamW)", one_of=("adamw", "muon"))
-    learning_rate: float = setting(1e-4, "peak, reached by a linear warm-up", at_least=0)
+    learning_rate: float = setting(1e-4, "peak, after a linear warm-up", at_least=0)
     warmup_steps: int = setting(0, "steps of the warm-up", at_least=0)
     decay: str = setting(
         "cosine",
         "after the warm-up: cosine to final_fraction at the last step, or constant",
         one_of=("cosine", "constant"),
     )
-    final_fraction: float = setting(0.1, "where the cosine ends, as a share of the peak", at_least=0, at_most=1)
-    weight_decay: float = setting(0.0, "of kernels and embeddings; norms and biases have none", at_least=0)
+    final_fraction: float = setting(0.1, "final value of the cosine, as a share of the peak", at_least=0, at_most=1)
+    weight_decay: float = setting(0.0, "for kernels and embeddings; norms and biases have none", at_least=0)
     b1: float = setting(0.9, "decay of AdamW's first moment", at_least=0, below=1)
     b2: float = setting(0.95, "decay of AdamW's second moment", at_least=0, below=1)
     max_grad_norm: float = setting(1.0, "global norm to which gradients are clipped", above=0)
@@ -59,12 +60,12 @@ class OptimizerConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Section):
-    """How a training run is kept: checkpoints, resuming, logs, traces."""
+    """Records of a training run: checkpoints, resuming, logs, traces."""
 
-    checkpoint_every: int = setting(50, "steps between checkpoints; 0 writes one at the end only", at_least=0)
-    keep: int = setting(2, "how many of the latest checkpoints to keep; the best is kept besides", at_least=1)
+    checkpoint_every: int = setting(50, "steps between checkpoints; 0 writes only one at the end", at_least=0)
+    keep: int = setting(2, "how many of the latest checkpoints to keep, in addition to the best", at_least=1)
     max_skipped: int = setting(
-        5, "consecutive updates that are skipped because a gradient is not finite, before the run stops", at_least=1
+        5, "consecutive updates with a non-finite gradient that are skipped before the run stops", at_least=1
     )
     resume: bool = setting(True, "resume from the newest checkpoint in the work directory")
     wandb: str = setting("", "project of Weights & Biases to log to as well; empty: none")
@@ -73,17 +74,17 @@ class RunConfig(Section):
 
     def check_ready(self) -> None:
         if self.wandb and importlib.util.find_spec("wandb") is None:
-            raise SettingError("wandb", f"is '{self.wandb}', but the package is not here: pip install wandb")
+            raise SettingError("wandb", f"is '{self.wandb}', but the package is not installed: pip install wandb")
 
 
 @dataclasses.dataclass(frozen=True)
 class SFTDataConfig(Section):
-    """Which conversations SFT learns from, and how they are read."""
+    """Conversations for SFT, and how they are read."""
 
     sets: tuple[str, ...] = setting(
         (), "ArrayRecord files of rows; none: the scripted teacher's conversations in the mini-world's training half"
     )
-    weights: tuple[float, ...] = setting((), "of each set in the mixture; none: all alike", above=0)
+    weights: tuple[float, ...] = setting((), "weight of each set in the mixture; none: all equal", above=0)
     lanes: int = setting(
         8, "largest number of processes that the run may ever have; their number must divide it", at_least=1
     )
@@ -91,10 +92,10 @@ class SFTDataConfig(Section):
         8, "worker processes that read and tokenise; 0 reads in threads of this process", at_least=0
     )
     validation: tuple[str, ...] = setting(
-        (), "ArrayRecord files whose loss is measured; the checkpoint of the lowest is kept"
+        (), "ArrayRecord files whose loss is measured; the checkpoint of the lowest loss is kept"
     )
-    validation_batches: int = setting(8, "batches of them", at_least=1)
-    validate_every: int = setting(100, "steps between measurements; 0: at the end only", at_least=0)
+    validation_batches: int = setting(8, "number of validation batches", at_least=1)
+    validate_every: int = setting(100, "steps between measurements; 0: only at the end", at_least=0)
 
     def check(self) -> None:
         if self.weights and len(self.weights) != len(self.sets):
@@ -105,15 +106,15 @@ class SFTDataConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class SFTConfig(Section):
-    """Supervised fine-tuning as in DeepMMSearch-R1 (sec. 3.1, 4.1): 10,000 conversations, three epochs, 8,192 tokens a row."""
+    """Supervised fine-tuning as in DeepMMSearch-R1 (sec. 3.1, 4.1): 10,000 conversations, 3 epochs, 8,192 tokens per row."""
 
     num_steps: int = setting(1250, "updates", at_least=1)
     batch: BatchShape = setting(BatchShape(8, 8192, 32, 5120), "size of a batch")
     freeze: tuple[str, ...] = setting(
         ("vision",), "top-level modules that are not trained (the paper freezes the vision tower)", one_of=TRAINED_PARTS
     )
-    accumulate: int = setting(1, "batches that make one update", at_least=1)
-    data: SFTDataConfig = setting(SFTDataConfig(), "what is learnt from")
+    accumulate: int = setting(1, "batches per update", at_least=1)
+    data: SFTDataConfig = setting(SFTDataConfig(), "the conversations to train on")
     optimizer: OptimizerConfig = setting(
         OptimizerConfig(learning_rate=1e-4, warmup_steps=125, final_fraction=0.0, b2=0.999), "warm-up: 0.1 of the steps"
     )
@@ -121,17 +122,17 @@ class SFTConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class GRPOLossConfig(Section):
-    """The loss of GRPO and its relatives; `learners.losses` says which values make which published method."""
+    """The loss of GRPO and its relatives; `learners.losses` lists the values of the published methods."""
 
     clip_low: float = setting(0.2, "the ratio is clipped to [1 - clip_low, 1 + clip_high]", above=0, at_most=1)
     clip_high: float = setting(0.2, "see clip_low", above=0)
     kl_coef: float = setting(
-        0.001, "weight of the KL to the reference policy; with 0 the reference is not even scored", at_least=0
+        0.001, "weight of the KL to the reference policy; 0 skips the reference's forward passes", at_least=0
     )
     kl_estimator: str = setting(
         "k3",
         "Schulman, Approximating KL divergence, 2020. As a loss, k1 has no gradient in expectation and k2 has the true one; "
-        "k3, GRPO's, lies between",
+        "GRPO's k3 is between them",
         one_of=("k1", "k2", "k3"),
     )
     aggregation: str = setting(
@@ -140,16 +141,16 @@ class GRPOLossConfig(Section):
         "over each sequence's tokens / constant_length, then mean over sequences",
         one_of=("token", "sequence", "constant"),
     )
-    constant_length: int = setting(1024, "tokens by which the aggregation 'constant' divides", at_least=1)
+    constant_length: int = setting(1024, "number of tokens by which the aggregation 'constant' divides", at_least=1)
     ratio: str = setting(
         "token",
-        "of the policy to the old one: of each token, or one for the whole sequence (the geometric mean of its tokens')",
+        "ratio of the policy to the old one: per token, or one for the whole sequence (the geometric mean over its tokens)",
         one_of=("token", "sequence"),
     )
     importance_cap: float = setting(
         0.0,
-        "0 compares the policy with the sampler's own log-probs. Above 0 it is compared with the learner's at the batch's "
-        "beginning, and each token weighs min(learner's / sampler's probability, cap)",
+        "0 compares the policy with the sampler's own log-probs. Above 0 it is compared with the learner's at the start of the "
+        "batch, and each token has the weight min(learner's / sampler's probability, cap)",
         at_least=0,
     )
 
@@ -160,7 +161,7 @@ class RewardConfig(Section):
 
     format_weight: float = setting(0.1, "l, the weight of a well-formed episode", at_least=0, at_most=1)
     search_penalty: float = setting(
-        0.0, "share taken from s when any search was made (0.1 in MMSearch-R1)", at_least=0, at_most=1
+        0.0, "share subtracted from s if any search was made (0.1 in MMSearch-R1)", at_least=0, at_most=1
     )
     match: str = setting(
         "exact_or_judge",
@@ -170,16 +171,16 @@ class RewardConfig(Section):
     )
     overlong_buffer: int = setting(
         0,
-        "the last tokens before the limit cost more and more, up to 1 at the limit (DAPO, arXiv 2503.14476, eq. 13); 0: none",
+        "last tokens before the limit, which cost increasingly more, up to 1 (DAPO, arXiv 2503.14476, eq. 13); 0: none",
         at_least=0,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class JudgeConfig(ChatEndpoint):
-    """The LLM judge; an empty `url` is no judge."""
+    """The LLM judge; none if `url` is empty."""
 
-    key_env: str = setting("JUDGE_API_KEY", "environment variable with the endpoint's key, if it asks for one")
+    key_env: str = setting("JUDGE_API_KEY", "environment variable with the endpoint's key, if it needs one")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,25 +191,27 @@ class GRPOConfig(Section):
         "", "file of prompts with gold answers (needs tools.url); empty: the mini-world's training half"
     )
     num_steps: int = setting(1560, "rollout batches", at_least=1)
-    prompts_per_step: int = setting(64, "prompts of a step, over all processes", at_least=1)
-    group_size: int = setting(8, "trajectories of a prompt", at_least=1)
+    prompts_per_step: int = setting(64, "prompts per step, over all processes", at_least=1)
+    group_size: int = setting(8, "trajectories per prompt", at_least=1)
     oversample: int = setting(
-        0, "further trajectories of each group; once group_size have ended, the rest are cut off", at_least=0
+        0, "additional trajectories per group; once group_size have ended, the rest are cut off", at_least=0
     )
     sampling_rounds: int = setting(
         1,
-        "with more than 1, prompts whose groups are uniform or too small are replaced by the next ones, in at most so many "
+        "with more than 1, prompts whose groups are uniform or too small are replaced by the next ones, in at most this many "
         "rounds (DAPO's dynamic sampling, arXiv 2503.14476)",
         at_least=1,
     )
-    updates_per_batch: int = setting(8, "mini-batches of a rollout batch; each makes an update", at_least=1)
-    epochs: int = setting(1, "times that a rollout batch is learnt from", at_least=1)
+    updates_per_batch: int = setting(8, "mini-batches per rollout batch; each makes an update", at_least=1)
+    epochs: int = setting(1, "passes over each rollout batch", at_least=1)
     overlap: bool = setting(
         False,
-        "roll out the next batch while this one is learnt: its policy is one update behind, which the ratios correct",
+        "roll out the next batch during the update of this one: its policy is one update behind, which the ratios correct",
     )
     temperature: float = setting(
-        1.0, "of sampling, and of the log-probs in the loss: what is optimised is the policy as it is sampled", above=0
+        1.0,
+        "sampling temperature, also of the log-probs in the loss: the loss optimises the policy as it is sampled",
+        above=0,
     )
     normalise_std: bool = setting(
         False, "divide advantages by the group's standard deviation (GRPO does, DeepMMSearch-R1 does not)"
@@ -220,7 +223,7 @@ class GRPOConfig(Section):
     batch: BatchShape = setting(BatchShape(8, 12288, 16, 5120), "size of a learner's batch")
     loss: GRPOLossConfig = setting(GRPOLossConfig(), "the loss")
     reward: RewardConfig = setting(RewardConfig(), "the reward")
-    judge: JudgeConfig = setting(JudgeConfig(), "asked for verdicts where reward.match is judge or exact_or_judge")
+    judge: JudgeConfig = setting(JudgeConfig(), "asked for verdicts if reward.match is judge or exact_or_judge")
     optimizer: OptimizerConfig = setting(
         OptimizerConfig(learning_rate=2e-6, warmup_steps=45, decay="constant", b2=0.999), "constant after the warm-up"
     )
@@ -228,7 +231,7 @@ class GRPOConfig(Section):
     def check(self) -> None:
         if self.group_size < self.min_group:
             raise SettingError(
-                "group_size", f"is {self.group_size}, below min_group ({self.min_group}): nothing would be learnt"
+                "group_size", f"is {self.group_size}, below min_group ({self.min_group}): no group would be trained on"
             )
 
     def check_ready(self) -> None:

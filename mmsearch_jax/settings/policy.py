@@ -1,4 +1,4 @@
-"""The policy as it is loaded and laid over devices: adapters, mesh."""
+"""Settings of the policy's adapters and of its mesh."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IN_MLP = ("gate_proj", "up_proj", "down_proj")
 COMPUTE_DTYPES = ("bfloat16", "float32")
 REMAT = ("none", "dots", "full")
 TRAINED_PARTS = ("vision", "language")
-"""Top-level modules of a policy, which training can freeze."""
+"""Top-level modules of a policy that training can freeze."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class MeshConfig(Section):
         sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name, size in sizes.items():
             if size == 0:
-                raise SettingError(name, "is 0: sizes are at least 1, and one of them may be -1 (what is left)")
+                raise SettingError(
+                    name, "is 0: sizes are at least 1, and one of them may be -1 (all remaining devices)"
+                )
         if (left := [name for name, size in sizes.items() if size == -1])[1:]:
-            raise SettingError(
-                left[1], f"is -1, and so is {left[0]}: only one axis can take the devices that the others leave"
-            )
+            raise SettingError(left[1], f"is -1, and so is {left[0]}: only one axis can take the remaining devices")

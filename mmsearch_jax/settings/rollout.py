@@ -1,4 +1,4 @@
-"""How a policy is sampled: the engine's sizes, the rules of an episode, the search server."""
+"""Settings of sampling: the engine's sizes, the rules of an episode, the search server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES = ("policy", "prompted", "direct", "rag")
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig(Section):
-    """Sizes of the engine. Each combination of buckets that is met compiles one program, once."""
+    """Sizes of the engine. Each combination of buckets that is used compiles one program, once."""
 
     num_slots: int = setting(
         64, "sequences that hold a cache at the same time, whether they decode or wait for a tool", at_least=1
@@ -25,28 +25,30 @@ class EngineConfig(Section):
         at_least=0,
     )
     max_length: int = setting(
-        0, "tokens that a slot can hold, at least episode.max_trajectory_tokens; 0: exactly that many", at_least=0
+        0, "tokens per slot, at least episode.max_trajectory_tokens; 0: exactly that many", at_least=0
     )
     extend_rows: tuple[int, ...] = setting(
-        (1, 8), "row counts of an extend call; the smallest that fits is taken", at_least=1
+        (1, 8), "row counts of an extend call; the smallest that fits is used", at_least=1
     )
     extend_buckets: tuple[int, ...] = setting(
-        (256, 1024, 2048), "new tokens of an extend call; longer inputs go in pieces of the largest", at_least=1
+        (256, 1024, 2048),
+        "new tokens of an extend call; longer inputs are split into pieces of the largest",
+        at_least=1,
     )
     extend_calls: int = setting(
         4, "extend calls between two decode calls, so that long prompts do not delay decoding; 0: no limit", at_least=0
     )
     decode_rows: tuple[int, ...] = setting(
-        (16,), "row counts of a decode call besides the full width, for when few slots are live", at_least=1
+        (16,), "row counts of a decode call in addition to the full width, for when few slots are live", at_least=1
     )
     length_buckets: tuple[int, ...] = setting(
         (2048, 4096, 8192),
-        "cache lengths that are read, besides max_length: short sequences read a short cache",
+        "cache lengths that are read, in addition to max_length: short sequences read a short cache",
         at_least=1,
     )
     patch_buckets: tuple[int, ...] = setting(
         (),
-        "patches of a row of the vision tower's input; larger images go in steps of a quarter of a power of two",
+        "patches per row of the vision tower's input; larger images use steps of a quarter of a power of two",
         at_least=1,
     )
     decode_steps: int = setting(16, "tokens per row before the device returns to the host", at_least=1)
@@ -77,7 +79,7 @@ class EngineConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeConfig(Section):
-    """Rules of an episode. Every limit is in tokens or counts; "trajectory" includes prompt and observations."""
+    """Rules of an episode. Every limit is a number of tokens or calls; "trajectory" includes prompt and observations."""
 
     mode: str = setting(
         "policy",
@@ -88,18 +90,17 @@ class EpisodeConfig(Section):
     prompt_style: str = setting("paper", "wording of the prompts", one_of=protocol.PROMPT_STYLES)
     max_tool_calls: int = setting(
         10,
-        "turns that may be something else than an answer; refused calls and corrected turns count. One more turn follows, "
-        "which must answer",
+        "turns that need not answer; refused calls and corrected turns count. One more turn follows, which must answer",
         at_least=0,
     )
     max_image_searches: int = setting(1, "image searches; a further call gives an observation that says so", at_least=0)
     max_text_searches: int = setting(10, "text searches; a further call gives an observation that says so", at_least=0)
     max_turn_tokens: int = setting(1024, "tokens of one turn", at_least=1)
     max_trajectory_tokens: int = setting(
-        12288, "tokens of the whole trajectory, prompt and observations included", at_least=1
+        12288, "tokens of the whole trajectory, including prompt and observations", at_least=1
     )
     observation_max_tokens: int = setting(
-        1024, "an observation's content is cut to this; its tag is always closed", at_least=1
+        1024, "tokens to which an observation's content is cut; its tag is always closed", at_least=1
     )
     top_k_text: int = setting(5, "results of a text search", at_least=1)
     top_k_image: int = setting(5, "results of an image search", at_least=1)
@@ -108,11 +109,11 @@ class EpisodeConfig(Section):
         "end the episode at a turn outside the grammar, or correct it by an observation",
         one_of=("end", "correct"),
     )
-    say_last_turn: bool = setting(True, "whether the last observation says that an answer is due")
+    say_last_turn: bool = setting(True, "whether the last observation says that the next turn must answer")
     allow_text: bool = setting(True, "offer text search; a call of a tool that is not offered is refused with a note")
     allow_image: bool = setting(True, "offer image search")
     allow_crop: bool = setting(
-        True, "false turns a search with a crop into one with the whole image (ablation of crops)"
+        True, "false converts a search with a crop to one with the whole image (ablation of crops)"
     )
 
     @property
@@ -129,9 +130,9 @@ class ToolsConfig(Section):
         "http://127.0.0.1:8765",
         "address of the search server, or several separated by commas; empty: one is started over the mini-world's corpus",
     )
-    deadline_s: float = setting(60.0, "seconds for one call, retries included", above=0)
+    deadline_s: float = setting(60.0, "seconds for one call, including retries", above=0)
     max_concurrency: int = setting(32, "calls in progress at the same time", at_least=1)
-    token_env: str = setting("", "environment variable with the token that the server asks for; empty: none")
+    token_env: str = setting("", "environment variable with the token that the server requires; empty: none")
 
     def check_ready(self) -> None:
         if self.token_env and not os.environ.get(self.token_env):

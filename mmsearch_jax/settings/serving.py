@@ -1,4 +1,4 @@
-"""How a policy is served to OpenAI clients."""
+"""Settings of the OpenAI-compatible server of a policy."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from mmsearch_jax.core.settings import Section, SettingError, setting
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig(Section):
-    """What is served to whom."""
+    """Name, access and limits of the server."""
 
     model: str = setting("", "the model's name for clients; empty: the name of the checkpoint's directory")
-    token_env: str = setting("", "environment variable with the token that callers must send; empty: everybody may ask")
-    max_waiting: int = setting(256, "replies that may wait for a slot; more are answered with 429", at_least=0)
-    max_body_mib: float = setting(64.0, "MiB of a request, images included", above=0)
+    token_env: str = setting("", "environment variable with the token that clients must send; empty: no token needed")
+    max_waiting: int = setting(256, "replies that may wait for a slot; further requests get HTTP 429", at_least=0)
+    max_body_mib: float = setting(64.0, "MiB per request, including images", above=0)
     fetch_images: bool = setting(
         False,
         "fetch images from http and https URLs; any caller can then make this machine send requests to any address",
     )
     system_prompt: str = setting(
         "",
-        "of chats that bring no system message. Qwen2.5-VL's own template says 'You are a helpful assistant.'; policies "
-        "trained here are trained without",
+        "system message of chats that have none. Qwen2.5-VL's own template says 'You are a helpful assistant.'; policies "
+        "are trained here without a system message",
     )
 
     @property
     def max_body_bytes(self) -> int:
-        """Bytes of a request."""
+        """Maximum bytes per request."""
         return int(self.max_body_mib * 2**20)
 
     def check_ready(self) -> None:

@@ -1,4 +1,4 @@
-"""The embedded mini-world, which is built in the work directory when it is not there yet; and how its tiny base is made."""
+"""Settings of the embedded mini-world (built in the work directory if missing) and of the pretraining of its tiny base."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class WorldConfig(Section):
     """Sizes of the mini-world."""
 
     num_lands: int = setting(160, "generated lands that SFT asks about", at_least=4)
-    num_grpo_lands: int = setting(100, "further generated lands, which only GRPO asks about", at_least=1)
+    num_grpo_lands: int = setting(100, "additional generated lands, which only GRPO asks about", at_least=1)
     num_sft_rows: int = setting(900, "questions that the scripted teacher answers", at_least=1)
     num_grpo_rows: int = setting(432, "prompts of GRPO", at_least=1)
     num_eval_rows: int = setting(300, "questions about the real half", at_least=1)
     grpo_free_share: float = setting(
         0.2,
-        "share of GRPO's prompts that need no search; fewer than half, because looking alone answers them and their groups "
-        "have equal rewards, from which nothing is learnt",
+        "share of GRPO's prompts that need no search; below half, because the policy answers them without search and their "
+        "groups have equal rewards, which give no gradient",
         at_least=0,
         at_most=1,
     )
@@ -29,13 +29,13 @@ class WorldConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class MixtureConfig(Section):
-    """Relative weights of the lessons of a part of pretraining."""
+    """Relative weights of the lessons in one part of pretraining."""
 
     echo: float = setting(0.0, "random tokens to repeat", at_least=0)
-    reading: float = setting(0.0, "answers that stand in a text", at_least=0)
+    reading: float = setting(0.0, "answers that a text contains", at_least=0)
     joining: float = setting(0.0, "answers from two texts", at_least=0)
     copying: float = setting(0.0, "names and values to copy", at_least=0)
-    chain: float = setting(0.0, "long chains of reading, as the tools will ask for", at_least=0)
+    chain: float = setting(0.0, "long chains of reading, as needed with the tools", at_least=0)
     looking: float = setting(0.0, "questions about composed pictures", at_least=0)
 
     def check(self) -> None:
@@ -45,20 +45,20 @@ class MixtureConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class PartConfig(Section):
-    """A stretch of pretraining: steps of one mixture of lessons."""
+    """A part of pretraining: steps with one mixture of lessons."""
 
     steps: int = setting(doc="updates", at_least=1)
-    mixture: MixtureConfig = setting(MixtureConfig(echo=1.0), "what is taught")
+    mixture: MixtureConfig = setting(MixtureConfig(echo=1.0), "lessons and their weights")
 
 
 @dataclasses.dataclass(frozen=True)
 class CourseConfig(Section):
     """Parts, in the order of their names, under one learning-rate schedule."""
 
-    parts: Mapping[str, PartConfig] = setting({}, "stretches of pretraining by name")
+    parts: Mapping[str, PartConfig] = setting({}, "parts of the course by name")
     optimizer: OptimizerConfig = setting(
         OptimizerConfig(learning_rate=4e-3, warmup_steps=50, final_fraction=0.02, weight_decay=0.01, b2=0.98),
-        "of the course",
+        "optimiser of the course",
     )
 
 
@@ -66,18 +66,18 @@ class CourseConfig(Section):
 class TinyTextConfig(Section):
     """Sizes of the tiny base's language model (`models.config.TextConfig` explains them)."""
 
-    vocab_size: int = setting(640, "tokens of the vocabulary, at most", at_least=300)
+    vocab_size: int = setting(640, "maximum number of tokens in the vocabulary", at_least=300)
     hidden_size: int = setting(192, "model width", at_least=1)
     intermediate_size: int = setting(512, "width of the MLP", at_least=1)
     num_hidden_layers: int = setting(4, "layers", at_least=1)
     num_attention_heads: int = setting(6, "query heads", at_least=1)
     num_key_value_heads: int = setting(2, "key/value heads", at_least=1)
     mrope_section: tuple[int, int, int] = setting(
-        (4, 6, 6), "halves of a head's width for time, height, width", at_least=1
+        (4, 6, 6), "parts of half a head's width for time, height, width", at_least=1
     )
     rope_theta: float = setting(10000.0, "base of the rotary frequencies", above=0)
     tie_word_embeddings: bool = setting(True, "one matrix for embedding and output")
-    max_position_embeddings: int = setting(4096, "longest sequence, as the checkpoint states it", at_least=1)
+    max_position_embeddings: int = setting(4096, "longest sequence in the checkpoint's config", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TinyVisionConfig(Section):
 
 
 def _courses() -> dict[str, CourseConfig]:
-    # Copying appears within some 100 steps of nothing but echoes; mixed with other lessons it may never.
+    # Copying appears within about 100 steps of only echoes; mixed with other lessons it may never appear.
     copying = {
         "part_1": PartConfig(190, MixtureConfig(echo=1.0)),
         "part_2": PartConfig(650, MixtureConfig(echo=0.3, reading=0.25, joining=0.05, copying=0.3, looking=0.1)),
@@ -101,7 +101,7 @@ def _courses() -> dict[str, CourseConfig]:
             1450, MixtureConfig(echo=0.15, reading=0.1, joining=0.05, copying=0.15, chain=0.25, looking=0.3)
         ),
     }
-    # Then a good look at pictures, with enough of the rest to keep it.
+    # Then mostly pictures, with enough of the other lessons to retain them.
     looking = {"part_1": PartConfig(470, MixtureConfig(reading=0.1, copying=0.05, chain=0.2, looking=0.65))}
     optimizer = OptimizerConfig(warmup_steps=50, final_fraction=0.02, weight_decay=0.01, b2=0.98)
     return {
@@ -112,21 +112,21 @@ def _courses() -> dict[str, CourseConfig]:
 
 @dataclasses.dataclass(frozen=True)
 class PretrainSettings(Section):
-    """`mmsearch pretrain`: how the tiny base is made from nothing."""
+    """`mmsearch pretrain`: the tiny base from random parameters."""
 
-    seed: int = setting(0, "of everything that is drawn at random", at_least=0)
+    seed: int = setting(0, "seed of all random numbers", at_least=0)
     out: str = setting("runs/pretrain/base", "folder of the base")
     text: TinyTextConfig = setting(TinyTextConfig(), "the language model")
     vision: TinyVisionConfig = setting(TinyVisionConfig(), "the vision tower")
     max_pixels: int = setting(
         224 * 168,
-        "area of an image: scenes of 448 x 336 become 224 x 168, which are 16 x 12 patches and 48 tokens",
+        "area of an image in pixels: scenes of 448 x 336 become 224 x 168, which are 16 x 12 patches and 48 tokens",
         at_least=56 * 56,
     )
     batch: BatchShape = setting(BatchShape(12, 512, 18, 192), "size of a batch; each row of patches holds one scene")
     courses: Mapping[str, CourseConfig] = setting(_courses(), "in the order of their names")
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=0)
-    num_scenes: int = setting(3000, "composed pictures to learn to look at", at_least=1)
+    num_scenes: int = setting(3000, "composed pictures to train on", at_least=1)
     world_size: int = setting(400, "lands of the world that the pictures show", at_least=1)
 
     def check(self) -> None:

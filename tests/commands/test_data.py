@@ -38,18 +38,18 @@ def test_convert_prints_what_became_of_every_record(tmp_path, capsys):
 
 def test_validate_names_what_is_wrong_and_exits_2(rows_file, tmp_path, capsys):
     assert mmsearch("validate", "--images", rows_file) == 0
-    assert "2 rows, all sound" in capsys.readouterr().out
+    assert "2 rows, all valid" in capsys.readouterr().out
     write_rows([full_row(), full_row(), full_row("r3", image=b"no picture")], tmp_path / "rows.jsonl")
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write('{"id": "x"}\n')
     assert mmsearch("validate", tmp_path) == 2
     out, err = capsys.readouterr()
-    assert "row 2: id: 'r0' was already that of row 1" in out and "row 4: the row has no 'image'" in out
+    assert "row 2: id: 'r0' is already used by row 1" in out and "row 4: the row has no 'image'" in out
     assert "2 of 4 rows are bad" in err and "row 3" not in out
     assert mmsearch("validate", tmp_path / "none.jsonl") == 2
     write_rows([], tmp_path / "empty.tar")
     assert mmsearch("validate", tmp_path / "empty.tar") == 2
-    assert "holds no rows" in capsys.readouterr().err
+    assert "contains no rows" in capsys.readouterr().err
 
 
 def test_validate_looks_into_images_when_asked(tmp_path, capsys):

@@ -31,7 +31,7 @@ def plan(*arguments, config="configs/tiny_sft.py"):
     ("arguments", "message"),
     [
         (["--topology", "v5p:3x3"], "topology 'v5p:3x3' cannot be ordered: the nearest is"),
-        (["--topology", "l40s:16"], "the rate of the network between its machines is not known; plan one of them"),
+        (["--topology", "l40s:16"], "the rate of the network between its machines is unknown; plan one of them"),
         (["--topology", "h100:4", "--programs", "grpo"], "the config has no section 'grpo'"),
         (["--topology", "h100:4", "--programs", "pretrain"], "no program 'pretrain': known are sft, grpo, prefill"),
         (["--topology", "h100:4", "--size", "8b"], "no model size '8b'"),

@@ -78,8 +78,8 @@ def test_a_wrong_override_says_what_to_do(override, message):
     [
         ("grpo.reward.match=judge", "grpo.judge.url is empty, but reward.match is 'judge'"),
         ("tools.token_env=NO_SUCH_VARIABLE", "tools.token_env names .* NO_SUCH_VARIABLE, which is not set"),
-        ("run.wandb=project", "run.wandb is 'project', but the package is not here: pip install wandb"),
-        ("grpo.rows=mine.array_record", "tools.url is empty, but grpo.rows names rows of your own"),
+        ("run.wandb=project", "run.wandb is 'project', but the package is not installed: pip install wandb"),
+        ("grpo.rows=mine.array_record", "tools.url is empty, but grpo.rows names your own rows"),
     ],
 )
 def test_what_a_run_needs_and_does_not_have_is_said_before_it_starts(override, message):

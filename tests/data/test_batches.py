@@ -138,7 +138,7 @@ def test_arrays_of_unequal_length_are_an_error():
         short = {"loss_weights": whole.loss_weights[:9], "positions": whole.positions[:, :9]}.get(
             name, {"advantages": np.zeros(9, np.float32)}
         )
-        with pytest.raises(DataError, match="sequence 0: it has 12 tokens, but .* of 9"):
+        with pytest.raises(DataError, match="sequence 0: it has 12 tokens, but .* of length 9"):
             pack([dataclasses.replace(whole, **{name: short})], BatchShape(1, 32))
 
 

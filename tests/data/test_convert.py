@@ -81,7 +81,7 @@ def test_mmsearch_r1_rows_and_their_known_defects(tmp_path):
     expected = {
         2: "there is no image",
         3: "not JSON",
-        4: "already that of row 1",
+        4: "already used by row 1",
         5: "damaged",
         7: "none.jpg",
         8: "there is no answer",
@@ -189,7 +189,7 @@ def test_a_set_without_one_usable_row_is_an_error(tmp_path):
     assert not (tmp_path / "rows.jsonl").exists()
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
     for source, name, problem in (
-        ("verl", "b.parquet", "damaged or no Parquet"),
+        ("verl", "b.parquet", "damaged or not a Parquet"),
         ("verl", "c.parquet", "no Parquet file at"),
         ("sharegpt", "b.parquet", "is not JSON"),
         ("other", "a.parquet", "unknown source 'other', expected one of"),

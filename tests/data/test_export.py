@@ -156,12 +156,12 @@ def test_a_row_that_would_not_come_back_equal_is_set_aside_with_its_reason(form,
     rows = [bare_row("good"), asked("fine"), marked, listed, pictured, gone, torn, told, bare_row("good")]
     _, reasons = exported(form, rows, tmp_path)
     expected = {
-        "sharegpt": {3: "<image> stands in it", 8: "<image> stands in it"},
-        "verl": {3: "<image> stands in it", 4: "answers: would come back as ('a', 'b'"},
-        "mmsearch-r1": {1: "there is no image", 3: "<image> stands in it", 4: "", 9: "there is no image"},
-        "search-r1": {2: "text alone", 3: "<image> stands in it", 5: "text alone", 8: "text alone"},
+        "sharegpt": {3: "contains <image>", 8: "contains <image>"},
+        "verl": {3: "contains <image>", 4: "answers: would be read back as ('a', 'b'"},
+        "mmsearch-r1": {1: "there is no image", 3: "contains <image>", 4: "", 9: "there is no image"},
+        "search-r1": {2: "only text", 3: "contains <image>", 5: "only text", 8: "only text"},
     }[form] | {6: "no image can be read at /nowhere/a.jpg", 7: "damaged"}
-    expected.setdefault(9, "already that of row 1")
+    expected.setdefault(9, "already used by row 1")
     assert reasons.keys() == expected.keys(), reasons
     assert all(text in reasons[row] for row, text in expected.items()), reasons
 
@@ -196,7 +196,7 @@ def test_mistakes_are_named(tmp_path):
     write_rows([asked()], tmp_path / "rows.array_record")
     for form, name, problem in (
         ("llava", "a.json", "unknown layout 'llava', expected one of sharegpt"),
-        ("verl", "a.json", r"a\.json is no file of verl: its name must end in \.parquet"),
+        ("verl", "a.json", r"a\.json is not a file of verl: its name must end in \.parquet"),
         ("sharegpt", "a.parquet", r"must end in \.json or \.jsonl"),
         ("search-r1", "a.parquet", r"none of 1 rows of .* can be exported: see .*rejected\.jsonl"),
     ):

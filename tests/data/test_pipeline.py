@@ -200,7 +200,7 @@ def test_sets_that_cannot_be_read_stop_the_run_before_it_begins(rows_file, tmp_p
     with pytest.raises(DataError, match=r"t\.array_record is cut short"):
         pipeline(path)
     write_rows([], path)
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="contains no rows"):
         pipeline(path)
     with pytest.raises(DataError, match="no ArrayRecord file at"):
         pipeline(tmp_path / "none.array_record")
@@ -209,14 +209,14 @@ def test_sets_that_cannot_be_read_stop_the_run_before_it_begins(rows_file, tmp_p
 def test_a_set_of_bad_rows_ends_in_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("mmsearch_jax.data.pipeline._MAX_BAD_RUN", 20)
     write_rows([bare_row()], tmp_path / "a.array_record")
-    with pytest.raises(DataError, match="20 rows in a row cannot be used; the last: a.array_record, row 1"):
+    with pytest.raises(DataError, match="20 consecutive rows cannot be used; the last: a.array_record, row 1"):
         take(pipeline(tmp_path / "a.array_record"), 1)
 
 
 @pytest.mark.parametrize(
     ("change", "processes", "problem"),
     [
-        ({"lanes": 3}, (0, 1), "do not share out over 3 lanes"),
+        ({"lanes": 3}, (0, 1), "do not divide evenly among 3 lanes"),
         ({}, (0, 3), "processes must divide lanes"),
         ({"weights": (1.0, 2.0)}, (0, 1), "1 sets need as many weights"),
     ],

@@ -31,7 +31,7 @@ def test_infoseek_ranges_types_and_missing_images(tmp_path):
     assert rows[0].provenance["split"] == "val_unseen_question"
     for row, why in {
         3: "no file for 'oven_9'",
-        4: "already that of row 1",
+        4: "already used by row 1",
         5: "range",
         6: "no answer",
         7: "row",

@@ -33,10 +33,10 @@ def test_sound_rows_have_no_problems_and_come_back_from_their_records():
         ({"image": None}, "image: must be a path, a URL or bytes, not a NoneType"),
         ({"question": " "}, "question: must be a non-empty string"),
         ({"answers": ()}, "answers: must list at least one"),
-        ({"answers": ("Lima", "")}, "answers: must hold non-empty strings only"),
+        ({"answers": ("Lima", "")}, "answers: must contain only non-empty strings"),
         ({"kind": "odd"}, "kind: unknown kind 'odd', expected one of visual"),
         ({"search_required": "yes"}, "search_required: must be true, false or null"),
-        ({"target": 2}, "target: 2 is no index into 2 placements"),
+        ({"target": 2}, "target: 2 is not an index into 2 placements"),
         ({"placements": (Placement("flag", (10, 0, 5, 8)),), "target": None}, "placements[0].box: must be x0 < x1"),
         ({"meta": {"form": 3}}, "meta: must map strings to strings"),
         ({"provenance": {"row": 3}}, "provenance: must map strings to strings"),
@@ -69,7 +69,7 @@ def test_rows_of_the_first_version_are_read_and_of_a_later_one_refused():
     assert from_record(record).id == "7"
     with pytest.raises(DataError, match=f"schema: version {SCHEMA_VERSION + 1}"):
         from_record(record | {"schema": SCHEMA_VERSION + 1})
-    with pytest.raises(DataError, match="the row is no object but a list"):
+    with pytest.raises(DataError, match="the row must be an object, not a list"):
         from_record([])
 
 

@@ -105,7 +105,7 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_an_unknown_ending_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"rows\.csv is of no known format"):
+    with pytest.raises(DataError, match=r"rows\.csv has an unknown format"):
         write_rows(ROWS, tmp_path / "rows.csv")
 
 
@@ -127,7 +127,7 @@ def test_a_frame_that_is_cut_or_foreign_is_refused():
     framed = encode({"image": b"12345"})
     with pytest.raises(DataError, match="the row has"):
         decode(framed[:-1])
-    with pytest.raises(DataError, match="not a row of ours"):
+    with pytest.raises(DataError, match="not a row in our format"):
         decode(b"something else")
 
 

@@ -102,7 +102,7 @@ def test_every_published_set_has_a_builder():
 
     assert tfds_builders.BUILDERS.keys() == SETS.keys() == LAYOUTS.keys()
     assert len({builder.name for builder in tfds_builders.BUILDERS.values()}) == len(SETS)
-    with pytest.raises(DataError, match="no example of a set of ours"):
+    with pytest.raises(DataError, match="not an example of these builders"):
         tfds_builders.row_of_example({"images": []})
     with pytest.raises(DataError, match="no prepared set at"):
         tfds_builders.TfdsRows("/nowhere", "train")

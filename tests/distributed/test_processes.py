@@ -76,7 +76,7 @@ def test_processes_agree_on_numbers_and_exchange_records():
 def test_a_failure_of_process_0_is_told_to_those_that_wait_for_it():
     first, second = (process.communicate(timeout=120)[0] for process in started(_FAIL_FIRST))
     assert "disk full" in first
-    assert "process 0 failed at what it does first for all" in second
+    assert "process 0 failed in the work that it does first" in second
 
 
 def test_when_one_dies_the_other_stops_with_a_message_and_does_not_hang():

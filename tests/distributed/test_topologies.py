@@ -49,10 +49,10 @@ def test_a_slice_is_whole_hosts_in_the_chip_s_dims(text):
         ("v5p:3x3", "'v5p:3x3' cannot be ordered: the nearest is v5p:2x2x2; slices of v5p are 2x2x1, 2x2x2"),
         ("v5e:8x4", "the nearest is v5e:4x8"),
         ("v5e:32x32:2", "the nearest is v5e:16x16"),
-        ("h100:2x4", "GPUs are counted.*h100:16"),
-        ("h100", "GPUs are counted.*h100:16"),
-        ("h100:8:2", "GPUs are counted.*h100:16"),
-        ("h100:12", "up to 8 of one machine or by the 8 of several"),
+        ("h100:2x4", "give the number of GPUs.*h100:16"),
+        ("h100", "give the number of GPUs.*h100:16"),
+        ("h100:8:2", "give the number of GPUs.*h100:16"),
+        ("h100:12", "up to 8 in one machine or a multiple of 8 in several"),
     ],
 )
 def test_a_topology_that_does_not_exist_is_refused_with_the_nearest(text, message):

@@ -74,7 +74,7 @@ def test_a_missing_or_damaged_processor_file_is_named(tmp_path):
 def test_another_normalisation_than_the_vision_tower_s_is_refused(tmp_path):
     record = ImageProcessor().to_hf() | {"image_mean": [0.5, 0.5, 0.5]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(record))
-    with pytest.raises(CheckpointError, match=r"has image_mean \[0.5, 0.5, 0.5\]: the vision tower normalises by"):
+    with pytest.raises(CheckpointError, match=r"has image_mean \[0.5, 0.5, 0.5\]: the vision tower supports only"):
         ImageProcessor.from_pretrained(tmp_path)
 
 

@@ -219,7 +219,7 @@ def test_mini_batches_and_epochs_multiply_updates_and_move_the_ratio(rows, tmp_p
 
 
 def test_an_empty_set_of_prompts_is_refused(tmp_path):
-    with pytest.raises(DataError, match="there is no prompt to learn from"):
+    with pytest.raises(DataError, match="there are no prompts to train on"):
         train([], float("inf"), tmp_path)
 
 

@@ -58,7 +58,7 @@ def test_sigterm_saves_and_the_next_run_goes_on_to_the_same_weights(model, tmp_p
             yield step
 
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Preempted, match=r"asked to stop: step \d is saved in .*sft; the same command goes on"):
+    with pytest.raises(Preempted, match=r"asked to stop: step \d is saved in .*sft; run the same command to resume"):
         train(model, 8, tmp_path / "cut", interrupted)
     assert signal.getsignal(signal.SIGTERM) is handler
     assert len(records(tmp_path / "cut")) < 8
@@ -75,7 +75,9 @@ def test_gradients_that_stay_broken_stop_the_run_and_name_the_last_good_checkpoi
             yield Step(bad if number >= 3 else step.batch)
 
     config = RunConfig(checkpoint_every=1, keep=10, max_skipped=2)
-    with pytest.raises(TrainingDiverged, match=r"2 updates in a row .*up to step 5.*last good checkpoint is step 3 in"):
+    with pytest.raises(
+        TrainingDiverged, match=r"2 consecutive updates .*up to step 5.*last good checkpoint is step 3 in"
+    ):
         train(model, 9, tmp_path, broken_from_third, run=config)
 
 
@@ -167,7 +169,7 @@ def test_rows_that_are_left_out_are_told_and_counted(model, tmp_path, capsys):
     train(model, 2, tmp_path, data)
     assert [record["skipped_rows"] for record in records(tmp_path)] == [15, 30]
     said = capsys.readouterr().out
-    assert said.count("no image") == 20 and "further rows that are left out are only counted" in said
+    assert said.count("no image") == 20 and "further skipped rows are only counted" in said
 
 
 def test_weights_and_biases_gets_the_numbers_and_its_absence_is_told(tmp_path, monkeypatch):

@@ -154,7 +154,7 @@ def test_config_survives_the_round_trip():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llava"}, "of a 'llava' model, expected 'qwen2_5_vl'"),
+        ({"model_type": "llava"}, "describes a 'llava' model, expected 'qwen2_5_vl'"),
         (
             {"text_config": {**CONFIG.to_hf()["text_config"], "rope_parameters": {"rope_type": "yarn"}}},
             "RoPE of type 'yarn'",
@@ -210,7 +210,7 @@ def test_import_and_export_give_back_every_tensor(model, dtype, tmp_path):
         import_hf(tmp_path / "hf", tmp_path / "ours")
 
 
-def test_missing_superfluous_and_misshapen_tensors_are_listed(model, tmp_path):
+def test_missing_unexpected_and_misshapen_tensors_are_listed(model, tmp_path):
     from safetensors.numpy import load_file, save_file
 
     hf.save_pretrained(model, tmp_path)
@@ -223,7 +223,7 @@ def test_missing_superfluous_and_misshapen_tensors_are_listed(model, tmp_path):
         hf.load_pretrained(tmp_path)
     for part in (
         "missing model.language_model.norm.weight",
-        "superfluous surprise",
+        "unexpected surprise",
         "ln_q.weight is (7,), expected (16,)",
     ):
         assert part in str(caught.value)

@@ -16,5 +16,5 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch):
 
 
 def test_more_gpus_than_can_be_played_are_refused():
-    with pytest.raises(ConfigError, match="h100:8192: up to 1024 GPUs can be planned"):
+    with pytest.raises(ConfigError, match="h100:8192: at most 1024 GPUs can be planned"):
         devices_of(parse("h100:8192"))

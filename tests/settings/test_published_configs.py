@@ -94,11 +94,11 @@ def test_what_is_set_on_the_command_line_goes_before_the_table():
         ("sft_qwen2_5_vl_7b.py:v5p:3x3x3", "slices of v5p are 2x2x1, 2x2x2"),
         ("sft_qwen2_5_vl_7b.py:v5p", "cannot be read: write v5p:2x2x4, or v5p:2x2x4:2 for two slices"),
         ("sft_qwen2_5_vl_7b.py:v5p:2x2x4:none", "cannot be read"),
-        ("sft_qwen2_5_vl_7b.py:h100:12", "up to 8 of one machine or by the 8 of several, such as h100:16"),
-        ("grpo_qwen2_5_vl_72b.py:v5e:16x16", "grpo of the 72b has no mesh on v5e: there is v5p, 7x; or set"),
-        ("sft_qwen2_5_vl_72b.py:v5e:4x4", "takes groups of 128 devices, v5e:4x4 has 16 a slice: take a larger one"),
-        ("sft_qwen2_5_vl_7b.py:h100:4", "takes groups of 8 devices, h100:4 has 4 a slice"),
-        ("tiny_sft.py:v5e:4x4", "get_config takes no argument, so no 'v5e:4x4'"),
+        ("sft_qwen2_5_vl_7b.py:h100:12", "up to 8 in one machine or a multiple of 8 in several, such as h100:16"),
+        ("grpo_qwen2_5_vl_72b.py:v5e:16x16", "grpo of the 72b has no mesh on v5e, only on v5p, 7x; or set"),
+        ("sft_qwen2_5_vl_72b.py:v5e:4x4", "needs groups of 128 devices, v5e:4x4 has 16 per slice: use a larger one"),
+        ("sft_qwen2_5_vl_7b.py:h100:4", "needs groups of 8 devices, h100:4 has 4 per slice"),
+        ("tiny_sft.py:v5e:4x4", "get_config takes no argument, so remove 'v5e:4x4'"),
     ],
 )
 def test_a_topology_that_does_not_do_is_refused_with_what_does(path, message):

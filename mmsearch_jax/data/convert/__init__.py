@@ -1,5 +1,5 @@
-"""Other people's data into rows of ours: one module a source, `run.py` drives them.
+"""Converts other projects' data to our rows: one module per source, driven by `conversion.py`.
 
-A source gives `records(path)`, the raw records of a file in order, and `to_row(record, number)`, which raises `DataError` for a
-record that cannot be used; `run.py` sets such a record aside with its number and reason.
+A source defines `records(path)`, the raw records of a file in order, and `to_row(record, number)`, which raises `DataError` for
+an unusable record; `conversion.py` rejects such a record with its number and reason.
 """

@@ -1,6 +1,6 @@
-"""OK-VQA and A-OKVQA: questions on COCO's images, each with ten answers by ten people.
+"""OK-VQA and A-OKVQA: questions about COCO's images, each with ten answers by ten people.
 
-The gold answer is the most frequent one; `meta["direct_answers"]` keeps all ten, which VQA accuracy counts. Layouts:
+The gold answer is the most frequent one; `meta["direct_answers"]` keeps all ten for VQA accuracy. Layouts:
 okvqa.allenai.org, github.com/allenai/aokvqa. A-OKVQA's test split is published without answers.
 """
 
@@ -51,7 +51,7 @@ def _okvqa_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
 def _aokvqa_records(files: Files, split: str, folder: Path) -> Iterator[Any]:
     content = read_json(files[0][0])
     if not isinstance(content, list):
-        raise DataError(f"{files[0][0]} holds no list: is it a file of A-OKVQA?")
+        raise DataError(f"{files[0][0]} does not contain a list: is it a file of A-OKVQA?")
     yield from content
 
 

@@ -1,4 +1,4 @@
-"""Runs a conversion: every record becomes a row or a line of `rejected.jsonl`, and the counts say how many of each."""
+"""Runs a conversion: every record becomes a row or a line of `rejected.jsonl`; both are counted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Made = TypeVar("Made")
 
 
 class Source(NamedTuple):
-    """How a source's records are read, and how each becomes a row."""
+    """Readers of a source: from a file to records, and from a record to a row."""
 
     records: Callable[[Path], Iterator[Any]]
     to_row: Callable[[Any, int], Row]
@@ -38,12 +38,12 @@ SOURCES = {
     "sharegpt": Source(sharegpt.records, sharegpt.sharegpt_row),
     "rows": Source(lambda path: (row for _, row in storage.scan_rows(path)), lambda row, number: row),
 }
-"""Single files, by the name that the command line takes; "rows" are our own, in any format. `sets.SETS` has the others."""
+"""Single files, by the name on the command line; "rows" are our own, in any format. `sets.SETS` has the others."""
 
 
 @dataclasses.dataclass
 class Counts:
-    """What became of the records: `rejected` counts reasons, cut before their particulars."""
+    """Counts of the records. `rejected` counts by reason, which is cut before its particulars."""
 
     read: int = 0
     written: int = 0
@@ -60,16 +60,16 @@ def read(
     images: str | Path | None = None,
     embed: bool = True,
 ) -> Iterator[Row]:
-    """The usable rows of any source, one by one.
+    """Yields the usable rows of any source.
 
     Args:
       source: one of `SOURCES` or `SETS`.
       path: the file, or the folder of a published set.
-      refused: gets a line of JSON for each record that cannot be used, with its number and reason.
-      counts: counted up on the way (`written` is the caller's).
+      refused: gets a line of JSON for each unusable record, with its number and reason.
+      counts: updated during reading (the caller updates `written`).
       split: of a published set.
       images: folder that image paths are relative to; by default `path`, or its folder.
-      embed: put the images' bytes into the rows (each is decoded once, so that a damaged one is set aside now).
+      embed: put the images' bytes into the rows (each is decoded once, so that a damaged one is rejected now).
 
     Raises:
       DataError: an unknown source or split, or a file that cannot be read at all.
@@ -88,9 +88,9 @@ def read(
 def sift(
     records: Iterable[Any], make: Callable[[Any, int], tuple[str, Made]], refused: IO[str], counts: Counts
 ) -> Iterator[Made]:
-    """What `make` makes of each record and its number (from 1 on), behind an id that must be new.
+    """Yields the results of `make` for each record and its number (from 1), which begin with an id that must be unique.
 
-    A record of which it can make nothing (`DataError`), or whose id was there before, is counted, and a line of `refused`.
+    A record for which it raises `DataError`, or whose id is already used, is counted and adds a line to `refused`.
     """
     seen: dict[str, int] = {}
     for number, record in enumerate(records, 1):
@@ -98,7 +98,7 @@ def sift(
         try:
             name, made = make(record, number)
             if name in seen:
-                raise DataError(f"id: '{name}' was already that of row {seen[name]}")
+                raise DataError(f"id: '{name}' is already used by row {seen[name]}")
         except DataError as error:
             counts.rejected[_reason(error)] += 1
             refused.write(jsonl.dumps({"row": number, "reason": str(error)}) + "\n")
@@ -117,14 +117,14 @@ def convert(
     embed: bool = True,
     show_progress: bool = True,
 ) -> Counts:
-    """Converts a source into a file of rows.
+    """Converts a source to a file of rows.
 
     Args:
-      out: file to write; its ending gives the format. `rejected.jsonl` is written beside it.
+      out: file to write; its extension gives the format. `rejected.jsonl` is written next to it.
       source, path, split, images, embed: as for `read`.
 
     Raises:
-      DataError: as `read`, or there is not one row that can be used.
+      DataError: as in `read`, or there is not one usable row.
     """
     counts, out = Counts(), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -151,15 +151,15 @@ def _opened(
     if source not in SOURCES:
         raise DataError(f"unknown source '{source}', expected one of {', '.join([*SOURCES, *SETS])}")
     if split:
-        raise DataError(f"{source} is one file and has no split '{split}': leave --split out")
+        raise DataError(f"{source} is one file and has no split '{split}': remove --split")
     return SOURCES[source].records(path), SOURCES[source].to_row
 
 
 def convert_cache(path: str | Path, out: str | Path) -> Counts:
-    """Turns FVQA's pickled image-search cache into JSON lines, one a data id.
+    """Converts FVQA's pickled image-search cache to JSON lines, one per data id.
 
     Raises:
-      DataError: the pickle is damaged or wants more than plain values.
+      DataError: the pickle is damaged or contains more than plain values.
     """
     counts, out = Counts(), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def checked_row(record: Any, number: int, to_row: Callable[[Any, int], Row], fol
     """The row of a record; with `embed` its images are bytes, each of which was decoded once.
 
     Raises:
-      DataError: there is none, or it is unsound.
+      DataError: the record has no row, or an invalid one.
     """
     if isinstance(record, DataError):
         raise record
@@ -196,6 +196,6 @@ def checked_row(record: Any, number: int, to_row: Callable[[Any, int], Row], fol
 
 
 def _reason(error: DataError) -> str:
-    """The kind of an error: its message up to the first particular, where it does not begin with one."""
+    """The kind of an error: its message up to the first particular; the error's type if it begins with a particular."""
     kind = re.split(r": | \(| at ", str(error), maxsplit=1)[0]
     return kind if re.fullmatch(r"[\w\[\]. ]{1,40}", kind) else type(error).__name__

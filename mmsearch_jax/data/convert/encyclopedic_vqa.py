@@ -1,7 +1,7 @@
-"""Encyclopedic-VQA: CSV with up to five images a question, from iNaturalist 2021 and Google Landmarks v2.
+"""Encyclopedic-VQA: CSV with up to five images per question, from iNaturalist 2021 and Google Landmarks v2.
 
-A row is one question with one image, as the set's own evaluation counts. In `answer`, "|" stands between annotators' answers
-and "&&" between the members of a list. Layout: google-research/encyclopedic_vqa.
+A row is one question with one image, as in the set's own evaluation. In `answer`, "|" separates annotators' answers and "&&"
+the members of a list. Layout: google-research/encyclopedic_vqa.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def _image(folder: Path, dataset: str, name: str) -> str:
     if dataset != _LANDMARKS:
         raise DataError(f"dataset_name: '{dataset}' is neither {_INATURALIST} nor {_LANDMARKS}")
     if len(name) < 3:
-        raise ImageError(f"image: '{name}' is no id of Google Landmarks")
+        raise ImageError(f"image: '{name}' is not an id of Google Landmarks")
     nested = "/".join(name[:3])
     return find_image(folder, tuple(f"{_LANDMARKS}/{part}{nested}" for part in ("", "train/", "index/", "test/")), name)
 
 
 @functools.lru_cache(maxsize=2)
 def _inaturalist_names(folder: Path) -> dict[str, str]:
-    """From image id to file name, by iNaturalist's own annotations."""
+    """Maps image ids to file names, by iNaturalist's own annotations."""
     names: dict[str, str] = {}
     for part in ("train", "val"):
         path = folder / _INATURALIST / f"{part}.json"

@@ -1,7 +1,7 @@
-"""Writes rows of ours in another project's layout, for training elsewhere on what was made here.
+"""Writes our rows in another project's layout, for training with other software.
 
-What a layout has no place for is left out (docs/data.md says what). What it would give back changed is never written: each
-record is first read as `convert` would read it, and its row set aside where the two differ.
+Fields that a layout cannot represent are left out (docs/data.md lists them). A row that would change is never written: each
+record is first read back like `convert` reads it, and the row is rejected if the two differ.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Form(NamedTuple):
     """A layout.
 
     Attributes:
-      writers: by the file's ending.
+      writers: by the file's extension.
       record: from a row and its number to a record.
-      row: and back.
-      holds: the fields of a row that come back equal.
-      image_files: images are files beside the file, and not in it.
+      row: from a record and its number to a row.
+      holds: the fields of a row that are equal after reading it back.
+      image_files: whether images are separate files next to the file.
     """
 
     writers: Mapping[str, Callable[[Any, Path], None]]
@@ -58,28 +58,28 @@ FORMS = {
     "mmsearch-r1": Form(_parquet(verl.COLUMNS), verl.mmsearch_r1_record, verl.mmsearch_r1_row, (*_COMMON, "category")),
     "search-r1": Form(_parquet(verl.SEARCH_R1_COLUMNS), verl.search_r1_record, verl.search_r1_row, _COMMON),
 }
-"""By the name that the command line takes, which is also the source's name for `convert`."""
+"""By the name on the command line, which is also the source's name for `convert`."""
 
 
 def export(
     form: str, path: str | Path, out: str | Path, *, prompt_style: str = "paper", show_progress: bool = True
 ) -> Counts:
-    """Writes a file of rows in another layout, with the images' bytes in it, or as files in a folder beside it.
+    """Writes a file of rows in another layout, with the images' bytes in it, or as files in a folder next to it.
 
     Args:
       form: one of `FORMS`.
-      path: rows of ours, in any format.
-      out: file to write; `rejected.jsonl` is written beside it, "sharegpt" puts images into `<its name>_images`.
-      prompt_style: one of `protocol.PROMPT_STYLES`, of the prompts in conversations.
+      path: our rows, in any format.
+      out: file to write; `rejected.jsonl` is written next to it, "sharegpt" writes images to `<its name>_images`.
+      prompt_style: one of `protocol.PROMPT_STYLES`, for the prompts in conversations.
 
     Raises:
-      DataError: an unknown layout or ending, the rows cannot be read, or not one can be exported.
+      DataError: an unknown layout or extension, the rows cannot be read, or none can be exported.
     """
     if form not in FORMS:
         raise DataError(f"unknown layout '{form}', expected one of {', '.join(FORMS)}")
     path, out, layout, counts = Path(path), Path(out), FORMS[form], Counts()
     if out.suffix not in layout.writers:
-        raise DataError(f"{out.name} is no file of {form}: its name must end in {' or '.join(layout.writers)}")
+        raise DataError(f"{out.name} is not a file of {form}: its name must end in {' or '.join(layout.writers)}")
     if layout.image_files:
         layout = layout._replace(record=functools.partial(layout.record, prompt_style=prompt_style))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def export(
 
 
 def _record(row: Row, number: int, form: Form, out: Path) -> dict[str, Any]:
-    """The record of a row, once it is sure to come back; writes the image files that it names."""
+    """The record of a row that is equal after reading it back; writes the image files that it names."""
     row = _stripped(row)
     files: dict[str, bytes] = {}
     if form.image_files:
@@ -111,7 +111,7 @@ def _record(row: Row, number: int, form: Form, out: Path) -> dict[str, Any]:
     for field in form.holds:
         before, after = getattr(row, field), getattr(back, field)
         if before != after:
-            raise DataError(f"{field}: would come back as {_shown(after)} and not as {_shown(before)}")
+            raise DataError(f"{field}: would be read back as {_shown(after)} instead of {_shown(before)}")
     for name, image in files.items():
         place = out.parent / name
         place.parent.mkdir(exist_ok=True)
@@ -120,7 +120,7 @@ def _record(row: Row, number: int, form: Form, out: Path) -> dict[str, Any]:
 
 
 def _stripped(row: Row) -> Row:
-    """Without the white space around texts, and without crop boxes: no layout has a place for them."""
+    """The row without white space around texts and without crop boxes, which no layout can represent."""
     turns = tuple(
         dataclasses.replace(
             turn,

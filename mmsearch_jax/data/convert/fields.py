@@ -1,4 +1,4 @@
-"""Reads fields of foreign records: strings, lists, JSON inside strings, images in every spelling met so far."""
+"""Reads fields of other projects' records: strings, lists, JSON inside strings, images in all known forms."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from mmsearch_jax.core.errors import DataError
 
 IMAGE_MARK = "<image>"
-"""Stands in a prompt where an image was, in LLaMA-Factory's and verl's rows alike."""
+"""The mark for an image in a prompt, in both LLaMA-Factory's and verl's rows."""
 
 
 def text(record: Mapping[str, Any], field: str) -> str:
     """A string that is not empty.
 
     Raises:
-      DataError: it is missing, empty or no string.
+      DataError: it is missing, empty or not a string.
     """
     value = record.get(field)
     if not isinstance(value, str) or not value.strip():
@@ -28,10 +28,10 @@ def text(record: Mapping[str, Any], field: str) -> str:
 
 
 def mapping(record: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """An object, be it spelt as JSON in a string; empty where it is missing.
+    """An object, or JSON of one in a string; empty if it is missing.
 
     Raises:
-      DataError: it is something else.
+      DataError: the field is something else.
     """
     value = _parsed(record.get(field), field)
     if value is None:
@@ -42,10 +42,10 @@ def mapping(record: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 
 def strings(value: Any, field: str) -> list[str]:
-    """A list of strings, from a list, one string, or a list spelt as JSON in a string; numbers become strings.
+    """A list of strings, from a list, one string, or JSON of a list in a string; numbers become strings.
 
     Raises:
-      DataError: something else stands there.
+      DataError: the value is something else.
     """
     if isinstance(value, str) and not value.lstrip().startswith("["):
         return [value]
@@ -59,10 +59,10 @@ def strings(value: Any, field: str) -> list[str]:
 
 
 def answers(gold: Any, aliases: Any = None) -> tuple[str, ...]:
-    """The gold answer first, then its aliases, none twice.
+    """The gold answer first, then its aliases, without duplicates.
 
     Raises:
-      DataError: there is no answer at all.
+      DataError: there is no answer.
     """
     found = [*strings(gold, "ground_truth"), *strings(aliases, "candidate_answers")]
     kept = tuple(dict.fromkeys(answer.strip() for answer in found if answer.strip()))
@@ -75,7 +75,7 @@ def images(record: Mapping[str, Any], field: str = "images") -> tuple[str | byte
     """The images of a record: {bytes, path} structs, bytes, paths, URLs, base64 strings; one or a list of them.
 
     Raises:
-      DataError: one of them is none of these, or empty.
+      DataError: one of them has another form or is empty.
     """
     value = record.get(field)
     if value is None:
@@ -84,7 +84,7 @@ def images(record: Mapping[str, Any], field: str = "images") -> tuple[str | byte
 
 
 def flag(record: Mapping[str, Any], field: str, default: bool | None = None) -> bool | None:
-    """True or false; None where something else stands there, `default` where nothing does."""
+    """True or false; None for another value, `default` if the field is missing."""
     value = record.get(field, default)
     return value if isinstance(value, bool) else None
 
@@ -95,27 +95,27 @@ def without_marks(prompt: str) -> str:
 
 
 def with_marks(prompt: str, num_images: int) -> str:
-    """The inverse of `without_marks`: as many image marks as images, then the prompt.
+    """The inverse of `without_marks`: one image mark per image, then the prompt.
 
     Raises:
-      DataError: a mark stands in the prompt itself, and would be taken for an image more.
+      DataError: the prompt itself contains a mark, which would count as another image.
     """
     refuse_marks(prompt)
     return IMAGE_MARK * num_images + prompt
 
 
 def refuse_marks(said: str) -> None:
-    """That a text has none of the marks that LLaMA-Factory and verl replace by pictures.
+    """Checks that a text has none of the marks that LLaMA-Factory and verl replace with media.
 
     Raises:
       DataError: it has one.
     """
     if found := [mark for mark in (IMAGE_MARK, "<video>", "<audio>") if mark in said]:
-        raise DataError(f"text: {found[0]} stands in it, which would be taken for a picture: {said[:60]!r}")
+        raise DataError(f"text: contains {found[0]}, which would be read as a picture: {said[:60]!r}")
 
 
 def provenance(source: str, number: int, **more: Any) -> dict[str, str]:
-    """Where a row comes from: source, row number and whatever else is known."""
+    """Origin of a row: source, row number and additional fields."""
     known = {key: str(value) for key, value in more.items() if value not in (None, "")}
     return {"source": source, "row": str(number), **known}
 
@@ -125,11 +125,11 @@ def _image(value: Any, field: str) -> str | bytes:
         value = value.get("bytes") or value.get("path") or value.get("url") or value.get("image")
     if isinstance(value, bytes | str) and value:
         return _decoded(value) if isinstance(value, str) else value
-    raise DataError(f"{field}: an image is {_shown(value)}, where bytes, a path or a URL should be")
+    raise DataError(f"{field}: an image is {_shown(value)}, expected bytes, a path or a URL")
 
 
 def _decoded(value: str) -> str | bytes:
-    # A path is short; what is long and of base64's alphabet is an image spelt out.
+    # Paths are short; a long text in base64's alphabet is an encoded image.
     if len(value) < 512:
         return value
     try:

@@ -1,7 +1,7 @@
 """InfoSeek: JSON lines of questions about OVEN's images, and a file of question types for validation.
 
-`answer_eval` lists the aliases of `answer`; of a numerical question it is {"wikidata": number, "range": [low, high]}, alone or
-in a list. The test split is published without answers. Layout: github.com/edchengg/infoseek_eval.
+`answer_eval` lists the aliases of `answer`; for a numerical question it is {"wikidata": number, "range": [low, high]}, or a
+list with this object. The test split is published without answers. Layout: github.com/edchengg/infoseek_eval.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
 
 
 def _range(value: Any) -> list[float] | None:
-    """The span of a numerical answer; None where the answers are words."""
+    """The range of a numerical answer; None if the answers are words."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, Mapping):
@@ -72,5 +72,5 @@ INFOSEEK = PublishedSet(
     (("infoseek_{split}.jsonl",),),
     _records,
     _row,
-    "infoseek_images/ or oven_images/, <image_id>.jpg there or in a folder of a shard",
+    "infoseek_images/ or oven_images/, with <image_id>.jpg in it or in a folder of a shard",
 )

@@ -1,7 +1,7 @@
-"""Reads pickled caches of plain values (FVQA's image-search cache) without running anything that is in them.
+"""Reads pickled caches of plain values (FVQA's image-search cache) without executing anything in them.
 
-A pickle is a program: it may name any function and call it. This reader refuses every name, so that what is left can build
-dicts, lists, strings and numbers only.
+A pickle is a program: it may name any function and call it. This reader refuses every name, so that a pickle can build only
+dicts, lists, strings and numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def load_plain(path: str | Path) -> Any:
     """The plain values of a pickle file.
 
     Raises:
-      DataError: the file is missing or damaged, or wants more than plain values.
+      DataError: the file is missing or damaged, or contains more than plain values.
     """
     try:
         with Path(path).open("rb") as file:
@@ -38,29 +38,29 @@ def load_plain(path: str | Path) -> Any:
             f"{path} is refused ({error}): only plain values are read; export it as JSON instead"
         ) from error
     except (EOFError, ValueError, TypeError, LookupError, AttributeError, MemoryError, OverflowError) as error:
-        raise DataError(f"{path} is damaged or no pickle ({type(error).__name__}): fetch it again") from error
+        raise DataError(f"{path} is damaged or not a pickle ({type(error).__name__}): download it again") from error
 
 
 def image_search_cache(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
-    """FVQA's cache: for each data id what the image search gave, or why its entry cannot be used.
+    """FVQA's cache: for each data id the results of the image search, or the reason why its entry is unusable.
 
     Yields:
       (data_id, {"data_id", "results": [{"title", "image_url"}]}).
 
     Raises:
-      DataError: as `load_plain`, or the pickle is no dict.
+      DataError: as in `load_plain`, or the pickle is not a dict.
     """
     entries = load_plain(path)
     if not isinstance(entries, dict):
-        raise DataError(f"{path} holds a {type(entries).__name__} where a dict by data id should be")
+        raise DataError(f"{path} contains a {type(entries).__name__}, expected a dict by data id")
     for name, entry in entries.items():
         if not isinstance(entry, Mapping):
-            yield str(name), DataError(f"a {type(entry).__name__} where an object should be")
+            yield str(name), DataError(f"a {type(entry).__name__}, expected an object")
             continue
         titles = entry.get("tool_returned_web_title_list") or []
         urls = entry.get("tool_returned_images_urls") or [None] * len(titles)
         if not isinstance(titles, list) or not isinstance(urls, list) or len(titles) != len(urls):
-            yield str(name), DataError("titles and image URLs are not lists of one length")
+            yield str(name), DataError("titles and image URLs are not lists of equal length")
             continue
         results = [{"title": title, "image_url": url} for title, url in zip(titles, urls, strict=True)]
         yield str(name), {"data_id": str(name), "results": results}

@@ -1,6 +1,6 @@
-"""What a published set is: the files that its authors give, its splits, and how a record of them becomes a row.
+"""Definition of a published set: the files that its authors publish, its splits, and how its records become rows.
 
-The files lie in one folder of the user's (nothing is downloaded); each module beside this one knows one set or a family.
+The files are in one folder that the user supplies (nothing is downloaded). Each set or family of sets has its own module here.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mmsearch_jax.data.rows import Row
 
 IMAGE_ENDINGS = (".jpg", ".JPEG", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
 Files = Sequence[list[Path]]
-"""For each of a set's `files`, what was found, in the order of the names."""
+"""The files found for each entry of a set's `files`, sorted by name."""
 
 
 class PublishedSet(NamedTuple):
-    """How a set is read.
+    """How to read a set.
 
     Attributes:
-      splits: as its authors call them.
-      files: what a split needs; each is a tuple of alternatives, glob patterns with "{split}" relative to the folder.
-      records: from the files that were found, the split and the folder to records, in order.
-      to_row: from a record, its number (from 1 on) and the folder to a row; raises `DataError` for one that cannot be used.
-      images: where the set's images lie in the folder, in words.
+      splits: names of the splits in the set.
+      files: files of a split; each is a tuple of alternatives, glob patterns with "{split}" relative to the folder.
+      records: from the files found, the split and the folder to records, in order.
+      to_row: from a record, its number (from 1) and the folder to a row; raises `DataError` for an unusable one.
+      images: location of the set's images in the folder, in words.
     """
 
     splits: tuple[str, ...]
@@ -41,7 +41,7 @@ def find_files(published: PublishedSet, name: str, folder: Path, split: str | No
     """The files of a split.
 
     Raises:
-      DataError: no such folder, no such split, or a file of it is missing; names what is looked for.
+      DataError: no such folder, no such split, or a file of it is missing; the message names the expected files.
     """
     if split not in published.splits:
         given = f"unknown split '{split}'" if split else "no split given"
@@ -62,19 +62,19 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-      DataError: it is no JSON.
+      DataError: it is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}): fetch it again") from error
+        raise DataError(f"{path} is not JSON ({error}): download it again") from error
 
 
 def find_image(folder: Path, roots: Sequence[str], name: str) -> str:
-    """The file of an image, by its name without ending, in one of `roots` below `folder` or in a folder within it.
+    """The file of an image, by its name without extension, in one of `roots` below `folder` or in a folder within it.
 
     Raises:
-      ImageError: there is none.
+      ImageError: there is no such file.
     """
     for place in _image_folders(folder, tuple(roots)):
         for ending in IMAGE_ENDINGS:

@@ -1,7 +1,7 @@
-"""FVQA, and DeepMMSearchVQA in a folder of the user's own.
+"""FVQA, and DeepMMSearchVQA from a folder that the user supplies.
 
-FVQA: MMSearch-R1's rows, whose `category` says whether a search is required. DeepMMSearchVQA was not published: its folder
-holds one file of conversations a split, in any format of ours or as LLaMA-Factory's JSON.
+FVQA consists of MMSearch-R1's rows, whose `category` says whether a search is required. DeepMMSearchVQA was not published: its
+folder contains one file of conversations per split, in any of our formats or as LLaMA-Factory's JSON.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """LLaMA-Factory's JSON in its ShareGPT layout: `conversations` [{from, value}] (or `messages` [{role, content}]) and `images`.
 
-Both ways: `sharegpt_row` reads a record, `sharegpt_record` makes one.
-A conversation in our grammar keeps its turns; a single question with a plain answer becomes a row without turns. Any other
-conversation is refused: what it teaches, no episode could ever do.
+`sharegpt_row` reads a record, `sharegpt_record` makes one. A conversation in our grammar keeps its turns; a single question
+with a plain answer becomes a row without turns. Other conversations are rejected: an episode cannot reproduce them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def records(path: Path) -> Iterator[Any]:
     """The records of a JSON list or of JSON lines.
 
     Raises:
-      DataError: the file is missing, or no JSON list.
+      DataError: the file is missing, or not a JSON list.
     """
     if not path.is_file():
         raise DataError(f"no file at {path}: give a .json or .jsonl file")
@@ -39,7 +38,7 @@ def records(path: Path) -> Iterator[Any]:
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}): give a list of records, or JSON lines as .jsonl") from error
     if not isinstance(listed, list):
-        raise DataError(f"{path} holds a {type(listed).__name__} where a list of records should be")
+        raise DataError(f"{path} contains a {type(listed).__name__}, expected a list of records")
     yield from listed
 
 
@@ -47,7 +46,7 @@ def sharegpt_row(record: Mapping[str, Any], number: int) -> Row:
     """A row of one conversation.
 
     Raises:
-      DataError: the roles do not take turns, or the conversation is neither in our grammar nor one question and answer.
+      DataError: the roles do not alternate, or the conversation is neither in our grammar nor one question and answer.
     """
     said = _messages(record)
     question = fields.without_marks(said[0])
@@ -85,17 +84,17 @@ def sharegpt_row(record: Mapping[str, Any], number: int) -> Row:
 def sharegpt_record(row: Row, number: int, prompt_style: str = "paper") -> dict[str, Any]:
     """The record of a row: its conversation with the prompts of an episode, or else its question and gold answer.
 
-    Crop boxes, kind, placements, meta and provenance have no place in it. Images stand in it as in the row.
+    Crop boxes, kind, placements, meta and provenance are left out. Images are stored as in the row.
 
     Raises:
-      DataError: a text holds a mark that would be taken for an image.
+      DataError: a text contains an image mark.
     """
     question = first_turn_prompt(row.question, prompt_style) if row.turns else row.question
     said = [("human", fields.with_marks(question, len(row.images)))]
     for turn in row.turns:
         said.append(("gpt", turn.text))
         if turn.observation is not None:
-            # Not "observation", whose text LLaMA-Factory's Qwen template puts into tags of its own.
+            # Not "observation", whose text LLaMA-Factory's Qwen template puts into its own tags.
             said.append(("human", turn.observation + later_prompt(parse_turn(turn.text).action, prompt_style)))
     if not row.turns:
         said.append(("gpt", row.answers[0]))
@@ -120,7 +119,7 @@ def write(listed: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def _messages(record: Mapping[str, Any]) -> list[str]:
-    """What was said, user and assistant in turn; a system message is passed over (the prompt is the protocol's)."""
+    """The texts of user and assistant in turn; a system message is skipped (the protocol defines the prompt)."""
     field = "conversations" if "conversations" in record else "messages"
     listed = record.get(field)
     if not isinstance(listed, list) or not listed:
@@ -134,7 +133,7 @@ def _messages(record: Mapping[str, Any]) -> list[str]:
             continue
         expected = _ASSISTANT if len(said) % 2 else _USER
         if role not in expected:
-            raise DataError(f"{field}[{i}]: '{role}' speaks where one of {', '.join(expected)} should")
+            raise DataError(f"{field}[{i}]: '{role}' is the role, expected one of {', '.join(expected)}")
         said.append(fields.text({f"{field}[{i}]": value}, f"{field}[{i}]"))
     if len(said) < 2 or len(said) % 2:
         raise DataError(f"{field}: must end with the assistant's answer")
@@ -142,7 +141,7 @@ def _messages(record: Mapping[str, Any]) -> list[str]:
 
 
 def _bare_question(prompt: str) -> str:
-    """The question without the protocol's instruction around it, which the renderer writes anew."""
+    """The question without the protocol's instruction around it, which the renderer writes again."""
     for style in PROMPT_STYLES:
         head, tail = first_turn_prompt("\0", style).split("\0")
         head, tail = head.strip(), tail.strip()
@@ -152,7 +151,7 @@ def _bare_question(prompt: str) -> str:
 
 
 def _observation(written: str, seen: str) -> str:
-    """What came back, without the prompt of the next turn, which the renderer writes anew."""
+    """The observation without the prompt of the next turn, which the renderer writes again."""
     inside, close, rest = seen.partition(_CLOSE)
     prompts = {later_prompt(parse_turn(written).action, style).strip() for style in PROMPT_STYLES} | {""}
     return inside + close if rest.strip() in prompts else seen

@@ -1,7 +1,7 @@
-"""SimpleVQA and Dyn-VQA: questions with short answers whose images come with the record, as base64 or as a URL.
+"""SimpleVQA and Dyn-VQA: questions with short answers, and images as base64 or URLs in the records.
 
-SimpleVQA: Parquet with `image` in base64 and `language` EN or CN. Dyn-VQA: JSON lines, a file a language and date (the latest
-is read), whose image URLs die over the years. Layouts: m-a-p/SimpleVQA, github.com/Alibaba-NLP/OmniSearch.
+SimpleVQA: Parquet with `image` in base64 and `language` EN or CN. Dyn-VQA: JSON lines, one file per language and date (the
+latest is read); some of its image URLs no longer work. Layouts: m-a-p/SimpleVQA, github.com/Alibaba-NLP/OmniSearch.
 """
 
 from __future__ import annotations
@@ -99,5 +99,5 @@ DYNVQA = PublishedSet(
     (("DynVQA_{split}*.jsonl", "DynVQA_{split}/DynVQA_{split}*.jsonl"),),
     _dyn_records,
     _dyn_row,
-    "fetched from their URLs; paths, where `image_url` was replaced by one, are relative to the folder",
+    "fetched from their URLs; paths that replace `image_url` are relative to the folder",
 )

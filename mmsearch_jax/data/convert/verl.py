@@ -1,8 +1,8 @@
-"""verl's rows, and those of two projects that build on them: MMSearch-R1 (FVQA) and Search-R1.
+"""verl's rows, and those of two projects based on it: MMSearch-R1 (FVQA) and Search-R1.
 
 All have `data_source`, `prompt` [{role, content}], `images`, `reward_model` {ground_truth, ...}, `extra_info`. MMSearch-R1 adds
 `candidate_answers` (JSON in a string), `image_urls` (often None), `data_id` and `category`; Search-R1 gives the gold answers as
-ground_truth {target: [...]} and its question inside an instruction. Both ways: `*_row` reads a record, `*_record` makes one.
+ground_truth {target: [...]} and its question inside an instruction. `*_row` reads a record, `*_record` makes one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmsearch_jax.data.formats import parquet
 from mmsearch_jax.data.rows import Row
 
 _QUESTION = "Question:"
-# MMSearch-R1's words for whether a search is required, where FVQA gives them.
+# MMSearch-R1's words for whether a search is required, in FVQA.
 _SEARCH = {"search_required": True, "search_free": False}
 _PROMPT = ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
 _EXTRA = ("extra_info", pa.struct([("split", pa.string()), ("index", pa.int64()), ("search_required", pa.bool_())]))
@@ -36,7 +36,7 @@ COLUMNS = pa.schema(
         _EXTRA,
     ]
 )
-"""Of verl's rows and MMSearch-R1's, as we write them."""
+"""Columns of verl's and MMSearch-R1's rows, as we write them."""
 SEARCH_R1_COLUMNS = pa.schema(
     [
         ("id", pa.string()),
@@ -52,14 +52,14 @@ SEARCH_R1_COLUMNS = pa.schema(
         _EXTRA,
     ]
 )
-"""Of Search-R1's rows."""
+"""Columns of Search-R1's rows."""
 
 
 def records(path: Path) -> Iterator[Any]:
     """The rows of a Parquet file.
 
     Raises:
-      DataError: it is missing or damaged.
+      DataError: the file is missing or damaged.
     """
     return parquet.read_plain(path)
 
@@ -68,16 +68,16 @@ def verl_row(record: Mapping[str, Any], number: int) -> Row:
     """A row of any verl data set.
 
     Raises:
-      DataError: it has no question or no answer, or a field is not what it should be.
+      DataError: it has no question or no answer, or a field is invalid.
     """
     return _row(record, number, "verl", _question(record))
 
 
 def mmsearch_r1_row(record: Mapping[str, Any], number: int) -> Row:
-    """A row of MMSearch-R1; without an image it cannot be used.
+    """A row of MMSearch-R1, which must have an image.
 
     Raises:
-      DataError: as `verl_row`, or there is no image.
+      DataError: as in `verl_row`, or there is no image.
     """
     row = _row(record, number, "mmsearch-r1", _after_mark(_question(record)))
     if not row.image:
@@ -88,10 +88,10 @@ def mmsearch_r1_row(record: Mapping[str, Any], number: int) -> Row:
 
 
 def search_r1_row(record: Mapping[str, Any], number: int) -> Row:
-    """A row of Search-R1, which is text alone; its questions are those that need a search.
+    """A row of Search-R1, which has only text; its questions need a search.
 
     Raises:
-      DataError: as `verl_row`.
+      DataError: see `verl_row`.
     """
     plain = record.get("question")
     question = plain.strip() if isinstance(plain, str) and plain.strip() else _after_mark(_question(record))
@@ -99,32 +99,32 @@ def search_r1_row(record: Mapping[str, Any], number: int) -> Row:
 
 
 def verl_record(row: Row, number: int) -> dict[str, Any]:
-    """A row as verl reads it; its images must be bytes. The conversation, kind, placements and meta have no place in it.
+    """A row in verl's form; its images must be bytes. Conversation, kind, placements and meta are left out.
 
     Raises:
-      DataError: the question holds a mark that would be taken for an image.
+      DataError: the question contains an image mark.
     """
     return _record(row, number, row.question)
 
 
 def mmsearch_r1_record(row: Row, number: int) -> dict[str, Any]:
-    """A row as MMSearch-R1 reads it: the question behind "Question:", in `category` whether a search is required.
+    """A row in MMSearch-R1's form: the question follows "Question:", and `category` says whether a search is required.
 
     Raises:
-      DataError: as `verl_record`.
+      DataError: see `verl_record`.
     """
     said = next((word for word, required in _SEARCH.items() if required == row.search_required), "")
     return _record(row, number, f"{_QUESTION} {row.question}") | {"category": row.category or said}
 
 
 def search_r1_record(row: Row, number: int) -> dict[str, Any]:
-    """A row as Search-R1 reads it, except its instruction, which stands before "Question:" in its own files.
+    """A row in Search-R1's form, without the instruction that precedes "Question:" in its own files.
 
     Raises:
       DataError: the row has an image.
     """
     if row.images:
-        raise DataError("images: Search-R1's rows are text alone")
+        raise DataError("images: Search-R1's rows contain only text")
     made = _record(row, number, f"{_QUESTION} {row.question}")
     return {
         "id": row.id,
@@ -188,7 +188,7 @@ def _question(record: Mapping[str, Any]) -> str:
         raise DataError("prompt: must list messages of role and content")
     asked = [message for message in messages if message.get("role") == "user"]
     if len(asked) != 1:
-        raise DataError(f"prompt: has {len(asked)} user messages where one question should be")
+        raise DataError(f"prompt: has {len(asked)} user messages, expected one question")
     content = asked[0].get("content")
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
@@ -199,7 +199,7 @@ def _question(record: Mapping[str, Any]) -> str:
 
 
 def _after_mark(prompt: str) -> str:
-    """What follows the instruction, where the question stands behind "Question:"; else the whole prompt."""
+    """The text after "Question:", if the prompt has an instruction with it; else the whole prompt."""
     _, mark, question = prompt.partition(_QUESTION)
     if mark and not question.strip():
         raise DataError(f"prompt: nothing follows {_QUESTION!r}")

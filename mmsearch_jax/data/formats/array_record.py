@@ -1,8 +1,8 @@
-"""ArrayRecord: any record by its number, which is what a global shuffle needs. The training format.
+"""ArrayRecord: random access to records by number, which a global shuffle needs. The training format.
 
-A record is a JSON head and, behind it, the embedded images as they are: JSON alone would have to spell them in base64, a
-third larger and decoded at each read. Layout: b"MMR1", the head's length (uint32, little-endian), head, images one after
-the other; in the head an image is {"bytes": its length}.
+A record is a JSON head followed by the unchanged bytes of the embedded images: in JSON they would be base64, a third larger and
+decoded at each read. Layout: b"MMR1", the head's length (uint32, little-endian), head, images in order. In the head an image is
+{"bytes": its length}.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmsearch_jax.core.errors import DataError
 
 _MAGIC = b"MMR1"
 _HEAD = struct.Struct("<4sI")
-# Random access reads single records; a larger group would be read and unpacked whole for each of them.
+# Random access reads single records; a larger group would be read and decompressed as a whole for each of them.
 _WRITER_OPTIONS = "group_size:1"
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
@@ -30,11 +30,11 @@ def encode(record: dict[str, Any]) -> bytes:
 
     def set_aside(value: Any) -> Any:
         if not isinstance(value, bytes):
-            raise TypeError(f"a {type(value).__name__} has no place in a row")
+            raise TypeError(f"a {type(value).__name__} cannot be stored in a row")
         blobs.append(value)
         return {"bytes": len(value)}
 
-    # The encoder walks in the order in which the reader will: lengths alone say where each image lies.
+    # The encoder visits images in the order of the reader, so lengths suffice to locate each image.
     head = json.dumps(record, ensure_ascii=False, default=set_aside).encode()
     return b"".join((_HEAD.pack(_MAGIC, len(head)), head, *blobs))
 
@@ -43,10 +43,10 @@ def decode(encoded: bytes) -> Any:
     """The record of `encode`.
 
     Raises:
-      DataError: these bytes are no record of ours, or are cut short.
+      DataError: these bytes are not a record in this format, or are cut short.
     """
     if len(encoded) < _HEAD.size or encoded[:4] != _MAGIC:
-        raise DataError("not a row of ours: write the set with `mmsearch data convert`")
+        raise DataError("not a row in our format: write the set with `mmsearch data convert`")
     _, length = _HEAD.unpack_from(encoded)
     place = _HEAD.size + length
 
@@ -62,15 +62,15 @@ def decode(encoded: bytes) -> Any:
     except ValueError as error:
         raise DataError(f"the row's head is damaged ({error}): write the set again") from error
     if place != len(encoded):
-        raise DataError(f"the row has {len(encoded)} bytes where its head asks for {place}: write the set again")
+        raise DataError(f"the row has {len(encoded)} bytes, but its head says {place}: write the set again")
     return record
 
 
 class ArrayRecordFile:
-    """One file, read by record number. May be pickled (a worker process opens the file anew).
+    """One file, read by record number. It can be pickled (a worker process opens the file again).
 
     Raises:
-      DataError: no such file, or it is cut short or no ArrayRecord file.
+      DataError: no such file, or it is cut short or not an ArrayRecord file.
     """
 
     def __init__(self, path: str | Path):
@@ -81,21 +81,21 @@ class ArrayRecordFile:
         if not self.path.is_file():
             raise DataError(f"no ArrayRecord file at {self.path}: make one with `mmsearch data convert`")
         self._reader = array_record_module.ArrayRecordReader(str(self.path), options=_READER_OPTIONS)
-        # A file without its footer opens without a word, as an empty one.
+        # A file without its footer opens without an error, as an empty one.
         if not self._reader.ok():
-            raise DataError(f"{self.path} is cut short or no ArrayRecord file: copy or write it again")
+            raise DataError(f"{self.path} is cut short or not an ArrayRecord file: copy or write it again")
 
     def __len__(self) -> int:
         return self._reader.num_records()
 
     def __getitem__(self, number: int) -> Any:
-        """The record of that number.
+        """The record with this number.
 
         Raises:
-          DataError: it is damaged.
+          DataError: the record is damaged.
         """
         try:
-            # As a range: a list of numbers is sorted by group, for which the reader makes a table of all groups at each call
+            # As a range: the reader sorts a list of numbers by group, for which it makes a table of all groups at each call
             # (4 ms in a million rows, against 3 us).
             (encoded,) = self._reader.read(number, number + 1)
         except (RuntimeError, ValueError, IndexError) as error:
@@ -114,7 +114,7 @@ def write(records: Iterable[dict[str, Any]], path: Path) -> None:
     """Writes one file.
 
     Raises:
-      DataError: the file cannot be written whole.
+      DataError: the file cannot be written completely.
     """
     writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
     try:
@@ -123,11 +123,11 @@ def write(records: Iterable[dict[str, Any]], path: Path) -> None:
     finally:
         writer.close()
     if not array_record_module.ArrayRecordReader(str(path)).ok():
-        raise DataError(f"{path} could not be written whole: is the disk full?")
+        raise DataError(f"{path} could not be written completely: is the disk full?")
 
 
 def read(path: Path) -> Iterator[Any]:
-    """Every record in order, or why one cannot be read."""
+    """Every record in order, or the error if one cannot be read."""
     file = ArrayRecordFile(path)
     for number in range(len(file)):
         try:

@@ -1,4 +1,4 @@
-"""JSON lines: one record a line, embedded images as data URLs. For people and for small sets."""
+"""JSON lines: one record per line, embedded images as data URLs. For reading by eye and for small sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEDIA_TYPES = (
 
 
 def data_url(encoded: bytes) -> str:
-    """The data URL of an encoded image; the media type is told by its first bytes."""
+    """The data URL of an encoded image; its first bytes give the media type."""
     kind = next((kind for magic, kind in _MEDIA_TYPES if encoded.startswith(magic)), "application/octet-stream")
     return f"data:{kind};base64,{base64.b64encode(encoded).decode()}"
 
@@ -30,13 +30,13 @@ def dumps(record: Any) -> str:
 
 
 def write(records: Iterable[dict[str, Any]], path: Path) -> None:
-    """Writes one line a record."""
+    """Writes one line per record."""
     with path.open("w", encoding="utf-8") as out:
         out.writelines(dumps(record) + "\n" for record in records)
 
 
 def read(path: Path) -> Iterator[Any]:
-    """The record of each line, or why a line holds none; None for a blank one."""
+    """The record of each line, or the error if a line has none; None for a blank line."""
     with path.open("rb") as lines:
         for line in lines:
             try:
@@ -48,4 +48,4 @@ def read(path: Path) -> Iterator[Any]:
 def _plain(value: Any) -> str:
     if isinstance(value, bytes):
         return data_url(value)
-    raise TypeError(f"a {type(value).__name__} has no place in a row")
+    raise TypeError(f"a {type(value).__name__} cannot be stored in a row")

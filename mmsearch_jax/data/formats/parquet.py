@@ -1,4 +1,4 @@
-"""Parquet: columns, for those who look at their data with data-frame tools. Images as structs of bytes and path."""
+"""Parquet: columns, for inspection with data-frame tools. Images are structs of bytes and path."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COLUMNS = pa.schema(
         ("more_images", pa.list_(IMAGE)),
     ]
 )
-# Rows with embedded images are large: a group is held in memory whole.
+# Rows with embedded images are large, and a whole group is held in memory.
 _GROUP_ROWS = 256
 
 
@@ -52,17 +52,17 @@ def read(path: Path) -> Iterator[Any]:
     """The record of every row.
 
     Raises:
-      DataError: the file is damaged or no Parquet file.
+      DataError: the file is damaged or not a Parquet file.
     """
     for record in read_plain(path):
         yield _gather(record)
 
 
 def read_plain(path: Path, batch_rows: int = 64) -> Iterator[dict[str, Any]]:
-    """Every row of any Parquet file as a dict of its columns, whoever wrote it.
+    """Every row of any Parquet file as a dict of its columns, also from other writers.
 
     Raises:
-      DataError: the file is missing, damaged or no Parquet file.
+      DataError: the file is missing, damaged or not a Parquet file.
     """
     if not path.is_file():
         raise DataError(f"no Parquet file at {path}: give the path of one")
@@ -72,7 +72,7 @@ def read_plain(path: Path, batch_rows: int = 64) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist(maps_as_pydicts="strict")
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is damaged or no Parquet file ({first}): fetch or write it again") from error
+        raise DataError(f"{path} is damaged or not a Parquet file ({first}): download or write it again") from error
 
 
 def _groups(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

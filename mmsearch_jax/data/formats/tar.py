@@ -1,7 +1,7 @@
-"""Tar in the WebDataset manner: the files of a sample stand together and share their name up to the first dot.
+"""Tar in WebDataset's layout: the files of a sample are adjacent and share their name up to the first dot.
 
 A record is `000000012.json`, its embedded images `000000012.0.jpg`, `000000012.1.png`, ...; in the JSON such an image is
-{"file": "0.jpg"}. Read from front to back, as a stream would be.
+{"file": "0.jpg"}. The file is read from front to back, like a stream.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ def write(records: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read(path: Path) -> Iterator[Any]:
-    """The record of every sample, or why one cannot be read.
+    """The record of every sample, or the error if it cannot be read.
 
     Raises:
-      DataError: the file is cut short or no tar file.
+      DataError: the file is cut short or not a tar file.
     """
     try:
         with tarfile.open(path) as archive:
             for key, members in itertools.groupby(filter(tarfile.TarInfo.isfile, archive), lambda m: _split(m.name)[0]):
                 yield _record(key, {_split(member.name)[1]: _content(archive, member) for member in members})
     except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path} is cut short or no tar file ({error}): copy or write it again") from error
+        raise DataError(f"{path} is cut short or not a tar file ({error}): copy or write it again") from error
 
 
 def extension(encoded: bytes) -> str:
-    """The ending of an encoded image's name, told by its first bytes; "bin" where they tell nothing."""
+    """The extension of an encoded image's name, by its first bytes; "bin" if they are unknown."""
     return next((name for magic, name in _EXTENSIONS if encoded.startswith(magic)), "bin")
 
 
@@ -50,7 +50,7 @@ def _add(archive: tarfile.TarFile, key: str, record: dict[str, Any]) -> None:
 
     def set_aside(value: Any) -> Any:
         if not isinstance(value, bytes):
-            raise TypeError(f"a {type(value).__name__} has no place in a row")
+            raise TypeError(f"a {type(value).__name__} cannot be stored in a row")
         name = f"{len(files)}.{extension(value)}"
         files[name] = value
         return {"file": name}
