@@ -77,10 +77,11 @@ def read(folder: Path, devices: int, hosts: int, host: int, port: int) -> dict[s
     import jax.numpy as jnp
 
     from mmsearch_jax.distributed.mesh import make_mesh
+    from mmsearch_jax.settings.policy import MeshConfig
 
     if hosts > 1:
         jax.distributed.initialize(f"localhost:{port}", num_processes=hosts, process_id=host)
-    mesh = make_mesh(devices=jax.devices())
+    mesh = make_mesh(MeshConfig(), jax.devices())
     if host:
         # The shutdown waits for all hosts.
         jax.distributed.shutdown()

@@ -8,6 +8,7 @@ from mmsearch_jax.core.config_files import load, save
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.settings import plain
 from mmsearch_jax.settings.commands import GRPOSettings, SFTSettings
+from mmsearch_jax.settings.datagen import DatagenSettings
 
 
 def grpo(*overrides):
@@ -71,6 +72,18 @@ def test_settings_are_saved_as_they_were_used(tmp_path):
 def test_a_wrong_override_says_what_to_do(override, message):
     with pytest.raises(ConfigError, match=message):
         grpo(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("episode.mode=rag", "episode.mode is 'rag': conversations with search need policy or prompted"),
+        ("episode.on_invalid=correct", "episode.on_invalid is 'correct': use end"),
+    ],
+)
+def test_a_teacher_plays_episodes_that_can_be_trained(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load(DatagenSettings, None, [f"--config.{override}"])
 
 
 @pytest.mark.parametrize(

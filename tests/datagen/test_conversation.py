@@ -85,10 +85,3 @@ def test_an_image_search_without_an_image_is_over_the_limit():
 def test_a_lone_surrogate_in_a_reply_is_no_crash():
     worked, _ = work(ANSWER.replace("There", "\ud800"))
     assert worked.outcome == "answered"
-
-
-def test_rules_that_would_train_on_what_is_no_turn_are_refused():
-    with pytest.raises(ConfigError, match="episode.on_invalid is 'correct'"):
-        work(rules=dataclasses.replace(RULES, on_invalid="correct"))
-    with pytest.raises(ConfigError, match="episode.mode is 'rag'"):
-        work(rules=dataclasses.replace(RULES, mode="rag"))

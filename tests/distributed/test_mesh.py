@@ -48,7 +48,7 @@ def test_sizes_that_do_not_make_up_the_devices_are_named(config, message):
 
 
 def test_a_mesh_of_what_is_here():
-    mesh = make_mesh()
+    mesh = make_mesh(MeshConfig())
     assert mesh.axis_names == AXES and mesh.size == len(jax.devices())
 
 

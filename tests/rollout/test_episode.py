@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.core import protocol
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch, render_turn
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.core.trajectory import OBSERVATION, SAMPLED, Status, Trajectory
@@ -235,5 +236,5 @@ def test_the_rag_workflow_searches_the_image_then_the_web_and_then_answers():
 
 def test_unknown_settings_are_refused():
     for changes in ({"mode": "x"}, {"on_invalid": "x"}, {"prompt_style": "x"}):
-        with pytest.raises(ValueError, match="x"):
+        with pytest.raises(ConfigError, match="is 'x': use"):
             start(**changes)

@@ -150,7 +150,7 @@ def test_an_endpoint_that_fails_during_a_build_says_that_it_goes_on(tmp_path: Pa
             def build() -> int:
                 return build_index(tmp_path / "out", [source], embedder=spec, show_progress=False).count
 
-            with pytest.raises(DataError, match="run the same command again: it goes on"):
+            with pytest.raises(DataError, match="run the same command again: it resumes"):
                 await asyncio.to_thread(build)
             assert await asyncio.to_thread(build) == 10
 

@@ -203,7 +203,7 @@ def test_a_wrong_argument_is_named(tmp_path: Path, options: dict, error: type[Ex
 
 def test_a_corpus_without_a_passage_or_a_file_is_named(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="hold no passage"):
+    with pytest.raises(DataError, match="no passage with text"):
         build(tmp_path / "out", tmp_path / "a.jsonl")
     with pytest.raises(DataError, match="no corpus file at"):
         build(tmp_path / "out", tmp_path / "b.jsonl")
