@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
@@ -26,7 +27,7 @@ from mmsearch_jax.models.layers import INIT_STD, GatedMLP, RMSNorm, linear, rota
 _EPS = 1e-6
 
 
-def model_input(patches: UInt8[Array, "*batch bytes"], num_frames: int) -> Float32[Array, "*batch values"]:
+def model_input(patches: UInt8[Array | np.ndarray, "*batch bytes"], num_frames: int) -> Float32[Array, "*batch values"]:
     """uint8 [..., 3 * n] (channel by channel, n pixels each) to float32 [..., 3 * num_frames * n]: scales, normalises, and
     copies the pixels into every frame of a temporal patch, since the images are still."""
     channels = patches.reshape(*patches.shape[:-1], 3, 1, -1).astype(jnp.float32) / 255.0

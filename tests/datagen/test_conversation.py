@@ -6,7 +6,6 @@ import dataclasses
 import pytest
 
 from mmsearch_jax.core.chat_client import ChatReply
-from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.protocol import Answer, ImageSearch, TextSearch, render_turn
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.datagen.budget import DatagenBudget

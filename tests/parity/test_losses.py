@@ -7,6 +7,7 @@ import types
 from collections import defaultdict
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -101,8 +102,9 @@ def test_loss_and_gradient_are_those_of_trl(name, scored):
     config = GRPOLossConfig(**of_ours)
     wanted, wanted_gradient = loss_and_gradient_of_trl(scored, of_trl, config.importance_cap)
     with jax.enable_x64(True):
-        loss, gradient = jax.value_and_grad(lambda policy: grpo_loss(scored._replace(policy=policy), config)[0])(
-            np.asarray(scored.policy)
+        on_device = ScoredTokens(*map(jnp.asarray, scored))
+        loss, gradient = jax.value_and_grad(lambda policy: grpo_loss(on_device._replace(policy=policy), config)[0])(
+            on_device.policy
         )
     difference = float(np.abs(np.asarray(gradient) - wanted_gradient).max())
     print(
