@@ -110,6 +110,8 @@ def parse(text: str) -> Topology:
     """
     name, *rest = text.strip().lower().split(":")
     name = _ALIASES.get(name, name)
+    if of_cloud := _accelerator_type(name):
+        raise ConfigError(f"topology '{text}' is an accelerator type of Google Cloud: as a topology it is {of_cloud}")
     if name not in CHIPS:
         near = difflib.get_close_matches(name, CHIPS, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'? " if near else ""
@@ -140,6 +142,16 @@ def _slices(text: str, chip: Chip, rest: list[str]) -> Topology:
             f"{chip.name} are {', '.join(known)}"
         )
     return Topology(chip, tuple(sizes), slices[0])
+
+
+def _accelerator_type(name: str) -> str:
+    """The topology with the size of an accelerator type such as "v5p-128", which counts cores (v4, v5p: two a chip) or chips."""
+    generation, _, size = name.partition("-")
+    generation = _ALIASES.get(generation, generation)
+    if generation not in SLICES or not _count(size):
+        return ""
+    chips = _count(size) // (2 if generation in ("v4", "v5p") else 1)
+    return f"{generation}:{_nearest([max(1, chips)], SLICES[generation])}"
 
 
 def _count(text: str) -> int:

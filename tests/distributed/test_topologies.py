@@ -43,6 +43,8 @@ def test_a_slice_is_whole_hosts_in_the_chip_s_dims(text):
     [
         ("v5x:2x2", "no chip 'v5x' is known: did you mean 'v5p'.*known are v4, v5e"),
         ("v5p", "'v5p' cannot be read: write v5p:2x2x4, or v5p:2x2x4:2 for two slices"),
+        ("v5p-128", "is an accelerator type of Google Cloud: as a topology it is v5p:4x4x4"),
+        ("v5litepod-16", "as a topology it is v5e:4x4"),
         ("v5p:2x2x", "cannot be read: write v5p:2x2x4"),
         ("v5p:2x2x4:0", "cannot be read: write v5p:2x2x4"),
         ("v5p:2x2x4:2:2", "cannot be read: write v5p:2x2x4"),

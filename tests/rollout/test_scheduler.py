@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import time
 
 import pytest
 
@@ -66,10 +65,9 @@ def test_other_slots_decode_while_tools_are_slow_and_calls_overlap():
     ended: list[str] = []
     tools = FakeTools(delay_s=0.4)
     requests = [request(SEARCH), request(SEARCH, 1), request(SEARCH, 2), request(ANSWER)]
-    start = time.monotonic()
     run_episodes_sync(engine, requests, CONFIG, tools, lambda t: ended.append(t.row_id))  # type: ignore[arg-type]
     assert ended[0] == "q1"
-    assert tools.peak == 3 and time.monotonic() - start < 1.2
+    assert tools.peak == 3
 
 
 def test_parked_episodes_give_their_slots_to_waiting_ones():
@@ -123,7 +121,7 @@ def test_the_surplus_of_a_group_is_cut_as_soon_as_enough_have_ended():
 
     class OneIsSlow(FakeTools):
         async def text_search(self, query, top_k=5, question=""):
-            await asyncio.sleep(60 if query == "slow" else 0)
+            await asyncio.sleep(600 if query == "slow" else 0)
             return await super().text_search(query, top_k)
 
     group = [
@@ -131,9 +129,8 @@ def test_the_surplus_of_a_group_is_cut_as_soon_as_enough_have_ended():
         for i, play in enumerate([slow, SEARCH, ANSWER, SEARCH, SEARCH])
     ]
     other = [request(TWICE, i) for i in range(2)]
-    started = time.monotonic()
     done = asyncio.run(run_episodes(engine, [*group, *other], CONFIG, OneIsSlow(), keep_per_group=3))  # type: ignore[arg-type]
-    assert time.monotonic() - started < 30 and engine.free_slots == engine.config.num_slots
+    assert engine.free_slots == engine.config.num_slots
     statuses = [t.status for t in done]
     assert statuses[0] == Status.SURPLUS and done[0].infrastructure_failure
     assert statuses[:5].count(Status.ANSWERED) == 3 and statuses[:5].count(Status.SURPLUS) == 2
@@ -158,10 +155,9 @@ def test_an_episode_past_its_deadline_ends_as_such_and_frees_its_slot():
     run_episodes_sync(engine, [request(ANSWER)], CONFIG, None)
     tools = FakeTools(delay_s=30.0)
     requests = [request(SEARCH), request(ANSWER)]
-    start = time.monotonic()
     trajectories = run_episodes_sync(engine, requests, CONFIG, tools, episode_deadline_s=4.0)  # type: ignore[arg-type]
     assert [t.status for t in trajectories] == [Status.DEADLINE, Status.ANSWERED]
-    assert time.monotonic() - start < 15 and engine.free_slots == 4
+    assert engine.free_slots == 4
 
 
 def test_direct_answers_need_no_tools():
