@@ -192,5 +192,5 @@ def test_books_are_kept_by_run(redis: Redis):
 
 
 def test_an_address_that_is_none_says_how_one_looks():
-    with pytest.raises(ConfigError, match="must look like redis://HOST:6379/0"):
+    with pytest.raises(ConfigError, match="an address such as redis://HOST:6379/0"):
         RedisStore("localhost")
