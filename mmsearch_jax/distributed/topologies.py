@@ -145,7 +145,7 @@ def _slices(text: str, chip: Chip, rest: list[str]) -> Topology:
 
 
 def _accelerator_type(name: str) -> str:
-    """The topology with the size of an accelerator type such as "v5p-128": v4 and v5p count cores (two a chip), others chips."""
+    """The topology of the size of an accelerator type such as "v5p-128"; v4 and v5p count cores (two a chip), others chips."""
     generation, _, size = name.partition("-")
     generation = _ALIASES.get(generation, generation)
     if generation not in SLICES or not _count(size):
