@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -50,7 +49,7 @@ class LoRALinear(nnx.Module):
             x = jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
         return y + _widen(x @ self.lora_a[...].astype(dtype) * self.scale, self.lora_b[...].astype(dtype))
 
-    def merged(self) -> Float[Array, "*layers in out"] | Float[np.ndarray, "*layers in out"]:
+    def merged(self) -> Float[Any, "*layers in out"]:
         """The kernel with the update added, in the kernel's dtype; a NumPy array if the parameters are NumPy arrays."""
         kernel = self.kernel[...]
         update = self.lora_a[...] @ self.lora_b[...] * self.scale
