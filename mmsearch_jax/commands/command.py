@@ -51,3 +51,14 @@ class SetSetting(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         namespace.overrides = [*getattr(namespace, "overrides", []), f"--config.{self.const}={values}"]
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """The argument `--profile` of the commands that train."""
+    parser.add_argument(
+        "--profile",
+        action=SetSetting,
+        const="run.profile_steps",
+        metavar="STEPS",
+        help="trace this many steps into DIR/profile, for xprof (first step: run.profile_first, by default the third)",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmsearch_jax.commands.command import Command, SetSetting
+from mmsearch_jax.commands.command import Command, add_profile
 from mmsearch_jax.core.settings import Section
 
 
@@ -12,16 +12,6 @@ def _settings() -> type[Section]:
     from mmsearch_jax.settings.commands import GRPOSettings
 
     return GRPOSettings
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--profile",
-        action=SetSetting,
-        const="run.profile_steps",
-        metavar="STEPS",
-        help="trace this many steps into DIR/profile, for xprof (first step: run.profile_first, by default the third)",
-    )
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -39,7 +29,7 @@ COMMAND = Command(
         "mmsearch grpo --workdir runs/grpo --config.checkpoint=runs/sft/policies/sft",
         "mmsearch grpo --workdir runs/frugal --config.grpo.reward.search_penalty=0.05",
     ),
-    _add_arguments,
+    add_profile,
     _settings,
     config="tiny_grpo.py",
     workdir=True,

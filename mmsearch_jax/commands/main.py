@@ -38,9 +38,11 @@ from mmsearch_jax.core.errors import ConfigError, MMSearchError, Preempted
 
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
-_MODULES = (quickstart, pretrain, sft, grpo, eval, compare, ask, serve, serve_tools, serve_mcp, cache)
-_MORE_MODULES = (import_hf, export_hf, datagen, plan, report, data, index)
-COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in (*_MODULES, *_MORE_MODULES)}
+_MODULES = (
+    quickstart, pretrain, sft, grpo, eval, compare, ask, serve, serve_tools, serve_mcp, cache, import_hf,
+    export_hf, datagen, plan, report, data, index,
+)  # fmt: skip
+COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 _EPILOG = """\
 a first run:
   mmsearch quickstart                       everything below, on one CPU in about ten minutes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmsearch_jax.commands.command import Command, SetSetting
+from mmsearch_jax.commands.command import Command, add_profile
 from mmsearch_jax.core.settings import Section
 
 
@@ -12,16 +12,6 @@ def _settings() -> type[Section]:
     from mmsearch_jax.settings.commands import SFTSettings
 
     return SFTSettings
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--profile",
-        action=SetSetting,
-        const="run.profile_steps",
-        metavar="STEPS",
-        help="trace this many steps into DIR/profile, for xprof (first step: run.profile_first, by default the third)",
-    )
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -39,7 +29,7 @@ COMMAND = Command(
         "mmsearch sft --workdir runs/sft",
         "mmsearch sft --workdir runs/short --config.sft.num_steps=50 --config.sft.optimizer.learning_rate=1e-3",
     ),
-    _add_arguments,
+    add_profile,
     _settings,
     config="tiny_sft.py",
     workdir=True,
