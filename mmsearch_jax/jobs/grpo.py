@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmsearch_jax.data.storage import read_rows
-from mmsearch_jax.jobs.policies import identity_of, make_engine, save_trained, trainable_policy
+from mmsearch_jax.jobs.policies import make_engine, run_place, save_trained, trainable_policy
 from mmsearch_jax.jobs.search_tools import search_server, tool_client
 from mmsearch_jax.jobs.worlds import TRAINING_WORLD, prepare_world
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.settings.commands import GRPOSettings
 
@@ -34,6 +33,6 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
         environment = grpo.Environment(
             make_engine(settings, policy), tool_client(settings.tools, url), settings.episode, scorer
         )
-        place = RunPlace(workdir, "grpo", settings.run, identity_of(settings, recipe, "grpo", kept))
+        place = run_place(workdir, settings, "grpo", kept)
         trained = grpo.train(policy.model, rows, recipe, environment, place, mesh=mesh, seed=settings.seed)
     return save_trained(trained, workdir / "policies" / "grpo", policy)

@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from mmsearch_jax.core.settings import plain
 from mmsearch_jax.distributed.processes import first_process_first
 from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.axes import Placement, placement
 from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
@@ -61,6 +62,12 @@ def trainable_policy(settings: LearnerSettings, mesh: LearnerMesh) -> Policy:
     model = add_lora(policy.model, settings.lora, settings.seed) if settings.lora.rank else policy.model
     model.set_remat(settings.remat)
     return dataclasses.replace(policy, model=model)
+
+
+def run_place(workdir: Path, settings: LearnerSettings, stage: str, keys: Sequence[str]) -> RunPlace:
+    """Where a stage's run is stored, with the settings that identify it (see `identity_of`) and all of them for its log."""
+    identity = identity_of(settings, getattr(settings, stage), stage, keys)
+    return RunPlace(workdir, stage, settings.run, identity, hyperparameters=plain(settings))
 
 
 def identity_of(settings: LearnerSettings, recipe: Any, stage: str, keys: Sequence[str]) -> Mapping[str, Any]:

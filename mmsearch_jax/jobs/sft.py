@@ -12,11 +12,10 @@ import jax
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, Step
 from mmsearch_jax.data.sequences import SequenceBuilder
-from mmsearch_jax.jobs.policies import identity_of, save_trained, trainable_policy
+from mmsearch_jax.jobs.policies import run_place, save_trained, trainable_policy
 from mmsearch_jax.jobs.worlds import teacher_conversations
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.policies import Policy
 from mmsearch_jax.settings.commands import SFTSettings
 
@@ -42,7 +41,7 @@ def run_sft(settings: SFTSettings, workdir: Path) -> Path:
         policy.model,
         steps,
         supervised.Updates(recipe.num_steps, recipe.optimizer, recipe.accumulate, recipe.freeze),
-        RunPlace(workdir, "sft", settings.run, identity_of(settings, recipe, "sft", ("batch", "freeze", "accumulate"))),
+        run_place(workdir, settings, "sft", ("batch", "freeze", "accumulate")),
         mesh=mesh,
         seed=settings.seed,
         validation=_validation(settings, policy),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any, Self
 import jax
 
 from mmsearch_jax.core.errors import CheckpointError, Preempted, TrainingDiverged
-from mmsearch_jax.distributed.processes import largest_of_all
+from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints
 from mmsearch_jax.learners.metrics import RunLog
+from mmsearch_jax.learners.run_folder import set_aside
 from mmsearch_jax.learners.train_state import TrainState
 from mmsearch_jax.settings.learning import RunConfig
 
@@ -31,6 +33,7 @@ class RunPlace:
       phase: name of the run within the work directory: "sft", "grpo".
       identity: the settings that the numbers depend on, as plain JSON; a checkpoint with other settings is refused.
       show_progress: whether a progress bar is shown.
+      hyperparameters: all settings as plain values, for Weights & Biases.
     """
 
     workdir: Path
@@ -38,6 +41,7 @@ class RunPlace:
     config: RunConfig = RunConfig()
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     show_progress: bool = True
+    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class TrainingRun:
@@ -50,6 +54,11 @@ class TrainingRun:
     def __init__(self, place: RunPlace, num_steps: int, *, best: Best | None = None):
         self._config, self._num_steps, self._identity = place.config, num_steps, _flat(place.identity)
         self._workdir, self._phase, self._show = Path(place.workdir), place.phase, place.show_progress
+        self._hyperparameters = place.hyperparameters
+        if not place.config.resume:
+            with first_process_first():
+                if jax.process_index() == 0:
+                    _begin_anew(self._workdir, self._phase)
         self.checkpoints = Checkpoints(self._workdir / "checkpoints" / self._phase, place.config.keep, best)
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
@@ -91,6 +100,7 @@ class TrainingRun:
             self._show,
             wandb_project=self._config.wandb,
             writes=jax.process_index() == 0,
+            hyperparameters=self._hyperparameters,
         )
         self._trace.begin(step or 0)
         return state, step or 0, position
@@ -156,6 +166,12 @@ class TrainingRun:
                     f"the checkpoint of step {step} in {self.checkpoints.folder} was made with {name} = {saved[name]}, this "
                     f"run has {value}: set it back, or use another --workdir"
                 )
+
+
+def _begin_anew(workdir: Path, phase: str) -> None:
+    if moved := set_aside(workdir, phase):
+        names = ", ".join(str(path.relative_to(workdir)) for path in moved)
+        print(f"run.resume=false: the earlier run's state in {workdir} is now {names}", file=sys.stderr)
 
 
 class _Trace:
