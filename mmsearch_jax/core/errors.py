@@ -41,6 +41,10 @@ class PortInUse(MMSearchError):
     """The port to listen on is in use."""
 
 
+class DirectoryInUse(MMSearchError):
+    """Another process writes to the work directory."""
+
+
 class TrainingDiverged(MMSearchError):
     """Training cannot continue: gradients are no longer finite."""
 

@@ -5,6 +5,7 @@ It works on steps and train states and does not depend on losses or data.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import sys
@@ -16,10 +17,11 @@ from typing import Any, Self
 import jax
 
 from mmsearch_jax.core.errors import CheckpointError, Preempted, TrainingDiverged
+from mmsearch_jax.core.run_lock import RunLock
 from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints
 from mmsearch_jax.learners.metrics import RunLog
-from mmsearch_jax.learners.run_folder import set_aside
+from mmsearch_jax.learners.run_folder import CHECKPOINTS, set_aside
 from mmsearch_jax.learners.train_state import TrainState
 from mmsearch_jax.settings.learning import RunConfig
 
@@ -45,21 +47,32 @@ class RunPlace:
 
 
 class TrainingRun:
-    """One phase of a run in a work directory; a context manager.
+    """One phase of a run in a work directory, which it holds until it ends; a context manager.
 
     Args:
       best: which checkpoint to keep in addition to the latest.
+
+    Raises:
+      DirectoryInUse: another run writes to the work directory.
     """
 
     def __init__(self, place: RunPlace, num_steps: int, *, best: Best | None = None):
         self._config, self._num_steps, self._identity = place.config, num_steps, _flat(place.identity)
         self._workdir, self._phase, self._show = Path(place.workdir), place.phase, place.show_progress
         self._hyperparameters = place.hyperparameters
-        if not place.config.resume:
-            with first_process_first():
-                if jax.process_index() == 0:
-                    _begin_anew(self._workdir, self._phase)
-        self.checkpoints = Checkpoints(self._workdir / "checkpoints" / self._phase, place.config.keep, best)
+        # Before Orbax looks at the checkpoints: it removes those that another process has not finished.
+        self._open = contextlib.ExitStack()
+        with first_process_first():
+            if jax.process_index() == 0:
+                self._open.enter_context(RunLock.of(self._workdir))
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._open.close)
+            if not place.config.resume:
+                with first_process_first():
+                    if jax.process_index() == 0:
+                        _begin_anew(self._workdir, self._phase)
+            self.checkpoints = Checkpoints(self._workdir / CHECKPOINTS / self._phase, place.config.keep, best)
+            failed.pop_all()
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
         self._log: RunLog | None = None
@@ -79,6 +92,7 @@ class TrainingRun:
         self.checkpoints.__exit__()
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, self._old_handler)
+        self._open.close()
 
     def begin(self, state: TrainState) -> tuple[TrainState, int, Any]:
         """The initial state, the number of steps already made, and the data position saved with them (or None).
