@@ -23,6 +23,7 @@ class Command:
       settings: returns the tree of its settings (a function, so that the list of commands loads none of them).
       config: its default config file, below configs/; "" for a command that starts from the defaults.
       workdir: whether it writes to a work directory.
+      exclusive: whether it must be the only such job in its work directory.
       processes: whether it can run as several processes.
     """
 
@@ -35,6 +36,7 @@ class Command:
     config: str = ""
     workdir: bool = False
     processes: bool = False
+    exclusive: bool = False
 
 
 class SetSetting(argparse.Action):

@@ -6,6 +6,7 @@ A user's mistake gives one line and exit code 2, before anything is loaded or st
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -33,8 +34,11 @@ from mmsearch_jax.commands import (
     sft,
 )
 from mmsearch_jax.commands.command import Command
+from mmsearch_jax.core.buckets import is_address, normal
 from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, Preempted
+from mmsearch_jax.core.run_lock import RunLock
+from mmsearch_jax.core.staging import StagedDirectory, lock_of
 
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
@@ -64,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS[options.command]
     try:
         options.overrides = [*getattr(options, "overrides", []), *_overrides(command, rest, hasattr(options, "config"))]
-        if not _prepare(command, options):
-            return 0
-        command.run(options)
+        with contextlib.ExitStack() as held:
+            if not _prepare(command, options, held):
+                return 0
+            command.run(options)
     except Preempted as error:
         print(f"stopped: {error}", file=sys.stderr)
         return EXIT_PREEMPTED
@@ -166,8 +171,9 @@ def _overrides(command: Command, rest: Sequence[str], has_config: bool) -> list[
     return overrides
 
 
-def _prepare(command: Command, options: argparse.Namespace) -> bool:
-    """Everything before the command's own work: settings, environment, processes. Returns False if nothing is left to do.
+def _prepare(command: Command, options: argparse.Namespace, held: contextlib.ExitStack) -> bool:
+    """Everything before the command's own work: settings, environment, processes, the work directory, which is in `held`
+    afterwards. Returns False if nothing is left to do.
 
     Raises:
       ConfigError: a setting or an option that is invalid, or that cannot work here.
@@ -184,11 +190,8 @@ def _prepare(command: Command, options: argparse.Namespace) -> bool:
     if options.print_config:
         print("\n".join(loaded.lines()))
         return False
-    if command.workdir and options.workdir.parts[:1] and options.workdir.parts[0].endswith(":"):
-        # pathlib treats a bucket's address as a local directory, which the user would notice only after the run.
-        raise ConfigError(
-            f"--workdir {options.workdir}: a bucket is not a directory. Mount it (docs/launch.md, Buckets) and give its mount"
-        )
+    if command.workdir:
+        _check_address(options)
     options.settings = loaded.settings.require_ready()
     if getattr(options, "compilation_cache", ""):
         _keep_programs(options.compilation_cache)
@@ -203,8 +206,48 @@ def _prepare(command: Command, options: argparse.Namespace) -> bool:
             heartbeat_timeout_s=options.heartbeat_timeout,
         )
     if command.workdir:
+        _open_workdir(command, options, held)
         save(loaded.settings, options.workdir / "config.json")
     return True
+
+
+def _check_address(options: argparse.Namespace) -> None:
+    workdir = options.workdir
+    # pathlib would take another scheme for a local directory, which the user would notice only after the run.
+    if workdir.parts[:1] and workdir.parts[0].endswith(":") and not is_address(workdir):
+        raise ConfigError(
+            f"--workdir {workdir}: only gs://BUCKET/FOLDER, s3://BUCKET/FOLDER and directories can be used"
+        )
+    several = getattr(options, "distributed", False) or getattr(options, "coordinator", None)
+    if is_address(workdir) and normal(workdir).startswith("s3://") and several:
+        raise ConfigError(
+            f"--workdir {normal(workdir)}: several processes need a shared directory or gs://, because Orbax writes each "
+            "process's part of a checkpoint and not to s3://. Mount the bucket (docs/launch.md, Buckets)"
+        )
+
+
+def _open_workdir(command: Command, options: argparse.Namespace, held: contextlib.ExitStack) -> None:
+    """Stages a bucket's address as a local folder, and takes the lock for a command that must be alone."""
+    staged = StagedDirectory(options.workdir) if is_address(options.workdir) else None
+    if command.exclusive:
+        _take(lock_of(staged) if staged is not None else RunLock.of(options.workdir), options, held)
+    if staged is not None:
+        # Under the lock: it copies what the run before has left.
+        options.workdir = held.enter_context(staged).path
+
+
+def _take(lock: RunLock, options: argparse.Namespace, held: contextlib.ExitStack) -> None:
+    if not getattr(options, "distributed", False) and not getattr(options, "coordinator", None):
+        held.enter_context(lock)
+        return
+    import jax
+
+    from mmsearch_jax.distributed.processes import first_process_first
+
+    # Several processes of one run share it.
+    with first_process_first():
+        if jax.process_index() == 0:
+            held.enter_context(lock)
 
 
 def _keep_programs(folder: str) -> None:

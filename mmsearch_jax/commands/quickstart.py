@@ -45,4 +45,5 @@ COMMAND = Command(
     _settings,
     config="quickstart.py",
     workdir=True,
+    exclusive=True,
 )

@@ -45,6 +45,10 @@ class DirectoryInUse(MMSearchError):
     """Another process writes to the work directory."""
 
 
+class StorageError(MMSearchError):
+    """A bucket cannot be used."""
+
+
 class TrainingDiverged(MMSearchError):
     """Training cannot continue: gradients are no longer finite."""
 

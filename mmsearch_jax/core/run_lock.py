@@ -124,24 +124,25 @@ class LocalPlace:
 
 
 class RunLock:
-    """Holds a directory for this process while open; a context manager. This process may take it again: only the outermost counts.
+    """Holds a directory for this process while open; a context manager. The process may take it again; the outermost counts.
 
     Args:
       name: what is held, as the user knows it (a directory, a bucket's address).
       place: where the record is kept.
+      key: under which `of` finds it while it is held.
       sleep: waits this many seconds.
     """
 
-    def __init__(self, name: str, place: Place, sleep: Callable[[float], Any] = time.sleep):
-        self._name, self._place, self._sleep = name, place, sleep
+    def __init__(self, name: str, place: Place, key: str = "", sleep: Callable[[float], Any] = time.sleep):
+        self._name, self._place, self._key, self._sleep = name, place, key, sleep
         self._owner, self._record = Owner.here(), b""
         self._depth, self._done = 0, threading.Event()
 
     @classmethod
-    def of(cls, folder: str | Path) -> RunLock:
-        """The lock of a local directory; always the same object while it is held."""
-        path = Path(folder).resolve() / NAME
-        return _held.get(str(path)) or cls(str(path.parent), LocalPlace(path))
+    def of(cls, folder: str | Path, name: str = NAME) -> RunLock:
+        """The lock of a local directory, or of a part of it by another `name`; always the same object while it is held."""
+        path = Path(folder).resolve() / name
+        return _held.get(str(path)) or cls(str(path.parent), LocalPlace(path), str(path))
 
     def __enter__(self) -> Self:
         """Takes the lock.
@@ -151,7 +152,7 @@ class RunLock:
         """
         if self._depth == 0:
             self._take()
-            _held[f"{self._name}/{NAME}"] = self
+            _held[self._key or self._name] = self
             self._done.clear()
             threading.Thread(target=self._beat, name="run lock", daemon=True).start()
         self._depth += 1
@@ -162,7 +163,7 @@ class RunLock:
         if self._depth:
             return
         self._done.set()
-        _held.pop(f"{self._name}/{NAME}", None)
+        _held.pop(self._key or self._name, None)
         found = Owner.read(self._place.read())
         if found is not None and found.token == self._owner.token:
             self._place.remove()

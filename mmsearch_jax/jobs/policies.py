@@ -14,6 +14,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from mmsearch_jax.core.settings import plain
+from mmsearch_jax.core.staging import shown
 from mmsearch_jax.distributed.processes import first_process_first
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.training_run import RunPlace
@@ -89,7 +90,7 @@ def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
     with first_process_first():
         if jax.process_index() == 0:
             if lora_layers(trained):
-                save_adapter(trained, folder / "adapter", str(policy.folder))
+                save_adapter(trained, folder / "adapter", shown(policy.folder))
                 trained = merge_lora(trained)
             save_policy(trained, folder, policy.folder)
     return folder

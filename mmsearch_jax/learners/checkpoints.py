@@ -14,8 +14,10 @@ from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
+from mmsearch_jax.core.buckets import is_address
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.learners.train_state import TrainState
 
@@ -29,7 +31,7 @@ class Best:
 
 
 class Checkpoints:
-    """Checkpoints in `folder`, by step; a context manager that waits for unfinished writes on exit.
+    """Checkpoints in `folder` (or at a gs:// address), by step; a context manager that waits for unfinished writes on exit.
 
     Args:
       keep: how many of the latest to keep.
@@ -37,7 +39,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, best: Best | None = None):
-        self._folder = Path(folder).resolve()
+        # Orbax writes to gs:// itself; Path would take the address for a folder.
+        self._folder: Any = epath.Path(folder) if is_address(folder) else Path(folder).resolve()
         policies: list[managers.PreservationPolicy] = [managers.LatestN(keep)]
         if best is not None:
             # Orbax keeps the checkpoint with the largest value.

@@ -16,8 +16,10 @@ from typing import Any, Self
 
 import jax
 
+from mmsearch_jax.core.buckets import open_bucket
 from mmsearch_jax.core.errors import CheckpointError, Preempted, TrainingDiverged
 from mmsearch_jax.core.run_lock import RunLock
+from mmsearch_jax.core.staging import native_address, push_all
 from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints
 from mmsearch_jax.learners.metrics import RunLog
@@ -71,7 +73,8 @@ class TrainingRun:
                 with first_process_first():
                     if jax.process_index() == 0:
                         _begin_anew(self._workdir, self._phase)
-            self.checkpoints = Checkpoints(self._workdir / CHECKPOINTS / self._phase, place.config.keep, best)
+            folder = self._workdir / CHECKPOINTS / self._phase
+            self.checkpoints = Checkpoints(native_address(folder) or folder, place.config.keep, best)
             failed.pop_all()
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
@@ -150,6 +153,8 @@ class TrainingRun:
         every = self._config.checkpoint_every
         stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps
         if step == self._num_steps or stopping or (every and step % every == 0):
+            # No checkpoint in a bucket without the metrics of its steps.
+            push_all(checkpoints=False)
             self.checkpoints.save(step, state, {"position": position(), "identity": self._identity}, metrics)
         if stopping:
             self.checkpoints.__exit__()
@@ -183,6 +188,12 @@ class TrainingRun:
 
 
 def _begin_anew(workdir: Path, phase: str) -> None:
+    address = native_address(workdir / CHECKPOINTS / phase)
+    if address is not None and open_bucket(address).list():
+        raise CheckpointError(
+            f"run.resume=false: {address} holds checkpoints of an earlier run, and a bucket cannot rename them: give another "
+            "--workdir, or remove them"
+        )
     if moved := set_aside(workdir, phase):
         names = ", ".join(str(path.relative_to(workdir)) for path in moved)
         print(f"run.resume=false: the earlier run's state in {workdir} is now {names}", file=sys.stderr)

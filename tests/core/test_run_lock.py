@@ -30,11 +30,13 @@ def holder(tmp_path):
 
 
 def lock(tmp_path, sleep=None):
-    return RunLock(str(tmp_path), LocalPlace(tmp_path / NAME), sleep or (lambda _: None))
+    return RunLock(str(tmp_path), LocalPlace(tmp_path / NAME), sleep=sleep or (lambda _: None))
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_directory(holder, tmp_path):
-    with pytest.raises(DirectoryInUse, match=rf"in use by process {holder.pid} on .* since \d{{4}}-.*UTC \(-c") as refused:
+    with pytest.raises(
+        DirectoryInUse, match=rf"in use by process {holder.pid} on .* since \d{{4}}-.*UTC \(-c"
+    ) as refused:
         lock(tmp_path).__enter__()
     assert "\n" not in str(refused.value) and "--workdir" in str(refused.value)
     holder.send_signal(signal.SIGKILL)

@@ -134,7 +134,9 @@ def test_a_packed_checkpoint_with_numbered_names_of_an_earlier_version_is_read(m
     _, trained, frozen = split_model(model, ("language",))
     state = create_train_state(trained, frozen, make_optimizer(OptimizerConfig(), 1))
     with ocp.CheckpointManager(tmp_path) as manager:
-        items = ocp.args.Composite(state=ocp.args.StandardSave(_numbered(state)), extra=ocp.args.JsonSave({"position": 3}))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(_numbered(state)), extra=ocp.args.JsonSave({"position": 3})
+        )
         manager.save(3, args=items)
     other = jax.tree.map(jnp.zeros_like, state)
     with Checkpoints(tmp_path) as checkpoints:
