@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmsearch_jax.core.errors import StorageError
 _ADDRESS = re.compile(r"^(gs|s3):/{1,2}([^/]+)/?(.*)$")
 _PACKAGES = {"gs": ("gcsfs",), "s3": ("obstore",)}
 _BLOCK = 8 << 20
+_CHECK_S = 15
 
 
 def is_address(text: str | Path) -> bool:
@@ -156,8 +158,16 @@ class _Google:
             self._files: Any = _google_files()
 
     def check(self) -> None:
+        from fsspec.asyn import sync
+        from fsspec.exceptions import FSTimeoutError
+
         with self._named():
-            if not self._files.exists(self._bucket):
+            # The library tries six times with pauses, which would let a mistake wait for over a minute.
+            try:
+                found = sync(self._files.loop, self._files._exists, self._bucket, timeout=_CHECK_S)
+            except FSTimeoutError as error:
+                raise TimeoutError(f"no answer within {_CHECK_S} s") from error
+            if not found:
                 raise FileNotFoundError("there is no such bucket")
 
     def list(self) -> dict[str, str]:
@@ -222,6 +232,9 @@ class _Google:
 def _google_files() -> Any:
     import gcsfs
 
+    # They report the search for credentials line by line; `StorageError` says how it ended.
+    for name in ("gcsfs", "google.auth"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # No listings are cached: other processes write there, too.
     return gcsfs.GCSFileSystem(use_listings_cache=False)
 

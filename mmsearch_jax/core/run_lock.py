@@ -47,10 +47,10 @@ class Owner:
     beat: int = 0
 
     @classmethod
-    def here(cls) -> Owner:
-        """This process."""
+    def here(cls, pid: int | None = None) -> Owner:
+        """This process, or another one of this host."""
         since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        pid, command = os.getpid(), shlex.join(sys.argv)[:300]
+        pid, command = pid or os.getpid(), shlex.join(sys.argv)[:300]
         return cls(socket.gethostname(), pid, _born(pid), command, since, secrets.token_hex(8))
 
     @classmethod

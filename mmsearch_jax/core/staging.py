@@ -47,7 +47,7 @@ class StagedDirectory:
         self._native = self.address.startswith("gs://")
         self._known: dict[str, str] = {}  # What the bucket has, by its tags.
         self._pushed: dict[str, tuple[int, int]] = {}  # What the folder had when both were equal.
-        self._busy, self._done = threading.RLock(), threading.Event()
+        self._busy, self._wake, self._ended = threading.RLock(), threading.Event(), False
         self._thread = threading.Thread(target=self._push_at_intervals, name="staging", daemon=True)
 
     def __enter__(self) -> Self:
@@ -57,7 +57,8 @@ class StagedDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._done.set()
+        self._ended = True
+        self._wake.set()
         self._thread.join()
         _staged.remove(self)
         try:
@@ -110,13 +111,22 @@ class StagedDirectory:
 
     def _push_at_intervals(self) -> None:
         wait = _INTERVAL_S
-        while not self._done.wait(wait):
+        while True:
+            self._wake.wait(wait)
+            self._wake.clear()
+            if self._ended:
+                return
             began = time.monotonic()
             try:
                 self.push()
             except (StorageError, OSError) as error:
                 print(f"not copied to {self.address}, and tried again: {error}", file=sys.stderr)
             wait = max(_INTERVAL_S, _REST * (time.monotonic() - began))
+
+
+    def push_soon(self) -> None:
+        """Lets the next copy begin now, without waiting for it."""
+        self._wake.set()
 
 
 def lock_of(staged: StagedDirectory) -> RunLock:
@@ -128,6 +138,12 @@ def push_all(checkpoints: bool = True) -> None:
     """Copies every open work directory to its bucket now."""
     for each in _staged:
         each.push(checkpoints)
+
+
+def push_all_soon() -> None:
+    """Lets the next copy of every open work directory begin now, without waiting for it."""
+    for each in _staged:
+        each.push_soon()
 
 
 def pull_all() -> None:

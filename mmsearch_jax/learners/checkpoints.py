@@ -17,9 +17,13 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
-from mmsearch_jax.core.buckets import is_address
+from mmsearch_jax.core.buckets import is_address, open_bucket
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.learners.train_state import TrainState
+
+
+_COMPLETE = "commit_success.txt"
+"""Orbax's mark in a complete checkpoint in a bucket."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +146,21 @@ class Checkpoints:
         metadata = self._manager.item_metadata(step)
         names = list(getattr(metadata["state"], "tree", None) or metadata["state"] or {})
         return bool(names) and all(name[:4].isdecimal() for name in names)
+
+
+def remove_unfinished(address: str) -> None:
+    """Removes what a killed process left of checkpoints at a gs:// address; call it under the lock of the work directory.
+
+    There Orbax writes under the final name and marks what is complete; it would write a step again among the old objects, and
+    its database would refuse, or mix both.
+    """
+    bucket = open_bucket(address)
+    names = bucket.list()
+    complete = {name.partition("/")[0] for name in names if name.count("/") == 1 and name.endswith(f"/{_COMPLETE}")}
+    for name in names:
+        step = name.partition("/")[0]
+        if step.isdecimal() and step not in complete:
+            bucket.delete(name)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

@@ -19,9 +19,9 @@ import jax
 from mmsearch_jax.core.buckets import open_bucket
 from mmsearch_jax.core.errors import CheckpointError, Preempted, TrainingDiverged
 from mmsearch_jax.core.run_lock import RunLock
-from mmsearch_jax.core.staging import native_address, push_all
+from mmsearch_jax.core.staging import native_address, push_all, push_all_soon
 from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
-from mmsearch_jax.learners.checkpoints import Best, Checkpoints
+from mmsearch_jax.learners.checkpoints import Best, Checkpoints, remove_unfinished
 from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.run_folder import CHECKPOINTS, set_aside
 from mmsearch_jax.learners.train_state import TrainState
@@ -74,7 +74,12 @@ class TrainingRun:
                     if jax.process_index() == 0:
                         _begin_anew(self._workdir, self._phase)
             folder = self._workdir / CHECKPOINTS / self._phase
-            self.checkpoints = Checkpoints(native_address(folder) or folder, place.config.keep, best)
+            address = native_address(folder)
+            if address is not None:
+                with first_process_first():
+                    if jax.process_index() == 0:
+                        remove_unfinished(address)
+            self.checkpoints = Checkpoints(address or folder, place.config.keep, best)
             failed.pop_all()
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
@@ -153,9 +158,11 @@ class TrainingRun:
         every = self._config.checkpoint_every
         stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps
         if step == self._num_steps or stopping or (every and step % every == 0):
-            # No checkpoint in a bucket without the metrics of its steps.
-            push_all(checkpoints=False)
+            if native_address(self._workdir) is not None:
+                # No checkpoint in a bucket without the metrics of its steps.
+                push_all(checkpoints=False)
             self.checkpoints.save(step, state, {"position": position(), "identity": self._identity}, metrics)
+            push_all_soon()
         if stopping:
             self.checkpoints.__exit__()
             raise Preempted(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 
 import pytest
 
@@ -88,19 +89,12 @@ def test_a_bucket_has_one_owner_and_a_dead_one_holds_nobody_up(address):
     first, second = StagedDirectory(address), StagedDirectory(address)
     with lock_of(first):
         with pytest.raises(DirectoryInUse, match=rf"{address} is in use by process \d+"):
-            living = dataclasses.replace(Owner.here(), pid=1, boot=_boot_of(1))
-            second.bucket.write(NAME, living.encode())
+            second.bucket.write(NAME, Owner.here(os.getppid()).encode())
             lock_of(second).__enter__()
     second.bucket.write(NAME, dataclasses.replace(Owner.here(), boot="gone").encode())
     with lock_of(second):
         assert second.bucket.write(NAME, b"", new=True) is False
     assert names(address) == []
-
-
-def _boot_of(pid):
-    from mmsearch_jax.core.run_lock import _born
-
-    return _born(pid)
 
 
 def test_what_is_read_is_copied_once(address):

@@ -14,7 +14,8 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
-from mmsearch_jax.core.errors import CheckpointError, ConfigError, Preempted, TrainingDiverged
+from mmsearch_jax.core.errors import CheckpointError, ConfigError, DirectoryInUse, Preempted, TrainingDiverged
+from mmsearch_jax.core.run_lock import NAME, Owner
 from mmsearch_jax.data.batches import pack
 from mmsearch_jax.data.pipeline import Skipped, Step
 from mmsearch_jax.learners import supervised
@@ -181,6 +182,18 @@ def test_a_run_that_begins_anew_never_meets_the_earlier_ones_state(model, tmp_pa
     train(model, 3, tmp_path, run=every)
     assert [r["step"] for r in records(tmp_path)] == [1, 2, 3]
     assert [r["loss"] for r in records(tmp_path)[:2]] == [r["loss"] for r in new]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_in_a_directory_in_use_is_refused_before_it_touches_anything(model, tmp_path, resume):
+    train(model, 1, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / NAME).write_bytes(Owner.here(os.getppid()).encode())
+    with pytest.raises(DirectoryInUse, match=f"in use by process {os.getppid()} on"):
+        train(model, 2, tmp_path, run=RunConfig(resume=resume))
+    (tmp_path / NAME).unlink()
+    (tmp_path / f".{NAME}.guard").unlink(missing_ok=True)
+    assert sorted(tmp_path.rglob("*")) == [path for path in before if path.name != f".{NAME}.guard"]
 
 
 def test_beginning_anew_twice_keeps_both_and_other_phases_stay(tmp_path):
