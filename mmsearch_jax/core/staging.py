@@ -123,7 +123,6 @@ class StagedDirectory:
                 print(f"not copied to {self.address}, and tried again: {error}", file=sys.stderr)
             wait = max(_INTERVAL_S, _REST * (time.monotonic() - began))
 
-
     def push_soon(self) -> None:
         """Lets the next copy begin now, without waiting for it."""
         self._wake.set()

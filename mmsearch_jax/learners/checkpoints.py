@@ -21,7 +21,6 @@ from mmsearch_jax.core.buckets import is_address, open_bucket
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.learners.train_state import TrainState
 
-
 _COMPLETE = "commit_success.txt"
 """Orbax's mark in a complete checkpoint in a bucket."""
 
