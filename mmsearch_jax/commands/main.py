@@ -38,7 +38,7 @@ from mmsearch_jax.core.buckets import is_address, normal
 from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, Preempted
 from mmsearch_jax.core.run_lock import RunLock
-from mmsearch_jax.core.staging import StagedDirectory, lock_of
+from mmsearch_jax.core.staging import StagedDirectory, lock_of, shown_in
 
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
@@ -73,12 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
             command.run(options)
     except Preempted as error:
-        print(f"stopped: {error}", file=sys.stderr)
+        print(f"stopped: {shown_in(str(error))}", file=sys.stderr)
         return EXIT_PREEMPTED
     except (MMSearchError, OSError) as error:
         if options.debug:
             raise  # with the whole traceback, as requested
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown_in(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command resumes from the last checkpoint, if it writes any", file=sys.stderr)

@@ -31,6 +31,7 @@ _CHECKPOINTS, _LAST = "checkpoints", "_CHECKPOINT_METADATA"
 _STEP = re.compile(rf"^{_CHECKPOINTS}/[^/]+/\d+/")
 _UNFINISHED = re.compile(r"\.partial$|\.part$|\.orbax-checkpoint-tmp|(^|/)\.[^/]*$")
 _staged: list[StagedDirectory] = []
+_addresses: dict[str, str] = {}  # Of local folders, also after they were closed: errors that name them come later.
 
 
 class StagedDirectory:
@@ -44,6 +45,7 @@ class StagedDirectory:
         self.address = normal(address)
         self.bucket = open_bucket(self.address)
         self.path = Path(tempfile.mkdtemp(prefix="mmsearch-")).resolve()
+        _addresses[str(self.path)] = self.address
         self._native = self.address.startswith("gs://")
         self._known: dict[str, str] = {}  # What the bucket has, by its tags.
         self._pushed: dict[str, tuple[int, int]] = {}  # What the folder had when both were equal.
@@ -64,6 +66,7 @@ class StagedDirectory:
         try:
             self.push()
         except StorageError as error:
+            del _addresses[str(self.path)]  # The message means the folder.
             raise StorageError(f"{error}; what could not be copied is kept in {self.path}") from error
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -159,6 +162,13 @@ def shown(path: str | Path) -> str:
     return str(path)
 
 
+def shown_in(message: str) -> str:
+    """The message with buckets' addresses in the place of the local folders that stand for them."""
+    for folder, address in _addresses.items():
+        message = message.replace(folder, address)
+    return message
+
+
 def native_address(path: Path) -> str | None:
     """The address to which Orbax writes this folder itself, or None if it writes to the folder."""
     address = shown(path)
@@ -188,7 +198,7 @@ def local_copy(path: str | Path) -> Path:
         content.download(name, target)
     else:
         raise StorageError(f"there is nothing at {address}")
-    _copies()[target] = address
+    _copies()[target] = _addresses[str(target)] = address
     return target
 
 

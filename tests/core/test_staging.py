@@ -10,7 +10,7 @@ from mmsearch_jax.core import buckets, staging
 from mmsearch_jax.core.buckets import is_address, normal, open_bucket
 from mmsearch_jax.core.errors import DirectoryInUse, StorageError
 from mmsearch_jax.core.run_lock import NAME, Owner
-from mmsearch_jax.core.staging import StagedDirectory, local_copy, lock_of, native_address, shown
+from mmsearch_jax.core.staging import StagedDirectory, local_copy, lock_of, native_address, shown, shown_in
 from tests.bucket_servers import BUCKET, bucket_server
 
 
@@ -53,6 +53,7 @@ def test_a_work_directory_goes_there_and_comes_back(address):
     assert names(address) == ["metrics.jsonl"] and not staged.path.exists()
     with StagedDirectory(address) as again:
         assert (again.path / "metrics.jsonl").read_text() == "a\nb\n"
+    assert shown_in(f"nothing in {again.path}/eval: run it") == f"nothing in {address}/eval: run it"
 
 
 def test_a_kill_between_the_objects_of_a_checkpoint_leaves_the_one_before(address, monkeypatch):
