@@ -20,6 +20,11 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 MODES = ("policy", "prompted", "direct", "rag")
 
 
+# Characters of text that one token can hold at most: Qwen's longest token has 128 bytes, and its normaliser (NFC) composes at
+# most four characters into one.
+_LONGEST_TOKEN = 512
+
+
 class Renderer(Protocol):
     """The part of `data.chat.ChatRenderer` that an episode uses; `endpoint_episode` has other implementations."""
 
@@ -91,8 +96,11 @@ def observe(
 ) -> tuple[str, str]:
     """The observation, and the user text that the policy reads: the observation followed by the later prompt."""
 
+    budget = config.observation_max_tokens
+
     def fits(text: str) -> bool:
-        return len(renderer.encode(text)) <= config.observation_max_tokens
+        # A page of megabytes is not encoded only to learn that it is too long: that would stop all other episodes.
+        return len(text) <= budget * _LONGEST_TOKEN and len(renderer.encode(text)) <= budget
 
     observation = protocol.render_observation(results, note, fits=fits, summary=summary)
     later = protocol.later_prompt(action, config.prompt_style) if not config.plain else ""

@@ -1,13 +1,13 @@
 """The training commands, each in two real processes, from the files on disk to the saved policy."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import cpu_devices
 from tests.distributed.test_learners_on_meshes import free_port
 
 TINY_BASE = Path(__file__).parents[2] / "assets" / "tiny-base"
@@ -17,7 +17,6 @@ WORLD_FLAGS = [f"--config.world.{key}={value}" for key, value in WORLD.items()]
 
 def run_in_two_processes(command, workdir, *flags):
     coordinator = f"127.0.0.1:{free_port()}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     running = [
         subprocess.Popen(
             [
@@ -36,7 +35,7 @@ def run_in_two_processes(command, workdir, *flags):
                 "--process-id",
                 str(number),
             ],
-            env=environment,
+            env=cpu_devices.environment(1),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -103,8 +103,9 @@ def test_grpo_with_a_tools_server_beside_it_goes_on_after_a_kill(tmp_path):
     assert [record["step"] for record in records if "reward" in record] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "run" / "policies" / "grpo" / "config.json").is_file()
     # One server answered the launcher and both processes, and stopped with the launcher.
-    (ready,) = [line for line in asked.splitlines() if f'route="{search_api.ROUTE_READY}",status="200"}}' in line]
-    assert int(ready.split()[-1]) >= 3
+    counted = f'tools_requests_total{{route="{search_api.ROUTE_READY}",status="200"}} '
+    (ready,) = [line.removeprefix(counted) for line in asked.splitlines() if line.startswith(counted)]
+    assert float(ready) >= 3
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url + search_api.ROUTE_HEALTH, timeout=10)
 

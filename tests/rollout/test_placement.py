@@ -1,6 +1,5 @@
 """Samplers on the chips of one host: tensor parallelism, weights from a learner's mesh, several real processes."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from flax import nnx
 from mmsearch_jax.core.errors import CheckpointError, ConfigError
 from mmsearch_jax.rollout.placement import host_mesh, place_weights
 from mmsearch_jax.settings.rollout import EngineConfig
+from tests import cpu_devices
 from tests.rollout import random_policy
 from tests.rollout.test_engine import play, sequence
 
@@ -83,12 +83,7 @@ print("made", index, [m.token_ids for m in made], flush=True)
 
 
 def run(script, devices, *arguments):
-    env = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-    }
+    env = {**cpu_devices.environment(devices), "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=env,
