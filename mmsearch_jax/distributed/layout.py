@@ -64,6 +64,17 @@ def inner_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
     return tuple(inner)
 
 
+def check_slices(config: MeshConfig, slices: int, *, is_tpu: bool) -> None:
+    """Checks that `dcn` is the number of slices. A GPU slice is a machine.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    # CPUs (simulated devices) have no slices. fsdp may cross machines; across TPU slices it is slow.
+    if slices != config.dcn and (is_tpu or (slices > 1 and config.dcn > 1)):
+        raise ConfigError(f"mesh.dcn is {config.dcn}, but the devices are in {slices} slices: set it to {slices}")
+
+
 def check_batch(shape: BatchShape, name: str, mesh: Mapping[str, int]) -> None:
     """Checks that a global batch can be split over a mesh.
 

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.distributed.layout import AXES, BATCH_AXES, inner_sizes, mesh_sizes
+from mmsearch_jax.distributed.layout import AXES, BATCH_AXES, check_slices, inner_sizes, mesh_sizes
 from mmsearch_jax.settings.policy import MeshConfig
 
 __all__ = ["AXES", "BATCH_AXES", "make_mesh", "mesh_sizes"]
@@ -36,7 +35,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     by_process: dict[tuple[int, int], list[Any]] = {}
     for device in devices:
         by_process.setdefault((getattr(device, "slice_index", 0) or 0, device.process_index), []).append(device)
-    _check_slices(config, len({slice_index for slice_index, _ in by_process}), devices[0].platform)
+    check_slices(config, len({slice_index for slice_index, _ in by_process}), is_tpu=devices[0].platform == "tpu")
     inner = inner_sizes(sizes, len(devices) // len(by_process))
     outer = tuple(size // own for size, own in zip(sizes, inner, strict=True))
     # Every process has the same order of places, plain rows of its chips. For groups of any other form (such as a snake through
@@ -52,9 +51,3 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def _place(device: Any) -> tuple[int, ...]:
     # TPU chips have coordinates in their slice (the first runs fastest) and v4 and 7x also cores; other devices only a number.
     return (*reversed(getattr(device, "coords", None) or ()), getattr(device, "core_on_chip", None) or 0, device.id)
-
-
-def _check_slices(config: MeshConfig, slices: int, platform: str) -> None:
-    # CPUs (simulated devices) have no slices. A GPU slice is a machine. fsdp may cross machines; across TPU slices it is slow.
-    if slices != config.dcn and (platform == "tpu" or (slices > 1 and config.dcn > 1)):
-        raise ConfigError(f"mesh.dcn is {config.dcn}, but the devices are in {slices} slices: set it to {slices}")

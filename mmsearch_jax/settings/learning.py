@@ -234,6 +234,19 @@ class GRPOConfig(Section):
                 "group_size", f"is {self.group_size}, below min_group ({self.min_group}): no group would be trained on"
             )
 
+    def prompts_of_process(self, num_processes: int) -> int:
+        """Prompts per step of each process.
+
+        Raises:
+          SettingError: the processes do not divide them.
+        """
+        if self.prompts_per_step % num_processes:
+            raise SettingError(
+                "grpo.prompts_per_step",
+                f"is {self.prompts_per_step}, which {num_processes} processes do not divide evenly: change it",
+            )
+        return self.prompts_per_step // num_processes
+
     def check_ready(self) -> None:
         if self.reward.match != "exact" and not self.judge.url:
             raise SettingError(
