@@ -31,7 +31,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, default=0, metavar="N", help="number of processes (default: by topology)"
     )
     parser.add_argument(
-        "--devices", type=int, default=0, metavar="N", help="devices of all processes, if there is no topology"
+        "--devices", type=int, default=0, metavar="N", help="devices of all processes (default: by topology)"
+    )
+    parser.add_argument(
+        "--machines", type=int, default=0, metavar="N", help="number of machines (default: by topology)"
     )
     parser.add_argument(
         "--mount",
@@ -141,7 +144,6 @@ def _read(
     if command.name == "plan":
         topology = topology or _topology(parsed.topology)
     topology = topology or _of_config(config)
-    devices = topology.num_devices if topology else options.devices
     run = Run(
         command.name,
         settings,
@@ -150,8 +152,9 @@ def _read(
         tuple(_inputs(command, parsed)),
         Place(tuple(options.mount), tuple(options.shared), tuple(options.expect)),
         topology,
-        devices,
+        options.devices or (topology.num_devices if topology else 0),
         options.processes or (topology.num_processes if topology else 0),
+        options.machines or (topology.num_hosts if topology else 1),
         variables,
         options.reach,
     )

@@ -26,7 +26,7 @@ def mesh(run: Run) -> Iterator[str]:
         sizes = mesh_sizes(config, run.devices)
     except ConfigError as error:
         raise ConfigError(f"{error}{_other_config(run)}") from error
-    if run.topology is not None:
+    if run.topology is not None and run.devices == run.topology.num_devices:
         check_slices(config, run.topology.num_slices if run.topology.is_tpu else 1, is_tpu=run.topology.is_tpu)
     if run.processes:
         if run.devices % run.processes:

@@ -72,6 +72,7 @@ class Run:
       inputs: files and directories that its arguments name, by argument.
       topology: None: unknown; `devices` may still be known.
       devices, processes: of the whole run; 0: unknown.
+      machines: that the processes are on.
       variables: names of the environment variables of the run's machines; None: those of this one.
       reach: whether services are asked for.
     """
@@ -85,13 +86,9 @@ class Run:
     topology: Topology | None = None
     devices: int = 0
     processes: int = 0
+    machines: int = 1
     variables: frozenset[str] | None = None
     reach: bool = False
-
-    @property
-    def machines(self) -> int:
-        """Number of machines; processes without a topology are on this one."""
-        return self.topology.num_hosts if self.topology is not None else 1
 
     @property
     def elsewhere(self) -> bool:
@@ -144,7 +141,8 @@ class Run:
 
 
 def _below(path: str | Path, folder: str) -> bool:
-    return Path(path) == Path(folder) or Path(folder) in Path(path).parents
+    whole, above = Path(path).absolute(), Path(folder).absolute()
+    return whole == above or above in whole.parents
 
 
 def _is_bundled(path: str | Path) -> bool:
