@@ -93,6 +93,8 @@ def check_line(line: Sequence[str], options: argparse.Namespace) -> tuple[Findin
     if parsed is None:
         return findings.Findings([problem] if problem else [], []), f"ready: {' '.join(words)}"
     run, problems = _read(parsed, rest, options, topology, variables)
+    if getattr(parsed, "print_config", False):
+        return findings.Findings(problems, []), f"ready: {run.command} --print-config"
     found = findings.check(run)
     return findings.Findings([*problems, *found.problems], found.notes), findings.summary(run)
 
@@ -142,8 +144,11 @@ def _read(
     except MMSearchError as error:
         settings, problems = None, [*problems, str(error)]
     if command.name == "plan":
-        topology = topology or _topology(parsed.topology)
-    topology = topology or _of_config(config)
+        named = topology or _topology(parsed.topology)
+        # A search finds the mesh itself.
+        topology = None if parsed.search else named
+    else:
+        topology = topology or _of_config(config)
     run = Run(
         command.name,
         settings,

@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-# Writes the words of the check to $FAKE/checked. With CHECK_CODE it refuses.
+# Writes the words of the check to $FAKE/checked, and to $FAKE/words as they are. With CHECK_CODE it refuses.
 PROGRAM = f"""#!/usr/bin/env bash
 case "$*" in
   "-c import aiohttp, ml_collections, tqdm") exit 0;;
   "-m mmsearch_jax.commands.main check "*)
     printf '%s ' "${{@:3}}" >> "$FAKE/checked"; echo >> "$FAKE/checked"
+    printf '%s\\0' "${{@:3}}" > "$FAKE/words"
     [ -z "${{CHECK_CODE:-}}" ] || {{ echo "error: the check refuses" >&2; exit "$CHECK_CODE"; }}
     exit 0;;
 esac

@@ -10,9 +10,12 @@ from mmsearch_jax.distributed.chips import GIB
 from mmsearch_jax.jobs.check import files, machines, services
 from mmsearch_jax.jobs.check.run import Note, Run
 
-RULES: tuple[Callable[[Run], Iterator[str]], ...] = (
-    files.workdir, files.checkpoint, files.rows, files.tokenizer, files.benchmarks, files.arguments,
+Rule = Callable[[Run], Iterator[str]]
+_MACHINES: tuple[Rule, ...] = (
     machines.mesh, machines.batch, machines.prompts, machines.parameters, machines.engine, machines.memory,
+)  # fmt: skip
+RULES: tuple[Rule, ...] = (
+    files.workdir, files.checkpoint, files.rows, files.tokenizer, files.benchmarks, files.arguments, *_MACHINES,
     services.ready, services.loopback, services.keys, services.reachable,
 )  # fmt: skip
 
@@ -27,7 +30,8 @@ class Findings(NamedTuple):
 def check(run: Run) -> Findings:
     """All findings about a run. A rule that stops at its first problem gives only that one."""
     found = list[str]()
-    for rule in RULES:
+    # A plan reports itself what does not fit, and needs no files and no services.
+    for rule in RULES if run.command != "plan" else _MACHINES[:-1]:
         try:
             found += rule(run)
         except MMSearchError as error:
