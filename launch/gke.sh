@@ -82,6 +82,7 @@ apply() {
     more+=(--with tools --set "TOOLS_IMAGE=$tools_image" --args TOOLS_ARGS 2 --config "$tools")
   fi
   check_command --topology "$topology" --mount /mnt -- "${words[@]}"
+  [ -z "$tools" ] || check_command --mount /mnt -- serve-tools --config "$tools"
   local filled
   filled="$("$python" "$here/fill.py" "$here/gke_jobset.yaml" --set "NAME=$name" --set "SERVICE_ACCOUNT=$service_account" \
     "${part[@]}" "${more[@]}" --args ARGS "${#words[@]}" "${words[@]}")" || exit 2
@@ -90,6 +91,7 @@ apply() {
 tools() {
   [ -z "$bucket" ] || part+=(--with bucket --set "BUCKET=$bucket")
   local words=("${command[@]}" --config.cache.redis_url_env=REDIS_URL) filled
+  check_command --mount /mnt -- serve-tools "${words[@]}"
   filled="$("$python" "$here/fill.py" "$here/gke_tools_server.yaml" --set "NAME=$name" --set "SERVICE_ACCOUNT=$service_account" \
     --set "IMAGE=$image" --set "REPLICAS=$replicas" "${part[@]}" --args ARGS "${#words[@]}" "${words[@]}")" || exit 2
   apply_file <<< "$filled"

@@ -62,6 +62,14 @@ class VariableNotSet(SettingError):
         return VariableNotSet(f"{section}.{self.path}", self.variable) if section else self
 
 
+class NotInstalled(SettingError):
+    """A setting that needs a package which is not installed here."""
+
+    def below(self, section: str) -> NotInstalled:
+        """See `SettingError.below`."""
+        return NotInstalled(f"{section}.{self.path}", self.reason) if section else self
+
+
 class Bounds(NamedTuple):
     """The valid values of a setting; for a tuple, of each item."""
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 
 from mmsearch_jax.core.chat_client import ChatEndpoint
-from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.core.settings import NotInstalled, Section, SettingError, setting
 from mmsearch_jax.settings.policy import TRAINED_PARTS
 
 PATCHES_PER_TOKEN = 4
@@ -74,7 +74,7 @@ class RunConfig(Section):
 
     def check_ready(self) -> None:
         if self.wandb and importlib.util.find_spec("wandb") is None:
-            raise SettingError("wandb", f"is '{self.wandb}', but the package is not installed: pip install wandb")
+            raise NotInstalled("wandb", f"is '{self.wandb}', but the package is not installed: pip install wandb")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mmsearch_jax.commands import main as cli
 from mmsearch_jax.core import addresses
 from mmsearch_jax.distributed.topologies import SLICES, parse
 from mmsearch_jax.recipes.meshes import AS_LARGE_AS, MESHES
+from tools_server.settings import environment
 
 POD = ("--topology", "v5p:2x2x4", "--mount", "/mnt")
 MODEL = "--config.checkpoint=/mnt/models/Qwen2.5-VL-7B-Instruct"
@@ -145,6 +146,10 @@ MISTAKES = {
         ),
         "the benchmark dynvqa has no data at /nope/dynvqa: get it from github.com",
     ),
+    "a benchmark without a search server": (
+        ("--", "eval", "--config", "configs/eval/deepmmsearch.py", "--config.only=dynvqa", "--workdir", "runs/none"),
+        "the benchmark dynvqa needs a search server: start one with `mmsearch serve-tools`",
+    ),
     "a benchmark's name": (
         ("--", "eval", "--config", "configs/eval/deepmmsearch.py", "--config.only=dynvqua", "--workdir", "runs/none"),
         "only names 'dynvqua', which is not a benchmark",
@@ -258,6 +263,18 @@ def test_keys_are_compared_by_name_with_the_run_s_own_file(check, tmp_path):
     keys.write_text("SEARCH_TOKEN=secret\n")
     code, problems, notes, out = check("--secrets", keys, *line)
     assert (code, problems) == (0, []) and "secret" not in "".join((*notes, out))
+
+
+def test_a_server_elsewhere_has_its_own_keys_packages_and_models(check, monkeypatch):
+    monkeypatch.delenv("SERPER_API_KEY", raising=False)
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
+    model = ("--config.grounder.kind=onnx", "--config.grounder.model=/mnt/models/grounding-dino")
+    line = ("--", "serve-tools", "--config", "configs/tools/serper.py", *model)
+    code, problems, notes, _ = check("--mount", "/mnt", *line)
+    assert (code, problems) == (0, [])
+    assert [note for note in notes if "SERPER_API_KEY" in note]
+    assert [note for note in notes if "(on the run's machines)" in note]
+    assert len(check(*line)[1]) >= 2
 
 
 def test_services_are_asked_only_with_reach(check):

@@ -1,8 +1,8 @@
 """Every command that a page, a usage text, a config or a help text shows is one that works.
 
-Commands of `mmsearch` go through `mmsearch check`; scripts run in their dry run, and what they would check is checked; targets and
-modules must exist. In pages, a fenced block holds shell commands unless its language says otherwise. What is not there on a
-reader's machine is one of:
+Commands of `mmsearch` go through `mmsearch check`; scripts run in their dry run, and what they would check is checked;
+targets and modules must exist. In pages, a fenced block holds shell commands unless its language says otherwise. What is not
+there on a reader's machine is one of:
 
 - a word in capitals (DIR, NAME), which the reader replaces;
 - the result of another command that is shown (runs/sft/policies/sft, or what `hf download` fetches);

@@ -313,7 +313,8 @@ def test_a_dry_run_refuses_what_the_check_refuses(fake, change, message):
 
 def test_the_check_knows_slices_mount_and_the_search_server_s_address(fake, tmp_path):
     up(fake, "--topology", "v5p:4x4x4:2", "--tools", "c.py", "--tools-image", "i")
-    (checked,) = (tmp_path / "fake" / "checked").read_text().splitlines()
+    checked, server = (tmp_path / "fake" / "checked").read_text().splitlines()
+    assert server.strip() == "check --mount /mnt -- serve-tools --config c.py"
     assert checked.startswith(
         "check --topology v5p:4x4x4:2 --mount /mnt -- grpo --workdir /mnt/it's here --distributed "
     )

@@ -11,6 +11,7 @@ from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.core.hub import missing_checkpoint
 from mmsearch_jax.jobs.check.run import Note, Run
 from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.settings.evaluation import NO_SERVER
 
 ADAPTER = "adapter_config.json"
 
@@ -87,6 +88,9 @@ def benchmarks(run: Run) -> Iterator[str]:
     for name in settings.chosen:
         benchmark = settings.benchmarks[name]
         path = Path(settings.data) / benchmark.path
+        if settings.lacks_server(name):
+            text = f"the benchmark {name} {NO_SERVER}"
+            yield text if settings.only else Note(text)
         if benchmark.source == "miniworld" or not run.place.is_here(path, f"the data of {name}") or path.exists():
             continue
         missing = f"the benchmark {name} has no data at {path}: get it from {benchmark.where or 'its publisher'}"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from mmsearch_jax.core.chat_client import ChatEndpoint
 from mmsearch_jax.core.http_serving import is_loopback
 from mmsearch_jax.core.search_api import ROUTE_READY
-from mmsearch_jax.core.settings import Section, VariableNotSet
+from mmsearch_jax.core.settings import NotInstalled, Section, VariableNotSet
 from mmsearch_jax.jobs.check.run import Note, Run
 
 _REACH_S = 1.0
@@ -37,6 +37,10 @@ def ready(run: Run) -> Iterator[str]:
                 yield Note(f"{error.path} names {error.variable}: the run's machines must have it (a file, a Secret)")
             elif error.variable not in run.variables:
                 yield f"{error.path} names {error.variable}, which is not among the run's keys: add it to their file"
+        elif run.elsewhere and isinstance(error, NotInstalled):
+            yield Note(f"{error} (on the run's machines)")
+        elif any(f"'{mount.rstrip('/')}/" in str(error) for mount in run.place.mounts):
+            yield Note(f"not looked for here: {error}")
         else:
             yield str(error)
 
