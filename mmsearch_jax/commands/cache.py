@@ -166,4 +166,5 @@ COMMAND = Command(
     run,
     ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
     add_arguments,
+    inputs=("path", "cache", "rows"),
 )

@@ -24,6 +24,8 @@ class Command:
       config: its default config file, below configs/; "" for a command that starts from the defaults.
       workdir: whether it writes to a work directory.
       processes: whether it can run as several processes.
+      inputs: names of its own arguments that name files or directories to read.
+      check_arguments: raises a `ConfigError` if its own arguments contradict one another or lack something.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Command:
     config: str = ""
     workdir: bool = False
     processes: bool = False
+    inputs: Sequence[str] = ()
+    check_arguments: Callable[[argparse.Namespace], None] | None = None
 
 
 class SetSetting(argparse.Action):

@@ -272,4 +272,5 @@ COMMAND = Command(
     run,
     ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     add_arguments,
+    inputs=("path", "train", "evaluation"),
 )

@@ -21,4 +21,5 @@ COMMAND = Command(
     _run,
     ("mmsearch export-hf runs/quickstart/policies/grpo runs/exported",),
     add_folders,
+    inputs=("source",),
 )

@@ -15,6 +15,7 @@ from mmsearch_jax import __version__
 from mmsearch_jax.commands import (
     ask,
     cache,
+    check,
     compare,
     data,
     datagen,
@@ -33,13 +34,14 @@ from mmsearch_jax.commands import (
     sft,
 )
 from mmsearch_jax.commands.command import Command
+from mmsearch_jax.core.addresses import check_workdir
 from mmsearch_jax.core.bundled import bundled
-from mmsearch_jax.core.errors import ConfigError, MMSearchError, Preempted
+from mmsearch_jax.core.errors import ConfigError, MMSearchError, NotReady, Preempted
 
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
 _MODULES = (
-    quickstart, pretrain, sft, grpo, eval, compare, ask, serve, serve_tools, serve_mcp, cache, import_hf,
+    quickstart, pretrain, sft, grpo, eval, compare, ask, check, serve, serve_tools, serve_mcp, cache, import_hf,
     export_hf, datagen, plan, report, data, index,
 )  # fmt: skip
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
@@ -63,13 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = make_parser().parse_known_args(list(sys.argv[1:] if arguments is None else arguments))
     command = COMMANDS[options.command]
     try:
-        options.overrides = [*getattr(options, "overrides", []), *_overrides(command, rest, hasattr(options, "config"))]
+        given, problems = split_overrides(command, rest, hasattr(options, "config"))
+        if problems:
+            raise ConfigError(problems[0])
+        options.overrides = [*getattr(options, "overrides", []), *given]
         if not _prepare(command, options):
             return 0
         command.run(options)
     except Preempted as error:
         print(f"stopped: {error}", file=sys.stderr)
         return EXIT_PREEMPTED
+    except NotReady as error:
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        return 2
     except (MMSearchError, OSError) as error:
         if options.debug:
             raise  # with the whole traceback, as requested
@@ -157,13 +165,17 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _overrides(command: Command, rest: Sequence[str], has_config: bool) -> list[str]:
+def split_overrides(command: Command, rest: Sequence[str], has_config: bool) -> tuple[list[str], list[str]]:
+    """The overrides of settings among the arguments that the parser does not know, and what is wrong with the others."""
     overrides = [argument for argument in rest if argument.startswith("--config.")]
-    if unknown := [argument for argument in rest if not argument.startswith("--config.")]:
-        raise ConfigError(f"unknown argument '{unknown[0]}': see mmsearch {command.name} --help")
+    problems = [
+        f"unknown argument '{argument}': see mmsearch {command.name} --help"
+        for argument in rest
+        if not argument.startswith("--config.")
+    ]
     if overrides and not has_config:
-        raise ConfigError(f"mmsearch {command.name} takes no config, so remove {overrides[0]}")
-    return overrides
+        problems += [f"mmsearch {command.name} takes no config, so remove {override}" for override in overrides]
+    return overrides, problems
 
 
 def _prepare(command: Command, options: argparse.Namespace) -> bool:
@@ -184,11 +196,8 @@ def _prepare(command: Command, options: argparse.Namespace) -> bool:
     if options.print_config:
         print("\n".join(loaded.lines()))
         return False
-    if command.workdir and options.workdir.parts[:1] and options.workdir.parts[0].endswith(":"):
-        # pathlib treats a bucket's address as a local directory, which the user would notice only after the run.
-        raise ConfigError(
-            f"--workdir {options.workdir}: a bucket is not a directory. Mount it (docs/launch.md, Buckets) and give its mount"
-        )
+    if command.workdir:
+        check_workdir(options.workdir)
     options.settings = loaded.settings.require_ready()
     if getattr(options, "compilation_cache", ""):
         _keep_programs(options.compilation_cache)

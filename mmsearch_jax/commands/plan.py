@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.errors import ConfigError
@@ -97,9 +97,19 @@ def _run(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace, topology: str) -> Loaded[LearnerSettings]:
     from mmsearch_jax.core.config_files import resolve, run_config_file
-    from mmsearch_jax.settings.commands import GRPOSettings, QuickstartSettings, SFTSettings
 
     values = run_config_file(options.config, topology).to_dict()
+    return resolve(tree_of(values, options.config), values, options.overrides)
+
+
+def tree_of(values: dict[str, Any], config: Path) -> type[LearnerSettings]:
+    """The tree of the job that a config's values describe.
+
+    Raises:
+      ConfigError: they describe none.
+    """
+    from mmsearch_jax.settings.commands import GRPOSettings, QuickstartSettings, SFTSettings
+
     trees: dict[tuple[str, ...], type[LearnerSettings]] = {
         ("grpo", "sft"): QuickstartSettings,
         ("sft",): SFTSettings,
@@ -107,8 +117,8 @@ def _load(options: argparse.Namespace, topology: str) -> Loaded[LearnerSettings]
     }
     tree = trees.get(tuple(name for name in ("grpo", "sft") if name in values))
     if tree is None:
-        raise ConfigError(f"{options.config} has neither 'sft' nor 'grpo': there is no job to plan")
-    return resolve(tree, values, options.overrides)
+        raise ConfigError(f"{config} has neither 'sft' nor 'grpo': there is no job to plan")
+    return tree
 
 
 def _names(given: str, config: LearnerSettings) -> tuple[str, ...]:

@@ -9,6 +9,18 @@ class ConfigError(MMSearchError):
     """A config file or an override is wrong."""
 
 
+class NotReady(MMSearchError):
+    """A command line cannot run as it is.
+
+    Attributes:
+      problems: everything that is wrong, a line each.
+    """
+
+    def __init__(self, problems: list[str]):
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
 class CheckpointError(MMSearchError):
     """A checkpoint is missing, damaged or belongs to another model."""
 

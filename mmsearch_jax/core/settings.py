@@ -46,6 +46,30 @@ class SettingError(ConfigError):
         return SettingError(f"{section}.{self.path}", self.reason) if section else self
 
 
+class VariableNotSet(SettingError):
+    """A setting that names an environment variable which is not set here.
+
+    Attributes:
+      variable: its name.
+    """
+
+    def __init__(self, path: str, variable: str):
+        super().__init__(path, f"names the environment variable {variable}, which is not set: export it")
+        self.variable = variable
+
+    def below(self, section: str) -> VariableNotSet:
+        """See `SettingError.below`."""
+        return VariableNotSet(f"{section}.{self.path}", self.variable) if section else self
+
+
+class NotInstalled(SettingError):
+    """A setting that needs a package which is not installed here."""
+
+    def below(self, section: str) -> NotInstalled:
+        """See `SettingError.below`."""
+        return NotInstalled(f"{section}.{self.path}", self.reason) if section else self
+
+
 class Bounds(NamedTuple):
     """The valid values of a setting; for a tuple, of each item."""
 
@@ -127,15 +151,26 @@ class Section:
 
     def require_ready(self, path: str = "") -> Self:
         """Returns this record after `check_ready` of it and of all sections in it has passed."""
+        if found := self.not_ready(path):
+            raise found[0]
+        return self
+
+    def not_ready(self, path: str = "") -> list[SettingError]:
+        """Why a run with these values could not start here: one error for this record and for each section in it.
+
+        Args:
+          path: path of this record in the whole tree.
+        """
+        found = []
         try:
             self.check_ready()
         except SettingError as error:
-            raise error.below(path) from None
+            found.append(error.below(path))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Section):
-                value.require_ready(f"{path}.{field.name}" if path else field.name)
-        return self
+                found += value.not_ready(f"{path}.{field.name}" if path else field.name)
+        return found
 
 
 @functools.cache

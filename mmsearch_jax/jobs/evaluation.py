@@ -37,7 +37,7 @@ from mmsearch_jax.models.lora import merge_lora
 from mmsearch_jax.models.policies import Policy
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.settings.commands import EvaluationSettings
-from mmsearch_jax.settings.evaluation import BenchmarkConfig
+from mmsearch_jax.settings.evaluation import NO_SERVER, BenchmarkConfig
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
 MINIWORLD, SUITE_FILE = "miniworld", "suite.json"
@@ -203,8 +203,8 @@ def _run_benchmark(
         rules = _rules(settings, settings.episode)
         loaded = _loaded(settings, benchmark, workdir / "eval" / folder)
     evidence = (miniworld_evidence() if own else given_evidence) if settings.eval.oracle else None
-    if not own and not settings.tools.url and rules.mode != "direct" and evidence is None:
-        raise _Missing("needs a search server: start one with `mmsearch serve-tools`, and give --config.tools.url")
+    if settings.lacks_server(name):
+        raise _Missing(NO_SERVER)
     evaluation = _evaluation(
         settings, workdir, folder, name, rules, metric=benchmark.metric, skipped=loaded.skipped, evidence=evidence
     )

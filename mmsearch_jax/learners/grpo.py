@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.trajectory import Trajectory, write_jsonl
 from mmsearch_jax.data.rows import Row, read_image
 from mmsearch_jax.distributed.processes import largest_of_all
@@ -206,12 +206,7 @@ class _Sampler:
 
     def __init__(self, environment: Environment, prompts: Prompts, config: GRPOConfig, seed: int):
         self._env, self._prompts, self._config, self._seed = environment, prompts, config, seed
-        if config.prompts_per_step % jax.process_count():
-            raise ConfigError(
-                f"grpo.prompts_per_step is {config.prompts_per_step}, which {jax.process_count()} processes do not divide "
-                "evenly: change it"
-            )
-        self._share = config.prompts_per_step // jax.process_count()
+        self._share = config.prompts_of_process(jax.process_count())
 
     async def roll_out(self, taken: int) -> Rollouts:
         """One step's rollouts, starting at this process's prompt number `taken`."""

@@ -48,7 +48,7 @@ class TensorFiles:
         self.folder = Path(folder)
         self._stack = contextlib.ExitStack()
         self._tensors: dict[str, _Tensor] = {}
-        for path in _weight_files(self.folder):
+        for path in weight_files(self.folder):
             try:
                 # The library checks header, offsets and length. It maps the file, but reads only the header.
                 with safe_open(str(path), framework="numpy"):
@@ -139,7 +139,12 @@ def _fill(file: io.FileIO, array: np.ndarray) -> None:
         buffer = buffer[count:]
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder: one, or those that its index lists.
+
+    Raises:
+      CheckpointError: a file is missing, or the index is damaged.
+    """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:

@@ -141,6 +141,12 @@ class EvaluationSettings(PolicySettings):
                     "only", f"names '{name}', which is not a benchmark: use some of {', '.join(self.benchmarks)}"
                 )
 
+    def lacks_server(self, name: str) -> bool:
+        """Whether the episodes of a benchmark search, but no server is named. The mini-world starts its own."""
+        if self.benchmarks[name].source == "miniworld" or self.tools.url:
+            return False
+        return self.eval.mode != "direct" and not self.eval.oracle
+
     @property
     def chosen(self) -> tuple[str, ...]:
         """Names of the benchmarks to run."""

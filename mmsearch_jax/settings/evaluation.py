@@ -98,4 +98,6 @@ class MiniworldConfig(Section):
     episode: EpisodeConfig = setting(EpisodeConfig(), "those prompts and limits")
 
 
+NO_SERVER = "needs a search server: start one with `mmsearch serve-tools`, and give --config.tools.url"
+"""Of a benchmark whose episodes search, if no server is named."""
 EVALUATION_JUDGE = JudgeConfig(deadline_s=120.0)

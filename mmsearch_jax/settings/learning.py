@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 
 from mmsearch_jax.core.chat_client import ChatEndpoint
-from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.core.settings import NotInstalled, Section, SettingError, setting
 from mmsearch_jax.settings.policy import TRAINED_PARTS
 
 PATCHES_PER_TOKEN = 4
@@ -74,7 +74,7 @@ class RunConfig(Section):
 
     def check_ready(self) -> None:
         if self.wandb and importlib.util.find_spec("wandb") is None:
-            raise SettingError("wandb", f"is '{self.wandb}', but the package is not installed: pip install wandb")
+            raise NotInstalled("wandb", f"is '{self.wandb}', but the package is not installed: pip install wandb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +233,19 @@ class GRPOConfig(Section):
             raise SettingError(
                 "group_size", f"is {self.group_size}, below min_group ({self.min_group}): no group would be trained on"
             )
+
+    def prompts_of_process(self, num_processes: int) -> int:
+        """Prompts per step of each process.
+
+        Raises:
+          SettingError: the processes do not divide them.
+        """
+        if self.prompts_per_step % num_processes:
+            raise SettingError(
+                "grpo.prompts_per_step",
+                f"is {self.prompts_per_step}, which {num_processes} processes do not divide evenly: change it",
+            )
+        return self.prompts_per_step // num_processes
 
     def check_ready(self) -> None:
         if self.reward.match != "exact" and not self.judge.url:

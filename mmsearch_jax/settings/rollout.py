@@ -6,7 +6,7 @@ import dataclasses
 import os
 
 from mmsearch_jax.core import protocol
-from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.core.settings import Section, SettingError, VariableNotSet, setting
 
 MODES = ("policy", "prompted", "direct", "rag")
 
@@ -136,6 +136,4 @@ class ToolsConfig(Section):
 
     def check_ready(self) -> None:
         if self.token_env and not os.environ.get(self.token_env):
-            raise SettingError(
-                "token_env", f"names the environment variable {self.token_env}, which is not set: export it"
-            )
+            raise VariableNotSet("token_env", self.token_env)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.core.settings import Section, VariableNotSet, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,4 @@ class ServeConfig(Section):
 
     def check_ready(self) -> None:
         if self.token_env and not os.environ.get(self.token_env):
-            raise SettingError(
-                "token_env", f"names the environment variable {self.token_env}, which is not set: export it"
-            )
+            raise VariableNotSet("token_env", self.token_env)

@@ -83,7 +83,7 @@ def test_each_command_has_help(mmsearch, command):
             "names the environment variable NOT_SET_AT_ALL, which is not set",
         ),
         (["serve", "--tools-url", "http://127.0.0.1:9"], "no search server at http://127.0.0.1:9"),
-        (["import-hf", "/nowhere-at-all", "/tmp/x"], "no config.json in /nowhere-at-all"),
+        (["import-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
         (["export-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
         (["report", ".", "--config.a=1"], "takes no config"),
         (["sft", "--workdir", "gs://bucket/run"], "a bucket is not a directory"),
