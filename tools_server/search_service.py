@@ -244,7 +244,15 @@ def _inert(found: Found) -> Found:
 
 def _reply(found: Found, tool: str) -> SearchReply:
     status = "ok" if found.results else "no_results"
-    return SearchReply(found.results, tool, status=status, backend=found.backend, cost_usd=found.cost_usd)
+    # An answer that is no failure has passed the backend's reader, so an empty one says that nothing matches.
+    return SearchReply(
+        found.results,
+        tool,
+        status=status,
+        backend=found.backend,
+        cost_usd=found.cost_usd,
+        empty_checked=not found.results,
+    )
 
 
 def _grounded(reply: SearchReply, found: Grounding, asked_for: bool) -> SearchReply:
