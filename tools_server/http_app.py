@@ -96,6 +96,7 @@ class _Routes:
         ready: dict[str, Any] = {
             "status": "ready",
             "cache": parts.cache.mode,
+            "limits": self._limits.of_requests.to_json(),
             "backends": {backend.name: backend.breaker.state for backend in backends},
         }
         if parts.budget is not None:

@@ -9,8 +9,10 @@ from PIL import Image
 
 from mmsearch_jax.core.errors import ImageError
 from mmsearch_jax.core.pictures import MAX_PIXELS, decode_picture, picture_size
+from mmsearch_jax.core.search_api import RequestLimits
 
-MIN_SIDE, MAX_ASPECT = 8, 200
+_LIMITS = RequestLimits()
+MIN_SIDE, MAX_ASPECT = _LIMITS.min_side, _LIMITS.max_aspect
 
 
 def read_base64(image_base64: str) -> bytes:

@@ -140,9 +140,8 @@ def _fvqa_entries(
         hits = [hit for hit in found["results"] if hit["title"]][: options.top_k]
         # Answers of a server are neutralised; these are imported without it.
         results = tuple(inert_result(SearchResult(str(hit["title"]), "", str(hit["image_url"] or ""))) for hit in hits)
-        reply = SearchReply(
-            results, "image_search", status="ok" if results else "no_results", backend="fvqa", empty_checked=not results
-        )
+        status = "ok" if results else "no_results"
+        reply = SearchReply(results, "image_search", status=status, backend="fvqa", empty_checked=not results)
         counts[_KEPT] += 1
         yield CacheEntry(image_request(read_image(row.image), options.top_k, identity_of(config)), reply.to_json())
 

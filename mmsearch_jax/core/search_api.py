@@ -169,6 +169,27 @@ class ImageSearchRequest(_Message):
 
 
 @dataclasses.dataclass(frozen=True)
+class RequestLimits(_Message):
+    """What a server accepts; `/readyz` tells them under "limits". The defaults are the server's own.
+
+    Attributes:
+      max_body_bytes: of a request.
+      max_pixels: of an image.
+      max_query_chars: of a query or a referring expression.
+      max_top_k: results of one search.
+      min_side: pixels of an image's shorter side.
+      max_aspect: times that an image's longer side may be as long as the shorter one.
+    """
+
+    max_body_bytes: int = 16 * 2**20
+    max_pixels: int = 24_000_000
+    max_query_chars: int = 2000
+    max_top_k: int = 20
+    min_side: int = 8
+    max_aspect: int = 200
+
+
+@dataclasses.dataclass(frozen=True)
 class SearchResult(_Message):
     """One search result. `id`: the passage's own in its corpus; "" if it has none."""
 
@@ -191,7 +212,8 @@ class SearchReply(_Message):
       grounded: false if the expression was not found (the whole image was searched) or there was none.
       note: a line that the reader of the results must see.
       elapsed_ms: time on the server.
-      status: "ok", "no_results" or "no_detection" (which may still have results for the whole image).
+      status: "ok", "no_results" or "no_detection" (which may still have results for the whole image). A client writes
+        "refused" where the server refused what was asked; `note` says why.
       backend: name of the backend that returned the results.
       cached: whether they come from the cache.
       cost_usd: cost of this call; 0 if cached.

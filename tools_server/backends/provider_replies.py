@@ -148,7 +148,8 @@ def google_vision(reply: Any) -> list[SearchResult]:
     error = answer.get("error")
     if error:
         code = error.get("code") if isinstance(error, Mapping) else None
-        raise ProviderFailed(_VISION_CODES.get(code, "upstream_error"), _told(answer))
+        known = _VISION_CODES.get(code) if isinstance(code, int) else None
+        raise ProviderFailed(known or "upstream_error", _told(answer))
     web = _object(answer.get("webDetection") or {})
     names = [_or_nothing(row, "label") for row in _optional(web, "bestGuessLabels")]
     names += [_or_nothing(row, "description") for row in _optional(web, "webEntities")]
