@@ -35,19 +35,26 @@ def is_fact(line: str) -> bool:
     return match is not None and len(words(match[1])) <= 5
 
 
-def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS) -> str:
+def choose_extracts(
+    extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS, fitting_only: bool = False
+) -> str:
     """The one to three extracts that best fit the query, best first, joined by `SEPARATOR`.
 
     Words of the page's title don't count: every line of a page on Peru is about Peru. Where no other word of
     the query occurs, the page's first extracts are taken. Extracts are whole; only a sentence that is longer
     than the limit and stands first is cut, at a word, marked by "..."; a "Label: value" line that stands
     first is never cut.
+
+    Args:
+      fitting_only: "" where no extract has a word of the query, instead of the first ones.
     """
     about = set(words(title))
     wanted = [w for w in dict.fromkeys(words(query)) if w not in about and w not in STOP_WORDS]
     scores = [(_fit(extract, wanted), -i) for i, extract in enumerate(extracts)]
     order = [-i for _, i in sorted(scores, reverse=True)]
     relevant = [i for i in order if scores[i][0] > 0]
+    if fitting_only and not relevant:
+        return ""
     chosen: list[str] = []
     # The page's first lines add context to the best extract, unless that is long.
     for i in [*relevant[:3], *(j for j in range(len(extracts)) if j not in relevant)]:
