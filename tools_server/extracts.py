@@ -10,8 +10,11 @@ from tools_server.ranking import STOP_WORDS, words
 MAX_SNIPPET_CHARS = 160
 SEPARATOR = "; "
 """Separates the extracts of a snippet."""
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(]?[A-ZÀ-Þ0-9])")
-_FACT = re.compile(r"([^:.!?]{1,40}): (.+)", re.DOTALL)
+# After a full stop of scripts with capitals a blank and a capital must follow; those of other scripts are unambiguous.
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?])\s+(?=[\"'(]?[A-ZÀ-Þ0-9])|(?<=[。！？｡।؟])(?![。！？」』”’）])\s*|(?<=[。！？][」』”’）])\s*"
+)
+_FACT = re.compile(r"([^:：.!?。！？]{1,40})(?:: |：)(.+)", re.DOTALL)
 
 
 def split_extracts(text: str) -> list[str]:
@@ -26,7 +29,7 @@ def split_extracts(text: str) -> list[str]:
 
 def split_sentences(line: str) -> list[str]:
     """A line of prose, split after full stops, question marks and exclamation marks that a capital or a digit follows."""
-    return _SENTENCE_END.split(line)
+    return [sentence for sentence in _SENTENCE_END.split(line) if sentence]
 
 
 def is_fact(line: str) -> bool:
@@ -92,4 +95,6 @@ def _stem(word: str) -> str:
 def _cut(text: str, max_chars: int) -> str:
     if len(text) <= max_chars:
         return text
-    return text[: max_chars - 3].rsplit(" ", 1)[0].rstrip(",;: ") + "..."
+    whole, _, last = text[: max_chars - 3].rpartition(" ")
+    # Scripts without blanks are cut between characters.
+    return (whole if 2 * len(whole) >= max_chars else f"{whole} {last}".strip()).rstrip(",;: ") + "..."
