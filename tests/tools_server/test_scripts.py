@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("scripts")
     source = folder / "pages.jsonl"
     source.write_text("\n".join(json.dumps({"title": p.title, "text": p.text, "url": p.url}) for p in PAGES))
-    found = {"memory": TextIndex(PAGES)}
+    found: dict[str, Any] = {"memory": TextIndex(PAGES)}
     for name in ("fts5", "tantivy"):
         build_index(folder / name, [Path(source)], name, show_progress=False)
         found[name] = open_index(folder / name)
