@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hmac
 import json
 import logging
 import time
@@ -15,6 +14,7 @@ from aiohttp import web
 
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.http_serving import has_token, read_body
 from mmsearch_jax.core.search_api import ERRORS, ErrorReply, ImageSearchRequest, SearchReply, TextSearchRequest
 from tools_server import http_schema as schema
 from tools_server.failures import SearchFailure
@@ -96,6 +96,7 @@ class _Routes:
         ready: dict[str, Any] = {
             "status": "ready",
             "cache": parts.cache.mode,
+            "limits": self._limits.of_requests.to_json(),
             "backends": {backend.name: backend.breaker.state for backend in backends},
         }
         if parts.budget is not None:
@@ -125,7 +126,7 @@ class _Routes:
         return await self._tools.ground(asked)
 
     async def _keep_image(self, request: web.Request) -> web.Response:
-        data = await request.read()
+        data = await read_body(request)
         if not data:
             raise DataError("the body is empty: send the encoded image itself")
         return web.json_response({"image_id": self._tools.keep_image(data)})
@@ -224,8 +225,7 @@ class _Routes:
     def _admitted(self, request: web.Request) -> bool:
         if not self._token or _route(request) in self._public:
             return True
-        sent = request.headers.get("Authorization", "")
-        return hmac.compare_digest(sent.encode("utf-8", "replace"), f"Bearer {self._token}".encode())
+        return has_token(request, self._token)
 
 
 def _route(request: web.Request) -> str | None:
@@ -242,7 +242,7 @@ def _check_encodable(name: str, text: str) -> None:
 
 async def _json(request: web.Request) -> Any:
     try:
-        return await request.json()
+        return json.loads((await read_body(request)).decode(request.charset or "utf-8"))
     except (ValueError, RecursionError, LookupError) as error:  # LookupError: unknown charset
         raise DataError(f"the body is not JSON: {error}") from error
 

@@ -17,7 +17,7 @@ from mmsearch_jax.core.search_api import Box, ImageSearchRequest, SearchReply, S
 from tools_server.backends.backend import QueryPicture
 from tools_server.cache.answers import Cache
 from tools_server.condense import Condenser
-from tools_server.extracts import choose_extracts, split_extracts
+from tools_server.extracts import SEPARATOR, choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
 from tools_server.grounders.grounder import Grounder, Grounding
 from tools_server.inert import inert_result
@@ -151,12 +151,17 @@ class SearchService:
         loop = asyncio.get_running_loop()
         end = loop.time() + self.limits.deadline_s
         found = _inert(await self.parts.text.search(query, asked.top_k, self.limits.deadline_s))
-        results = await self._read_pages(found.results, end - loop.time())
+        pages = await self._read_pages(found.results, end - loop.time())
         reply = _reply(found, "text_search")
-        if self.parts.condenser is not None and results:
-            summary = await self.parts.condenser.text(query, asked.question, results)
+        if self.parts.condenser is not None and found.results:
+            read = [
+                dataclasses.replace(r, snippet=_joined(r, page)) for r, page in zip(found.results, pages, strict=True)
+            ]
+            summary = await self.parts.condenser.text(query, asked.question, read)
             reply = dataclasses.replace(reply, summary=summary.text, summarised_by=summary.by, note=summary.note)
-        shortened = await asyncio.to_thread(lambda: tuple(self._shortened(result, query) for result in results))
+        shortened = await asyncio.to_thread(
+            lambda: tuple(self._shortened(r, page, query) for r, page in zip(found.results, pages, strict=True))
+        )
         return dataclasses.replace(reply, results=shortened)
 
     async def _find_images(self, data: bytes, asked: ImageSearchRequest) -> SearchReply:
@@ -177,26 +182,31 @@ class SearchService:
             reply = dataclasses.replace(reply, summary=summary.text, summarised_by=summary.by, note=note)
         return reply
 
-    async def _read_pages(self, results: tuple[SearchResult, ...], within_s: float) -> tuple[SearchResult, ...]:
-        """The results; the first ones have their page's text instead of the snippet, if it is longer and arrives in time."""
+    async def _read_pages(self, results: tuple[SearchResult, ...], within_s: float) -> list[str]:
+        """The text of each result's page: "" beyond the first `num_pages`, and if it cannot be read in time."""
         reader = self.parts.reader
-        if reader is None or not self.parts.num_pages:
-            return results
-        first = results[: self.parts.num_pages]
-        texts = await asyncio.gather(*(_in_time(reader, result.url, within_s) for result in first))
-        read = [
-            dataclasses.replace(result, snippet=text) if len(text) > len(result.snippet) else result
-            for result, text in zip(first, texts, strict=True)
-        ]
-        return (*read, *results[len(first) :])
+        first = results[: self.parts.num_pages] if reader is not None else ()
+        texts = [_in_time(reader, result.url, within_s) for result in first] if reader is not None else []
+        return [*await asyncio.gather(*texts), *[""] * (len(results) - len(first))]
 
-    def _shortened(self, result: SearchResult, query: str) -> SearchResult:
-        if len(result.snippet) <= self.limits.max_snippet_chars:
-            return result
-        extracts = split_extracts(result.snippet)
-        return dataclasses.replace(
-            result, snippet=choose_extracts(extracts, query, result.title, self.limits.max_snippet_chars)
-        )
+    def _shortened(self, result: SearchResult, page: str, query: str) -> SearchResult:
+        """The result with what fits the query best of its page, after the engine's snippet.
+
+        The page may be a consent dialog, a login or an error: without a word of the query it adds nothing, and it never
+        replaces the snippet, which the engine chose for the query.
+        """
+        limit, snippet = self.limits.max_snippet_chars, result.snippet
+        if not page or _has(page, snippet):
+            return dataclasses.replace(result, snippet=_within(page or snippet, query, result.title, limit))
+        snippet = _within(snippet, query, result.title, limit)
+        room = limit - len(snippet) - len(SEPARATOR)
+        extracts = [extract for extract in split_extracts(page) if not _has(snippet, extract)]
+        added = choose_extracts(extracts, query, result.title, room, fitting_only=True) if room > 0 and extracts else ""
+        if added and len(page) <= room:
+            snippet = _joined(result, page)
+        elif added and len(added) <= room:
+            snippet = SEPARATOR.join(part for part in (snippet, added) if part)
+        return dataclasses.replace(result, snippet=snippet)
 
     def _wait_s(self, deadline_s: float | None) -> float:
         return min(deadline_s or self.limits.deadline_s, self.limits.deadline_s)
@@ -229,6 +239,20 @@ def image_request(
     }
 
 
+def _within(text: str, query: str, title: str, max_chars: int) -> str:
+    """The text, or the extracts of a longer one that fit the query best."""
+    return text if len(text) <= max_chars else choose_extracts(split_extracts(text), query, title, max_chars)
+
+
+def _joined(result: SearchResult, page: str) -> str:
+    """The engine's snippet and the page's text, once if the page repeats it."""
+    return page if _has(page, result.snippet) else "\n".join(part for part in (result.snippet, page) if part)
+
+
+def _has(text: str, part: str) -> bool:
+    return " ".join(part.strip(". \u2026").split()) in " ".join(text.split())
+
+
 async def _in_time(reader: PageReader, url: str, within_s: float) -> str:
     # Results without their pages are better than no results.
     try:
@@ -244,7 +268,15 @@ def _inert(found: Found) -> Found:
 
 def _reply(found: Found, tool: str) -> SearchReply:
     status = "ok" if found.results else "no_results"
-    return SearchReply(found.results, tool, status=status, backend=found.backend, cost_usd=found.cost_usd)
+    # An answer that is no failure has passed the backend's reader, so an empty one says that nothing matches.
+    return SearchReply(
+        found.results,
+        tool,
+        status=status,
+        backend=found.backend,
+        cost_usd=found.cost_usd,
+        empty_checked=not found.results,
+    )
 
 
 def _grounded(reply: SearchReply, found: Grounding, asked_for: bool) -> SearchReply:

@@ -16,7 +16,16 @@ from typing import Any
 from mmsearch_jax.core.errors import DataError
 from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.hits import Hit, Page
-from tools_server.ranking import NUM_CANDIDATES, TEXT_WEIGHT, TITLE_WEIGHT, match_expression, with_title, words
+from tools_server.ranking import (
+    NUM_CANDIDATES,
+    TEXT_WEIGHT,
+    TITLE_WEIGHT,
+    TOKENIZER,
+    indexable,
+    match_expression,
+    with_title,
+    words,
+)
 
 
 class TextIndex:
@@ -28,12 +37,11 @@ class TextIndex:
         self._lock = threading.Lock()
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
-            "CREATE VIRTUAL TABLE pages USING fts5(title, text, content='', "
-            "tokenize='porter unicode61 remove_diacritics 2')"
+            f"CREATE VIRTUAL TABLE pages USING fts5(title, text, content='', tokenize=\"{TOKENIZER}\")"
         )
         self._database.executemany(
             "INSERT INTO pages(rowid, title, text) VALUES (?, ?, ?)",
-            ((i, page.title, page.text) for i, page in enumerate(self._pages)),
+            ((i, indexable(page.title), indexable(page.text)) for i, page in enumerate(self._pages)),
         )
         self._extracts = functools.lru_cache(maxsize=4096)(self._read_extracts)
 

@@ -49,6 +49,14 @@ class ToolFailed(ToolError):
     """The tools server answered with an error."""
 
 
+class ToolRefused(ToolFailed):
+    """The tools server refused what was asked (HTTP 400): the request's own fault, not the server's. `why` is its reason."""
+
+    def __init__(self, message: str, why: str):
+        super().__init__(message)
+        self.why = why
+
+
 class PortInUse(MMSearchError):
     """The port to listen on is in use."""
 

@@ -47,7 +47,7 @@ def comparison(summaries: Sequence[dict[str, Any]]) -> Table:
         table.add_row(
             escape(summary["name"]),
             str(summary["n"]),
-            percent(summary["accuracy"]),
+            percent(summary["accuracy"]) + _mark(summary),
             _span(summary["ci95"]),
             *(percent(group["accuracy"]) if group["n"] else "-" for group in groups),
             f"{summary['searches_per_question']:.2f}",
@@ -76,7 +76,7 @@ def benchmark_table(summaries: Sequence[Mapping[str, Any]], missing: Mapping[str
             escape(summary["benchmark"]) + ("" if summary["complete"] else "*"),
             str(summary["n"]),
             escape(summary["metric"]["name"]),
-            percent(summary["metric"]["score"]),
+            percent(summary["metric"]["score"]) + _mark(summary),
             _span(summary["ci95"]),
             percent(judge["accuracy"]) if judge and judge["n"] else "-",
             f"{judge['agreement']['kappa']:.2f}" if judge and judge["n"] else "-",
@@ -92,6 +92,7 @@ def print_benchmarks(summaries: Sequence[Mapping[str, Any]], missing: Mapping[st
     """Prints the table, and below it how to get the missing sets."""
     console = Console()
     console.print(benchmark_table(summaries, missing))
+    _print_warnings(console, summaries, "benchmark")
     for name, why in missing.items():
         console.print(f"{escape(name)}: {escape(why)}", style="dim", soft_wrap=True)
 
@@ -131,8 +132,21 @@ def percent(share: float) -> str:
 
 
 def print_table(summaries: Sequence[dict[str, Any]]) -> None:
-    """Prints the comparison."""
-    Console().print(comparison(summaries))
+    """Prints the comparison, and what must be read beside it."""
+    console = Console()
+    console.print(comparison(summaries))
+    _print_warnings(console, summaries, "name")
+
+
+def _print_warnings(console: Console, summaries: Sequence[Mapping[str, Any]], label: str) -> None:
+    for summary in summaries:
+        if summary.get("warning"):
+            console.print(f"{escape(summary[label])}: {escape(summary['warning'])}", style="bold red", soft_wrap=True)
+
+
+def _mark(summary: Mapping[str, Any]) -> str:
+    """ "!" beside a figure with a warning."""
+    return "!" if summary.get("warning") else ""
 
 
 def _span(interval: Sequence[float]) -> str:

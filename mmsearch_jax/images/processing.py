@@ -8,23 +8,20 @@ and a copy for every frame of a temporal patch. A batch of bytes without these c
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from mmsearch_jax.core.errors import CheckpointError, ImageError
+from mmsearch_jax.core.pictures import decode_picture
 from mmsearch_jax.images import image_urls, pixels
 
 MAX_ASPECT_RATIO = 200
-# Exceptions that Pillow does not translate when a header, a chunk or an EXIF tag is wrong.
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error)
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Mean and deviation by which the vision tower normalises red, green and blue: those of CLIP, as in all Qwen2.5-VL models."""
@@ -49,41 +46,7 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     name = "the image" if isinstance(source, bytes | Image.Image) else image_urls.shown(str(source))
     if isinstance(source, str) and source.startswith(image_urls.SCHEMES):
         source = image_urls.read_url(source)
-    try:
-        opened = (
-            source
-            if isinstance(source, Image.Image)
-            else Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        )
-        if 0 in opened.size:
-            raise ImageError(f"{name} is {opened.width} x {opened.height} pixels: give an image that is not empty")
-        if isinstance(source, Image.Image):
-            upright = ImageOps.exif_transpose(opened)
-        else:
-            # Nobody else holds this image, so no copy is needed.
-            opened.load()
-            ImageOps.exif_transpose(opened, in_place=True)
-            upright = opened
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            rgba = upright.convert("RGBA")
-            white = Image.new("RGB", rgba.size, (255, 255, 255))
-            white.paste(rgba, mask=rgba.getchannel("A"))
-            return white
-        if upright.mode.startswith("I;16"):
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        return upright if upright.mode == "RGB" else upright.convert("RGB")
-    except FileNotFoundError as error:
-        raise ImageError(f"no image at {name}: check the path") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{name} is a folder: give an image file") from error
-    except PermissionError as error:
-        raise ImageError(f"{name} cannot be read for lack of permission: change its permissions") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image that Pillow can read: convert it to JPEG or PNG") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large to decode safely ({error}): make it smaller") from error
-    except _DAMAGE as error:
-        raise ImageError(f"{name} is damaged ({error}): replace the file") from error
+    return decode_picture(source, name)
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

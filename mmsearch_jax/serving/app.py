@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -11,6 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.http_serving import has_token, read_body
 from mmsearch_jax.serving.completion import Completion
 from mmsearch_jax.serving.requests import ApiError, ChatRequest, read_request
 from mmsearch_jax.serving.service import Service
@@ -65,8 +66,7 @@ class _Routes:
             return _error(ApiError(500, "internal error; see the server's log", kind="server_error"))
 
     def _check_token(self, request: web.Request) -> None:
-        sent = request.headers.get("Authorization", "")
-        if self._token and not hmac.compare_digest(sent.encode(), f"Bearer {self._token}".encode()):
+        if self._token and not has_token(request, self._token):
             raise ApiError(401, "wrong or missing token: send it as Authorization: Bearer ...", code="invalid_api_key")
 
     async def health(self, request: web.Request) -> web.Response:
@@ -122,7 +122,9 @@ async def _stream(request: web.Request, asked: ChatRequest, completion: Completi
 
 async def _json(request: web.Request) -> Any:
     try:
-        return json.loads(await request.read())
+        return json.loads(await read_body(request))
+    except DataError as error:
+        raise ApiError(400, str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}") from error
 

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from mmsearch_jax.core.errors import ImageError
+from mmsearch_jax.core.pictures import picture_size
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images import image_urls
@@ -28,6 +29,8 @@ from mmsearch_jax.serving.requests import ApiError, ChatRequest, Message
 from mmsearch_jax.settings.rollout import EpisodeConfig
 from mmsearch_jax.settings.serving import ServeConfig
 
+_AT_A_TIME = 2
+"""Images that are unpacked at the same time."""
 SEARCH_SUFFIX = "-search"
 """Suffix of the model name that runs search episodes, for clients that can only choose a model."""
 
@@ -48,6 +51,7 @@ class Service:
         self._engine, self._rules = engine, rules
         self._scheduler = Scheduler(engine, rules, tools)
         self._preparing = 0
+        self._unpacking = asyncio.Semaphore(_AT_A_TIME)
         self._open: set[Completion] = set()
         self.failure: BaseException | None = None
         """The error that broke the engine; every later request is refused."""
@@ -85,9 +89,10 @@ class Service:
         search = request.search or request.model.endswith(SEARCH_SUFFIX)
         self._preparing += request.n
         try:
+            await self._check_length(request)
             urls = [url for message in request.messages for url in message.images]
             encoded = await asyncio.gather(*(asyncio.to_thread(self._read_image, url) for url in urls))
-            images = await asyncio.gather(*(asyncio.to_thread(self._engine.prepare_image, each) for each in encoded))
+            images = await asyncio.gather(*map(self._prepare, encoded))
         except ImageError as error:
             raise ApiError(400, str(error), param="messages", code="invalid_image") from error
         finally:
@@ -127,12 +132,32 @@ class Service:
                 429, "too many replies are waiting: try again later", kind="rate_limit_error", code="overloaded"
             )
 
+    async def _check_length(self, request: ChatRequest) -> None:
+        renderer, most = self._engine.renderer, self._engine.config.max_length
+        if await asyncio.to_thread(exceeds, renderer, [message.text for message in request.messages], most):
+            raise ApiError(
+                400,
+                f"the messages have more tokens than the model's context length, which is {most}",
+                param="messages",
+                code="context_length_exceeded",
+            )
+
     def _read_image(self, url: str) -> bytes:
         if not url.startswith(image_urls.SCHEMES):
             raise ImageError(f"{image_urls.shown(url)}: an image must be a data URL: data:image/jpeg;base64,...")
         if not url.startswith("data:") and not self.limits.fetch_images:
             raise ImageError(f"{image_urls.shown(url)}: this server does not fetch images: send a data URL")
         return image_urls.read_url(url)
+
+    async def _prepare(self, encoded: bytes) -> PreparedImage:
+        # A few kilobytes can unpack to gigabytes, and every request may bring several.
+        width, height = picture_size(encoded)
+        if width * height > self.limits.max_pixels:
+            raise ImageError(
+                f"the image has {width} x {height} pixels, at most {self.limits.max_pixels:,} are accepted: send a smaller one"
+            )
+        async with self._unpacking:
+            return await asyncio.to_thread(self._engine.prepare_image, encoded)
 
     # Runs ---------------------------------------------------------------------------------------------------
 
@@ -204,6 +229,23 @@ class Service:
         trajectory = Trajectory("", "", "", seed, self._engine.policy_version)
         sequence = LiveSequence(trajectory.token_ids, list(images), seed, request.sampling, plain)
         completion.runs.append(LiveEpisode(asked, make(trajectory), sequence, watch=watch))
+
+
+_PIECE_CHARS, _LOST_PER_PIECE = 16_384, 16
+
+
+def exceeds(renderer: ChatRenderer, texts: Sequence[str], max_tokens: int) -> bool:
+    """Whether texts certainly have more tokens than this. Encodes them in pieces and stops early: megabytes take seconds.
+
+    A cut inside a word adds tokens that the whole text does not have; `_LOST_PER_PIECE` is more than these.
+    """
+    count = 0
+    for text in texts:
+        for start in range(0, len(text), _PIECE_CHARS):
+            count += max(0, len(renderer.encode(text[start : start + _PIECE_CHARS])) - _LOST_PER_PIECE)
+            if count > max_tokens:
+                return True
+    return False
 
 
 def prompt_ids(

@@ -16,6 +16,9 @@ class ServeConfig(Section):
     token_env: str = setting("", "environment variable with the token that clients must send; empty: no token needed")
     max_waiting: int = setting(256, "replies that may wait for a slot; further requests get HTTP 429", at_least=0)
     max_body_mib: float = setting(64.0, "MiB per request, including images", above=0)
+    max_pixels: int = setting(
+        64_000_000, "pixels of an image, checked before it is unpacked; two are unpacked at the same time", at_least=1
+    )
     fetch_images: bool = setting(
         False,
         "fetch images from http and https URLs; any caller can then make this machine send requests to any address",

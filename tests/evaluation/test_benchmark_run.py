@@ -68,7 +68,9 @@ def test_samples_and_summary_tell_right_from_wrong_from_broken_and_from_unreadab
     assert (summary["searches_per_question"], summary["needless_search_rate"]) == (0.5, 0.0)
     assert summary["unreadable_rows"].keys() == {"bad"}
     print_table([summary])
-    assert "50.0" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "50.0!" in printed
+    assert "1 of 3 episodes failed" in printed
 
 
 def test_a_server_that_is_down_is_said_before_anything_is_asked(tmp_path):
