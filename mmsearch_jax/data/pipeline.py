@@ -18,7 +18,7 @@ import grain.python as pygrain
 from absl import flags
 
 from mmsearch_jax.core.errors import ConfigError, DataError
-from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_sequence, join_batches, pack
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_patches, check_sequence, join_batches, pack
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile
 from mmsearch_jax.data.rows import from_record
 from mmsearch_jax.data.sequences import SequenceBuilder
@@ -126,7 +126,8 @@ class Pipeline:
         for file in self._sets:
             if not len(file):
                 raise DataError(f"{file.path} contains no rows: convert the set again, and check its rejected.jsonl")
-        shape = config.shape
+        shape, self._layout = config.shape, builder.layout
+        check_patches(shape, self._layout, "sft.batch")
         self._shape = dataclasses.replace(shape, rows=shape.rows // config.lanes, images=shape.images // config.lanes)
         per_process = config.lanes // num_processes
         self._lanes = range(process * per_process, (process + 1) * per_process)
@@ -154,7 +155,7 @@ class Pipeline:
         try:
             while True:
                 skipped: list[Skipped] = []
-                batch = join_batches([lane.next_batch(skipped) for lane in lanes])
+                batch = join_batches([lane.next_batch(skipped) for lane in lanes], self._layout)
                 states = {str(lane.number): lane.state() for lane in lanes}
                 yield Step(batch, {"of": fingerprint, "lanes": states}, skipped)
         finally:
