@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.trajectory import Trajectory
-from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_patches, empty_batch, pack
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_patches, check_sequence, empty_batch, pack
 from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.learners.logprobs import token_logprobs
@@ -25,7 +26,7 @@ from mmsearch_jax.learners.throughput import step_flops
 from mmsearch_jax.learners.train_state import JittedUpdate, JittedZeros, TrainState, apply_gradients, trains_head
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
-from mmsearch_jax.settings.learning import GRPOConfig
+from mmsearch_jax.settings.learning import BatchShape, GRPOConfig
 
 EXTRAS = ("advantages", "rollout_logprobs")
 """Additional arrays in GRPO's batches."""
@@ -58,6 +59,21 @@ def training_sequence(
     return TrainingSequence(
         ids, positions, loss_weights, images, model.image_token_id, extras, layout=model.vision.layout
     )
+
+
+def fitting(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[list[TrainingSequence], int]:
+    """The sequences that fit into an empty batch of this shape, and the number of the others.
+
+    A trajectory can exceed its budget by the few tokens that complete a closing tag; it must not end the run.
+    """
+    kept = []
+    for sequence in sequences:
+        try:
+            check_sequence(sequence, shape)
+        except DataError:
+            continue
+        kept.append(sequence)
+    return kept, len(sequences) - len(kept)
 
 
 class PolicyUpdater:
