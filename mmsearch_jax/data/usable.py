@@ -1,4 +1,4 @@
-"""The one place that judges whether a row can be played: `data validate`, SFT, GRPO and evaluation ask it before they use a row.
+"""The one place that judges whether a row can be played: `data validate`, SFT, GRPO and evaluation ask it before using a row.
 
 What makes a row unusable depends on the use: the policy's image processor, how many images are shown, and how long a prompt may
 be. `Use` says that; `why_unusable` gives the reason. It reads headers and counts tokens, or also decodes the pixels with the
@@ -13,7 +13,7 @@ import io
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.core.protocol import direct_prompt, first_turn_prompt
@@ -131,10 +131,15 @@ def image_size(image: str | bytes, *, decode: bool) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             return opened.size
-    # Pillow's readers of headers raise almost anything for bytes that are no image.
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{_name(image)} is not an image that Pillow can read: convert it to JPEG or PNG") from error
+    # Pillow's readers of headers raise almost anything if one is wrong.
     except Exception as error:
-        name = "the image" if isinstance(image, bytes) else image
-        raise ImageError(f"{name} is damaged or not an image ({error}): replace the file") from error
+        raise ImageError(f"{_name(image)} is damaged or not an image ({error}): replace the file") from error
+
+
+def _name(image: str | bytes) -> str:
+    return "the image" if isinstance(image, bytes) else image
 
 
 def check_file(path: str) -> None:

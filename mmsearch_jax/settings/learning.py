@@ -237,7 +237,7 @@ class GRPOConfig(Section):
     overlap: bool = setting(
         False,
         "roll out the next batch during the update of this one: its policy is one update behind, which the ratios correct. The "
-        "first batch after a resume is rolled out by the saved policy, so its numbers differ from those of an uninterrupted run",
+        "first batch after a resume is rolled out by the saved policy: its numbers differ from those of an uninterrupted run",
     )
     temperature: float = setting(
         1.0,
