@@ -78,7 +78,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="style of the prompts in sharegpt's conversations (default: %(default)s)",
     )
     validate = add("validate", _validate, "Checks every row; reports file, row, field and reason of each error.")
-    validate.add_argument("--images", action="store_true", help="also read and decode the images (slow)")
+    validate.add_argument(
+        "--images", action="store_true", help="also read and decode the images, as a policy does (slow)"
+    )
     add("stats", _stats, "Counts rows by source, kind, category, turns and images.")
     overlap = add(
         "overlap", _overlap, "Finds evaluation images and questions in a training set.\nLists every pair in a file."
@@ -172,7 +174,7 @@ def _print_counts(counts: Counts, out: Path, rejected: Path) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from mmsearch_jax.data.storage import scan_rows
-    from mmsearch_jax.images.processing import load_image
+    from mmsearch_jax.data.usable import why_unusable
 
     seen: dict[str, int] = {}
     rows = bad = 0
@@ -182,11 +184,8 @@ def _validate(options: argparse.Namespace) -> None:
         if not isinstance(row, DataError):
             if seen.setdefault(row.id, number) != number:
                 problem = f"id: '{row.id}' is already used by row {seen[row.id]}"
-            try:
-                for image in row.images if options.images else ():
-                    load_image(image)
-            except DataError as error:
-                problem = str(error)
+            elif options.images:
+                problem = why_unusable(row)
         if problem:
             bad += 1
             if bad <= _SHOWN_PROBLEMS:

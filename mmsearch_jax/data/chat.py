@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import tokenizers
 
 from mmsearch_jax.core import protocol
+from mmsearch_jax.core.characters import whole_characters
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED
 
@@ -77,7 +78,8 @@ class ChatRenderer:
         return len(self.token_bytes)
 
     def encode(self, text: str) -> list[int]:
-        """Encodes plain text; the spelling of a control token in it becomes ordinary tokens."""
+        """Encodes plain text; the spelling of a control token in it becomes ordinary tokens, a half character U+FFFD."""
+        text = whole_characters(text)
         ids: list[int] = []
         start = 0
         while (match := self._spelling.search(text, start)) is not None and len(match[0]) > 1:

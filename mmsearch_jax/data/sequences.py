@@ -11,6 +11,7 @@ from mmsearch_jax.data.batches import TrainingSequence
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.images.processing import ProcessedImage
+from mmsearch_jax.images.vision_inputs import VisionLayout
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
 
@@ -20,6 +21,11 @@ class SequenceBuilder:
 
     def __init__(self, renderer: ChatRenderer, config: ModelConfig):
         self._renderer, self._config = renderer, config
+
+    @property
+    def layout(self) -> VisionLayout:
+        """Of the model's vision tower."""
+        return self._config.vision.layout
 
     def conversation(self, row: Row, prompt_style: str, images: Sequence[ProcessedImage]) -> TrainingSequence:
         """An SFT conversation in the grammar: tokens that the policy writes are trained, prompts and observations are not.
@@ -37,13 +43,17 @@ class SequenceBuilder:
         return self._sequence(rendered.token_ids, np.asarray(rendered.loss_mask), images)
 
     def _counts(self, images: Sequence[ProcessedImage]) -> list[int]:
-        merge = self._config.vision.spatial_merge_size
-        return [len(image.patches) // merge**2 for image in images]
+        return [len(image.patches) // self.layout.patches_per_token for image in images]
 
     def _sequence(
         self, ids: Sequence[int], loss_weights: np.ndarray, images: Sequence[ProcessedImage]
     ) -> TrainingSequence:
         positions, _ = mrope_positions(ids, [image.grid for image in images], self._config)
         return TrainingSequence(
-            np.asarray(ids, np.int32), positions, loss_weights.astype(np.float32), images, self._config.image_token_id
+            np.asarray(ids, np.int32),
+            positions,
+            loss_weights.astype(np.float32),
+            images,
+            self._config.image_token_id,
+            layout=self._config.vision.layout,
         )

@@ -21,7 +21,6 @@ from mmsearch_jax.evaluation.published import EVALUATION_SETS, read_evaluation_s
 from mmsearch_jax.settings.evaluation import BenchmarkConfig
 
 REJECTED_FILE = "rejected.jsonl"
-_NO_IMAGE = "the question has no image"
 
 
 class LoadedRows(NamedTuple):
@@ -89,9 +88,7 @@ def _records(benchmark: BenchmarkConfig, path: Path, refused, counts: Counts) ->
 
 
 def _unusable(row: Row, score: Callable[[Row, str], float]) -> str:
-    """The reason why a row cannot be asked or scored; "" if there is none."""
-    if not row.image:
-        return _NO_IMAGE
+    """The reason why a row cannot be scored; "" if there is none."""
     try:
         score(row, "")
     except DataError as error:

@@ -131,13 +131,22 @@ class ImageProcessor:
         """Number of placeholder tokens of an image with this grid."""
         return grid[0] * grid[1] * grid[2] // self.merge_size**2
 
+    def grid(self, width: int, height: int) -> tuple[int, int, int]:
+        """The grid in patches of an image of this size in pixels.
+
+        Raises:
+          ImageError: the image is empty or too narrow.
+        """
+        factor = self.patch_size * self.merge_size
+        new_height, new_width = smart_resize(height, width, factor, self.min_pixels, self.max_pixels)
+        return 1, new_height // self.patch_size, new_width // self.patch_size
+
     def __call__(self, image: Image.Image) -> ProcessedImage:
         """Resizes an RGB image and cuts it into patches.
 
         Raises:
-          ImageError: the image is too narrow.
+          ImageError: the image is empty or too narrow.
         """
-        factor = self.patch_size * self.merge_size
-        height, width = smart_resize(image.height, image.width, factor, self.min_pixels, self.max_pixels)
-        patches = pixels.cut(pixels.resize(np.asarray(image), height, width), self.patch_size, self.merge_size)
-        return ProcessedImage(patches, (1, height // self.patch_size, width // self.patch_size))
+        frames, rows, columns = self.grid(image.width, image.height)
+        resized = pixels.resize(np.asarray(image), rows * self.patch_size, columns * self.patch_size)
+        return ProcessedImage(pixels.cut(resized, self.patch_size, self.merge_size), (frames, rows, columns))

@@ -139,7 +139,7 @@ def named_evaluated(settings: EvaluationSettings) -> EvaluatedPolicy:
         sized = dataclasses.replace(settings.engine, max_length=rules.max_trajectory_tokens)
         return Engine(policy.model, policy.tokenizer, policy.image_processor, sized, settings.seed)
 
-    return EnginePolicy(engine_for, identity)
+    return EnginePolicy(engine_for, identity, policy.image_processor)
 
 
 def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, Any]]:
@@ -225,7 +225,15 @@ def _evaluate(
     client = tool_client(settings.tools, url) if url else None
     rows = rows[: settings.eval.limit] if settings.eval.limit else rows
     return evaluate(
-        policy, rows, evaluation, client, workdir, shard=shard, budget=budget, if_changed=settings.eval.if_changed
+        policy,
+        rows,
+        evaluation,
+        client,
+        workdir,
+        shard=shard,
+        budget=budget,
+        if_changed=settings.eval.if_changed,
+        max_unusable=settings.eval.max_unusable,
     )
 
 

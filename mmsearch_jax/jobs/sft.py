@@ -56,7 +56,7 @@ def _pipeline(settings: SFTSettings, policy: Policy, sets: tuple[str, ...], weig
         sets,
         PipelineConfig(
             settings.sft.batch, settings.seed, data.lanes, weights or None, settings.episode.prompt_style,
-            num_workers=data.num_workers,
+            num_workers=data.num_workers, max_unusable=data.max_unusable,
         ),
         SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config),
         policy.image_processor,

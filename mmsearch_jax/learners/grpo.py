@@ -11,21 +11,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax import nnx
 
-from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.trajectory import Trajectory, write_jsonl
-from mmsearch_jax.data.rows import Row, read_image
+from mmsearch_jax.data.rows import Row
+from mmsearch_jax.data.set_aside import SetAside
 from mmsearch_jax.distributed.processes import largest_of_all
 from mmsearch_jax.learners.checkpoints import Best
-from mmsearch_jax.learners.groups import Groups, every_episode_failed, group, rollout_metrics
+from mmsearch_jax.learners.groups import Groups, every_episode_failed, group, rollout_metrics, step_totals
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, training_sequence
+from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, fitting, training_sequence
+from mmsearch_jax.learners.prompts import Prompts
 from mmsearch_jax.learners.throughput import utilisation
 from mmsearch_jax.learners.train_state import TrainState, make_optimizer, split_model
 from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
@@ -51,25 +53,6 @@ class Rollouts:
     groups: Groups
     prompts_taken: int
     seconds: float
-
-
-class Prompts:
-    """This process's share of the prompts: every P-th of an order that the seed defines; each row occurs once an epoch."""
-
-    def __init__(self, rows: Sequence[Row], seed: int):
-        self._rows, self._seed = rows, seed
-        self._process, self._processes = jax.process_index(), jax.process_count()
-
-    def take(self, taken: int, count: int) -> list[tuple[int, Row]]:
-        """The next prompts of this process after the first `taken` ones; each with its index in the common order."""
-        places = [self._process + number * self._processes for number in range(taken, taken + count)]
-        return [(place, prompt_at(self._rows, place, self._seed)) for place in places]
-
-
-def prompt_at(rows: Sequence[Row], place: int, seed: int) -> Row:
-    """The row at an index of the infinite order, which is a new permutation of the rows in each epoch."""
-    epoch, within = divmod(place, len(rows))
-    return rows[int(np.random.default_rng([seed, epoch]).permutation(len(rows))[within])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +83,7 @@ def train(
     *,
     mesh: LearnerMesh | None = None,
     seed: int = 0,
+    aside: SetAside | None = None,
 ) -> Qwen2_5_VL:
     """Trains the policy against the live tools and returns it; the given model is the frozen reference.
 
@@ -107,15 +91,14 @@ def train(
       rows: prompts with gold answers; visited repeatedly, in an order that `seed` defines.
       config: settings of GRPO. A rollout batch is split into as many of its batches as needed. If "vision" is frozen, the
         reference shares it and image features stay cached.
+      aside: the rows that are passed over; those that turn out to be unusable are added. None: such a row ends the run.
       mesh: devices of the learner; by default all devices, with weights and rows split.
 
     Raises:
-      DataError: there are no rows.
+      DataError: there are no rows, two have the same id, or too many turned out to be unusable.
       ToolUnavailable: every trajectory of a step failed because the tools were unavailable.
       TrainingDiverged, Preempted, CheckpointError: see `TrainingRun`.
     """
-    if not rows:
-        raise DataError("there are no prompts to train on: the set is empty, or a filter removed all rows")
     mesh = mesh or LearnerMesh.of(MeshConfig())
     engine, freeze = environment.engine, config.freeze
     graph, reference, frozen = split_model(model, freeze)
@@ -132,7 +115,7 @@ def train(
         full=full,
         train_vision=full and "vision" not in freeze,
     )
-    sampler = _Sampler(environment, Prompts(rows, seed), config, seed)
+    sampler = _Sampler(environment, Prompts(rows, seed, aside), config, seed)
     run = TrainingRun(place, config.num_steps, best=Best("reward", largest=True))
 
     async def loop() -> TrainState:
@@ -159,25 +142,28 @@ def train(
                 metrics = rollout_metrics(rollouts.trajectories, rollouts.rows)
                 if every_episode_failed(rollouts.trajectories):
                     await environment.tools.wait_ready(environment.ready_timeout_s)
-                sequences = [
-                    training_sequence(t, a, engine.prepare_image(rollouts.images[t.row_id]).processed, model.config)
-                    for t, a in rollouts.groups.learnt
-                ]
+                learnt = rollouts.groups.learnt
+                # Prepared once for each prompt: the trajectories of a group share the object, and its room in a batch.
+                shown = {
+                    name: engine.prepare_image(rollouts.images[name]).processed if rollouts.images[name] else None
+                    for name in {t.row_id for t, _ in learnt}
+                }
+                sequences, too_long = fitting(
+                    [training_sequence(t, a, shown[t.row_id], model.config) for t, a in learnt], updater.shape
+                )
                 before = time.monotonic()
                 # In a thread: with `overlap` the rollouts continue during the update.
                 updated: Updated = await asyncio.to_thread(updater.learn, state, sequences)
                 state = updated.state
                 ended = time.monotonic()
-                sampled = sum(trajectory.num_sampled for trajectory in rollouts.trajectories)
                 metrics |= updated.metrics | {
-                    "useful_groups": rollouts.groups.num_useful,
-                    "uniform_groups": rollouts.groups.num_uniform,
+                    **step_totals(rollouts.groups, rollouts.trajectories, rollouts.seconds, too_long),
+                    **({"set_aside_rows": largest_of_all(len(aside))} if aside is not None else {}),
                     "sync_seconds": synced - began,
                     "rollout_seconds": rollouts.seconds,
                     "wait_seconds": waited - synced,
                     "learn_seconds": ended - before,
                     "step_seconds": ended - began,
-                    "tokens_per_second": sampled / rollouts.seconds,
                     **(utilisation(updated.flops, ended - before) if updated.flops else {}),
                 }
                 _save_some(rollouts, config, place.workdir, step + 1)
@@ -216,13 +202,13 @@ class _Sampler:
         images: dict[str, bytes] = {}
         wanted, grouped = self._share, Groups([], 0, 0)
         for _ in range(config.sampling_rounds):
-            chosen = self._prompts.take(taken, wanted)
-            taken += wanted
-            rows |= {row.id: row for _, row in chosen}
-            images |= {row.id: read_image(row.image) for _, row in chosen if row.id not in images}
+            # In a thread: images are fetched and decoded.
+            chosen, taken = await asyncio.to_thread(self._prompts.take, taken, wanted, self._env.engine.prepare_image)
+            rows |= {row.id: row for _, row, _ in chosen}
+            images |= {row.id: encoded for _, row, encoded in chosen}
             made = await run_episodes(
                 self._env.engine,
-                self._requests(chosen, images),
+                self._requests(chosen),
                 self._env.rules,
                 self._env.tools,
                 keep_per_group=config.group_size if config.oversample else None,
@@ -245,15 +231,13 @@ class _Sampler:
         """Frees the scorer's resources."""
         await self._env.scorer.close()
 
-    def _requests(self, chosen: Sequence[tuple[int, Row]], images: Mapping[str, bytes]) -> list[EpisodeRequest]:
+    def _requests(self, chosen: Sequence[tuple[int, Row, bytes]]) -> list[EpisodeRequest]:
         sampling = SamplingParams(temperature=self._config.temperature)
         requests = []
-        for place, row in chosen:
+        for place, row, encoded in chosen:
             for member in range(self._config.group_size + self._config.oversample):
                 number = int(np.random.default_rng([self._seed, place, member]).integers(2**31))
-                requests.append(
-                    EpisodeRequest(row.id, f"{place}-{row.id}", row.question, images[row.id], number, sampling)
-                )
+                requests.append(EpisodeRequest(row.id, f"{place}-{row.id}", row.question, encoded, number, sampling))
         return requests
 
 

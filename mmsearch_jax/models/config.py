@@ -13,6 +13,7 @@ from typing import Any
 
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.core.hub import missing_checkpoint
+from mmsearch_jax.images.vision_inputs import VisionLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,11 @@ class VisionConfig:
     def window_patches(self) -> int:
         """Side of a window in patches: whole merged tokens, rounded like the reference."""
         return self.window_size // self.spatial_merge_size // self.patch_size * self.spatial_merge_size
+
+    @property
+    def layout(self) -> VisionLayout:
+        """How the host must lay out patches for this tower."""
+        return VisionLayout(self.spatial_merge_size, self.window_patches, self.in_channels * self.patch_size**2)
 
     @property
     def head_dim(self) -> int:

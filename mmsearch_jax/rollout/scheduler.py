@@ -11,7 +11,7 @@ import collections
 import time
 from collections.abc import Callable, Sequence
 
-from mmsearch_jax.core.errors import ToolError
+from mmsearch_jax.core.errors import ImageError, ToolError
 from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.rollout.engine import Engine
@@ -54,11 +54,10 @@ async def run_episodes(
 
     Returns:
       Trajectories in the order of the requests. A tool that failed gives status "tool_failed", never a wrong
-      answer. An episode that never began keeps status "running".
+      answer; an image that cannot be shown gives "unusable". An episode that never began keeps status "running".
 
     Raises:
       ValueError: the engine's slots are shorter than `config.max_trajectory_tokens`.
-      ImageError: a request's image cannot be read.
     """
     scheduler = Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group, watch)
     return await scheduler.run(requests, stop)
@@ -211,11 +210,23 @@ class Scheduler:
             if self._enough(request):
                 trajectory.status, trajectory.error = _SURPLUS
                 continue
-            image = self._engine.prepare_image(request.image)
+            try:
+                images = [self._engine.prepare_image(request.image)] if request.image else []
+            except ImageError as error:
+                trajectory.status, trajectory.error = Status.UNUSABLE, str(error)
+                if self._progress is not None:
+                    self._progress(trajectory)
+                continue
             episode = Episode(
-                trajectory, request.question, [image.grid], [image.num_tokens], self._config, self._engine.renderer
+                trajectory,
+                request.question,
+                [image.grid for image in images],
+                [image.num_tokens for image in images],
+                self._config,
+                self._engine.renderer,
+                has_image=bool(images),
             )
-            sequence = LiveSequence(trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain)
+            sequence = LiveSequence(trajectory.token_ids, images, request.seed, request.sampling, self._config.plain)
             self.add(LiveEpisode(request, episode, sequence, watch=self._watch))
             room -= 1
 

@@ -19,6 +19,7 @@ import tenacity
 
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import DataError, ImageError, ToolFailed, ToolRefused, ToolTimeout, ToolUnavailable
+from mmsearch_jax.core.characters import whole_characters
 from mmsearch_jax.core.protocol import ImageSearch, TextSearch
 from mmsearch_jax.core.search_api import RequestLimits, SearchReply
 from mmsearch_jax.rollout.request_fitting import FittedImage, fit_image, fit_query
@@ -93,9 +94,10 @@ class HttpTransport:
         try:
             async with session.request(method, self._base_url + route, json=body) as response:
                 if response.content_type != "application/json":
-                    return response.status, await response.text()
-                return response.status, await response.json()
-        except (aiohttp.ClientError, ValueError) as error:
+                    return response.status, whole_characters(await response.text())
+                return response.status, whole_characters(await response.json())
+        except (aiohttp.ClientError, ValueError, LookupError, RecursionError) as error:
+            # Not JSON, an unknown character set, or JSON too deep to read: as if nothing had answered.
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:

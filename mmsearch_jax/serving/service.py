@@ -189,8 +189,10 @@ class Service:
     def _search(self, request: ChatRequest, encoded: Sequence[bytes], images: Sequence[PreparedImage]) -> Completion:
         if self.tools is None:
             raise ApiError(400, "this server has no search tools: start it with --tools-url", param="search")
-        if len(request.messages) != 1 or request.system is not None or len(images) != 1:
-            raise ApiError(400, "a search episode needs exactly one user message with one image", param="messages")
+        if len(request.messages) != 1 or request.system is not None or len(images) > 1:
+            raise ApiError(
+                400, "a search episode needs exactly one user message, with at most one image", param="messages"
+            )
         if request.stop or request.logprobs:
             raise ApiError(
                 400, "a search episode supports neither stop nor logprobs", param="stop" if request.stop else "logprobs"
@@ -203,13 +205,14 @@ class Service:
             make = functools.partial(
                 Episode,
                 question=question,
-                image_grids=[images[0].grid],
-                image_token_counts=[images[0].num_tokens],
+                image_grids=[image.grid for image in images],
+                image_token_counts=[image.num_tokens for image in images],
+                has_image=bool(images),
                 config=rules,
                 renderer=self._engine.renderer,
             )
             watch = EpisodeChoice(index, completion.emit, completion.usage)
-            asked = EpisodeRequest("", "", question, encoded[0])
+            asked = EpisodeRequest("", "", question, encoded[0] if encoded else b"")
             self._add(completion, request, asked, images, make, watch, plain=rules.plain)
         return completion
 

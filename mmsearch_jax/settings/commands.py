@@ -96,6 +96,12 @@ class GRPOSettings(LearnerSettings):
     def check(self) -> None:
         super().check()
         buffer, tokens = self.grpo.reward.overlong_buffer, self.episode.max_trajectory_tokens
+        if self.grpo.batch.length < tokens:
+            raise SettingError(
+                "grpo.batch.length",
+                f"is {self.grpo.batch.length}, but episode.max_trajectory_tokens is {tokens}: a trajectory must fit into a "
+                f"row; set it to {tokens}, or lower episode.max_trajectory_tokens",
+            )
         if buffer and buffer >= tokens:
             raise SettingError(
                 "grpo.reward.overlong_buffer", f"is {buffer}, but episode.max_trajectory_tokens is {tokens}: lower it"

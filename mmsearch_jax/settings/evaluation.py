@@ -36,6 +36,13 @@ class EvalConfig(Section):
     samples: int = setting(
         1, "samples per question; several need a temperature, and give pass@k and the majority", at_least=1
     )
+    max_unusable: float = setting(
+        0.5,
+        "largest share of rows that cannot be asked (an image that cannot be read or is too narrow, several images); they are "
+        "listed in unreadable.json and the summary, and above this share the evaluation stops",
+        at_least=0,
+        at_most=1,
+    )
     limit: int = setting(0, "questions to ask, in order; 0: all", at_least=0)
     direct: str = setting(
         "", "name of a direct evaluation in this work directory, to count needless searches; empty: use the rows' flags"

@@ -91,6 +91,13 @@ class SFTDataConfig(Section):
     num_workers: int = setting(
         8, "worker processes that read and tokenise; 0 reads in threads of this process", at_least=0
     )
+    max_unusable: float = setting(
+        0.5,
+        "largest share of rows that are skipped because they cannot be used; they are logged in WORKDIR/set_aside, and above "
+        "this share the run stops",
+        at_least=0,
+        at_most=1,
+    )
     validation: tuple[str, ...] = setting(
         (), "ArrayRecord files whose loss is measured; the checkpoint of the lowest loss is kept"
     )
@@ -153,6 +160,19 @@ class GRPOLossConfig(Section):
         "batch, and each token has the weight min(learner's / sampler's probability, cap)",
         at_least=0,
     )
+    dual_clip: float = setting(
+        10.0,
+        "clip_high does not bound the ratio if the advantage is negative: then this does (dual-clip PPO, "
+        "arXiv 1912.09729); 0: unbounded",
+        at_least=0,
+    )
+
+    def check(self) -> None:
+        if 0 < self.dual_clip <= 1 + self.clip_high:
+            raise SettingError(
+                "dual_clip",
+                f"is {self.dual_clip:g}, within the clip's own range: set it above {1 + self.clip_high:g}, or to 0",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,11 +210,21 @@ class GRPOConfig(Section):
     rows: str = setting(
         "", "file of prompts with gold answers (needs tools.url); empty: the mini-world's training half"
     )
+    max_unusable: float = setting(
+        0.5,
+        "largest share of rows that no episode can play (an image that cannot be read or is too narrow, a prompt that does not "
+        "fit, several images); they are passed over and logged in WORKDIR/set_aside, and above this share the run stops",
+        at_least=0,
+        at_most=1,
+    )
     num_steps: int = setting(1560, "rollout batches", at_least=1)
     prompts_per_step: int = setting(64, "prompts per step, over all processes", at_least=1)
     group_size: int = setting(8, "trajectories per prompt", at_least=1)
     oversample: int = setting(
-        0, "additional trajectories per group; once group_size have ended, the rest are cut off", at_least=0
+        0,
+        "additional trajectories per group; once group_size have ended, the rest are cut off. The first to end are kept, which "
+        "favours short trajectories",
+        at_least=0,
     )
     sampling_rounds: int = setting(
         1,
@@ -206,7 +236,8 @@ class GRPOConfig(Section):
     epochs: int = setting(1, "passes over each rollout batch", at_least=1)
     overlap: bool = setting(
         False,
-        "roll out the next batch during the update of this one: its policy is one update behind, which the ratios correct",
+        "roll out the next batch during the update of this one: its policy is one update behind, which the ratios correct. The "
+        "first batch after a resume is rolled out by the saved policy: its numbers differ from those of an uninterrupted run",
     )
     temperature: float = setting(
         1.0,

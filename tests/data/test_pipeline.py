@@ -186,7 +186,7 @@ def test_bad_rows_in_the_middle_are_left_out_counted_and_named(tmp_path):
     seen = {answer for step in steps for answer in answers(step.batch)}
     assert seen == {f"r{i}" for i in range(12)} - {"r4", "r7", "r9"}
     reasons = {skipped.reason for step in steps for skipped in step.skipped}
-    for part in ("row 5: the image is damaged", "row 8: turns: there is no conversation", "row 10: "):
+    for part in ("row 5: image: the image is damaged", "row 8: turns: there is no conversation", "row 10: "):
         assert any(f"a.array_record, {part}" in reason for reason in reasons), reasons
     assert len(reasons) == 3
     taken = steps[-1].state["lanes"]["0"]
