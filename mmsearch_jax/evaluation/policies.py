@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED, Trajectory
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes_sync
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.settings.rollout import EpisodeConfig
@@ -56,9 +56,9 @@ class EnginePolicy:
       identity: see `EvaluatedPolicy.identity`.
     """
 
-    def __init__(self, make_engine: Callable[[EpisodeConfig], Engine], identity: Mapping[str, Any]):
+    def __init__(self, make_engine: Callable[[EpisodeConfig], Sampler], identity: Mapping[str, Any]):
         self._make_engine, self.identity = make_engine, identity
-        self._engine: Engine | None = None
+        self._engine: Sampler | None = None
         self._length = 0
 
     def play(

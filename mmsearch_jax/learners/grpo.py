@@ -32,7 +32,7 @@ from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
 from mmsearch_jax.models.lora import lora_layers
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rewards.compose import Scorer
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
@@ -84,7 +84,7 @@ class Environment:
       ready_timeout_s: how long to wait for the search server after a step in which every trajectory failed without it.
     """
 
-    engine: Engine
+    engine: Sampler
     tools: ToolClient
     rules: EpisodeConfig
     scorer: Scorer
