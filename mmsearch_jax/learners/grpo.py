@@ -21,9 +21,10 @@ from flax import nnx
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.trajectory import Trajectory, write_jsonl
 from mmsearch_jax.data.rows import Row, read_image
-from mmsearch_jax.distributed.processes import largest_of_all
+from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
 from mmsearch_jax.learners.checkpoints import Best
 from mmsearch_jax.learners.groups import Groups, every_episode_failed, group, rollout_metrics
+from mmsearch_jax.learners.held_out import BEST, HeldOut, in_words
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, training_sequence
 from mmsearch_jax.learners.throughput import utilisation
@@ -43,13 +44,19 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """One step's trajectories of this process, scored and grouped, and the number of prompts taken so far."""
+    """One step's trajectories of this process, scored and grouped.
+
+    Attributes:
+      prompts_taken: number of prompts taken so far.
+      engines: number of this process's engines that sampled.
+    """
 
     trajectories: list[Trajectory]
     rows: dict[str, Row]
     images: dict[str, bytes]
     groups: Groups
     prompts_taken: int
+    engines: int
     seconds: float
 
 
@@ -77,7 +84,7 @@ class Environment:
     """What the episodes run with, and how they are scored.
 
     Attributes:
-      engine: samples on this host's chips; its weights are replaced after every step.
+      engine: samples on all chips of this host; its weights are replaced after every step.
       tools: the client of the live tools.
       rules: the rules of the episodes.
       scorer: computes the rewards of trajectories.
@@ -100,6 +107,7 @@ def train(
     *,
     mesh: LearnerMesh | None = None,
     seed: int = 0,
+    held_out: HeldOut | None = None,
 ) -> Qwen2_5_VL:
     """Trains the policy against the live tools and returns it; the given model is the frozen reference.
 
@@ -108,6 +116,8 @@ def train(
       config: settings of GRPO. A rollout batch is split into as many of its batches as needed. If "vision" is frozen, the
         reference shares it and image features stay cached.
       mesh: devices of the learner; by default all devices, with weights and rows split.
+      held_out: rows on which the running policy is evaluated at intervals; the best checkpoint by it is kept, instead of the
+        one with the highest reward.
 
     Raises:
       DataError: there are no rows.
@@ -133,7 +143,16 @@ def train(
         train_vision=full and "vision" not in freeze,
     )
     sampler = _Sampler(environment, Prompts(rows, seed), config, seed)
-    run = TrainingRun(place, config.num_steps, best=Best("reward", largest=True))
+    run = TrainingRun(place, config.num_steps, best=Best("reward", largest=True) if held_out is None else BEST)
+
+    async def evaluate(step: int, params: Any) -> dict[str, Any]:
+        """Metrics of the policy after `step` updates; none if it is not evaluated then."""
+        if held_out is None or not held_out.due(step, config.num_steps):
+            return {}
+        engine.set_weights(params, step, keep_image_features="vision" in freeze)
+        measured = await held_out.measure(environment)
+        run.say(in_words(step, measured))
+        return measured
 
     async def loop() -> TrainState:
         nonlocal state
@@ -141,6 +160,8 @@ def train(
             state, start, position = run.begin(state)
             taken = (position or {"prompts": 0})["prompts"] // jax.process_count()
             ahead: asyncio.Task[Rollouts] | None = None
+            if position is None and (measured := await evaluate(0, state.params)):
+                run.record_start(state, measured, {"prompts": 0})
             for step in range(start, config.num_steps):
                 began = time.monotonic()
                 if ahead is None:
@@ -178,15 +199,21 @@ def train(
                     "learn_seconds": ended - before,
                     "step_seconds": ended - began,
                     "tokens_per_second": sampled / rollouts.seconds,
+                    **sums_of_all({"sampling_engines": rollouts.engines}),
                     **(utilisation(updated.flops, ended - before) if updated.flops else {}),
                 }
+                if ahead is not None and held_out is not None and held_out.due(step + 1, config.num_steps):
+                    # The engine gets other weights: its rollouts must have ended.
+                    await asyncio.wait([ahead])
+                measured = await evaluate(step + 1, state.params)
                 _save_some(rollouts, config, place.workdir, step + 1)
                 run.finish_step(
                     step + 1,
                     state,
-                    metrics,
+                    metrics | measured,
                     lambda own=taken: {"prompts": largest_of_all(own) * jax.process_count()},
-                    ("reward", "accuracy", "searches", "kl", "tokens_per_second"),
+                    ("reward", "accuracy", "searches", "kl", "tokens_per_second", "eval_accuracy"),
+                    keep=bool(measured),
                 )
         return state
 
@@ -220,6 +247,7 @@ class _Sampler:
         rows: dict[str, Row] = {}
         images: dict[str, bytes] = {}
         wanted, grouped = self._share, Groups([], 0, 0)
+        before = self._work_by_engine()
         for _ in range(config.sampling_rounds):
             chosen = self._prompts.take(taken, wanted)
             taken += wanted
@@ -244,7 +272,11 @@ class _Sampler:
             wanted = self._share - grouped.num_useful
             if not wanted:
                 break
-        return Rollouts(trajectories, rows, images, grouped, taken, time.monotonic() - began)
+        engines = sum(now > then for now, then in zip(self._work_by_engine(), before, strict=True))
+        return Rollouts(trajectories, rows, images, grouped, taken, engines, time.monotonic() - began)
+
+    def _work_by_engine(self) -> list[int]:
+        return [engine.stats.sampled_tokens for engine in self._env.engine.engines]
 
     async def close(self) -> None:
         """Frees the scorer's resources."""
