@@ -1,6 +1,6 @@
 """Simulates a pod on one machine: several processes of a training command, joined by jax.distributed, on CPU devices.
 
-    python launch/local.py --processes 2 -- sft --workdir runs/rehearsal --config.sft.data.lanes=2
+    python launch/local.py --processes 2 -- sft --workdir runs/rehearsal
     python launch/local.py --processes 2 --kill-after 60 --corpus runs/world/corpus -- grpo --workdir runs/rehearsal
 
 The code path is that of a pod: if a process dies, the others stop by themselves; all are restarted and resume from the

@@ -9,6 +9,7 @@ consists of a few global positions per lane. This module does not depend on loss
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ class PipelineConfig:
 
     Attributes:
       shape: of the global batch; `rows` and `images` (both rows) are divided evenly among the lanes.
-      lanes: the largest number of processes that the run may ever have; the actual number must divide it.
+      lanes: the number of processes must divide it (see `num_lanes`).
       weights: of each set in the mixture; by default equal.
       lookahead: number of batches' worth of tokens that a lane chooses from.
       num_workers: worker processes of this process, divided among its lanes; 0 uses threads of this process.
@@ -58,6 +59,24 @@ class PipelineConfig:
     num_workers: int = 0
     prefetch: int = 16
     max_unusable: float = 0.5
+
+
+def num_lanes(shape: BatchShape, at_least: int, num_processes: int) -> int:
+    """The number of lanes of a new run: the least multiple of its processes that is `at_least` this and divides the batch.
+
+    If none is, the largest multiple that divides the batch.
+
+    Raises:
+      ConfigError: the processes do not divide the batch.
+    """
+    whole = math.gcd(shape.rows, shape.images)
+    fitting = [lanes for lanes in range(num_processes, whole + 1, num_processes) if whole % lanes == 0]
+    if not fitting:
+        raise ConfigError(
+            f"sft.batch has {shape.rows} rows and {shape.images} rows of images, which {num_processes} processes do not "
+            "divide evenly: make both multiples of the number of processes"
+        )
+    return next((lanes for lanes in fitting if lanes >= at_least), fitting[-1])
 
 
 class Skipped(NamedTuple):
@@ -299,8 +318,8 @@ def _check(config: PipelineConfig, num_sets: int, process: int, num_processes: i
         )
     if not 0 <= process < num_processes or lanes % num_processes:
         raise ConfigError(
-            f"process {process} of {num_processes} cannot serve {lanes} lanes: processes must divide lanes "
-            "(sft.data.lanes: the largest number of processes that the run may ever have)"
+            f"process {process} of {num_processes} cannot serve {lanes} lanes, into which this run divides its batches: use a "
+            f"number of processes that divides {lanes}, or begin a run with a larger sft.data.lanes"
         )
     weights = config.weights
     if weights is not None and (len(weights) != num_sets or min(weights) <= 0):

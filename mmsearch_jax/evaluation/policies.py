@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED, Trajectory
 from mmsearch_jax.images.processing import ImageProcessor
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes_sync
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.settings.rollout import EpisodeConfig
@@ -55,6 +55,10 @@ class EvaluatedPolicy(Protocol):
         ...
 
 
+# What the published checkpoints' processors do.
+_PUBLISHED = ImageProcessor()
+
+
 class EnginePolicy:
     """A policy in our engine.
 
@@ -66,12 +70,12 @@ class EnginePolicy:
 
     def __init__(
         self,
-        make_engine: Callable[[EpisodeConfig], Engine],
+        make_engine: Callable[[EpisodeConfig], Sampler],
         identity: Mapping[str, Any],
-        processor: ImageProcessor = ImageProcessor(),
+        processor: ImageProcessor = _PUBLISHED,
     ):
         self._make_engine, self.identity, self.processor = make_engine, identity, processor
-        self._engine: Engine | None = None
+        self._engine: Sampler | None = None
         self._length = 0
 
     def play(

@@ -35,7 +35,7 @@ from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.models.adapters import load_adapter
 from mmsearch_jax.models.lora import merge_lora
 from mmsearch_jax.models.policies import Policy
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import EngineGroup
 from mmsearch_jax.settings.commands import EvaluationSettings
 from mmsearch_jax.settings.evaluation import NO_SERVER, BenchmarkConfig
 from mmsearch_jax.settings.rollout import EpisodeConfig
@@ -134,10 +134,10 @@ def named_evaluated(settings: EvaluationSettings) -> EvaluatedPolicy:
         return ServedPolicy(own, Prices(own.price_prompt, own.price_reply))
     policy, identity = named_checkpoint(settings)
 
-    def engine_for(rules: EpisodeConfig) -> Engine:
+    def engine_for(rules: EpisodeConfig) -> EngineGroup:
         # Not the configured length: the engine must fit these episodes.
         sized = dataclasses.replace(settings.engine, max_length=rules.max_trajectory_tokens)
-        return Engine(policy.model, policy.tokenizer, policy.image_processor, sized, settings.seed)
+        return EngineGroup(policy.model, policy.tokenizer, policy.image_processor, sized, settings.seed)
 
     return EnginePolicy(engine_for, identity, policy.image_processor)
 

@@ -21,7 +21,7 @@ from mmsearch_jax.models.axes import Placement, placement
 from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
 from mmsearch_jax.models.policies import Policy, load_policy, save_policy
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import EngineGroup
 from mmsearch_jax.rollout.placement import host_mesh
 from mmsearch_jax.settings.commands import LearnerSettings, PolicySettings
 
@@ -48,9 +48,9 @@ def named_policy(settings: PolicySettings, param_dtype: Any = np.float32, place:
     )
 
 
-def make_engine(settings: PolicySettings, policy: Policy) -> Engine:
-    """An engine with a policy's weights."""
-    return Engine(policy.model, policy.tokenizer, policy.image_processor, settings.sized_engine, settings.seed)
+def make_engine(settings: PolicySettings, policy: Policy) -> EngineGroup:
+    """This host's engines with a policy's weights."""
+    return EngineGroup(policy.model, policy.tokenizer, policy.image_processor, settings.sized_engine, settings.seed)
 
 
 def trainable_policy(settings: LearnerSettings, mesh: LearnerMesh) -> Policy:

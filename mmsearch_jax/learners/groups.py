@@ -112,6 +112,24 @@ def step_totals(
     return totals | {"tokens_per_second": sampled / max(records_of_all(seconds))}
 
 
+def held_out_metrics(trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> dict[str, Any]:
+    """Metrics of held-out episodes over all processes (a collective: every process must call it).
+
+    Shares and means are over scored episodes ("eval_rows"); they are absent if there are none.
+    """
+    told = [entry for entries in records_of_all([_entry(t, rows[t.row_id]) for t in trajectories]) for entry in entries]
+    sound = [entry for entry in told if "reward" in entry]
+    counts = {"eval_rows": len(sound), "eval_dropped": len(told) - len(sound)}
+    if not sound:
+        return counts
+    return counts | {
+        "eval_accuracy": float(np.mean([entry["parts"]["match"] for entry in sound])),
+        "eval_reward": float(np.mean([entry["reward"] for entry in sound])),
+        "eval_search_rate": float(np.mean([entry["searched"] for entry in sound])),
+        "eval_searches": float(np.mean([entry["searches"] for entry in sound])),
+    }
+
+
 def every_episode_failed(trajectories: Sequence[Trajectory]) -> bool:
     """Whether every episode of every process failed, so that none evaluates the policy (a collective: all must call it)."""
     return not largest_of_all(sum(not trajectory.infrastructure_failure for trajectory in trajectories))

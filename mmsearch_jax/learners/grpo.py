@@ -18,13 +18,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.trajectory import Trajectory, write_jsonl
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.set_aside import SetAside
-from mmsearch_jax.distributed.processes import largest_of_all
+from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
 from mmsearch_jax.learners.checkpoints import Best
 from mmsearch_jax.learners.groups import Groups, every_episode_failed, group, rollout_metrics, step_totals
+from mmsearch_jax.learners.held_out import BEST, HeldOut, in_words
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, fitting, training_sequence
 from mmsearch_jax.learners.prompts import Prompts
@@ -34,7 +34,7 @@ from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
 from mmsearch_jax.models.lora import lora_layers
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rewards.compose import Scorer
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
@@ -45,13 +45,19 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """One step's trajectories of this process, scored and grouped, and the number of prompts taken so far."""
+    """One step's trajectories of this process, scored and grouped.
+
+    Attributes:
+      prompts_taken: number of prompts taken so far.
+      engines: number of this process's engines that sampled.
+    """
 
     trajectories: list[Trajectory]
     rows: dict[str, Row]
     images: dict[str, bytes]
     groups: Groups
     prompts_taken: int
+    engines: int
     seconds: float
 
 
@@ -60,14 +66,14 @@ class Environment:
     """What the episodes run with, and how they are scored.
 
     Attributes:
-      engine: samples on this host's chips; its weights are replaced after every step.
+      engine: samples on all chips of this host; its weights are replaced after every step.
       tools: the client of the live tools.
       rules: the rules of the episodes.
       scorer: computes the rewards of trajectories.
       ready_timeout_s: how long to wait for the search server after a step in which every trajectory failed without it.
     """
 
-    engine: Engine
+    engine: Sampler
     tools: ToolClient
     rules: EpisodeConfig
     scorer: Scorer
@@ -84,6 +90,7 @@ def train(
     mesh: LearnerMesh | None = None,
     seed: int = 0,
     aside: SetAside | None = None,
+    held_out: HeldOut | None = None,
 ) -> Qwen2_5_VL:
     """Trains the policy against the live tools and returns it; the given model is the frozen reference.
 
@@ -93,6 +100,8 @@ def train(
         reference shares it and image features stay cached.
       aside: the rows that are passed over; those that turn out to be unusable are added. None: such a row ends the run.
       mesh: devices of the learner; by default all devices, with weights and rows split.
+      held_out: rows on which the running policy is evaluated at intervals; the best checkpoint by it is kept, instead of the
+        one with the highest reward.
 
     Raises:
       DataError: there are no rows, two have the same id, or too many turned out to be unusable.
@@ -116,7 +125,16 @@ def train(
         train_vision=full and "vision" not in freeze,
     )
     sampler = _Sampler(environment, Prompts(rows, seed, aside), config, seed)
-    run = TrainingRun(place, config.num_steps, best=Best("reward", largest=True))
+    run = TrainingRun(place, config.num_steps, best=Best("reward", largest=True) if held_out is None else BEST)
+
+    async def evaluate(step: int, params: Any) -> dict[str, Any]:
+        """Metrics of the policy after `step` updates; none if it is not evaluated then."""
+        if held_out is None or not held_out.due(step, config.num_steps):
+            return {}
+        engine.set_weights(params, step, keep_image_features="vision" in freeze)
+        measured = await held_out.measure(environment)
+        run.say(in_words(step, measured))
+        return measured
 
     async def loop() -> TrainState:
         nonlocal state
@@ -124,6 +142,8 @@ def train(
             state, start, position = run.begin(state)
             taken = (position or {"prompts": 0})["prompts"] // jax.process_count()
             ahead: asyncio.Task[Rollouts] | None = None
+            if position is None and (measured := await evaluate(0, state.params)):
+                run.record_start(state, measured, {"prompts": 0})
             for step in range(start, config.num_steps):
                 began = time.monotonic()
                 if ahead is None:
@@ -164,15 +184,21 @@ def train(
                     "wait_seconds": waited - synced,
                     "learn_seconds": ended - before,
                     "step_seconds": ended - began,
+                    **sums_of_all({"sampling_engines": rollouts.engines}),
                     **(utilisation(updated.flops, ended - before) if updated.flops else {}),
                 }
+                if ahead is not None and held_out is not None and held_out.due(step + 1, config.num_steps):
+                    # The engine gets other weights: its rollouts must have ended.
+                    await asyncio.wait([ahead])
+                measured = await evaluate(step + 1, state.params)
                 _save_some(rollouts, config, place.workdir, step + 1)
                 run.finish_step(
                     step + 1,
                     state,
-                    metrics,
+                    metrics | measured,
                     lambda own=taken: {"prompts": largest_of_all(own) * jax.process_count()},
-                    ("reward", "accuracy", "searches", "kl", "tokens_per_second"),
+                    ("reward", "accuracy", "searches", "kl", "tokens_per_second", "eval_accuracy"),
+                    keep=bool(measured),
                 )
         return state
 
@@ -201,6 +227,7 @@ class _Sampler:
         rows: dict[str, Row] = {}
         images: dict[str, bytes] = {}
         wanted, grouped = self._share, Groups([], 0, 0)
+        before = self._work_by_engine()
         for _ in range(config.sampling_rounds):
             # In a thread: images are fetched and decoded.
             chosen, taken = await asyncio.to_thread(self._prompts.take, taken, wanted, self._env.engine.prepare_image)
@@ -225,7 +252,11 @@ class _Sampler:
             wanted = self._share - grouped.num_useful
             if not wanted:
                 break
-        return Rollouts(trajectories, rows, images, grouped, taken, time.monotonic() - began)
+        engines = sum(now > then for now, then in zip(self._work_by_engine(), before, strict=True))
+        return Rollouts(trajectories, rows, images, grouped, taken, engines, time.monotonic() - began)
+
+    def _work_by_engine(self) -> list[int]:
+        return [engine.stats.sampled_tokens for engine in self._env.engine.engines]
 
     async def close(self) -> None:
         """Frees the scorer's resources."""

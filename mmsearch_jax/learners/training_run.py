@@ -39,6 +39,20 @@ class RunPlace:
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     show_progress: bool = True
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the run's checkpoints."""
+        return Path(self.workdir) / "checkpoints" / self.phase
+
+
+def saved_position(place: RunPlace) -> Any:
+    """The data position that the run will resume from, or None if it begins (every process must call it)."""
+    if not place.config.resume or not place.checkpoints.is_dir():
+        return None
+    with Checkpoints(place.checkpoints, place.config.keep) as checkpoints:
+        step = checkpoints.latest_step
+        return None if step is None else checkpoints.read_extra(step).get("position")
+
 
 class TrainingRun:
     """One phase of a run in a work directory; a context manager.
@@ -50,7 +64,7 @@ class TrainingRun:
     def __init__(self, place: RunPlace, num_steps: int, *, best: Best | None = None):
         self._config, self._num_steps, self._identity = place.config, num_steps, _flat(place.identity)
         self._workdir, self._phase, self._show = Path(place.workdir), place.phase, place.show_progress
-        self.checkpoints = Checkpoints(self._workdir / "checkpoints" / self._phase, place.config.keep, best)
+        self.checkpoints = Checkpoints(place.checkpoints, place.config.keep, best)
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
         self._log: RunLog | None = None
@@ -87,7 +101,7 @@ class TrainingRun:
             self._workdir,
             self._phase,
             self._num_steps,
-            step or 0,
+            step,
             self._show,
             wandb_project=self._config.wandb,
             writes=jax.process_index() == 0,
@@ -100,6 +114,12 @@ class TrainingRun:
         assert self._log is not None
         self._log.say(text)
 
+    def record_start(self, state: TrainState, metrics: Mapping[str, Any], position: Any) -> None:
+        """Records what was measured before the first step, with a checkpoint, so that a resumed run does not repeat it."""
+        assert self._log is not None
+        self._log.write(0, metrics)
+        self.checkpoints.save(0, state, {"position": position, "identity": self._identity}, metrics)
+
     def finish_step(
         self,
         step: int,
@@ -107,6 +127,8 @@ class TrainingRun:
         metrics: Mapping[str, Any],
         position: Callable[[], Any],
         shown: tuple[str, ...],
+        *,
+        keep: bool = False,
     ) -> None:
         """Records a step, and saves a checkpoint if one is due.
 
@@ -114,6 +136,7 @@ class TrainingRun:
           step: number of steps made, including this one.
           position: data position as plain JSON; called only when a checkpoint is written.
           shown: the metrics that are printed after the progress bar.
+          keep: save a checkpoint in any case.
 
         Raises:
           TrainingDiverged: too many consecutive updates were skipped.
@@ -125,7 +148,7 @@ class TrainingRun:
         self._trace.after(step)
         every = self._config.checkpoint_every
         stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps
-        if step == self._num_steps or stopping or (every and step % every == 0):
+        if keep or step == self._num_steps or stopping or (every and step % every == 0):
             self.checkpoints.save(step, state, {"position": position(), "identity": self._identity}, metrics)
         if stopping:
             self.checkpoints.__exit__()

@@ -66,19 +66,19 @@ def stage_estimates(
         sampler = {plan.program.name: plan for plan in plans if plan.program.learner is None}
         recipe = cast(GRPOSettings, config).grpo
         samples = recipe.prompts_per_step * recipe.group_size
-        rollout = _rollout_seconds(sampler, samples, topology, assumed)
+        engines = topology.num_hosts * config.engine.groups_on(topology.host.num_devices)
+        rollout = _rollout_seconds(sampler, samples / engines, assumed) if engines else None
         together = None if learn is None or rollout is None else learn + rollout
         held = _held([*own, *sampler.values()])
         made.append(StageEstimate(stage, learn, rollout, _per_day(samples, together), held, own[0].available))
     return made
 
 
-def _rollout_seconds(sampler: dict[str, Plan], samples: float, topology: Topology, assumed: Assumed) -> float | None:
-    """Every process samples its share; tokens that are not sampled are fed."""
+def _rollout_seconds(sampler: dict[str, Plan], share: float, assumed: Assumed) -> float | None:
+    """Every engine samples its share; tokens that are not sampled are fed."""
     decode, feed = sampler.get("decode"), sampler.get("extend") or sampler.get("prefill")
     if decode is None or feed is None or not decode.seconds or not feed.seconds:
         return None
-    share = samples / topology.num_processes
     sampled = share * assumed.sampled_tokens / (decode.program.work.tokens / decode.seconds)
     fed = share * (assumed.sample_tokens - assumed.sampled_tokens) / (feed.program.work.tokens / feed.seconds)
     return sampled + fed

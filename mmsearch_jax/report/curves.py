@@ -21,6 +21,8 @@ CURVES = (
     ("pretrain", "target_nll", "pretraining: loss of answers"),
     ("sft", "target_nll", "SFT: loss of the policy's tokens"),
     ("grpo", "accuracy", "GRPO: accuracy of rollouts"),
+    ("grpo", "eval_accuracy", "GRPO: accuracy on held-out rows"),
+    ("grpo", "eval_search_rate", "GRPO: share of held-out rows with a search"),
     ("grpo", "reward", "GRPO: reward"),
     ("grpo", "searches", "GRPO: searches per episode"),
     ("grpo", "needless_searches", "GRPO: needless searches"),

@@ -29,17 +29,10 @@ class ImageCache:
       processor: of the checkpoint.
       vision: the tower's config.
       config: sizes of the engine.
-      encode: maps packed patches to features [N, D] under the current weights.
     """
 
-    def __init__(
-        self,
-        processor: ImageProcessor,
-        vision: VisionConfig,
-        config: EngineConfig,
-        encode: Callable[[VisionInputs], Any],
-    ):
-        self._processor, self._vision, self._config, self._encode = processor, vision, config, encode
+    def __init__(self, processor: ImageProcessor, vision: VisionConfig, config: EngineConfig):
+        self._processor, self._vision, self._config = processor, vision, config
         self._images: collections.OrderedDict[str, PreparedImage] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -70,9 +63,13 @@ class ImageCache:
             for image in self._images.values():
                 image.features = None
 
-    def encode_missing(self, images: Iterable[PreparedImage]) -> int:
+    def encode_missing(self, images: Iterable[PreparedImage], encode: Callable[[VisionInputs], Any]) -> int:
         """Encodes the images without features and returns their number. Small images fill rows that larger ones leave partly
-        empty."""
+        empty.
+
+        Args:
+          encode: maps packed patches to features [N, D] under the current weights.
+        """
         # Equal bytes give several objects if the cache dropped them in between: encode one, and give the features to all.
         missing: dict[str, list[PreparedImage]] = {}
         for image in images:
@@ -84,7 +81,7 @@ class ImageCache:
             vision, numbers = pack_images(
                 [image.processed for image in batch], row_patches, rows, layout=self._vision.layout
             )
-            features = jax.device_get(self._encode(vision)).astype(np.float32)
+            features = jax.device_get(encode(vision)).astype(np.float32)
             for image, own in zip(batch, numbers, strict=True):
                 for same in missing[image.key]:
                     same.features = features[own]

@@ -18,8 +18,8 @@ import aiohttp
 import tenacity
 
 from mmsearch_jax.core import search_api
-from mmsearch_jax.core.errors import DataError, ImageError, ToolFailed, ToolRefused, ToolTimeout, ToolUnavailable
 from mmsearch_jax.core.characters import whole_characters
+from mmsearch_jax.core.errors import DataError, ImageError, ToolFailed, ToolRefused, ToolTimeout, ToolUnavailable
 from mmsearch_jax.core.protocol import ImageSearch, TextSearch
 from mmsearch_jax.core.search_api import RequestLimits, SearchReply
 from mmsearch_jax.rollout.request_fitting import FittedImage, fit_image, fit_query

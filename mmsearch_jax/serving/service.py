@@ -18,7 +18,7 @@ from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images import image_urls
 from mmsearch_jax.rollout.chat import Chat
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.episode import Episode
 from mmsearch_jax.rollout.live_episode import Driver, EpisodeRequest, LiveEpisode, Watch
 from mmsearch_jax.rollout.scheduler import Scheduler
@@ -46,7 +46,9 @@ class Service:
       limits: limits on requests.
     """
 
-    def __init__(self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: ServeConfig):
+    def __init__(
+        self, engine: Sampler, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: ServeConfig
+    ):
         self.model, self.limits, self.tools = model, limits, tools
         self._engine, self._rules = engine, rules
         self._scheduler = Scheduler(engine, rules, tools)

@@ -86,7 +86,10 @@ class SFTDataConfig(Section):
     )
     weights: tuple[float, ...] = setting((), "weight of each set in the mixture; none: all equal", above=0)
     lanes: int = setting(
-        8, "largest number of processes that the run may ever have; their number must divide it", at_least=1
+        8,
+        "a batch is packed in at least so many independent parts: the least multiple of the number of processes that divides "
+        "the batch. A resumed run keeps its first number of parts, which its processes must divide",
+        at_least=1,
     )
     num_workers: int = setting(
         8, "worker processes that read and tokenise; 0 reads in threads of this process", at_least=0
@@ -217,6 +220,17 @@ class GRPOConfig(Section):
         at_least=0,
         at_most=1,
     )
+    eval_every: int = setting(
+        0,
+        "steps between evaluations of the running policy on held-out rows, with one before the first step and one after the "
+        "last; the best checkpoint by their accuracy is kept and becomes policies/best. 0: none",
+        at_least=0,
+    )
+    eval_rows: str = setting(
+        "", "file of held-out rows with gold answers; empty: some of the prompts, which are then not trained on"
+    )
+    eval_num_rows: int = setting(64, "held-out rows that are played; the seed chooses them", at_least=1)
+    eval_temperature: float = setting(0.0, "sampling temperature on held-out rows; 0: greedy", at_least=0)
     num_steps: int = setting(1560, "rollout batches", at_least=1)
     prompts_per_step: int = setting(64, "prompts per step, over all processes", at_least=1)
     group_size: int = setting(8, "trajectories per prompt", at_least=1)
@@ -263,6 +277,10 @@ class GRPOConfig(Section):
         if self.group_size < self.min_group:
             raise SettingError(
                 "group_size", f"is {self.group_size}, below min_group ({self.min_group}): no group would be trained on"
+            )
+        if self.eval_rows and not self.eval_every:
+            raise SettingError(
+                "eval_rows", "names held-out rows, but eval_every is 0: set the steps between evaluations"
             )
 
     def prompts_of_process(self, num_processes: int) -> int:

@@ -17,7 +17,7 @@ from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.protocol import Answer, render_turn
 from mmsearch_jax.data.batches import TokenBatch, join_batches
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, merge_states
+from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, merge_states, num_lanes
 from mmsearch_jax.data.rows import ConversationTurn
 from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import write_rows
@@ -232,3 +232,29 @@ def test_a_state_of_another_run_or_of_one_process_alone_is_refused(rows_file, re
     alone = take(pipeline(rows_file, CONFIG, 0, 2), 1)[0].state
     with pytest.raises(ConfigError, match="lacks lane 2: merge"):
         take(pipeline(rows_file), 1, alone)
+
+
+@pytest.mark.parametrize(
+    ("rows", "images", "at_least", "processes", "lanes"),
+    [
+        (8, 32, 8, 1, 8),
+        (8, 32, 8, 4, 8),
+        (16, 64, 8, 16, 16),
+        # The tiny policy's batch.
+        (8, 20, 1, 1, 1),
+        (8, 20, 1, 2, 2),
+        # 8 parts do not divide the images: as many as do.
+        (8, 20, 8, 2, 4),
+        (12, 24, 8, 3, 12),
+        (6, 0, 8, 3, 6),
+    ],
+)
+def test_processes_find_the_number_of_lanes_themselves(rows, images, at_least, processes, lanes):
+    assert num_lanes(BatchShape(rows, 32, images, 24), at_least, processes) == lanes
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"sft.batch has 8 rows and 20 rows of images, which 8 processes do not divide"
+    ):
+        num_lanes(BatchShape(8, 32, 20, 24), 1, 8)

@@ -54,7 +54,6 @@ def test_sft_and_then_grpo_in_two_processes(tmp_path):
         tmp_path / "sft",
         f"--config.checkpoint={TINY_BASE}",
         "--config.sft.num_steps=2",
-        "--config.sft.data.lanes=2",
         "--config.sft.batch.rows=4",
         "--config.sft.batch.images=10",
         "--config.run.checkpoint_every=1",

@@ -129,6 +129,20 @@ def test_the_latest_and_the_best_checkpoint_are_kept_and_hold_nothing_frozen(mod
     assert len(jax.tree.leaves(stored)) == len(jax.tree.leaves(learnt)) < len(jax.tree.leaves(state))
 
 
+@pytest.mark.parametrize(("largest", "best"), [(True, 2), (False, 3)])
+def test_the_best_checkpoint_survives_a_resume(model, tmp_path, largest, best):
+    _, trained, frozen = split_model(model, ("language",))
+    state = create_train_state(trained, frozen, make_optimizer(OptimizerConfig(), 1))
+    values = {1: 2.0, 2: 3.0, 3: 1.0, 5: 2.5, 6: 2.0}
+    for start in range(1, 7, 2):
+        with Checkpoints(tmp_path, keep=1, best=Best("value", largest=largest)) as checkpoints:
+            assert (checkpoints.best is None) == (start == 1)
+            for step in (start, start + 1):
+                checkpoints.save(step, state, {}, {"value": values[step]} if step in values else {})
+    with Checkpoints(tmp_path, keep=1, best=Best("value", largest=largest)) as checkpoints:
+        assert checkpoints.steps == [best, 6] and checkpoints.best == (best, values[best])
+
+
 def test_a_packed_checkpoint_of_an_earlier_version_is_read(model, tmp_path):
     _, trained, frozen = split_model(model, ("language",))
     state = create_train_state(trained, frozen, make_optimizer(OptimizerConfig(), 1))

@@ -59,7 +59,7 @@ def model() -> Qwen2_5_VL:
 
 def engine(config: EngineConfig) -> Engine:
     """An engine with the policy."""
-    return Engine(model(), TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), config)
+    return Engine.of(model(), TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), config)
 
 
 @nnx.jit

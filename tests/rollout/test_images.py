@@ -39,9 +39,9 @@ def test_small_images_share_rows_and_are_told_apart(sizes, shapes):
         return vision.patches.reshape(-1, 4 * 588).mean(axis=1, keepdims=True)
 
     sizes_of_engine = EngineConfig(extend_rows=(1, 4), patch_buckets=(64,))
-    cache = ImageCache(ImageProcessor(min_pixels=28 * 28), VisionConfig(), sizes_of_engine, encode)
+    cache = ImageCache(ImageProcessor(min_pixels=28 * 28), VisionConfig(), sizes_of_engine)
     images = [cache.prepare(picture(40 * i + 40, *size)) for i, size in enumerate(sizes)]
-    assert cache.encode_missing(images) == len(sizes) and calls == shapes
+    assert cache.encode_missing(images, encode) == len(sizes) and calls == shapes
     for i, (image, (width, height)) in enumerate(zip(images, sizes, strict=True)):
         assert image.features is not None and image.features.shape == (width * height // 28**2, 1)
         np.testing.assert_array_equal(image.features, 40 * i + 40)
