@@ -49,7 +49,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action.set_defaults(run_data=run)
         return action
 
-    convert = add("convert", _convert, "Converts other projects' data to rows.\nBad records go to rejected.jsonl.")
+    convert = add("convert", _convert, "Converts other projects' data to rows.\nBad records go to rejected-OUT.jsonl.")
     convert.add_argument(
         "source",
         help="for a file: mmsearch-r1, search-r1, verl, sharegpt, rows (our own), fvqa-cache; for a folder: "
@@ -66,7 +66,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     export = add(
         "export",
         _export,
-        "Writes rows in another project's layout.\nRows that the layout cannot represent go to rejected.jsonl.",
+        "Writes rows in another project's layout.\nRows that the layout cannot represent go to rejected-OUT.jsonl.",
     )
     export.add_argument("form", metavar="layout", help="sharegpt (LLaMA-Factory), verl, mmsearch-r1, search-r1")
     export.add_argument("path", type=Path, help="file of rows, or folder with rows.jsonl")
@@ -138,15 +138,15 @@ def _convert(options: argparse.Namespace) -> None:
             images=options.images,
             embed=not options.no_embed,
         )
-    _print_counts(counts, options.out, options.out.with_name(conversion.REJECTED_FILE))
+    _print_counts(counts, options.out, conversion.rejected_file(options.out))
 
 
 def _export(options: argparse.Namespace) -> None:
-    from mmsearch_jax.data.convert.conversion import REJECTED_FILE
+    from mmsearch_jax.data.convert.conversion import rejected_file
     from mmsearch_jax.data.convert.export import export
 
     counts = export(options.form, options.path, options.out, prompt_style=options.prompt_style)
-    _print_counts(counts, options.out, options.out.with_name(REJECTED_FILE))
+    _print_counts(counts, options.out, rejected_file(options.out))
 
 
 def _prepare(options: argparse.Namespace) -> None:

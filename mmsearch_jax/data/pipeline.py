@@ -125,7 +125,9 @@ class Pipeline:
         self._sets = [ArrayRecordFile(path) for path in paths]
         for file in self._sets:
             if not len(file):
-                raise DataError(f"{file.path} contains no rows: convert the set again, and check its rejected.jsonl")
+                raise DataError(
+                    f"{file.path} contains no rows: convert the set again, and check its rejected-NAME.jsonl"
+                )
         shape = config.shape
         self._shape = dataclasses.replace(shape, rows=shape.rows // config.lanes, images=shape.images // config.lanes)
         per_process = config.lanes // num_processes
