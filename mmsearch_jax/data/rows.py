@@ -106,14 +106,21 @@ def read_image(image: str | bytes) -> bytes:
         raise ImageError(f"no image can be read at {image or 'an empty path'} ({reason})") from error
 
 
-def embed_images(row: Row) -> Row:
+def embed_images(row: Row, urls: bool = True) -> Row:
     """The row with the bytes of its images instead of references.
+
+    Args:
+      urls: also fetch the images that are given by an address.
 
     Raises:
       ImageError: an image cannot be read.
     """
-    image = read_image(row.image) if row.image else row.image
-    return dataclasses.replace(row, image=image, more_images=tuple(map(read_image, row.more_images)))
+
+    def embedded(image: str | bytes) -> str | bytes:
+        remote = isinstance(image, str) and image.startswith(image_urls.SCHEMES)
+        return image if not image or (remote and not urls) else read_image(image)
+
+    return dataclasses.replace(row, image=embedded(row.image), more_images=tuple(map(embedded, row.more_images)))
 
 
 def to_record(row: Row) -> dict[str, Any]:

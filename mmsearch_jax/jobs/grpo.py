@@ -13,6 +13,7 @@ from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.settings.commands import GRPOSettings
+from mmsearch_jax.settings.learning import TOY_WORLD
 
 
 def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
@@ -27,8 +28,9 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
     mesh.check(recipe.batch, "grpo.batch")
     scorer = Scorer(recipe.reward, recipe.judge, settings.episode.max_trajectory_tokens)
     policy = trainable_policy(settings, mesh)
-    world = Path() if recipe.rows else prepare_world(settings, workdir, TRAINING_WORLD)
-    rows = read_rows(recipe.rows or world / "grpo")
+    toy = recipe.rows == TOY_WORLD
+    world = prepare_world(settings, workdir, TRAINING_WORLD) if toy else Path()
+    rows = read_rows(world / "grpo" if toy else recipe.rows)
     kept = ("batch", "freeze", "loss", "group_size", "prompts_per_step")
     with search_server(settings.tools, world) as url:
         environment = grpo.Environment(

@@ -15,7 +15,7 @@ from mmsearch_jax.settings.evaluation import (
     EvaluationBudgetConfig,
     MiniworldConfig,
 )
-from mmsearch_jax.settings.learning import GRPOConfig, JudgeConfig, RunConfig, SFTConfig
+from mmsearch_jax.settings.learning import TOY_WORLD, GRPOConfig, JudgeConfig, RunConfig, SFTConfig
 from mmsearch_jax.settings.policy import COMPUTE_DTYPES, REMAT, LoRAConfig, MeshConfig
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig, ToolsConfig
 from mmsearch_jax.settings.serving import ServeConfig
@@ -102,7 +102,7 @@ class GRPOSettings(LearnerSettings):
             )
 
     def check_ready(self) -> None:
-        if self.grpo.rows and not self.tools.url:
+        if self.grpo.rows not in ("", TOY_WORLD) and not self.tools.url:
             raise SettingError(
                 "tools.url", "is empty, but grpo.rows names your own rows: name the server that searches for them"
             )

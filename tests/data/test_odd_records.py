@@ -22,8 +22,8 @@ from tests.evaluation.small_sets import write_sets
 HALF = "half \ud83d"
 JUNK = (
     None, True, 0, -1, 1 << 70, 2.5, float("nan"), "", " ", HALF, "nul \0", "[2, 3]", "{oops", "[" * 3000, "<image>", "a.png",
-    b"", b"\xff", jpeg()[:300], [], [None], [[]], ["x", HALF], {}, {"bytes": None}, {"bytes": "x"}, {"path": HALF}, {HALF: 1}, {1: 2},
-    "data:image/png;base64,%%%", "é" * 600, [{"type": "image"}], [{"role": "user"}], ["a"] * 3, {"a": "b"},
+    b"", b"\xff", jpeg()[:300], [], [None], [[]], ["x", HALF], {}, {"bytes": None}, {"bytes": "x"}, {"path": HALF},
+    {HALF: 1}, {1: 2}, "data:image/png;base64,%%%", "é" * 600, [{"type": "image"}], [{"role": "user"}], ["a"] * 3, {"a": "b"},
 )  # fmt: skip
 
 IN_PARQUET = ("verl", "mmsearch-r1", "search-r1", "fvqa", "simplevqa", "mmsearch")
