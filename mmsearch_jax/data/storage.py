@@ -35,7 +35,7 @@ def scan_rows(path: str | Path) -> Iterator[Scanned]:
     Raises:
       DataError: the file is missing, has an unknown format, or cannot be read any further.
     """
-    path = _existing(Path(path))
+    path = existing(Path(path))
     for number, record in enumerate(_format(path).read(path), 1):
         if record is None:
             continue
@@ -61,8 +61,8 @@ def stream_rows(path: str | Path) -> Iterator[Row]:
     """Yields the rows of `read_rows` one at a time."""
     for number, row in scan_rows(path):
         if isinstance(row, DataError):
-            place = "line" if _existing(Path(path)).suffix == ".jsonl" else "row"
-            raise DataError(f"{_existing(Path(path))}, {place} {number}: {row}")
+            place = "line" if existing(Path(path)).suffix == ".jsonl" else "row"
+            raise DataError(f"{existing(Path(path))}, {place} {number}: {row}")
         yield row
 
 
@@ -126,11 +126,17 @@ def _movable(row: Row, folder: Path) -> Row:
     return dataclasses.replace(row, image=placed(row.image), more_images=tuple(map(placed, row.more_images)))
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The file of rows at a path: itself, or `rows.jsonl` if it is a folder.
+
+    Raises:
+      DataError: there is none, or its format is unknown.
+    """
     if path.is_dir():
         path = path / ROWS_FILE
     if not path.is_file():
         raise DataError(f"no rows at {path}: give a file of rows or a folder that contains {ROWS_FILE}")
+    _format(path)
     return path
 
 

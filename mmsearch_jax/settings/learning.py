@@ -17,7 +17,7 @@ PATCHES_PER_TOKEN = 4
 
 
 def check_file(field: str, name: str) -> None:
-    """Raises a `SettingError` if the setting `field` names a file that does not exist; addresses of buckets are not looked up."""
+    """Raises a `SettingError` if the setting `field` names a missing file; addresses of buckets are not looked up."""
     if "://" not in name and not Path(name).exists():
         raise SettingError(field, f"names {name}, which does not exist here: give the path of a file of rows")
 
@@ -118,8 +118,8 @@ class SFTDataConfig(Section):
         if not self.sets:
             raise SettingError(
                 "sets",
-                "is empty: name ArrayRecord files of conversations (`mmsearch data convert` and `mmsearch datagen` make them), or "
-                f"{TOY_WORLD} for the toy world",
+                "is empty: name ArrayRecord files of conversations (`mmsearch data convert` and `mmsearch datagen` make them), "
+                f"or {TOY_WORLD} for the toy world",
             )
         for field in ("sets", "validation"):
             for name in getattr(self, field):

@@ -1,8 +1,8 @@
 """Tables in CSV, as programs and spreadsheets save them: byte order marks, UTF-16, semicolons or tabs, any case in the header.
 
 A spreadsheet saves what its country uses: Excel separates with semicolons where the comma is the decimal sign, may write
-`sep=;` into the first line, saves UTF-16 as "Unicode text", and the letters of one country as "CSV". The last cannot be told from one
-another, so a line that is not UTF-8 is an error of that line.
+`sep=;` into the first line, saves UTF-16 as "Unicode text", and the letters of one country as "CSV". The last cannot be told
+from one another, so a line that is not UTF-8 is an error of that line.
 """
 
 from __future__ import annotations
