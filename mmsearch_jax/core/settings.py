@@ -46,6 +46,14 @@ class SettingError(ConfigError):
         return SettingError(f"{section}.{self.path}", self.reason) if section else self
 
 
+class MissingFile(SettingError):
+    """A setting that names a file which does not exist here."""
+
+    def below(self, section: str) -> MissingFile:
+        """See `SettingError.below`."""
+        return MissingFile(f"{section}.{self.path}", self.reason) if section else self
+
+
 class VariableNotSet(SettingError):
     """A setting that names an environment variable which is not set here.
 
@@ -328,7 +336,13 @@ def read(text: str, hint: Any, path: str) -> Any:
     try:
         value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
     except (ValueError, SyntaxError):
-        value = text
+        # A tuple of texts may be written as words: a.array_record,b.array_record
+        words = (
+            typing.get_origin(hint) is tuple
+            and typing.get_args(hint) == (str, Ellipsis)
+            and not text.startswith(("(", "[", "{"))
+        )
+        value = tuple(word.strip() for word in text.split(",") if word.strip()) if words else text
     return typed(value, hint, path)
 
 
@@ -336,7 +350,7 @@ def kind(hint: Any) -> str:
     """A type in words, with the syntax of the command line."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
-        example = {str: "('a',)", int: "(1, 2)", float: "(0.5, 1.0)"}.get(arguments[0], "(...,)")
+        example = {str: "('a',), or words such as a,b", int: "(1, 2)", float: "(0.5, 1.0)"}.get(arguments[0], "(...,)")
         return f"a tuple such as {example}"
     if _is_mapping(hint):
         return "a mapping such as {'a': ('b',)}"

@@ -152,7 +152,9 @@ class Pipeline:
         self._sets = [ArrayRecordFile(path) for path in paths]
         for file in self._sets:
             if not len(file):
-                raise DataError(f"{file.path} contains no rows: convert the set again, and check its rejected.jsonl")
+                raise DataError(
+                    f"{file.path} contains no rows: convert the set again, and check its rejected-NAME.jsonl"
+                )
         shape, self._layout = config.shape, builder.layout
         check_patches(shape, self._layout, "sft.batch")
         self._shape = dataclasses.replace(shape, rows=shape.rows // config.lanes, images=shape.images // config.lanes)

@@ -18,7 +18,7 @@ from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.distributed.processes import largest_of_all
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, EvidenceOf, evaluate
-from mmsearch_jax.evaluation.benchmarks import LoadedRows, load_rows
+from mmsearch_jax.evaluation.benchmarks import LoadedRows, check_present, load_rows
 from mmsearch_jax.evaluation.budget import EvaluationBudget
 from mmsearch_jax.evaluation.conclude import conclude, right_by_id
 from mmsearch_jax.evaluation.fingerprint import fingerprint
@@ -68,12 +68,16 @@ def run_eval(
 
 
 def run_suite(settings: EvaluationSettings, workdir: Path, shard: Shard = WHOLE) -> Suite:
-    """Runs every benchmark of the settings whose data are present.
+    """Runs every set of the settings whose data are present.
 
     Raises:
       ConfigError: an invalid setting.
+      DataError: a set that was asked for by name is missing; nothing is loaded or started then.
       MMSearchError: none of these benchmarks could be run; the message gives the first one's reason.
     """
+    if settings.named or settings.rows.path:
+        for name in settings.chosen:
+            _require(settings, name)
     policy, budget = named_evaluated(settings), _budget(settings)
     summaries, missing, failed = [], dict[str, str](), list[MMSearchError]()
     for name in settings.chosen:
@@ -102,7 +106,7 @@ def conclude_runs(settings: EvaluationSettings, workdir: Path) -> Suite:
       DataError: there is no such run.
     """
     root = workdir / "eval" / settings.eval.name
-    folders = [root / name for name in settings.chosen] if settings.benchmarks else [root]
+    folders = [root / name for name in settings.chosen] if settings.sets else [root]
     found = [folder for folder in folders if (folder / RUN_FILE).is_file()]
     if not found:
         raise DataError(f"no samples in {root}: run the evaluation first, or give its --workdir and --config.eval.name")
@@ -183,6 +187,24 @@ class _Missing(MMSearchError):
     """A set whose data are not present."""
 
 
+def _require(settings: EvaluationSettings, name: str) -> None:
+    """Checks that a set can be asked here.
+
+    Raises:
+      DataError: its files are missing, or there is no search server for it.
+    """
+    benchmark = settings.sets[name]
+    if benchmark.source == MINIWORLD:
+        return
+    try:
+        check_present(benchmark, Path(settings.data))
+    except DataError as error:
+        hint = f"; get it from {benchmark.where}" if benchmark.where else ""
+        raise DataError(f"{name}: {error}{hint}") from error
+    if settings.lacks_server(name):
+        raise DataError(f"{name}: {NO_SERVER}")
+
+
 def _run_benchmark(
     settings: EvaluationSettings,
     workdir: Path,
@@ -191,7 +213,7 @@ def _run_benchmark(
     budget: EvaluationBudget,
     shard: Shard,
 ) -> dict[str, Any]:
-    benchmark, folder = settings.benchmarks[name], f"{settings.eval.name}/{name}"
+    benchmark, folder = settings.sets[name], f"{settings.eval.name}/{name}"
     own = benchmark.source == MINIWORLD
     if own:
         tiny = settings.miniworld.tiny_rules and not settings.endpoint.url
@@ -293,7 +315,7 @@ def _rules(settings: EvaluationSettings, episode: EpisodeConfig) -> EpisodeConfi
 def _judging(settings: EvaluationSettings, benchmark: str) -> Judging | None:
     if not settings.judge.url:
         return None
-    named = settings.benchmarks.get(benchmark)
+    named = settings.sets.get(benchmark)
     return Judging(settings.judge, named is not None and named.metric == "simplevqa")
 
 

@@ -19,6 +19,7 @@ from mmsearch_jax.learners.prompts import judge_prompts, read_prompts
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.settings.commands import GRPOSettings
+from mmsearch_jax.settings.learning import TOY_WORLD
 
 
 def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
@@ -33,8 +34,9 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
     mesh.check(recipe.batch, "grpo.batch")
     scorer = Scorer(recipe.reward, recipe.judge, settings.episode.max_trajectory_tokens)
     # Before the policy is loaded, which may take minutes.
-    world = Path() if recipe.rows else prepare_world(settings, workdir, TRAINING_WORLD)
-    found = read_prompts(recipe.rows or world / "grpo")
+    toy = recipe.rows == TOY_WORLD
+    world = prepare_world(settings, workdir, TRAINING_WORLD) if toy else Path()
+    found = read_prompts(world / "grpo" if toy else recipe.rows)
     rows, chosen = _split(settings, found.rows)
     policy = trainable_policy(settings, mesh)
     use = learnable_episodes(policy.image_processor, ChatRenderer(policy.tokenizer), settings.episode, recipe.batch)

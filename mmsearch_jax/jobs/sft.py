@@ -19,6 +19,7 @@ from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.training_run import RunPlace, saved_position
 from mmsearch_jax.models.policies import Policy
 from mmsearch_jax.settings.commands import SFTSettings
+from mmsearch_jax.settings.learning import TOY_WORLD
 
 
 def run_sft(settings: SFTSettings, workdir: Path) -> Path:
@@ -31,7 +32,10 @@ def run_sft(settings: SFTSettings, workdir: Path) -> Path:
     recipe, mesh = settings.sft, LearnerMesh.of(settings.mesh, settings.sharding_rules)
     mesh.check(recipe.batch, "sft.batch")
     policy = trainable_policy(settings, mesh)
-    sets = recipe.data.sets or (str(teacher_conversations(settings, workdir, policy)),)
+    sets = tuple(
+        str(teacher_conversations(settings, workdir, policy)) if name == TOY_WORLD else name
+        for name in recipe.data.sets
+    )
     place = RunPlace(
         workdir, "sft", settings.run, identity_of(settings, recipe, "sft", ("batch", "freeze", "accumulate"))
     )

@@ -53,8 +53,6 @@ def grpo(size: str, topology: str) -> ml_collections.ConfigDict:
     rows, processes = meshes.num_rows(config, 8), machines.num_processes
     # Every host takes an equal share of the prompts.
     prompts = processes * math.ceil(64 / processes)
-    config.grpo.update(
-        {"rows": "fvqa_train.array_record", "num_steps": 20 * max(1, 5_000 // prompts), "prompts_per_step": prompts}
-    )
+    config.grpo.update({"num_steps": 20 * max(1, 5_000 // prompts), "prompts_per_step": prompts})
     config.grpo.batch.update({"rows": rows, "images": 2 * rows})
     return config

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Mapping
 
 from mmsearch_jax.core.chat_client import ChatEndpoint
 from mmsearch_jax.core.settings import Section, SettingError, setting
-from mmsearch_jax.settings.learning import JudgeConfig
+from mmsearch_jax.settings.learning import JudgeConfig, check_file
 from mmsearch_jax.settings.rollout import MODES, EpisodeConfig
 
 METRICS = (
@@ -93,6 +95,36 @@ class BenchmarkConfig(Section):
     only: Mapping[str, str] = setting({}, "values of `meta` that a row must have")
     choices: bool = setting(False, "whether the question lists the row's choices, one of which is the answer")
     where: str = setting("", "source of the set")
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnRowsConfig(Section):
+    """A set of questions of one's own; none if `path` is empty. It takes the place of the benchmarks."""
+
+    path: str = setting(
+        "", "file of rows, or a directory with rows.jsonl; a relative path starts at the current directory"
+    )
+    name: str = setting("", "name of the set in the results; empty: the file's name without its extension")
+    metric: str = setting("match", "its metric", one_of=METRICS)
+
+    def check(self) -> None:
+        if self.name and not self.path:
+            raise SettingError("path", f"is empty, but rows.name is '{self.name}': also name the file of rows")
+        if self.name and not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise SettingError(
+                "name", f"is '{self.name}': use letters, digits, '.', '_' and '-', for it names a directory"
+            )
+
+    def check_ready(self) -> None:
+        if self.path:
+            check_file("path", self.path)
+
+    @property
+    def benchmark(self) -> tuple[str, BenchmarkConfig]:
+        """The set's name, and the set as a benchmark."""
+        path = os.path.abspath(self.path)
+        name = self.name or re.sub(r"[^\w.-]+", "_", os.path.splitext(os.path.basename(path))[0]).strip("._-") or "rows"
+        return name, BenchmarkConfig("rows", path, metric=self.metric)
 
 
 @dataclasses.dataclass(frozen=True)

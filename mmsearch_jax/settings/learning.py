@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from pathlib import Path
 
 from mmsearch_jax.core.chat_client import ChatEndpoint
-from mmsearch_jax.core.settings import NotInstalled, Section, SettingError, setting
+from mmsearch_jax.core.settings import MissingFile, NotInstalled, Section, SettingError, setting
 from mmsearch_jax.settings.policy import TRAINED_PARTS
 
+TOY_WORLD = "miniworld"
+"""The word that asks for the mini-world's own data where a setting names files of rows."""
 PATCHES_PER_TOKEN = 4
 """Number of patches that the vision tower merges into one token (Qwen2.5-VL: 2 x 2)."""
+
+
+def check_file(field: str, name: str) -> None:
+    """Raises a `MissingFile` if the setting `field` names a missing file; addresses of buckets are not looked up."""
+    if "://" not in name and not Path(name).exists():
+        raise MissingFile(field, f"names {name}, which does not exist here: give the path of a file of rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +91,9 @@ class SFTDataConfig(Section):
     """Conversations for SFT, and how they are read."""
 
     sets: tuple[str, ...] = setting(
-        (), "ArrayRecord files of rows; none: the scripted teacher's conversations in the mini-world's training half"
+        (),
+        "ArrayRecord files of rows with conversations; the word miniworld names the scripted teacher's conversations in the "
+        "mini-world's training half",
     )
     weights: tuple[float, ...] = setting((), "weight of each set in the mixture; none: all equal", above=0)
     lanes: int = setting(
@@ -112,6 +123,18 @@ class SFTDataConfig(Section):
             raise SettingError(
                 "weights", f"has {len(self.weights)} values for {len(self.sets)} sets: give one for each"
             )
+
+    def check_ready(self) -> None:
+        if not self.sets:
+            raise SettingError(
+                "sets",
+                "is empty: name ArrayRecord files of conversations (`mmsearch data convert` and `mmsearch datagen` make them), "
+                f"or {TOY_WORLD} for the toy world",
+            )
+        for field in ("sets", "validation"):
+            for name in getattr(self, field):
+                if name != TOY_WORLD or field == "validation":
+                    check_file(field, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +234,8 @@ class GRPOConfig(Section):
     """GRPO with live search as in DeepMMSearch-R1 (sec. 3.2, 4.1): 20 epochs of 5,000 prompts, batch 512, mini-batch 64."""
 
     rows: str = setting(
-        "", "file of prompts with gold answers (needs tools.url); empty: the mini-world's training half"
+        "",
+        "file of prompts with gold answers (needs tools.url); the word miniworld names the mini-world's training half",
     )
     max_unusable: float = setting(
         0.5,
@@ -297,6 +321,13 @@ class GRPOConfig(Section):
         return self.prompts_per_step // num_processes
 
     def check_ready(self) -> None:
+        if not self.rows:
+            raise SettingError(
+                "rows",
+                f"is empty: name a file of rows (`mmsearch data convert` makes them), or {TOY_WORLD} for the toy world",
+            )
+        if self.rows != TOY_WORLD:
+            check_file("rows", self.rows)
         if self.reward.match != "exact" and not self.judge.url:
             raise SettingError(
                 "judge.url",

@@ -42,8 +42,9 @@ def write_parquet(rows, path):
     return path
 
 
-def refused(folder):
-    lines = (folder / "rejected.jsonl").read_text().splitlines()
+def refused(folder, out="*"):
+    """Reasons by row, of the output with this name."""
+    lines = [line for path in folder.glob(f"rejected-{out}.jsonl") for line in path.read_text().splitlines()]
     return {record["row"]: record["reason"] for record in map(json.loads, lines)}
 
 
@@ -79,7 +80,7 @@ def test_mmsearch_r1_rows_and_their_known_defects(tmp_path):
     assert counts.rejected["the image is damaged"] == counts.rejected["no image can be read"] == 1
     assert (counts.read, counts.written, counts.rejected.total()) == (10, 2, 8)
     expected = {
-        2: "there is no image",
+        2: "the prompt has 1 image marks, but there are 0 images",
         3: "not JSON",
         4: "already used by row 1",
         5: "damaged",
@@ -184,7 +185,7 @@ def test_our_own_rows_go_from_format_to_format_unchanged(ending, tmp_path):
 
 def test_a_set_without_one_usable_row_is_an_error(tmp_path):
     path = write_parquet([fvqa("a", images=None)], tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"none of 1 records .* is a usable row: see .*rejected\.jsonl"):
+    with pytest.raises(DataError, match=r"none of 1 records .* is a usable row: see .*rejected-rows.jsonl.jsonl"):
         convert("mmsearch-r1", path, tmp_path / "rows.jsonl", show_progress=False)
     assert not (tmp_path / "rows.jsonl").exists()
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")

@@ -12,6 +12,7 @@ from mmsearch_jax.core.hub import missing_checkpoint
 from mmsearch_jax.jobs.check.run import Note, Run
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.settings.evaluation import NO_SERVER
+from mmsearch_jax.settings.learning import TOY_WORLD
 
 ADAPTER = "adapter_config.json"
 
@@ -83,10 +84,10 @@ def tokenizer(run: Run) -> Iterator[str]:
 def benchmarks(run: Run) -> Iterator[str]:
     """Sets of an evaluation: a set that is asked for by name must be there."""
     settings = run.settings
-    if not getattr(settings, "benchmarks", None):
+    if not getattr(settings, "sets", None):
         return
     for name in settings.chosen:
-        benchmark = settings.benchmarks[name]
+        benchmark = settings.sets[name]
         path = Path(settings.data) / benchmark.path
         if settings.lacks_server(name):
             text = f"the benchmark {name} {NO_SERVER}"
@@ -117,10 +118,11 @@ def _require_policy(folder: Path) -> None:
 def _named_rows(run: Run) -> Iterator[tuple[str, str]]:
     for stage, recipe in run.stages:
         if stage == "sft":
-            yield from (("sft.data.sets", path) for path in recipe.data.sets)
+            yield from (("sft.data.sets", path) for path in recipe.data.sets if path != TOY_WORLD)
             yield from (("sft.data.validation", path) for path in recipe.data.validation)
-        elif recipe.rows:
-            yield "grpo.rows", recipe.rows
+        else:
+            rows = {"grpo.rows": recipe.rows, "grpo.eval_rows": recipe.eval_rows}
+            yield from ((key, path) for key, path in rows.items() if path not in ("", TOY_WORLD))
     if path := getattr(getattr(run.settings, "seeds", None), "path", ""):
         yield "seeds.path", path
 

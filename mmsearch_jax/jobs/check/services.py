@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from mmsearch_jax.core.chat_client import ChatEndpoint
 from mmsearch_jax.core.http_serving import is_loopback
 from mmsearch_jax.core.search_api import ROUTE_READY
-from mmsearch_jax.core.settings import NotInstalled, Section, VariableNotSet
+from mmsearch_jax.core.settings import MissingFile, NotInstalled, Section, VariableNotSet
 from mmsearch_jax.jobs.check.run import Note, Run
 
 _REACH_S = 1.0
@@ -32,6 +32,8 @@ def ready(run: Run) -> Iterator[str]:
     if not isinstance(run.settings, Section):
         return
     for error in run.settings.not_ready():
+        if isinstance(error, MissingFile):
+            continue  # the rules about files know where the run's machines have them
         if isinstance(error, VariableNotSet) and run.elsewhere:
             if run.variables is None:
                 yield Note(f"{error.path} names {error.variable}: the run's machines must have it (a file, a Secret)")
