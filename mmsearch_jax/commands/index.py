@@ -184,4 +184,5 @@ COMMAND = Command(
     run,
     ("mmsearch index build runs/wiki wiki-18.jsonl.gz", "mmsearch serve-tools --corpus runs/wiki"),
     add_arguments,
+    resumes="the last finished stage",
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.core.hub import missing_checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +134,8 @@ class ModelConfig:
           CheckpointError: no such file, or not JSON.
         """
         path = Path(folder) / "config.json"
+        if not Path(folder).is_dir():
+            raise CheckpointError(missing_checkpoint(folder))
         if not path.is_file():
             raise CheckpointError(f"no config.json in {folder}: give the folder of a Hugging Face checkpoint")
         try:

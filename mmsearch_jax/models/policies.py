@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.core.hub import missing_checkpoint
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.axes import Placement
@@ -50,7 +51,7 @@ def load_policy(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"no checkpoint at {folder}: give the folder of a policy or of a Hugging Face model")
+        raise CheckpointError(missing_checkpoint(folder))
     load = _load_params if (folder / "params").is_dir() else hf.load_pretrained
     model, _ = load(folder, dtype, param_dtype, place)
     return Policy(model, load_tokenizer(folder), ImageProcessor.from_pretrained(folder), folder)
