@@ -71,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         ("tokens", 3000, "tokens of a trajectory"),
         ("sampled", 800, "how many of them are sampled"),
         ("searches", 2.8, "searches of a trajectory (benchmarks.scale_sim: searches/s over trajectories/s)"),
-        ("wait", 35.0, "seconds of a step in which the slowest episodes wait for search and summary (benchmarks.scale_sim)"),
+        (
+            "wait",
+            35.0,
+            "seconds of a step in which the slowest episodes wait for search and summary (benchmarks.scale_sim)",
+        ),
         ("search-price", 0.001, "dollars of a search"),
         ("paid", 1.0, "share of the searches that no cache answers (benchmarks.search_cost)"),
         ("judge-tokens", 500, "tokens of a judgement"),

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from matplotlib import pyplot
+from matplotlib.axes import Axes
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.evaluation.samples import Stamp
@@ -183,7 +183,7 @@ def test_every_plot_is_an_image_with_a_text_alternative_and_its_axes_are_named(p
     bars = re.findall(r'<span class="stack" role="img" aria-label="([^"]*)"', page)
     assert len(bars) == page.count('class="stack"') and all("%" in bar for bar in bars)
     drawn = []
-    axes = pyplot.Axes
+    axes = Axes
     for name in ("set_xlabel", "set_ylabel"):
         own = getattr(axes, name)
         monkeypatch.setattr(axes, name, lambda axis, text, own=own: (drawn.append(text), own(axis, text))[1])
