@@ -3,9 +3,10 @@
     python -m benchmarks.job_cost configs/sft_qwen2_5_vl_7b.py:h200:8 --price 3
     python -m benchmarks.job_cost configs/grpo_qwen2_5_vl_7b.py:h200:8 --price 3
     python -m benchmarks.job_cost configs/grpo_qwen2_5_vl_7b.py:v5p:2x2x4 --price 4.2 --plan plan.json
+    python -m benchmarks.job_cost configs/grpo_qwen2_5_vl_7b.py:v5p:2x2x4 --price 4.2 --samples-per-day 1204163
 
-Device times are those of one H200 with the 7B (docs/performance.md, "On a GPU"), divided over the devices, or those of a plan
-(`mmsearch plan ... --json plan.json`). Searches, waiting and tokens of a trajectory are assumptions; each is an option.
+Device times are those of one H200 with the 7B (docs/performance.md, "On a GPU"), divided over the devices, those of a plan
+(`mmsearch plan ... --json plan.json`), or follow from trajectories per day (the last column of docs/scaling.md). Searches, waiting and tokens of a trajectory are assumptions; each is an option.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config", help="config file with a topology: configs/grpo_qwen2_5_vl_7b.py:h200:8")
     parser.add_argument("--price", type=float, required=True, help="dollars of one device for one hour")
-    parser.add_argument("--plan", type=Path, help="take the time of a step from this JSON of `mmsearch plan`")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--plan", type=Path, help="take the time of a step from this JSON of `mmsearch plan`")
+    source.add_argument("--samples-per-day", type=float, help="or from this number of trajectories (GRPO; docs/scaling.md)")
     for name, default, text in (
         ("tokens", 3000, "tokens of a trajectory"),
         ("sampled", 800, "how many of them are sampled"),
@@ -96,6 +99,8 @@ def estimate(options: argparse.Namespace) -> dict[str, float]:
         settings = load(GRPOSettings, options.config).settings
         device = grpo_seconds(settings, topology.num_chips, Rates(), options.tokens, options.sampled)
         num_steps = settings.grpo.num_steps
+        if options.samples_per_day:
+            device = 86400 * settings.grpo.prompts_per_step * settings.grpo.group_size / options.samples_per_day
     device = _planned(options.plan, stage) if options.plan else device
     step = device + (options.wait if stage == "grpo" else 0.0)
     hours = num_steps * step / 3600

@@ -40,6 +40,11 @@ def test_a_plans_time_replaces_the_measured_one(tmp_path):
         estimate(GRPO, "--plan", str(file))
 
 
+def test_a_number_of_samples_per_day_gives_the_time_of_a_step():
+    # 512 trajectories a step.
+    assert estimate(GRPO, "--samples-per-day", str(512 * 8640), "--wait", "2")["seconds a step"] == pytest.approx(12)
+
+
 def test_a_mistake_is_one_line(capsys):
     with pytest.raises(SystemExit, match="error: topology"):
         job_cost.main(["configs/sft_qwen2_5_vl_7b.py:v5p:3x3", "--price", "1"])

@@ -29,6 +29,13 @@ def settings_of(*overrides):
     return load(QuickstartSettings, file, [f"--config.{each}" for each in overrides]).settings
 
 
+def evaluate(settings, workdir, rows):
+    """Stands in for an evaluation: leaves its summary."""
+    folder = workdir / "eval" / settings.eval.name
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps({**SUMMARY, "name": settings.eval.name}))
+
+
 @pytest.fixture
 def stages(monkeypatch):
     """Stands in for the stages, which only leave their files. Returns their calls; GRPO can be told to be interrupted."""
@@ -46,12 +53,6 @@ def stages(monkeypatch):
 
         return run
 
-    def evaluate(settings, workdir, rows):
-        calls.append(settings.eval.name)
-        folder = workdir / "eval" / settings.eval.name
-        folder.mkdir(parents=True)
-        (folder / "summary.json").write_text(json.dumps({**SUMMARY, "name": settings.eval.name}))
-
     def prepare(settings, workdir, name):
         folder = workdir / "worlds" / name
         row = Row("r0", "scene.jpg", "Which flag is this?", ("Peru",), "crop", True)
@@ -61,7 +62,9 @@ def stages(monkeypatch):
     monkeypatch.setattr(quickstart, "prepare_world", prepare)
     monkeypatch.setattr(quickstart, "run_sft", learn("sft"))
     monkeypatch.setattr(quickstart, "run_grpo", learn("grpo"))
-    monkeypatch.setattr(quickstart, "run_eval", evaluate)
+    monkeypatch.setattr(
+        quickstart, "run_eval", lambda s, workdir, rows: (calls.append(s.eval.name), evaluate(s, workdir, rows))
+    )
     return calls
 
 
@@ -106,6 +109,7 @@ def test_only_a_short_run_is_said_to_show_nothing_of_the_method():
 
 @pytest.mark.slow
 def test_a_killed_quickstart_goes_on_from_its_checkpoints_to_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "run_eval", evaluate)
     few = ("run.checkpoint_every=1", "world.num_eval_rows=4", "sft.num_steps=4", "grpo.num_steps=2")
     run_quickstart(settings_of(*few), tmp_path / "whole")
     shutil.copytree(tmp_path / "whole" / "worlds", tmp_path / "cut" / "worlds")
