@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--price", type=float, required=True, help="dollars of one device for one hour")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--plan", type=Path, help="take the time of a step from this JSON of `mmsearch plan`")
-    source.add_argument("--samples-per-day", type=float, help="or from this number of trajectories (GRPO; docs/scaling.md)")
+    source.add_argument(
+        "--samples-per-day", type=float, help="or from this number of trajectories (GRPO; docs/scaling.md)"
+    )
     for name, default, text in (
         ("tokens", 3000, "tokens of a trajectory"),
         ("sampled", 800, "how many of them are sampled"),
