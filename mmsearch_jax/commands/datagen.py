@@ -36,4 +36,5 @@ COMMAND = Command(
     settings=_settings,
     config="datagen.py",
     workdir=True,
+    resumes="its journal",
 )

@@ -91,4 +91,5 @@ COMMAND = Command(
     config="eval/miniworld.py",
     workdir=True,
     processes=True,
+    resumes="the last logged answer",
 )

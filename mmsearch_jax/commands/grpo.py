@@ -34,4 +34,5 @@ COMMAND = Command(
     config="tiny_grpo.py",
     workdir=True,
     processes=True,
+    resumes="{checkpoints}",
 )

@@ -33,7 +33,7 @@ from mmsearch_jax.commands import (
     serve_tools,
     sft,
 )
-from mmsearch_jax.commands.command import Command
+from mmsearch_jax.commands.command import Command, interrupted
 from mmsearch_jax.core.addresses import check_workdir
 from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, NotReady, Preempted
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command resumes from the last checkpoint, if it writes any", file=sys.stderr)
+        print(interrupted(command, getattr(options, "workdir", None)), file=sys.stderr)
         return 130
     return 0
 

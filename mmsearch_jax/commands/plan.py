@@ -56,6 +56,20 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
         default=800,
         help="tokens of a sample that a rollout samples (default: %(default)s)",
     )
+    command.add_argument(
+        "--price",
+        type=_price,
+        default=0.0,
+        metavar="DOLLARS",
+        help="of one device for one hour; adds the cost of all steps",
+    )
+
+
+def _price(text: str) -> float:
+    price = float(text)
+    if not 0 <= price < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a price: give dollars, such as 4.20")
+    return price
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -87,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.search:
         made = search_settings(config, model, topology, names, options.best)
     else:
-        assumed = Assumed(options.sample_tokens, options.sampled_tokens)
+        assumed = Assumed(options.sample_tokens, options.sampled_tokens, options.price)
         made = plan_programs(config, model, topology, names, assumed)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -28,4 +28,5 @@ COMMAND = Command(
     settings=_settings,
     config="tiny_pretrain.py",
     workdir=True,
+    resumes="{checkpoints}",
 )

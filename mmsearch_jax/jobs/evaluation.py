@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from mmsearch_jax.core.errors import CheckpointError, ConfigError, DataError, MMSearchError, ToolFailed
+from mmsearch_jax.core.hub import missing_checkpoint
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.distributed.processes import largest_of_all
@@ -158,7 +159,8 @@ def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, An
         folder, adapter = Path(settings.base or record.get("base_model_name_or_path") or ""), folder
         if not folder.is_dir():
             raise CheckpointError(
-                f"{adapter} is an adapter of '{folder}', which is not a directory here: give it with --config.base=DIR"
+                f"{adapter} is an adapter of '{folder}', which is not a directory here: give it with --config.base=DIR "
+                f"({missing_checkpoint(folder)})"
             )
     policy = named_policy(settings.replace(checkpoint=str(folder)), np.dtype(settings.dtype))
     if adapter is not None:

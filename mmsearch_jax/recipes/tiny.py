@@ -35,7 +35,8 @@ def base(settings: PolicySettings, checkpoint: str = TINY_BASE) -> ml_collection
         # A small policy needs all of its parameters trained; the paper trains LoRA of rank 8 (sec. 3.1).
         config.lora.rank = 0
         config.remat = "none"
-        config.run.checkpoint_every = 0
+        # A checkpoint takes a tenth of a second, and a step of GRPO several.
+        config.run.checkpoint_every = 8
     if isinstance(settings, SFTSettings):
         config.sft.update({"num_steps": 132, "batch": {"rows": 8, "length": 576, "images": 20, "patches": 192}})
         config.sft.data.update({"sets": (TOY_WORLD,), "lanes": 1, "num_workers": 0})
