@@ -24,6 +24,7 @@ class Command:
       settings: returns the tree of its settings (a function, so that the list of commands loads none of them).
       config: its default config file, below configs/; "" for a command that starts from the defaults.
       workdir: whether it writes to a work directory.
+      exclusive: whether it must be the only such job in its work directory.
       processes: whether it can run as several processes.
       inputs: names of its own arguments that name files or directories to read.
       check_arguments: raises a `ConfigError` if its own arguments contradict one another or lack something.
@@ -40,6 +41,7 @@ class Command:
     config: str = ""
     workdir: bool = False
     processes: bool = False
+    exclusive: bool = False
     inputs: Sequence[str] = ()
     check_arguments: Callable[[argparse.Namespace], None] | None = None
     resumes: str = ""

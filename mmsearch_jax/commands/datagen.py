@@ -37,4 +37,5 @@ COMMAND = Command(
     config="datagen.py",
     workdir=True,
     resumes="its journal",
+    exclusive=True,
 )

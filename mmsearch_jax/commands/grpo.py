@@ -15,9 +15,10 @@ def _settings() -> type[Section]:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from mmsearch_jax.core.staging import shown
     from mmsearch_jax.jobs.grpo import run_grpo
 
-    print(f"policy: {run_grpo(options.settings, options.workdir)}")
+    print(f"policy: {shown(run_grpo(options.settings, options.workdir))}")
 
 
 COMMAND = Command(
@@ -35,4 +36,5 @@ COMMAND = Command(
     workdir=True,
     processes=True,
     resumes="{checkpoints}",
+    exclusive=True,
 )

@@ -6,6 +6,7 @@ A user's mistake gives one line and exit code 2, before anything is loaded or st
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -35,8 +36,11 @@ from mmsearch_jax.commands import (
 )
 from mmsearch_jax.commands.command import Command, interrupted
 from mmsearch_jax.core.addresses import check_workdir
+from mmsearch_jax.core.buckets import is_address
 from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, NotReady, Preempted
+from mmsearch_jax.core.run_lock import RunLock
+from mmsearch_jax.core.staging import StagedDirectory, lock_of
 
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
@@ -69,9 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if problems:
             raise ConfigError(problems[0])
         options.overrides = [*getattr(options, "overrides", []), *given]
-        if not _prepare(command, options):
-            return 0
-        command.run(options)
+        with contextlib.ExitStack() as held:
+            if not _prepare(command, options, held):
+                return 0
+            command.run(options)
     except Preempted as error:
         print(f"stopped: {error}", file=sys.stderr)
         return EXIT_PREEMPTED
@@ -178,8 +183,9 @@ def split_overrides(command: Command, rest: Sequence[str], has_config: bool) -> 
     return overrides, problems
 
 
-def _prepare(command: Command, options: argparse.Namespace) -> bool:
-    """Everything before the command's own work: settings, environment, processes. Returns False if nothing is left to do.
+def _prepare(command: Command, options: argparse.Namespace, held: contextlib.ExitStack) -> bool:
+    """Everything before the command's own work: settings, environment, processes, the work directory, which is in `held`
+    afterwards. Returns False if nothing is left to do.
 
     Raises:
       ConfigError: a setting or an option that is invalid, or that cannot work here.
@@ -197,7 +203,7 @@ def _prepare(command: Command, options: argparse.Namespace) -> bool:
         print("\n".join(loaded.lines()))
         return False
     if command.workdir:
-        check_workdir(options.workdir)
+        check_workdir(options.workdir, _several(options))
     options.settings = loaded.settings.require_ready()
     if getattr(options, "compilation_cache", ""):
         _keep_programs(options.compilation_cache)
@@ -212,8 +218,38 @@ def _prepare(command: Command, options: argparse.Namespace) -> bool:
             heartbeat_timeout_s=options.heartbeat_timeout,
         )
     if command.workdir:
+        _open_workdir(command, options, held)
         save(loaded.settings, options.workdir / "config.json")
     return True
+
+
+def _several(options: argparse.Namespace) -> bool:
+    """Whether this is one of several processes."""
+    return bool(getattr(options, "distributed", False) or getattr(options, "coordinator", None))
+
+
+def _open_workdir(command: Command, options: argparse.Namespace, held: contextlib.ExitStack) -> None:
+    """Stages a bucket's address as a local folder, and takes the lock for a command that must be alone."""
+    staged = StagedDirectory(options.workdir) if is_address(options.workdir) else None
+    if command.exclusive:
+        _take(lock_of(staged) if staged is not None else RunLock.of(options.workdir), options, held)
+    if staged is not None:
+        # Under the lock: it copies what the run before has left.
+        options.workdir = held.enter_context(staged).path
+
+
+def _take(lock: RunLock, options: argparse.Namespace, held: contextlib.ExitStack) -> None:
+    if not _several(options):
+        held.enter_context(lock)
+        return
+    import jax
+
+    from mmsearch_jax.distributed.processes import first_process_first
+
+    # Several processes of one run share it.
+    with first_process_first():
+        if jax.process_index() == 0:
+            held.enter_context(lock)
 
 
 def _keep_programs(folder: str) -> None:

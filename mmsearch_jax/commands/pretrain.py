@@ -29,4 +29,5 @@ COMMAND = Command(
     config="tiny_pretrain.py",
     workdir=True,
     resumes="{checkpoints}",
+    exclusive=True,
 )

@@ -62,4 +62,5 @@ COMMAND = Command(
     config="quickstart.py",
     workdir=True,
     resumes="{checkpoints}",
+    exclusive=True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from mmsearch_jax.commands.command import Command
@@ -18,12 +19,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from mmsearch_jax.core.buckets import is_address
+    from mmsearch_jax.core.staging import StagedDirectory, shown
     from mmsearch_jax.report.page import write_report
     from mmsearch_jax.report.viewer_data import PageBudget
 
     budget = PageBudget(image_bytes=options.image_mib << 20, tokens=options.tokens)
-    out = options.out or options.runs[0] / "report.html"
-    print(f"report: {write_report(options.runs, out, budget=budget)}")
+    with contextlib.ExitStack() as open_runs:
+        runs = [open_runs.enter_context(StagedDirectory(run)).path if is_address(run) else run for run in options.runs]
+        out = options.out or runs[0] / "report.html"
+        print(f"report: {shown(write_report(runs, out, budget=budget))}")
 
 
 COMMAND = Command(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from mmsearch_jax.core.buckets import is_address, normal
 from mmsearch_jax.core.errors import ConfigError
 
-WRITABLE: tuple[str, ...] = ()
-"""Schemes of the addresses that may be work directories."""
 # pathlib turns "gs://bucket" into "gs:/bucket".
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/")
 
@@ -19,14 +18,20 @@ def scheme(path: str | Path) -> str:
     return found.group(1) if found else ""
 
 
-def check_workdir(path: str | Path) -> None:
+def check_workdir(path: str | Path, several: bool) -> None:
     """Checks that a command can write to a work directory with this name.
 
+    Args:
+      several: whether several processes write to it.
+
     Raises:
-      ConfigError: it is an address of another scheme than those in `WRITABLE`.
+      ConfigError: they cannot.
     """
-    if (of := scheme(path)) and of not in WRITABLE:
-        # pathlib would treat a bucket's address as a local directory, which the user would notice only after the run.
+    # pathlib would take another scheme for a local directory, which the user would notice only after the run.
+    if scheme(path) and not is_address(path):
+        raise ConfigError(f"--workdir {path}: only gs://BUCKET/FOLDER, s3://BUCKET/FOLDER and directories can be used")
+    if several and scheme(path) == "s3":
         raise ConfigError(
-            f"--workdir {path}: a bucket is not a directory. Mount it (docs/launch.md, Buckets) and give its mount"
+            f"--workdir {normal(path)}: several processes need a shared directory or gs://, because Orbax writes each "
+            "process's part of a checkpoint and not to s3://. Mount the bucket (docs/launch.md, Buckets)"
         )

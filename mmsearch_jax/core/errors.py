@@ -61,6 +61,14 @@ class PortInUse(MMSearchError):
     """The port to listen on is in use."""
 
 
+class DirectoryInUse(MMSearchError):
+    """Another process writes to the work directory."""
+
+
+class StorageError(MMSearchError):
+    """A bucket cannot be used."""
+
+
 class TrainingDiverged(MMSearchError):
     """Training cannot continue: gradients are no longer finite."""
 

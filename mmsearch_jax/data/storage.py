@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.staging import local_copy
 from mmsearch_jax.data.formats import array_record, jsonl, parquet, tar
 from mmsearch_jax.data.rows import Row, from_record, to_record
 from mmsearch_jax.images import image_urls
@@ -132,7 +133,7 @@ def existing_rows(path: str | Path) -> Path:
     Raises:
       DataError: there is none, or its format is unknown.
     """
-    path = Path(path)
+    path = local_copy(path)
     if path.is_dir():
         path = path / ROWS_FILE
     if not path.is_file():

@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mmsearch_jax.core.errors import ConfigError, ProcessFailed
+from mmsearch_jax.core.staging import pull_all, push_all
 
 
 def start(
@@ -62,8 +63,12 @@ def first_process_first() -> Iterator[None]:
     first = jax.process_index() == 0
     if not first and largest_of_all(0):
         raise ProcessFailed("process 0 failed in the work that it does first for all processes: see its output")
+    if not first:
+        pull_all()
     try:
         yield
+        if first and jax.process_count() > 1:
+            push_all()
     except Exception:
         if first:
             largest_of_all(1)

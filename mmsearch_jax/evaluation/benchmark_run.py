@@ -18,6 +18,8 @@ from typing import Any
 import tqdm
 
 from mmsearch_jax.core.errors import DataError, ImageError
+from mmsearch_jax.core.run_lock import NAME as LOCK
+from mmsearch_jax.core.run_lock import RunLock
 from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.rows import Row, embed_images, to_record
 from mmsearch_jax.data.usable import EPISODE, Use, shown_image, why_unusable
@@ -136,14 +138,35 @@ def evaluate(
 
     Raises:
       ConfigError: the folder holds samples of other settings.
+      DirectoryInUse: another process asks the same part of the questions.
       DataError: there are no rows, too many cannot be asked, or no row has evidence for the oracle.
       ToolUnavailable: the search server does not answer.
       ToolFailed: every episode failed (the summary and the samples are still written).
     """
     _check(rows, evaluation)
+    place = Path(workdir) / "eval" / evaluation.name
+    # Each shard has its own file, to which one process appends.
+    with RunLock.of(place, f"{shard.file(SAMPLES)}.{LOCK}"):
+        return _evaluate(
+            policy, rows, evaluation, tools, place, shard, budget, if_changed, ready_timeout_s, show_progress
+        )
+
+
+def _evaluate(
+    policy: EvaluatedPolicy,
+    rows: Sequence[Row],
+    evaluation: Evaluation,
+    tools: ToolClient | None,
+    place: Path,
+    shard: Shard,
+    budget: EvaluationBudget | None,
+    if_changed: str,
+    ready_timeout_s: float,
+    show_progress: bool,
+) -> dict[str, Any]:
     budget = budget or EvaluationBudget()
     stamp = evaluation.stamp(policy, rows)
-    folder = open_folder(Path(workdir) / "eval" / evaluation.name, stamp, if_changed)
+    folder = open_folder(place, stamp, if_changed)
     done = [sample for sample in read_samples(folder) if sample["config"] == stamp.config]
     budget.add(sum(sample["calls"] for sample in done), sum(sample["cost_usd"] for sample in done))
     sound = {(sample["id"], sample["repeat"]): sample["score"] for sample in done if sample["correct"] is not None}

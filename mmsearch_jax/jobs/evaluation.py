@@ -15,6 +15,7 @@ import numpy as np
 
 from mmsearch_jax.core.errors import CheckpointError, ConfigError, DataError, MMSearchError, ToolFailed
 from mmsearch_jax.core.hub import missing_checkpoint
+from mmsearch_jax.core.staging import local_copy, pull_all, push_all
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.distributed.processes import largest_of_all
@@ -124,7 +125,9 @@ def conclude_runs(settings: EvaluationSettings, workdir: Path) -> Suite:
 
 def all_processes_done(settings: EvaluationSettings, workdir: Path) -> Suite | None:
     """Waits for the other processes, then merges their parts on process 0; None on the others."""
+    push_all()
     largest_of_all(0)
+    pull_all()
     return conclude_runs(settings, workdir) if jax.process_index() == 0 else None
 
 
@@ -153,10 +156,10 @@ def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, An
     Raises:
       CheckpointError: see `named_evaluated`.
     """
-    folder, adapter = Path(settings.checkpoint), None
+    folder, adapter = local_copy(settings.checkpoint), None
     if (folder / _ADAPTER).is_file():
         record = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
-        folder, adapter = Path(settings.base or record.get("base_model_name_or_path") or ""), folder
+        folder, adapter = local_copy(settings.base or record.get("base_model_name_or_path") or ""), folder
         if not folder.is_dir():
             raise CheckpointError(
                 f"{adapter} is an adapter of '{folder}', which is not a directory here: give it with --config.base=DIR "

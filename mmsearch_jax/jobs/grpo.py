@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -9,14 +10,13 @@ from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.usable import Use, learnable_episodes, why_all_unusable
-from mmsearch_jax.jobs.policies import identity_of, make_engine, save_trained, trainable_policy
+from mmsearch_jax.jobs.policies import make_engine, run_place, save_trained, trainable_policy
 from mmsearch_jax.jobs.search_tools import search_server, tool_client
 from mmsearch_jax.jobs.worlds import TRAINING_WORLD, prepare_world
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.held_out import HeldOut, best_policy, save_best, split_rows
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.prompts import judge_prompts, read_prompts
-from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.settings.commands import GRPOSettings
 from mmsearch_jax.settings.learning import TOY_WORLD
@@ -49,8 +49,8 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
         environment = grpo.Environment(
             make_engine(settings, policy), tool_client(settings.tools, url), settings.episode, scorer
         )
-        identity = {**identity_of(settings, recipe, "grpo", kept), "grpo.prompts": len(rows)}
-        place = RunPlace(workdir, "grpo", settings.run, identity)
+        place = run_place(workdir, settings, "grpo", kept)
+        place = dataclasses.replace(place, identity={**place.identity, "grpo.prompts": len(rows)})
         trained = grpo.train(
             policy.model,
             rows,

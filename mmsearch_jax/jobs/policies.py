@@ -14,8 +14,10 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from mmsearch_jax.core.settings import plain
+from mmsearch_jax.core.staging import shown
 from mmsearch_jax.distributed.processes import first_process_first
 from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.adapters import save_adapter
 from mmsearch_jax.models.axes import Placement, placement
 from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
@@ -63,6 +65,12 @@ def trainable_policy(settings: LearnerSettings, mesh: LearnerMesh) -> Policy:
     return dataclasses.replace(policy, model=model)
 
 
+def run_place(workdir: Path, settings: LearnerSettings, stage: str, keys: Sequence[str]) -> RunPlace:
+    """Where a stage's run is stored, with the settings that identify it (see `identity_of`) and all of them for its log."""
+    identity = identity_of(settings, getattr(settings, stage), stage, keys)
+    return RunPlace(workdir, stage, settings.run, identity, hyperparameters=plain(settings))
+
+
 def identity_of(settings: LearnerSettings, recipe: Any, stage: str, keys: Sequence[str]) -> Mapping[str, Any]:
     """The settings that a run's numbers depend on, and that must not change when it is resumed.
 
@@ -82,7 +90,7 @@ def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
     with first_process_first():
         if jax.process_index() == 0:
             if lora_layers(trained):
-                save_adapter(trained, folder / "adapter", str(policy.folder))
+                save_adapter(trained, folder / "adapter", shown(policy.folder))
                 trained = merge_lora(trained)
             save_policy(trained, folder, policy.folder)
     return folder

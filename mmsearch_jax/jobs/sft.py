@@ -12,7 +12,7 @@ import jax
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, Step, num_lanes
 from mmsearch_jax.data.sequences import SequenceBuilder
-from mmsearch_jax.jobs.policies import identity_of, save_trained, trainable_policy
+from mmsearch_jax.jobs.policies import run_place, save_trained, trainable_policy
 from mmsearch_jax.jobs.worlds import teacher_conversations
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.placement import LearnerMesh
@@ -36,9 +36,7 @@ def run_sft(settings: SFTSettings, workdir: Path) -> Path:
         str(teacher_conversations(settings, workdir, policy)) if name == TOY_WORLD else name
         for name in recipe.data.sets
     )
-    place = RunPlace(
-        workdir, "sft", settings.run, identity_of(settings, recipe, "sft", ("batch", "freeze", "accumulate"))
-    )
+    place = run_place(workdir, settings, "sft", ("batch", "freeze", "accumulate"))
     lanes = _lanes(settings, place)
     pipeline = _pipeline(settings, policy, sets, recipe.data.weights, lanes)
 

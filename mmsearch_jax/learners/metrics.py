@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import tqdm
 from tensorboardX import SummaryWriter
 
 from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.learners.run_folder import METRICS, wandb_file
 
 
 class RunLog:
@@ -26,8 +28,9 @@ class RunLog:
       phase: name of the phase ("sft", "grpo", ...), put before every TensorBoard tag.
       num_steps: length of the progress bar.
       start: number of steps made before, in a resumed run; None: nothing is resumed, and no earlier record is kept.
-      wandb_project: also logs to Weights & Biases.
+      wandb_project: also logs to Weights & Biases, where a resumed run continues the same run.
       writes: whether this process writes; exactly one process does.
+      hyperparameters: plain values that Weights & Biases shows with the run.
 
     Raises:
       ConfigError: `wandb_project` is set, but the package is not installed.
@@ -42,12 +45,15 @@ class RunLog:
         show_progress: bool = True,
         wandb_project: str = "",
         writes: bool = True,
+        hyperparameters: Mapping[str, Any] | None = None,
     ):
         folder = Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         self._phase, self._writes = phase, writes
         self._began = time.monotonic()
-        self._wandb = _start_wandb(wandb_project, folder, phase) if wandb_project and writes else None
+        self._wandb = None
+        if wandb_project and writes:
+            self._wandb = _start_wandb(wandb_project, folder, phase, hyperparameters or {})
         self._bar = tqdm.tqdm(
             total=num_steps,
             initial=start or 0,
@@ -58,8 +64,8 @@ class RunLog:
         )
         if not writes:
             return
-        _forget_later_steps(folder / "metrics.jsonl", phase, -1 if start is None else start)
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        _forget_later_steps(folder / METRICS, phase, -1 if start is None else start)
+        self._file = (folder / METRICS).open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=0 if start is None else start + 1)
 
     def __enter__(self) -> Self:
@@ -129,9 +135,20 @@ def _forget_later_steps(path: Path, phase: str, start: int) -> None:
     part.replace(path)
 
 
-def _start_wandb(project: str, folder: Path, phase: str) -> Any:
+def _start_wandb(project: str, folder: Path, phase: str, hyperparameters: Mapping[str, Any]) -> Any:
     try:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError("logging to Weights & Biases needs its package: pip install wandb") from error
-    return wandb.init(project=project, name=f"{folder.name}-{phase}", dir=str(folder), resume="allow")
+    kept = wandb_file(folder, phase)
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(secrets.token_hex(4), encoding="utf-8")
+    return wandb.init(
+        project=project,
+        id=kept.read_text(encoding="utf-8"),
+        name=f"{folder.name}-{phase}",
+        dir=str(folder),
+        config=dict(hyperparameters),
+        resume="allow",
+    )

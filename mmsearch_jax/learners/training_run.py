@@ -5,8 +5,10 @@ It works on steps and train states and does not depend on losses or data.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +16,14 @@ from typing import Any, Self
 
 import jax
 
+from mmsearch_jax.core.buckets import open_bucket
 from mmsearch_jax.core.errors import CheckpointError, Preempted, TrainingDiverged
-from mmsearch_jax.distributed.processes import largest_of_all
-from mmsearch_jax.learners.checkpoints import Best, Checkpoints
+from mmsearch_jax.core.run_lock import RunLock
+from mmsearch_jax.core.staging import native_address, push_all, push_all_soon
+from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
+from mmsearch_jax.learners.checkpoints import Best, Checkpoints, remove_unfinished
 from mmsearch_jax.learners.metrics import RunLog
+from mmsearch_jax.learners.run_folder import CHECKPOINTS, set_aside
 from mmsearch_jax.learners.train_state import TrainState
 from mmsearch_jax.settings.learning import RunConfig
 
@@ -31,6 +37,7 @@ class RunPlace:
       phase: name of the run within the work directory: "sft", "grpo".
       identity: the settings that the numbers depend on, as plain JSON; a checkpoint with other settings is refused.
       show_progress: whether a progress bar is shown.
+      hyperparameters: all settings as plain values, for Weights & Biases.
     """
 
     workdir: Path
@@ -38,16 +45,18 @@ class RunPlace:
     config: RunConfig = RunConfig()
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     show_progress: bool = True
+    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def checkpoints(self) -> Path:
-        """Folder of the run's checkpoints."""
-        return Path(self.workdir) / "checkpoints" / self.phase
+    def checkpoints(self) -> Path | str:
+        """Folder of the run's checkpoints, or the address to which Orbax writes them."""
+        folder = Path(self.workdir) / CHECKPOINTS / self.phase
+        return native_address(folder) or folder
 
 
 def saved_position(place: RunPlace) -> Any:
     """The data position that the run will resume from, or None if it begins (every process must call it)."""
-    if not place.config.resume or not place.checkpoints.is_dir():
+    if not place.config.resume or (isinstance(place.checkpoints, Path) and not place.checkpoints.is_dir()):
         return None
     with Checkpoints(place.checkpoints, place.config.keep) as checkpoints:
         step = checkpoints.latest_step
@@ -55,16 +64,36 @@ def saved_position(place: RunPlace) -> Any:
 
 
 class TrainingRun:
-    """One phase of a run in a work directory; a context manager.
+    """One phase of a run in a work directory, which it holds until it ends; a context manager.
 
     Args:
       best: which checkpoint to keep in addition to the latest.
+
+    Raises:
+      DirectoryInUse: another run writes to the work directory.
     """
 
     def __init__(self, place: RunPlace, num_steps: int, *, best: Best | None = None):
         self._config, self._num_steps, self._identity = place.config, num_steps, _flat(place.identity)
         self._workdir, self._phase, self._show = Path(place.workdir), place.phase, place.show_progress
-        self.checkpoints = Checkpoints(place.checkpoints, place.config.keep, best)
+        self._hyperparameters = place.hyperparameters
+        # Before Orbax looks at the checkpoints: it removes those that another process has not finished.
+        self._open = contextlib.ExitStack()
+        with first_process_first():
+            if jax.process_index() == 0:
+                self._open.enter_context(RunLock.of(self._workdir))
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._open.close)
+            if not place.config.resume:
+                with first_process_first():
+                    if jax.process_index() == 0:
+                        _begin_anew(self._workdir, self._phase)
+            if isinstance(place.checkpoints, str):
+                with first_process_first():
+                    if jax.process_index() == 0:
+                        remove_unfinished(place.checkpoints)
+            self.checkpoints = Checkpoints(place.checkpoints, place.config.keep, best)
+            failed.pop_all()
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
         self._log: RunLog | None = None
@@ -84,6 +113,7 @@ class TrainingRun:
         self.checkpoints.__exit__()
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, self._old_handler)
+        self._open.close()
 
     def begin(self, state: TrainState) -> tuple[TrainState, int, Any]:
         """The initial state, the number of steps already made, and the data position saved with them (or None).
@@ -105,6 +135,7 @@ class TrainingRun:
             self._show,
             wandb_project=self._config.wandb,
             writes=jax.process_index() == 0,
+            hyperparameters=self._hyperparameters,
         )
         self._trace.begin(step or 0)
         return state, step or 0, position
@@ -149,7 +180,11 @@ class TrainingRun:
         every = self._config.checkpoint_every
         stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps
         if keep or step == self._num_steps or stopping or (every and step % every == 0):
+            if native_address(self._workdir) is not None:
+                # No checkpoint in a bucket without the metrics of its steps.
+                push_all(checkpoints=False)
             self.checkpoints.save(step, state, {"position": position(), "identity": self._identity}, metrics)
+            push_all_soon()
         if stopping:
             self.checkpoints.__exit__()
             raise Preempted(
@@ -179,6 +214,18 @@ class TrainingRun:
                     f"the checkpoint of step {step} in {self.checkpoints.folder} was made with {name} = {saved[name]}, this "
                     f"run has {value}: set it back, or use another --workdir"
                 )
+
+
+def _begin_anew(workdir: Path, phase: str) -> None:
+    address = native_address(workdir / CHECKPOINTS / phase)
+    if address is not None and open_bucket(address).list():
+        raise CheckpointError(
+            f"run.resume=false: {address} holds checkpoints of an earlier run, and a bucket cannot rename them: give another "
+            "--workdir, or remove them"
+        )
+    if moved := set_aside(workdir, phase):
+        names = ", ".join(str(path.relative_to(workdir)) for path in moved)
+        print(f"run.resume=false: the earlier run's state in {workdir} is now {names}", file=sys.stderr)
 
 
 class _Trace:

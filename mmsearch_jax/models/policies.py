@@ -18,6 +18,7 @@ from flax import nnx
 
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.core.hub import missing_checkpoint
+from mmsearch_jax.core.staging import local_copy
 from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.axes import Placement
@@ -49,7 +50,7 @@ def load_policy(
     Raises:
       CheckpointError: the folder is missing, incomplete or damaged; the message says what to do.
     """
-    folder = Path(folder)
+    folder = local_copy(folder)
     if not folder.is_dir():
         raise CheckpointError(missing_checkpoint(folder))
     load = _load_params if (folder / "params").is_dir() else hf.load_pretrained

@@ -87,7 +87,11 @@ def test_each_command_has_help(mmsearch, command):
         (["import-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
         (["export-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
         (["report", ".", "--config.a=1"], "takes no config"),
-        (["sft", "--workdir", "gs://bucket/run"], "a bucket is not a directory"),
+        (["sft", "--workdir", "az://bucket/run"], "only gs://BUCKET/FOLDER, s3://BUCKET/FOLDER and directories"),
+        (
+            ["grpo", "--workdir", "s3://bucket/run", "--distributed"],
+            "several processes need a shared directory or gs://",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(mmsearch, arguments, message):

@@ -1,12 +1,14 @@
 """An evaluation from rows to files, with a scripted policy and fake tools."""
 
 import json
+import os
 
 import pytest
 
 from benchmarks.stand_ins import scripted
 from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
-from mmsearch_jax.core.errors import DataError, ToolFailed, ToolUnavailable
+from mmsearch_jax.core.errors import DataError, DirectoryInUse, ToolFailed, ToolUnavailable
+from mmsearch_jax.core.run_lock import NAME, Owner
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, evaluate
 from mmsearch_jax.evaluation.policies import EnginePolicy
@@ -90,3 +92,12 @@ def test_no_rows_and_repeated_rows_are_named(tmp_path):
     rows = rows_for(tmp_path, DIRECT)
     with pytest.raises(DataError, match="repeated ids"):
         run(rows + rows, (DIRECT,), tmp_path)
+
+
+def test_two_processes_do_not_append_to_one_log(tmp_path):
+    folder = tmp_path / "eval" / "x"
+    folder.mkdir(parents=True)
+    (folder / f"samples.{NAME}").write_bytes(Owner.here(os.getppid()).encode())
+    with pytest.raises(DirectoryInUse, match=f"{folder} is in use by process {os.getppid()}"):
+        run(rows_for(tmp_path, DIRECT), (DIRECT,), tmp_path)
+    assert not (folder / "run.json").exists()

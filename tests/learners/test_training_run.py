@@ -14,13 +14,15 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
-from mmsearch_jax.core.errors import CheckpointError, ConfigError, Preempted, TrainingDiverged
+from mmsearch_jax.core.errors import CheckpointError, ConfigError, DirectoryInUse, Preempted, TrainingDiverged
+from mmsearch_jax.core.run_lock import NAME, Owner
 from mmsearch_jax.data.batches import pack
 from mmsearch_jax.data.pipeline import Skipped, Step
 from mmsearch_jax.learners import supervised
-from mmsearch_jax.learners.checkpoints import Best, Checkpoints, _tree
+from mmsearch_jax.learners.checkpoints import Best, Checkpoints, _numbered
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.metrics import RunLog
+from mmsearch_jax.learners.run_folder import set_aside
 from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
@@ -143,11 +145,13 @@ def test_the_best_checkpoint_survives_a_resume(model, tmp_path, largest, best):
         assert checkpoints.steps == [best, 6] and checkpoints.best == (best, values[best])
 
 
-def test_a_packed_checkpoint_of_an_earlier_version_is_read(model, tmp_path):
+def test_a_packed_checkpoint_with_numbered_names_of_an_earlier_version_is_read(model, tmp_path):
     _, trained, frozen = split_model(model, ("language",))
     state = create_train_state(trained, frozen, make_optimizer(OptimizerConfig(), 1))
     with ocp.CheckpointManager(tmp_path) as manager:
-        items = ocp.args.Composite(state=ocp.args.StandardSave(_tree(state)), extra=ocp.args.JsonSave({"position": 3}))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(_numbered(state)), extra=ocp.args.JsonSave({"position": 3})
+        )
         manager.save(3, args=items)
     other = jax.tree.map(jnp.zeros_like, state)
     with Checkpoints(tmp_path) as checkpoints:
@@ -155,6 +159,65 @@ def test_a_packed_checkpoint_of_an_earlier_version_is_read(model, tmp_path):
     assert extra == {"position": 3}
     for one, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(one, expected)
+
+
+def test_others_restore_parameters_by_name_without_our_classes(model, tmp_path):
+    _, trained, frozen = split_model(model)
+    state = create_train_state(trained, frozen, make_optimizer(OptimizerConfig(), 1))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        stored = checkpointer.restore(tmp_path / "1" / "state")
+    assert set(stored) == {"params", "opt_state", "step", "skipped"}
+    expected = nnx.to_pure_dict(trained)
+    flat = {".".join(map(str, path)): leaf for path, leaf in nnx.traversals.flatten_mapping(expected).items()}
+    named = {".".join(path): leaf for path, leaf in nnx.traversals.flatten_mapping(stored["params"]).items()}
+    assert named.keys() == flat.keys() and len(named) > 20
+    for name, leaf in named.items():
+        np.testing.assert_array_equal(leaf, flat[name], err_msg=name)
+
+
+def test_a_run_that_begins_anew_never_meets_the_earlier_ones_state(model, tmp_path):
+    """After two steps of a new run, the next start goes on from those two, not from the four of the earlier run."""
+    every = RunConfig(checkpoint_every=1, keep=9)
+    (tmp_path / "policies" / "sft").mkdir(parents=True)
+    (tmp_path / "policies" / "sft" / "config.json").write_text("old")
+    train(model, 4, tmp_path, run=every)
+    old = records(tmp_path)
+    train(model, 2, tmp_path, lambda start, _: batches(start + 7), run=dataclasses.replace(every, resume=False))
+    new = records(tmp_path)
+    assert [r["step"] for r in new] == [1, 2] and new[0]["loss"] != old[0]["loss"]
+    with Checkpoints(tmp_path / "checkpoints" / "sft") as checkpoints:
+        assert checkpoints.steps == [1, 2]
+    with Checkpoints(tmp_path / "checkpoints" / "sft.before-1") as checkpoints:
+        assert checkpoints.steps == [1, 2, 3, 4]
+    assert [json.loads(line) for line in (tmp_path / "metrics.before-1.jsonl").open()] == old
+    assert not (tmp_path / "policies" / "sft").exists() and (tmp_path / "policies" / "sft.before-1").is_dir()
+    train(model, 3, tmp_path, run=every)
+    assert [r["step"] for r in records(tmp_path)] == [1, 2, 3]
+    assert [r["loss"] for r in records(tmp_path)[:2]] == [r["loss"] for r in new]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_in_a_directory_in_use_is_refused_before_it_touches_anything(model, tmp_path, resume):
+    train(model, 1, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / NAME).write_bytes(Owner.here(os.getppid()).encode())
+    with pytest.raises(DirectoryInUse, match=f"in use by process {os.getppid()} on"):
+        train(model, 2, tmp_path, run=RunConfig(resume=resume))
+    (tmp_path / NAME).unlink()
+    (tmp_path / f".{NAME}.guard").unlink(missing_ok=True)
+    assert sorted(tmp_path.rglob("*")) == [path for path in before if path.name != f".{NAME}.guard"]
+
+
+def test_beginning_anew_twice_keeps_both_and_other_phases_stay(tmp_path):
+    for folder in ("checkpoints/sft/4", "checkpoints/grpo/2", "rollouts", "checkpoints/sft.before-1/3"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "rollouts" / "1.jsonl").write_text("{}")
+    assert set_aside(tmp_path, "sft") == [tmp_path / "checkpoints" / "sft.before-2"]
+    assert set_aside(tmp_path, "sft") == []
+    assert (tmp_path / "checkpoints" / "grpo" / "2").is_dir() and (tmp_path / "rollouts").is_dir()
+    assert set_aside(tmp_path, "grpo") == [tmp_path / "checkpoints" / "grpo.before-1", tmp_path / "rollouts.before-1"]
 
 
 def test_a_resumed_run_writes_no_step_twice(tmp_path):
@@ -195,6 +258,12 @@ def test_weights_and_biases_gets_the_numbers_and_its_absence_is_told(tmp_path, m
     with RunLog(tmp_path, "sft", 1, show_progress=False, wandb_project="p") as log:
         log.write(1, {"loss": 0.5, "bad": float("nan")})
     assert logged[0]["project"] == "p" and logged[1] == {"sft/loss": 0.5, "sft/step": 1}
+    with RunLog(tmp_path, "sft", 1, show_progress=False, wandb_project="p", hyperparameters={"seed": 3}):
+        pass
+    RunLog(tmp_path, "grpo", 1, show_progress=False, wandb_project="p").__exit__()
+    first, resumed, other = (options for options in logged if "project" in options)
+    assert first["id"] == resumed["id"] != other["id"] and resumed["resume"] == "allow"
+    assert resumed["config"] == {"seed": 3}
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         RunLog(tmp_path, "sft", 1, show_progress=False, wandb_project="p")

@@ -16,6 +16,7 @@ from typing import Any
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.staging import local_copy
 from mmsearch_jax.data.formats import json_text
 
 _MAGIC = b"MMR1"
@@ -75,7 +76,7 @@ class ArrayRecordFile:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = local_copy(path)
         self._open()
 
     def _open(self) -> None:

@@ -21,7 +21,7 @@ def workdir(run: Run) -> Iterator[str]:
     """It can be written to, and all machines see it."""
     if run.workdir is None:
         return
-    check_workdir(run.workdir)
+    check_workdir(run.workdir, run.processes > 1)
     if run.elsewhere and not run.place.is_shared(run.workdir):
         yield (
             f"--workdir {run.workdir} is lost with the run's machines: give a directory below "

@@ -1,0 +1,247 @@
+"""Objects in a bucket (gs:// or s3://): list, read, write, create. It knows nothing of what they hold.
+
+Google's is reached through gcsfs, which Orbax needs for its own files there; S3 through obstore, which needs nothing else.
+Credentials and endpoints are found as by the clouds' own tools (environment, files, instance roles).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmsearch_jax.core.errors import StorageError
+
+_ADDRESS = re.compile(r"^(gs|s3):/{1,2}([^/]+)/?(.*)$")
+_PACKAGES = {"gs": ("gcsfs",), "s3": ("obstore",)}
+_BLOCK = 8 << 20
+_CHECK_S = 15
+
+
+def is_address(text: str | Path) -> bool:
+    """Whether this is a bucket's address; also after `Path` has removed its second slash."""
+    return _ADDRESS.match(str(text)) is not None
+
+
+def normal(text: str | Path) -> str:
+    """The address with two slashes, and without one at its end."""
+    found = _ADDRESS.match(str(text))
+    if found is None:
+        raise ValueError(f"{text} is no bucket's address")
+    return f"{found[1]}://{found[2]}/{found[3]}".rstrip("/")
+
+
+class Bucket(Protocol):
+    """The objects below an address, by their names relative to it. Every method raises `StorageError` when it fails."""
+
+    def list(self) -> dict[str, str]:
+        """Each object's name and a tag that changes with its content."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """An object, None if there is none."""
+        ...
+
+    def write(self, name: str, content: bytes, *, new: bool = False) -> bool:
+        """Writes an object; with `new` only if there is none. Returns whether it was written."""
+        ...
+
+    def upload(self, path: Path, name: str) -> None:
+        """Writes a file's content as one object."""
+        ...
+
+    def download(self, name: str, path: Path) -> None:
+        """Writes an object to a file."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Removes an object, if it is there."""
+        ...
+
+
+def open_bucket(address: str | Path) -> Bucket:
+    """The objects below an address, after one look whether they can be reached.
+
+    Raises:
+      StorageError: a package or credentials are missing, or there is no such bucket; one line that says which.
+    """
+    scheme, bucket, prefix = _ADDRESS.match(normal(address)).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    for package in _PACKAGES[scheme]:
+        if importlib.util.find_spec(package) is None:
+            raise StorageError(f"{normal(address)} needs the package {package}: pip install 'mmsearch-jax[bucket]'")
+    opened = (_Google if scheme == "gs" else _S3)(bucket, prefix.rstrip("/"))
+    opened.check()
+    return opened
+
+
+class _S3:
+    def __init__(self, bucket: str, prefix: str):
+        from obstore.store import from_url
+
+        self._address = f"s3://{bucket}/{prefix}".rstrip("/")
+        with self._named():
+            # Every start asks once; without credentials the default would ask the instance's role for minutes.
+            retries: Any = {"max_retries": 3}
+            self._store: Any = from_url(self._address, retry_config=retries)
+
+    def check(self) -> None:
+        import obstore
+
+        with self._named():
+            next(iter(obstore.list(self._store, chunk_size=1)), None)
+
+    def list(self) -> dict[str, str]:
+        import obstore
+
+        with self._named():
+            return {each["path"]: f"{each['e_tag']}" for part in obstore.list(self._store) for each in part}
+
+    def read(self, name: str) -> bytes | None:
+        import obstore
+
+        try:
+            with self._named(missing=True):
+                return bytes(obstore.get(self._store, name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes, *, new: bool = False) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            obstore.put(self._store, name, content, mode="create" if new else "overwrite")
+        except AlreadyExistsError:
+            return False
+        except Exception as error:
+            raise _failed(self._address, error) from error
+        return True
+
+    def upload(self, path: Path, name: str) -> None:
+        import obstore
+
+        with self._named():
+            obstore.put(self._store, name, path)
+
+    def download(self, name: str, path: Path) -> None:
+        import obstore
+
+        with self._named(), path.open("wb") as out:
+            for block in obstore.get(self._store, name).stream(min_chunk_size=_BLOCK):
+                out.write(block)
+
+    def delete(self, name: str) -> None:
+        import obstore
+
+        with self._named():
+            obstore.delete(self._store, name)
+
+    @contextlib.contextmanager
+    def _named(self, missing: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if missing and isinstance(error, FileNotFoundError):
+                raise
+            raise _failed(self._address, error) from error
+
+
+class _Google:
+    def __init__(self, bucket: str, prefix: str):
+        self._bucket, self._root = bucket, f"{bucket}/{prefix}".rstrip("/")
+        with self._named():
+            self._files: Any = _google_files()
+
+    def check(self) -> None:
+        from fsspec.asyn import sync
+        from fsspec.exceptions import FSTimeoutError
+
+        with self._named():
+            # The library tries six times with pauses, which would let a mistake wait for over a minute.
+            try:
+                found = sync(self._files.loop, self._files._exists, self._bucket, timeout=_CHECK_S)
+            except FSTimeoutError as error:
+                raise TimeoutError(f"no answer within {_CHECK_S} s") from error
+            if not found:
+                raise FileNotFoundError("there is no such bucket")
+
+    def list(self) -> dict[str, str]:
+        with self._named():
+            self._files.invalidate_cache()
+            found = self._files.find(self._root, detail=True)
+        skipped = len(self._root) + 1
+        return {
+            name[skipped:]: f"{about.get('etag')}/{about.get('generation')}"
+            for name, about in found.items()
+            if about["type"] == "file" and len(name) > skipped and not name.endswith("/")
+        }
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            with self._named(missing=True):
+                return self._files.cat_file(self._path(name))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes, *, new: bool = False) -> bool:
+        # The condition goes with the request (ifGenerationMatch); servers that ignore it are asked before.
+        if new and self.read(name) is not None:
+            return False
+        try:
+            self._files.pipe_file(self._path(name), content, mode="create" if new else "overwrite")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            raise _failed(f"gs://{self._root}", error) from error
+        return True
+
+    def upload(self, path: Path, name: str) -> None:
+        with self._named():
+            self._files.put_file(str(path), self._path(name))
+
+    def download(self, name: str, path: Path) -> None:
+        with self._named():
+            self._files.get_file(self._path(name), str(path))
+
+    def delete(self, name: str) -> None:
+        try:
+            with self._named(missing=True):
+                self._files.rm_file(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    @contextlib.contextmanager
+    def _named(self, missing: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if missing and isinstance(error, FileNotFoundError):
+                raise
+            raise _failed(f"gs://{self._root}", error) from error
+
+
+@functools.cache
+def _google_files() -> Any:
+    import gcsfs
+
+    # They report the search for credentials line by line; `StorageError` says how it ended.
+    for name in ("gcsfs", "google.auth"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # No listings are cached: other processes write there, too.
+    return gcsfs.GCSFileSystem(use_listings_cache=False)
+
+
+def _failed(address: str, error: Exception) -> StorageError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return StorageError(
+        f"{address} cannot be used ({type(error).__name__}: {first}): are its name, its region and the credentials right? "
+        "(docs/launch.md, Buckets)"
+    )

@@ -1,0 +1,91 @@
+"""`mmsearch sft` whose work directory and rows are in a bucket, killed in the middle, against a run on a local disk."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mmsearch_jax.core import buckets
+from mmsearch_jax.core.buckets import open_bucket
+from mmsearch_jax.core.staging import StagedDirectory
+from tests.bucket_servers import BUCKET, bucket_server
+
+_STEPS = 12
+_SETTINGS = {
+    "world.num_lands": 16,
+    "world.num_grpo_lands": 8,
+    "world.num_sft_rows": 24,
+    "world.num_grpo_rows": 8,
+    "sft.batch.rows": 2,
+    "sft.batch.images": 6,
+    "sft.data.num_workers": 0,
+    "sft.num_steps": _STEPS,
+    "run.checkpoint_every": 1,
+}
+
+
+def mmsearch(command, workdir, **settings):
+    given = [f"--config.{key}={value}" for key, value in settings.items()]
+    return subprocess.Popen(
+        [sys.executable, "-m", "mmsearch_jax.commands.main", command, "--workdir", str(workdir), *given],
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(process):
+    said = process.communicate()[0]
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def losses(workdir):
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").open(encoding="utf-8")]
+    return [(record["step"], record["loss"]) for record in records]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    finished(mmsearch("sft", workdir, **_SETTINGS))
+    return workdir
+
+
+def _steps_in(bucket, scheme):
+    last = "commit_success.txt" if scheme == "gs" else "_CHECKPOINT_METADATA"
+    parts = [name.split("/") for name in bucket.list() if name.startswith("checkpoints/sft/")]
+    return {int(part[2]) for part in parts if len(part) == 4 and part[3] == last}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_killed_run_in_a_bucket_ends_like_one_on_a_local_disk(whole, scheme, monkeypatch):
+    with bucket_server(scheme) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        buckets._google_files.cache_clear()
+        rows = f"{scheme}://{BUCKET}/data/rows.array_record"
+        data = open_bucket(f"{scheme}://{BUCKET}/data")
+        data.upload(whole / "worlds" / "train" / "conversations" / "rows.array_record", "rows.array_record")
+        address = f"{scheme}://{BUCKET}/run"
+        # A pause after each step would be simpler than a race, but the killed command is the user's own.
+        settings = {**_SETTINGS, "sft.data.sets": f"('{rows}',)"}
+        process, bucket, until = mmsearch("sft", address, **settings), open_bucket(address), time.monotonic() + 240
+        while not _steps_in(bucket, scheme):
+            assert process.poll() is None and time.monotonic() < until, process.communicate()[0][-3000:]
+            time.sleep(0.05)
+        process.kill()
+        process.communicate()
+        assert 0 < max(_steps_in(bucket, scheme)) < _STEPS
+        assert f"{address}/policies/sft" in finished(mmsearch("sft", address, **settings))
+        assert bucket.read("run.lock") is None
+        with StagedDirectory(address) as resumed:
+            assert losses(resumed.path) == losses(whole)
+            weights = "policies/sft/model.safetensors"
+            assert (resumed.path / weights).read_bytes() == (whole / weights).read_bytes()
+    buckets._google_files.cache_clear()
