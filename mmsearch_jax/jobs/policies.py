@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,9 @@ def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
             if lora_layers(trained):
                 save_adapter(trained, folder / "adapter", str(policy.folder))
                 trained = merge_lora(trained)
+            elif (folder / "adapter").exists():
+                # Of an earlier run with LoRA, whose policy this one replaces.
+                shutil.rmtree(folder / "adapter")
             save_policy(trained, folder, policy.folder)
     return folder
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.models.adapter_records import AdapterRecord
 from mmsearch_jax.models.lora import add_lora, lora_layers
+from mmsearch_jax.models.policy_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, replacing
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.settings.policy import IN_MLP, LoRAConfig
 
@@ -27,8 +28,6 @@ def save_adapter(model: Qwen2_5_VL, folder: str | Path, base: str) -> None:
     Args:
       base: name or path of the checkpoint that the adapter belongs to.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     layers = lora_layers(model)
     rank = next(iter(layers.values())).lora_a.shape[-1]
     tensors: dict[str, np.ndarray] = {}
@@ -37,7 +36,6 @@ def save_adapter(model: Qwen2_5_VL, folder: str | Path, base: str) -> None:
             prefix = f"{_LAYERS}.{i}.{_module(name)}"
             tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(np.asarray(a, np.float32).T)
             tensors[f"{prefix}.lora_B.weight"] = np.ascontiguousarray(np.asarray(b, np.float32).T)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     one = next(iter(layers.values()))
     record = {
         "peft_type": "LORA",
@@ -51,7 +49,9 @@ def save_adapter(model: Qwen2_5_VL, folder: str | Path, base: str) -> None:
         # A pattern instead of a list of names: the vision tower has modules of the same names, which must not be updated.
         "target_modules": rf".*language_model\.layers\.\d+\.({'|'.join(_module(name) for name in layers)})",
     }
-    (folder / "adapter_config.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with replacing(Path(folder)) as draft:
+        save_file(tensors, draft / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        (draft / ADAPTER_CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def load_adapter(model: Qwen2_5_VL, folder: str | Path) -> Qwen2_5_VL:
@@ -65,7 +65,7 @@ def load_adapter(model: Qwen2_5_VL, folder: str | Path) -> Qwen2_5_VL:
         meaning that is not computed here.
     """
     folder = Path(folder)
-    record = AdapterRecord.read(folder / "adapter_config.json")
+    record = AdapterRecord.read(folder / ADAPTER_CONFIG)
     tensors = _by_module(folder)
     targets = tuple(name for name in LoRAConfig().targets if any(key.name == name for key in tensors))
     if not targets:
@@ -120,7 +120,7 @@ class _Module(NamedTuple):
 def _by_module(folder: Path) -> dict[_Module, tuple[np.ndarray | None, np.ndarray | None]]:
     """Every module's A [rank, in] and B [out, rank], float32; None for one that is missing."""
     try:
-        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"cannot read an adapter in {folder} ({error}): give a folder written by PEFT") from error
     found: dict[_Module, dict[str, np.ndarray]] = {}
