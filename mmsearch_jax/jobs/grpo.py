@@ -36,4 +36,4 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
         )
         place = RunPlace(workdir, "grpo", settings.run, identity_of(settings, recipe, "grpo", kept))
         trained = grpo.train(policy.model, rows, recipe, environment, place, mesh=mesh, seed=settings.seed)
-    return save_trained(trained, workdir / "policies" / "grpo", policy)
+    return save_trained(trained, workdir / "policies" / "grpo", policy, settings.lora.merge_dtype)

@@ -42,12 +42,17 @@ def run_sft(settings: SFTSettings, workdir: Path) -> Path:
         policy.model,
         steps,
         supervised.Updates(recipe.num_steps, recipe.optimizer, recipe.accumulate, recipe.freeze),
-        RunPlace(workdir, "sft", settings.run, identity_of(settings, recipe, "sft", ("batch", "freeze", "accumulate"))),
+        RunPlace(
+            workdir,
+            "sft",
+            settings.run,
+            identity_of(settings, recipe, "sft", ("batch", "freeze", "accumulate", "train_end")),
+        ),
         mesh=mesh,
         seed=settings.seed,
         validation=_validation(settings, policy),
     )
-    return save_trained(trained, workdir / "policies" / "sft", policy)
+    return save_trained(trained, workdir / "policies" / "sft", policy, settings.lora.merge_dtype)
 
 
 def _pipeline(settings: SFTSettings, policy: Policy, sets: tuple[str, ...], weights: tuple[float, ...]) -> Pipeline:
@@ -58,7 +63,7 @@ def _pipeline(settings: SFTSettings, policy: Policy, sets: tuple[str, ...], weig
             settings.sft.batch, settings.seed, data.lanes, weights or None, settings.episode.prompt_style,
             num_workers=data.num_workers,
         ),
-        SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config),
+        SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config, train_end=settings.sft.train_end),
         policy.image_processor,
         jax.process_index(),
         jax.process_count(),

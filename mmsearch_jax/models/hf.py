@@ -133,6 +133,7 @@ def save_pretrained(
     folder: str | Path,
     side_files_from: str | Path | None = None,
     dtypes: Mapping[str, np.dtype] = MappingProxyType({}),
+    own_files: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes config.json and model.safetensors as transformers loads them, in place of a policy that the folder holds.
 
@@ -140,6 +141,7 @@ def save_pretrained(
       side_files_from: the checkpoint folder whose tokenizer and processor files belong to this model; they are copied, and its
         config.json is kept but for what differs.
       dtypes: of tensors that are not written in their parameter's dtype.
+      own_files: name and text of files that take the place of the copied ones.
     """
     base = None if side_files_from is None else Path(side_files_from)
     with replacing(Path(folder), () if base is None else SIDE_FILES) as draft:
@@ -156,6 +158,8 @@ def save_pretrained(
         write_config(model.config, draft, base, dtype=max(sizes, key=lambda name: sizes[name]))
         if base is not None:
             copy_side_files(base, draft)
+        for name, text in own_files.items():
+            (draft / name).write_text(text, encoding="utf-8")
 
 
 def write_config(config: ModelConfig, folder: Path, base: Path | None, dtype: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.policy_folder import (
     ADAPTER_CONFIG,
+    GENERATION_CONFIG,
     MIXED_DTYPES,
     PARAMS,
     SIDE_FILES,
@@ -71,9 +73,36 @@ def load_policy(
     return Policy(model, load_tokenizer(folder), ImageProcessor.from_pretrained(folder), folder)
 
 
-def save_policy(model: Qwen2_5_VL, folder: str | Path, side_files_from: str | Path) -> None:
-    """Writes a Hugging Face folder that every command and transformers can load, in place of a policy that the folder holds."""
-    hf.save_pretrained(model, folder, side_files_from)
+def save_policy(
+    model: Qwen2_5_VL,
+    folder: str | Path,
+    side_files_from: str | Path,
+    *,
+    chat_template: str = "",
+    stop_strings: Sequence[str] = (),
+) -> None:
+    """Writes a Hugging Face folder that every command and transformers can load, in place of a policy that the folder holds.
+
+    Args:
+      chat_template: Jinja text for a policy whose base has no template.
+      stop_strings: where generation stops, besides the end tokens; added to the base's generation_config.json.
+    """
+    base = Path(side_files_from)
+    own = {}
+    if chat_template and not _has_template(base):
+        own["chat_template.jinja"] = chat_template
+    if stop_strings:
+        path = base / GENERATION_CONFIG
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        record = {"eos_token_id": model.config.eos_token_id, **record, "stop_strings": list(stop_strings)}
+        own[GENERATION_CONFIG] = json.dumps(record, indent=2) + "\n"
+    hf.save_pretrained(model, folder, base, own_files=own)
+
+
+def _has_template(folder: Path) -> bool:
+    tokenizer = folder / "tokenizer_config.json"
+    inside = tokenizer.is_file() and "chat_template" in json.loads(tokenizer.read_text(encoding="utf-8"))
+    return inside or any((folder / f"chat_template.{kind}").is_file() for kind in ("jinja", "json"))
 
 
 def import_hf(source: str | Path, out: str | Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mmsearch_jax.core.errors import CheckpointError
 
 PARAMS, SINGLE, INDEX = "params", "model.safetensors", "model.safetensors.index.json"
-CONFIG, MIXED_DTYPES = "config.json", "mixed_dtypes.json"
+CONFIG, GENERATION_CONFIG, MIXED_DTYPES = "config.json", "generation_config.json", "mixed_dtypes.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SIDE_FILES = (
     "tokenizer.json",
@@ -30,7 +30,7 @@ SIDE_FILES = (
     "video_preprocessor_config.json",
     "chat_template.json",
     "chat_template.jinja",
-    "generation_config.json",
+    GENERATION_CONFIG,
 )
 """The tokenizer's and the processor's files of a checkpoint, and its defaults for generation."""
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.adapters import save_adapter
-from mmsearch_jax.models.lora import add_lora
+from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
 from mmsearch_jax.models.policies import export_hf, import_hf, load_policy, save_policy
 from mmsearch_jax.models.policy_folder import replacing, weights_layout
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
@@ -220,3 +220,31 @@ def test_a_processor_config_without_an_image_processor_is_refused_with_its_name(
     (folder / "processor_config.json").write_text(content)
     with pytest.raises(CheckpointError, match="processor_config.json"):
         load_policy(folder)
+
+
+@pytest.mark.parametrize("has", ["", "chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
+def test_a_trained_policy_brings_its_stop_strings_and_a_template_if_its_base_has_none(has, old, tmp_path):
+    base = shutil.copytree(old, tmp_path / "base")
+    if has:
+        (base / has).write_text('{"chat_template": "theirs"}')
+    (base / "generation_config.json").write_text('{"top_k": 5, "eos_token_id": [2, 1]}')
+    save_policy(load_policy(base).model, tmp_path / "out", base, chat_template="ours", stop_strings=["</answer>"])
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert written == {"top_k": 5, "eos_token_id": [2, 1], "stop_strings": ["</answer>"]}
+    template = tmp_path / "out" / "chat_template.jinja"
+    assert template.exists() == (has in ("", "chat_template.jinja"))
+    assert not template.exists() or (template.read_text() == "ours") == (has == "")
+
+
+def test_merging_in_float32_loses_nothing_of_an_update(old):
+    model = load_policy(old, param_dtype=jnp.bfloat16).model
+    adapted = add_lora(model, LoRAConfig(2))
+    layer = lora_layers(adapted)["q_proj"]
+    layer.lora_b[...] = jnp.full(layer.lora_b.shape, 1e-3)
+    update = np.asarray(layer.lora_a[...] @ layer.lora_b[...] * layer.scale)
+    kernel = np.asarray(model.language.layers.q_proj.kernel[...], np.float32)
+    errors = {}
+    for dtype in (None, np.float32):
+        merged = np.asarray(merge_lora(adapted, dtype).language.layers.q_proj.kernel[...], np.float32)
+        errors[dtype] = np.abs(merged - kernel - update).max()
+    assert errors[np.float32] < 1e-7 < np.abs(update).max() / 100 < errors[None]
