@@ -17,10 +17,15 @@ from mmsearch_jax.models.mrope import mrope_positions
 
 
 class SequenceBuilder:
-    """Renders conversations with one tokenizer, for one model. It can be pickled."""
+    """Renders conversations with one tokenizer, for one model. It can be pickled.
 
-    def __init__(self, renderer: ChatRenderer, config: ModelConfig):
-        self._renderer, self._config = renderer, config
+    Args:
+      train_end: whether every turn ends with a trained <|im_end|>, also the last one. Sampling here stops at closing tags and
+        needs no such token; other programs may.
+    """
+
+    def __init__(self, renderer: ChatRenderer, config: ModelConfig, *, train_end: bool = False):
+        self._renderer, self._config, self._train_end = renderer, config, train_end
 
     @property
     def layout(self) -> VisionLayout:
@@ -39,7 +44,7 @@ class SequenceBuilder:
             later = later_prompt(parse_turn(turn.text).action, prompt_style)
             turns.append((turn.text, None if turn.observation is None else turn.observation + later))
         prompt = first_turn_prompt(row.question, prompt_style)
-        rendered = self._renderer.conversation(prompt, turns, self._counts(images))
+        rendered = self._renderer.conversation(prompt, turns, self._counts(images), plain=self._train_end)
         return self._sequence(rendered.token_ids, np.asarray(rendered.loss_mask), images)
 
     def _counts(self, images: Sequence[ProcessedImage]) -> list[int]:

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -88,18 +88,27 @@ class ImageProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageProcessor:
-        """Reads `preprocessor_config.json` of a checkpoint folder.
+        """Reads a checkpoint folder: `processor_config.json` if it describes an image processor (transformers 5), else
+        `preprocessor_config.json`.
 
         Raises:
-          CheckpointError: no such file, not JSON, or a normalisation that differs from the vision tower's.
+          CheckpointError: no such file, not a JSON object, or a normalisation that differs from the vision tower's.
         """
-        path = Path(folder) / "preprocessor_config.json"
-        if not path.is_file():
-            raise CheckpointError(f"no preprocessor_config.json in {folder}: copy it from the base model's folder")
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{path} is not JSON: {error}") from error
+        whole, path = Path(folder) / "processor_config.json", Path(folder) / "preprocessor_config.json"
+        record = _json_object(whole).get("image_processor") if whole.is_file() else None
+        if record is not None:
+            path = whole
+        elif path.is_file():
+            record = _json_object(path)
+        else:
+            raise CheckpointError(
+                f"no preprocessor_config.json in {folder}, and no processor_config.json with an image_processor: copy it from "
+                "the base model's folder"
+            )
+        if not isinstance(record, dict):
+            raise CheckpointError(
+                f"{path}: image_processor is not a JSON object: copy the file from the base model's folder"
+            )
         for name, known in (("image_mean", MEAN), ("image_std", STD)):
             if not np.allclose(record.get(name, known), known):
                 raise CheckpointError(f"{path} has {name} {record[name]}: the vision tower supports only {list(known)}")
@@ -150,3 +159,13 @@ class ImageProcessor:
         frames, rows, columns = self.grid(image.width, image.height)
         resized = pixels.resize(np.asarray(image), rows * self.patch_size, columns * self.patch_size)
         return ProcessedImage(pixels.cut(resized, self.patch_size, self.merge_size), (frames, rows, columns))
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} is not a JSON object: copy it from the base model's folder")
+    return record

@@ -37,13 +37,13 @@ from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.models.adapters import load_adapter
 from mmsearch_jax.models.lora import merge_lora
 from mmsearch_jax.models.policies import Policy
+from mmsearch_jax.models.policy_folder import ADAPTER_CONFIG, weights_layout
 from mmsearch_jax.rollout.engine_group import EngineGroup
 from mmsearch_jax.settings.commands import EvaluationSettings
 from mmsearch_jax.settings.evaluation import NO_SERVER, BenchmarkConfig
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
 MINIWORLD, SUITE_FILE = "miniworld", "suite.json"
-_ADAPTER = "adapter_config.json"
 
 
 class Suite(NamedTuple):
@@ -157,8 +157,8 @@ def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, An
       CheckpointError: see `named_evaluated`.
     """
     folder, adapter = local_copy(settings.checkpoint), None
-    if (folder / _ADAPTER).is_file():
-        record = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
+    if weights_layout(folder) == ADAPTER_CONFIG:
+        record = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         folder, adapter = local_copy(settings.base or record.get("base_model_name_or_path") or ""), folder
         if not folder.is_dir():
             raise CheckpointError(

@@ -62,12 +62,13 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
             aside=aside,
             held_out=held_out,
         )
-    folder = save_trained(trained, workdir / "policies" / "grpo", policy)
+    folder = save_trained(trained, workdir / "policies" / "grpo", policy, settings.lora.merge_dtype)
     # Frees the engines and the trained weights: restoring the best ones needs memory.
     del environment, trained
     if held_out is not None and (best := best_policy(policy.model, recipe, place, mesh)) is not None:
         model, step, accuracy = best
-        save_best(save_trained(model, workdir / "policies" / "best", policy), step, accuracy)
+        best_folder = save_trained(model, workdir / "policies" / "best", policy, settings.lora.merge_dtype)
+        save_best(best_folder, step, accuracy)
     return folder
 
 

@@ -36,7 +36,7 @@ def run_sft(settings: SFTSettings, workdir: Path) -> Path:
         str(teacher_conversations(settings, workdir, policy)) if name == TOY_WORLD else name
         for name in recipe.data.sets
     )
-    place = run_place(workdir, settings, "sft", ("batch", "freeze", "accumulate"))
+    place = run_place(workdir, settings, "sft", ("batch", "freeze", "accumulate", "train_end"))
     lanes = _lanes(settings, place)
     pipeline = _pipeline(settings, policy, sets, recipe.data.weights, lanes)
 
@@ -53,7 +53,7 @@ def run_sft(settings: SFTSettings, workdir: Path) -> Path:
         seed=settings.seed,
         validation=_validation(settings, policy, lanes),
     )
-    return save_trained(trained, workdir / "policies" / "sft", policy)
+    return save_trained(trained, workdir / "policies" / "sft", policy, settings.lora.merge_dtype)
 
 
 def _lanes(settings: SFTSettings, place: RunPlace) -> int:
@@ -74,7 +74,7 @@ def _pipeline(
             settings.sft.batch, settings.seed, lanes, weights or None, settings.episode.prompt_style,
             num_workers=data.num_workers, max_unusable=data.max_unusable,
         ),
-        SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config),
+        SequenceBuilder(ChatRenderer(policy.tokenizer), policy.model.config, train_end=settings.sft.train_end),
         policy.image_processor,
         jax.process_index(),
         jax.process_count(),

@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.models.policy_folder import INDEX, SINGLE, shards, weights_layout
 
 _OLD_LAYOUT = (
     (re.compile(r"^visual\."), "model.visual."),
@@ -145,15 +146,8 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
       CheckpointError: a file is missing, or the index is damaged.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
-            raise _damaged(index, error) from error
-        files = sorted(folder / name for name in names)
-    else:
-        files = [folder / "model.safetensors"]
+    layout = weights_layout(folder)
+    files = sorted(folder / name for name in (shards(folder) if layout == INDEX else (SINGLE,)))
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(

@@ -30,6 +30,8 @@ def sft(size: str, topology: str) -> ml_collections.ConfigDict:
     # 10,000 conversations, three epochs, about three conversations in a row of 8,192 tokens: 10,000 rows.
     num_steps = math.ceil(10_000 / rows)
     config.sft.num_steps = num_steps
+    # Exported policies are run by other programs, which stop at <|im_end|>.
+    config.sft.train_end = True
     config.sft.batch.update({"rows": rows, "images": 4 * rows})
     # Warm-up: 0.1 of the steps.
     config.sft.optimizer.warmup_steps = math.ceil(num_steps / 10)

@@ -147,6 +147,11 @@ class SFTConfig(Section):
         ("vision",), "top-level modules that are not trained (the paper freezes the vision tower)", one_of=TRAINED_PARTS
     )
     accumulate: int = setting(1, "batches per update", at_least=1)
+    train_end: bool = setting(
+        False,
+        "also train the <|im_end|> after every turn, so that an exported policy stops where a program knows no stop "
+        "strings; the recipes of published models set it",
+    )
     data: SFTDataConfig = setting(SFTDataConfig(), "the conversations to train on")
     optimizer: OptimizerConfig = setting(
         OptimizerConfig(learning_rate=1e-4, warmup_steps=125, final_fraction=0.0, b2=0.999), "warm-up: 0.1 of the steps"

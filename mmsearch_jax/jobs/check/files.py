@@ -106,11 +106,12 @@ def arguments(run: Run) -> Iterator[str]:
 
 
 def _require_policy(folder: Path) -> None:
+    from mmsearch_jax.models.policy_folder import PARAMS, weights_layout
     from mmsearch_jax.models.tensor_files import weight_files
     from mmsearch_jax.models.tokenizer import require_tokenizer
 
     ModelConfig.from_pretrained(folder)
-    if not (folder / "params").is_dir():
+    if weights_layout(folder) != PARAMS:
         weight_files(folder)
     require_tokenizer(folder)
 
