@@ -16,7 +16,7 @@ from mmsearch_jax.settings.evaluation import (
     MiniworldConfig,
     OwnRowsConfig,
 )
-from mmsearch_jax.settings.learning import TOY_WORLD, GRPOConfig, JudgeConfig, RunConfig, SFTConfig
+from mmsearch_jax.settings.learning import TOY_WORLD, GRPOConfig, JudgeConfig, RunConfig, SFTConfig, check_file
 from mmsearch_jax.settings.policy import COMPUTE_DTYPES, REMAT, LoRAConfig, MeshConfig
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig, ToolsConfig
 from mmsearch_jax.settings.serving import ServeConfig
@@ -109,7 +109,15 @@ class GRPOSettings(LearnerSettings):
             )
 
     def check_ready(self) -> None:
-        if self.grpo.rows not in ("", TOY_WORLD) and not self.tools.url:
+        if not self.grpo.rows:
+            raise SettingError(
+                "grpo.rows",
+                f"is empty: name a file of rows (`mmsearch data convert` makes them), or {TOY_WORLD} for the toy world",
+            )
+        for field in ("rows", "eval_rows"):
+            if getattr(self.grpo, field) not in ("", TOY_WORLD):
+                check_file(f"grpo.{field}", getattr(self.grpo, field))
+        if self.grpo.rows != TOY_WORLD and not self.tools.url:
             raise SettingError(
                 "tools.url", "is empty, but grpo.rows names your own rows: name the server that searches for them"
             )

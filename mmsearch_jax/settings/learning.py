@@ -326,13 +326,6 @@ class GRPOConfig(Section):
         return self.prompts_per_step // num_processes
 
     def check_ready(self) -> None:
-        if not self.rows:
-            raise SettingError(
-                "rows",
-                f"is empty: name a file of rows (`mmsearch data convert` makes them), or {TOY_WORLD} for the toy world",
-            )
-        if self.rows != TOY_WORLD:
-            check_file("rows", self.rows)
         if self.reward.match != "exact" and not self.judge.url:
             raise SettingError(
                 "judge.url",

@@ -12,7 +12,6 @@ import threading
 import pytest
 
 from mmsearch_jax.commands import main as cli
-from mmsearch_jax.core import addresses
 from mmsearch_jax.distributed.topologies import SLICES, parse
 from mmsearch_jax.recipes.meshes import AS_LARGE_AS, MESHES
 from tools_server.settings import environment
@@ -128,7 +127,7 @@ MISTAKES = {
         ("--topology", "h100:16", "--", *HERE),
         "must be on storage that all 2 machines share",
     ),
-    "a bucket's address": (("--", "sft", "--workdir", "ftp://bucket/run"), "a bucket is not a directory. Mount it"),
+    "a bucket's address": (("--", "sft", "--workdir", "ftp://bucket/run"), "only gs://BUCKET/FOLDER, s3://BUCKET/FOLDER and directories"),
     "a key that is not set": (
         ("--", "serve", "--config.serve.token_env=NOT_SET_AT_ALL", "--config.checkpoint=assets/tiny-base"),
         "serve.token_env names the environment variable NOT_SET_AT_ALL, which is not set",
@@ -242,15 +241,12 @@ def test_what_another_run_will_have_made_is_not_looked_for(check):
     assert check("--expect", "runs/no-sft", *line)[0] == 0
 
 
-def test_shared_storage_and_writable_buckets_may_hold_a_work_directory(check, monkeypatch):
+def test_shared_storage_and_buckets_may_hold_a_work_directory(check):
     line = ("--", "sft", "--workdir", "/scratch/run", "--config.sft.batch.rows=16", "--config.sft.batch.images=32")
     assert check("--topology", "h100:16", *line)[0] == 2
     assert check("--topology", "h100:16", "--shared", "/scratch", *line)[0] == 0
-    bucket = (*POD, "--", *SFT[:-1], "s3://bucket/run")
-    monkeypatch.setattr(addresses, "WRITABLE", ())
-    assert "a bucket is not a directory" in check(*bucket)[1][0]
-    monkeypatch.setattr(addresses, "WRITABLE", ("s3",))
-    assert check(*bucket)[0] == 0
+    assert check(*POD, "--", *SFT[:-1], "gs://bucket/run")[0] == 0
+    assert "several processes need a shared directory or gs://" in check(*POD, "--", *SFT[:-1], "s3://bucket/run")[1][0]
 
 
 def test_keys_are_compared_by_name_with_the_run_s_own_file(check, tmp_path):

@@ -19,7 +19,7 @@ from mmsearch_jax.jobs.check.run import Note, Run
 _REACH_S = 1.0
 
 
-class Service(NamedTuple):
+class CalledService(NamedTuple):
     """A service that the run will call: the setting with its address, the address, and what answers if it is up."""
 
     key: str
@@ -79,13 +79,13 @@ def reachable(run: Run) -> Iterator[str]:
                 yield f"{service.key}: nothing answers at {service.url} ({why}): start it, or correct the address"
 
 
-def services(run: Run) -> Iterator[Service]:
+def services(run: Run) -> Iterator[CalledService]:
     """Every service that the run will call."""
     for path, endpoint in _endpoints(run.settings):
-        yield Service(f"{path}.url", endpoint.url, endpoint.url.rstrip("/") + "/models")
+        yield CalledService(f"{path}.url", endpoint.url, endpoint.url.rstrip("/") + "/models")
     if _calls_tools(run):
         for url in filter(None, (each.strip() for each in run.settings.tools.url.split(","))):
-            yield Service("tools.url", url, url.rstrip("/") + ROUTE_READY)
+            yield CalledService("tools.url", url, url.rstrip("/") + ROUTE_READY)
 
 
 def _calls_tools(run: Run) -> bool:
@@ -108,7 +108,7 @@ def _endpoints(settings: object) -> Iterator[tuple[str, ChatEndpoint]]:
             stack += [(f"{path}.{name}" if path else name, each) for name, each in vars(value).items()]
 
 
-def _unreachable(service: Service) -> str:
+def _unreachable(service: CalledService) -> str:
     # Requests to this machine must not go through a proxy from the environment.
     own = is_loopback(urlsplit(service.url).hostname or "")
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if own else []))
