@@ -95,6 +95,8 @@ for shade in range(8):
 recipe = dataclasses.replace(RECIPE, num_steps=1, prompts_per_step=8, group_size=2, batch=BatchShape(8, 256, 8, 24))
 
 
+# The frozen vision tower stays as it is in the engines: it must be the learner's.
+eight.set_weights(nnx.state(model), 0)
 environment = grpo.Environment(eight, client(), EPISODE, EverySecond(recipe.reward))
 trained = grpo.train(model, rows, recipe, environment, RunPlace(folder, "grpo", show_progress=False), mesh=mesh)
 assert all(leaf.sharding.device_set == set(jax.devices()) for leaf in jax.tree.leaves(nnx.state(trained)))
