@@ -8,10 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sequence import LiveSequence
+
+
+class Player(Protocol):
+    """What plays rounds: an `Engine`."""
+
+    def play(self, sequences: Sequence[LiveSequence], /) -> Sequence[LiveSequence]: ...
+    def release(self, sequence: LiveSequence, /) -> None: ...
 
 
 class Round(NamedTuple):
@@ -24,15 +30,15 @@ class Round(NamedTuple):
 class Rounds:
     """All methods must be called on one event loop."""
 
-    def __init__(self, engines: Sequence[Engine]):
+    def __init__(self, engines: Sequence[Player]):
         self._engines = engines
         self._threads = ThreadPoolExecutor(len(engines), "engine")
-        self._running: dict[int, tuple[asyncio.Future[list[LiveSequence]], Sequence[LiveSequence]]] = {}
+        self._running: dict[int, tuple[asyncio.Future[Sequence[LiveSequence]], Sequence[LiveSequence]]] = {}
         """By the engine's number."""
         self._released: list[LiveSequence] = []
 
     @property
-    def futures(self) -> list[asyncio.Future[list[LiveSequence]]]:
+    def futures(self) -> list[asyncio.Future[Sequence[LiveSequence]]]:
         """Those of the running rounds."""
         return [future for future, _ in self._running.values()]
 
@@ -41,7 +47,7 @@ class Rounds:
         """Whether every engine plays a round."""
         return len(self._running) == len(self._engines)
 
-    def plays(self, engine: Engine) -> bool:
+    def plays(self, engine: Player) -> bool:
         """Whether the engine plays a round."""
         return any(self._engines[number] is engine for number in self._running)
 

@@ -67,10 +67,18 @@ def test_sft_and_then_grpo_in_two_processes(tmp_path):
         "--config.grpo.prompts_per_step=2",
         "--config.grpo.group_size=4",
         "--config.grpo.skip_uniform=false",
+        "--config.grpo.eval_every=1",
+        "--config.grpo.eval_num_rows=3",
         "--config.engine.num_slots=8",
         "--config.engine.decode_rows=()",
         "--config.engine.length_buckets=()",
         "--config.run.checkpoint_every=1",
     )
     assert [record["step"] for record in grpo if "reward" in record] == [1, 2]
-    assert (tmp_path / "grpo" / "policies" / "grpo" / "config.json").is_file()
+    policies = tmp_path / "grpo" / "policies"
+    assert (policies / "grpo" / "config.json").is_file()
+    measured = {record["step"]: record["eval_accuracy"] for record in grpo if "eval_accuracy" in record}
+    assert sorted(measured) == [0, 1, 2]
+    best = json.loads((policies / "best" / "best.json").read_text())
+    assert measured[best["step"]] == best["eval_accuracy"] == max(measured.values())
+    assert (policies / "best" / "config.json").is_file()

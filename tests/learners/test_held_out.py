@@ -81,7 +81,9 @@ def test_evaluation_changes_nothing_in_the_training_and_the_best_policy_is_kept(
     last = metrics(tmp_path / "with")[-1]
     assert last["eval_rows"] == 4 and last["eval_search_rate"] == 1.0 and last["eval_searches"] == 2.0
     mesh = LearnerMesh.of(MeshConfig())
-    best, step, accuracy = best_policy(random_policy.model(), recipe, place, mesh)
+    found = best_policy(random_policy.model(), recipe, place, mesh)
+    assert found is not None
+    best, step, accuracy = found
     assert (step, accuracy) == (2, 0.75)
     changed = [
         float(np.abs(np.asarray(a) - np.asarray(b)).max())

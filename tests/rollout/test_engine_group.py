@@ -14,7 +14,7 @@ from mmsearch_jax.settings.rollout import EngineConfig
 from tests.rollout.test_placement import finished, run
 
 _EIGHT = """
-import asyncio, dataclasses, json, tempfile
+import asyncio, dataclasses, json, sys, tempfile
 from pathlib import Path
 import jax, numpy as np
 from flax import nnx
@@ -23,6 +23,7 @@ from mmsearch_jax.data.rows import Row
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rollout.engine_group import EngineGroup
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
@@ -35,7 +36,11 @@ from tests.rollout.test_warm_up import Compilations
 assert len(jax.devices()) == 8
 processor = ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84)
 client = lambda: ToolClient("http://test", max_retries=0, transports=[Server(float("inf"))])
-model = random_policy.model()
+# One layer: each engine compiles its own programs.
+text = dataclasses.replace(random_policy.CONFIG.text, num_hidden_layers=1)
+vision = dataclasses.replace(random_policy.CONFIG.vision, depth=1, fullatt_block_indexes=(0,))
+model = Qwen2_5_VL(dataclasses.replace(random_policy.CONFIG, text=text, vision=vision), rngs=nnx.Rngs(0))
+nnx.update(model, jax.tree.map(lambda x: x * 8.0 if x.ndim > 1 else x, nnx.state(model)))
 mesh = LearnerMesh.of(MeshConfig(data=2, fsdp=4))
 
 
@@ -47,7 +52,7 @@ def group_of(groups):
 def episodes(engine):
     asked = [
         EpisodeRequest(str(p), str(p), f"Where is it{'?' * p}", random_policy.picture(p % 2), 10 * p + m)
-        for p in range(10) for m in range(3)
+        for p in range(9) for m in range(2)
     ]
     async def play():
         tools = client()
@@ -72,14 +77,16 @@ one.set_weights(state, 2)
 assert compiled.count == 0 and eight.policy_version == 2
 a, b = episodes(one), episodes(eight)
 for x, y in zip(a, b, strict=True):
-    assert x.token_ids == y.token_ids and x.status == y.status == "answered", (x.status, y.status, x.error)
+    assert x.token_ids == y.token_ids and x.status == y.status and x.num_sampled > 0
     np.testing.assert_allclose(x.logprobs, y.logprobs, atol=1e-4)
 sampled = [engine.stats.sampled_tokens for engine in eight.engines]
 assert min(sampled) > 0 and sum(sampled) == eight.stats.sampled_tokens == one.stats.sampled_tokens, sampled
 # Each prompt was fed once: its group is on one engine.
 assert eight.stats.shared_tokens == one.stats.shared_tokens > 0
 assert eight.free_slots == 32
-print("same", sum(len(t.token_ids) for t in a))
+print("same", sum(len(t.token_ids) for t in a), flush=True)
+if "learn" not in sys.argv:
+    sys.exit()
 
 rows = []
 folder = Path(tempfile.mkdtemp())
@@ -90,24 +97,26 @@ for shade in range(8):
 recipe = dataclasses.replace(RECIPE, num_steps=1, prompts_per_step=8, group_size=2, batch=BatchShape(8, 256, 8, 24))
 
 
-def learn(name, engine):
-    environment = grpo.Environment(engine, client(), EPISODE, EverySecond(recipe.reward))
-    trained = grpo.train(model, rows, recipe, environment, RunPlace(folder / name, "grpo", show_progress=False), mesh=mesh)
-    assert all(leaf.sharding.device_set == set(jax.devices()) for leaf in jax.tree.leaves(nnx.state(trained)))
-    return json.loads((folder / name / "metrics.jsonl").read_text())
-
-
-alone, spread = learn("one", one), learn("eight", eight)
-assert (alone["sampling_engines"], spread["sampling_engines"]) == (1, 8), (alone, spread)
-assert alone["sampled_tokens"] == spread["sampled_tokens"] and spread["updates"] == 1
-np.testing.assert_allclose(alone["loss"], spread["loss"], atol=1e-5)
-np.testing.assert_allclose(alone["grad_norm"], spread["grad_norm"], rtol=1e-3)
-print("learnt", spread["loss"])
+# The frozen vision tower stays as it is in the engines: it must be the learner's.
+eight.set_weights(nnx.state(model), 0)
+environment = grpo.Environment(eight, client(), EPISODE, EverySecond(recipe.reward))
+trained = grpo.train(model, rows, recipe, environment, RunPlace(folder, "grpo", show_progress=False), mesh=mesh)
+assert all(leaf.sharding.device_set == set(jax.devices()) for leaf in jax.tree.leaves(nnx.state(trained)))
+(record,) = map(json.loads, (folder / "metrics.jsonl").open())
+assert record["sampling_engines"] == 8 and record["updates"] == 1 and record["grad_norm"] > 0, record
+# The learner on its mesh computes the log-probs that the eight engines sampled with.
+assert record["rollout_learner_kl"] < 1e-6, record
+print("learnt", record["loss"])
 """
 
 
-def test_eight_devices_sample_what_one_does_and_the_learner_spans_them():
-    out = finished(run(_EIGHT, 8))
+def test_eight_devices_sample_what_one_does():
+    assert "same" in finished(run(_EIGHT, 8))
+
+
+@pytest.mark.slow
+def test_eight_devices_sample_for_a_learner_that_spans_them():
+    out = finished(run(_EIGHT, 8, "learn"))
     assert "same" in out and "learnt" in out
 
 
