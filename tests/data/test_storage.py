@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tarfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile, decode, encode
+from mmsearch_jax.data.rows import to_record
 from mmsearch_jax.data.storage import FORMATS, read_rows, scan_rows, write_rows
 from tests.data.rows import bare_row, full_row, jpeg
 
@@ -229,3 +231,23 @@ def test_a_line_that_holds_no_row_names_all_that_is_wrong(line, problem, tmp_pat
     first, second = scan_rows(tmp_path)
     assert re.search(problem, str(first.row)), str(first.row)
     assert (second.row.id, second.row.kind, second.row.search_required) == ("2", "", None)
+
+
+def fenced(language):
+    """The first block of a language in docs/data.md."""
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    return re.search(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_row_that_the_docs_show_is_sound(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(fenced("json"))
+    (row,) = read_rows(tmp_path)
+    assert row.answers == ("Velmora", "Republic of Velmora") and row.image.endswith("/pictures/flag.png")
+
+
+def test_the_docs_reader_of_the_binary_frame_reads_it():
+    names = {}
+    exec(fenced("python"), names)
+    for row in ROWS:
+        record = to_record(row)
+        assert names["decode"](encode(record)) == decode(encode(record))

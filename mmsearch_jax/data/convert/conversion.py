@@ -94,6 +94,8 @@ def read(
     """
     path = Path(path)
     folder = Path(images) if images is not None else (path if path.is_dir() else path.parent)
+    # Absolute: some sources name their images from here, others from the folder, and both must mean the same files.
+    folder = folder.absolute()
     records, to_row = _opened(source, path, folder, split)
 
     def usable(record: Any, number: int) -> tuple[str, Row]:

@@ -50,7 +50,7 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str] | D
         text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
         try:
             yield from _rows(text, path, needed)
-        except UnicodeError as error:
+        except UnicodeDecodeError as error:
             raise DataError(f"{path} is not {encoding} ({error.reason}): save it as CSV in UTF-8") from error
 
 
