@@ -6,7 +6,8 @@
     python -m benchmarks.job_cost configs/grpo_qwen2_5_vl_7b.py:v5p:2x2x4 --price 4.2 --samples-per-day 1204163
 
 Device times are those of one H200 with the 7B (docs/performance.md, "On a GPU"), divided over the devices, those of a plan
-(`mmsearch plan ... --json plan.json`), or follow from trajectories per day (the last column of docs/scaling.md). Searches, waiting and tokens of a trajectory are assumptions; each is an option.
+(`mmsearch plan ... --json plan.json`), or follow from trajectories per day (the last column of docs/scaling.md). Searches,
+waiting and tokens of a trajectory are assumptions; each is an option.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def estimate(options: argparse.Namespace) -> dict[str, float]:
     """The figures by name."""
     topology = parse(options.config.partition(".py:")[2])
     stage = "grpo" if "grpo" in run_config_file(options.config) else "sft"
+    if stage == "sft" and options.samples_per_day:
+        sys.exit("error: --samples-per-day counts trajectories, and this config trains by SFT: give --plan instead")
     if stage == "sft":
         settings = load(SFTSettings, options.config).settings
         num_steps, device = settings.sft.num_steps, sft_seconds(settings, topology.num_chips, Rates())
