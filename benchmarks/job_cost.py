@@ -95,6 +95,8 @@ def estimate(options: argparse.Namespace) -> dict[str, float]:
     """The figures by name."""
     topology = parse(options.config.partition(".py:")[2])
     stage = "grpo" if "grpo" in run_config_file(options.config) else "sft"
+    if stage == "sft" and options.samples_per_day:
+        sys.exit("error: --samples-per-day counts trajectories, and this config trains by SFT: give --plan instead")
     if stage == "sft":
         settings = load(SFTSettings, options.config).settings
         num_steps, device = settings.sft.num_steps, sft_seconds(settings, topology.num_chips, Rates())
