@@ -61,16 +61,16 @@ class EnginePolicy:
     Args:
       make_engine: makes the engine for episodes with the given rules; called when their length changes.
       identity: see `EvaluatedPolicy.identity`.
-      processor: that of the engine.
+      processor: that of the engine; by default that of the published checkpoints.
     """
 
     def __init__(
         self,
         make_engine: Callable[[EpisodeConfig], Engine],
         identity: Mapping[str, Any],
-        processor: ImageProcessor = ImageProcessor(),
+        processor: ImageProcessor | None = None,
     ):
-        self._make_engine, self.identity, self.processor = make_engine, identity, processor
+        self._make_engine, self.identity, self.processor = make_engine, identity, processor or ImageProcessor()
         self._engine: Engine | None = None
         self._length = 0
 
