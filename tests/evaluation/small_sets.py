@@ -14,6 +14,7 @@ SEARCHES = [
     render_turn("Again.", TextSearch("Velmora capital")), render_turn("There.", Answer("Ostrin")),
 ]  # fmt: skip
 SCRIPTS = {
+    # MMSearch, without an image: 1.
     "Without a picture?": "Harland",
     # InfoSeek: unseen question 1 and 1, unseen entity 0 and 1.
     "Capital of its land?": SEARCHES, "How long is it in metres?": "1.05 m", "Who founded it?": "Nobody",
