@@ -55,26 +55,22 @@ class EvaluatedPolicy(Protocol):
         ...
 
 
-# What the published checkpoints' processors do.
-_PUBLISHED = ImageProcessor()
-
-
 class EnginePolicy:
     """A policy in our engine.
 
     Args:
       make_engine: makes the engine for episodes with the given rules; called when their length changes.
       identity: see `EvaluatedPolicy.identity`.
-      processor: that of the engine.
+      processor: that of the engine; by default that of the published checkpoints.
     """
 
     def __init__(
         self,
         make_engine: Callable[[EpisodeConfig], Sampler],
         identity: Mapping[str, Any],
-        processor: ImageProcessor = _PUBLISHED,
+        processor: ImageProcessor | None = None,
     ):
-        self._make_engine, self.identity, self.processor = make_engine, identity, processor
+        self._make_engine, self.identity, self.processor = make_engine, identity, processor or ImageProcessor()
         self._engine: Sampler | None = None
         self._length = 0
 

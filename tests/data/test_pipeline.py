@@ -213,6 +213,34 @@ def test_a_set_of_bad_rows_ends_in_an_error(tmp_path, monkeypatch):
         take(pipeline(tmp_path / "a.array_record"), 1)
 
 
+def test_more_bad_rows_than_the_limit_end_in_an_error_that_names_the_setting(tmp_path):
+    write_rows([row(0), bare_row("plain"), bare_row("bare")], tmp_path / "a.array_record")
+    config = dataclasses.replace(CONFIG, lanes=1)
+    # Two of three rows are bad.
+    with pytest.raises(DataError, match=r"5\d of \d+ rows cannot be used.*sft.data.max_unusable = 0.5"):
+        take(pipeline(tmp_path / "a.array_record", config), 40)
+    assert len(take(pipeline(tmp_path / "a.array_record", dataclasses.replace(config, max_unusable=0.9)), 4)) == 4
+
+
+def test_a_waiting_row_that_is_lost_before_a_resume_is_skipped(tmp_path):
+    (tmp_path / "images").mkdir()
+    rows = []
+    for i in range(12):
+        (tmp_path / "images" / f"{i}.jpg").write_bytes(jpeg(i))
+        rows.append(row(i, image=str(tmp_path / "images" / f"{i}.jpg")))
+    write_rows(rows, tmp_path / "a.array_record")
+    config = dataclasses.replace(CONFIG, lanes=1)
+    state = take(pipeline(tmp_path / "a.array_record", config), 1)[0].state
+    assert state["lanes"]["0"]["waiting"]
+    lost = range(1, 12, 3)
+    for i in lost:
+        (tmp_path / "images" / f"{i}.jpg").unlink()
+    step = take(pipeline(tmp_path / "a.array_record", config), 1, state)[0]
+    assert {skipped.position for skipped in step.skipped} & set(state["lanes"]["0"]["waiting"])
+    assert all("does not exist" in skipped.reason for skipped in step.skipped)
+    assert not {f"r{i}" for i in lost} & set(answers(step.batch))
+
+
 @pytest.mark.parametrize(
     ("change", "processes", "problem"),
     [

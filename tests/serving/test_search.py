@@ -67,7 +67,8 @@ def test_a_broken_search_is_an_error_and_no_answer(client):
 
 
 def test_what_an_episode_cannot_take_is_said(client):
-    for settings in ({"messages": [{"role": "user", "content": "no image"}]}, {"stop": "x"}, {"logprobs": True}):
+    twice = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    for settings in ({"messages": twice}, {"stop": "x"}, {"logprobs": True}):
         with pytest.raises(openai.BadRequestError, match="a search episode (needs|supports)"):
             ask(client, **settings)
 
