@@ -37,7 +37,14 @@ def openapi(limits: ServiceLimits) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "mmsearch tools server", "version": __version__},
         "paths": _paths(limits),
-        "components": {"schemas": {kind.__name__: _schema(kind, limits) for kind in _MESSAGES}},
+        "components": {
+            "schemas": {kind.__name__: _schema(kind, limits) for kind in _MESSAGES},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "where the server has a token (token_env)"}
+            },
+        },
+        # The second, empty one: a server without a token accepts every caller.
+        "security": [{"token": []}, {}],
     }
 
 
@@ -89,6 +96,8 @@ def _schema(kind: type, limits: ServiceLimits) -> dict[str, Any]:
         properties[field.name] = {"anyOf": [described, {"type": "null"}]} if optional else described
         if field.default is dataclasses.MISSING:
             required.append(field.name)
+        elif isinstance(field.default, bool | int | float | str) or field.default is None:
+            properties[field.name] = {**properties[field.name], "default": field.default}
     return {
         "type": "object",
         "description": (kind.__doc__ or "").split("\n\n")[0],
@@ -124,6 +133,9 @@ def _paths(limits: ServiceLimits) -> dict[str, Any]:
         paths[route] = {
             "get": {"responses": {"200": _content(_object(status={"type": "string"}), "what its name says")}}
         }
+    for route, methods in paths.items():
+        for operation in methods.values():
+            operation["operationId"] = "_".join(part for part in route.strip("/").split("/") if part != "v1")
     return paths
 
 

@@ -19,7 +19,7 @@ from tools_server.cache.answers import Cache
 from tools_server.condense import Condenser
 from tools_server.extracts import SEPARATOR, choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
-from tools_server.grounders.grounder import Grounder, Grounding
+from tools_server.grounders.grounder import NOT_THERE, Grounder, Grounding
 from tools_server.inert import inert_result
 from tools_server.limits.guarded import Chain, Found
 from tools_server.limits.run_budget import RunBudget
@@ -123,6 +123,8 @@ class SearchService:
             raise SearchFailure(
                 "upstream_timeout", f"the grounder gave no box within {wait_s:g} s", passing=True
             ) from None
+        if found.box is None:
+            found = dataclasses.replace(found, note=NOT_THERE)
         return _grounded(SearchReply((), tool="ground"), found, asked_for=True)
 
     def keep_image(self, data: bytes) -> str:

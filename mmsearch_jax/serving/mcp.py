@@ -24,7 +24,7 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
 from mmsearch_jax import __version__
-from mmsearch_jax.core.errors import PortInUse, ToolError, ToolTimeout, ToolUnavailable
+from mmsearch_jax.core.errors import PortInUse, ToolError, ToolRefused, ToolTimeout, ToolUnavailable
 from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.rollout.tool_client import ToolClient
 
@@ -164,6 +164,8 @@ async def _answered(call: Awaitable[SearchReply]) -> CallToolResult:
         raise CallError(f"unavailable: {error}") from error
     except ToolTimeout as error:
         raise CallError(f"timeout: {error}") from error
+    except ToolRefused as error:
+        raise CallError(f"bad_request: {error.why}") from error
     except ToolError as error:
         raise CallError(f"failed: {error}") from error
     # Without thumbnails, whose base64 text would fill an agent's context.
