@@ -190,6 +190,7 @@ def test_a_bad_image_is_a_tool_error_that_says_so(url: str, image: str, words: s
         refused = await client.call_tool("image_search", {"image": image})
         assert refused.is_error
         assert words in text_of(refused)
+        assert text_of(refused).startswith("bad_image: ")
 
     in_process(url, talk)
 
