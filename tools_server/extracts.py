@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from tools_server.paragraphs import paragraphs
 from tools_server.ranking import STOP_WORDS, words
 
 MAX_SNIPPET_CHARS = 160
@@ -18,13 +19,8 @@ _FACT = re.compile(r"([^:：.!?。！？]{1,40})(?:: |：)(.+)", re.DOTALL)
 
 
 def split_extracts(text: str) -> list[str]:
-    """A page's lines; a line of prose is split into its sentences, a "Label: value" line is kept whole."""
-    extracts = []
-    for line in text.splitlines():
-        line = " ".join(line.split())
-        if line:
-            extracts += [line] if is_fact(line) else split_sentences(line)
-    return extracts
+    """A page's paragraphs; prose is split into its sentences, a "Label: value" line is kept whole."""
+    return [extract for line in paragraphs(text) for extract in ([line] if is_fact(line) else split_sentences(line))]
 
 
 def split_sentences(line: str) -> list[str]:

@@ -19,12 +19,13 @@ from tools_server.cache.answers import Cache
 from tools_server.condense import Condenser
 from tools_server.extracts import SEPARATOR, choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
-from tools_server.grounders.grounder import Grounder, Grounding
+from tools_server.grounders.grounder import NOT_THERE, Grounder, Grounding
 from tools_server.inert import inert_result
 from tools_server.limits.guarded import Chain, Found
 from tools_server.limits.run_budget import RunBudget
 from tools_server.request_images import decode_image, read_base64
 from tools_server.settings.answering import ServiceLimits
+from tools_server.settings.sources import LOCAL
 from tools_server.work_pool import WorkPool
 
 
@@ -54,6 +55,7 @@ class Parts:
       identity: what decides an answer (backends, models, number of pages that are read); part of every cache key.
       reader, num_pages: reads the first pages of a text search; None and 0 leave the results as they are.
       condenser: None leaves results as they are.
+      whole: replaces the extracts of a result of the backend "local" by all its text; None if they are whole.
       closers: called at the end, in this order.
     """
 
@@ -67,6 +69,7 @@ class Parts:
     reader: PageReader | None = None
     num_pages: int = 0
     condenser: Condenser | None = None
+    whole: Callable[[SearchResult], SearchResult] | None = None
     closers: list[Callable[[], Awaitable[None]]] = dataclasses.field(default_factory=list)
 
 
@@ -77,8 +80,11 @@ class SearchService:
         self.parts, self.limits = parts, limits
         self._images = _KeptImages(limits.max_kept_image_bytes)
 
-    async def text_search(self, asked: TextSearchRequest) -> SearchReply:
+    async def text_search(self, asked: TextSearchRequest, whole: bool = False) -> SearchReply:
         """The best pages for a query.
+
+        Args:
+          whole: results keep all their text, however long, instead of the extracts that fit the query.
 
         Raises:
           SearchFailure: no answer; says why.
@@ -87,7 +93,9 @@ class SearchService:
         request = {"tool": "text_search", "query": query, "top_k": asked.top_k, **self.parts.identity.get("text", {})}
         if self.parts.condenser is not None:
             request["question"] = asked.question
-        return await self._answered(request, asked.deadline_s, lambda: self._find_text(query, asked))
+        if whole:
+            request["whole"] = True
+        return await self._answered(request, asked.deadline_s, lambda: self._find_text(query, asked, whole))
 
     async def image_search(self, asked: ImageSearchRequest) -> SearchReply:
         """Pages that show the image, or the region that the box or the expression names.
@@ -115,6 +123,8 @@ class SearchService:
             raise SearchFailure(
                 "upstream_timeout", f"the grounder gave no box within {wait_s:g} s", passing=True
             ) from None
+        if found.box is None:
+            found = dataclasses.replace(found, note=NOT_THERE)
         return _grounded(SearchReply((), tool="ground"), found, asked_for=True)
 
     def keep_image(self, data: bytes) -> str:
@@ -147,12 +157,23 @@ class SearchService:
         reply = SearchReply.from_json(kept)
         return dataclasses.replace(reply, cached=True, cost_usd=0.0) if cached else reply
 
-    async def _find_text(self, query: str, asked: TextSearchRequest) -> SearchReply:
+    async def _find_text(self, query: str, asked: TextSearchRequest, whole: bool) -> SearchReply:
         loop = asyncio.get_running_loop()
         end = loop.time() + self.limits.deadline_s
-        found = _inert(await self.parts.text.search(query, asked.top_k, self.limits.deadline_s))
+        found = await self.parts.text.search(query, asked.top_k, self.limits.deadline_s)
+        if whole and self.parts.whole is not None and found.backend == LOCAL:
+            found = dataclasses.replace(found, results=tuple(map(self.parts.whole, found.results)))
+        found = _inert(found)
         pages = await self._read_pages(found.results, end - loop.time())
         reply = _reply(found, "text_search")
+        if whole:
+            return dataclasses.replace(
+                reply,
+                results=tuple(
+                    dataclasses.replace(r, snippet=_joined(r, page))
+                    for r, page in zip(found.results, pages, strict=True)
+                ),
+            )
         if self.parts.condenser is not None and found.results:
             read = [
                 dataclasses.replace(r, snippet=_joined(r, page)) for r, page in zip(found.results, pages, strict=True)

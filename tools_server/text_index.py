@@ -76,6 +76,10 @@ class TextIndex:
             hits.append(Hit(page, snippet, round(score, 4)))
         return hits
 
+    def text_of(self, title: str, url: str) -> str | None:
+        """The whole text of the page with this title and address; None if there is none."""
+        return next((page.text for page in self._pages if page.title == title and page.url == url), None)
+
     def close(self) -> None:
         """Frees the table."""
         self._database.close()
@@ -104,5 +108,8 @@ def read_pages(folder: Path) -> list[Page]:
         for key in ("title", "text"):
             if not isinstance(record, dict) or not isinstance(record.get(key), str):
                 raise DataError(f"{path}:{number}: field {key!r} must be a string")
-        pages.append(Page(record["title"], str(record.get("url") or ""), record["text"]))
+        name = record.get("id")
+        pages.append(
+            Page(record["title"], str(record.get("url") or ""), record["text"], "" if name is None else str(name))
+        )
     return pages

@@ -97,6 +97,8 @@ def _checked(value: Any, kind: str, where: str) -> Any:
         if "SearchResult" in kind:
             return tuple(SearchResult.from_json(item) for item in value)
         return tuple(_box(item, where) for item in value)
+    if "int" in kind.split(" | ") and isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON does not tell 10 from 10.0
     if kind.startswith("Box") and value is not None:
         return _box(value, where)
     raise DataError(f"{where}: expected {kind}, got {type(value).__name__}")
