@@ -86,6 +86,17 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
         raise ImageError(f"{name} is damaged ({error}): replace the file") from error
 
 
+def num_pixels(encoded: bytes) -> int:
+    """Width times height of an encoded image, from its header alone; 0 if it is no image (decoding then says so)."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as opened:
+            return opened.width * opened.height
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"the image is too large to decode safely ({error}): make it smaller") from error
+    except (UnidentifiedImageError, *_DAMAGE):
+        return 0
+
+
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """Height and width in pixels: multiples of `factor`, about the same aspect ratio, area within the bounds.
 

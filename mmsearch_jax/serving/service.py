@@ -16,6 +16,7 @@ from mmsearch_jax.core.errors import ImageError
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images import image_urls
+from mmsearch_jax.images.processing import num_pixels
 from mmsearch_jax.rollout.chat import Chat
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.episode import Episode
@@ -87,6 +88,12 @@ class Service:
         try:
             urls = [url for message in request.messages for url in message.images]
             encoded = await asyncio.gather(*(asyncio.to_thread(self._read_image, url) for url in urls))
+            pixels = sum(await asyncio.gather(*(asyncio.to_thread(num_pixels, each) for each in encoded)))
+            if pixels > self.limits.max_megapixels * 1e6:
+                raise ImageError(
+                    f"the images have {pixels / 1e6:.1f} million pixels together, and this server takes "
+                    f"{self.limits.max_megapixels:g} million: send smaller images"
+                )
             images = await asyncio.gather(*(asyncio.to_thread(self._engine.prepare_image, each) for each in encoded))
         except ImageError as error:
             raise ApiError(400, str(error), param="messages", code="invalid_image") from error
@@ -164,13 +171,19 @@ class Service:
     def _search(self, request: ChatRequest, encoded: Sequence[bytes], images: Sequence[PreparedImage]) -> Completion:
         if self.tools is None:
             raise ApiError(400, "this server has no search tools: start it with --tools-url", param="search")
-        if len(request.messages) != 1 or request.system is not None or len(images) != 1:
-            raise ApiError(400, "a search episode needs exactly one user message with one image", param="messages")
+        # An episode begins anew with its own prompts: it takes the last question and the image that was shown last. Earlier
+        # turns and a system message have no place in it.
+        last = request.messages[-1]
+        if not images or len(last.images) > 1:
+            raise ApiError(
+                400, "a search episode needs one image, in the last user message or before it", param="messages"
+            )
+        encoded, images = encoded[-1:], images[-1:]
         if request.stop or request.logprobs:
             raise ApiError(
                 400, "a search episode supports neither stop nor logprobs", param="stop" if request.stop else "logprobs"
             )
-        question = request.messages[0].text
+        question = last.text
         most = self._rules.max_turn_tokens
         rules = dataclasses.replace(self._rules, max_turn_tokens=min(request.max_tokens or most, most))
         completion = Completion(Usage())
@@ -183,7 +196,7 @@ class Service:
                 config=rules,
                 renderer=self._engine.renderer,
             )
-            watch = EpisodeChoice(index, completion.emit, completion.usage)
+            watch = EpisodeChoice(index, completion.emit, completion.usage, self.limits.unanswered)
             asked = EpisodeRequest("", "", question, encoded[0])
             self._add(completion, request, asked, images, make, watch, plain=rules.plain)
         return completion

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from mmsearch_jax.core import protocol
 from mmsearch_jax.core.settings import Section, SettingError, setting
 
 
@@ -16,6 +17,16 @@ class ServeConfig(Section):
     token_env: str = setting("", "environment variable with the token that clients must send; empty: no token needed")
     max_waiting: int = setting(256, "replies that may wait for a slot; further requests get HTTP 429", at_least=0)
     max_body_mib: float = setting(64.0, "MiB per request, including images", above=0)
+    max_megapixels: float = setting(
+        100.0,
+        "million pixels of a request's images together, before they are resized: small files can unfold to gigabytes",
+        above=0,
+    )
+    unanswered: str = setting(
+        protocol.GIVE_UP,
+        "content of a search episode that ended without an answer; evaluation harnesses repeat a request whose content is "
+        "empty",
+    )
     fetch_images: bool = setting(
         False,
         "fetch images from http and https URLs; any caller can then make this machine send requests to any address",
