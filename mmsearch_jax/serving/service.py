@@ -191,15 +191,19 @@ class Service:
     def _search(self, request: ChatRequest, encoded: Sequence[bytes], images: Sequence[PreparedImage]) -> Completion:
         if self.tools is None:
             raise ApiError(400, "this server has no search tools: start it with --tools-url", param="search")
-        if len(request.messages) != 1 or request.system is not None or len(images) > 1:
+        # An episode begins anew with its own prompts: it takes the last question and the image that was shown last. Earlier
+        # turns and a system message have no place in it.
+        last = request.messages[-1]
+        if len(last.images) > 1:
             raise ApiError(
-                400, "a search episode needs exactly one user message, with at most one image", param="messages"
+                400, "a search episode takes one image, in the last user message or before it", param="messages"
             )
+        encoded, images = encoded[-1:], images[-1:]
         if request.stop or request.logprobs:
             raise ApiError(
                 400, "a search episode supports neither stop nor logprobs", param="stop" if request.stop else "logprobs"
             )
-        question = request.messages[0].text
+        question = last.text
         most = self._rules.max_turn_tokens
         rules = dataclasses.replace(self._rules, max_turn_tokens=min(request.max_tokens or most, most))
         completion = Completion(Usage())
@@ -213,7 +217,7 @@ class Service:
                 config=rules,
                 renderer=self._engine.renderer,
             )
-            watch = EpisodeChoice(index, completion.emit, completion.usage)
+            watch = EpisodeChoice(index, completion.emit, completion.usage, self.limits.unanswered)
             asked = EpisodeRequest("", "", question, encoded[0] if encoded else b"")
             self._add(completion, request, asked, images, make, watch, plain=rules.plain)
         return completion

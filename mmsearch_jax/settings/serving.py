@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from mmsearch_jax.core import protocol
 from mmsearch_jax.core.settings import Section, VariableNotSet, setting
 
 
@@ -18,6 +19,11 @@ class ServeConfig(Section):
     max_body_mib: float = setting(64.0, "MiB per request, including images", above=0)
     max_pixels: int = setting(
         64_000_000, "pixels of an image, checked before it is unpacked; two are unpacked at the same time", at_least=1
+    )
+    unanswered: str = setting(
+        protocol.GIVE_UP,
+        "content of a search episode that ended without an answer; evaluation harnesses repeat a request whose content is "
+        "empty",
     )
     fetch_images: bool = setting(
         False,

@@ -127,7 +127,7 @@ MISTAKES = {
         ("--topology", "h100:16", "--", *HERE),
         "must be on storage that all 2 machines share",
     ),
-    "a bucket's address": (("--", "sft", "--workdir", "ftp://bucket/run"), "only gs://BUCKET/FOLDER, s3://BUCKET/FOLDER and directories"),
+    "a bucket's address": (("--", "sft", "--workdir", "ftp://bucket/run"), "only gs://BUCKET/FOLDER, s3://BUCKET/FOLDER and"),
     "a key that is not set": (
         ("--", "serve", "--config.serve.token_env=NOT_SET_AT_ALL", "--config.checkpoint=assets/tiny-base"),
         "serve.token_env names the environment variable NOT_SET_AT_ALL, which is not set",
