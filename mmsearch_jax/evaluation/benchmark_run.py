@@ -148,7 +148,17 @@ def evaluate(
     # Each shard has its own file, to which one process appends.
     with RunLock.of(place, f"{shard.file(SAMPLES)}.{LOCK}"):
         return _evaluate(
-            policy, rows, evaluation, tools, place, shard, budget, if_changed, ready_timeout_s, show_progress
+            policy,
+            rows,
+            evaluation,
+            tools,
+            place,
+            shard,
+            budget,
+            if_changed,
+            max_unusable,
+            ready_timeout_s,
+            show_progress,
         )
 
 
@@ -161,6 +171,7 @@ def _evaluate(
     shard: Shard,
     budget: EvaluationBudget | None,
     if_changed: str,
+    max_unusable: float,
     ready_timeout_s: float,
     show_progress: bool,
 ) -> dict[str, Any]:
