@@ -114,13 +114,13 @@ class GRPOSettings(LearnerSettings):
                 "grpo.rows",
                 f"is empty: name a file of rows (`mmsearch data convert` makes them), or {TOY_WORLD} for the toy world",
             )
-        for field in ("rows", "eval_rows"):
-            if getattr(self.grpo, field) not in ("", TOY_WORLD):
-                check_file(f"grpo.{field}", getattr(self.grpo, field))
         if self.grpo.rows != TOY_WORLD and not self.tools.url:
             raise SettingError(
                 "tools.url", "is empty, but grpo.rows names your own rows: name the server that searches for them"
             )
+        for field in ("rows", "eval_rows"):
+            if getattr(self.grpo, field) not in ("", TOY_WORLD):
+                check_file(f"grpo.{field}", getattr(self.grpo, field))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,7 +56,7 @@ def test_validate_looks_into_images_when_asked(tmp_path, capsys):
     write_rows([dataclasses.replace(full_row(), image=b"no picture", more_images=())], tmp_path / "rows.jsonl")
     assert mmsearch("validate", tmp_path) == 0
     assert mmsearch("validate", "--images", tmp_path) == 2
-    assert "row 1: the image is not an image" in capsys.readouterr().out
+    assert "row 1: image: the image is not an image" in capsys.readouterr().out
 
 
 def test_stats_count_every_row(rows_file, capsys):

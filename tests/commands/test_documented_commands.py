@@ -267,7 +267,7 @@ def test_blocks_of_other_languages_are_read_by_them():
             done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True)
             assert done.returncode == 0, f"{block.place}: {done.stderr}"
         else:
-            assert block.language in ("", "sh", "bash", "text"), block.place
+            assert block.language in ("", "sh", "bash", "text", "csv"), block.place
 
 
 @pytest.mark.parametrize(

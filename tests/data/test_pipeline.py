@@ -245,7 +245,7 @@ def test_a_waiting_row_that_is_lost_before_a_resume_is_skipped(tmp_path):
     ("change", "processes", "problem"),
     [
         ({"lanes": 3}, (0, 1), "do not divide evenly among 3 lanes"),
-        ({}, (0, 3), "processes must divide lanes"),
+        ({}, (0, 3), "process 0 of 3 cannot serve 4 lanes"),
         ({"weights": (1.0, 2.0)}, (0, 1), "1 sets need as many weights"),
     ],
 )

@@ -33,7 +33,7 @@ def summary_of(workdir, benchmark, name="policy"):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """One run over nine sets, and its endpoint."""
+    """One run over nine sets, its endpoint, and the address of its search server."""
     root = tmp_path_factory.mktemp("suite")
     data, endpoint = write_sets(root / "data"), ScriptedEndpoint(SCRIPTS, RIGHT)
     only = ",".join(SCORES)
@@ -55,7 +55,7 @@ def done(tmp_path_factory):
             "--config.eval.name=crippled",
         ]
         assert run(root, data, url, *one, *crippled) == 0
-    return root, endpoint
+        yield root, endpoint, tools.url
 
 
 @pytest.mark.parametrize("benchmark", SCORES)
@@ -116,7 +116,7 @@ def test_tool_use_cost_and_self_correction_equal_hand_counts(done):
 
 
 def test_the_modes_differ_in_their_tools_alone(done):
-    root, _ = done
+    root, *_ = done
     direct, rag = (summary_of(root, "infoseek", name) for name in ("direct", "rag"))
     assert direct["searches_per_question"] == 0.0
     assert rag["searches_by_tool"] == {"text": 1.0, "whole_image": 1.0, "crop": 0.0}
@@ -148,12 +148,13 @@ def test_an_image_that_came_with_the_row_lies_beside_the_samples(done):
 
 
 def test_asked_again_nothing_is_asked_and_judging_anew_needs_no_policy(done, tmp_path):
-    root, endpoint = done
+    root, endpoint, tools_url = done
     asked, before = endpoint.asked.copy(), summary_of(root, "okvqa")
     stricter = ScriptedEndpoint({}, ())
     with served(stricter) as url:
         more = ["--config.only=okvqa", f"--config.judge.url={url}", "--config.judge.model=strict"]
-        assert run(root, root / "data", "http://127.0.0.1:1/v1", *more) == 0
+        server = f"--config.tools.url={tools_url}"
+        assert run(root, root / "data", "http://127.0.0.1:1/v1", server, *more) == 0
         assert run(root, root / "data", "", "--rejudge", *more) == 0
     after = summary_of(root, "okvqa")
     assert endpoint.asked == asked and stricter.judged.total() == 2

@@ -165,8 +165,8 @@ def saved_trajectories(workdir, step):
 def test_a_resumed_run_rolls_out_and_learns_the_same(rows, tmp_path):
     recipe = dataclasses.replace(RECIPE, num_steps=3, save_groups=9, loss=GRPOLossConfig(importance_cap=2.0))
 
-    def stop_after_first(run, step, *arguments):
-        finish(run, step, *arguments)
+    def stop_after_first(run, step, *arguments, **more):
+        finish(run, step, *arguments, **more)
         if step == 1:
             raise KeyboardInterrupt
 

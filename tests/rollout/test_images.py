@@ -56,12 +56,12 @@ def test_equal_bytes_prepared_around_an_eviction_are_encoded_once_and_all_get_th
         calls.append(vision)
         return vision.patches.reshape(-1, 4 * 588).mean(axis=1, keepdims=True)
 
-    cache = ImageCache(ImageProcessor(min_pixels=28 * 28), VisionConfig(), EngineConfig(image_cache=1), encode)
+    cache = ImageCache(ImageProcessor(min_pixels=28 * 28), VisionConfig(), EngineConfig(image_cache=1))
     before = cache.prepare(picture(40, 56, 56))
     other = cache.prepare(picture(80, 28, 28))
     again = cache.prepare(picture(40, 56, 56))
     assert before is not again
-    assert cache.encode_missing([before, other, again]) == 2 and len(calls) == 1
+    assert cache.encode_missing([before, other, again], encode) == 2 and len(calls) == 1
     for image, shade in ((before, 40), (other, 80), (again, 40)):
         np.testing.assert_array_equal(image.features, shade)
 
@@ -74,6 +74,6 @@ def test_warm_up_and_encoding_use_the_windows_of_the_config(window_size):
         seen.append(vision.window_segment_ids.max())
         return np.zeros((vision.patches.shape[0] * vision.patches.shape[1] // 4, 1))
 
-    cache = ImageCache(ImageProcessor(), VisionConfig(window_size=window_size), EngineConfig(), encode)
-    cache.encode_missing([cache.prepare(picture(9, 224, 224))])
+    cache = ImageCache(ImageProcessor(), VisionConfig(window_size=window_size), EngineConfig())
+    cache.encode_missing([cache.prepare(picture(9, 224, 224))], encode)
     assert seen == [(-(-224 // window_size)) ** 2]

@@ -97,9 +97,9 @@ def test_an_episode_without_an_answer_has_the_text_of_the_settings(limits, expec
 
 
 def test_what_an_episode_cannot_take_is_said(client):
-    twice = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    for settings in ({"messages": twice}, {"stop": "x"}, {"logprobs": True}):
-        with pytest.raises(openai.BadRequestError, match="a search episode (needs|supports)"):
+    two_images = [{"role": "user", "content": [{"type": "text", "text": "a"}, image_part(), image_part()]}]
+    for settings in ({"messages": two_images}, {"stop": "x"}, {"logprobs": True}):
+        with pytest.raises(openai.BadRequestError, match="a search episode (takes one image|supports)"):
             ask(client, **settings)
 
 
