@@ -28,7 +28,7 @@ if "$bin/python" -c "import configs" 2> /dev/null; then fail "a top-level packag
 for package in (mmsearch_jax, tools_server):
     assert pathlib.Path(package.__file__).with_name('py.typed').is_file(), package"
 "$bin/mmsearch" quickstart --smoke
-[ -f runs/quickstart/report.html ] || fail "the quickstart has written no report"
+[ -f runs/smoke/report.html ] || fail "the quickstart has written no report"
 photo="$("$bin/python" -c "from mmsearch_jax.core.bundled import bundled; print(bundled('assets/miniworld/photos/ajantaCave.jpg'))")"
 "$bin/mmsearch" ask --json "$photo" "Which place is this?" > trajectory.json
 "$bin/python" -c "import json; assert json.load(open('trajectory.json'))['turns']" || fail "ask has printed no trajectory"

@@ -114,7 +114,7 @@ def unsampled(tokenizer: Any, size: int) -> list[int]:
 def engine(model: Qwen2_5_VL, tokenizer: Any, sizes: EngineConfig) -> Engine:
     """An engine around a model and a tokenizer of `vocabulary`."""
     model.config = dataclasses.replace(model.config, image_token_id=ChatRenderer(tokenizer).image_pad)
-    return Engine(model, tokenizer, ImageProcessor(), sizes)
+    return Engine.of(model, tokenizer, ImageProcessor(), sizes)
 
 
 def seconds(run: Callable[[], Any], repeats: int, prepare: Callable[[], Any] = measuring.nothing) -> list[float]:

@@ -54,7 +54,7 @@ def main() -> None:
         calls.clear()
         for image in prepared:
             image.features = None
-        cache.encode_missing(prepared)
+        cache.encode_missing(prepared, counted)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -62,7 +62,7 @@ def main() -> None:
         np.savez(folder / "images.npz", pixels=pixels, grids=np.array([image.grid for image in images]))
         work = {"images": str(folder / "images.npz"), "features": str(folder / "features.npy"), "repeats": repeats}
         model, peer = harness.model_and_peer(options.model, "transformers_vision.py", work, folder, options.alone)
-        cache = ImageCache(ImageProcessor(), model.config.vision, EngineConfig(extend_rows=(ROWS,)), counted)
+        cache = ImageCache(ImageProcessor(), model.config.vision, EngineConfig(extend_rows=(ROWS,)))
         times, others = harness.both(turns, lambda: {"": harness.seconds(run, repeats)}, peer)
         theirs = None if peer is None else np.load(work["features"])
     median = statistics.median(times[""])

@@ -1,6 +1,6 @@
 """Generates conversations with search from question-answer pairs, with a teacher at a chat endpoint and the live tools.
 
-mmsearch datagen --workdir runs/datagen --config.seeds.path=runs/data/infoseek.array_record \
+mmsearch datagen --workdir runs/datagen --config.seeds.path=infoseek.array_record \
     --config.teacher.url=http://localhost:8000/v1 --config.teacher.model=NAME --config.tools.url=http://localhost:8765 \
     --config.tokenizer=Qwen2.5-VL-7B-Instruct
 """

@@ -1,8 +1,8 @@
 """GRPO of Qwen2.5-VL-72B as in DeepMMSearch-R1, on 64 v5p chips or on the topology named after the file.
 
-mmsearch grpo --config configs/grpo_qwen2_5_vl_72b.py:v5p:4x4x4 --config.checkpoint=runs/sft/policies/sft \
-    --config.grpo.rows=fvqa.array_record --config.tools.url=http://search:8765 \
-    --config.grpo.judge.url=http://judge:8000/v1 --config.grpo.judge.model=Qwen3-32B --workdir runs/grpo
+mmsearch grpo --config configs/grpo_qwen2_5_vl_72b.py:v5p:4x4x4 --config.checkpoint=/mnt/runs/sft/policies/sft \
+    --config.grpo.rows=/mnt/data/fvqa.array_record --config.tools.url=http://search:8765 \
+    --config.grpo.judge.url=http://judge:8000/v1 --config.grpo.judge.model=Qwen3-32B --workdir /mnt/runs/grpo --distributed
 """
 
 import ml_collections

@@ -1,7 +1,7 @@
 """SFT of Qwen2.5-VL-32B as in DeepMMSearch-R1, on 16 v5p chips or on the topology named after the file.
 
-mmsearch sft --config configs/sft_qwen2_5_vl_32b.py:v5p:2x2x4 --config.checkpoint=Qwen2.5-VL-32B-Instruct \
-    --config.sft.data.sets="('deepmmsearchvqa.array_record',)" --workdir runs/sft
+mmsearch sft --config configs/sft_qwen2_5_vl_32b.py:v5p:2x2x4 --config.checkpoint=/mnt/models/Qwen2.5-VL-32B-Instruct \
+    --config.sft.data.sets="('/mnt/data/deepmmsearchvqa.array_record',)" --workdir /mnt/runs/sft --distributed
 """
 
 import ml_collections

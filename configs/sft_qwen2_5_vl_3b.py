@@ -1,7 +1,7 @@
 """SFT of Qwen2.5-VL-3B as in DeepMMSearch-R1, on eight v5e chips or on the topology named after the file.
 
-mmsearch sft --config configs/sft_qwen2_5_vl_3b.py:v5e:2x4 --config.checkpoint=Qwen2.5-VL-3B-Instruct \
-    --config.sft.data.sets="('deepmmsearchvqa.array_record',)" --workdir runs/sft
+mmsearch sft --config configs/sft_qwen2_5_vl_3b.py:v5e:2x4 --config.checkpoint=/mnt/models/Qwen2.5-VL-3B-Instruct \
+    --config.sft.data.sets="('/mnt/data/deepmmsearchvqa.array_record',)" --workdir /mnt/runs/sft --distributed
 """
 
 import ml_collections

@@ -1,7 +1,7 @@
 """SFT of Qwen2.5-VL-72B as in DeepMMSearch-R1, on 32 v5p chips or on the topology named after the file.
 
-mmsearch sft --config configs/sft_qwen2_5_vl_72b.py:v5p:2x4x4 --config.checkpoint=Qwen2.5-VL-72B-Instruct \
-    --config.sft.data.sets="('deepmmsearchvqa.array_record',)" --workdir runs/sft
+mmsearch sft --config configs/sft_qwen2_5_vl_72b.py:v5p:2x4x4 --config.checkpoint=/mnt/models/Qwen2.5-VL-72B-Instruct \
+    --config.sft.data.sets="('/mnt/data/deepmmsearchvqa.array_record',)" --workdir /mnt/runs/sft --distributed
 """
 
 import ml_collections

@@ -4,24 +4,29 @@
 #   launch/gke.sh secret --name mmsearch-keys --secrets keys.env
 #   launch/gke.sh tools --name search --image REGISTRY/mmsearch-tools --replicas 3 --secret mmsearch-keys -- --config configs/tools/serper.py
 #   launch/gke.sh up --name grpo7b --image REGISTRY/mmsearch-tpu --topology v5p:2x2x4 --bucket BUCKET --secret mmsearch-keys -- \
-#       grpo --config configs/grpo_qwen2_5_vl_7b.py:v5p:2x2x4 --config.tools.url=http://search:8765 --workdir /mnt/runs/grpo7b
+#       grpo --config configs/grpo_qwen2_5_vl_7b.py:v5p:2x2x4 --config.checkpoint=/mnt/runs/sft7b/policies/sft \
+#       --config.grpo.rows=/mnt/data/fvqa.array_record --config.tools.url=http://search:8765 \
+#       --config.grpo.judge.url=http://judge:8000/v1 --config.grpo.judge.model=Qwen3-32B --workdir /mnt/runs/grpo7b
 #
-# The bucket is mounted at /mnt. up creates the run and follows it until it ends. After a pre-emption the JobSet restarts the run, which
-# resumes. The JobSet is kept after the run, for inspection. Steps: up, apply, follow, logs, delete; secret; tools, tools-delete.
+# The command is checked first (mmsearch check), also in a dry run. The bucket is mounted at /mnt. up creates the run and follows it
+# until it ends. After a pre-emption the JobSet restarts the run, which resumes. A JobSet that fails is deleted, so that its nodes can
+# be released; --keep keeps it for inspection. Steps: up, apply, follow, logs, delete; secret; tools, tools-delete.
 # --dry-run prints every command and the YAML.
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
 # shellcheck source=launch/command_line.sh
 . "$here/command_line.sh"
-name="" image="" topology="" bucket="" secret="" secrets="" service_account=default queue="" spot="" tools="" tools_image=""
+# shellcheck source=launch/check.sh
+. "$here/check.sh"
+name="" image="" topology="" bucket="" secret="" secrets="" service_account=default queue="" spot="" keep="" tools="" tools_image=""
 replicas=2 restarts=50 poll=30 namespace="" python="${PYTHON:-python3}"
 options="options: --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:2x2x4; v5p:4x4x4:2 is two slices)  --bucket BUCKET  --secret NAME
-         --service-account NAME (with access to the bucket)  --spot  --queue NAME (of Kueue)  --restarts N (50)  --poll SECONDS (30)
+         --service-account NAME (with access to the bucket)  --spot  --keep  --queue NAME (of Kueue)  --restarts N (50)  --poll SECONDS (30)
          --tools CONFIG --tools-image IMAGE (the search server beside the trainer; its address is added to the command)
          --replicas N (2, of tools)  --secrets FILE (lines KEY=VALUE, of secret)  --namespace NAME"
 read_command_line "up apply follow logs delete secret tools tools-delete" \
-  "name image topology bucket secret secrets service-account queue tools tools-image replicas restarts poll namespace" "spot" "$@"
+  "name image topology bucket secret secrets service-account queue tools tools-image replicas restarts poll namespace" "spot keep" "$@"
 [ -n "$name" ] || fail "--name is missing: a name for the run or the server"
 [[ "$name" =~ ^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$ ]] || fail "--name $name: lower-case letters, digits and -, at most 32 characters, starting with a letter"
 case "$step" in up|apply|tools) [ -n "$image" ] || fail "--image is missing: docker build -f launch/Dockerfile.tpu (or .tools), and push it";; esac
@@ -59,6 +64,14 @@ apply_file() { # applies the filled file from standard input
   rm -f "$file"
 }
 
+fail_run() { # the run has failed: shows why, and releases its nodes
+  logs 20 >&2 || true
+  ask get jobset "$name" -o 'jsonpath={.status.conditions[?(@.type=="Failed")].message}' >&2 || true
+  [ -z "$keep" ] || fail "$* The JobSet is kept: '$0 delete --name $name' releases its nodes"
+  kube delete jobset "$name" || true
+  fail "$* Its JobSet is deleted (--keep keeps it); nodes without autoscaling are billed until their pool is deleted"
+}
+
 apply() {
   local words=("${command[@]}" --distributed)
   local more=(--topology "$topology" --set "IMAGE=$image" --set "BUCKET=$bucket" --set "RESTARTS=$restarts")
@@ -68,6 +81,8 @@ apply() {
     words+=("--config.tools.url=http://$name-tools-0-0.$name:8765")
     more+=(--with tools --set "TOOLS_IMAGE=$tools_image" --args TOOLS_ARGS 2 --config "$tools")
   fi
+  check_command --topology "$topology" --mount /mnt -- "${words[@]}"
+  [ -z "$tools" ] || check_command --mount /mnt -- serve-tools --config "$tools"
   local filled
   filled="$("$python" "$here/fill.py" "$here/gke_jobset.yaml" --set "NAME=$name" --set "SERVICE_ACCOUNT=$service_account" \
     "${part[@]}" "${more[@]}" --args ARGS "${#words[@]}" "${words[@]}")" || exit 2
@@ -76,6 +91,7 @@ apply() {
 tools() {
   [ -z "$bucket" ] || part+=(--with bucket --set "BUCKET=$bucket")
   local words=("${command[@]}" --config.cache.redis_url_env=REDIS_URL) filled
+  check_command --mount /mnt -- serve-tools "${words[@]}"
   filled="$("$python" "$here/fill.py" "$here/gke_tools_server.yaml" --set "NAME=$name" --set "SERVICE_ACCOUNT=$service_account" \
     --set "IMAGE=$image" --set "REPLICAS=$replicas" "${part[@]}" --args ARGS "${#words[@]}" "${words[@]}")" || exit 2
   apply_file <<< "$filled"
@@ -99,8 +115,8 @@ follow() { # until the JobSet has ended; prints why it waits and each restart, a
     if [ "${restarted:-0}" != "$last" ]; then last="$restarted"; echo "$name was stopped and restarts (restart $last of $restarts)"; fi
     waiting="$(ask "${pods[@]}" -o 'jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}')" || true
     case "$waiting" in
-      *ImagePull*|*InvalidImageName*) fail "the image cannot be pulled: is $image pushed, and can the nodes read its registry? ('kubectl describe pods')";;
-      *CreateContainerConfigError*) fail "a pod's settings are missing: is the secret '$secret' in this namespace? ('$0 secret --name $secret --secrets FILE')";;
+      *ImagePull*|*InvalidImageName*) fail_run "the image cannot be pulled: is $image pushed, and can the nodes read its registry?";;
+      *CreateContainerConfigError*) fail_run "a pod's settings are missing: is the secret '$secret' in this namespace? ('$0 secret --name $secret --secrets FILE')";;
     esac
     waiting="$(ask "${pods[@]}" -o 'jsonpath={.items[0].status.conditions[?(@.status=="False")].message}')" || true
     case "$waiting" in
@@ -109,9 +125,7 @@ follow() { # until the JobSet has ended; prints why it waits and each restart, a
     esac
   done
   [ "$ended" = Completed ] && { echo "done"; return 0; }
-  logs 20 >&2 || true
-  ask get jobset "$name" -o 'jsonpath={.status.conditions[?(@.type=="Failed")].message}' >&2 || true
-  fail "the run failed (see above); fix the error, run '$0 delete --name $name', and start it again: it resumes"
+  fail_run "the run failed (see above); fix the error and start it again: it resumes."
 }
 logs() { kube logs --selector "jobset.sigs.k8s.io/jobset-name=$name,jobset.sigs.k8s.io/replicatedjob-name=slice,batch.kubernetes.io/job-completion-index=0" \
   --container trainer --prefix --tail "${1:-200}"; }

@@ -1,11 +1,12 @@
 """Simulates a pod on one machine: several processes of a training command, joined by jax.distributed, on CPU devices.
 
-    python launch/local.py --processes 2 -- sft --workdir runs/rehearsal --config.sft.data.lanes=2
-    python launch/local.py --processes 2 --kill-after 60 --corpus runs/world/corpus -- grpo --workdir runs/rehearsal ...
+    python launch/local.py --processes 2 -- sft --workdir runs/rehearsal
+    python launch/local.py --processes 2 --kill-after 60 --corpus runs/world/corpus -- grpo --workdir runs/rehearsal
 
 The code path is that of a pod: if a process dies, the others stop by themselves; all are restarted and resume from the
 last checkpoint. `--kill-after` kills one process once, as a test. `--corpus` starts one tools server for all processes
-and adds its address to the command. Each process writes to WORKDIR/logs/process-I.log.
+and adds its address to the command. The command is checked first (`mmsearch check`); `--dry-run` ends there and prints the
+processes' commands. Each process writes to WORKDIR/logs/process-I.log.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -30,6 +32,12 @@ _GRACE_S = 60.0
 def main() -> int:
     """Runs the command until it ends; returns its exit code."""
     options = _parse()
+    if code := _check(options):
+        return code
+    if options.dry_run:
+        for command in _commands(options, "127.0.0.1:PORT"):
+            print("+", shlex.join(command))
+        return 0
     logs = Path(_workdir(options.command)) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as beside:
@@ -91,9 +99,25 @@ def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) 
     return [process.wait() for process in running]
 
 
+def _check(options: argparse.Namespace) -> int:
+    """Checks the command before anything starts; returns the exit code."""
+    sys.path.insert(0, str(ROOT))
+    try:
+        from mmsearch_jax.commands.main import main as mmsearch
+    except ModuleNotFoundError as error:
+        if not options.dry_run:
+            raise
+        print(f"note: the command is not checked, because this Python lacks {error.name}", file=sys.stderr)
+        return 0
+    # The address of the tools server is known only when it has started.
+    more = ["--config.tools.url=http://127.0.0.1:8765"] if options.corpus is not None else []
+    devices = options.processes * options.devices
+    there = ["--processes", str(options.processes), "--devices", str(devices), "--machines", "1"]
+    return mmsearch(["check", *there, "--", *options.command, *more])
+
+
 def _server(corpus: Path, beside: contextlib.ExitStack) -> str:
     """Starts a search server that stops when `beside` exits; returns its address."""
-    sys.path.insert(0, str(ROOT))
     from mmsearch_jax.core.errors import MMSearchError
     from mmsearch_jax.jobs.search_server import start_server
 
@@ -115,24 +139,17 @@ def _start(options: argparse.Namespace, logs: Path) -> list[subprocess.Popen[byt
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     running = []
-    for number in range(options.processes):
-        command = [
-            sys.executable,
-            "-m",
-            "mmsearch_jax.commands.main",
-            *options.command,
-            "--coordinator",
-            coordinator,
-            "--num-processes",
-            str(options.processes),
-            "--process-id",
-            str(number),
-            "--heartbeat-timeout",
-            str(options.heartbeat_timeout),
-        ]
+    for number, command in enumerate(_commands(options, coordinator)):
         with (logs / f"process-{number}.log").open("ab") as log:
             running.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment))
     return running
+
+
+def _commands(options: argparse.Namespace, coordinator: str) -> list[list[str]]:
+    """The command line of each process."""
+    shared = [sys.executable, "-m", "mmsearch_jax.commands.main", *options.command, "--coordinator", coordinator]
+    shared += ["--num-processes", str(options.processes), "--heartbeat-timeout", str(options.heartbeat_timeout)]
+    return [[*shared, "--process-id", str(number)] for number in range(options.processes)]
 
 
 def _parse() -> argparse.Namespace:
@@ -150,6 +167,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--restarts", type=int, default=3, help="largest number of restarts (default: %(default)s)")
     parser.add_argument("--heartbeat-timeout", type=int, default=30, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("--dry-run", action="store_true", help="check the command, print the processes, start nothing")
     parser.add_argument("command", nargs="+", help="a training command of mmsearch and its arguments")
     options = parser.parse_args()
     if options.command[0] not in ("sft", "grpo"):

@@ -1,23 +1,28 @@
 #!/usr/bin/env bash
 # Runs a training command on a TPU slice that it requests as a queued resource:
 #
-#   launch/tpu_queued_resource.sh up --name sft7b --zone us-east5-a --type v5p-16 -- \
-#       sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2 --workdir /mnt/runs/sft7b
+#   launch/tpu_queued_resource.sh up --name sft7b --zone us-east5-a --type v5p-16 --setup mount.sh -- \
+#       sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2 --config.checkpoint=/mnt/models/Qwen2.5-VL-7B-Instruct \
+#       --config.sft.data.sets="('/mnt/data/train.array_record',)" --workdir /mnt/runs/sft7b
 #
-# up creates the slice, waits for it, pushes the committed code, starts the command on every worker, and follows it. A pre-empted
-# slice is deleted and requested again, and the run resumes from its last checkpoint, so --workdir must outlive the slice (a mounted
-# bucket or disk: --setup mounts it). Each step is also a separate command:
+# up checks the command (mmsearch check, also in a dry run), creates the slice, waits for it, pushes the committed code, starts the
+# command on every worker, and follows it. A pre-empted slice is deleted and requested again, and the run resumes from its last
+# checkpoint, so --workdir must outlive the slice (a bucket or disk that --setup mounts at --mount). When the run has ended or failed
+# the slice is deleted; --keep keeps it after a failure. Each step is also a separate command:
 #   create, wait, push, run, follow, logs, delete      (--dry-run prints the commands)
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
 # shellcheck source=launch/command_line.sh
 . "$here/command_line.sh"
-name="" zone="" type="" project="" secrets="" setup="" spot="" runtime="" attempts=20 poll=60
+# shellcheck source=launch/check.sh
+. "$here/check.sh"
+name="" zone="" type="" project="" secrets="" setup="" mount=/mnt spot="" keep="" runtime="" attempts=20 poll=60
 options="options: --name NAME  --zone ZONE  --type ACCELERATOR (v5litepod-16, v5p-16, v6e-16)  --project ID
-         --runtime VERSION (default: by type)  --spot  --attempts N (20)  --poll SECONDS (60)
-         --secrets FILE (lines KEY=VALUE; copied to the workers, never an argument)  --setup FILE (run on each worker first)"
-read_command_line "up create wait push run follow logs delete" "name zone type project runtime secrets setup attempts poll" "spot" "$@"
+         --runtime VERSION (default: by type)  --spot  --keep  --attempts N (20)  --poll SECONDS (60)
+         --secrets FILE (lines KEY=VALUE; copied to the workers, never an argument)  --setup FILE (run on each worker first)
+         --mount DIR (/mnt: what --setup mounts)"
+read_command_line "up create wait push run follow logs delete" "name zone type project runtime secrets setup mount attempts poll" "spot keep" "$@"
 [ -n "$name" ] || fail "--name is missing: a name for the slice"
 [ -n "$zone" ] || fail "--zone is missing: the zone of the slice, such as us-east5-a"
 case "$step" in up|create) [ -n "$type" ] || fail "--type is missing, such as v5p-16";; esac
@@ -96,7 +101,6 @@ follow() { # returns the job's exit code, or 75 if the slice is gone
     sleep "$poll"
     if code="$(on_workers 0 'cat ~/mmsearch/job.rc 2> /dev/null || tail -c 200 ~/mmsearch/job.log >&2')"; then
       if [ -n "$code" ]; then
-        [ "$code" = 0 ] || on_workers 0 'tail -n 20 ~/mmsearch/job.log' || true
         return "$code"
       fi
     elif [ "$(state)" != ACTIVE ]; then
@@ -106,8 +110,20 @@ follow() { # returns the job's exit code, or 75 if the slice is gone
 }
 delete() { do_it gcloud compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet; }
 
+check_run() {
+  local keys=(); [ -z "$secrets" ] || keys=(--secrets "$secrets")
+  check_command --topology "$type" --mount "$mount" "${keys[@]}" -- "${command[@]}" --distributed
+}
+fail_run() { # the run has failed: the slice is billed until it is deleted
+  [ -z "$keep" ] || fail "$*; the slice is kept and billed: '$0 logs' shows its log, '$0 delete' deletes it (both with --name $name --zone $zone)"
+  on_workers 0 'tail -n 200 ~/mmsearch/job.log' >&2 || true
+  delete || true
+  fail "$* (its last lines are above); the slice is deleted, --keep keeps it"
+}
+
 up() {
   local attempt code
+  check_run
   for ((attempt = 1; attempt <= attempts; attempt++)); do
     create
     if wait_active; then
@@ -117,9 +133,9 @@ up() {
       [ -n "$dry_run" ] || [ "$code" = 0 ] || [ "$(state)" = ACTIVE ] || code=75
       case "$code" in
         0) echo "done"; delete; return 0;;
-        2) delete; fail "the command has an error that you must fix (see above)";;
+        2) fail_run "the command has an error that you must fix";;
         75) echo "$name was pre-empted: requesting it again (attempt $attempt of $attempts)";;
-        *) fail "the command ended with code $code: '$0 logs --name $name --zone $zone' shows its log; the slice is kept";;
+        *) fail_run "the command ended with code $code";;
       esac
     else
       echo "$name is $(state): requesting it again (attempt $attempt of $attempts)"
@@ -130,6 +146,6 @@ up() {
 }
 
 case "$step" in
-  up) up;; create) create;; wait) wait_active || fail "$name is $(state)";; push) push;; run) run;; follow) follow;;
+  up) up;; create) create;; wait) wait_active || fail "$name is $(state)";; push) push;; run) [ -z "$type" ] || check_run; run;; follow) follow;;
   logs) on_workers 0 'tail -n 200 -f ~/mmsearch/job.log';; delete) delete;;
 esac

@@ -2,19 +2,23 @@
 # Runs a training command on a cluster that XPK created (github.com/AI-Hypercomputer/xpk), on one slice or several:
 #
 #   launch/xpk.sh up --cluster C --zone Z --project P --name sft7b --image REGISTRY/mmsearch-tpu --topology v5p:2x2x4:2 \
-#       --storage runs --secret mmsearch-keys -- sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x4:2 --workdir /mnt/runs/sft7b
+#       --storage runs --secret mmsearch-keys -- \
+#       sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x4:2 --config.checkpoint=/mnt/models/Qwen2.5-VL-7B-Instruct \
+#       --config.sft.data.sets="('/mnt/data/train.array_record',)" --workdir /mnt/runs/sft7b
 #
-# --storage names what `xpk storage attach` mounted (at /mnt, say). Keys come from a Secret object (launch/gke.sh secret): XPK itself
+# --storage names what `xpk storage attach` mounted, --mount where (/mnt). The command is checked first (mmsearch check), also in a dry run. Keys come from a Secret object (launch/gke.sh secret): XPK itself
 # would write them into the job. Steps: up, list, delete. Logs: launch/gke.sh logs. --dry-run prints the commands.
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
 # shellcheck source=launch/command_line.sh
 . "$here/command_line.sh"
-cluster="" zone="" project="" name="" image="" topology="" storage="" secret="" priority=medium restarts=50 python="${PYTHON:-python3}"
+# shellcheck source=launch/check.sh
+. "$here/check.sh"
+cluster="" zone="" project="" name="" image="" topology="" storage="" mount=/mnt secret="" priority=medium restarts=50 python="${PYTHON:-python3}"
 options="options: --cluster NAME  --zone ZONE  --project ID  --name NAME  --image IMAGE  --topology TOPOLOGY (v5p:4x4x4:2 is two slices)
-         --storage NAME  --secret NAME  --priority LEVEL (medium)  --restarts N (50)"
-read_command_line "up list delete" "cluster zone project name image topology storage secret priority restarts" "" "$@"
+         --storage NAME  --mount DIR (/mnt: where it is)  --secret NAME  --priority LEVEL (medium)  --restarts N (50)"
+read_command_line "up list delete" "cluster zone project name image topology storage mount secret priority restarts" "" "$@"
 for option in cluster zone project; do [ -n "${!option}" ] || fail "--$option is missing: of the cluster that 'xpk cluster create' created"; done
 [ "$step" = list ] || [ -n "$name" ] || fail "--name is missing: a name for the run"
 place=(--cluster "$cluster" --zone "$zone" --project "$project")
@@ -27,6 +31,7 @@ up() {
   local type slices words
   # shellcheck disable=SC2016
   type="$("$python" "$here/fill.py" - --topology "$topology" <<< '${XPK_TYPE} ${SLICES}')" || exit 2
+  check_command --topology "$topology" --mount "$mount" -- "${command[@]}" --distributed
   slices="${type#* }"; type="${type% *}"
   words="exec launch/container.sh$(printf ' %q' "${command[@]}" --distributed)"
   local create=(

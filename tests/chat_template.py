@@ -73,10 +73,10 @@ CASES = {
 }
 
 
-def reference_ids(tokenizer: Any, case: Case) -> list[int]:
-    """The token ids of the template's text, with control tokens and one placeholder per merged patch."""
+def reference_ids(tokenizer: Any, case: Case, template: str = TEMPLATE) -> list[int]:
+    """The token ids of a template's text, with control tokens and one placeholder per merged patch."""
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    fast.chat_template = TEMPLATE
+    fast.chat_template = template
     to_be_written = not case.turns or case.turns[-1][1] is not None
     text = fast.apply_chat_template(case.messages(), tokenize=False, add_generation_prompt=to_be_written)
     assert isinstance(text, str)
@@ -86,10 +86,10 @@ def reference_ids(tokenizer: Any, case: Case) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def rendered_ids(renderer: Any, case: Case) -> list[int]:
+def rendered_ids(renderer: Any, case: Case, system: str | None = SYSTEM) -> list[int]:
     """Our renderer's ids, closed as the template closes a finished conversation."""
     made = renderer.conversation(
-        case.prompt, case.turns, case.images, later_image_token_counts=case.later, system=case.system or SYSTEM
+        case.prompt, case.turns, case.images, later_image_token_counts=case.later, system=case.system or system
     )
     finished = case.turns and case.turns[-1][1] is None
     return [*made.token_ids, *([renderer.im_end, *renderer.encode("\n")] if finished else [])]

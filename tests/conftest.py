@@ -17,13 +17,13 @@ def pytest_configure(config):
     # Tests of accelerators look at the compiled programs, which must be those of a real run.
     if not any(part in argument for argument in config.args for part in ("tests/tpu", "tests/gpu")):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_COMPILE_FAST}".strip()
-    # Each run has a new directory, which the processes that tests start inherit.
+    # Unless one is named, each run has a new directory; the processes that tests start inherit it.
     if _FOLDER not in os.environ:
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")
         os.environ[_FOLDER] = config.compiled.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-        # With a size limit JAX locks the cache; without one, a process may read a file that another is still writing.
-        os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    # With a size limit JAX locks the cache; without one, a process may read a file that another is still writing.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(1 << 30))
 
 
 def pytest_unconfigure(config):

@@ -84,6 +84,7 @@ def assemble(settings: ServerSettings) -> Assembly:
             reader,
             settings.reader.num_pages,
             condenser,
+            corpus.whole if corpus is not None else None,
         )
         parts.closers = [parts.grounder.close, sessions.close]
         parts.closers += [part.close for part in (reader, condenser, store, corpus) if part is not None]

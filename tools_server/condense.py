@@ -15,7 +15,7 @@ from mmsearch_jax.core.errors import ChatFailed
 from mmsearch_jax.core.search_api import SearchResult
 from tools_server.extracts import split_extracts
 from tools_server.inert import inert
-from tools_server.ranking import match_expression
+from tools_server.ranking import TOKENIZER, indexable, match_expression
 
 _TEXT_PROMPT = """Below are a question, a web query that was made for it, and the pages that the query found.
 Write 10 to 12 sentences at most with what the pages say that helps to answer the question: names, dates, numbers, and who says
@@ -117,7 +117,8 @@ def cut(text: str, max_chars: int) -> str:
     """The text; if it is longer than `max_chars`, cut at a word and marked with "..."."""
     if len(text) <= max_chars:
         return text
-    return text[: max(0, max_chars - 3)].rsplit(" ", 1)[0].rstrip(",;: ") + "..."
+    whole, _, last = text[: max(0, max_chars - 3)].rpartition(" ")
+    return (whole if 2 * len(whole) >= max_chars else f"{whole} {last}".strip()).rstrip(",;: ") + "..."
 
 
 def _written(pages: Sequence[SearchResult], sentences: Sequence[tuple[int, str]], chosen: set[int]) -> str:
@@ -135,8 +136,8 @@ def _rank(query: str, sentences: Sequence[str]) -> list[int]:
     if not match:
         return []
     with sqlite3.connect(":memory:") as database:
-        database.execute("CREATE VIRTUAL TABLE s USING fts5(text, tokenize='porter unicode61 remove_diacritics 2')")
-        database.executemany("INSERT INTO s(rowid, text) VALUES (?, ?)", enumerate(sentences))
+        database.execute(f'CREATE VIRTUAL TABLE s USING fts5(text, tokenize="{TOKENIZER}")')
+        database.executemany("INSERT INTO s(rowid, text) VALUES (?, ?)", enumerate(map(indexable, sentences)))
         rows = database.execute("SELECT rowid FROM s WHERE s MATCH ? ORDER BY bm25(s)", (match,)).fetchall()
     database.close()
     return [row for (row,) in rows]

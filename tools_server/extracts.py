@@ -5,28 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from tools_server.paragraphs import paragraphs
 from tools_server.ranking import STOP_WORDS, words
 
 MAX_SNIPPET_CHARS = 160
 SEPARATOR = "; "
 """Separates the extracts of a snippet."""
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(]?[A-ZÀ-Þ0-9])")
-_FACT = re.compile(r"([^:.!?]{1,40}): (.+)", re.DOTALL)
+# After a full stop of scripts with capitals a blank and a capital must follow; those of other scripts are unambiguous.
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?])\s+(?=[\"'(]?[A-ZÀ-Þ0-9])|(?<=[。！？｡।؟])(?![。！？」』”’）])\s*|(?<=[。！？][」』”’）])\s*"
+)
+_FACT = re.compile(r"([^:：.!?。！？]{1,40})(?:: |：)(.+)", re.DOTALL)
 
 
 def split_extracts(text: str) -> list[str]:
-    """A page's lines; a line of prose is split into its sentences, a "Label: value" line is kept whole."""
-    extracts = []
-    for line in text.splitlines():
-        line = " ".join(line.split())
-        if line:
-            extracts += [line] if is_fact(line) else split_sentences(line)
-    return extracts
+    """A page's paragraphs; prose is split into its sentences, a "Label: value" line is kept whole."""
+    return [extract for line in paragraphs(text) for extract in ([line] if is_fact(line) else split_sentences(line))]
 
 
 def split_sentences(line: str) -> list[str]:
     """A line of prose, split after full stops, question marks and exclamation marks that a capital or a digit follows."""
-    return _SENTENCE_END.split(line)
+    return [sentence for sentence in _SENTENCE_END.split(line) if sentence]
 
 
 def is_fact(line: str) -> bool:
@@ -35,19 +34,26 @@ def is_fact(line: str) -> bool:
     return match is not None and len(words(match[1])) <= 5
 
 
-def choose_extracts(extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS) -> str:
+def choose_extracts(
+    extracts: Sequence[str], query: str, title: str = "", max_chars: int = MAX_SNIPPET_CHARS, fitting_only: bool = False
+) -> str:
     """The one to three extracts that best fit the query, best first, joined by `SEPARATOR`.
 
     Words of the page's title don't count: every line of a page on Peru is about Peru. Where no other word of
     the query occurs, the page's first extracts are taken. Extracts are whole; only a sentence that is longer
     than the limit and stands first is cut, at a word, marked by "..."; a "Label: value" line that stands
     first is never cut.
+
+    Args:
+      fitting_only: "" where no extract has a word of the query, instead of the first ones.
     """
     about = set(words(title))
     wanted = [w for w in dict.fromkeys(words(query)) if w not in about and w not in STOP_WORDS]
     scores = [(_fit(extract, wanted), -i) for i, extract in enumerate(extracts)]
     order = [-i for _, i in sorted(scores, reverse=True)]
     relevant = [i for i in order if scores[i][0] > 0]
+    if fitting_only and not relevant:
+        return ""
     chosen: list[str] = []
     # The page's first lines add context to the best extract, unless that is long.
     for i in [*relevant[:3], *(j for j in range(len(extracts)) if j not in relevant)]:
@@ -85,4 +91,6 @@ def _stem(word: str) -> str:
 def _cut(text: str, max_chars: int) -> str:
     if len(text) <= max_chars:
         return text
-    return text[: max_chars - 3].rsplit(" ", 1)[0].rstrip(",;: ") + "..."
+    whole, _, last = text[: max_chars - 3].rpartition(" ")
+    # Scripts without blanks are cut between characters.
+    return (whole if 2 * len(whole) >= max_chars else f"{whole} {last}".strip()).rstrip(",;: ") + "..."

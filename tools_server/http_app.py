@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hmac
 import json
 import logging
 import time
@@ -15,7 +14,15 @@ from aiohttp import web
 
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import DataError
-from mmsearch_jax.core.search_api import ERRORS, ErrorReply, ImageSearchRequest, SearchReply, TextSearchRequest
+from mmsearch_jax.core.http_serving import has_token, read_body
+from mmsearch_jax.core.search_api import (
+    ERRORS,
+    ErrorReply,
+    ImageSearchRequest,
+    SearchReply,
+    TextSearchRequest,
+    fit_text,
+)
 from tools_server import http_schema as schema
 from tools_server.failures import SearchFailure
 from tools_server.metrics import CONTENT_TYPE, Metrics
@@ -96,6 +103,7 @@ class _Routes:
         ready: dict[str, Any] = {
             "status": "ready",
             "cache": parts.cache.mode,
+            "limits": self._limits.of_requests.to_json(),
             "backends": {backend.name: backend.breaker.state for backend in backends},
         }
         if parts.budget is not None:
@@ -125,7 +133,7 @@ class _Routes:
         return await self._tools.ground(asked)
 
     async def _keep_image(self, request: web.Request) -> web.Response:
-        data = await request.read()
+        data = await read_body(request)
         if not data:
             raise DataError("the body is empty: send the encoded image itself")
         return web.json_response({"image_id": self._tools.keep_image(data)})
@@ -133,11 +141,22 @@ class _Routes:
     async def _retrieve(self, request: web.Request) -> web.Response:
         """Search-R1's retriever: `{"queries": [...], "topk": 3, "return_scores": true}`."""
         body = await _json(request)
-        queries, top_k, scores = schema.read_retrieve(body, self._limits.max_batch)
-        replies = await asyncio.gather(
-            *(self._text_search(self._checked(TextSearchRequest(query, top_k))) for query in queries)
-        )
-        return web.json_response({"result": [schema.documents(reply, scores) for reply in replies]})
+        queries, top_k, scores = schema.read_retrieve(body)
+        self._checked(TextSearchRequest("", top_k))
+        found: dict[str, list[dict[str, Any]]] = {}
+        asked = list(dict.fromkeys(fit_text(_encodable(query), self._limits.max_query_chars) for query in queries))
+        # A batch holds thousands of queries; no more wait for the threads at a time than one batch request may hold.
+        for start in range(0, len(asked), self._limits.max_batch):
+            part = asked[start : start + self._limits.max_batch]
+            replies = await asyncio.gather(*(self._whole_passages(query, top_k) for query in part))
+            found |= {query: schema.documents(reply, scores) for query, reply in zip(part, replies, strict=True)}
+        fitted = [fit_text(_encodable(query), self._limits.max_query_chars) for query in queries]
+        return web.json_response({"result": [found[query] for query in fitted]})
+
+    async def _whole_passages(self, query: str, top_k: int) -> SearchReply:
+        if not query:
+            return SearchReply((), "text_search", status="no_results")
+        return await self._tools.text_search(TextSearchRequest(query, top_k), whole=True)
 
     # What routes share
 
@@ -224,8 +243,7 @@ class _Routes:
     def _admitted(self, request: web.Request) -> bool:
         if not self._token or _route(request) in self._public:
             return True
-        sent = request.headers.get("Authorization", "")
-        return hmac.compare_digest(sent.encode("utf-8", "replace"), f"Bearer {self._token}".encode())
+        return has_token(request, self._token)
 
 
 def _route(request: web.Request) -> str | None:
@@ -240,9 +258,14 @@ def _check_encodable(name: str, text: str) -> None:
         raise DataError(f"{name} contains a lone surrogate at {error.start}") from error
 
 
+def _encodable(text: str) -> str:
+    """The text with half characters replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 async def _json(request: web.Request) -> Any:
     try:
-        return await request.json()
+        return json.loads((await read_body(request)).decode(request.charset or "utf-8"))
     except (ValueError, RecursionError, LookupError) as error:  # LookupError: unknown charset
         raise DataError(f"the body is not JSON: {error}") from error
 

@@ -37,12 +37,21 @@ def openapi(limits: ServiceLimits) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "mmsearch tools server", "version": __version__},
         "paths": _paths(limits),
-        "components": {"schemas": {kind.__name__: _schema(kind, limits) for kind in _MESSAGES}},
+        "components": {
+            "schemas": {kind.__name__: _schema(kind, limits) for kind in _MESSAGES},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "where the server has a token (token_env)"}
+            },
+        },
+        # The second, empty one: a server without a token accepts every caller.
+        "security": [{"token": []}, {}],
     }
 
 
-def read_retrieve(body: Any, max_queries: int) -> tuple[list[str], int, bool]:
+def read_retrieve(body: Any) -> tuple[list[str], int, bool]:
     """Queries, results per query, and whether scores are wanted, of a request to `/retrieve`.
+
+    A client sends a whole rollout batch: any number of queries, none of them if nobody searched, some of them empty.
 
     Raises:
       DataError: not of the documented form. Some clients send only `query`, which is accepted, too.
@@ -53,9 +62,9 @@ def read_retrieve(body: Any, max_queries: int) -> tuple[list[str], int, bool]:
     queries = [queries] if isinstance(queries, str) else queries
     if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
         raise DataError("'queries' must be a list of strings")
-    if not 1 <= len(queries) <= max_queries:
-        raise DataError(f"'queries' has {len(queries)} entries, must have 1 to {max_queries}")
     top_k = body.get("topk")
+    if isinstance(top_k, float) and top_k.is_integer():
+        top_k = int(top_k)
     if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool)):
         raise DataError("'topk' must be a whole number")
     return queries, 3 if top_k is None else top_k, bool(body.get("return_scores", False))
@@ -65,7 +74,7 @@ def documents(reply: SearchReply, scores: bool) -> list[dict[str, Any]]:
     """A reply's results as Search-R1's clients read them."""
     found = []
     for i, result in enumerate(reply.results):
-        document = {"id": result.url or str(i), "contents": f'"{result.title}"\n{result.snippet}'}
+        document = {"id": result.id or result.url or str(i), "contents": f'"{result.title}"\n{result.snippet}'}
         # Providers without scores still rank: the score follows from the rank.
         found.append({"document": document, "score": result.score or 1.0 / (i + 1)} if scores else document)
     return found
@@ -87,6 +96,8 @@ def _schema(kind: type, limits: ServiceLimits) -> dict[str, Any]:
         properties[field.name] = {"anyOf": [described, {"type": "null"}]} if optional else described
         if field.default is dataclasses.MISSING:
             required.append(field.name)
+        elif isinstance(field.default, bool | int | float | str) or field.default is None:
+            properties[field.name] = {**properties[field.name], "default": field.default}
     return {
         "type": "object",
         "description": (kind.__doc__ or "").split("\n\n")[0],
@@ -106,7 +117,7 @@ def _paths(limits: ServiceLimits) -> dict[str, Any]:
         many = {"type": "array", "items": _ref(kind), "minItems": 1, "maxItems": limits.max_batch}
         replies = {"type": "array", "items": {"anyOf": [_ref(SearchReply), _ref(ErrorReply)]}}
         paths[route + search_api.BATCH] = {"post": _operation(_object(requests=many), _object(replies=replies))}
-    queries = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": limits.max_batch}
+    queries = {"type": "array", "items": {"type": "string"}}
     asked = _object(queries=queries)
     asked["properties"] |= {
         "topk": {"type": "integer", "minimum": 1, "maximum": limits.max_top_k},
@@ -122,6 +133,9 @@ def _paths(limits: ServiceLimits) -> dict[str, Any]:
         paths[route] = {
             "get": {"responses": {"200": _content(_object(status={"type": "string"}), "what its name says")}}
         }
+    for route, methods in paths.items():
+        for operation in methods.values():
+            operation["operationId"] = "_".join(part for part in route.strip("/").split("/") if part != "v1")
     return paths
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.errors import DataError, ImageError
+from mmsearch_jax.core.pictures import decode_picture
 from tools_server.toy_vision import embedding
 
 Part = tuple[float, float, float, float]
@@ -142,17 +143,15 @@ def query_vectors(image: Image.Image) -> np.ndarray:
 
 
 def open_picture(file: Path) -> Image.Image:
-    """The picture as RGB, upright; a large JPEG is decoded at reduced size.
+    """The picture as a query's picture is decoded; a large JPEG at reduced size.
 
     Raises:
       DataError: it cannot be read; names it.
     """
     try:
-        with Image.open(file) as image:
-            image.draft("RGB", (256, 192))
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the picture {file}: {error}; repair it or remove it from images.jsonl") from error
+        return decode_picture(file, str(file), draft=(256, 192))
+    except ImageError as error:
+        raise DataError(f"cannot read the picture {file}: {error}; or remove it from images.jsonl") from error
 
 
 def encode_thumbnail(image: Image.Image) -> bytes:

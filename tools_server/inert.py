@@ -20,7 +20,9 @@ _UNSEEN = re.compile(
 )
 _LINE_END = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
 _HALF = re.compile("[\ud800-\udfff]")
-_WEB = re.compile(r"https?://[^\s\"'<>`{}|\\^]+", re.IGNORECASE)
+_WEB = re.compile(r"https?://[^\s<>\\]+", re.IGNORECASE)
+# Characters that no address may hold unescaped, but that engines and wikis write; browsers escape them in the same way.
+_ESCAPED = str.maketrans({character: f"%{ord(character):02X}" for character in '"`{}|^'})
 
 
 def inert(text: str, max_chars: int) -> str:
@@ -35,8 +37,11 @@ def inert(text: str, max_chars: int) -> str:
 
 
 def inert_url(url: str) -> str:
-    """A web address unchanged; "" for any other (`javascript:`, `data:`, `file:`, ...) and for one that is too long."""
-    url = url.strip()
+    """A web address, unchanged except that quotes, braces, bars and carets are escaped as browsers do.
+
+    "" for any other (`javascript:`, `data:`, `file:`, ...), for one with blanks or angle brackets, and a too long one.
+    """
+    url = url.strip().translate(_ESCAPED)
     if len(url) > MAX_URL_CHARS or not _WEB.fullmatch(url):
         return ""
     return url if inert(url, MAX_URL_CHARS) == url else ""

@@ -48,7 +48,7 @@ class _ServiceCounts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         cache = CounterMetricFamily("tools_cache", "Look-ups in the cache.", labels=["outcome"])
-        for name in ("hits", "misses", "shared", "read_errors", "write_errors"):
+        for name in ("hits", "misses", "shared", "doubtful", "read_errors", "write_errors"):
             cache.add_metric([name], getattr(self._parts.cache, name))
         yield cache
         calls = CounterMetricFamily(

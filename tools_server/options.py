@@ -37,15 +37,18 @@ def config_of(options: argparse.Namespace, overrides: Sequence[str]) -> Loaded[S
       ConfigError: no such file, or an override that cannot be read.
       SettingError: an unknown setting, or a value that is not sound.
     """
-    from mmsearch_jax.core.config_files import PREFIX, load
+    from mmsearch_jax.core.config_files import load
     from tools_server.settings.server import ServerSettings
 
-    arguments = [
-        f"{PREFIX}{name}={getattr(options, name)}"
-        for name in ("corpus", "host", "port")
-        if getattr(options, name) is not None
-    ]
-    return load(ServerSettings, options.config, [*overrides, *arguments])
+    return load(ServerSettings, options.config, [*overrides, *arguments_of(options)])
+
+
+def arguments_of(options: argparse.Namespace) -> list[str]:
+    """`--corpus`, `--host` and `--port` as overrides of settings."""
+    from mmsearch_jax.core.config_files import PREFIX
+
+    given = {name: getattr(options, name) for name in ("corpus", "host", "port")}
+    return [f"{PREFIX}{name}={value}" for name, value in given.items() if value is not None]
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str], port_file: Path | None = None) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmsearch_jax.core.errors import ImageError
+from mmsearch_jax.core.pictures import MAX_PIXELS, decode_picture, picture_size
+from mmsearch_jax.core.search_api import RequestLimits
 
-MIN_SIDE, MAX_ASPECT = 8, 200
+_LIMITS = RequestLimits()
+MIN_SIDE, MAX_ASPECT = _LIMITS.min_side, _LIMITS.max_aspect
 
 
 def read_base64(image_base64: str) -> bytes:
@@ -33,8 +35,8 @@ def read_base64(image_base64: str) -> bytes:
     return data
 
 
-def decode_image(data: bytes, max_pixels: int) -> Image.Image:
-    """An encoded image (JPEG, PNG, WebP, ...) as RGB, turned upright.
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An encoded image (JPEG, PNG, WebP, ...) as RGB, turned upright: what `core.pictures` makes of it.
 
     Args:
       max_pixels: larger images are refused before their pixels are unpacked.
@@ -42,20 +44,8 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     Raises:
       ImageError: not an image, damaged, too small or too large.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_size(image.size, max_pixels)
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                flat = Image.new("RGB", upright.size, (255, 255, 255))
-                flat.paste(upright, mask=upright.getchannel("A"))
-                return flat
-            return upright.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"the image is too large: {error}") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ImageError(f"no readable image: {error}; send JPEG, PNG or WebP") from error
+    _check_size(picture_size(data), max_pixels)
+    return decode_picture(data, max_pixels=max_pixels)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

@@ -17,14 +17,15 @@ from mmsearch_jax.core.search_api import Box, ImageSearchRequest, SearchReply, S
 from tools_server.backends.backend import QueryPicture
 from tools_server.cache.answers import Cache
 from tools_server.condense import Condenser
-from tools_server.extracts import choose_extracts, split_extracts
+from tools_server.extracts import SEPARATOR, choose_extracts, split_extracts
 from tools_server.failures import SearchFailure
-from tools_server.grounders.grounder import Grounder, Grounding
+from tools_server.grounders.grounder import NOT_THERE, Grounder, Grounding
 from tools_server.inert import inert_result
 from tools_server.limits.guarded import Chain, Found
 from tools_server.limits.run_budget import RunBudget
 from tools_server.request_images import decode_image, read_base64
 from tools_server.settings.answering import ServiceLimits
+from tools_server.settings.sources import LOCAL
 from tools_server.work_pool import WorkPool
 
 
@@ -54,6 +55,7 @@ class Parts:
       identity: what decides an answer (backends, models, number of pages that are read); part of every cache key.
       reader, num_pages: reads the first pages of a text search; None and 0 leave the results as they are.
       condenser: None leaves results as they are.
+      whole: replaces the extracts of a result of the backend "local" by all its text; None if they are whole.
       closers: called at the end, in this order.
     """
 
@@ -67,6 +69,7 @@ class Parts:
     reader: PageReader | None = None
     num_pages: int = 0
     condenser: Condenser | None = None
+    whole: Callable[[SearchResult], SearchResult] | None = None
     closers: list[Callable[[], Awaitable[None]]] = dataclasses.field(default_factory=list)
 
 
@@ -77,8 +80,11 @@ class SearchService:
         self.parts, self.limits = parts, limits
         self._images = _KeptImages(limits.max_kept_image_bytes)
 
-    async def text_search(self, asked: TextSearchRequest) -> SearchReply:
+    async def text_search(self, asked: TextSearchRequest, whole: bool = False) -> SearchReply:
         """The best pages for a query.
+
+        Args:
+          whole: results keep all their text, however long, instead of the extracts that fit the query.
 
         Raises:
           SearchFailure: no answer; says why.
@@ -87,7 +93,9 @@ class SearchService:
         request = {"tool": "text_search", "query": query, "top_k": asked.top_k, **self.parts.identity.get("text", {})}
         if self.parts.condenser is not None:
             request["question"] = asked.question
-        return await self._answered(request, asked.deadline_s, lambda: self._find_text(query, asked))
+        if whole:
+            request["whole"] = True
+        return await self._answered(request, asked.deadline_s, lambda: self._find_text(query, asked, whole))
 
     async def image_search(self, asked: ImageSearchRequest) -> SearchReply:
         """Pages that show the image, or the region that the box or the expression names.
@@ -115,6 +123,8 @@ class SearchService:
             raise SearchFailure(
                 "upstream_timeout", f"the grounder gave no box within {wait_s:g} s", passing=True
             ) from None
+        if found.box is None:
+            found = dataclasses.replace(found, note=NOT_THERE)
         return _grounded(SearchReply((), tool="ground"), found, asked_for=True)
 
     def keep_image(self, data: bytes) -> str:
@@ -147,16 +157,32 @@ class SearchService:
         reply = SearchReply.from_json(kept)
         return dataclasses.replace(reply, cached=True, cost_usd=0.0) if cached else reply
 
-    async def _find_text(self, query: str, asked: TextSearchRequest) -> SearchReply:
+    async def _find_text(self, query: str, asked: TextSearchRequest, whole: bool) -> SearchReply:
         loop = asyncio.get_running_loop()
         end = loop.time() + self.limits.deadline_s
-        found = _inert(await self.parts.text.search(query, asked.top_k, self.limits.deadline_s))
-        results = await self._read_pages(found.results, end - loop.time())
+        found = await self.parts.text.search(query, asked.top_k, self.limits.deadline_s)
+        if whole and self.parts.whole is not None and found.backend == LOCAL:
+            found = dataclasses.replace(found, results=tuple(map(self.parts.whole, found.results)))
+        found = _inert(found)
+        pages = await self._read_pages(found.results, end - loop.time())
         reply = _reply(found, "text_search")
-        if self.parts.condenser is not None and results:
-            summary = await self.parts.condenser.text(query, asked.question, results)
+        if whole:
+            return dataclasses.replace(
+                reply,
+                results=tuple(
+                    dataclasses.replace(r, snippet=_joined(r, page))
+                    for r, page in zip(found.results, pages, strict=True)
+                ),
+            )
+        if self.parts.condenser is not None and found.results:
+            read = [
+                dataclasses.replace(r, snippet=_joined(r, page)) for r, page in zip(found.results, pages, strict=True)
+            ]
+            summary = await self.parts.condenser.text(query, asked.question, read)
             reply = dataclasses.replace(reply, summary=summary.text, summarised_by=summary.by, note=summary.note)
-        shortened = await asyncio.to_thread(lambda: tuple(self._shortened(result, query) for result in results))
+        shortened = await asyncio.to_thread(
+            lambda: tuple(self._shortened(r, page, query) for r, page in zip(found.results, pages, strict=True))
+        )
         return dataclasses.replace(reply, results=shortened)
 
     async def _find_images(self, data: bytes, asked: ImageSearchRequest) -> SearchReply:
@@ -177,26 +203,31 @@ class SearchService:
             reply = dataclasses.replace(reply, summary=summary.text, summarised_by=summary.by, note=note)
         return reply
 
-    async def _read_pages(self, results: tuple[SearchResult, ...], within_s: float) -> tuple[SearchResult, ...]:
-        """The results; the first ones have their page's text instead of the snippet, if it is longer and arrives in time."""
+    async def _read_pages(self, results: tuple[SearchResult, ...], within_s: float) -> list[str]:
+        """The text of each result's page: "" beyond the first `num_pages`, and if it cannot be read in time."""
         reader = self.parts.reader
-        if reader is None or not self.parts.num_pages:
-            return results
-        first = results[: self.parts.num_pages]
-        texts = await asyncio.gather(*(_in_time(reader, result.url, within_s) for result in first))
-        read = [
-            dataclasses.replace(result, snippet=text) if len(text) > len(result.snippet) else result
-            for result, text in zip(first, texts, strict=True)
-        ]
-        return (*read, *results[len(first) :])
+        first = results[: self.parts.num_pages] if reader is not None else ()
+        texts = [_in_time(reader, result.url, within_s) for result in first] if reader is not None else []
+        return [*await asyncio.gather(*texts), *[""] * (len(results) - len(first))]
 
-    def _shortened(self, result: SearchResult, query: str) -> SearchResult:
-        if len(result.snippet) <= self.limits.max_snippet_chars:
-            return result
-        extracts = split_extracts(result.snippet)
-        return dataclasses.replace(
-            result, snippet=choose_extracts(extracts, query, result.title, self.limits.max_snippet_chars)
-        )
+    def _shortened(self, result: SearchResult, page: str, query: str) -> SearchResult:
+        """The result with what fits the query best of its page, after the engine's snippet.
+
+        The page may be a consent dialog, a login or an error: without a word of the query it adds nothing, and it never
+        replaces the snippet, which the engine chose for the query.
+        """
+        limit, snippet = self.limits.max_snippet_chars, result.snippet
+        if not page or _has(page, snippet):
+            return dataclasses.replace(result, snippet=_within(page or snippet, query, result.title, limit))
+        snippet = _within(snippet, query, result.title, limit)
+        room = limit - len(snippet) - len(SEPARATOR)
+        extracts = [extract for extract in split_extracts(page) if not _has(snippet, extract)]
+        added = choose_extracts(extracts, query, result.title, room, fitting_only=True) if room > 0 and extracts else ""
+        if added and len(page) <= room:
+            snippet = _joined(result, page)
+        elif added and len(added) <= room:
+            snippet = SEPARATOR.join(part for part in (snippet, added) if part)
+        return dataclasses.replace(result, snippet=snippet)
 
     def _wait_s(self, deadline_s: float | None) -> float:
         return min(deadline_s or self.limits.deadline_s, self.limits.deadline_s)
@@ -229,6 +260,20 @@ def image_request(
     }
 
 
+def _within(text: str, query: str, title: str, max_chars: int) -> str:
+    """The text, or the extracts of a longer one that fit the query best."""
+    return text if len(text) <= max_chars else choose_extracts(split_extracts(text), query, title, max_chars)
+
+
+def _joined(result: SearchResult, page: str) -> str:
+    """The engine's snippet and the page's text, once if the page repeats it."""
+    return page if _has(page, result.snippet) else "\n".join(part for part in (result.snippet, page) if part)
+
+
+def _has(text: str, part: str) -> bool:
+    return " ".join(part.strip(". \u2026").split()) in " ".join(text.split())
+
+
 async def _in_time(reader: PageReader, url: str, within_s: float) -> str:
     # Results without their pages are better than no results.
     try:
@@ -244,7 +289,15 @@ def _inert(found: Found) -> Found:
 
 def _reply(found: Found, tool: str) -> SearchReply:
     status = "ok" if found.results else "no_results"
-    return SearchReply(found.results, tool, status=status, backend=found.backend, cost_usd=found.cost_usd)
+    # An answer that is no failure has passed the backend's reader, so an empty one says that nothing matches.
+    return SearchReply(
+        found.results,
+        tool,
+        status=status,
+        backend=found.backend,
+        cost_usd=found.cost_usd,
+        empty_checked=not found.results,
+    )
 
 
 def _grounded(reply: SearchReply, found: Grounding, asked_for: bool) -> SearchReply:

@@ -16,7 +16,16 @@ from typing import Any
 from mmsearch_jax.core.errors import DataError
 from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.hits import Hit, Page
-from tools_server.ranking import NUM_CANDIDATES, TEXT_WEIGHT, TITLE_WEIGHT, match_expression, with_title, words
+from tools_server.ranking import (
+    NUM_CANDIDATES,
+    TEXT_WEIGHT,
+    TITLE_WEIGHT,
+    TOKENIZER,
+    indexable,
+    match_expression,
+    with_title,
+    words,
+)
 
 
 class TextIndex:
@@ -28,12 +37,11 @@ class TextIndex:
         self._lock = threading.Lock()
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
-            "CREATE VIRTUAL TABLE pages USING fts5(title, text, content='', "
-            "tokenize='porter unicode61 remove_diacritics 2')"
+            f"CREATE VIRTUAL TABLE pages USING fts5(title, text, content='', tokenize=\"{TOKENIZER}\")"
         )
         self._database.executemany(
             "INSERT INTO pages(rowid, title, text) VALUES (?, ?, ?)",
-            ((i, page.title, page.text) for i, page in enumerate(self._pages)),
+            ((i, indexable(page.title), indexable(page.text)) for i, page in enumerate(self._pages)),
         )
         self._extracts = functools.lru_cache(maxsize=4096)(self._read_extracts)
 
@@ -68,6 +76,10 @@ class TextIndex:
             hits.append(Hit(page, snippet, round(score, 4)))
         return hits
 
+    def text_of(self, title: str, url: str) -> str | None:
+        """The whole text of the page with this title and address; None if there is none."""
+        return next((page.text for page in self._pages if page.title == title and page.url == url), None)
+
     def close(self) -> None:
         """Frees the table."""
         self._database.close()
@@ -96,5 +108,8 @@ def read_pages(folder: Path) -> list[Page]:
         for key in ("title", "text"):
             if not isinstance(record, dict) or not isinstance(record.get(key), str):
                 raise DataError(f"{path}:{number}: field {key!r} must be a string")
-        pages.append(Page(record["title"], str(record.get("url") or ""), record["text"]))
+        name = record.get("id")
+        pages.append(
+            Page(record["title"], str(record.get("url") or ""), record["text"], "" if name is None else str(name))
+        )
     return pages

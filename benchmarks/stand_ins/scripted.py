@@ -150,7 +150,7 @@ def engine(*plays: Play, config: EngineConfig = ENGINE_CONFIG, episode: EpisodeC
         ids = rendered(play, episode).token_ids
         scripts[play.number, : len(ids)] = ids
     cache = Recorded(jnp.zeros((config.num_slots, config.max_length, 1, 1)), jnp.zeros(config.num_slots, jnp.int32))
-    return Engine(ScriptedModel(scripts), TOKENIZER, SmallProcessor(), config, cache=cache)  # type: ignore[arg-type]
+    return Engine.of(ScriptedModel(scripts), TOKENIZER, SmallProcessor(), config, cache=cache)  # type: ignore[arg-type]
 
 
 class FakeTools:

@@ -23,9 +23,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object instead")
 
 
-def _run(options: argparse.Namespace) -> None:
+def _check_arguments(options: argparse.Namespace) -> None:
     if not options.question:
         raise ConfigError("mmsearch ask needs an image and a question")
+
+
+def _run(options: argparse.Namespace) -> None:
+    _check_arguments(options)
     from mmsearch_jax.jobs.ask import read_image_argument, run_ask
 
     # Checked before anything slow starts.
@@ -57,4 +61,6 @@ COMMAND = Command(
     _settings,
     config="eval/miniworld.py",
     workdir=True,
+    inputs=("image",),
+    check_arguments=_check_arguments,
 )

@@ -70,12 +70,18 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _stats(options: argparse.Namespace) -> None:
-    from tools_server.cache.transfer import count_entries
+    from tools_server.cache.transfer import DOUBTFUL, count_entries
 
     counts = _with_store(options, count_entries)
+    doubtful = counts.pop(DOUBTFUL, 0)
     print(f"{counts.total()} answers")
     for tool, count in counts.most_common():
         print(f"{count:>8} {tool}")
+    if doubtful:
+        print(
+            f"{doubtful:>8} without results, kept before empty answers were checked: they may be failures of a provider. "
+            "Every mode except replay fetches them again"
+        )
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -134,7 +140,8 @@ def _fvqa_entries(
         hits = [hit for hit in found["results"] if hit["title"]][: options.top_k]
         # Answers of a server are neutralised; these are imported without it.
         results = tuple(inert_result(SearchResult(str(hit["title"]), "", str(hit["image_url"] or ""))) for hit in hits)
-        reply = SearchReply(results, "image_search", status="ok" if results else "no_results", backend="fvqa")
+        status = "ok" if results else "no_results"
+        reply = SearchReply(results, "image_search", status=status, backend="fvqa", empty_checked=not results)
         counts[_KEPT] += 1
         yield CacheEntry(image_request(read_image(row.image), options.top_k, identity_of(config)), reply.to_json())
 
@@ -166,4 +173,5 @@ COMMAND = Command(
     run,
     ("mmsearch cache export answers.jsonl --config.cache.path=runs/tools/cache.sqlite",),
     add_arguments,
+    inputs=("path", "cache", "rows"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.settings import Section
@@ -25,6 +26,10 @@ class Command:
       workdir: whether it writes to a work directory.
       exclusive: whether it must be the only such job in its work directory.
       processes: whether it can run as several processes.
+      inputs: names of its own arguments that name files or directories to read.
+      check_arguments: raises a `ConfigError` if its own arguments contradict one another or lack something.
+      resumes: after Ctrl-C, what the same command continues from ("{checkpoints}": the newest ones in the work directory);
+        "" for a command that starts again.
     """
 
     name: str
@@ -37,6 +42,30 @@ class Command:
     workdir: bool = False
     processes: bool = False
     exclusive: bool = False
+    inputs: Sequence[str] = ()
+    check_arguments: Callable[[argparse.Namespace], None] | None = None
+    resumes: str = ""
+
+
+def interrupted(command: Command, workdir: Path | None) -> str:
+    """The message after Ctrl-C: what the same command will continue from."""
+    if not command.resumes:
+        return "interrupted"
+    return f"interrupted: the same command resumes from {command.resumes.format(checkpoints=_newest(workdir))}"
+
+
+def _newest(workdir: Path | None) -> str:
+    """The newest checkpoint of each stage in a work directory, such as "step 132 of sft, step 8 of grpo"."""
+    if workdir is None or "://" in str(workdir):
+        return "its newest checkpoint"
+    newest = {
+        stage.name: max(int(step.name) for step in stage.iterdir() if step.name.isdecimal())
+        for stage in (workdir / "checkpoints").glob("*")
+        if any(step.name.isdecimal() for step in stage.iterdir())
+    }
+    # In the order in which they were made.
+    stages = sorted(newest, key=lambda stage: (workdir / "checkpoints" / stage / str(newest[stage])).stat().st_mtime)
+    return ", ".join(f"step {newest[stage]} of {stage}" for stage in stages) or "its start (there is no checkpoint yet)"
 
 
 class SetSetting(argparse.Action):

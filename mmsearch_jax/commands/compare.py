@@ -34,4 +34,5 @@ COMMAND = Command(
     _run,
     ("mmsearch compare runs/eval/eval/sft runs/eval/eval/grpo",),
     _add_arguments,
+    inputs=("first", "second"),
 )

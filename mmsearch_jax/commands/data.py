@@ -23,6 +23,7 @@ CACHE_SOURCE = "fvqa-cache"
 _SHOWN_PROBLEMS = 20
 _EPILOG = """\
 examples:
+  mmsearch data convert --from csv questions.csv runs/data/mine.array_record
   mmsearch data convert mmsearch-r1 fvqa_train.parquet runs/data/fvqa.array_record
   mmsearch data convert sharegpt conversations.json runs/data/sft.array_record --images pictures
   mmsearch data convert infoseek downloads/infoseek runs/data/infoseek.array_record --split val
@@ -39,21 +40,36 @@ examples:
 A file's extension gives its format: .jsonl, .array_record (for training), .parquet, .tar."""
 
 
+class _SourceFirst(argparse.ArgumentParser):
+    """Reads `--from SOURCE` as the first positional argument, which argparse cannot make optional."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = list(args or ())
+        for i, argument in enumerate(args):
+            if argument == "--from" and i + 1 < len(args):
+                args = [args[i + 1], *args[:i], *args[i + 2 :]]
+                break
+            if argument.startswith("--from="):
+                args = [argument.removeprefix("--from="), *args[:i], *args[i + 1 :]]
+                break
+        return super().parse_known_args(args, namespace)
+
+
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the subcommands; each sets `run_data`."""
     command.epilog = _EPILOG
-    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_SourceFirst)
 
     def add(name: str, run, text: str) -> argparse.ArgumentParser:
         action = actions.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text)
         action.set_defaults(run_data=run)
         return action
 
-    convert = add("convert", _convert, "Converts other projects' data to rows.\nBad records go to rejected.jsonl.")
+    convert = add("convert", _convert, "Converts other projects' data to rows.\nBad records go to rejected-OUT.jsonl.")
     convert.add_argument(
         "source",
-        help="for a file: mmsearch-r1, search-r1, verl, sharegpt, rows (our own), fvqa-cache; for a folder: "
-        "deepmmsearchvqa, fvqa, infoseek, encyclopedic-vqa, simplevqa, dynvqa, okvqa, a-okvqa",
+        help="for a file: csv (your own questions), mmsearch-r1, search-r1, verl, sharegpt, rows (our own), fvqa-cache; "
+        "for a folder: deepmmsearchvqa, fvqa, infoseek, encyclopedic-vqa, simplevqa, dynvqa, okvqa, a-okvqa; or --from SOURCE",
     )
     convert.add_argument("path", type=Path, help="file to read, or a published set's folder")
     convert.add_argument("out", type=Path, help="file to write (with --tfds: folder)")
@@ -66,7 +82,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     export = add(
         "export",
         _export,
-        "Writes rows in another project's layout.\nRows that the layout cannot represent go to rejected.jsonl.",
+        "Writes rows in another project's layout.\nRows that the layout cannot represent go to rejected-OUT.jsonl.",
     )
     export.add_argument("form", metavar="layout", help="sharegpt (LLaMA-Factory), verl, mmsearch-r1, search-r1")
     export.add_argument("path", type=Path, help="file of rows, or folder with rows.jsonl")
@@ -78,7 +94,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="style of the prompts in sharegpt's conversations (default: %(default)s)",
     )
     validate = add("validate", _validate, "Checks every row; reports file, row, field and reason of each error.")
-    validate.add_argument("--images", action="store_true", help="also read and decode the images (slow)")
+    validate.add_argument(
+        "--images", action="store_true", help="also read and decode the images, as a policy does (slow)"
+    )
     add("stats", _stats, "Counts rows by source, kind, category, turns and images.")
     overlap = add(
         "overlap", _overlap, "Finds evaluation images and questions in a training set.\nLists every pair in a file."
@@ -138,15 +156,15 @@ def _convert(options: argparse.Namespace) -> None:
             images=options.images,
             embed=not options.no_embed,
         )
-    _print_counts(counts, options.out, options.out.with_name(conversion.REJECTED_FILE))
+    _print_counts(counts, options.out, conversion.rejected_file(options.out))
 
 
 def _export(options: argparse.Namespace) -> None:
-    from mmsearch_jax.data.convert.conversion import REJECTED_FILE
+    from mmsearch_jax.data.convert.conversion import rejected_file
     from mmsearch_jax.data.convert.export import export
 
     counts = export(options.form, options.path, options.out, prompt_style=options.prompt_style)
-    _print_counts(counts, options.out, options.out.with_name(REJECTED_FILE))
+    _print_counts(counts, options.out, rejected_file(options.out))
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -172,7 +190,7 @@ def _print_counts(counts: Counts, out: Path, rejected: Path) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from mmsearch_jax.data.storage import scan_rows
-    from mmsearch_jax.images.processing import load_image
+    from mmsearch_jax.data.usable import why_unusable
 
     seen: dict[str, int] = {}
     rows = bad = 0
@@ -182,11 +200,8 @@ def _validate(options: argparse.Namespace) -> None:
         if not isinstance(row, DataError):
             if seen.setdefault(row.id, number) != number:
                 problem = f"id: '{row.id}' is already used by row {seen[row.id]}"
-            try:
-                for image in row.images if options.images else ():
-                    load_image(image)
-            except DataError as error:
-                problem = str(error)
+            elif options.images:
+                problem = why_unusable(row)
         if problem:
             bad += 1
             if bad <= _SHOWN_PROBLEMS:
@@ -272,4 +287,5 @@ COMMAND = Command(
     run,
     ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     add_arguments,
+    inputs=("path", "train", "evaluation"),
 )

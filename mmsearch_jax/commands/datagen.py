@@ -36,5 +36,6 @@ COMMAND = Command(
     settings=_settings,
     config="datagen.py",
     workdir=True,
+    resumes="its journal",
     exclusive=True,
 )

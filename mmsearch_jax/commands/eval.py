@@ -22,6 +22,20 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a policy directory, a Hugging Face directory, or a LoRA adapter (config.checkpoint)",
     )
+    parser.add_argument(
+        "--rows",
+        action=SetSetting,
+        const="rows.path",
+        metavar="FILE",
+        help="ask the questions of your own file of rows instead of the benchmarks (config.rows.path)",
+    )
+    parser.add_argument(
+        "--name",
+        action=SetSetting,
+        const="rows.name",
+        metavar="NAME",
+        help="with --rows: the set's name in the results (config.rows.name; default: the file's name)",
+    )
     parser.add_argument("--shard", metavar="I/N", help="ask only the I-th of N parts of the questions (from 0)")
     parser.add_argument(
         "--rejudge",
@@ -42,7 +56,7 @@ def _run(options: argparse.Namespace) -> None:
     shard = parse_shard(options.shard) if options.shard else own
     if options.rejudge:
         done = evaluation.conclude_runs(settings, workdir)
-    elif settings.benchmarks:
+    elif settings.sets:
         done = evaluation.run_suite(settings, workdir, shard)
     else:
         done = evaluation.Suite([evaluation.run_eval(settings, workdir, shard=shard)], {})
@@ -51,7 +65,7 @@ def _run(options: argparse.Namespace) -> None:
         if merged is None:
             return  # Only the first process has it.
         done = evaluation.Suite(merged.summaries, done.missing)
-    if settings.benchmarks:
+    if settings.sets:
         print_benchmarks(*done)
     else:
         print_table(done.summaries)
@@ -68,6 +82,7 @@ COMMAND = Command(
         "mmsearch eval --workdir runs/eval --config.eval.mode=direct --config.eval.name=direct",
         "mmsearch eval --workdir runs/eval --config.eval.allow_crop=false --config.eval.name=no_crop",
         "mmsearch eval --config configs/eval/deepmmsearch.py --checkpoint runs/grpo/policies/grpo --workdir runs/eval",
+        "mmsearch eval --rows mine.jsonl --name mine --config.tools.url=http://127.0.0.1:8765 --workdir runs/eval",
         "mmsearch eval --config configs/eval/deepmmsearch.py --workdir runs/eval --rejudge \\\n"
         "      --config.judge.url=http://localhost:8000/v1 --config.judge.model=NAME",
     ),
@@ -76,4 +91,5 @@ COMMAND = Command(
     config="eval/miniworld.py",
     workdir=True,
     processes=True,
+    resumes="the last logged answer",
 )

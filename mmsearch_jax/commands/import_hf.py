@@ -27,4 +27,5 @@ COMMAND = Command(
     _run,
     ("mmsearch import-hf assets/tiny-base runs/imported",),
     add_folders,
+    inputs=("source",),
 )

@@ -184,4 +184,6 @@ COMMAND = Command(
     run,
     ("mmsearch index build runs/wiki wiki-18.jsonl.gz", "mmsearch serve-tools --corpus runs/wiki"),
     add_arguments,
+    inputs=("corpus", "source", "index"),
+    resumes="the last finished stage",
 )

@@ -16,6 +16,7 @@ from mmsearch_jax import __version__
 from mmsearch_jax.commands import (
     ask,
     cache,
+    check,
     compare,
     data,
     datagen,
@@ -33,17 +34,18 @@ from mmsearch_jax.commands import (
     serve_tools,
     sft,
 )
-from mmsearch_jax.commands.command import Command
-from mmsearch_jax.core.buckets import is_address, normal
+from mmsearch_jax.commands.command import Command, interrupted
+from mmsearch_jax.core.addresses import check_workdir
+from mmsearch_jax.core.buckets import is_address
 from mmsearch_jax.core.bundled import bundled
-from mmsearch_jax.core.errors import ConfigError, MMSearchError, Preempted
+from mmsearch_jax.core.errors import ConfigError, MMSearchError, NotReady, Preempted
 from mmsearch_jax.core.run_lock import RunLock
 from mmsearch_jax.core.staging import StagedDirectory, lock_of, shown_in
 
 EXIT_PREEMPTED = 75
 """Stopped by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits.h)."""
 _MODULES = (
-    quickstart, pretrain, sft, grpo, eval, compare, ask, serve, serve_tools, serve_mcp, cache, import_hf,
+    quickstart, pretrain, sft, grpo, eval, compare, ask, check, serve, serve_tools, serve_mcp, cache, import_hf,
     export_hf, datagen, plan, report, data, index,
 )  # fmt: skip
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
@@ -67,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = make_parser().parse_known_args(list(sys.argv[1:] if arguments is None else arguments))
     command = COMMANDS[options.command]
     try:
-        options.overrides = [*getattr(options, "overrides", []), *_overrides(command, rest, hasattr(options, "config"))]
+        given, problems = split_overrides(command, rest, hasattr(options, "config"))
+        if problems:
+            raise ConfigError(problems[0])
+        options.overrides = [*getattr(options, "overrides", []), *given]
         with contextlib.ExitStack() as held:
             if not _prepare(command, options, held):
                 return 0
@@ -75,13 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Preempted as error:
         print(f"stopped: {shown_in(str(error))}", file=sys.stderr)
         return EXIT_PREEMPTED
+    except NotReady as error:
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        return 2
     except (MMSearchError, OSError) as error:
         if options.debug:
             raise  # with the whole traceback, as requested
         print(f"error: {shown_in(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command resumes from the last checkpoint, if it writes any", file=sys.stderr)
+        print(interrupted(command, getattr(options, "workdir", None)), file=sys.stderr)
         return 130
     return 0
 
@@ -162,13 +170,17 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _overrides(command: Command, rest: Sequence[str], has_config: bool) -> list[str]:
+def split_overrides(command: Command, rest: Sequence[str], has_config: bool) -> tuple[list[str], list[str]]:
+    """The overrides of settings among the arguments that the parser does not know, and what is wrong with the others."""
     overrides = [argument for argument in rest if argument.startswith("--config.")]
-    if unknown := [argument for argument in rest if not argument.startswith("--config.")]:
-        raise ConfigError(f"unknown argument '{unknown[0]}': see mmsearch {command.name} --help")
+    problems = [
+        f"unknown argument '{argument}': see mmsearch {command.name} --help"
+        for argument in rest
+        if not argument.startswith("--config.")
+    ]
     if overrides and not has_config:
-        raise ConfigError(f"mmsearch {command.name} takes no config, so remove {overrides[0]}")
-    return overrides
+        problems += [f"mmsearch {command.name} takes no config, so remove {override}" for override in overrides]
+    return overrides, problems
 
 
 def _prepare(command: Command, options: argparse.Namespace, held: contextlib.ExitStack) -> bool:
@@ -191,7 +203,7 @@ def _prepare(command: Command, options: argparse.Namespace, held: contextlib.Exi
         print("\n".join(loaded.lines()))
         return False
     if command.workdir:
-        _check_address(options)
+        check_workdir(options.workdir, _several(options))
     options.settings = loaded.settings.require_ready()
     if getattr(options, "compilation_cache", ""):
         _keep_programs(options.compilation_cache)
@@ -211,19 +223,9 @@ def _prepare(command: Command, options: argparse.Namespace, held: contextlib.Exi
     return True
 
 
-def _check_address(options: argparse.Namespace) -> None:
-    workdir = options.workdir
-    # pathlib would take another scheme for a local directory, which the user would notice only after the run.
-    if workdir.parts[:1] and workdir.parts[0].endswith(":") and not is_address(workdir):
-        raise ConfigError(
-            f"--workdir {workdir}: only gs://BUCKET/FOLDER, s3://BUCKET/FOLDER and directories can be used"
-        )
-    several = getattr(options, "distributed", False) or getattr(options, "coordinator", None)
-    if is_address(workdir) and normal(workdir).startswith("s3://") and several:
-        raise ConfigError(
-            f"--workdir {normal(workdir)}: several processes need a shared directory or gs://, because Orbax writes each "
-            "process's part of a checkpoint and not to s3://. Mount the bucket (docs/launch.md, Buckets)"
-        )
+def _several(options: argparse.Namespace) -> bool:
+    """Whether this is one of several processes."""
+    return bool(getattr(options, "distributed", False) or getattr(options, "coordinator", None))
 
 
 def _open_workdir(command: Command, options: argparse.Namespace, held: contextlib.ExitStack) -> None:
@@ -237,7 +239,7 @@ def _open_workdir(command: Command, options: argparse.Namespace, held: contextli
 
 
 def _take(lock: RunLock, options: argparse.Namespace, held: contextlib.ExitStack) -> None:
-    if not getattr(options, "distributed", False) and not getattr(options, "coordinator", None):
+    if not _several(options):
         held.enter_context(lock)
         return
     import jax

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.errors import ConfigError
@@ -56,6 +56,20 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
         default=800,
         help="tokens of a sample that a rollout samples (default: %(default)s)",
     )
+    command.add_argument(
+        "--price",
+        type=_price,
+        default=0.0,
+        metavar="DOLLARS",
+        help="of one device for one hour; adds the cost of all steps",
+    )
+
+
+def _price(text: str) -> float:
+    price = float(text)
+    if not 0 <= price < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a price: give dollars, such as 4.20")
+    return price
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -87,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.search:
         made = search_settings(config, model, topology, names, options.best)
     else:
-        assumed = Assumed(options.sample_tokens, options.sampled_tokens)
+        assumed = Assumed(options.sample_tokens, options.sampled_tokens, options.price)
         made = plan_programs(config, model, topology, names, assumed)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -97,9 +111,19 @@ def _run(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace, topology: str) -> Loaded[LearnerSettings]:
     from mmsearch_jax.core.config_files import resolve, run_config_file
-    from mmsearch_jax.settings.commands import GRPOSettings, QuickstartSettings, SFTSettings
 
     values = run_config_file(options.config, topology).to_dict()
+    return resolve(tree_of(values, options.config), values, options.overrides)
+
+
+def tree_of(values: dict[str, Any], config: Path) -> type[LearnerSettings]:
+    """The tree of the job that a config's values describe.
+
+    Raises:
+      ConfigError: they describe none.
+    """
+    from mmsearch_jax.settings.commands import GRPOSettings, QuickstartSettings, SFTSettings
+
     trees: dict[tuple[str, ...], type[LearnerSettings]] = {
         ("grpo", "sft"): QuickstartSettings,
         ("sft",): SFTSettings,
@@ -107,8 +131,8 @@ def _load(options: argparse.Namespace, topology: str) -> Loaded[LearnerSettings]
     }
     tree = trees.get(tuple(name for name in ("grpo", "sft") if name in values))
     if tree is None:
-        raise ConfigError(f"{options.config} has neither 'sft' nor 'grpo': there is no job to plan")
-    return resolve(tree, values, options.overrides)
+        raise ConfigError(f"{config} has neither 'sft' nor 'grpo': there is no job to plan")
+    return tree
 
 
 def _names(given: str, config: LearnerSettings) -> tuple[str, ...]:

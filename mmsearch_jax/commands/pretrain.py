@@ -28,5 +28,6 @@ COMMAND = Command(
     settings=_settings,
     config="tiny_pretrain.py",
     workdir=True,
+    resumes="{checkpoints}",
     exclusive=True,
 )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.settings import Section
+
+_SMOKE_WORKDIR = Path("runs/smoke")
 
 
 def _settings() -> type[Section]:
@@ -14,14 +17,26 @@ def _settings() -> type[Section]:
     return QuickstartSettings
 
 
+class _Smoke(argparse.Action):
+    """Chooses the tiny budgets, and a work directory of their own unless one is named."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        namespace.config_argument = "smoke"
+        # argparse puts the default itself into the namespace, so a named directory is another object.
+        if namespace.workdir is parser.get_default("workdir"):
+            namespace.workdir = _SMOKE_WORKDIR
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--smoke",
-        action="store_const",
-        const="smoke",
-        default="",
+        action=_Smoke,
+        nargs=0,
         dest="config_argument",
-        help="tiny budgets: the same path in a minute and a half",
+        default="",
+        help=f"tiny budgets: the same path in a minute and a half (default work directory: {_SMOKE_WORKDIR})",
     )
 
 
@@ -34,7 +49,8 @@ def _run(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "quickstart",
     "Runs everything on one CPU: SFT, GRPO with live search, evaluation in four modes, report.\n"
-    "Writes quickstart.json, eval/*/summary.json and report.html to the work directory.",
+    "Writes quickstart.json, eval/*/summary.json and report.html to the work directory. The same command resumes: finished\n"
+    "stages are not repeated, and SFT and GRPO continue from their last checkpoint.",
     _run,
     (
         "mmsearch quickstart",
@@ -45,5 +61,6 @@ COMMAND = Command(
     _settings,
     config="quickstart.py",
     workdir=True,
+    resumes="{checkpoints}",
     exclusive=True,
 )

@@ -38,4 +38,5 @@ COMMAND = Command(
     _run,
     ("mmsearch report runs/quickstart", "mmsearch report runs/sft runs/grpo -o report.html"),
     _add_arguments,
+    inputs=("runs",),
 )

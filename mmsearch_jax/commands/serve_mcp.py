@@ -28,6 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8766, help="with --http (default: %(default)s; 0: a free one)")
 
 
+def check_arguments(options: argparse.Namespace) -> None:
+    """Raises a `ConfigError` if an argument is invalid, or the package is missing."""
+    if importlib.util.find_spec("mcp") is None:
+        raise ConfigError("mmsearch serve-mcp needs the package mcp: pip install 'mmsearch-jax[mcp]'")
+    for url in options.tools_url.split(","):
+        if not url.strip().startswith(("http://", "https://")):
+            raise ConfigError(f"--tools-url is '{url.strip()}': give an address such as http://127.0.0.1:8765")
+    secret(options.token_env, "--token-env")
+    if not options.deadline > 0 or not 0 <= options.port <= 65535:
+        raise ConfigError("--deadline must be above 0, --port 0 to 65535")
+
+
 def run(options: argparse.Namespace) -> None:
     """Serves until the host closes the connection, or until a signal.
 
@@ -35,15 +47,8 @@ def run(options: argparse.Namespace) -> None:
       ConfigError: an argument is invalid, or the package is missing.
       PortInUse: the port is in use.
     """
-    if importlib.util.find_spec("mcp") is None:
-        raise ConfigError("mmsearch serve-mcp needs the package mcp: pip install 'mmsearch-jax[mcp]'")
-    urls = [url.strip() for url in options.tools_url.split(",")]
-    for url in urls:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"--tools-url is '{url}': give an address such as http://127.0.0.1:8765")
+    check_arguments(options)
     token = secret(options.token_env, "--token-env")
-    if not options.deadline > 0 or not 0 <= options.port <= 65535:
-        raise ConfigError("--deadline must be above 0, --port 0 to 65535")
     from mmsearch_jax.rollout.tool_client import ToolClient
     from mmsearch_jax.serving.mcp import serve_http, serve_stdio
 
@@ -64,4 +69,5 @@ COMMAND = Command(
         "mmsearch serve-mcp --http --port 8766",
     ),
     add_arguments,
+    check_arguments=check_arguments,
 )

@@ -24,4 +24,5 @@ COMMAND = Command(
         "mmsearch eval --config.tools.url=http://127.0.0.1:8765      (in another terminal)",
     ),
     add_arguments,
+    inputs=("corpus",),
 )

@@ -35,5 +35,6 @@ COMMAND = Command(
     config="tiny_sft.py",
     workdir=True,
     processes=True,
+    resumes="{checkpoints}",
     exclusive=True,
 )

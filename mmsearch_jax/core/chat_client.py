@@ -17,6 +17,7 @@ import aiohttp
 import tenacity
 
 from mmsearch_jax.core.bounded import read_bounded
+from mmsearch_jax.core.characters import whole_characters
 from mmsearch_jax.core.errors import ChatFailed
 from mmsearch_jax.core.settings import Section, SettingError, setting
 
@@ -178,13 +179,30 @@ class ChatClient:
 
 
 def _completion(text: str) -> ChatReply:
+    """The reply of a response's body.
+
+    Raises:
+      _Passing: the body is no chat completion. An endpoint decides what it sends, so nothing in it may raise anything else.
+    """
     try:
-        body = json.loads(text)
+        body = whole_characters(json.loads(text))
         choice = body["choices"][0]
-        said, refusal = choice["message"].get("content") or "", choice["message"].get("refusal")
+        said, refusal = _text_of(choice["message"].get("content")), choice["message"].get("refusal")
         refused = bool(refusal) or choice.get("finish_reason") == "content_filter"
         usage, cut = body.get("usage") or {}, choice.get("finish_reason") == "length"
         num_tokens, reply_tokens = (int(usage.get(key) or 0) for key in ("total_tokens", "completion_tokens"))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _Passing(f"no chat completion: {text[:100]}") from error
     return ChatReply(said, refused, num_tokens, reply_tokens, cut)
+
+
+def _text_of(content: Any) -> str:
+    """The text of a message's content: a string, nothing, or a list of parts, of which only the text is the reply (a part of
+    type "thinking" is not)."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError(f"content is a {type(content).__name__}")
+    parts = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in content]
+    texts = [part.get("text") or "" for part in parts if part.get("type") in ("text", "output_text")]
+    return "".join(texts)

@@ -9,6 +9,18 @@ class ConfigError(MMSearchError):
     """A config file or an override is wrong."""
 
 
+class NotReady(MMSearchError):
+    """A command line cannot run as it is.
+
+    Attributes:
+      problems: everything that is wrong, a line each.
+    """
+
+    def __init__(self, problems: list[str]):
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
 class CheckpointError(MMSearchError):
     """A checkpoint is missing, damaged or belongs to another model."""
 
@@ -35,6 +47,14 @@ class ToolTimeout(ToolError):
 
 class ToolFailed(ToolError):
     """The tools server answered with an error."""
+
+
+class ToolRefused(ToolFailed):
+    """The tools server refused what was asked (HTTP 400): the request's own fault, not the server's. `why` is its reason."""
+
+    def __init__(self, message: str, why: str):
+        super().__init__(message)
+        self.why = why
 
 
 class PortInUse(MMSearchError):

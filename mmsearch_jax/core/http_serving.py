@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hmac
 import ipaddress
 import signal
+import zlib
 from pathlib import Path
 
+import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from mmsearch_jax.core.errors import PortInUse
+from mmsearch_jax.core.errors import DataError, PortInUse
 
 SHUTDOWN_S = 5.0
 """Seconds in which requests in progress may complete after the signal."""
+
+
+def has_token(request: web.Request, token: str) -> bool:
+    """Whether a request carries the token as `Authorization: Bearer TOKEN`; the scheme may be in any case (RFC 9110)."""
+    scheme, _, sent = request.headers.get("Authorization", "").strip().partition(" ")
+    # Headers that are not UTF-8 arrive with lone surrogates.
+    same = hmac.compare_digest(sent.strip().encode("utf-8", "surrogateescape"), token.encode())
+    return same and scheme.lower() == "bearer"
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The body of a request, decompressed.
+
+    Raises:
+      DataError: it is not encoded as its Content-Encoding says.
+      web.HTTPRequestEntityTooLarge: it is larger than the application accepts.
+    """
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, aiohttp.ClientPayloadError, HttpProcessingError, zlib.error) as error:
+        sent = request.headers.get("Content-Encoding", "")
+        raise DataError(f"the body cannot be decoded: Content-Encoding says {sent!r}, which it is not") from error
 
 
 async def serve_app(

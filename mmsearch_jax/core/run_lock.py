@@ -66,7 +66,7 @@ class Owner:
         return json.dumps(dataclasses.asdict(self)).encode()
 
 
-class Place(Protocol):
+class LockPlace(Protocol):
     """Where a lock's record is kept."""
 
     def read(self) -> bytes | None:
@@ -93,23 +93,23 @@ class LocalPlace:
         self._path = path
 
     def read(self) -> bytes | None:
-        """See `Place`."""
+        """See `LockPlace`."""
         try:
             return self._path.read_bytes()
         except FileNotFoundError:
             return None
 
     def create(self, record: bytes) -> bool:
-        """See `Place`."""
+        """See `LockPlace`."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return self._change(lambda found: found is None, record)
 
     def replace(self, old: bytes, new: bytes) -> bool:
-        """See `Place`."""
+        """See `LockPlace`."""
         return self._change(lambda found: found == old, new)
 
     def remove(self) -> None:
-        """See `Place`."""
+        """See `LockPlace`."""
         self._path.unlink(missing_ok=True)
 
     def _change(self, may: Callable[[bytes | None], bool], record: bytes) -> bool:
@@ -133,7 +133,7 @@ class RunLock:
       sleep: waits this many seconds.
     """
 
-    def __init__(self, name: str, place: Place, key: str = "", sleep: Callable[[float], Any] = time.sleep):
+    def __init__(self, name: str, place: LockPlace, key: str = "", sleep: Callable[[float], Any] = time.sleep):
         self._name, self._place, self._key, self._sleep = name, place, key, sleep
         self._owner, self._record = Owner.here(), b""
         self._depth, self._done = 0, threading.Event()

@@ -97,6 +97,8 @@ def _checked(value: Any, kind: str, where: str) -> Any:
         if "SearchResult" in kind:
             return tuple(SearchResult.from_json(item) for item in value)
         return tuple(_box(item, where) for item in value)
+    if "int" in kind.split(" | ") and isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON does not tell 10 from 10.0
     if kind.startswith("Box") and value is not None:
         return _box(value, where)
     raise DataError(f"{where}: expected {kind}, got {type(value).__name__}")
@@ -111,6 +113,23 @@ def _box(value: Any, where: str) -> Box:
     except (ValueError, OverflowError) as error:  # not a number, or infinite
         raise DataError(f"{where}: expected four finite numbers, got {value!r}") from error
     return x0, y0, x1, y1
+
+
+def fit_text(text: str, max_chars: int, max_words: int = 0) -> str:
+    """The text within limits: runs of white space become one blank, what is too long is cut, at a word if there is one.
+
+    >>> fit_text("who  built the tower", 12)
+    'who built'
+
+    Args:
+      max_words: 0 is no limit.
+    """
+    words = text.split()
+    fitted = " ".join(words[:max_words] if max_words else words)
+    if len(fitted) <= max_chars:
+        return fitted
+    whole = fitted[: max_chars + 1].rpartition(" ")[0]
+    return whole if 2 * len(whole) >= max_chars else fitted[:max_chars].rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,14 +171,36 @@ class ImageSearchRequest(_Message):
 
 
 @dataclasses.dataclass(frozen=True)
+class RequestLimits(_Message):
+    """What a server accepts; `/readyz` tells them under "limits". The defaults are the server's own.
+
+    Attributes:
+      max_body_bytes: of a request.
+      max_pixels: of an image.
+      max_query_chars: of a query or a referring expression.
+      max_top_k: results of one search.
+      min_side: pixels of an image's shorter side.
+      max_aspect: times that an image's longer side may be as long as the shorter one.
+    """
+
+    max_body_bytes: int = 16 * 2**20
+    max_pixels: int = 24_000_000
+    max_query_chars: int = 2000
+    max_top_k: int = 20
+    min_side: int = 8
+    max_aspect: int = 200
+
+
+@dataclasses.dataclass(frozen=True)
 class SearchResult(_Message):
-    """One search result."""
+    """One search result. `id`: the passage's own in its corpus; "" if it has none."""
 
     title: str
     snippet: str
     url: str = ""
     thumbnail_base64: str | None = None
     score: float | None = None
+    id: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,13 +214,16 @@ class SearchReply(_Message):
       grounded: false if the expression was not found (the whole image was searched) or there was none.
       note: a line that the reader of the results must see.
       elapsed_ms: time on the server.
-      status: "ok", "no_results" or "no_detection" (which may still have results for the whole image).
+      status: "ok", "no_results" or "no_detection" (which may still have results for the whole image). A client writes
+        "refused" where the server refused what was asked; `note` says why.
       backend: name of the backend that returned the results.
       cached: whether they come from the cache.
       cost_usd: cost of this call; 0 if cached.
       summary: of the results; the policy reads it instead of them.
       summarised_by: "model", or "extract" (sentences of the results, if there is no model); "" without a summary.
       other_boxes: other regions that match the expression, best first.
+      empty_checked: for a reply without results: the backend itself said that nothing matches. Replies that were kept
+        before backends were asked this have false.
     """
 
     results: tuple[SearchResult, ...]
@@ -195,6 +239,7 @@ class SearchReply(_Message):
     summary: str | None = None
     summarised_by: str = ""
     other_boxes: tuple[Box, ...] = ()
+    empty_checked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

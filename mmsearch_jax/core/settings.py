@@ -46,6 +46,38 @@ class SettingError(ConfigError):
         return SettingError(f"{section}.{self.path}", self.reason) if section else self
 
 
+class MissingFile(SettingError):
+    """A setting that names a file which does not exist here."""
+
+    def below(self, section: str) -> MissingFile:
+        """See `SettingError.below`."""
+        return MissingFile(f"{section}.{self.path}", self.reason) if section else self
+
+
+class VariableNotSet(SettingError):
+    """A setting that names an environment variable which is not set here.
+
+    Attributes:
+      variable: its name.
+    """
+
+    def __init__(self, path: str, variable: str):
+        super().__init__(path, f"names the environment variable {variable}, which is not set: export it")
+        self.variable = variable
+
+    def below(self, section: str) -> VariableNotSet:
+        """See `SettingError.below`."""
+        return VariableNotSet(f"{section}.{self.path}", self.variable) if section else self
+
+
+class NotInstalled(SettingError):
+    """A setting that needs a package which is not installed here."""
+
+    def below(self, section: str) -> NotInstalled:
+        """See `SettingError.below`."""
+        return NotInstalled(f"{section}.{self.path}", self.reason) if section else self
+
+
 class Bounds(NamedTuple):
     """The valid values of a setting; for a tuple, of each item."""
 
@@ -127,15 +159,26 @@ class Section:
 
     def require_ready(self, path: str = "") -> Self:
         """Returns this record after `check_ready` of it and of all sections in it has passed."""
+        if found := self.not_ready(path):
+            raise found[0]
+        return self
+
+    def not_ready(self, path: str = "") -> list[SettingError]:
+        """Why a run with these values could not start here: one error for this record and for each section in it.
+
+        Args:
+          path: path of this record in the whole tree.
+        """
+        found = []
         try:
             self.check_ready()
         except SettingError as error:
-            raise error.below(path) from None
+            found.append(error.below(path))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Section):
-                value.require_ready(f"{path}.{field.name}" if path else field.name)
-        return self
+                found += value.not_ready(f"{path}.{field.name}" if path else field.name)
+        return found
 
 
 @functools.cache
@@ -293,7 +336,13 @@ def read(text: str, hint: Any, path: str) -> Any:
     try:
         value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
     except (ValueError, SyntaxError):
-        value = text
+        # A tuple of texts may be written as words: a.array_record,b.array_record
+        words = (
+            typing.get_origin(hint) is tuple
+            and typing.get_args(hint) == (str, Ellipsis)
+            and not text.startswith(("(", "[", "{"))
+        )
+        value = tuple(word.strip() for word in text.split(",") if word.strip()) if words else text
     return typed(value, hint, path)
 
 
@@ -301,7 +350,7 @@ def kind(hint: Any) -> str:
     """A type in words, with the syntax of the command line."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
-        example = {str: "('a',)", int: "(1, 2)", float: "(0.5, 1.0)"}.get(arguments[0], "(...,)")
+        example = {str: "('a',), or words such as a,b", int: "(1, 2)", float: "(0.5, 1.0)"}.get(arguments[0], "(...,)")
         return f"a tuple such as {example}"
     if _is_mapping(hint):
         return "a mapping such as {'a': ('b',)}"

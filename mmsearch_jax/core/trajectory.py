@@ -46,10 +46,20 @@ class Status(enum.StrEnum):
     """Enough episodes of its group had ended."""
     CANCELLED = "cancelled"
     """The client has disconnected."""
+    UNUSABLE = "unusable"
+    """The question cannot be asked: its image cannot be shown."""
 
 
 INFRASTRUCTURE_FAILURES = frozenset(
-    {Status.TOOL_FAILED, Status.POLICY_FAILED, Status.JUDGE_FAILED, Status.DEADLINE, Status.SURPLUS, Status.CANCELLED}
+    {
+        Status.TOOL_FAILED,
+        Status.POLICY_FAILED,
+        Status.JUDGE_FAILED,
+        Status.DEADLINE,
+        Status.SURPLUS,
+        Status.CANCELLED,
+        Status.UNUSABLE,
+    }
 )
 """Endings that do not evaluate the policy: such trajectories are dropped, never scored."""
 

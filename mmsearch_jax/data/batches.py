@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.images.processing import ProcessedImage
-from mmsearch_jax.images.vision_inputs import MERGE_SIZE, PatchRows, VisionInputs, image_runs, pack_images
+from mmsearch_jax.images.vision_inputs import QWEN2_5_VL, PatchRows, VisionInputs, VisionLayout, image_runs, pack_images
 from mmsearch_jax.settings.learning import BatchShape
 
 
@@ -30,6 +30,7 @@ class TrainingSequence:
       images: in the order of their placeholders.
       image_token_id: the placeholder's id; -1 if the vocabulary has none.
       extras: additional float32 [L] arrays by name (rollout_logprobs, advantages, ...).
+      layout: of the vision tower that will see the images; the same for all sequences of a batch.
     """
 
     token_ids: np.ndarray
@@ -38,6 +39,7 @@ class TrainingSequence:
     images: Sequence[ProcessedImage] = ()
     image_token_id: int = -1
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    layout: VisionLayout = QWEN2_5_VL
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -112,7 +114,25 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
         places.append((i, row, shape.length - int(room[row])))
         room[row] -= size
         taken.update(new)
-    return Packed(_fill(sequences, places, shape), places), sorted(left)
+    layout = sequences[0].layout if sequences else QWEN2_5_VL
+    return Packed(_fill(sequences, places, shape, layout), places), sorted(left)
+
+
+def check_patches(shape: BatchShape, layout: VisionLayout, where: str) -> None:
+    """Checks that a row of patches holds whole tokens of this vision tower.
+
+    Args:
+      where: name of the setting, for the message.
+
+    Raises:
+      ConfigError: it does not.
+    """
+    per_token = layout.patches_per_token
+    if shape.patches % per_token:
+        raise ConfigError(
+            f"{where}.patches is {shape.patches}, but {per_token} patches make a token of this checkpoint's vision tower: "
+            f"set it to {-(-shape.patches // per_token) * per_token}, for example"
+        )
 
 
 def check_sequence(sequence: TrainingSequence, shape: BatchShape) -> None:
@@ -157,14 +177,17 @@ def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead
         waiting = [waiting[i] for i in left]
 
 
-def empty_batch(shape: BatchShape, extras: Sequence[str] = ()) -> TokenBatch:
+def empty_batch(shape: BatchShape, extras: Sequence[str] = (), layout: VisionLayout = QWEN2_5_VL) -> TokenBatch:
     """A batch that contains only padding, for a process that has no data left while others have."""
-    batch = _fill([], [], shape)
+    batch = _fill([], [], shape, layout)
     return batch._replace(extras={name: np.zeros((shape.rows, shape.length), np.float32) for name in sorted(extras)})
 
 
-def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
+def join_batches(batches: Sequence[TokenBatch], layout: VisionLayout = QWEN2_5_VL) -> TokenBatch:
     """One batch from the rows of several batches (of equal length), in order, with their image buffers concatenated.
+
+    Args:
+      layout: that of the batches' sequences.
 
     Raises:
       ValueError: only some have room for images, or their extras differ.
@@ -179,8 +202,7 @@ def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
     for batch in batches:
         index.append(np.where(batch.feature_index >= 0, batch.feature_index + features, -1).astype(np.int32))
         if batch.vision is not None:
-            # A merged token covers 2 x 2 patches.
-            features += batch.vision.patches.shape[0] * batch.vision.patches.shape[1] // 4
+            features += batch.vision.patches.shape[0] * batch.vision.patches.shape[1] // layout.patches_per_token
     if first.vision is not None:
         vision = VisionInputs(*(np.concatenate(parts) for parts in zip(*(b.vision for b in batches), strict=True)))
 
@@ -200,7 +222,10 @@ def join_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
 
 
 def _fill(
-    sequences: Sequence[TrainingSequence], places: Sequence[tuple[int, int, int]], shape: BatchShape
+    sequences: Sequence[TrainingSequence],
+    places: Sequence[tuple[int, int, int]],
+    shape: BatchShape,
+    layout: VisionLayout,
 ) -> TokenBatch:
     def empty(dtype: Any, value: float = 0) -> np.ndarray:
         return np.full((shape.rows, shape.length), value, dtype)
@@ -211,7 +236,9 @@ def _fill(
     extras = {name: empty(np.float32) for name in sorted(names)}
     images = {id(image): image for i, _, _ in places for image in sequences[i].images}
     vision, numbers = (
-        pack_images([*images.values()], shape.patches, shape.images) if images else (_no_images(shape), [])
+        pack_images([*images.values()], shape.patches, shape.images, layout=layout)
+        if images
+        else (_no_images(shape, layout), [])
     )
     features = dict(zip(images, numbers, strict=True))
     next_segment = np.ones(shape.rows, np.int32)
@@ -227,24 +254,23 @@ def _fill(
         for name, values in sequence.extras.items():
             extras[name][row, span] = values
         for image, run in zip(sequence.images, _runs(sequence), strict=True):
-            index[row, start + run : start + run + _tokens(image)] = features[id(image)]
+            own = features[id(image)]
+            index[row, start + run : start + run + len(own)] = own
     return TokenBatch(token_ids, positions, segments, loss_weights, index, vision, extras)
 
 
 def _runs(sequence: TrainingSequence) -> list[int]:
-    return image_runs(sequence.token_ids, sequence.image_token_id, [_tokens(image) for image in sequence.images])
+    sizes = [len(image.patches) // sequence.layout.patches_per_token for image in sequence.images]
+    return image_runs(sequence.token_ids, sequence.image_token_id, sizes)
 
 
-def _tokens(image: ProcessedImage) -> int:
-    return len(image.patches) // MERGE_SIZE**2
-
-
-def _no_images(shape: BatchShape) -> VisionInputs | None:
+def _no_images(shape: BatchShape, layout: VisionLayout) -> VisionInputs | None:
     """A buffer of the shape's size without images, so that batches with and without images share one compiled program."""
     if not shape.images:
         return None
-    blank = ProcessedImage(np.zeros((4, 588), np.uint8), (1, 2, 2))
-    vision, _ = pack_images([blank], shape.patches, shape.images)
+    side = layout.merge_size
+    blank = ProcessedImage(np.zeros((side * side, layout.patch_bytes), np.uint8), (1, side, side))
+    vision, _ = pack_images([blank], shape.patches, shape.images, layout=layout)
     return vision._replace(
         window_segment_ids=np.zeros_like(vision.window_segment_ids),
         image_segment_ids=np.zeros_like(vision.image_segment_ids),

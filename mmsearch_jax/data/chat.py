@@ -15,10 +15,24 @@ from typing import Any, NamedTuple
 import tokenizers
 
 from mmsearch_jax.core import protocol
+from mmsearch_jax.core.characters import whole_characters
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED
 
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message.role + '\\n' }}"
+    "{%- if message.content is string -%}{{ message.content }}"
+    "{%- else -%}{%- for part in message.content -%}"
+    "{%- if part.type == 'image' or part.type == 'image_url' -%}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{%- else -%}{{ part.text }}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{{ '<|im_end|>\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+"""What `ChatRenderer` renders, as a chat template in Jinja: Qwen's, without its default system message."""
 VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
 
 
@@ -77,7 +91,8 @@ class ChatRenderer:
         return len(self.token_bytes)
 
     def encode(self, text: str) -> list[int]:
-        """Encodes plain text; the spelling of a control token in it becomes ordinary tokens."""
+        """Encodes plain text; the spelling of a control token in it becomes ordinary tokens, a half character U+FFFD."""
+        text = whole_characters(text)
         ids: list[int] = []
         start = 0
         while (match := self._spelling.search(text, start)) is not None and len(match[0]) > 1:

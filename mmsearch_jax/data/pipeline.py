@@ -9,6 +9,7 @@ consists of a few global positions per lane. This module does not depend on loss
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,12 @@ import grain.python as pygrain
 from absl import flags
 
 from mmsearch_jax.core.errors import ConfigError, DataError
-from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_sequence, join_batches, pack
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_patches, check_sequence, join_batches, pack
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile
 from mmsearch_jax.data.rows import from_record
 from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import localised
+from mmsearch_jax.data.usable import Use, why_unusable
 from mmsearch_jax.images.processing import ImageProcessor, load_image
 from mmsearch_jax.settings.learning import BatchShape
 
@@ -30,19 +32,22 @@ from mmsearch_jax.settings.learning import BatchShape
 _STATE_VERSION = 2
 # Without this limit, a set in which all rows are bad would be read forever.
 _MAX_BAD_RUN = 10_000
+# The share of bad rows is known well enough after this many.
+_FIRST_DRAWS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
-    """Settings of the order and the batches, and (the last two) of the work, which change neither.
+    """Settings of the order and the batches, and (the last three) of the work, which change neither.
 
     Attributes:
       shape: of the global batch; `rows` and `images` (both rows) are divided evenly among the lanes.
-      lanes: the largest number of processes that the run may ever have; the actual number must divide it.
+      lanes: the number of processes must divide it (see `num_lanes`).
       weights: of each set in the mixture; by default equal.
       lookahead: number of batches' worth of tokens that a lane chooses from.
       num_workers: worker processes of this process, divided among its lanes; 0 uses threads of this process.
       prefetch: number of sequences that each lane keeps ready.
+      max_unusable: the share of rows that a lane may skip before the run stops.
     """
 
     shape: BatchShape
@@ -53,6 +58,25 @@ class PipelineConfig:
     lookahead: int = 2
     num_workers: int = 0
     prefetch: int = 16
+    max_unusable: float = 0.5
+
+
+def num_lanes(shape: BatchShape, at_least: int, num_processes: int) -> int:
+    """The number of lanes of a new run: the least multiple of its processes that is `at_least` this and divides the batch.
+
+    If none is, the largest multiple that divides the batch.
+
+    Raises:
+      ConfigError: the processes do not divide the batch.
+    """
+    whole = math.gcd(shape.rows, shape.images)
+    fitting = [lanes for lanes in range(num_processes, whole + 1, num_processes) if whole % lanes == 0]
+    if not fitting:
+        raise ConfigError(
+            f"sft.batch has {shape.rows} rows and {shape.images} rows of images, which {num_processes} processes do not "
+            "divide evenly: make both multiples of the number of processes"
+        )
+    return next((lanes for lanes in fitting if lanes >= at_least), fitting[-1])
 
 
 class Skipped(NamedTuple):
@@ -82,6 +106,7 @@ class _Loader:
         style: str,
     ):
         self._sets, self._builder, self._processor, self._shape, self._style = sets, builder, processor, shape, style
+        self._use = Use(processor)
 
     def __call__(self, sample: tuple[int, int]) -> TrainingSequence | str:
         """The sequence of (set, record number), or the reason why it is skipped."""
@@ -91,6 +116,8 @@ class _Loader:
             row = localised(from_record(file[record]), file.path.parent)
             if not row.turns:
                 raise DataError("turns: there is no conversation to train on")
+            if why := why_unusable(row, self._use, decode=False):
+                raise DataError(why)
             images = [self._processor(load_image(image)) for image in row.images]
             sequence = self._builder.conversation(row, self._style, images)
             check_sequence(sequence, self._shape)
@@ -125,8 +152,11 @@ class Pipeline:
         self._sets = [ArrayRecordFile(path) for path in paths]
         for file in self._sets:
             if not len(file):
-                raise DataError(f"{file.path} contains no rows: convert the set again, and check its rejected.jsonl")
-        shape = config.shape
+                raise DataError(
+                    f"{file.path} contains no rows: convert the set again, and check its rejected-NAME.jsonl"
+                )
+        shape, self._layout = config.shape, builder.layout
+        check_patches(shape, self._layout, "sft.batch")
         self._shape = dataclasses.replace(shape, rows=shape.rows // config.lanes, images=shape.images // config.lanes)
         per_process = config.lanes // num_processes
         self._lanes = range(process * per_process, (process + 1) * per_process)
@@ -154,7 +184,7 @@ class Pipeline:
         try:
             while True:
                 skipped: list[Skipped] = []
-                batch = join_batches([lane.next_batch(skipped) for lane in lanes])
+                batch = join_batches([lane.next_batch(skipped) for lane in lanes], self._layout)
                 states = {str(lane.number): lane.state() for lane in lanes}
                 yield Step(batch, {"of": fingerprint, "lanes": states}, skipped)
         finally:
@@ -202,11 +232,15 @@ class _Lane:
         self._step, self._next = config.lanes, int(state["next"])
         self._shape, self._wanted = shape, shape.rows * shape.length * config.lookahead
         self._waiting: list[tuple[int, TrainingSequence]] = []
+        self._lost: list[Skipped] = []
+        self._limit, self._drawn, self._bad = config.max_unusable, 0, 0
         for position in state["waiting"]:
             sample = samples[int(position)]
-            if not isinstance(sample, TrainingSequence):
-                raise DataError(f"a row that was waiting when the state was saved can no longer be used: {sample}")
-            self._waiting.append((int(position), sample))
+            if isinstance(sample, TrainingSequence):
+                self._waiting.append((int(position), sample))
+            else:
+                # It was sound when the state was saved.
+                self._lost.append(Skipped(int(position), str(sample)))
         ours = samples[number + self._next * self._step :: self._step]
         threads = pygrain.ReadOptions(num_threads=min(4, config.prefetch), prefetch_buffer_size=config.prefetch)
         stream = ours.to_iter_dataset(threads)
@@ -223,12 +257,15 @@ class _Lane:
 
     def next_batch(self, skipped: list[Skipped]) -> TokenBatch:
         """The lane's part of the next batch; appends the skipped samples to `skipped`."""
+        skipped += self._lost
+        self._lost = []
         bad_run, held_over = 0, len(self._waiting)
         tokens = sum(len(sequence) for _, sequence in self._waiting)
         while tokens < self._wanted:
             position = self.number + self._next * self._step
             sample: Any = next(self._stream)
             self._next += 1
+            self._drawn += 1
             if not isinstance(sample, str):
                 self._waiting.append((position, sample))
                 tokens += len(sample)
@@ -238,6 +275,12 @@ class _Lane:
             bad_run += 1
             if bad_run == _MAX_BAD_RUN:
                 raise DataError(f"{bad_run} consecutive rows cannot be used; the last: {sample}")
+            self._bad += 1
+            if self._bad > self._limit * max(self._drawn, _FIRST_DRAWS):
+                raise DataError(
+                    f"{self._bad} of {self._drawn} rows cannot be used; the last: {sample}. That is more than "
+                    f"sft.data.max_unusable = {self._limit:g} of them: repair the set, or raise the limit"
+                )
         packed, left = pack([sequence for _, sequence in self._waiting], self._shape, held_over)
         self._waiting = [self._waiting[i] for i in left]
         return packed.batch
@@ -277,8 +320,8 @@ def _check(config: PipelineConfig, num_sets: int, process: int, num_processes: i
         )
     if not 0 <= process < num_processes or lanes % num_processes:
         raise ConfigError(
-            f"process {process} of {num_processes} cannot serve {lanes} lanes: processes must divide lanes "
-            "(sft.data.lanes: the largest number of processes that the run may ever have)"
+            f"process {process} of {num_processes} cannot serve {lanes} lanes, into which this run divides its batches: use a "
+            f"number of processes that divides {lanes}, or begin a run with a larger sft.data.lanes"
         )
     weights = config.weights
     if weights is not None and (len(weights) != num_sets or min(weights) <= 0):

@@ -14,12 +14,13 @@ from typing import Any
 from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.core.protocol import Answer, Invalid, parse_turn
 from mmsearch_jax.core.search_api import Box
+from mmsearch_jax.data.found_images import found_images, plain_values
 from mmsearch_jax.images import image_urls
 
 SCHEMA_VERSION = 2
 """Version 1 has one image by path and no category, provenance or crop boxes. Rows without a version are read as version 1."""
 KINDS = ("visual", "whole_image", "crop", "two_hop")
-_REQUIRED = ("id", "image", "question", "answers", "kind", "search_required")
+_REQUIRED = ("id", "image", "question", "answers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,9 @@ class Row:
         return ((self.image,) if self.image else ()) + self.more_images
 
 
+_FIELDS = frozenset({"schema", *(field.name for field in dataclasses.fields(Row))})
+
+
 def read_image(image: str | bytes) -> bytes:
     """The encoded bytes of a row's image, from a file, a URL or memory.
 
@@ -97,18 +101,26 @@ def read_image(image: str | bytes) -> bytes:
         return image_urls.read_url(image)
     try:
         return Path(image).read_bytes()
-    except OSError as error:
-        raise ImageError(f"no image can be read at {image or 'an empty path'} ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(f"no image can be read at {image or 'an empty path'} ({reason})") from error
 
 
-def embed_images(row: Row) -> Row:
+def embed_images(row: Row, urls: bool = True) -> Row:
     """The row with the bytes of its images instead of references.
+
+    Args:
+      urls: also fetch the images that are given by an address.
 
     Raises:
       ImageError: an image cannot be read.
     """
-    image = read_image(row.image) if row.image else row.image
-    return dataclasses.replace(row, image=image, more_images=tuple(map(read_image, row.more_images)))
+
+    def embedded(image: str | bytes) -> str | bytes:
+        remote = isinstance(image, str) and image.startswith(image_urls.SCHEMES)
+        return image if not image or (remote and not urls) else read_image(image)
+
+    return dataclasses.replace(row, image=embedded(row.image), more_images=tuple(map(embedded, row.more_images)))
 
 
 def to_record(row: Row) -> dict[str, Any]:
@@ -120,18 +132,17 @@ def from_record(record: Any) -> Row:
     """The row of a record of any version up to the current one.
 
     Raises:
-      DataError: the record is not a valid row; the message names the first wrong field and the reason.
+      DataError: the record is not a valid row; the message names every wrong field and the reason.
     """
-    problem = next(_problems(record), None)
-    if problem:
-        raise DataError(problem[1] if problem[1].startswith("the row ") else ": ".join(problem))
+    if problems := list(_problems(record)):
+        raise DataError(_named(problems))
     return Row(
         id=str(record["id"]),
         image=record["image"],
         question=record["question"],
         answers=tuple(record["answers"]),
-        kind=record["kind"],
-        search_required=record["search_required"],
+        kind=record.get("kind") or "",
+        search_required=record.get("search_required"),
         placements=tuple(Placement(p["entity"], _box(p["box"])) for p in record.get("placements") or ()),
         target=record.get("target"),
         meta=dict(record.get("meta") or {}),
@@ -151,6 +162,10 @@ def validate(row: Row | Mapping[str, Any]) -> list[str]:
     return [f"{field}: {reason}" for field, reason in _problems(record)]
 
 
+def _named(problems: list[tuple[str, str]]) -> str:
+    return "; ".join(reason if reason.startswith("the row ") else f"{field}: {reason}" for field, reason in problems)
+
+
 def _box(values: Any) -> Box:
     left, top, right, bottom = map(int, values)
     return left, top, right, bottom
@@ -160,15 +175,15 @@ def _problems(record: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(record, Mapping):
         yield "row", f"the row must be an object, not {_a(record)}"
         return
-    missing = [field for field in _REQUIRED if field not in record]
-    yield from ((field, f"the row has no '{field}'") for field in missing)
-    if missing:
-        return
     version = record.get("schema", 1)
     if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
         yield "schema", f"version {version!r}, but this program reads 1 to {SCHEMA_VERSION}: use a newer one"
         return
-    if not isinstance(record["id"], str | int) or not str(record["id"]):
+    if missing := [field for field in _REQUIRED if field not in record]:
+        yield missing[0], f"the row has no {', '.join(map(repr, missing))}"
+    # A missing field has a sound value here, so that it is named once.
+    record = {"id": "0", "image": "", "question": "?", "answers": ("?",), **record}
+    if isinstance(record["id"], bool) or not isinstance(record["id"], str | int) or not str(record["id"]):
         yield "id", f"must be a non-empty string, not {record['id']!r}"
     if not isinstance(record["question"], str) or not record["question"].strip():
         yield "question", "must be a non-empty string"
@@ -178,9 +193,9 @@ def _problems(record: Any) -> Iterator[tuple[str, str]]:
         yield "answers", "must list at least one non-empty string"
     elif not all(isinstance(answer, str) and answer.strip() for answer in answers):
         yield "answers", "must contain only non-empty strings"
-    if record["kind"] not in ("", *KINDS):
+    if record.get("kind") not in (None, "", *KINDS):
         yield "kind", f"unknown kind {record['kind']!r}, expected one of {', '.join(KINDS)}, or an empty one"
-    if record["search_required"] not in (True, False, None):
+    if not isinstance(record.get("search_required"), bool | None):
         yield "search_required", f"must be true, false or null, not {record['search_required']!r}"
     if not isinstance(record.get("category") or "", str):
         yield "category", f"must be a string, not {_a(record['category'])}"
@@ -190,6 +205,7 @@ def _problems(record: Any) -> Iterator[tuple[str, str]]:
             yield field, "must map strings to strings"
     yield from _placement_problems(record)
     yield from _turn_problems(record.get("turns") or ())
+    yield from _text_problems(record)
 
 
 def _image_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -200,6 +216,23 @@ def _image_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "more_images", "must list paths, URLs or bytes"
     elif more and not record["image"]:
         yield "more_images", "there are more images, but the first is missing"
+    for key, value in record.items():
+        if key not in _FIELDS and found_images(value):
+            yield str(key), "holds an image, but rows have theirs in 'image' and 'more_images': rename it"
+
+
+def _text_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Fields with a text that no file can hold: half a character, as a cut in the middle of an emoji leaves."""
+    for field in _FIELDS & record.keys():
+        for text in plain_values(record[field], keys=True):
+            if not isinstance(text, str):
+                continue
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                half = f"U+{ord(text[error.start]):04X}"
+                yield field, f"contains half a character ({half} at {error.start}): remove or replace it"
+                break
 
 
 def _placement_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -213,7 +246,7 @@ def _placement_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif not _is_box(placement.get("box")):
             yield f"placements[{i}].box", f"must be x0 < x1 and y0 < y1 in pixels, not {placement.get('box')!r}"
     target = record.get("target")
-    if target is not None and (not isinstance(target, int) or not 0 <= target < len(placements)):
+    if target is not None and (type(target) is not int or not 0 <= target < len(placements)):
         yield "target", f"{target!r} is not an index into {len(placements)} placements"
 
 
@@ -242,7 +275,7 @@ def _turn_problems(turns: Any) -> Iterator[tuple[str, str]]:
 def _is_box(box: Any) -> bool:
     if not isinstance(box, list | tuple) or len(box) != 4:
         return False
-    if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in box):
+    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 31 for v in box):
         return False
     return box[0] < box[2] and box[1] < box[3]
 

@@ -36,7 +36,7 @@ def scan_rows(path: str | Path) -> Iterator[Scanned]:
     Raises:
       DataError: the file is missing, has an unknown format, or cannot be read any further.
     """
-    path = _existing(Path(path))
+    path = existing_rows(path)
     for number, record in enumerate(_format(path).read(path), 1):
         if record is None:
             continue
@@ -62,8 +62,8 @@ def stream_rows(path: str | Path) -> Iterator[Row]:
     """Yields the rows of `read_rows` one at a time."""
     for number, row in scan_rows(path):
         if isinstance(row, DataError):
-            place = "line" if _existing(Path(path)).suffix == ".jsonl" else "row"
-            raise DataError(f"{_existing(Path(path))}, {place} {number}: {row}")
+            place = "line" if existing_rows(path).suffix == ".jsonl" else "row"
+            raise DataError(f"{existing_rows(path)}, {place} {number}: {row}")
         yield row
 
 
@@ -127,12 +127,18 @@ def _movable(row: Row, folder: Path) -> Row:
     return dataclasses.replace(row, image=placed(row.image), more_images=tuple(map(placed, row.more_images)))
 
 
-def _existing(path: Path) -> Path:
+def existing_rows(path: str | Path) -> Path:
+    """The file of rows that a path names: the file itself, or `rows.jsonl` in a folder.
+
+    Raises:
+      DataError: there is none, or its format is unknown.
+    """
     path = local_copy(path)
     if path.is_dir():
         path = path / ROWS_FILE
     if not path.is_file():
         raise DataError(f"no rows at {path}: give a file of rows or a folder that contains {ROWS_FILE}")
+    _format(path)
     return path
 
 

@@ -144,7 +144,7 @@ class PublishedSetBuilder(
         # Written outside the version's folder, which appears only when it is complete.
         rejected = rejected_file(self.SET, split, self._data_dir_root)
         counts = run.Counts()
-        with rejected.open("w", encoding="utf-8") as refused:
+        with rejected.open("w", encoding="utf-8", errors="backslashreplace") as refused:
             for number, row in enumerate(run.read(self.SET, folder, refused, counts, split=split)):
                 counts.written += 1
                 yield number, example_of_row(row)
@@ -209,7 +209,7 @@ BUILDERS: dict[str, type[PublishedSetBuilder]] = {
 
 def rejected_file(name: str, split: str, data_dir: str | Path) -> Path:
     """The file that lists the unusable records of a split."""
-    return Path(data_dir) / f"{name}-{split}-{run.REJECTED_FILE}"
+    return Path(data_dir) / f"{name}-{split}-rejected.jsonl"
 
 
 def splits_in(name: str, folder: Path) -> list[str]:

@@ -1,61 +1,14 @@
-"""Sharding rules: a table that maps the logical axes of an array's dims to mesh axes.
-
-The model defines the names of a parameter's dims (`models.axes`); this module works only on names and meshes.
-"""
+"""Shardings of arrays by the names of their dims: the rules of `distributed.rules` on a mesh of devices."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.distributed.mesh import AXES
+from mmsearch_jax.distributed.rules import RULES, Rule, Rules, changed_rules, split_axes
 
-
-class Rule(NamedTuple):
-    """Mesh axes over which a logical axis is split, in order. With `or_whole`, a dim that they do not divide stays whole."""
-
-    axes: tuple[str, ...] = ()
-    or_whole: bool = False
-
-
-Rules = Mapping[str, Rule]
-
-RULES: Rules = {
-    # fsdp splits the width; tensor splits dims on which chips can work independently.
-    "layers": Rule(),
-    "embed": Rule(("fsdp",)),
-    "heads": Rule(("tensor",)),
-    "mlp": Rule(("tensor",)),
-    # The tokenizer sets this size: the tiny policy's vocabulary, for example, is not always divisible.
-    "vocab": Rule(("tensor",), or_whole=True),
-    "vision_embed": Rule(("fsdp",)),
-    "vision_heads": Rule(("tensor",)),
-    # 3,420 in the 3B and the 7B, not divisible by eight: each of eight devices then holds 0.8 GB of bf16 weights.
-    "vision_mlp": Rule(("tensor",), or_whole=True),
-    "patch": Rule(),
-    "norm": Rule(),
-    "rank": Rule(),
-}
-"""How each logical axis of the parameters is split. A config may replace the axes of each."""
-
-
-def changed_rules(axes: Mapping[str, Sequence[str]]) -> Rules:
-    """`RULES` with other mesh axes for some logical axes.
-
-    Raises:
-      ConfigError: an unknown logical or mesh axis.
-    """
-    for name, over in axes.items():
-        if name not in RULES or not set(over) <= set(AXES):
-            raise ConfigError(
-                f"sharding rule '{name}' -> {tuple(over)}: logical axes are {', '.join(sorted(RULES))}; "
-                f"mesh axes {', '.join(AXES)}"
-            )
-    return {**RULES, **{name: RULES[name]._replace(axes=tuple(over)) for name, over in axes.items()}}
+__all__ = ["RULES", "Rule", "Rules", "changed_rules", "named_sharding", "partition_spec"]
 
 
 def partition_spec(
@@ -70,19 +23,7 @@ def partition_spec(
       ConfigError: an unknown name or mesh axis; mesh axes that do not divide a dim (whose rule does not say `or_whole`); a
         mesh axis that an earlier dim of the array is split over.
     """
-    split_by: dict[str, str] = {}
-    spec: list[tuple[str, ...] | None] = []
-    for name, size in zip(names, shape, strict=True):
-        axes = _mesh_axes(name, size, mesh, rules, owner)
-        for axis in axes:
-            if axis in split_by:
-                raise ConfigError(
-                    f"{owner} {tuple(shape)}: the rules split both '{split_by[axis]}' and '{name}' over the mesh axis "
-                    f"'{axis}': give one of them other axes, or none, in sharding_rules"
-                )
-            split_by[axis] = name
-        spec.append(axes or None)
-    return PartitionSpec(*spec)
+    return PartitionSpec(*split_axes(names, shape, mesh.shape, rules, owner=owner))
 
 
 def named_sharding(
@@ -90,23 +31,3 @@ def named_sharding(
 ) -> NamedSharding:
     """`partition_spec` on its mesh."""
     return NamedSharding(mesh, partition_spec(names, shape, mesh, rules, owner=owner))
-
-
-def _mesh_axes(name: str, size: int, mesh: Any, rules: Rules, owner: str) -> tuple[str, ...]:
-    """The mesh axes that a dim is split over: none where they have one device only."""
-    if name not in rules:
-        raise ConfigError(f"no sharding rule for the logical axis '{name}': known are {', '.join(sorted(rules))}")
-    axes, or_whole = rules[name]
-    unknown = [axis for axis in axes if axis not in mesh.shape]
-    if unknown:
-        raise ConfigError(f"the rule of '{name}' names the mesh axis '{unknown[0]}': known are {', '.join(mesh.shape)}")
-    parts = math.prod(mesh.shape[axis] for axis in axes)
-    if parts == 1 or (size % parts and or_whole):
-        return ()
-    if size % parts:
-        over = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
-        raise ConfigError(
-            f"{owner}: its dim '{name}' has {size} entries, which the mesh's {over} does not divide: choose sizes that "
-            f"do, or keep it whole with sharding_rules.{name}=()"
-        )
-    return axes

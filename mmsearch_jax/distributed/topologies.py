@@ -144,14 +144,34 @@ def _slices(text: str, chip: Chip, rest: list[str]) -> Topology:
     return Topology(chip, tuple(sizes), slices[0])
 
 
+def of_accelerator_type(name: str) -> Topology | None:
+    """The topology of a slice that Google Cloud names by its size, such as "v5p-32"; None for any other text.
+
+    Raises:
+      ConfigError: no slice has this size.
+    """
+    nearest = _accelerator_type(name.strip().lower())
+    if not nearest:
+        return None
+    topology = parse(nearest)
+    if _chips_of_type(name) != topology.num_chips:
+        raise ConfigError(f"accelerator type '{name}' cannot be ordered: the nearest slice is {nearest}")
+    return topology
+
+
+def _chips_of_type(name: str) -> int:
+    """Chips of an accelerator type: v4 and v5p count cores (two a chip), others chips."""
+    generation, _, size = name.strip().lower().partition("-")
+    return _count(size) // (2 if _ALIASES.get(generation, generation) in ("v4", "v5p") else 1)
+
+
 def _accelerator_type(name: str) -> str:
-    """The topology of the size of an accelerator type such as "v5p-128"; v4 and v5p count cores (two a chip), others chips."""
+    """The name of the topology nearest to the size of an accelerator type such as "v5p-128"; "" for any other text."""
     generation, _, size = name.partition("-")
     generation = _ALIASES.get(generation, generation)
     if generation not in SLICES or not _count(size):
         return ""
-    chips = _count(size) // (2 if generation in ("v4", "v5p") else 1)
-    return f"{generation}:{_nearest([max(1, chips)], SLICES[generation])}"
+    return f"{generation}:{_nearest([max(1, _chips_of_type(name))], SLICES[generation])}"
 
 
 def _count(text: str) -> int:

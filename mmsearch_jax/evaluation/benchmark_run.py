@@ -21,7 +21,8 @@ from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.core.run_lock import NAME as LOCK
 from mmsearch_jax.core.run_lock import RunLock
 from mmsearch_jax.data.formats import jsonl
-from mmsearch_jax.data.rows import Row, embed_images, read_image, to_record
+from mmsearch_jax.data.rows import Row, embed_images, to_record
+from mmsearch_jax.data.usable import EPISODE, Use, shown_image, why_unusable
 from mmsearch_jax.evaluation.budget import EvaluationBudget
 from mmsearch_jax.evaluation.conclude import conclude
 from mmsearch_jax.evaluation.judging import Judging
@@ -42,7 +43,6 @@ from mmsearch_jax.evaluation.samples import (
     write_json,
 )
 from mmsearch_jax.images import image_urls
-from mmsearch_jax.images.processing import load_image
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
 from mmsearch_jax.rollout.tool_client import ToolClient
@@ -51,6 +51,8 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 EvidenceOf = Callable[[Row], Evidence | None]
 _READERS = 16
 """Number of images that are checked or fetched in parallel."""
+_SHOWN = 3
+"""Number of unreadable rows in an error message."""
 _MAX_FAILURES = 100
 """The run ends after this number of consecutive failed episodes, because a server is probably down."""
 
@@ -120,6 +122,7 @@ def evaluate(
     shard: Shard = WHOLE,
     budget: EvaluationBudget | None = None,
     if_changed: str = "refuse",
+    max_unusable: float = 0.5,
     ready_timeout_s: float = 10.0,
     show_progress: bool = True,
 ) -> dict[str, Any]:
@@ -130,12 +133,13 @@ def evaluate(
       shard: the part of the questions that this process asks.
       budget: ends the run early; several evaluations may share it. None: no limit.
       if_changed: see `samples.open_folder`.
+      max_unusable: the largest share of rows that may be left out because they cannot be asked.
       ready_timeout_s: seconds to wait for the search server to be ready before the first question.
 
     Raises:
       ConfigError: the folder holds samples of other settings.
       DirectoryInUse: another process asks the same part of the questions.
-      DataError: there are no rows, no row has a readable image, or no row has evidence for the oracle.
+      DataError: there are no rows, too many cannot be asked, or no row has evidence for the oracle.
       ToolUnavailable: the search server does not answer.
       ToolFailed: every episode failed (the summary and the samples are still written).
     """
@@ -144,7 +148,17 @@ def evaluate(
     # Each shard has its own file, to which one process appends.
     with RunLock.of(place, f"{shard.file(SAMPLES)}.{LOCK}"):
         return _evaluate(
-            policy, rows, evaluation, tools, place, shard, budget, if_changed, ready_timeout_s, show_progress
+            policy,
+            rows,
+            evaluation,
+            tools,
+            place,
+            shard,
+            budget,
+            if_changed,
+            max_unusable,
+            ready_timeout_s,
+            show_progress,
         )
 
 
@@ -157,6 +171,7 @@ def _evaluate(
     shard: Shard,
     budget: EvaluationBudget | None,
     if_changed: str,
+    max_unusable: float,
     ready_timeout_s: float,
     show_progress: bool,
 ) -> dict[str, Any]:
@@ -168,11 +183,17 @@ def _evaluate(
     sound = {(sample["id"], sample["repeat"]): sample["score"] for sample in done if sample["correct"] is not None}
     mine = [(row, repeat) for repeat in range(evaluation.samples) for row in rows if shard.has(row.id)]
     pending = [(row, repeat) for row, repeat in mine if (row.id, repeat) not in sound]
-    readable, unreadable = _readable([row for row, _ in pending])
-    if not readable and pending and not sound:
-        row_id, why = next(iter(unreadable.items()))
-        raise DataError(f"evaluation '{evaluation.name}': no row has a readable image; {row_id}: {why}")
+    readable, unreadable = _readable(
+        [row for row, _ in pending], dataclasses.replace(EPISODE, processor=policy.processor)
+    )
     write_json(folder / f"{shard.file(UNREADABLE)}.json", unreadable)
+    num_rows = len({row.id for row, _ in mine})
+    if len(unreadable) > max_unusable * num_rows or (unreadable and not readable and not sound):
+        shown = "; ".join(f"{name}: {why}" for name, why in list(unreadable.items())[:_SHOWN])
+        raise DataError(
+            f"evaluation '{evaluation.name}': {len(unreadable)} of {num_rows} rows cannot be asked ({shown}; all of them: "
+            f"{folder / shard.file(UNREADABLE)}.json): repair them, or raise eval.max_unusable ({max_unusable:g})"
+        )
     pending = [(readable[row.id], repeat) for row, repeat in pending if row.id in readable]
     stopped = budget.exhausted()
     if pending and not stopped:
@@ -213,18 +234,7 @@ def _ask(
     in_a_row, why = 0, ""
     metric, sampling = metric_named(evaluation.metric), SamplingParams(temperature=evaluation.temperature)
     rows = {row.id: row for row, _ in pending}
-    requests = [
-        EpisodeRequest(
-            row.id,
-            f"{repeat}/{row.id}",
-            row.question,
-            read_image(row.image),
-            _seed(evaluation.seed, row.id, repeat),
-            sampling,
-            _oracle(evaluation, row),
-        )
-        for row, repeat in pending
-    ]
+    requests = _requests(pending, evaluation, sampling)
 
     with progress.bar, Log(folder / f"{shard.file(SAMPLES)}.jsonl") as log:
 
@@ -248,6 +258,23 @@ def _ask(
 
         policy.play(requests, evaluation.rules, tools, ended, lambda: stopped() is not None)
         return stopped()
+
+
+def _requests(
+    pending: Sequence[tuple[Row, int]], evaluation: Evaluation, sampling: SamplingParams
+) -> list[EpisodeRequest]:
+    return [
+        EpisodeRequest(
+            row.id,
+            f"{repeat}/{row.id}",
+            row.question,
+            shown_image(row),
+            _seed(evaluation.seed, row.id, repeat),
+            sampling,
+            _oracle(evaluation, row),
+        )
+        for row, repeat in pending
+    ]
 
 
 def _seed(seed: int, name: str, repeat: int) -> int:
@@ -303,24 +330,24 @@ def _oracle(evaluation: Evaluation, row: Row) -> OracleTools | None:
     return OracleTools(evaluation.evidence(row) or Evidence())
 
 
-def _readable(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, str]]:
-    """The rows whose image can be read (URLs are fetched), and the reasons for the others; both by row id."""
+def _readable(rows: Sequence[Row], use: Use) -> tuple[dict[str, Row], dict[str, str]]:
+    """The rows that can be asked (images at URLs are fetched), and the reasons for the others; both by row id."""
     different = list({row.id: row for row in rows}.values())
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        looked = list(pool.map(_looked_at, different))
+        looked = list(pool.map(lambda row: _looked_at(row, use), different))
     readable = {row.id: row for row in looked if isinstance(row, Row)}
-    unreadable = {row.id: str(why) for row, why in zip(different, looked, strict=True) if isinstance(why, ImageError)}
+    unreadable = {row.id: why for row, why in zip(different, looked, strict=True) if isinstance(why, str)}
     return readable, unreadable
 
 
-def _looked_at(row: Row) -> Row | ImageError:
-    try:
-        if isinstance(row.image, str) and row.image.startswith(image_urls.SCHEMES):
-            row = embed_images(dataclasses.replace(row, more_images=()))
-        load_image(row.image)
-    except ImageError as error:
-        return error
-    return row
+def _looked_at(row: Row, use: Use) -> Row | str:
+    if len(row.images) == 1 and isinstance(row.image, str) and row.image.startswith(image_urls.SCHEMES):
+        # Fetched once, for the judgement and for the episodes.
+        try:
+            row = embed_images(row)
+        except ImageError as error:
+            return f"image: {error}"
+    return why_unusable(row, use) or row
 
 
 async def _wait_ready(tool_client: ToolClient, timeout_s: float) -> None:

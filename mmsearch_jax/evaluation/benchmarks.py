@@ -14,14 +14,15 @@ from typing import NamedTuple
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.convert.conversion import Counts, read
+from mmsearch_jax.data.convert.published import find_files
+from mmsearch_jax.data.convert.sets import SETS
 from mmsearch_jax.data.rows import Row
-from mmsearch_jax.data.storage import FORMATS
+from mmsearch_jax.data.storage import FORMATS, existing_rows
 from mmsearch_jax.evaluation.metrics.table import metric_named
 from mmsearch_jax.evaluation.published import EVALUATION_SETS, read_evaluation_set
 from mmsearch_jax.settings.evaluation import BenchmarkConfig
 
 REJECTED_FILE = "rejected.jsonl"
-_NO_IMAGE = "the question has no image"
 
 
 class LoadedRows(NamedTuple):
@@ -66,6 +67,21 @@ def load_rows(benchmark: BenchmarkConfig, root: Path, folder: Path, seed: int) -
     return LoadedRows(rows, skipped + counts.rejected)
 
 
+def check_present(benchmark: BenchmarkConfig, root: Path) -> None:
+    """Checks that the files of a benchmark exist, without reading them.
+
+    Raises:
+      DataError: one is missing; the message names it.
+    """
+    path = root / benchmark.path
+    if path.suffix in FORMATS or benchmark.source == "rows":
+        existing_rows(path)
+        return
+    published = (EVALUATION_SETS if benchmark.source in EVALUATION_SETS else SETS)[benchmark.source]
+    for split in filter(None, benchmark.split.split(",")):
+        find_files(published, benchmark.source, path, split)
+
+
 def with_choices(row: Row) -> Row:
     """The row as a multiple-choice question; only the right choice is gold."""
     choices = json.loads(row.meta["choices"])
@@ -89,9 +105,7 @@ def _records(benchmark: BenchmarkConfig, path: Path, refused, counts: Counts) ->
 
 
 def _unusable(row: Row, score: Callable[[Row, str], float]) -> str:
-    """The reason why a row cannot be asked or scored; "" if there is none."""
-    if not row.image:
-        return _NO_IMAGE
+    """The reason why a row cannot be scored; "" if there is none."""
     try:
         score(row, "")
     except DataError as error:

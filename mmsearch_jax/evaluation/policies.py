@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED, Trajectory
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.images.processing import ImageProcessor
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes_sync
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.settings.rollout import EpisodeConfig
@@ -24,7 +25,13 @@ class Outcome(NamedTuple):
 
 
 class EvaluatedPolicy(Protocol):
-    """Plays episodes."""
+    """Plays episodes.
+
+    Attributes:
+      processor: by which images are judged; an endpoint's is not known, so it is that of the published checkpoints.
+    """
+
+    processor: ImageProcessor
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -54,11 +61,17 @@ class EnginePolicy:
     Args:
       make_engine: makes the engine for episodes with the given rules; called when their length changes.
       identity: see `EvaluatedPolicy.identity`.
+      processor: that of the engine; by default that of the published checkpoints.
     """
 
-    def __init__(self, make_engine: Callable[[EpisodeConfig], Engine], identity: Mapping[str, Any]):
-        self._make_engine, self.identity = make_engine, identity
-        self._engine: Engine | None = None
+    def __init__(
+        self,
+        make_engine: Callable[[EpisodeConfig], Sampler],
+        identity: Mapping[str, Any],
+        processor: ImageProcessor | None = None,
+    ):
+        self._make_engine, self.identity, self.processor = make_engine, identity, processor or ImageProcessor()
+        self._engine: Sampler | None = None
         self._length = 0
 
     def play(

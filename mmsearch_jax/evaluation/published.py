@@ -56,12 +56,13 @@ def _mmsearch_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     return Row(
         f"mmsearch-{record.get('sample_id', number)}",
         images[0] if images else "",
-        fields.text(record, "query"),
+        fields.question(record, "query", len(images)),
         fields.answers(record.get("gt_answer"), record.get("alternative_gt_answers")),
         "",
         None,
         meta=meta,
         category=str(record.get("subfield") or record.get("area") or ""),
+        more_images=images[1:],
         provenance=fields.provenance("mmsearch", number, split="end2end"),
     )
 
@@ -85,12 +86,13 @@ def _livevqa_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     return Row(
         f"livevqa-{record.get('id', number)}",
         images[0] if images else "",
-        fields.text(record, "question"),
+        fields.question(record, "question", len(images)),
         fields.answers(record.get("Ground_Truth"), record.get("Ground_Truth_List")),
         "",
         None,
         meta=meta,
         category=str(record.get("topic") or ""),
+        more_images=images[1:],
         provenance=fields.provenance("livevqa", number),
     )
 

@@ -20,6 +20,9 @@ from mmsearch_jax.evaluation.statistics import agreement, bootstrap_interval, in
 from mmsearch_jax.evaluation.tool_use import tool_use
 from mmsearch_jax.rewards.match import normalise
 
+MAX_FAILED_SHARE = 0.02
+"""Share of episodes lost to failing tools or endpoints above which a summary carries a warning."""
+
 
 def summarise(
     samples: Sequence[Sample],
@@ -39,6 +42,7 @@ def summarise(
     free = [sample for sample in scored if sample.row.search_required is False]
     grounded = [iou for sample in scored if (iou := _grounding_iou(sample)) is not None]
     values, images = [sample.value for sample in scored], [sample.image for sample in scored]
+    failed = len(samples) - len(scored)
     categories = sorted({sample.row.category for sample in scored} - {""})
     return {
         **identity,
@@ -73,8 +77,19 @@ def summarise(
             for name in ("prompt", "sampled", "observation", "turns")
         },
         "statuses": dict(sorted(collections.Counter(sample.trajectory.status for sample in samples).items())),
-        "infrastructure_failures": len(samples) - len(scored),
+        "infrastructure_failures": failed,
+        "warning": failure_warning(failed, len(samples)),
     }
+
+
+def failure_warning(failed: int, of: int) -> str | None:
+    """What must be read beside an accuracy that leaves out too many samples; None if they are at most `MAX_FAILED_SHARE`."""
+    if failed <= MAX_FAILED_SHARE * of:
+        return None
+    return (
+        f"{failed} of {of} episodes failed ({failed / of:.0%}) and are not in the accuracy: see statuses in summary.json, "
+        "correct the cause and resume"
+    )
 
 
 def box_iou(first: Sequence[float], second: Sequence[float]) -> float:

@@ -16,6 +16,7 @@ from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply
 from mmsearch_jax.core.errors import ChatFailed, ToolError
 from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.evaluation.policies import Outcome, lengths
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.rollout.endpoint_episode import TextPieces, Transcript, cut_turn, play_episode
 from mmsearch_jax.rollout.episode import Episode, Generation
 from mmsearch_jax.rollout.scheduler import EpisodeRequest
@@ -46,6 +47,7 @@ class ServedPolicy:
 
     def __init__(self, endpoint: ChatEndpoint, prices: Prices = Prices()):
         self._endpoint, self._prices = endpoint, prices
+        self.processor = ImageProcessor()
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -93,8 +95,8 @@ class ServedPolicy:
     ) -> Outcome:
         began, cost = time.monotonic(), 0.0
         trajectory = Trajectory(request.row_id, request.row_id, request.group_id, request.seed)
-        transcript = Transcript(TextPieces(), request.image)
-        episode = Episode(trajectory, request.question, [], [], rules, transcript)
+        transcript = Transcript(TextPieces(), request.image or None)
+        episode = Episode(trajectory, request.question, [], [], rules, transcript, has_image=bool(request.image))
 
         async def write_turn(max_tokens: int) -> Generation:
             nonlocal cost

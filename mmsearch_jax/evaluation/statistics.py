@@ -98,10 +98,13 @@ def majority(votes: Sequence[Hashable]) -> int:
 
 
 def _resampled_means(scores: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """The means of the resamples, [RESAMPLES]; deterministic."""
+    """The means of the resamples, [RESAMPLES]; deterministic, and the same in any order and with any names of clusters."""
     names = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     member = np.asarray([names[cluster] for cluster in clusters])
     sums, sizes = np.bincount(member, scores), np.bincount(member)
+    # Reports and comparisons read the same samples in different orders, and must state the same interval.
+    order = np.lexsort((sizes, sums))
+    sums, sizes = sums[order], sizes[order]
     rng = np.random.default_rng(_SEED)
     means = np.empty(RESAMPLES)
     for i in range(RESAMPLES):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import http.client
 import urllib.error
 import urllib.parse
@@ -42,8 +41,8 @@ def _decode(url: str) -> bytes:
         return (
             base64.b64decode(body, validate=True) if head.endswith(";base64") else urllib.parse.unquote_to_bytes(body)
         )
-    except binascii.Error as error:
-        raise ImageError(f"{shown(url)} is not valid base64 ({error})") from error
+    except ValueError as error:
+        raise ImageError(f"{shown(url)} cannot be decoded ({error})") from error
 
 
 def _fetch(url: str) -> bytes:

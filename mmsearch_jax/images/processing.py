@@ -8,23 +8,20 @@ and a copy for every frame of a temporal patch. A batch of bytes without these c
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
-import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from mmsearch_jax.core.errors import CheckpointError, ImageError
+from mmsearch_jax.core.pictures import decode_picture
 from mmsearch_jax.images import image_urls, pixels
 
 MAX_ASPECT_RATIO = 200
-# Exceptions that Pillow does not translate when a header, a chunk or an EXIF tag is wrong.
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error)
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Mean and deviation by which the vision tower normalises red, green and blue: those of CLIP, as in all Qwen2.5-VL models."""
@@ -49,41 +46,7 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     name = "the image" if isinstance(source, bytes | Image.Image) else image_urls.shown(str(source))
     if isinstance(source, str) and source.startswith(image_urls.SCHEMES):
         source = image_urls.read_url(source)
-    try:
-        opened = (
-            source
-            if isinstance(source, Image.Image)
-            else Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        )
-        if 0 in opened.size:
-            raise ImageError(f"{name} is {opened.width} x {opened.height} pixels: give an image that is not empty")
-        if isinstance(source, Image.Image):
-            upright = ImageOps.exif_transpose(opened)
-        else:
-            # Nobody else holds this image, so no copy is needed.
-            opened.load()
-            ImageOps.exif_transpose(opened, in_place=True)
-            upright = opened
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            rgba = upright.convert("RGBA")
-            white = Image.new("RGB", rgba.size, (255, 255, 255))
-            white.paste(rgba, mask=rgba.getchannel("A"))
-            return white
-        if upright.mode.startswith("I;16"):
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        return upright if upright.mode == "RGB" else upright.convert("RGB")
-    except FileNotFoundError as error:
-        raise ImageError(f"no image at {name}: check the path") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{name} is a folder: give an image file") from error
-    except PermissionError as error:
-        raise ImageError(f"{name} cannot be read for lack of permission: change its permissions") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image that Pillow can read: convert it to JPEG or PNG") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large to decode safely ({error}): make it smaller") from error
-    except _DAMAGE as error:
-        raise ImageError(f"{name} is damaged ({error}): replace the file") from error
+    return decode_picture(source, name)
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -125,18 +88,27 @@ class ImageProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageProcessor:
-        """Reads `preprocessor_config.json` of a checkpoint folder.
+        """Reads a checkpoint folder: `processor_config.json` if it describes an image processor (transformers 5), else
+        `preprocessor_config.json`.
 
         Raises:
-          CheckpointError: no such file, not JSON, or a normalisation that differs from the vision tower's.
+          CheckpointError: no such file, not a JSON object, or a normalisation that differs from the vision tower's.
         """
-        path = Path(folder) / "preprocessor_config.json"
-        if not path.is_file():
-            raise CheckpointError(f"no preprocessor_config.json in {folder}: copy it from the base model's folder")
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{path} is not JSON: {error}") from error
+        whole, path = Path(folder) / "processor_config.json", Path(folder) / "preprocessor_config.json"
+        record = _json_object(whole).get("image_processor") if whole.is_file() else None
+        if record is not None:
+            path = whole
+        elif path.is_file():
+            record = _json_object(path)
+        else:
+            raise CheckpointError(
+                f"no preprocessor_config.json in {folder}, and no processor_config.json with an image_processor: copy it from "
+                "the base model's folder"
+            )
+        if not isinstance(record, dict):
+            raise CheckpointError(
+                f"{path}: image_processor is not a JSON object: copy the file from the base model's folder"
+            )
         for name, known in (("image_mean", MEAN), ("image_std", STD)):
             if not np.allclose(record.get(name, known), known):
                 raise CheckpointError(f"{path} has {name} {record[name]}: the vision tower supports only {list(known)}")
@@ -168,13 +140,32 @@ class ImageProcessor:
         """Number of placeholder tokens of an image with this grid."""
         return grid[0] * grid[1] * grid[2] // self.merge_size**2
 
+    def grid(self, width: int, height: int) -> tuple[int, int, int]:
+        """The grid in patches of an image of this size in pixels.
+
+        Raises:
+          ImageError: the image is empty or too narrow.
+        """
+        factor = self.patch_size * self.merge_size
+        new_height, new_width = smart_resize(height, width, factor, self.min_pixels, self.max_pixels)
+        return 1, new_height // self.patch_size, new_width // self.patch_size
+
     def __call__(self, image: Image.Image) -> ProcessedImage:
         """Resizes an RGB image and cuts it into patches.
 
         Raises:
-          ImageError: the image is too narrow.
+          ImageError: the image is empty or too narrow.
         """
-        factor = self.patch_size * self.merge_size
-        height, width = smart_resize(image.height, image.width, factor, self.min_pixels, self.max_pixels)
-        patches = pixels.cut(pixels.resize(np.asarray(image), height, width), self.patch_size, self.merge_size)
-        return ProcessedImage(patches, (1, height // self.patch_size, width // self.patch_size))
+        frames, rows, columns = self.grid(image.width, image.height)
+        resized = pixels.resize(np.asarray(image), rows * self.patch_size, columns * self.patch_size)
+        return ProcessedImage(pixels.cut(resized, self.patch_size, self.merge_size), (frames, rows, columns))
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} is not a JSON object: copy it from the base model's folder")
+    return record

@@ -18,8 +18,28 @@ from jaxtyping import Int, Int32, UInt8
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.images.processing import ProcessedImage
 
-MERGE_SIZE, WINDOW_PATCHES = 2, 8
-"""Sizes of Qwen2.5-VL: 2 x 2 patches per token, windows of 8 x 8 patches (112 pixels)."""
+
+class VisionLayout(NamedTuple):
+    """What of a vision tower the host must know to lay out patches (`VisionConfig.layout` makes it from a config).
+
+    Attributes:
+      merge_size: side in patches of the square that one token covers.
+      window_patches: side of a window in patches.
+      patch_bytes: bytes of a patch: channels * height * width.
+    """
+
+    merge_size: int
+    window_patches: int
+    patch_bytes: int
+
+    @property
+    def patches_per_token(self) -> int:
+        """Number of patches that become one token."""
+        return self.merge_size**2
+
+
+QWEN2_5_VL = VisionLayout(merge_size=2, window_patches=8, patch_bytes=588)
+"""The published models': 2 x 2 patches of 14 x 14 pixels per token, windows of 112 pixels."""
 
 
 class VisionInputs(NamedTuple):
@@ -105,14 +125,14 @@ def pack_images(
     row_patches: int | None = None,
     num_rows: int | None = None,
     *,
-    merge_size: int = MERGE_SIZE,
-    window_patches: int = WINDOW_PATCHES,
+    layout: VisionLayout = QWEN2_5_VL,
 ) -> tuple[VisionInputs, list[Int[np.ndarray, "tokens"]]]:
     """Images in rows of equal length, placed by `PatchRows` in the given order; the rest of a row is padding.
 
     Args:
       row_patches: length of a row; by default that of the longest image.
       num_rows: number of rows; by default the number of rows with an image.
+      layout: of the vision tower that will see the images.
 
     Returns:
       The inputs, and for each image the indices of its tokens' features in the list [R * P / m^2], in raster order.
@@ -121,6 +141,7 @@ def pack_images(
       ValueError: the images do not fit.
       DataError: an image's number of patches does not match its grid.
     """
+    merge_size = layout.merge_size
     for number, image in enumerate(images):
         t, h, w = image.grid
         if len(image.patches) != t * h * w or h % merge_size or w % merge_size:
@@ -143,16 +164,16 @@ def pack_images(
     frames, features = np.zeros((num_rows, row_patches), np.int32), []
     for (row, start), image in zip(places, images, strict=True):
         span = slice(start, start + len(image.patches))
-        layout = _layout(image.grid, merge_size, window_patches)
-        patches[row, span] = image.patches[layout.order]
-        positions[row, span] = layout.positions
-        windows[row, span] = layout.windows + windows[row].max()
-        frames[row, span] = layout.frames + frames[row].max()
-        features.append((row * row_patches + start) // merge_size**2 + layout.features)
+        ordered = _ordered(image.grid, merge_size, layout.window_patches)
+        patches[row, span] = image.patches[ordered.order]
+        positions[row, span] = ordered.positions
+        windows[row, span] = ordered.windows + windows[row].max()
+        frames[row, span] = ordered.frames + frames[row].max()
+        features.append((row * row_patches + start) // merge_size**2 + ordered.features)
     return VisionInputs(patches, positions, windows, frames), features
 
 
-class _Layout(NamedTuple):
+class _Ordered(NamedTuple):
     """The order of an image's P patches in a row.
 
     Attributes:
@@ -170,7 +191,7 @@ class _Layout(NamedTuple):
 
 # Cached: computing it costs as much as resizing the image, and a data set has few sizes.
 @functools.lru_cache(maxsize=256)
-def _layout(grid: tuple[int, int, int], merge: int, window: int) -> _Layout:
+def _ordered(grid: tuple[int, int, int], merge: int, window: int) -> _Ordered:
     frames, rows, columns = grid
     place = np.indices((rows, columns)).transpose(1, 2, 0)
     place = place.reshape(rows // merge, merge, columns // merge, merge, 2).transpose(0, 2, 1, 3, 4).reshape(-1, 2)
@@ -182,4 +203,4 @@ def _layout(grid: tuple[int, int, int], merge: int, window: int) -> _Layout:
     order = np.argsort(windows, kind="stable")
     # Windows contain whole merged patches.
     features = np.argsort(order[:: merge**2] // merge**2)
-    return _Layout(order, np.tile(place, (frames, 1))[order], windows[order], frame[order] + 1, features)
+    return _Ordered(order, np.tile(place, (frames, 1))[order], windows[order], frame[order] + 1, features)

@@ -41,7 +41,9 @@ def run_ask(
       printer: prints the episode's progress.
     """
     policy = named_policy(settings)
-    alone = dataclasses.replace(settings.engine, num_slots=1, decode_width=0, extend_rows=(1,), decode_rows=())
+    alone = dataclasses.replace(
+        settings.engine, groups=1, num_slots=1, decode_width=0, extend_rows=(1,), decode_rows=()
+    )
     engine = make_engine(settings.replace(engine=alone), policy)
     sampling = SamplingParams(temperature=settings.eval.temperature)
     request = EpisodeRequest("ask", "ask", question, encoded, settings.seed, sampling)

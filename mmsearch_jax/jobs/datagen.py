@@ -15,7 +15,7 @@ from mmsearch_jax.core.chat_client import ChatClient
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.settings import plain
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.rows import Row
+from mmsearch_jax.data.rows import Row, embed_images
 from mmsearch_jax.data.storage import stream_rows, write_rows
 from mmsearch_jax.datagen import datasheet
 from mmsearch_jax.datagen.balance import BalanceCandidate, choose
@@ -147,8 +147,9 @@ def _conversations(settings: DatagenSettings, chosen: set[str], journal: Journal
                 "teacher": settings.teacher.model,
                 "search_required_by": entry.measured_by,
             }
+            # With its images, so that the file can be read from anywhere; an address may be dead by now.
             yield dataclasses.replace(
-                row,
+                embed_images(row, urls=False),
                 turns=entry.turns,
                 category=entry.category,
                 search_required=entry.search_required,

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 
 from mmsearch_jax.core.errors import CheckpointError, ConfigError, DataError, MMSearchError, ToolFailed
+from mmsearch_jax.core.hub import missing_checkpoint
 from mmsearch_jax.core.staging import local_copy, pull_all, push_all
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.distributed.processes import largest_of_all
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, EvidenceOf, evaluate
-from mmsearch_jax.evaluation.benchmarks import LoadedRows, load_rows
+from mmsearch_jax.evaluation.benchmarks import LoadedRows, check_present, load_rows
 from mmsearch_jax.evaluation.budget import EvaluationBudget
 from mmsearch_jax.evaluation.conclude import conclude, right_by_id
 from mmsearch_jax.evaluation.fingerprint import fingerprint
@@ -36,13 +37,13 @@ from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.models.adapters import load_adapter
 from mmsearch_jax.models.lora import merge_lora
 from mmsearch_jax.models.policies import Policy
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.models.policy_folder import ADAPTER_CONFIG, weights_layout
+from mmsearch_jax.rollout.engine_group import EngineGroup
 from mmsearch_jax.settings.commands import EvaluationSettings
-from mmsearch_jax.settings.evaluation import BenchmarkConfig
+from mmsearch_jax.settings.evaluation import NO_SERVER, BenchmarkConfig
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
 MINIWORLD, SUITE_FILE = "miniworld", "suite.json"
-_ADAPTER = "adapter_config.json"
 
 
 class Suite(NamedTuple):
@@ -69,12 +70,16 @@ def run_eval(
 
 
 def run_suite(settings: EvaluationSettings, workdir: Path, shard: Shard = WHOLE) -> Suite:
-    """Runs every benchmark of the settings whose data are present.
+    """Runs every set of the settings whose data are present.
 
     Raises:
       ConfigError: an invalid setting.
+      DataError: a set that was asked for by name is missing; nothing is loaded or started then.
       MMSearchError: none of these benchmarks could be run; the message gives the first one's reason.
     """
+    if settings.named or settings.rows.path:
+        for name in settings.chosen:
+            _require(settings, name)
     policy, budget = named_evaluated(settings), _budget(settings)
     summaries, missing, failed = [], dict[str, str](), list[MMSearchError]()
     for name in settings.chosen:
@@ -103,7 +108,7 @@ def conclude_runs(settings: EvaluationSettings, workdir: Path) -> Suite:
       DataError: there is no such run.
     """
     root = workdir / "eval" / settings.eval.name
-    folders = [root / name for name in settings.chosen] if settings.benchmarks else [root]
+    folders = [root / name for name in settings.chosen] if settings.sets else [root]
     found = [folder for folder in folders if (folder / RUN_FILE).is_file()]
     if not found:
         raise DataError(f"no samples in {root}: run the evaluation first, or give its --workdir and --config.eval.name")
@@ -137,12 +142,12 @@ def named_evaluated(settings: EvaluationSettings) -> EvaluatedPolicy:
         return ServedPolicy(own, Prices(own.price_prompt, own.price_reply))
     policy, identity = named_checkpoint(settings)
 
-    def engine_for(rules: EpisodeConfig) -> Engine:
+    def engine_for(rules: EpisodeConfig) -> EngineGroup:
         # Not the configured length: the engine must fit these episodes.
         sized = dataclasses.replace(settings.engine, max_length=rules.max_trajectory_tokens)
-        return Engine(policy.model, policy.tokenizer, policy.image_processor, sized, settings.seed)
+        return EngineGroup(policy.model, policy.tokenizer, policy.image_processor, sized, settings.seed)
 
-    return EnginePolicy(engine_for, identity)
+    return EnginePolicy(engine_for, identity, policy.image_processor)
 
 
 def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, Any]]:
@@ -152,12 +157,13 @@ def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, An
       CheckpointError: see `named_evaluated`.
     """
     folder, adapter = local_copy(settings.checkpoint), None
-    if (folder / _ADAPTER).is_file():
-        record = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
+    if weights_layout(folder) == ADAPTER_CONFIG:
+        record = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         folder, adapter = local_copy(settings.base or record.get("base_model_name_or_path") or ""), folder
         if not folder.is_dir():
             raise CheckpointError(
-                f"{adapter} is an adapter of '{folder}', which is not a directory here: give it with --config.base=DIR"
+                f"{adapter} is an adapter of '{folder}', which is not a directory here: give it with --config.base=DIR "
+                f"({missing_checkpoint(folder)})"
             )
     policy = named_policy(settings.replace(checkpoint=str(folder)), np.dtype(settings.dtype))
     if adapter is not None:
@@ -186,6 +192,24 @@ class _Missing(MMSearchError):
     """A set whose data are not present."""
 
 
+def _require(settings: EvaluationSettings, name: str) -> None:
+    """Checks that a set can be asked here.
+
+    Raises:
+      DataError: its files are missing, or there is no search server for it.
+    """
+    benchmark = settings.sets[name]
+    if benchmark.source == MINIWORLD:
+        return
+    try:
+        check_present(benchmark, Path(settings.data))
+    except DataError as error:
+        hint = f"; get it from {benchmark.where}" if benchmark.where else ""
+        raise DataError(f"{name}: {error}{hint}") from error
+    if settings.lacks_server(name):
+        raise DataError(f"{name}: {NO_SERVER}")
+
+
 def _run_benchmark(
     settings: EvaluationSettings,
     workdir: Path,
@@ -194,7 +218,7 @@ def _run_benchmark(
     budget: EvaluationBudget,
     shard: Shard,
 ) -> dict[str, Any]:
-    benchmark, folder = settings.benchmarks[name], f"{settings.eval.name}/{name}"
+    benchmark, folder = settings.sets[name], f"{settings.eval.name}/{name}"
     own = benchmark.source == MINIWORLD
     if own:
         tiny = settings.miniworld.tiny_rules and not settings.endpoint.url
@@ -206,8 +230,8 @@ def _run_benchmark(
         rules = _rules(settings, settings.episode)
         loaded = _loaded(settings, benchmark, workdir / "eval" / folder)
     evidence = (miniworld_evidence() if own else given_evidence) if settings.eval.oracle else None
-    if not own and not settings.tools.url and rules.mode != "direct" and evidence is None:
-        raise _Missing("needs a search server: start one with `mmsearch serve-tools`, and give --config.tools.url")
+    if settings.lacks_server(name):
+        raise _Missing(NO_SERVER)
     evaluation = _evaluation(
         settings, workdir, folder, name, rules, metric=benchmark.metric, skipped=loaded.skipped, evidence=evidence
     )
@@ -228,7 +252,15 @@ def _evaluate(
     client = tool_client(settings.tools, url) if url else None
     rows = rows[: settings.eval.limit] if settings.eval.limit else rows
     return evaluate(
-        policy, rows, evaluation, client, workdir, shard=shard, budget=budget, if_changed=settings.eval.if_changed
+        policy,
+        rows,
+        evaluation,
+        client,
+        workdir,
+        shard=shard,
+        budget=budget,
+        if_changed=settings.eval.if_changed,
+        max_unusable=settings.eval.max_unusable,
     )
 
 
@@ -288,7 +320,7 @@ def _rules(settings: EvaluationSettings, episode: EpisodeConfig) -> EpisodeConfi
 def _judging(settings: EvaluationSettings, benchmark: str) -> Judging | None:
     if not settings.judge.url:
         return None
-    named = settings.benchmarks.get(benchmark)
+    named = settings.sets.get(benchmark)
     return Judging(settings.judge, named is not None and named.metric == "simplevqa")
 
 

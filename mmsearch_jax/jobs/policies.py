@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 
+from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.core.settings import plain
 from mmsearch_jax.core.staging import shown
+from mmsearch_jax.data.chat import TEMPLATE
 from mmsearch_jax.distributed.processes import first_process_first
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.training_run import RunPlace
@@ -23,7 +26,7 @@ from mmsearch_jax.models.axes import Placement, placement
 from mmsearch_jax.models.lora import add_lora, lora_layers, merge_lora
 from mmsearch_jax.models.policies import Policy, load_policy, save_policy
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import EngineGroup
 from mmsearch_jax.rollout.placement import host_mesh
 from mmsearch_jax.settings.commands import LearnerSettings, PolicySettings
 
@@ -50,9 +53,9 @@ def named_policy(settings: PolicySettings, param_dtype: Any = np.float32, place:
     )
 
 
-def make_engine(settings: PolicySettings, policy: Policy) -> Engine:
-    """An engine with a policy's weights."""
-    return Engine(policy.model, policy.tokenizer, policy.image_processor, settings.sized_engine, settings.seed)
+def make_engine(settings: PolicySettings, policy: Policy) -> EngineGroup:
+    """This host's engines with a policy's weights."""
+    return EngineGroup(policy.model, policy.tokenizer, policy.image_processor, settings.sized_engine, settings.seed)
 
 
 def trainable_policy(settings: LearnerSettings, mesh: LearnerMesh) -> Policy:
@@ -79,20 +82,29 @@ def identity_of(settings: LearnerSettings, recipe: Any, stage: str, keys: Sequen
     """
     chosen = {key: plain(getattr(settings, key)) for key in ("checkpoint", "seed", "lora")}
     chosen |= {f"{stage}.{key}": plain(getattr(recipe, key)) for key in ("optimizer", *keys)}
+    # It changes what is saved, not what is trained.
+    chosen["lora"].pop("merge_dtype", None)
     # Checkpoints return tuples as lists.
     return json.loads(json.dumps(chosen))
 
 
-def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy) -> Path:
-    """Writes the policy with LoRA merged, and the adapter next to it; only the first process writes."""
+def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy, merge_dtype: str = "stored") -> Path:
+    """Writes the policy with LoRA merged, and the adapter next to it; only the first process writes.
+
+    Args:
+      merge_dtype: see `LoRAConfig`.
+    """
     if jax.process_count() > 1:
         trained = in_host_memory(trained)
     with first_process_first():
         if jax.process_index() == 0:
             if lora_layers(trained):
                 save_adapter(trained, folder / "adapter", shown(policy.folder))
-                trained = merge_lora(trained)
-            save_policy(trained, folder, policy.folder)
+                trained = merge_lora(trained, np.float32 if merge_dtype == "float32" else None)
+            elif (folder / "adapter").exists():
+                # Of an earlier run with LoRA, whose policy this one replaces.
+                shutil.rmtree(folder / "adapter")
+            save_policy(trained, folder, policy.folder, chat_template=TEMPLATE, stop_strings=CLOSING_TAGS)
     return folder
 
 

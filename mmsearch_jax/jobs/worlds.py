@@ -11,6 +11,7 @@ from pathlib import Path
 import tqdm
 
 from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.rows import embed_images
 from mmsearch_jax.data.storage import read_rows, write_rows
 from mmsearch_jax.distributed.processes import first_process_first
 from mmsearch_jax.jobs.search_tools import search_server, tool_client
@@ -58,7 +59,8 @@ def teacher_conversations(settings: PolicySettings, workdir: Path, policy: Polic
             if not lines.is_file():
                 with search_server(settings.tools, world) as url:
                     asyncio.run(_converse(settings, world, lines, url, policy))
-            write_rows(read_rows(lines), out)
+            # With their images, so that the file can be read from anywhere.
+            write_rows(map(embed_images, read_rows(lines)), out)
     return out
 
 

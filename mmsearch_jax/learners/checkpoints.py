@@ -46,18 +46,13 @@ class Checkpoints:
         self._folder: Any = epath.Path(folder) if is_address(folder) else Path(folder).resolve()
         policies: list[managers.PreservationPolicy] = [managers.LatestN(keep)]
         if best is not None:
-            # Orbax keeps the checkpoint with the largest value.
-            sign = 1.0 if best.largest else -1.0
-            policies.append(
-                managers.BestN(
-                    get_metric_fn=lambda metrics: sign * metrics[best.metric],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
+            policies.append(managers.BestN(get_metric_fn=self._value, n=1, keep_checkpoints_without_metrics=False))
         self._best = best
         options = ocp.CheckpointManagerOptions(
-            create=True, preservation_policy=managers.AnyPreservationPolicy(policies)
+            create=True,
+            preservation_policy=managers.AnyPreservationPolicy(policies),
+            # Without it Orbax does not store the metrics, and a resumed run would delete the best checkpoint.
+            best_fn=None if best is None else self._value,
         )
         # Weights hardly compress, and compressing them takes longer than writing them (benchmarks/hot_spots.md).
         handlers = {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "extra": ocp.JsonCheckpointHandler()}
@@ -84,6 +79,19 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints."""
         return sorted(self._manager.all_steps())
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and value of the best checkpoint, or None if none was measured."""
+        assert self._best is not None
+        step = self._manager.best_step()
+        metrics = None if step is None else self._manager.metrics(step)
+        return None if step is None or metrics is None else (step, float(metrics[self._best.metric]))
+
+    def _value(self, metrics: Mapping[str, float]) -> float:
+        """The number of which Orbax keeps the largest."""
+        assert self._best is not None
+        return metrics[self._best.metric] if self._best.largest else -metrics[self._best.metric]
 
     def save(
         self,

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.rows import Row
-from mmsearch_jax.distributed.processes import largest_of_all, records_of_all
+from mmsearch_jax.distributed.processes import largest_of_all, records_of_all, sums_of_all
 from mmsearch_jax.learners.advantages import group_advantages
 
 
@@ -88,6 +88,45 @@ def rollout_metrics(trajectories: Sequence[Trajectory], rows: Mapping[str, Row])
         "longest": max((entry["tokens"] for entry in told), default=0),
         "dropped": len(told) - len(sound),
         **{f"status_{name}": count for name, count in statuses.items()},
+    }
+
+
+def step_totals(
+    groups: Groups, trajectories: Sequence[Trajectory], seconds: float, too_long: int = 0
+) -> dict[str, float]:
+    """Groups and sampling speed of a step over all processes (a collective: every process must call it).
+
+    Args:
+      seconds: that this process's rollouts took; the slowest process counts.
+      too_long: number of this process's trajectories that do not fit into a batch.
+    """
+    totals = sums_of_all(
+        {
+            "useful_groups": groups.num_useful,
+            "uniform_groups": groups.num_uniform,
+            "too_long": too_long,
+            "sampled": sum(trajectory.num_sampled for trajectory in trajectories),
+        }
+    )
+    sampled = totals.pop("sampled")
+    return totals | {"tokens_per_second": sampled / max(records_of_all(seconds))}
+
+
+def held_out_metrics(trajectories: Sequence[Trajectory], rows: Mapping[str, Row]) -> dict[str, Any]:
+    """Metrics of held-out episodes over all processes (a collective: every process must call it).
+
+    Shares and means are over scored episodes ("eval_rows"); they are absent if there are none.
+    """
+    told = [entry for entries in records_of_all([_entry(t, rows[t.row_id]) for t in trajectories]) for entry in entries]
+    sound = [entry for entry in told if "reward" in entry]
+    counts = {"eval_rows": len(sound), "eval_dropped": len(told) - len(sound)}
+    if not sound:
+        return counts
+    return counts | {
+        "eval_accuracy": float(np.mean([entry["parts"]["match"] for entry in sound])),
+        "eval_reward": float(np.mean([entry["reward"] for entry in sound])),
+        "eval_search_rate": float(np.mean([entry["searched"] for entry in sound])),
+        "eval_searches": float(np.mean([entry["searches"] for entry in sound])),
     }
 
 

@@ -11,28 +11,31 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.trajectory import Trajectory, write_jsonl
-from mmsearch_jax.data.rows import Row, read_image
-from mmsearch_jax.distributed.processes import largest_of_all
+from mmsearch_jax.data.rows import Row
+from mmsearch_jax.data.set_aside import SetAside
+from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
 from mmsearch_jax.learners.checkpoints import Best
-from mmsearch_jax.learners.groups import Groups, every_episode_failed, group, rollout_metrics
+from mmsearch_jax.learners.groups import Groups, every_episode_failed, group, rollout_metrics, step_totals
+from mmsearch_jax.learners.held_out import BEST, HeldOut, in_words
 from mmsearch_jax.learners.placement import LearnerMesh
-from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, training_sequence
+from mmsearch_jax.learners.policy_update import PolicyUpdater, Updated, fitting, training_sequence
+from mmsearch_jax.learners.prompts import Prompts
 from mmsearch_jax.learners.throughput import utilisation
 from mmsearch_jax.learners.train_state import TrainState, make_optimizer, split_model
 from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
 from mmsearch_jax.models.lora import lora_layers
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rewards.compose import Scorer
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.rollout.tool_client import ToolClient
@@ -43,33 +46,20 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """One step's trajectories of this process, scored and grouped, and the number of prompts taken so far."""
+    """One step's trajectories of this process, scored and grouped.
+
+    Attributes:
+      prompts_taken: number of prompts taken so far.
+      engines: number of this process's engines that sampled.
+    """
 
     trajectories: list[Trajectory]
     rows: dict[str, Row]
     images: dict[str, bytes]
     groups: Groups
     prompts_taken: int
+    engines: int
     seconds: float
-
-
-class Prompts:
-    """This process's share of the prompts: every P-th of an order that the seed defines; each row occurs once an epoch."""
-
-    def __init__(self, rows: Sequence[Row], seed: int):
-        self._rows, self._seed = rows, seed
-        self._process, self._processes = jax.process_index(), jax.process_count()
-
-    def take(self, taken: int, count: int) -> list[tuple[int, Row]]:
-        """The next prompts of this process after the first `taken` ones; each with its index in the common order."""
-        places = [self._process + number * self._processes for number in range(taken, taken + count)]
-        return [(place, prompt_at(self._rows, place, self._seed)) for place in places]
-
-
-def prompt_at(rows: Sequence[Row], place: int, seed: int) -> Row:
-    """The row at an index of the infinite order, which is a new permutation of the rows in each epoch."""
-    epoch, within = divmod(place, len(rows))
-    return rows[int(np.random.default_rng([seed, epoch]).permutation(len(rows))[within])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +67,14 @@ class Environment:
     """What the episodes run with, and how they are scored.
 
     Attributes:
-      engine: samples on this host's chips; its weights are replaced after every step.
+      engine: samples on all chips of this host; its weights are replaced after every step.
       tools: the client of the live tools.
       rules: the rules of the episodes.
       scorer: computes the rewards of trajectories.
       ready_timeout_s: how long to wait for the search server after a step in which every trajectory failed without it.
     """
 
-    engine: Engine
+    engine: Sampler
     tools: ToolClient
     rules: EpisodeConfig
     scorer: Scorer
@@ -100,6 +90,8 @@ def train(
     *,
     mesh: LearnerMesh | None = None,
     seed: int = 0,
+    aside: SetAside | None = None,
+    held_out: HeldOut | None = None,
 ) -> Qwen2_5_VL:
     """Trains the policy against the live tools and returns it; the given model is the frozen reference.
 
@@ -107,15 +99,16 @@ def train(
       rows: prompts with gold answers; visited repeatedly, in an order that `seed` defines.
       config: settings of GRPO. A rollout batch is split into as many of its batches as needed. If "vision" is frozen, the
         reference shares it and image features stay cached.
+      aside: the rows that are passed over; those that turn out to be unusable are added. None: such a row ends the run.
       mesh: devices of the learner; by default all devices, with weights and rows split.
+      held_out: rows on which the running policy is evaluated at intervals; the best checkpoint by it is kept, instead of the
+        one with the highest reward.
 
     Raises:
-      DataError: there are no rows.
+      DataError: there are no rows, two have the same id, or too many turned out to be unusable.
       ToolUnavailable: every trajectory of a step failed because the tools were unavailable.
       TrainingDiverged, Preempted, CheckpointError: see `TrainingRun`.
     """
-    if not rows:
-        raise DataError("there are no prompts to train on: the set is empty, or a filter removed all rows")
     mesh = mesh or LearnerMesh.of(MeshConfig())
     engine, freeze = environment.engine, config.freeze
     graph, reference, frozen = split_model(model, freeze)
@@ -132,8 +125,17 @@ def train(
         full=full,
         train_vision=full and "vision" not in freeze,
     )
-    sampler = _Sampler(environment, Prompts(rows, seed), config, seed)
-    run = TrainingRun(place, config.num_steps, best=Best("reward", largest=True))
+    sampler = _Sampler(environment, Prompts(rows, seed, aside), config, seed)
+    run = TrainingRun(place, config.num_steps, best=Best("reward", largest=True) if held_out is None else BEST)
+
+    async def evaluate(step: int, params: Any) -> dict[str, Any]:
+        """Metrics of the policy after `step` updates; none if it is not evaluated then."""
+        if held_out is None or not held_out.due(step, config.num_steps):
+            return {}
+        engine.set_weights(params, step, keep_image_features="vision" in freeze)
+        measured = await held_out.measure(environment)
+        run.say(in_words(step, measured))
+        return measured
 
     async def loop() -> TrainState:
         nonlocal state
@@ -141,6 +143,8 @@ def train(
             state, start, position = run.begin(state)
             taken = (position or {"prompts": 0})["prompts"] // jax.process_count()
             ahead: asyncio.Task[Rollouts] | None = None
+            if position is None and (measured := await evaluate(0, state.params)):
+                run.record_start(state, measured, {"prompts": 0})
             for step in range(start, config.num_steps):
                 began = time.monotonic()
                 if ahead is None:
@@ -159,34 +163,43 @@ def train(
                 metrics = rollout_metrics(rollouts.trajectories, rollouts.rows)
                 if every_episode_failed(rollouts.trajectories):
                     await environment.tools.wait_ready(environment.ready_timeout_s)
-                sequences = [
-                    training_sequence(t, a, engine.prepare_image(rollouts.images[t.row_id]).processed, model.config)
-                    for t, a in rollouts.groups.learnt
-                ]
+                learnt = rollouts.groups.learnt
+                # Prepared once for each prompt: the trajectories of a group share the object, and its room in a batch.
+                shown = {
+                    name: engine.prepare_image(rollouts.images[name]).processed if rollouts.images[name] else None
+                    for name in {t.row_id for t, _ in learnt}
+                }
+                sequences, too_long = fitting(
+                    [training_sequence(t, a, shown[t.row_id], model.config) for t, a in learnt], updater.shape
+                )
                 before = time.monotonic()
                 # In a thread: with `overlap` the rollouts continue during the update.
                 updated: Updated = await asyncio.to_thread(updater.learn, state, sequences)
                 state = updated.state
                 ended = time.monotonic()
-                sampled = sum(trajectory.num_sampled for trajectory in rollouts.trajectories)
                 metrics |= updated.metrics | {
-                    "useful_groups": rollouts.groups.num_useful,
-                    "uniform_groups": rollouts.groups.num_uniform,
+                    **step_totals(rollouts.groups, rollouts.trajectories, rollouts.seconds, too_long),
+                    **({"set_aside_rows": largest_of_all(len(aside))} if aside is not None else {}),
                     "sync_seconds": synced - began,
                     "rollout_seconds": rollouts.seconds,
                     "wait_seconds": waited - synced,
                     "learn_seconds": ended - before,
                     "step_seconds": ended - began,
-                    "tokens_per_second": sampled / rollouts.seconds,
+                    **sums_of_all({"sampling_engines": rollouts.engines}),
                     **(utilisation(updated.flops, ended - before) if updated.flops else {}),
                 }
+                if ahead is not None and held_out is not None and held_out.due(step + 1, config.num_steps):
+                    # The engine gets other weights: its rollouts must have ended.
+                    await asyncio.wait([ahead])
+                measured = await evaluate(step + 1, state.params)
                 _save_some(rollouts, config, place.workdir, step + 1)
                 run.finish_step(
                     step + 1,
                     state,
-                    metrics,
+                    metrics | measured,
                     lambda own=taken: {"prompts": largest_of_all(own) * jax.process_count()},
-                    ("reward", "accuracy", "searches", "kl", "tokens_per_second"),
+                    ("reward", "accuracy", "searches", "kl", "tokens_per_second", "eval_accuracy"),
+                    keep=bool(measured),
                 )
         return state
 
@@ -206,12 +219,7 @@ class _Sampler:
 
     def __init__(self, environment: Environment, prompts: Prompts, config: GRPOConfig, seed: int):
         self._env, self._prompts, self._config, self._seed = environment, prompts, config, seed
-        if config.prompts_per_step % jax.process_count():
-            raise ConfigError(
-                f"grpo.prompts_per_step is {config.prompts_per_step}, which {jax.process_count()} processes do not divide "
-                "evenly: change it"
-            )
-        self._share = config.prompts_per_step // jax.process_count()
+        self._share = config.prompts_of_process(jax.process_count())
 
     async def roll_out(self, taken: int) -> Rollouts:
         """One step's rollouts, starting at this process's prompt number `taken`."""
@@ -220,14 +228,15 @@ class _Sampler:
         rows: dict[str, Row] = {}
         images: dict[str, bytes] = {}
         wanted, grouped = self._share, Groups([], 0, 0)
+        before = self._work_by_engine()
         for _ in range(config.sampling_rounds):
-            chosen = self._prompts.take(taken, wanted)
-            taken += wanted
-            rows |= {row.id: row for _, row in chosen}
-            images |= {row.id: read_image(row.image) for _, row in chosen if row.id not in images}
+            # In a thread: images are fetched and decoded.
+            chosen, taken = await asyncio.to_thread(self._prompts.take, taken, wanted, self._env.engine.prepare_image)
+            rows |= {row.id: row for _, row, _ in chosen}
+            images |= {row.id: encoded for _, row, encoded in chosen}
             made = await run_episodes(
                 self._env.engine,
-                self._requests(chosen, images),
+                self._requests(chosen),
                 self._env.rules,
                 self._env.tools,
                 keep_per_group=config.group_size if config.oversample else None,
@@ -244,21 +253,23 @@ class _Sampler:
             wanted = self._share - grouped.num_useful
             if not wanted:
                 break
-        return Rollouts(trajectories, rows, images, grouped, taken, time.monotonic() - began)
+        engines = sum(now > then for now, then in zip(self._work_by_engine(), before, strict=True))
+        return Rollouts(trajectories, rows, images, grouped, taken, engines, time.monotonic() - began)
+
+    def _work_by_engine(self) -> list[int]:
+        return [engine.stats.sampled_tokens for engine in self._env.engine.engines]
 
     async def close(self) -> None:
         """Frees the scorer's resources."""
         await self._env.scorer.close()
 
-    def _requests(self, chosen: Sequence[tuple[int, Row]], images: Mapping[str, bytes]) -> list[EpisodeRequest]:
+    def _requests(self, chosen: Sequence[tuple[int, Row, bytes]]) -> list[EpisodeRequest]:
         sampling = SamplingParams(temperature=self._config.temperature)
         requests = []
-        for place, row in chosen:
+        for place, row, encoded in chosen:
             for member in range(self._config.group_size + self._config.oversample):
                 number = int(np.random.default_rng([self._seed, place, member]).integers(2**31))
-                requests.append(
-                    EpisodeRequest(row.id, f"{place}-{row.id}", row.question, images[row.id], number, sampling)
-                )
+                requests.append(EpisodeRequest(row.id, f"{place}-{row.id}", row.question, encoded, number, sampling))
         return requests
 
 

@@ -7,6 +7,7 @@ They work only on arrays. The options by their names in the literature:
   DAPO (arXiv 2503.14476)      aggregation="token", clip_high=0.28, kl_coef=0
   Dr. GRPO (arXiv 2503.20783)  aggregation="constant", no division, kl_coef=0
   GSPO (arXiv 2507.18071)      ratio="sequence", aggregation="sequence", clip_low=3e-4, clip_high=4e-4, kl_coef=0
+  dual-clip PPO (arXiv 1912.09729)  dual_clip=3 there; the default is larger, so that it acts only on extreme ratios
   truncated importance sampling (Yao et al., "Your efficient RL framework secretly brings you off-policy RL training",
                                2025)   importance_cap=2
 
@@ -88,6 +89,10 @@ def grpo_loss(scored: ScoredTokens, config: GRPOLossConfig) -> tuple[Float[Array
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
     surrogate = jnp.minimum(ratio * scored.advantages, clipped * scored.advantages)
+    if config.dual_clip:
+        # Ye et al., arXiv 1912.09729, eq. 5: the minimum is unbounded below if the advantage is negative and the ratio large.
+        bounded = jnp.maximum(surrogate, config.dual_clip * scored.advantages)
+        surrogate = jnp.where(scored.advantages < 0, bounded, surrogate)
     mismatch = masked((scored.old if config.importance_cap else scored.policy) - scored.rollout)
     importance = ones
     if config.importance_cap:

@@ -27,7 +27,7 @@ class RunLog:
       workdir: the run's folder; `metrics.jsonl` is appended to, after records of an interrupted run beyond `start` are removed.
       phase: name of the phase ("sft", "grpo", ...), put before every TensorBoard tag.
       num_steps: length of the progress bar.
-      start: number of steps made before (in a resumed run).
+      start: number of steps made before, in a resumed run; None: nothing is resumed, and no earlier record is kept.
       wandb_project: also logs to Weights & Biases, where a resumed run continues the same run.
       writes: whether this process writes; exactly one process does.
       hyperparameters: plain values that Weights & Biases shows with the run.
@@ -41,7 +41,7 @@ class RunLog:
         workdir: str | Path,
         phase: str,
         num_steps: int,
-        start: int = 0,
+        start: int | None = None,
         show_progress: bool = True,
         wandb_project: str = "",
         writes: bool = True,
@@ -56,7 +56,7 @@ class RunLog:
             self._wandb = _start_wandb(wandb_project, folder, phase, hyperparameters or {})
         self._bar = tqdm.tqdm(
             total=num_steps,
-            initial=start,
+            initial=start or 0,
             desc=phase,
             unit="step",
             disable=not (show_progress and writes),
@@ -64,9 +64,9 @@ class RunLog:
         )
         if not writes:
             return
-        _forget_later_steps(folder / METRICS, phase, start)
+        _forget_later_steps(folder / METRICS, phase, -1 if start is None else start)
         self._file = (folder / METRICS).open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start + 1)
+        self._events = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=0 if start is None else start + 1)
 
     def __enter__(self) -> Self:
         return self

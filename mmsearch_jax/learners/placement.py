@@ -7,7 +7,6 @@ and does not depend on the method.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,9 +15,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import TokenBatch
-from mmsearch_jax.distributed.mesh import BATCH_AXES, make_mesh
+from mmsearch_jax.distributed.layout import BATCH_AXES, check_batch
+from mmsearch_jax.distributed.mesh import make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules, changed_rules
 from mmsearch_jax.learners.train_state import TrainState, create_train_state
 from mmsearch_jax.models.axes import Placement, placement, shard_state, spread
@@ -75,18 +74,7 @@ class LearnerMesh:
         Raises:
           ConfigError: it cannot; `name` is the batch's key in the config.
         """
-        rows, parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES), self.mesh.shape["sequence"]
-        for key, size, by in (
-            ("rows", shape.rows, rows),
-            ("images", shape.images, rows),
-            ("length", shape.length, parts),
-        ):
-            if size % by:
-                axes = "sequence" if key == "length" else " x ".join(BATCH_AXES)
-                near = max(1, round(size / by)) * by
-                raise ConfigError(
-                    f"{name}.{key} is {size}, but the mesh splits it {by} ways ({axes}): set it to {near}, for example"
-                )
+        check_batch(shape, name, self.mesh.shape)
 
     def train_state(self, trained: Any, frozen: Any, optimizer: Any) -> TrainState:
         """A fresh train state on the mesh; each moment of the optimiser has the sharding of its parameter."""

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.trajectory import Trajectory
-from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, empty_batch, pack
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_patches, check_sequence, empty_batch, pack
 from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.learners.logprobs import token_logprobs
@@ -25,7 +26,7 @@ from mmsearch_jax.learners.throughput import step_flops
 from mmsearch_jax.learners.train_state import JittedUpdate, JittedZeros, TrainState, apply_gradients, trains_head
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
-from mmsearch_jax.settings.learning import GRPOConfig
+from mmsearch_jax.settings.learning import BatchShape, GRPOConfig
 
 EXTRAS = ("advantages", "rollout_logprobs")
 """Additional arrays in GRPO's batches."""
@@ -40,9 +41,13 @@ class Updated(NamedTuple):
 
 
 def training_sequence(
-    trajectory: Trajectory, advantage: float, image: ProcessedImage, model: ModelConfig
+    trajectory: Trajectory, advantage: float, image: ProcessedImage | None, model: ModelConfig
 ) -> TrainingSequence:
-    """The trajectory as the learner reads it: the sampler's token ids, positions and log-probs; nothing is encoded again."""
+    """The trajectory as the learner reads it: the sampler's token ids, positions and log-probs; nothing is encoded again.
+
+    Args:
+      image: None if the question has none.
+    """
     positions, _ = mrope_positions(trajectory.token_ids, trajectory.image_grids, model)
     loss_weights = np.asarray(trajectory.loss_mask, np.float32)
     extras = {
@@ -50,7 +55,25 @@ def training_sequence(
         "advantages": np.full(len(loss_weights), advantage, np.float32),
     }
     ids = np.asarray(trajectory.token_ids, np.int32)
-    return TrainingSequence(ids, positions, loss_weights, [image], model.image_token_id, extras)
+    images = [] if image is None else [image]
+    return TrainingSequence(
+        ids, positions, loss_weights, images, model.image_token_id, extras, layout=model.vision.layout
+    )
+
+
+def fitting(sequences: Sequence[TrainingSequence], shape: BatchShape) -> tuple[list[TrainingSequence], int]:
+    """The sequences that fit into an empty batch of this shape, and the number of the others.
+
+    A trajectory can exceed its budget by the few tokens that complete a closing tag; it must not end the run.
+    """
+    kept = []
+    for sequence in sequences:
+        try:
+            check_sequence(sequence, shape)
+        except DataError:
+            continue
+        kept.append(sequence)
+    return kept, len(sequences) - len(kept)
 
 
 class PolicyUpdater:
@@ -62,6 +85,9 @@ class PolicyUpdater:
         are the initial updates: both policies share the base.
       config: loss, batch, mini-batches, epochs, and sampling temperature (the loss uses the temperature of the sampler).
       full, train_vision: which parameters are trained (see `step_flops`).
+
+    Attributes:
+      shape: this process's part of a batch.
 
     `score(params, frozen, batch)` returns log-probs, `accumulate(state, total, batch)` adds a batch's gradients to the total,
     `apply(state, total, weight)` makes an update from the total.
@@ -81,7 +107,8 @@ class PolicyUpdater:
     ):
         self._reference, self._config, self._model, self._mesh = reference, config.loss, model, mesh
         processes, temperature = jax.process_count(), config.temperature
-        self._shape = dataclasses.replace(
+        check_patches(config.batch, model.vision.layout, "grpo.batch")
+        self.shape = dataclasses.replace(
             config.batch, rows=config.batch.rows // processes, images=config.batch.images // processes
         )
         self._updates, self._epochs = config.updates_per_batch, config.epochs
@@ -143,11 +170,11 @@ class PolicyUpdater:
         """As many batches as the process with the most needs; the last ones may be empty."""
         waiting, batches = list(sequences), []
         while waiting:
-            packed, left = pack(waiting, self._shape)
+            packed, left = pack(waiting, self.shape)
             batches.append(packed.batch)
             waiting = [waiting[i] for i in left]
         missing = largest_of_all(len(batches)) - len(batches)
-        return batches + [empty_batch(self._shape, EXTRAS)] * missing
+        return batches + [empty_batch(self.shape, EXTRAS, self._model.vision.layout)] * missing
 
     def _scored(self, state: TrainState, batches: Sequence[TokenBatch]) -> list[TokenBatch]:
         """The batches on the mesh, with the log-probs of the other policies that the loss needs."""

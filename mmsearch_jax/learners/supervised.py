@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Shaped
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.batches import TokenBatch
 from mmsearch_jax.data.pipeline import Step, merge_states
+from mmsearch_jax.data.set_aside import SkippedLog
 from mmsearch_jax.distributed.processes import records_of_all, sums_of_all
 from mmsearch_jax.learners.checkpoints import Best
 from mmsearch_jax.learners.logprobs import token_logprobs
@@ -206,6 +207,7 @@ def train(
         state, start, position = run.begin(state)
         stream = _prefetched(data(start * accumulate, position), mesh.batch)
         left_out: collections.Counter[str] = collections.Counter()
+        log = SkippedLog(place.workdir, phase, jax.process_index())
         for step in range(start + 1, num_steps + 1):
             began = time.monotonic()
             ready = list(itertools.islice(stream, accumulate))
@@ -228,7 +230,7 @@ def train(
             }
             if counts["patch_room"]:
                 metrics["patch_fill"] = counts["patches"] / counts["patch_room"]
-            _tell_skipped(run, left_out, steps)
+            _tell_skipped(run, log, left_out, steps)
             metrics["skipped_rows"] = left_out["rows"]
             if validation is not None and validation.is_due(step, num_steps):
                 found = [
@@ -260,13 +262,14 @@ def _counts(steps: Sequence[Step], model: Qwen2_5_VL, full: bool, train_vision: 
     )
 
 
-def _tell_skipped(run: TrainingRun, left_out: collections.Counter[str], steps: Sequence[Step]) -> None:
+def _tell_skipped(run: TrainingRun, log: SkippedLog, left_out: collections.Counter[str], steps: Sequence[Step]) -> None:
     for skipped in (skipped for made in steps for skipped in made.skipped):
+        log.add(skipped.reason)
         left_out["rows"] += 1
         if left_out["rows"] <= _SHOWN_SKIPS:
             run.say(f"skipped: {skipped.reason}")
         if left_out["rows"] == _SHOWN_SKIPS:
-            run.say("further skipped rows are only counted (skipped_rows)")
+            run.say(f"further skipped rows are only counted (skipped_rows), and logged in {log.path}")
 
 
 def _mean_nll(parts: Sequence[Mapping[str, Any]]) -> float:

@@ -47,6 +47,21 @@ class RunPlace:
     show_progress: bool = True
     hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def checkpoints(self) -> Path | str:
+        """Folder of the run's checkpoints, or the address to which Orbax writes them."""
+        folder = Path(self.workdir) / CHECKPOINTS / self.phase
+        return native_address(folder) or folder
+
+
+def saved_position(place: RunPlace) -> Any:
+    """The data position that the run will resume from, or None if it begins (every process must call it)."""
+    if not place.config.resume or (isinstance(place.checkpoints, Path) and not place.checkpoints.is_dir()):
+        return None
+    with Checkpoints(place.checkpoints, place.config.keep) as checkpoints:
+        step = checkpoints.latest_step
+        return None if step is None else checkpoints.read_extra(step).get("position")
+
 
 class TrainingRun:
     """One phase of a run in a work directory, which it holds until it ends; a context manager.
@@ -73,13 +88,11 @@ class TrainingRun:
                 with first_process_first():
                     if jax.process_index() == 0:
                         _begin_anew(self._workdir, self._phase)
-            folder = self._workdir / CHECKPOINTS / self._phase
-            address = native_address(folder)
-            if address is not None:
+            if isinstance(place.checkpoints, str):
                 with first_process_first():
                     if jax.process_index() == 0:
-                        remove_unfinished(address)
-            self.checkpoints = Checkpoints(address or folder, place.config.keep, best)
+                        remove_unfinished(place.checkpoints)
+            self.checkpoints = Checkpoints(place.checkpoints, place.config.keep, best)
             failed.pop_all()
         self._skipped_in_a_row, self._skipped_before = 0, 0
         self._stopping = threading.Event()
@@ -118,7 +131,7 @@ class TrainingRun:
             self._workdir,
             self._phase,
             self._num_steps,
-            step or 0,
+            step,
             self._show,
             wandb_project=self._config.wandb,
             writes=jax.process_index() == 0,
@@ -132,6 +145,12 @@ class TrainingRun:
         assert self._log is not None
         self._log.say(text)
 
+    def record_start(self, state: TrainState, metrics: Mapping[str, Any], position: Any) -> None:
+        """Records what was measured before the first step, with a checkpoint, so that a resumed run does not repeat it."""
+        assert self._log is not None
+        self._log.write(0, metrics)
+        self.checkpoints.save(0, state, {"position": position, "identity": self._identity}, metrics)
+
     def finish_step(
         self,
         step: int,
@@ -139,6 +158,8 @@ class TrainingRun:
         metrics: Mapping[str, Any],
         position: Callable[[], Any],
         shown: tuple[str, ...],
+        *,
+        keep: bool = False,
     ) -> None:
         """Records a step, and saves a checkpoint if one is due.
 
@@ -146,6 +167,7 @@ class TrainingRun:
           step: number of steps made, including this one.
           position: data position as plain JSON; called only when a checkpoint is written.
           shown: the metrics that are printed after the progress bar.
+          keep: save a checkpoint in any case.
 
         Raises:
           TrainingDiverged: too many consecutive updates were skipped.
@@ -157,7 +179,7 @@ class TrainingRun:
         self._trace.after(step)
         every = self._config.checkpoint_every
         stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps
-        if step == self._num_steps or stopping or (every and step % every == 0):
+        if keep or step == self._num_steps or stopping or (every and step % every == 0):
             if native_address(self._workdir) is not None:
                 # No checkpoint in a bucket without the metrics of its steps.
                 push_all(checkpoints=False)

@@ -1,7 +1,4 @@
-"""Logical names of every parameter's dims, and the sharding of each parameter on a mesh.
-
-The names are not mesh axes: the rules in `distributed.sharding` map names to mesh axes.
-"""
+"""The sharding of each parameter on a mesh, by the logical names of its dims (`models.logical_axes`)."""
 
 from __future__ import annotations
 
@@ -14,55 +11,12 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from mmsearch_jax.distributed.sharding import RULES, Rules, named_sharding
+from mmsearch_jax.models.logical_axes import logical_axes
+
+__all__ = ["Placement", "logical_axes", "placement", "shard_state", "spread"]
 
 Placement = Callable[[str, tuple[int, ...]], Sharding]
 """Maps a parameter's dotted path and shape to its sharding."""
-
-_AXES: dict[str, tuple[str, ...]] = {
-    "language.embedding": ("vocab", "embed"),
-    "language.lm_head": ("embed", "vocab"),
-    "language.norm.scale": ("norm",),
-    "vision.patch_embed.kernel": ("patch", "vision_embed"),
-    "vision.merger.ln_q.scale": ("norm",),
-    "vision.merger.fc1.kernel": ("vision_embed", "vision_mlp"),
-    "vision.merger.fc1.bias": ("vision_mlp",),
-    "vision.merger.fc2.kernel": ("vision_mlp", "embed"),
-    "vision.merger.fc2.bias": ("norm",),
-}
-# The dims of each kernel by the last module of its path, without the leading layer dim.
-_IN_LAYER: dict[str, tuple[str, str]] = {
-    "q_proj": ("embed", "heads"),
-    "k_proj": ("embed", "heads"),
-    "v_proj": ("embed", "heads"),
-    "o_proj": ("heads", "embed"),
-    "gate_proj": ("embed", "mlp"),
-    "up_proj": ("embed", "mlp"),
-    "down_proj": ("mlp", "embed"),
-    "qkv": ("embed", "heads"),
-    "proj": ("heads", "embed"),
-}
-
-
-def logical_axes(path: str) -> tuple[str, ...]:
-    """The names of a parameter's dims.
-
-    Args:
-      path: dotted, such as "language.layers.q_proj.kernel" (all layers) or "language.layers.0.q_proj.kernel" (one).
-
-    Raises:
-      KeyError: no such parameter.
-    """
-    if path in _AXES:
-        return _AXES[path]
-    part, _, *modules, kind = path.split(".")
-    layers = () if modules[0].isdigit() else ("layers",)
-    if kind == "scale":
-        return (*layers, "norm")
-    names = _IN_LAYER[modules[-1]]
-    if part == "vision":
-        names = (f"vision_{names[0]}", f"vision_{names[1]}")
-    dims = {"kernel": names, "bias": names[1:], "lora_a": (names[0], "rank"), "lora_b": ("rank", names[1])}
-    return (*layers, *dims[kind])
 
 
 def placement(mesh: Mesh, rules: Rules = RULES) -> Placement:

@@ -5,6 +5,7 @@ Field names are those of transformers, so that a config read from disk and one b
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.core.hub import missing_checkpoint
+from mmsearch_jax.images.vision_inputs import VisionLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,11 @@ class VisionConfig:
     def window_patches(self) -> int:
         """Side of a window in patches: whole merged tokens, rounded like the reference."""
         return self.window_size // self.spatial_merge_size // self.patch_size * self.spatial_merge_size
+
+    @property
+    def layout(self) -> VisionLayout:
+        """How the host must lay out patches for this tower."""
+        return VisionLayout(self.spatial_merge_size, self.window_patches, self.in_channels * self.patch_size**2)
 
     @property
     def head_dim(self) -> int:
@@ -133,6 +141,8 @@ class ModelConfig:
           CheckpointError: no such file, or not JSON.
         """
         path = Path(folder) / "config.json"
+        if not Path(folder).is_dir():
+            raise CheckpointError(missing_checkpoint(folder))
         if not path.is_file():
             raise CheckpointError(f"no config.json in {folder}: give the folder of a Hugging Face checkpoint")
         try:
@@ -140,17 +150,39 @@ class ModelConfig:
         except json.JSONDecodeError as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from error
 
-    def to_hf(self) -> dict[str, Any]:
-        """The `config.json` from which transformers builds the same model."""
+    def to_hf(self, base: Mapping[str, Any] | None = None, dtype: str = "") -> dict[str, Any]:
+        """The `config.json` from which transformers 4 and 5 build the same model.
+
+        Args:
+          base: the record that the model was made from. It is kept, but for what the model changes.
+          dtype: of the weights; "" if unknown or unchanged.
+        """
+        record = copy.deepcopy(dict(base)) if base is not None else self._new_record()
+        tied = self.text.tie_word_embeddings
+        nested = record.get("text_config")
+        record["tie_word_embeddings"] = tied
+        if isinstance(nested, dict):
+            nested["tie_word_embeddings"] = tied
+            # transformers 4 reads rope_scaling and rope_theta, transformers 5 writes rope_parameters. Both read flat records.
+            theta, sections = self.text.rope_theta, list(self.text.mrope_section)
+            nested.setdefault("rope_theta", theta)
+            nested["rope_scaling"] = nested.get("rope_scaling") or {"type": "mrope", "mrope_section": sections}
+            nested.setdefault("rope_parameters", _rope(theta, sections))
+        if dtype and dtype != record.get("dtype", record.get("torch_dtype")):
+            record |= {"dtype": dtype, "torch_dtype": dtype}
+            for part in (nested, record.get("vision_config")):
+                if isinstance(part, dict):
+                    part |= {key: dtype for key in ("dtype", "torch_dtype") if key in part}
+        return record
+
+    def _new_record(self) -> dict[str, Any]:
         text = dataclasses.asdict(self.text)
-        sections, theta = list(text.pop("mrope_section")), text.pop("rope_theta")
-        tied = text.pop("tie_word_embeddings")
+        sections, theta = list(text.pop("mrope_section")), text["rope_theta"]
         text |= {
             "model_type": "qwen2_5_vl_text",
             "hidden_act": "silu",
             "eos_token_id": self.eos_token_id,
-            "tie_word_embeddings": tied,
-            "rope_parameters": {"rope_type": "default", "rope_theta": theta, "mrope_section": sections},
+            "rope_parameters": _rope(theta, sections),
         }
         vision = dataclasses.asdict(self.vision)
         vision["fullatt_block_indexes"] = list(vision["fullatt_block_indexes"])
@@ -163,12 +195,15 @@ class ModelConfig:
         return {
             "architectures": ["Qwen2_5_VLForConditionalGeneration"],
             "model_type": "qwen2_5_vl",
-            "tie_word_embeddings": tied,
             "text_config": text,
             "vision_config": vision,
             **{key: getattr(self, key) for key in _TOKEN_IDS},
             "eos_token_id": self.eos_token_id,
         }
+
+
+def _rope(theta: float, sections: list[int]) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": theta, "mrope_section": sections}
 
 
 _TOKEN_IDS = ("image_token_id", "vision_start_token_id", "vision_end_token_id", "video_token_id")

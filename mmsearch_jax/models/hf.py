@@ -6,11 +6,15 @@ requested.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -23,21 +27,13 @@ from safetensors.numpy import save_file
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.models.axes import Placement
 from mmsearch_jax.models.config import ModelConfig
+from mmsearch_jax.models.policy_folder import CONFIG, SIDE_FILES, SINGLE, replacing
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.models.tensor_files import TensorFiles
 
-_SIDE_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "preprocessor_config.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
+_log = logging.getLogger(__name__)
+_EMBEDDING, _HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+_ROWS = 4096
 _BLOCK = {"vision": "model.visual.blocks", "language": "model.language_model.layers"}
 _NAMES = {
     "vision.patch_embed.kernel": "model.visual.patch_embed.proj.weight",
@@ -46,9 +42,9 @@ _NAMES = {
     "vision.merger.fc1.bias": "model.visual.merger.mlp.0.bias",
     "vision.merger.fc2.kernel": "model.visual.merger.mlp.2.weight",
     "vision.merger.fc2.bias": "model.visual.merger.mlp.2.bias",
-    "language.embedding": "model.language_model.embed_tokens.weight",
+    "language.embedding": _EMBEDDING,
     "language.norm.scale": "model.language_model.norm.weight",
-    "language.lm_head": "lm_head.weight",
+    "language.lm_head": _HEAD,
 }
 _IN_BLOCK = {
     "qkv": "attn.qkv",
@@ -67,6 +63,9 @@ def load_pretrained(
 ) -> tuple[Qwen2_5_VL, ModelConfig]:
     """Reads a checkpoint folder (config.json and safetensors, one file or many with an index).
 
+    Where config.json ties the head to the embeddings but the file's own head differs from them, the head is used, as
+    transformers does, and the returned config is an untied one.
+
     Each parameter is read directly into its sharding, shard by shard: a host holds only its own shards and one part of a file
     at a time.
 
@@ -80,10 +79,16 @@ def load_pretrained(
     """
     folder = Path(folder)
     config = ModelConfig.from_pretrained(folder)
-    model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=dtype))
-    graph, state = nnx.split(model)
     place = place or (lambda path, shape: SingleDeviceSharding(jax.devices()[0]))
     with TensorFiles(folder) as files:
+        if config.text.tie_word_embeddings and _has_own_head(files):
+            _log.warning(
+                "%s: config.json ties lm_head to the embeddings, but %s differs from %s: the model keeps its own head",
+                folder, _HEAD, _EMBEDDING,
+            )  # fmt: skip
+            config = dataclasses.replace(config, text=dataclasses.replace(config.text, tie_word_embeddings=False))
+        model = nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0), dtype=dtype))
+        graph, state = nnx.split(model)
         _check(state, config, files)
         loaded = {
             path: _load_leaf(files, path, leaf.shape, config, param_dtype, place(path, leaf.shape))
@@ -96,7 +101,8 @@ def _load_leaf(
     files: TensorFiles, path: str, shape: tuple[int, ...], config: ModelConfig, dtype: Any, sharding: Sharding
 ) -> jax.Array:
     names = [name for name, _ in _hf_shapes(path, shape, config)]
-    dtype = dtype or files.dtype(names[0])
+    # Layers of several dtypes are stacked in one that holds them all.
+    dtype = dtype or functools.reduce(jnp.promote_types, {files.dtype(name) for name in names})
 
     def read(index: Any) -> np.ndarray:
         if not _block_name(path):
@@ -122,31 +128,66 @@ def _read_part(files: TensorFiles, name: str, path: str, index: tuple[slice, ...
     return files.read(name, index)
 
 
-def save_pretrained(model: Qwen2_5_VL, folder: str | Path, side_files_from: str | Path | None = None) -> None:
-    """Writes config.json and model.safetensors as transformers loads them.
+def save_pretrained(
+    model: Qwen2_5_VL,
+    folder: str | Path,
+    side_files_from: str | Path | None = None,
+    dtypes: Mapping[str, np.dtype] = MappingProxyType({}),
+    own_files: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Writes config.json and model.safetensors as transformers loads them, in place of a policy that the folder holds.
 
     Args:
-      side_files_from: the checkpoint folder whose tokenizer and processor files belong to this model; they are copied.
+      side_files_from: the checkpoint folder whose tokenizer and processor files belong to this model; they are copied, and its
+        config.json is kept but for what differs.
+      dtypes: of tensors that are not written in their parameter's dtype.
+      own_files: name and text of files that take the place of the copied ones.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, np.ndarray] = {}
-    for path, leaf in _leaves(nnx.split(model)[1]):
-        for name, tensor in _to_hf(path, leaf, model.config).items():
-            # Transpose on the device: a transposed NumPy array is only a view, and safetensors would write the bytes of the
-            # original order.
-            tensors[name] = np.ascontiguousarray(tensor)
-    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
-    if side_files_from is not None:
-        copy_side_files(side_files_from, folder)
+    base = None if side_files_from is None else Path(side_files_from)
+    with replacing(Path(folder), () if base is None else SIDE_FILES) as draft:
+        tensors: dict[str, np.ndarray] = {}
+        for path, leaf in _leaves(nnx.split(model)[1]):
+            for name, tensor in _to_hf(path, leaf, model.config).items():
+                # Transpose on the device: a transposed NumPy array is only a view, and safetensors would write the bytes of the
+                # original order.
+                tensors[name] = np.ascontiguousarray(tensor).astype(dtypes.get(name, tensor.dtype), copy=False)
+        save_file(tensors, str(draft / SINGLE), metadata={"format": "pt"})
+        sizes: dict[str, int] = {}
+        for tensor in tensors.values():
+            sizes[str(tensor.dtype)] = sizes.get(str(tensor.dtype), 0) + tensor.size
+        write_config(model.config, draft, base, dtype=max(sizes, key=lambda name: sizes[name]))
+        if base is not None:
+            copy_side_files(base, draft)
+        for name, text in own_files.items():
+            (draft / name).write_text(text, encoding="utf-8")
+
+
+def write_config(config: ModelConfig, folder: Path, base: Path | None, dtype: str) -> None:
+    """Writes config.json: the base's, with what this model changes."""
+    kept = base is not None and (base / CONFIG).is_file()
+    record = json.loads((base / CONFIG).read_text(encoding="utf-8")) if base is not None and kept else None
+    text = json.dumps(config.to_hf(record, dtype), indent=2, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def copy_side_files(source: str | Path, folder: str | Path) -> None:
     """Copies the tokenizer's and the processor's files of a checkpoint folder."""
-    for name in _SIDE_FILES:
-        if (Path(source) / name).is_file() and Path(source).resolve() != Path(folder).resolve():
+    for name in SIDE_FILES:
+        if (Path(source) / name).is_file():
             shutil.copyfile(Path(source) / name, Path(folder) / name)
+
+
+def mixed_dtypes(folder: str | Path) -> dict[str, np.dtype]:
+    """The stored dtypes of the tensors whose parameter is stacked from layers of several dtypes."""
+    config = ModelConfig.from_pretrained(folder)
+    state = nnx.split(nnx.eval_shape(lambda: Qwen2_5_VL(config, rngs=nnx.Rngs(0))))[1]
+    mixed: dict[str, np.dtype] = {}
+    with TensorFiles(folder) as files:
+        for path, leaf in _leaves(state):
+            found = {name: files.dtype(name) for name, _ in _hf_shapes(path, leaf.shape, config)}
+            if len(set(found.values())) > 1:
+                mixed |= found
+    return mixed
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -213,11 +254,22 @@ def _tensor_shapes(state: Any, config: ModelConfig) -> dict[str, tuple[int, ...]
     return {name: shape for path, leaf in _leaves(state) for name, shape in _hf_shapes(path, leaf.shape, config)}
 
 
+def _has_own_head(files: TensorFiles) -> bool:
+    """Whether the file's head differs from the embeddings in shape or in a value."""
+    shapes = files.shapes
+    if _HEAD not in shapes or _EMBEDDING not in shapes:
+        return False
+    parts = (slice(first, first + _ROWS) for first in range(0, shapes[_HEAD][0], _ROWS))
+    return shapes[_HEAD] != shapes[_EMBEDDING] or any(
+        not np.array_equal(files.read(_HEAD, (part,)), files.read(_EMBEDDING, (part,))) for part in parts
+    )
+
+
 def _check(state: Any, config: ModelConfig, files: TensorFiles) -> None:
     expected = _tensor_shapes(state, config)
     found = files.shapes
     if config.text.tie_word_embeddings:
-        found.pop("lm_head.weight", None)
+        found.pop(_HEAD, None)
     problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
     problems += [f"unexpected {name}" for name in sorted(found.keys() - expected.keys())]
     problems += [

@@ -49,11 +49,11 @@ class LoRALinear(nnx.Module):
             x = jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
         return y + _widen(x @ self.lora_a[...].astype(dtype) * self.scale, self.lora_b[...].astype(dtype))
 
-    def merged(self) -> Float[Any, "*layers in out"]:
-        """The kernel with the update added, in the kernel's dtype; a NumPy array if the parameters are NumPy arrays."""
+    def merged(self, dtype: Any = None) -> Float[Any, "*layers in out"]:
+        """The kernel with the update added, by default in the kernel's dtype; a NumPy array if the parameters are such."""
         kernel = self.kernel[...]
         update = self.lora_a[...] @ self.lora_b[...] * self.scale
-        return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
+        return (kernel.astype(jnp.float32) + update).astype(dtype or kernel.dtype)
 
 
 def add_lora(model: Qwen2_5_VL, config: LoRAConfig, seed: int = 0) -> Qwen2_5_VL:
@@ -77,13 +77,17 @@ def with_dropout(model: Qwen2_5_VL, key: jax.Array) -> Qwen2_5_VL:
     return copy
 
 
-def merge_lora(model: Qwen2_5_VL) -> Qwen2_5_VL:
-    """The equivalent model without LoRA: every update is added to its kernel."""
+def merge_lora(model: Qwen2_5_VL, dtype: Any = None) -> Qwen2_5_VL:
+    """The equivalent model without LoRA: every update is added to its kernel.
+
+    Args:
+      dtype: of the sums; None: each kernel's own. bfloat16 rounds them, which can take half of a small update.
+    """
     copy = _copy(model)
     for name, layer in lora_layers(copy).items():
         plain = nnx.eval_shape(lambda shape=layer.kernel.shape: nnx.Linear(*shape[-2:], rngs=nnx.Rngs(0)))
         plain.use_bias, plain.dtype = layer.bias is not None, layer._dtype
-        plain.kernel, plain.bias = nnx.Param(layer.merged()), layer.bias
+        plain.kernel, plain.bias = nnx.Param(layer.merged(dtype)), layer.bias
         setattr(_owner(copy, name), name, plain)
     return copy
 

@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.models.policy_folder import INDEX, SINGLE, shards, weights_layout
 
 _OLD_LAYOUT = (
     (re.compile(r"^visual\."), "model.visual."),
@@ -48,7 +49,7 @@ class TensorFiles:
         self.folder = Path(folder)
         self._stack = contextlib.ExitStack()
         self._tensors: dict[str, _Tensor] = {}
-        for path in _weight_files(self.folder):
+        for path in weight_files(self.folder):
             try:
                 # The library checks header, offsets and length. It maps the file, but reads only the header.
                 with safe_open(str(path), framework="numpy"):
@@ -139,16 +140,14 @@ def _fill(file: io.FileIO, array: np.ndarray) -> None:
         buffer = buffer[count:]
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
-            raise _damaged(index, error) from error
-        files = sorted(folder / name for name in names)
-    else:
-        files = [folder / "model.safetensors"]
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder: one, or those that its index lists.
+
+    Raises:
+      CheckpointError: a file is missing, or the index is damaged.
+    """
+    layout = weights_layout(folder)
+    files = sorted(folder / name for name in (shards(folder) if layout == INDEX else (SINGLE,)))
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(

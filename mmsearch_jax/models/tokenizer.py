@@ -22,8 +22,17 @@ def load_tokenizer(folder: str | Path) -> Any:
             return tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not (Path(folder) / "vocab.json").is_file():
-        raise CheckpointError(f"no tokenizer.json in {folder}: copy the tokenizer's files from the base model's folder")
+    require_tokenizer(folder)
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder))
+
+
+def require_tokenizer(folder: str | Path) -> None:
+    """Checks that a checkpoint folder has a tokenizer; reads nothing.
+
+    Raises:
+      CheckpointError: it has none.
+    """
+    if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise CheckpointError(f"no tokenizer.json in {folder}: copy the tokenizer's files from the base model's folder")

@@ -27,7 +27,7 @@ from mmsearch_jax.planning.abstract import Learner
 from mmsearch_jax.planning.devices import devices_of
 from mmsearch_jax.planning.model_flops import Work
 from mmsearch_jax.rollout import jitted, programs, sampling
-from mmsearch_jax.rollout.placement import host_mesh, weight_spec
+from mmsearch_jax.rollout.placement import host_meshes, weight_spec
 from mmsearch_jax.rollout.sequence import bucket
 from mmsearch_jax.settings.commands import GRPOSettings, LearnerSettings, SFTSettings
 
@@ -172,17 +172,17 @@ def batches_per_step(config: GRPOSettings) -> float:
 def rollout_programs(
     config: LearnerSettings, model: ModelConfig, topology: Topology, names: list[str]
 ) -> Iterator[Program]:
-    """The engine's calls with the largest buckets, on one host's chips.
+    """An engine's calls with the largest buckets, on its chips of one host; the host's other engines do the same.
 
     "prefill" is a first call of extend with images, "extend" one after full caches, "decode" one of all rows over full caches.
     """
     engine = config.sized_engine
-    mesh = host_mesh(engine.tensor, devices_of(topology.host))
+    mesh = host_meshes(engine, devices_of(topology.host))[0]
     graph, shapes = jitted.single_layers(abstract.abstract_model(model, config, trained=False))
     weights = _placed(shapes, mesh)
     cache, hidden = jax.eval_shape(lambda: jitted.empty_slots(model, engine, jnp.dtype(config.dtype)))
     places = jitted.places(mesh, cache, model.text.num_key_value_heads)
-    device = jitted.jit_programs(graph, engine, places)
+    device = jitted.jit_programs(jitted.model_functions(graph, engine), places)
     cache = jax.tree.map(_with_sharding, cache, places.cache)
     hidden = _with_sharding(hidden, places.whole)
     rows, width = max(engine.extend_rows), max(engine.extend_buckets)

@@ -115,7 +115,7 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
 def print_stages(stages: Sequence[StageEstimate], assumed: Assumed, console: Console) -> None:
     """Prints each stage's time per step, samples per day and memory."""
     table = Table(title="A step of each stage (estimate)", title_justify="left")
-    for name in ("stage", "s learning", "s rollouts", "samples/day", "GiB held together", "of"):
+    for name in ("stage", "s learning", "s rollouts", "samples/day", "steps", "hours", "$", "GiB held together", "of"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in stages:
         day = f"{stage.samples_per_day:,.0f}" if stage.samples_per_day else "-"
@@ -124,13 +124,17 @@ def print_stages(stages: Sequence[StageEstimate], assumed: Assumed, console: Con
             _seconds(stage.learn_seconds),
             _seconds(stage.rollout_seconds),
             day,
+            f"{stage.num_steps:,}",
+            "-" if stage.hours is None else f"{stage.hours:,.1f}",
+            "-" if stage.dollars is None else f"{stage.dollars:,.0f}",
             _gib(stage.held),
             _gib(stage.available),
         )
     console.print(table)
     console.print(
         f"samples of {assumed.sample_tokens} tokens, {assumed.sampled_tokens} of them sampled (assumed: --sample-tokens, "
-        "--sampled-tokens); without tools, judge and data",
+        "--sampled-tokens); without tools, judge and data. "
+        + (f"$: at {assumed.price:g} a device and hour" if assumed.price else "$: give --price, per device and hour"),
         style="dim",
     )
 

@@ -19,10 +19,11 @@ _DAY = 86400
 
 @dataclasses.dataclass(frozen=True)
 class Assumed:
-    """Tokens per sample, and how many of them are sampled (GRPO)."""
+    """Tokens per sample, how many of them are sampled (GRPO), and the price of a device in dollars per hour (0: unknown)."""
 
     sample_tokens: int = 3000
     sampled_tokens: int = 800
+    price: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class StageEstimate:
     """Attributes:
     learn_seconds, rollout_seconds: per step; None if the programs were not planned or do not fit.
     samples_per_day: conversations (SFT) or trajectories (GRPO).
+    num_steps: of the config.
+    hours, dollars: of all steps; None as above, and dollars without a price.
     held: bytes that learner and sampler keep on a chip together, plus the most that one of their programs adds.
     """
 
@@ -39,6 +42,9 @@ class StageEstimate:
     samples_per_day: float | None
     held: float
     available: float
+    num_steps: int
+    hours: float | None
+    dollars: float | None
 
     @property
     def fits(self) -> bool:
@@ -61,24 +67,28 @@ def stage_estimates(
         if stage == "sft":
             recipe = cast(SFTSettings, config).sft
             samples = recipe.batch.rows * recipe.batch.length * recipe.accumulate / assumed.sample_tokens
-            made.append(StageEstimate(stage, learn, None, _per_day(samples, learn), _held(own), own[0].available))
+            cost = _cost(recipe.num_steps, learn, topology, assumed)
+            made.append(
+                StageEstimate(stage, learn, None, _per_day(samples, learn), _held(own), own[0].available, *cost)
+            )
             continue
         sampler = {plan.program.name: plan for plan in plans if plan.program.learner is None}
         recipe = cast(GRPOSettings, config).grpo
         samples = recipe.prompts_per_step * recipe.group_size
-        rollout = _rollout_seconds(sampler, samples, topology, assumed)
+        engines = topology.num_hosts * config.engine.groups_on(topology.host.num_devices)
+        rollout = _rollout_seconds(sampler, samples / engines, assumed) if engines else None
         together = None if learn is None or rollout is None else learn + rollout
         held = _held([*own, *sampler.values()])
-        made.append(StageEstimate(stage, learn, rollout, _per_day(samples, together), held, own[0].available))
+        cost = _cost(recipe.num_steps, together, topology, assumed)
+        made.append(StageEstimate(stage, learn, rollout, _per_day(samples, together), held, own[0].available, *cost))
     return made
 
 
-def _rollout_seconds(sampler: dict[str, Plan], samples: float, topology: Topology, assumed: Assumed) -> float | None:
-    """Every process samples its share; tokens that are not sampled are fed."""
+def _rollout_seconds(sampler: dict[str, Plan], share: float, assumed: Assumed) -> float | None:
+    """Every engine samples its share; tokens that are not sampled are fed."""
     decode, feed = sampler.get("decode"), sampler.get("extend") or sampler.get("prefill")
     if decode is None or feed is None or not decode.seconds or not feed.seconds:
         return None
-    share = samples / topology.num_processes
     sampled = share * assumed.sampled_tokens / (decode.program.work.tokens / decode.seconds)
     fed = share * (assumed.sample_tokens - assumed.sampled_tokens) / (feed.program.work.tokens / feed.seconds)
     return sampled + fed
@@ -97,6 +107,15 @@ def _held(plans: Sequence[Plan]) -> float:
         stays += bytes_per_chip(sampler.arguments[:3])
     rest = [plan.memory.temporaries + plan.memory.output for plan in plans if plan.memory is not None]
     return stays + max(rest, default=0.0)
+
+
+def _cost(
+    num_steps: int, seconds: float | None, topology: Topology, assumed: Assumed
+) -> tuple[int, float | None, float | None]:
+    """Number of steps, their hours and dollars."""
+    hours = None if seconds is None else num_steps * seconds / 3600
+    dollars = hours * topology.num_chips * assumed.price if hours is not None and assumed.price else None
+    return num_steps, hours, dollars
 
 
 def _per_day(samples: float, seconds: float | None) -> float | None:

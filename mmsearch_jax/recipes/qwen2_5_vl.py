@@ -25,13 +25,14 @@ def sft(size: str, topology: str) -> ml_collections.ConfigDict:
       ConfigError: no such topology, or the size does not fit it.
     """
     config = as_config(SFTSettings(checkpoint=f"Qwen2.5-VL-{size.upper()}-Instruct"))
-    machines = meshes.lay_out(config, "sft", size, topology)
-    rows, processes = meshes.num_rows(config, 8), machines.num_processes
+    meshes.lay_out(config, "sft", size, topology)
+    rows = meshes.num_rows(config, 8)
     # 10,000 conversations, three epochs, about three conversations in a row of 8,192 tokens: 10,000 rows.
     num_steps = math.ceil(10_000 / rows)
     config.sft.num_steps = num_steps
+    # Exported policies are run by other programs, which stop at <|im_end|>.
+    config.sft.train_end = True
     config.sft.batch.update({"rows": rows, "images": 4 * rows})
-    config.sft.data.lanes = processes * max(1, 8 // processes)
     # Warm-up: 0.1 of the steps.
     config.sft.optimizer.warmup_steps = math.ceil(num_steps / 10)
     return config
@@ -54,8 +55,6 @@ def grpo(size: str, topology: str) -> ml_collections.ConfigDict:
     rows, processes = meshes.num_rows(config, 8), machines.num_processes
     # Every host takes an equal share of the prompts.
     prompts = processes * math.ceil(64 / processes)
-    config.grpo.update(
-        {"rows": "fvqa_train.array_record", "num_steps": 20 * max(1, 5_000 // prompts), "prompts_per_step": prompts}
-    )
+    config.grpo.update({"num_steps": 20 * max(1, 5_000 // prompts), "prompts_per_step": prompts})
     config.grpo.batch.update({"rows": rows, "images": 2 * rows})
     return config

@@ -7,6 +7,7 @@ import ml_collections
 from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.config_files import as_config
 from mmsearch_jax.settings.commands import GRPOSettings, LearnerSettings, PolicySettings, SFTSettings
+from mmsearch_jax.settings.learning import TOY_WORLD
 
 TINY_BASE = str(bundled("assets/tiny-base"))
 # Short limits, since the policy must run on a laptop.
@@ -34,14 +35,16 @@ def base(settings: PolicySettings, checkpoint: str = TINY_BASE) -> ml_collection
         # A small policy needs all of its parameters trained; the paper trains LoRA of rank 8 (sec. 3.1).
         config.lora.rank = 0
         config.remat = "none"
-        config.run.checkpoint_every = 0
+        # A checkpoint takes a tenth of a second, and a step of GRPO several.
+        config.run.checkpoint_every = 8
     if isinstance(settings, SFTSettings):
         config.sft.update({"num_steps": 132, "batch": {"rows": 8, "length": 576, "images": 20, "patches": 192}})
-        config.sft.data.update({"lanes": 1, "num_workers": 0})
+        config.sft.data.update({"sets": (TOY_WORLD,), "lanes": 1, "num_workers": 0})
         config.sft.optimizer.update({"learning_rate": 2e-3, "warmup_steps": 10, "final_fraction": 0.1, "b2": 0.98})
     if isinstance(settings, GRPOSettings):
         config.grpo.update(
             {
+                "rows": TOY_WORLD,
                 "num_steps": 32,
                 "prompts_per_step": 12,
                 "updates_per_batch": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import html
 import io
 import itertools
 import json
@@ -16,17 +17,19 @@ import numpy as np
 
 from mmsearch_jax.core.errors import DataError
 
-# (phase, metric, title); curves without data are left out.
+# (phase, metric, title, unit); curves without data are left out.
 CURVES = (
-    ("pretrain", "target_nll", "pretraining: loss of answers"),
-    ("sft", "target_nll", "SFT: loss of the policy's tokens"),
-    ("grpo", "accuracy", "GRPO: accuracy of rollouts"),
-    ("grpo", "reward", "GRPO: reward"),
-    ("grpo", "searches", "GRPO: searches per episode"),
-    ("grpo", "needless_searches", "GRPO: needless searches"),
-    ("grpo", "entropy", "GRPO: entropy (nats)"),
-    ("grpo", "kl", "GRPO: KL to the SFT policy"),
-    ("grpo", "rollout_learner_kl", "GRPO: KL between sampler and learner"),
+    ("pretrain", "target_nll", "pretraining: loss of answers", "nats per token"),
+    ("sft", "target_nll", "SFT: loss of the policy's tokens", "nats per token"),
+    ("grpo", "accuracy", "GRPO: accuracy of rollouts", "share"),
+    ("grpo", "eval_accuracy", "GRPO: accuracy on held-out rows", "share"),
+    ("grpo", "eval_search_rate", "GRPO: share of held-out rows with a search", "share"),
+    ("grpo", "reward", "GRPO: reward", "mean reward"),
+    ("grpo", "searches", "GRPO: searches per episode", "searches"),
+    ("grpo", "needless_searches", "GRPO: needless searches", "share"),
+    ("grpo", "entropy", "GRPO: entropy", "nats per token"),
+    ("grpo", "kl", "GRPO: KL to the SFT policy", "nats per token"),
+    ("grpo", "rollout_learner_kl", "GRPO: KL between sampler and learner", "nats per token"),
 )
 _COLOURS = ("#1f5fa8", "#c2185b", "#5e8c4a", "#e08a00", "#6a4fb3", "#4a6572")
 _STYLE: Any = {
@@ -57,22 +60,40 @@ def learning_curves(metrics: Mapping[str, Path]) -> list[Curve]:
       DataError: a line of a file is not a JSON object; the message names file and line.
     """
     runs = {name: _read(path) for name, path in metrics.items()}
-    plots = {
-        title: {
+    matplotlib.use("Agg")
+    made = []
+    for phase, metric, title, unit in CURVES:
+        lines = {
             name: series[phase, metric] for name, series in runs.items() if len(series.get((phase, metric), ())) > 1
         }
-        for phase, metric, title in CURVES
-    }
-    matplotlib.use("Agg")
-    return [Curve(title, _plot(lines)) for title, lines in plots.items() if lines]
+        if lines:
+            made.append(Curve(title, _named(_plot(lines, unit), _in_words(title, lines))))
+    return made
 
 
-def _plot(lines: Mapping[str, list[tuple[int, float]]]) -> str:
+def _in_words(title: str, lines: Mapping[str, list[tuple[int, float]]]) -> str:
+    """The text alternative of a plot: where each smoothed curve begins and ends."""
+    parts = []
+    for name, points in lines.items():
+        steps, values = np.array(points).T
+        smooth = _smooth(values)
+        who = f"{name}, " if len(lines) > 1 else ""
+        parts.append(f"{who}{smooth[0]:.3g} at step {steps[0]:.0f}, {smooth[-1]:.3g} at step {steps[-1]:.0f}")
+    return f"{title}: {'; '.join(parts)}"
+
+
+def _named(svg: str, words: str) -> str:
+    """The <svg> as one image with a text alternative."""
+    start, rest = svg.split(">", 1)
+    return f'{start} role="img"><title>{html.escape(words)}</title>{rest}'
+
+
+def _plot(lines: Mapping[str, list[tuple[int, float]]], unit: str) -> str:
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(_STYLE):
-        figure, axis = pyplot.subplots(figsize=(3.5, 1.9), layout="constrained")
+        figure, axis = pyplot.subplots(figsize=(3.5, 2.1), layout="constrained")
         for (name, points), colour in zip(lines.items(), itertools.cycle(_COLOURS)):
             steps, values = np.array(points).T
             axis.plot(steps, values, color=colour, linewidth=0.9, alpha=0.4)
@@ -80,6 +101,8 @@ def _plot(lines: Mapping[str, list[tuple[int, float]]]) -> str:
         if len(lines) > 1:
             axis.legend(frameon=False, fontsize=7)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.set_xlabel("step")
+        axis.set_ylabel(unit)
         axis.grid(alpha=0.25)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

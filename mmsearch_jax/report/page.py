@@ -19,6 +19,7 @@ import markupsafe
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.evaluation.table import KIND_NAMES, percent
 from mmsearch_jax.report.curves import learning_curves
+from mmsearch_jax.report.names import meanings
 from mmsearch_jax.report.pairs import Pair, pairs
 from mmsearch_jax.report.runs import RunEvaluation, find_evaluations, main_place, parsed, run_labels
 from mmsearch_jax.report.tool_use import PARTS, ToolUse, tool_use
@@ -52,6 +53,7 @@ def write_report(
         facts=_facts(folders, evaluations),
         benchmarks=_tables(groups),
         kinds=KIND_NAMES,
+        meanings=meanings(evaluations),
         matrix=_matrix(evaluations),
         pairs=_pairs(evaluations, data),
         parts=PARTS,

@@ -11,24 +11,24 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
-from mmsearch_jax.core.errors import CheckpointError, DataError
-from mmsearch_jax.core.protocol import CLOSING_TAGS
-from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.images.processing import ImageProcessor
+from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.models.mrope import mrope_positions
-from mmsearch_jax.rollout import jitted, programs, sampling
+from mmsearch_jax.rollout import jitted, programs
+from mmsearch_jax.rollout.engine_spec import EngineSpec
 from mmsearch_jax.rollout.episode import Generation
-from mmsearch_jax.rollout.images import ImageCache
-from mmsearch_jax.rollout.jitted import empty_slots, single_layers
-from mmsearch_jax.rollout.placement import host_mesh, place_weights
-from mmsearch_jax.rollout.sequence import EngineStats, LiveSequence, PreparedImage, bucket
+from mmsearch_jax.rollout.jitted import empty_slots
+from mmsearch_jax.rollout.placement import host_mesh, place_on_each, place_weights
+from mmsearch_jax.rollout.sequence import EngineStats, LiveSequence, PreparedImage, bucket, extend_batch
 from mmsearch_jax.settings.rollout import EngineConfig
 
 
@@ -43,65 +43,63 @@ class _Prefix:
 
 
 class Engine:
-    """Weights, slots and caches. Every method blocks until it is done; do not call two from different threads at once.
+    """Weights, slots and caches on one group of chips. Every method blocks until it is done; do not call two from different
+    threads at once.
 
     Args:
-      model: a `Qwen2_5_VL`.
-      tokenizer: of the same checkpoint: a transformers fast tokenizer or a `tokenizers.Tokenizer`.
-      image_processor: of the same checkpoint.
-      config: sizes, and the number of chips of this host over which weights and caches are split; `max_length` must be set.
-      seed: of the sampling keys, together with each trajectory's own seed.
+      spec: what all engines of the process have in common.
+      mesh: the chips, over which heads, MLP and vocabulary are split.
+      weights: `spec.shapes` as arrays on the mesh.
       cache: an empty cache to use instead of a `KVCache` (for models of another kind).
     """
 
-    def __init__(
-        self,
+    def __init__(self, spec: EngineSpec, mesh: Mesh, weights: Any, cache: Any | None = None):
+        self.config, self.renderer, self.model_config = spec.config, spec.renderer, spec.model_config
+        self.policy_version = 0
+        self.stats = EngineStats()
+        self._mesh, self._weights = mesh, weights
+        self._turns, self._images = spec.turns, spec.images
+
+        def empty() -> tuple[Any, jax.Array]:
+            own, hidden = empty_slots(spec.model_config, spec.config, spec.dtype)
+            return own if cache is None else cache, hidden
+
+        places = jitted.places(mesh, jax.eval_shape(empty)[0], spec.model_config.text.num_key_value_heads)
+        # Made where they stay: a cache can take most of a chip's memory.
+        self._cache, self._hidden = jax.jit(empty, out_shardings=(places.cache, places.whole))()
+        self._whole = places.whole
+        self._constants = self._on_device(spec.turns.constants(spec.seed))
+        self._owners: list[LiveSequence | None] = [None] * spec.config.num_slots
+        self._prompts: dict[int, int] = {}
+        """By slot: the hash of what its sequence held when it got the slot."""
+        self._leaders: dict[Any, LiveSequence] = {}
+        """By prompt: the sequence that feeds it; the others of the group wait for its cache."""
+        self._prefixes: dict[Any, _Prefix] = {}
+        self._lengths = spec.config.lengths
+        self._programs = jitted.jit_programs(spec.functions, places)
+
+    @classmethod
+    def of(
+        cls,
         model: Any,
         tokenizer: Any,
         image_processor: ImageProcessor,
         config: EngineConfig,
         seed: int = 0,
         cache: Any | None = None,
-    ):
-        self.config, self.renderer = config, ChatRenderer(tokenizer)
-        self.model_config = model.config
-        self.policy_version = 0
-        self.stats = EngineStats()
-        if model.config.image_token_id != self.renderer.image_pad:
-            raise CheckpointError(
-                f"the model's image token is {model.config.image_token_id}, the tokenizer's is "
-                f"{self.renderer.image_pad}: take both from one checkpoint"
-            )
-        graph, shapes = single_layers(model)
-        self._mesh = host_mesh(config.tensor)
-        self._weights = place_weights(nnx.state(model), shapes, self._mesh)
-        vocabulary = model.config.text.vocab_size
-        self._automaton = sampling.TagAutomaton(self.renderer.token_bytes, CLOSING_TAGS, vocabulary)
-        stop = np.zeros(vocabulary, bool)
-        stop[list(self.renderer.stop_ids)] = True
-        has_text = np.zeros(vocabulary, bool)
-        has_text[: self.renderer.vocabulary_size] = [bool(text) for text in self.renderer.token_bytes]
-        empty, hidden = empty_slots(model.config, config, model.dtype)
-        cache = empty if cache is None else cache
-        places = jitted.places(self._mesh, cache, model.config.text.num_key_value_heads)
-        self._cache: Any = jax.device_put(cache, places.cache)
-        self._hidden = jax.device_put(hidden, places.whole)
-        self._whole = places.whole
-        self._constants = self._on_device(
-            programs.DecodeConstants(self._automaton.table, stop, ~(has_text | stop), np.uint32(seed))
-        )
-        self._owners: list[LiveSequence | None] = [None] * config.num_slots
-        self._leaders: dict[Any, LiveSequence] = {}
-        """By prompt: the sequence that feeds it; the others of the group wait for its cache."""
-        self._prefixes: dict[Any, _Prefix] = {}
-        self._lengths = config.lengths
-        self._programs = jitted.jit_programs(graph, config, places)
-        self._images = ImageCache(
-            image_processor,
-            model.config.vision,
-            config,
-            lambda vision: self._programs.encode(self._weights, self._on_device(vision)),
-        )
+    ) -> Self:
+        """One engine, on the first `config.tensor` chips of this host.
+
+        Args:
+          model, tokenizer, image_processor, config, seed: see `EngineSpec.of`.
+          cache: see `Engine`.
+
+        Raises:
+          CheckpointError: model and tokenizer belong to different checkpoints.
+          ConfigError: the host has fewer chips.
+        """
+        spec, mesh = EngineSpec.of(model, tokenizer, image_processor, config, seed), host_mesh(config.tensor)
+        return cls(spec, mesh, place_weights(nnx.state(model), spec.shapes, mesh), cache)
 
     # Weights, images and slots ------------------------------------------------------------------------------
 
@@ -116,10 +114,12 @@ class Engine:
         Raises:
           CheckpointError: a parameter that the model does not have, or one with another shape.
         """
-        assert self.free_slots == self.config.num_slots, "weights changed under running sequences"
-        self._weights, self.policy_version = place_weights(state, self._weights, self._mesh), version
-        if not keep_image_features:
-            self._images.forget_features()
+        set_weights([self], state, version, keep_image_features=keep_image_features)
+
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """Itself, like `EngineGroup.engines`."""
+        return (self,)
 
     @property
     def free_slots(self) -> int:
@@ -137,22 +137,42 @@ class Engine:
     def acquire(self, sequence: LiveSequence) -> None:
         """Gives the sequence a free slot; all its tokens must then be fed."""
         assert sequence.slot is None and self.free_slots
-        sequence.slot, sequence.fed = self._owners.index(None), 0
+        sequence.engine, sequence.slot, sequence.fed = self, self._owners.index(None), 0
         self._owners[sequence.slot] = sequence
+        self._prompts[sequence.slot] = hash(sequence.prompt_key)
+
+    def holds(self, prompt: int) -> bool:
+        """Whether a sequence with this hash of `LiveSequence.prompt_key` got a slot here: its cache can be copied."""
+        return prompt in self._prompts.values()
 
     def release(self, sequence: LiveSequence) -> None:
         """Takes the slot back. If the sequence returns, its tokens are fed again."""
         if sequence.slot is not None:
             self._owners[sequence.slot] = None
+            del self._prompts[sequence.slot]
             self._prefixes = {key: p for key, p in self._prefixes.items() if p.owner is not sequence}
             self._leaders = {key: leader for key, leader in self._leaders.items() if leader is not sequence}
-        sequence.slot, sequence.fed = None, 0
+        sequence.engine, sequence.slot, sequence.fed = None, None, 0
 
     def begin_turn(self, sequence: LiveSequence, max_tokens: int) -> None:
         """Begins a turn of at most `max_tokens`, which is sampled once all tokens are fed."""
         assert len(sequence.token_ids) + max_tokens <= self.config.max_length, "the engine's max_length is too small"
         sequence.budget, sequence.state, sequence.finish = max_tokens, 0, None
         sequence.new_ids, sequence.new_logprobs = [], []
+
+    def play(self, sequences: Sequence[LiveSequence]) -> list[LiveSequence]:
+        """One round: feeds new tokens, then decodes for a while; returns the sequences whose turn has ended.
+
+        Args:
+          sequences: those that hold a slot and are not parked. Of more than `config.width`, the first ones are served: a
+            sequence that has begun to decode continues until its turn ends.
+        """
+        served = sequences[: self.config.width]
+        unfed = [sequence for sequence in served if sequence.unfed > 0]
+        if unfed:
+            self.extend(unfed, self.config.extend_calls)
+        decodable = [sequence for sequence in served if sequence.decodable]
+        return self.decode(decodable) if decodable else []
 
     # Extend -------------------------------------------------------------------------------------------------
 
@@ -173,7 +193,7 @@ class Engine:
             self._assign_positions(number, sequence)
         shown = self.renderer.image_pad
         self.stats.encoded_images += self._images.encode_missing(
-            image for s in work if shown in s.token_ids[s.fed :] for image in s.images
+            (image for s in work if shown in s.token_ids[s.fed :] for image in s.images), self._encode
         )
         rows, calls = max(self.config.extend_rows), 0
         while work and (not max_calls or calls < max_calls):
@@ -197,7 +217,7 @@ class Engine:
         work: list[LiveSequence] = []
         followers: dict[Any, list[LiveSequence]] = collections.defaultdict(list)
         for sequence in sequences:
-            key = (tuple(sequence.token_ids), *(image.key for image in sequence.images))
+            key = sequence.prompt_key
             if sequence.fed or self._leaders.get(key) is sequence:
                 work.append(sequence)
             elif key in self._prefixes or key in self._leaders:
@@ -211,33 +231,13 @@ class Engine:
         num_rows = bucket(len(sequences), self.config.extend_rows)
         longest = max(sequence.unfed for sequence in sequences)
         width = bucket(min(longest, max(self.config.extend_buckets)), self.config.extend_buckets)
-        slots = np.full(num_rows, programs.NO_SLOT, np.int32)
-        starts, num_new = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.int32)
-        token_ids = np.zeros((num_rows, width), np.int32)
-        positions = np.zeros((3, num_rows, width), np.int32)
-        features: np.ndarray | None = None
-        feature_index: np.ndarray | None = None
+        batch = extend_batch(sequences, num_rows, width, self.renderer.image_pad, self._hidden.shape[1])
+        length = bucket(int((batch.starts + batch.num_new).max()), self._lengths)
+        self._run_extend(*batch, length=length)
         for row, sequence in enumerate(sequences):
-            count = min(sequence.unfed, width)
-            chunk = np.asarray(sequence.token_ids[sequence.fed : sequence.fed + count], np.int32)
-            slots[row], starts[row], num_new[row] = sequence.held_slot, sequence.fed, count
-            token_ids[row, :count] = chunk
-            positions[:, row, :count] = sequence.positions[:, sequence.fed : sequence.fed + count]
-            pads = np.flatnonzero(chunk == self.renderer.image_pad)
-            if pads.size:
-                if features is None or feature_index is None:
-                    features = np.zeros((num_rows * width, self._hidden.shape[1]), np.float32)
-                    feature_index = np.full((num_rows, width), -1, np.int32)
-                before = sequence.token_ids[: sequence.fed].count(self.renderer.image_pad)
-                own = np.concatenate([image.features for image in sequence.images if image.features is not None])
-                features[row * width + pads] = own[before : before + pads.size]
-                feature_index[row, pads] = row * width + pads
-        length = bucket(int((starts + num_new).max()), self._lengths)
-        self._run_extend(slots, starts, token_ids, positions, num_new, features, feature_index, length=length)
-        for row, sequence in enumerate(sequences):
-            sequence.fed += int(num_new[row])
+            sequence.fed += int(batch.num_new[row])
         self.stats.extend_calls += 1
-        self.stats.extended_tokens += int(num_new.sum())
+        self.stats.extended_tokens += int(batch.num_new.sum())
 
     def _share(self, prefix: _Prefix, sequences: Sequence[LiveSequence]) -> None:
         width = max(self.config.extend_rows)
@@ -300,7 +300,7 @@ class Engine:
             sequence.fed += count if running else count - 1
             sequence.state = int(decoded.states[place])
             if not running:
-                sequence.finish = self._finish(sequence)
+                sequence.finish = self._turns.reason(sequence)
             self.stats.sampled_tokens += count
         self.stats.decode_calls += 1
         return [sequence for sequence in sequences if sequence.finish is not None]
@@ -341,31 +341,14 @@ class Engine:
             self._cache, self._hidden, source, hidden, targets, length=length
         )
 
+    def _encode(self, vision: VisionInputs) -> jax.Array:
+        return self._programs.encode(self._weights, self._on_device(vision))
+
     # Turns --------------------------------------------------------------------------------------------------
 
-    def _finish(self, sequence: LiveSequence) -> str:
-        if not sequence.plain and sequence.state == self._automaton.accept:
-            return "closed"
-        return "stop" if sequence.new_ids[-1] in self.renderer.stop_ids else "length"
-
     def take(self, sequence: LiveSequence) -> Generation:
-        """Returns the finished turn, cut exactly after its closing tag.
-
-        A last token that contains bytes after the end of the tag is dropped (it is not in the cache either); the
-        rest of the tag becomes `forced_ids`.
-        """
-        assert sequence.finish is not None
-        ids, logprobs, forced = sequence.new_ids, sequence.new_logprobs, []
-        if sequence.finish == "closed":
-            text = b"".join(self.renderer.token_bytes[i] for i in ids)
-            end = self._automaton.find(text)
-            assert end is not None, "the automaton and the text disagree"
-            if end < len(text):
-                kept = len(text) - len(self.renderer.token_bytes[ids[-1]])
-                forced = self.renderer.encode(text[kept:end].decode("utf-8", errors="replace"))
-                ids, logprobs = ids[:-1], logprobs[:-1]
-        sequence.budget = 0
-        return Generation(ids, logprobs, sequence.finish, forced)
+        """Returns the finished turn, cut exactly after its closing tag (see `TurnEnds.take`)."""
+        return self._turns.take(sequence)
 
     def warm_up(self, progress: Callable[[], object] = lambda: None) -> int:
         """Compiles the program of every combination of buckets, on empty rows; no sequence may hold a slot.
@@ -379,7 +362,7 @@ class Engine:
         assert self.free_slots == self.config.num_slots, "warm-up under running sequences"
         self._leaders, self._prefixes = {}, {}
         for vision in self._images.shapes():
-            self._programs.encode(self._weights, self._on_device(vision))
+            self._encode(vision)
             progress()
         config, width = self.config, self._hidden.shape[1]
         for rows, tokens, length in itertools.product(config.extend_rows, config.extend_buckets, self._lengths):
@@ -403,3 +386,14 @@ class Engine:
     def num_programs(self) -> int:
         """Number of programs compiled so far: constant once every bucket has been used."""
         return sum(function._cache_size() for function in self._programs)
+
+
+def set_weights(engines: Sequence[Engine], state: Any, version: int, *, keep_image_features: bool = False) -> None:
+    """`Engine.set_weights` for all engines of a process, which share their images."""
+    for engine in engines:
+        assert engine.free_slots == engine.config.num_slots, "weights changed under running sequences"
+    copies = place_on_each(state, [engine._weights for engine in engines], [engine._mesh for engine in engines])
+    for engine, weights in zip(engines, copies, strict=True):
+        engine._weights, engine.policy_version = weights, version
+    if not keep_image_features:
+        engines[0]._images.forget_features()

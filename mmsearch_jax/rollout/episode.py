@@ -20,6 +20,11 @@ from mmsearch_jax.settings.rollout import EpisodeConfig
 MODES = ("policy", "prompted", "direct", "rag")
 
 
+# Characters of text that one token can hold at most: Qwen's longest token has 128 bytes, and its normaliser (NFC) composes at
+# most four characters into one.
+_LONGEST_TOKEN = 512
+
+
 class Renderer(Protocol):
     """The part of `data.chat.ChatRenderer` that an episode uses; `endpoint_episode` has other implementations."""
 
@@ -91,8 +96,11 @@ def observe(
 ) -> tuple[str, str]:
     """The observation, and the user text that the policy reads: the observation followed by the later prompt."""
 
+    budget = config.observation_max_tokens
+
     def fits(text: str) -> bool:
-        return len(renderer.encode(text)) <= config.observation_max_tokens
+        # A page of megabytes is not encoded only to learn that it is too long: that would stop all other episodes.
+        return len(text) <= budget * _LONGEST_TOKEN and len(renderer.encode(text)) <= budget
 
     observation = protocol.render_observation(results, note, fits=fits, summary=summary)
     later = protocol.later_prompt(action, config.prompt_style) if not config.plain else ""
@@ -108,7 +116,11 @@ def _reply_note(action: TextSearch | ImageSearch, reply: SearchReply) -> str | N
 
 
 class Episode:
-    """One episode, driven by its caller: each method takes what happened and returns what is needed next."""
+    """One episode, driven by its caller: each method takes what happened and returns what is needed next.
+
+    Args:
+      has_image: whether the question has an image; without one, image search is not offered.
+    """
 
     def __init__(
         self,
@@ -118,8 +130,10 @@ class Episode:
         image_token_counts: Sequence[int],
         config: EpisodeConfig,
         renderer: Renderer,
+        *,
+        has_image: bool = True,
     ):
-        self.trajectory, self.config = trajectory, config
+        self.trajectory, self.config, self._has_image = trajectory, config, has_image
         self._question, self._renderer = question, renderer
         self._counts = list(image_token_counts)
         trajectory.image_grids = list(image_grids)
@@ -130,10 +144,10 @@ class Episode:
         return self.trajectory.status != Status.RUNNING
 
     def begin(self) -> Need:
-        """The first need: a generation, or the forced search of the RAG workflow."""
+        """The first need: a generation, or the first forced search of the RAG workflow."""
         style = self.config.prompt_style
         if self.config.mode == "rag":
-            return self._call("", None, ImageSearch(None), 0)
+            return self._call("", None, ImageSearch(None) if self._has_image else TextSearch(self._question), 0)
         make = protocol.direct_prompt if self.config.mode == "direct" else protocol.first_turn_prompt
         return self._prompt(make(self._question, style))
 
@@ -268,7 +282,7 @@ class Episode:
         config = self.config
         if isinstance(action, TextSearch):
             return config.max_text_searches if config.allow_text else 0
-        return config.max_image_searches if config.allow_image else 0
+        return config.max_image_searches if config.allow_image and self._has_image else 0
 
     def _top_k(self, action: TextSearch | ImageSearch) -> int:
         return self.config.top_k_text if isinstance(action, TextSearch) else self.config.top_k_image

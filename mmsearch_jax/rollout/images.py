@@ -29,17 +29,10 @@ class ImageCache:
       processor: of the checkpoint.
       vision: the tower's config.
       config: sizes of the engine.
-      encode: maps packed patches to features [N, D] under the current weights.
     """
 
-    def __init__(
-        self,
-        processor: ImageProcessor,
-        vision: VisionConfig,
-        config: EngineConfig,
-        encode: Callable[[VisionInputs], Any],
-    ):
-        self._processor, self._vision, self._config, self._encode = processor, vision, config, encode
+    def __init__(self, processor: ImageProcessor, vision: VisionConfig, config: EngineConfig):
+        self._processor, self._vision, self._config = processor, vision, config
         self._images: collections.OrderedDict[str, PreparedImage] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -70,23 +63,28 @@ class ImageCache:
             for image in self._images.values():
                 image.features = None
 
-    def encode_missing(self, images: Iterable[PreparedImage]) -> int:
+    def encode_missing(self, images: Iterable[PreparedImage], encode: Callable[[VisionInputs], Any]) -> int:
         """Encodes the images without features and returns their number. Small images fill rows that larger ones leave partly
-        empty."""
-        missing = list({image.key: image for image in images if image.features is None}.values())
-        waiting = sorted(missing, key=_patches, reverse=True)
+        empty.
+
+        Args:
+          encode: maps packed patches to features [N, D] under the current weights.
+        """
+        # Equal bytes give several objects if the cache dropped them in between: encode one, and give the features to all.
+        missing: dict[str, list[PreparedImage]] = {}
+        for image in images:
+            if image.features is None:
+                missing.setdefault(image.key, []).append(image)
+        waiting = sorted((same[0] for same in missing.values()), key=_patches, reverse=True)
         while waiting:
             batch, rows, row_patches = self._next_call(waiting)
             vision, numbers = pack_images(
-                [image.processed for image in batch],
-                row_patches,
-                rows,
-                merge_size=self._vision.spatial_merge_size,
-                window_patches=self._vision.window_patches,
+                [image.processed for image in batch], row_patches, rows, layout=self._vision.layout
             )
-            features = jax.device_get(self._encode(vision)).astype(np.float32)
+            features = jax.device_get(encode(vision)).astype(np.float32)
             for image, own in zip(batch, numbers, strict=True):
-                image.features = features[own]
+                for same in missing[image.key]:
+                    same.features = features[own]
             waiting = [image for image in waiting if image.features is None]
         return len(missing)
 
@@ -98,7 +96,7 @@ class ImageCache:
         counts = range(len(smallest.patches), largest + merged, merged)
         for row_patches in sorted({_row_patches(count, self._config.patch_buckets) for count in counts}):
             for num_rows in sorted(self._config.extend_rows):
-                yield pack_images([smallest], row_patches, num_rows)[0]
+                yield pack_images([smallest], row_patches, num_rows, layout=self._vision.layout)[0]
 
     def _next_call(self, waiting: Sequence[PreparedImage]) -> tuple[list[PreparedImage], int, int]:
         """Images of the next call, its rows and their length: as many rows as are full enough, else the single fullest.

@@ -42,6 +42,15 @@ class DevicePrograms(NamedTuple):
     encode: Any
 
 
+class Functions(NamedTuple):
+    """The same four before `jax.jit`. Engines on several groups of chips share them: JAX traces each shape once for all."""
+
+    extend: Any
+    decode: Any
+    copy: Any
+    encode: Any
+
+
 def single_layers(model: Any) -> tuple[Any, Any]:
     """Graph and abstract state of the model in the engine's form."""
     graph, weights = nnx.split(model)
@@ -60,8 +69,8 @@ def places(mesh: Mesh, cache: Any, num_heads: int) -> Places:
     return Places(jax.tree.map(lambda leaf: whole if leaf.ndim == 1 else heads, cache), whole)
 
 
-def jit_programs(graph: Any, config: EngineConfig, places: Places) -> DevicePrograms:
-    """The four programs of an engine; each combination of argument shapes is compiled once."""
+def model_functions(graph: Any, config: EngineConfig) -> Functions:
+    """The four functions of a model in the engine's form. Each call makes new ones: jit caches by function."""
 
     def extend(weights, cache, hidden, *args, length):
         return programs.extend_rows(nnx.merge(graph, weights), cache, hidden, *args, length=length)
@@ -79,19 +88,26 @@ def jit_programs(graph: Any, config: EngineConfig, places: Places) -> DeviceProg
             gather=gather,
         )
 
+    return Functions(
+        extend,
+        decode,
+        functools.partial(programs.copy_rows),
+        lambda weights, vision: nnx.merge(graph, weights).encode_images(vision),
+    )
+
+
+def jit_programs(functions: Functions, places: Places) -> DevicePrograms:
+    """The four programs of an engine; each combination of argument shapes is compiled once."""
     # Without `out_shardings` the caches' shardings could change from call to call.
     cache, whole = places
     return DevicePrograms(
-        jax.jit(extend, static_argnames="length", donate_argnums=(1, 2), out_shardings=(cache, whole)),
+        jax.jit(functions.extend, static_argnames="length", donate_argnums=(1, 2), out_shardings=(cache, whole)),
         jax.jit(
-            decode, static_argnames=("length", "gather"), donate_argnums=(1, 2), out_shardings=(cache, whole, whole)
+            functions.decode,
+            static_argnames=("length", "gather"),
+            donate_argnums=(1, 2),
+            out_shardings=(cache, whole, whole),
         ),
-        # A new function object: jit caches by function, and would also count the programs of other engines.
-        jax.jit(
-            functools.partial(programs.copy_rows),
-            static_argnames="length",
-            donate_argnums=(0, 1),
-            out_shardings=(cache, whole),
-        ),
-        jax.jit(lambda weights, vision: nnx.merge(graph, weights).encode_images(vision)),
+        jax.jit(functions.copy, static_argnames="length", donate_argnums=(0, 1), out_shardings=(cache, whole)),
+        jax.jit(functions.encode, out_shardings=whole),
     )

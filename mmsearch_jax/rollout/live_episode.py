@@ -21,7 +21,7 @@ Watch = Callable[["LiveEpisode"], None]
 @dataclasses.dataclass(frozen=True)
 class EpisodeRequest:
     """One episode to run. Requests of one group differ only in `seed`; their prompt is prefilled once. `tools`, if given,
-    replaces the scheduler's for this episode."""
+    replaces the scheduler's for this episode. `image` is encoded; b"" if the question has none."""
 
     row_id: str
     group_id: str

@@ -1,32 +1,39 @@
-"""Places the sampler's arrays on the chips of its own host, whatever mesh the learner uses.
+"""Places the samplers' arrays on the chips of their own host, whatever mesh the learner uses.
 
-Rollouts wait for tools, whose latency varies. Each host therefore drives its own engine on a mesh of its own chips, and hosts
+Rollouts wait for tools, whose latency varies. Each host therefore drives its own engines on meshes of its own chips, and hosts
 need no synchronisation during rollout. The weights come from the learner's mesh over the interconnect, never through a host's
 memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import CheckpointError, ConfigError
 from mmsearch_jax.distributed.mesh import AXES, make_mesh
 from mmsearch_jax.distributed.sharding import RULES, Rules, partition_spec
 from mmsearch_jax.models.axes import logical_axes
 from mmsearch_jax.settings.policy import MeshConfig
+from mmsearch_jax.settings.rollout import EngineConfig
 
-_HOST = "host"
+_HOST, _GROUP = "host", "group"
 
 
 def host_mesh(tensor: int = 1, chips: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of this host's first `tensor` chips, over which heads, MLP and vocabulary are split.
+    """The first of `host_meshes`."""
+    return host_meshes(EngineConfig(tensor=tensor, groups=1), chips)[0]
+
+
+def host_meshes(config: EngineConfig, chips: Sequence[Any] | None = None) -> list[Mesh]:
+    """A mesh for each engine of this host: `config.tensor` chips, over which heads, MLP and vocabulary are split.
 
     Args:
       chips: of a host that is not present (for planning).
@@ -35,9 +42,16 @@ def host_mesh(tensor: int = 1, chips: Sequence[Any] | None = None) -> Mesh:
       ConfigError: the host has fewer chips.
     """
     chips = jax.local_devices() if chips is None else chips
-    if tensor > len(chips):
-        raise ConfigError(f"engine.tensor is {tensor}, but this host has {len(chips)} devices: lower it")
-    return make_mesh(MeshConfig(1, 1, tensor, 1), chips[:tensor])
+    size, groups = config.tensor, config.groups_on(len(chips))
+    if size > len(chips):
+        raise ConfigError(f"engine.tensor is {size}, but this host has {len(chips)} devices: lower it")
+    if groups * size > len(chips):
+        raise ConfigError(
+            f"engine.groups is {groups}, which with engine.tensor={size} needs {groups * size} devices, but this host has "
+            f"{len(chips)}: lower one of them"
+        )
+    shape = MeshConfig(1, 1, size, 1)
+    return [make_mesh(shape, chips[start : start + size]) for start in range(0, groups * size, size)]
 
 
 def cache_sharding(mesh: Mesh, num_heads: int) -> NamedSharding:
@@ -51,30 +65,37 @@ def cache_sharding(mesh: Mesh, num_heads: int) -> NamedSharding:
 
 
 def place_weights(state: Any, held: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
-    """`held` with the parameters in `state` replaced by copies on this host's mesh, in the dtypes that they have in `held`.
+    """`place_on_each` for one mesh."""
+    return place_on_each(state, [held], [mesh], rules)[0]
+
+
+def place_on_each(state: Any, held: Sequence[Any], meshes: Sequence[Mesh], rules: Rules = RULES) -> list[Any]:
+    """Each of `held` with the parameters in `state` replaced by copies on its mesh, in the dtypes that they have in `held`.
 
     They are copies: the caller may donate or change its arrays afterwards.
 
     Args:
       state: an `nnx` state with some or all parameters, on any devices. If they are spread over several processes, all of these
         must call this together.
-      held: an `nnx` state of the whole model, which may have single layers instead of the stacks in `state`.
+      held: for each mesh an `nnx` state of the whole model, which may have single layers instead of the stacks in `state`. All
+        have the same shapes and dtypes.
+      meshes: of this host, without common devices.
 
     Raises:
       CheckpointError: a parameter that `held` does not have, or one with another shape.
     """
-    kept = dict(nnx.to_flat_state(held))
-    new = {path: (leaf, array) for path, leaf, array in _single_layers(state, kept)}
+    kept = [dict(nnx.to_flat_state(each)) for each in held]
+    known = kept[0]
+    new = {path: (leaf, array) for path, leaf, array in _single_layers(state, known)}
     arrays, dtypes = {}, {}
     for path, (_, array) in new.items():
         name = ".".join(map(str, path))
-        if path not in kept or kept[path].get_value().shape != array.shape:
+        if path not in known or known[path].get_value().shape != array.shape:
             raise CheckpointError(f"the engine's model has no parameter {name} of shape {array.shape}")
-        arrays[name], dtypes[name] = array, kept[path].get_value().dtype
-    copies = _copied(arrays, dtypes, mesh, rules)
-    for path, (leaf, _) in new.items():
-        kept[path] = leaf.replace(copies[".".join(map(str, path))])
-    return nnx.from_flat_state(kept)
+        arrays[name], dtypes[name] = array, known[path].get_value().dtype
+    for own, copies in zip(kept, _copied(arrays, dtypes, meshes, rules), strict=True):
+        own |= {path: leaf.replace(copies[".".join(map(str, path))]) for path, (leaf, _) in new.items()}
+    return [nnx.from_flat_state(own) for own in kept]
 
 
 def _single_layers(state: Any, held: Mapping[tuple, Any]) -> Iterator[tuple[tuple, Any, jax.Array]]:
@@ -95,39 +116,60 @@ def weight_spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = RU
 
 
 def _copied(
-    weights: Mapping[str, jax.Array], dtypes: Mapping[str, Any], mesh: Mesh, rules: Rules
-) -> Mapping[str, jax.Array]:
-    specs = {path: weight_spec(path, leaf.shape, mesh, rules) for path, leaf in weights.items()}
-    if all(leaf.is_fully_addressable for leaf in weights.values()):
+    weights: Mapping[str, jax.Array], dtypes: Mapping[str, Any], meshes: Sequence[Mesh], rules: Rules
+) -> list[Mapping[str, jax.Array]]:
+    """The arrays on each mesh."""
+    specs = {path: weight_spec(path, leaf.shape, meshes[0], rules) for path, leaf in weights.items()}
+    if not _spread_over(weights, meshes):
         cast = {path: leaf.astype(dtypes[path]) for path, leaf in weights.items()}
-        places: dict[str, Sharding] = {path: NamedSharding(mesh, spec) for path, spec in specs.items()}
-        return jax.device_put(cast, places, may_alias=False)
-    everywhere = _hosts_mesh(mesh)
-    whole = {path: NamedSharding(everywhere, spec) for path, spec in specs.items()}
+        return [
+            jax.device_put(cast, {path: NamedSharding(mesh, spec) for path, spec in specs.items()}, may_alias=False)
+            for mesh in meshes
+        ]
+    everywhere = _hosts_mesh(meshes)
+    whole = tuple(NamedSharding(everywhere, spec) for spec in specs.values())
+    copied = _copier(tuple(dtypes.values()), whole)(tuple(weights.values()))
+    spread = dict(zip(weights, copied, strict=True))
+    return [{path: _own_part(leaf, mesh, specs[path]) for path, leaf in spread.items()} for mesh in meshes]
 
-    def copy(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return {path: jnp.copy(leaf.astype(dtypes[path])) for path, leaf in leaves.items()}
 
-    spread = jax.jit(copy, out_shardings=whole)(dict(weights))
-    return {path: _own_part(leaf, mesh, specs[path]) for path, leaf in spread.items()}
+def _spread_over(weights: Mapping[str, jax.Array], meshes: Sequence[Mesh]) -> bool:
+    """Whether one program over all devices copies the arrays: they are on other hosts too, or on the devices of all meshes."""
+    if not all(leaf.is_fully_addressable for leaf in weights.values()):
+        return True
+    devices = {device for mesh in meshes for device in mesh.devices.flat}
+    return len(meshes) > 1 and all(leaf.sharding.device_set == devices for leaf in weights.values())
 
 
-def _hosts_mesh(mesh: Mesh) -> Mesh:
-    """The meshes of all hosts, stacked on a first axis: arrays that are not split over it are on every host."""
+@functools.lru_cache(maxsize=8)
+def _copier(dtypes: tuple[Any, ...], places: tuple[NamedSharding, ...]) -> Callable[..., tuple[jax.Array, ...]]:
+    """The program that copies arrays to their places. One function for equal places, or each call would compile again."""
+
+    def copy(leaves: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(jnp.copy(leaf.astype(dtype)) for leaf, dtype in zip(leaves, dtypes, strict=True))
+
+    return jax.jit(copy, out_shardings=places)
+
+
+def _hosts_mesh(meshes: Sequence[Mesh]) -> Mesh:
+    """The meshes of all hosts, stacked on two axes: arrays that are not split over these are in every group of every host."""
     by_host: dict[int, list[Any]] = {}
     for device in jax.devices():
         by_host.setdefault(device.process_index, []).append(device)
-    if {len(devices) for devices in by_host.values()} != {mesh.size}:
+    own = by_host[jax.process_index()]
+    places = [own.index(device) for mesh in meshes for device in mesh.devices.flat]
+    if {len(devices) for devices in by_host.values()} != {len(places)}:
         raise ConfigError(
-            f"the sampler's mesh has {mesh.size} devices, the hosts have {[len(d) for d in by_host.values()]}: with several "
-            "hosts, set engine.tensor to the number of devices of one host"
+            f"the sampler's engines have {len(places)} devices, the hosts have {[len(d) for d in by_host.values()]}: with "
+            "several hosts, engine.groups x engine.tensor must be the number of devices of one host"
         )
-    devices = np.asarray([by_host[host] for host in sorted(by_host)]).reshape(-1, *mesh.devices.shape)
-    return Mesh(devices, (_HOST, *AXES))
+    # Every host has its devices in the same order.
+    devices = np.asarray([[by_host[host][place] for place in places] for host in sorted(by_host)])
+    return Mesh(devices.reshape(len(by_host), len(meshes), *meshes[0].devices.shape), (_HOST, _GROUP, *AXES))
 
 
 def _own_part(leaf: jax.Array, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
-    """A global array that every host holds in full, as an array of this host only, with the same buffers."""
+    """A global array that every group of every host holds in full, as an array of one group, with the same buffers."""
     buffers = {shard.device: shard.data for shard in leaf.addressable_shards}
     own = [buffers[device] for device in mesh.devices.flat]
     return jax.make_array_from_single_device_arrays(leaf.shape, NamedSharding(mesh, spec), own)

@@ -1,6 +1,6 @@
-"""Runs many episodes concurrently: gives them slots of the engine, parks them during tool calls, and resumes them.
+"""Runs many episodes concurrently: gives them slots of the engines, parks them during tool calls, and resumes them.
 
-Tool calls run on the event loop while the device decodes in a thread, so a slow search does not delay other episodes. The
+Tool calls run on the event loop while the devices decode in threads, so a slow search does not delay other episodes. The
 scheduler decides when things happen; `rollout.episode` decides what an episode does next.
 """
 
@@ -11,12 +11,13 @@ import collections
 import time
 from collections.abc import Callable, Sequence
 
-from mmsearch_jax.core.errors import ToolError
+from mmsearch_jax.core.errors import ImageError, ToolError
 from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.trajectory import Status, Trajectory
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Need
 from mmsearch_jax.rollout.live_episode import EpisodeRequest, LiveEpisode, Watch
+from mmsearch_jax.rollout.rounds import Rounds
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.rollout.tool_client import ToolClient, Tools, call_tool
 from mmsearch_jax.settings.rollout import EpisodeConfig
@@ -30,7 +31,7 @@ _PATIENCE_S = 0.1
 
 
 async def run_episodes(
-    engine: Engine,
+    engine: Sampler,
     requests: Sequence[EpisodeRequest],
     config: EpisodeConfig,
     tool_client: ToolClient | None,
@@ -54,18 +55,17 @@ async def run_episodes(
 
     Returns:
       Trajectories in the order of the requests. A tool that failed gives status "tool_failed", never a wrong
-      answer. An episode that never began keeps status "running".
+      answer; an image that cannot be shown gives "unusable". An episode that never began keeps status "running".
 
     Raises:
       ValueError: the engine's slots are shorter than `config.max_trajectory_tokens`.
-      ImageError: a request's image cannot be read.
     """
     scheduler = Scheduler(engine, config, tool_client, progress, episode_deadline_s, keep_per_group, watch)
     return await scheduler.run(requests, stop)
 
 
 def run_episodes_sync(
-    engine: Engine,
+    engine: Sampler,
     requests: Sequence[EpisodeRequest],
     config: EpisodeConfig,
     tool_client: ToolClient | None,
@@ -97,13 +97,13 @@ def run_episodes_sync(
 
 
 class Scheduler:
-    """Runs episodes on one engine. `run_episodes` gives it a list of requests; a server adds runs one by one (`add`, `cancel`,
-    `serve`). All methods must be called on one event loop.
+    """Runs episodes on the engines of this process. `run_episodes` gives it a list of requests; a server adds runs one by one
+    (`add`, `cancel`, `serve`). All methods must be called on one event loop.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Sampler,
         config: EpisodeConfig,
         tool_client: Tools | None,
         progress: Progress | None = None,
@@ -118,7 +118,7 @@ class Scheduler:
             )
         self._engine, self._config, self._tools = engine, config, tool_client
         self._progress, self._deadline_s, self._keep = progress, deadline_s, keep_per_group
-        self._watch = watch
+        self._watch, self._rounds = watch, Rounds(engine.engines)
         self._sound: collections.Counter[str] = collections.Counter()
         """By group: episodes that ended without an infrastructure failure."""
         self._waiting: collections.deque[LiveEpisode] = collections.deque()
@@ -176,19 +176,17 @@ class Scheduler:
             await self.step()
 
     async def step(self) -> None:
-        """One round: decodes for a while, then continues each run whose turn or search is finished."""
+        """Gives each idle engine a round of work, waits for news, and continues each run whose turn or search is finished."""
         self._expire()
         self._admit()
-        if self._ready():
-            for run in await self._on_device():
-                if not run.episode.done:
-                    self._follow(run, run.episode.generated(self._engine.take(run.sequence)))
-        elif self._calling:
-            await self._wait_for_tools()
+        self._rounds.start([run.sequence for run in self._ready()])
+        await self._wait()
+        self._follow_rounds()
         self._collect()
 
     async def close(self) -> None:
         """Frees all slots and cancels all searches; runs that have not ended keep status "running"."""
+        await self._rounds.close()
         for run in self._runs():
             self._engine.release(run.sequence)
         tasks = [run.task for run in self._calling if run.task is not None]
@@ -211,11 +209,23 @@ class Scheduler:
             if self._enough(request):
                 trajectory.status, trajectory.error = _SURPLUS
                 continue
-            image = self._engine.prepare_image(request.image)
+            try:
+                images = [self._engine.prepare_image(request.image)] if request.image else []
+            except ImageError as error:
+                trajectory.status, trajectory.error = Status.UNUSABLE, str(error)
+                if self._progress is not None:
+                    self._progress(trajectory)
+                continue
             episode = Episode(
-                trajectory, request.question, [image.grid], [image.num_tokens], self._config, self._engine.renderer
+                trajectory,
+                request.question,
+                [image.grid for image in images],
+                [image.num_tokens for image in images],
+                self._config,
+                self._engine.renderer,
+                has_image=bool(images),
             )
-            sequence = LiveSequence(trajectory.token_ids, [image], request.seed, request.sampling, self._config.plain)
+            sequence = LiveSequence(trajectory.token_ids, images, request.seed, request.sampling, self._config.plain)
             self.add(LiveEpisode(request, episode, sequence, watch=self._watch))
             room -= 1
 
@@ -243,7 +253,7 @@ class Scheduler:
         if run.task is not None:
             run.task.cancel()
             run.task = None
-        self._engine.release(run.sequence)
+        self._rounds.release(run.sequence)
         if run.started is not None:
             run.episode.trajectory.seconds = time.monotonic() - run.started
         if self._progress is not None:
@@ -283,18 +293,36 @@ class Scheduler:
             else:
                 raise error
 
-    async def _wait_for_tools(self) -> None:
+    async def _wait(self) -> None:
+        """Waits until a round ends or, while an engine has nothing to do, until there may be work for it."""
+        rounds = self._rounds.futures
+        if self._rounds.all_busy:
+            await asyncio.wait(rounds, return_when=asyncio.FIRST_COMPLETED)
+            return
+        if not rounds and not self._calling:
+            return
         tasks = [run.task for run in self._calling if run.task is not None]
         timeout = None
         if self._deadline_s is not None:
-            oldest = min(run.started or 0.0 for run in self._calling)
+            oldest = min((run.started or 0.0 for run in self._runs()), default=time.monotonic())
             timeout = max(0.0, oldest + self._deadline_s - time.monotonic())
         if self._waiting:
             timeout = min(timeout or _PATIENCE_S, _PATIENCE_S)
         self._news.clear()
         news = asyncio.ensure_future(self._news.wait())
-        await asyncio.wait([*tasks, news], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*rounds, *tasks, news], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         news.cancel()
+
+    def _follow_rounds(self) -> None:
+        """Continues the runs whose turn has ended in a round."""
+        for played in self._rounds.ended():
+            runs = {id(run.sequence): run for run in self._resident}
+            for run in [runs[id(sequence)] for sequence in played.sequences if id(sequence) in runs]:
+                if run.watch is not None and run.sequence.new_ids:
+                    run.watch(run)
+            for run in [runs[id(sequence)] for sequence in played.finished if id(sequence) in runs]:
+                if not run.episode.done:
+                    self._follow(run, run.episode.generated(self._engine.take(run.sequence)))
 
     def _expire(self) -> None:
         for run in [run for run in self._runs() if run.cancelled]:
@@ -309,10 +337,18 @@ class Scheduler:
     # Device side --------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Gives slots to waiting episodes; parked ones lose theirs if nothing else can run."""
-        if self._waiting and not self._engine.free_slots and not self._ready():
+        """Gives slots to waiting episodes; parked ones lose theirs if nothing else can run on their engine."""
+        if self._waiting and not self._engine.free_slots:
             patient = time.monotonic() - _PATIENCE_S
-            for run in [run for run in self._resident if run.parked and run.called < patient][: len(self._waiting)]:
+            working = {id(run.sequence.engine) for run in self._ready()}
+            for run in [
+                run
+                for run in self._resident
+                if run.parked
+                and run.called < patient
+                and id(run.sequence.engine) not in working
+                and not self._rounds.plays(run.sequence.engine)
+            ][: len(self._waiting)]:
                 # Their tokens are fed again when they come back.
                 self._engine.release(run.sequence)
                 self._resident.remove(run)
@@ -323,28 +359,3 @@ class Scheduler:
 
     def _ready(self) -> list[LiveEpisode]:
         return [run for run in self._resident if not run.parked]
-
-    async def _on_device(self) -> list[LiveEpisode]:
-        """Runs the device calls in a thread, so that the event loop can serve tool calls."""
-        work = asyncio.ensure_future(asyncio.to_thread(self._device_work))
-        try:
-            finished = await asyncio.shield(work)
-            for run in self._ready():
-                if run.watch is not None and run.sequence.new_ids:
-                    run.watch(run)
-            return finished
-        except asyncio.CancelledError:
-            # The thread must finish its call before anything else uses the engine.
-            await asyncio.wait([work])
-            raise
-
-    def _device_work(self) -> list[LiveEpisode]:
-        """Feeds new tokens, then decodes for a while. Runs in a thread; uses only the engine."""
-        # Always the first ones: a sequence that has begun to decode continues until its turn ends.
-        ready = self._ready()[: self._engine.config.width]
-        unfed = [run.sequence for run in ready if run.sequence.unfed > 0]
-        if unfed:
-            self._engine.extend(unfed, self._engine.config.extend_calls)
-        decodable = [run.sequence for run in ready if run.sequence.decodable]
-        finished = set(map(id, self._engine.decode(decodable))) if decodable else set()
-        return [run for run in ready if id(run.sequence) in finished]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
 from mmsearch_jax.images.processing import ProcessedImage
+from mmsearch_jax.rollout.programs import NO_SLOT
 from mmsearch_jax.rollout.sampling import SamplingParams
 
 
@@ -30,8 +32,8 @@ class PreparedImage:
 class LiveSequence:
     """One trajectory as the engine sees it. `token_ids` is the trajectory's own list, which the engine only reads.
 
-    `fed` counts the tokens that are in the cache of `slot`. The fields `new_*` hold the turn in progress, which
-    `Engine.take` returns.
+    `fed` counts the tokens that are in the cache of `slot`, a slot of `engine`. The fields `new_*` hold the turn in progress,
+    which `Engine.take` returns.
     """
 
     token_ids: list[int]
@@ -39,6 +41,7 @@ class LiveSequence:
     seed: int = 0
     sampling: SamplingParams = SamplingParams()
     plain: bool = False
+    engine: Any = None
     slot: int | None = None
     fed: int = 0
     budget: int = 0
@@ -48,6 +51,11 @@ class LiveSequence:
     new_logprobs: list[float] = dataclasses.field(default_factory=list)
     positions: Int32[np.ndarray, "3 L"] = dataclasses.field(default_factory=lambda: np.zeros((3, 0), np.int32))
     next_position: int = 0
+
+    @property
+    def prompt_key(self) -> tuple[object, ...]:
+        """Equal for sequences with equal tokens and images."""
+        return tuple(self.token_ids), *(image.key for image in self.images)
 
     @property
     def held_slot(self) -> int:
@@ -76,6 +84,50 @@ class EngineStats:
     encoded_images: int = 0
     decode_calls: int = 0
     extend_calls: int = 0
+
+    def __add__(self, other: EngineStats) -> EngineStats:
+        names = [field.name for field in dataclasses.fields(self)]
+        return EngineStats(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+class ExtendBatch(NamedTuple):
+    """The host arrays of an extend call (see `programs.extend_rows`); without images the last two are None."""
+
+    slots: Int32[np.ndarray, "N"]
+    starts: Int32[np.ndarray, "N"]
+    token_ids: Int32[np.ndarray, "N T"]
+    positions: Int32[np.ndarray, "3 N T"]
+    num_new: Int32[np.ndarray, "N"]
+    features: Float32[np.ndarray, "F D"] | None
+    feature_index: Int32[np.ndarray, "N T"] | None
+
+
+def extend_batch(
+    sequences: Sequence[LiveSequence], num_rows: int, width: int, image_pad: int, feature_width: int
+) -> ExtendBatch:
+    """The next up to `width` tokens of each sequence, with the features of their images; the other rows are padding."""
+    slots = np.full(num_rows, NO_SLOT, np.int32)
+    starts, num_new = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.int32)
+    token_ids = np.zeros((num_rows, width), np.int32)
+    positions = np.zeros((3, num_rows, width), np.int32)
+    features: np.ndarray | None = None
+    feature_index: np.ndarray | None = None
+    for row, sequence in enumerate(sequences):
+        count = min(sequence.unfed, width)
+        chunk = np.asarray(sequence.token_ids[sequence.fed : sequence.fed + count], np.int32)
+        slots[row], starts[row], num_new[row] = sequence.held_slot, sequence.fed, count
+        token_ids[row, :count] = chunk
+        positions[:, row, :count] = sequence.positions[:, sequence.fed : sequence.fed + count]
+        pads = np.flatnonzero(chunk == image_pad)
+        if pads.size:
+            if features is None or feature_index is None:
+                features = np.zeros((num_rows * width, feature_width), np.float32)
+                feature_index = np.full((num_rows, width), -1, np.int32)
+            before = sequence.token_ids[: sequence.fed].count(image_pad)
+            own = np.concatenate([image.features for image in sequence.images if image.features is not None])
+            features[row * width + pads] = own[before : before + pads.size]
+            feature_index[row, pads] = row * width + pads
+    return ExtendBatch(slots, starts, token_ids, positions, num_new, features, feature_index)
 
 
 def bucket(size: int, buckets: Iterable[int]) -> int:

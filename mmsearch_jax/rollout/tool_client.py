@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import aiohttp
 import tenacity
 
 from mmsearch_jax.core import search_api
-from mmsearch_jax.core.errors import DataError, ToolFailed, ToolTimeout, ToolUnavailable
+from mmsearch_jax.core.characters import whole_characters
+from mmsearch_jax.core.errors import DataError, ImageError, ToolFailed, ToolRefused, ToolTimeout, ToolUnavailable
 from mmsearch_jax.core.protocol import ImageSearch, TextSearch
-from mmsearch_jax.core.search_api import SearchReply
+from mmsearch_jax.core.search_api import RequestLimits, SearchReply
+from mmsearch_jax.rollout.request_fitting import FittedImage, fit_image, fit_query
 
+Request = search_api.TextSearchRequest | search_api.ImageSearchRequest
 _DOWN_S = 2.0
 """How long a server that does not answer is skipped."""
 
@@ -56,14 +60,18 @@ class Tools(Protocol):
 async def call_tool(
     tools: Tools, action: TextSearch | ImageSearch, top_k: int, question: str, image: bytes
 ) -> SearchReply:
-    """Makes the tool call of an action.
+    """Makes the tool call of an action. What the server refuses (HTTP 400) is an answer that the policy reads, not a failure.
 
     Raises:
       ToolError: the call returned no result.
     """
-    if isinstance(action, TextSearch):
-        return await tools.text_search(action.query, top_k, question)
-    return await tools.image_search(image, action.expression, top_k)
+    try:
+        if isinstance(action, TextSearch):
+            return await tools.text_search(action.query, top_k, question)
+        return await tools.image_search(image, action.expression, top_k)
+    except ToolRefused as refused:
+        tool = "text_search" if isinstance(action, TextSearch) else "image_search"
+        return SearchReply((), tool, status="refused", note=f"The search was refused: {refused.why}")
 
 
 class HttpTransport:
@@ -86,9 +94,10 @@ class HttpTransport:
         try:
             async with session.request(method, self._base_url + route, json=body) as response:
                 if response.content_type != "application/json":
-                    return response.status, await response.text()
-                return response.status, await response.json()
-        except (aiohttp.ClientError, ValueError) as error:
+                    return response.status, whole_characters(await response.text())
+                return response.status, whole_characters(await response.json())
+        except (aiohttp.ClientError, ValueError, LookupError, RecursionError) as error:
+            # Not JSON, an unknown character set, or JSON too deep to read: as if nothing had answered.
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
@@ -128,6 +137,8 @@ class _Replica:
 class ToolClient:
     """Calls the search server, or the least busy of several; a server that does not answer is skipped for a while.
 
+    Requests are fitted to the server's limits (`request_fitting`): those of `RequestLimits` until the server tells others.
+
     Args:
       base_url: for example "http://127.0.0.1:8123"; several are separated by commas.
       deadline_s: seconds for one call including retries; waiting for a free connection is not counted.
@@ -152,6 +163,7 @@ class ToolClient:
         self._replicas = [_Replica(url, transport) for url, transport in zip(urls, made, strict=True)]
         self.base_url, self.deadline_s, self.max_retries = base_url, deadline_s, max_retries + len(urls) - 1
         self._max_concurrency = max_concurrency
+        self._limits = RequestLimits()
         self._gate: asyncio.Semaphore | None = None
         self._gate_loop: asyncio.AbstractEventLoop | None = None
 
@@ -164,11 +176,16 @@ class ToolClient:
         Raises:
           ToolUnavailable: nothing answers at `base_url`.
           ToolTimeout: the deadline passed.
-          ToolFailed: the server refused the request or failed, or its answer cannot be read.
+          ToolRefused: the server refused what was asked.
+          ToolFailed: the server failed, or its answer cannot be read.
         """
-        return await self._search(
-            search_api.ROUTE_TEXT_SEARCH, search_api.TextSearchRequest(query, top_k, question, self.deadline_s)
-        )
+        question = question.encode("utf-8", "replace").decode("utf-8")
+
+        def fitted(limits: RequestLimits) -> search_api.TextSearchRequest:
+            most = min(top_k, limits.max_top_k)
+            return search_api.TextSearchRequest(fit_query(query, limits), most, question, self.deadline_s)
+
+        return await self._fitted(search_api.ROUTE_TEXT_SEARCH, fitted)
 
     async def image_search(self, image: bytes, expression: str | None = None, top_k: int = 5) -> SearchReply:
         """Searches by an encoded image (JPEG, PNG, ...), or by the crop of it that `expression` refers to.
@@ -176,9 +193,7 @@ class ToolClient:
         Raises:
           ToolUnavailable, ToolTimeout, ToolFailed: as `text_search`.
         """
-        encoded = base64.b64encode(image).decode()
-        request = search_api.ImageSearchRequest(encoded, expression, top_k, deadline_s=self.deadline_s)
-        return await self._search(search_api.ROUTE_IMAGE_SEARCH, request)
+        return await self._by_image(search_api.ROUTE_IMAGE_SEARCH, image, expression, top_k)
 
     async def ground(self, image: bytes, expression: str) -> SearchReply:
         """Finds the region of an encoded image that an expression refers to; the reply has no results.
@@ -186,9 +201,7 @@ class ToolClient:
         Raises:
           ToolUnavailable, ToolTimeout, ToolFailed: as `text_search`.
         """
-        encoded = base64.b64encode(image).decode()
-        request = search_api.ImageSearchRequest(encoded, expression, deadline_s=self.deadline_s)
-        return await self._search(search_api.ROUTE_GROUND, request)
+        return await self._by_image(search_api.ROUTE_GROUND, image, expression, 5)
 
     async def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Waits until every server says that it is ready.
@@ -202,8 +215,9 @@ class ToolClient:
             while (left := give_up - time.monotonic()) > 0:
                 try:
                     request = replica.transport.request("GET", search_api.ROUTE_READY, None)
-                    status, _ = await asyncio.wait_for(request, left)
+                    status, body = await asyncio.wait_for(request, left)
                     if status == 200:
+                        self._learn(body)
                         break
                     why = f"HTTP {status}"
                 except (ConnectionError, TimeoutError) as error:
@@ -217,9 +231,45 @@ class ToolClient:
         for replica in self._replicas:
             await replica.transport.close()
 
-    async def _search(
-        self, route: str, request: search_api.TextSearchRequest | search_api.ImageSearchRequest
-    ) -> SearchReply:
+    async def _by_image(self, route: str, image: bytes, expression: str | None, top_k: int) -> SearchReply:
+        sent = FittedImage(image)
+
+        def fitted(limits: RequestLimits) -> search_api.ImageSearchRequest:
+            nonlocal sent
+            sent = fit_image(image, limits)
+            named = None if expression is None else fit_query(expression, limits)
+            encoded = base64.b64encode(sent.data).decode()
+            most = min(top_k, limits.max_top_k)
+            return search_api.ImageSearchRequest(encoded, named, most, deadline_s=self.deadline_s)
+
+        reply = await self._fitted(route, fitted)
+        return sent.restore(reply)
+
+    async def _fitted(self, route: str, fitted: Callable[[RequestLimits], Request]) -> SearchReply:
+        """The reply to a request that fits the limits; if the server refuses it, its limits are asked for and tried once."""
+        limits = self._limits
+        try:
+            return await self._search(route, await _made(fitted, limits, route))
+        except ToolRefused:
+            await self._ask_limits()
+            if self._limits == limits:
+                raise
+        return await self._search(route, await _made(fitted, self._limits, route))
+
+    async def _ask_limits(self) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            asked = self._replicas[0].transport.request("GET", search_api.ROUTE_READY, None)
+            status, body = await asyncio.wait_for(asked, self.deadline_s)
+            if status == 200:
+                self._learn(body)
+
+    def _learn(self, ready: Any) -> None:
+        # Servers of another version may not tell them.
+        told = ready.get("limits") if isinstance(ready, Mapping) else None
+        with contextlib.suppress(DataError):
+            self._limits = RequestLimits.from_json(told) if told is not None else self._limits
+
+    async def _search(self, route: str, request: Request) -> SearchReply:
         async with self._slot():
             try:
                 async with asyncio.timeout(self.deadline_s):
@@ -292,7 +342,19 @@ def _read(where: str, status: int, body: Any) -> SearchReply:
     except DataError:
         reply = search_api.ErrorReply("internal" if status >= 500 else "bad_request", str(body)[:200])
     message = f"{where}: HTTP {status} {reply.code}: {reply.message}"
+    if status in (400, 413) and reply.code == "bad_request":
+        raise ToolRefused(message, reply.message)
     raise _Retry(message) if status >= 500 or status == 429 else ToolFailed(message)
+
+
+async def _made(fitted: Callable[[RequestLimits], Request], limits: RequestLimits, route: str) -> Request:
+    """The fitted request; a picture may have to be decoded and encoded, which must not hold up the other calls."""
+    if route == search_api.ROUTE_TEXT_SEARCH:
+        return fitted(limits)
+    try:
+        return await asyncio.to_thread(fitted, limits)
+    except ImageError as error:
+        raise ToolRefused(f"the image cannot be sent: {error}", str(error)) from error
 
 
 def _down(url: str, why: str) -> str:

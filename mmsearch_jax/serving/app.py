@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
+import functools
 import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
 
+from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.http_serving import has_token, read_body
 from mmsearch_jax.serving.completion import Completion
 from mmsearch_jax.serving.requests import ApiError, ChatRequest, read_request
 from mmsearch_jax.serving.service import Service
 from mmsearch_jax.serving.wire import Reply
 
-ROUTE_CHAT, ROUTE_MODELS, ROUTE_HEALTH = "/v1/chat/completions", "/v1/models", "/healthz"
+ROUTE_CHAT, ROUTE_MODELS, ROUTE_METRICS = "/v1/chat/completions", "/v1/models", "/metrics"
+ROUTES_HEALTH = ("/healthz", "/health")
+"""The second is vLLM's, which clients and balancers ask for."""
 _RETRY_S = 1
 _log = logging.getLogger("mmsearch_jax.serving")
 
@@ -29,7 +34,9 @@ def create_app(service: Service, token: str = "") -> web.Application:
     """
     routes = _Routes(service, token)
     app = web.Application(client_max_size=service.limits.max_body_bytes, middlewares=[routes.guard])
-    app.router.add_get(ROUTE_HEALTH, routes.health)
+    for route in ROUTES_HEALTH:
+        app.router.add_get(route, routes.health)
+    app.router.add_get(ROUTE_METRICS, routes.metrics)
     app.router.add_get(ROUTE_MODELS, routes.models)
     app.router.add_get(ROUTE_MODELS + "/{name:.+}", routes.model)
     app.router.add_post(ROUTE_CHAT, routes.chat)
@@ -39,14 +46,32 @@ def create_app(service: Service, token: str = "") -> web.Application:
 class _Routes:
     def __init__(self, service: Service, token: str):
         self._service, self._token = service, token
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "mmsearch_serve_requests", "Requests by route and status", ("route", "status"), registry=self._registry
+        )
+        self._tokens = Counter(
+            "mmsearch_serve_tokens", "Tokens of finished requests by kind", ("kind",), registry=self._registry
+        )
+        for name in service.load():
+            gauge = Gauge(f"mmsearch_serve_{name}", f"The load's '{name}', as in /healthz", registry=self._registry)
+            gauge.set_function(functools.partial(lambda name: service.load()[name], name))
 
     @web.middleware
     async def guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Checks the token, and converts every failure to OpenAI's format."""
+        """Checks the token, counts the request, and converts every failure to OpenAI's format."""
+        response = await self._answer(request, handler)
+        route = request.match_info.route.resource
+        self._requests.labels(route.canonical if route is not None else "unknown", str(response.status)).inc()
+        return response
+
+    async def _answer(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         try:
-            if request.path != ROUTE_HEALTH:
+            if request.path not in ROUTES_HEALTH:
                 self._check_token(request)
             return await handler(request)
         except ApiError as error:
@@ -65,8 +90,7 @@ class _Routes:
             return _error(ApiError(500, "internal error; see the server's log", kind="server_error"))
 
     def _check_token(self, request: web.Request) -> None:
-        sent = request.headers.get("Authorization", "")
-        if self._token and not hmac.compare_digest(sent.encode(), f"Bearer {self._token}".encode()):
+        if self._token and not has_token(request, self._token):
             raise ApiError(401, "wrong or missing token: send it as Authorization: Bearer ...", code="invalid_api_key")
 
     async def health(self, request: web.Request) -> web.Response:
@@ -74,6 +98,10 @@ class _Routes:
         failed = self._service.failure is not None
         body = {"status": "failed" if failed else "ok", **self._service.load()}
         return web.json_response(body, status=503 if failed else 200)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Counters and load, in the format of Prometheus."""
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def models(self, request: web.Request) -> web.Response:
         """Lists the models."""
@@ -91,10 +119,14 @@ class _Routes:
         asked = read_request(await _json(request))
         reply = Reply(asked.model, asked.logprobs)
         async with self._service.complete(asked) as completion:
-            if asked.stream:
-                return await _stream(request, asked, completion, reply)
-            deltas = [delta async for delta in completion.deltas()]
-            return web.json_response(reply.whole(deltas, completion.usage, asked.n))
+            try:
+                if asked.stream:
+                    return await _stream(request, asked, completion, reply)
+                deltas = [delta async for delta in completion.deltas()]
+                return web.json_response(reply.whole(deltas, completion.usage, asked.n))
+            finally:
+                self._tokens.labels("prompt").inc(completion.usage.prompt)
+                self._tokens.labels("sampled").inc(completion.usage.sampled)
 
 
 async def _stream(request: web.Request, asked: ChatRequest, completion: Completion, reply: Reply) -> web.StreamResponse:
@@ -122,7 +154,9 @@ async def _stream(request: web.Request, asked: ChatRequest, completion: Completi
 
 async def _json(request: web.Request) -> Any:
     try:
-        return json.loads(await request.read())
+        return json.loads(await read_body(request))
+    except DataError as error:
+        raise ApiError(400, str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}") from error
 

@@ -90,10 +90,14 @@ class ChatChoice:
 
 
 class EpisodeChoice:
-    """Watches a search episode and emits each turn and observation when it is complete, then the answer."""
+    """Watches a search episode and emits each turn and observation when it is complete, then the answer.
 
-    def __init__(self, index: int, emit: Emit, usage: Usage):
-        self._index, self._emit, self._usage = index, emit, usage
+    Args:
+      unanswered: the text of an episode without an answer.
+    """
+
+    def __init__(self, index: int, emit: Emit, usage: Usage, unanswered: str):
+        self._index, self._emit, self._usage, self._unanswered = index, emit, usage, unanswered
         self._shown = ""
         self._finished = False
 
@@ -117,7 +121,13 @@ class EpisodeChoice:
             return
         finish = "length" if trajectory.status == Status.OVERLONG else "stop"
         self._emit(
-            Delta(self._index, trajectory.answer or "", reasoning=reasoning, episode=record(trajectory), finish=finish)
+            Delta(
+                self._index,
+                trajectory.answer or self._unanswered,
+                reasoning=reasoning,
+                episode=record(trajectory),
+                finish=finish,
+            )
         )
 
 

@@ -24,7 +24,7 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
 from mmsearch_jax import __version__
-from mmsearch_jax.core.errors import PortInUse, ToolError, ToolTimeout, ToolUnavailable
+from mmsearch_jax.core.errors import PortInUse, ToolError, ToolRefused, ToolTimeout, ToolUnavailable
 from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.rollout.tool_client import ToolClient
 
@@ -85,12 +85,20 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
         top_k: TopK = 5,
     ) -> CallToolResult:
         """Finds web pages that show an image, or the described part of it."""
-        return await _answered(client.image_search(await read_image(image, may_read_files), expression, top_k))
+
+        async def search() -> SearchReply:
+            return await client.image_search(await read_image(image, may_read_files), expression, top_k)
+
+        return await _answered(search(), "bad_image")
 
     @server.tool(annotations=_READS_ONLY)
     async def ground(image: EncodedImage, expression: Expression) -> CallToolResult:
         """Finds the box of a described object or region: x0, y0, x1, y1 in pixels of the image turned upright."""
-        return await _answered(client.ground(await read_image(image, may_read_files), expression))
+
+        async def find() -> SearchReply:
+            return await client.ground(await read_image(image, may_read_files), expression)
+
+        return await _answered(find(), "bad_image")
 
     return server
 
@@ -157,15 +165,24 @@ def _read_file(name: str) -> bytes | None:
         return None
 
 
-async def _answered(call: Awaitable[SearchReply]) -> CallToolResult:
+def _failed(why: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=why)], is_error=True)
+
+
+async def _answered(call: Awaitable[SearchReply], refused: str = "bad_request") -> CallToolResult:
     try:
         reply = await call
+    # Not raised: the library would put its own words before the first one, which clients read.
+    except CallError as error:
+        return _failed(str(error))
     except ToolUnavailable as error:
-        raise CallError(f"unavailable: {error}") from error
+        return _failed(f"unavailable: {error}")
     except ToolTimeout as error:
-        raise CallError(f"timeout: {error}") from error
+        return _failed(f"timeout: {error}")
+    except ToolRefused as error:
+        return _failed(f"{refused}: {error.why}")
     except ToolError as error:
-        raise CallError(f"failed: {error}") from error
+        return _failed(f"failed: {error}")
     # Without thumbnails, whose base64 text would fill an agent's context.
     bare = dataclasses.replace(
         reply, results=tuple(dataclasses.replace(result, thumbnail_base64=None) for result in reply.results)

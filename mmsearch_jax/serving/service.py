@@ -13,11 +13,12 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from mmsearch_jax.core.errors import ImageError
+from mmsearch_jax.core.pictures import picture_size
 from mmsearch_jax.core.trajectory import Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images import image_urls
 from mmsearch_jax.rollout.chat import Chat
-from mmsearch_jax.rollout.engine import Engine
+from mmsearch_jax.rollout.engine_group import Sampler
 from mmsearch_jax.rollout.episode import Episode
 from mmsearch_jax.rollout.live_episode import Driver, EpisodeRequest, LiveEpisode, Watch
 from mmsearch_jax.rollout.scheduler import Scheduler
@@ -28,6 +29,8 @@ from mmsearch_jax.serving.requests import ApiError, ChatRequest, Message
 from mmsearch_jax.settings.rollout import EpisodeConfig
 from mmsearch_jax.settings.serving import ServeConfig
 
+_AT_A_TIME = 2
+"""Images that are unpacked at the same time."""
 SEARCH_SUFFIX = "-search"
 """Suffix of the model name that runs search episodes, for clients that can only choose a model."""
 
@@ -43,11 +46,14 @@ class Service:
       limits: limits on requests.
     """
 
-    def __init__(self, engine: Engine, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: ServeConfig):
+    def __init__(
+        self, engine: Sampler, model: str, rules: EpisodeConfig, tools: ToolClient | None, limits: ServeConfig
+    ):
         self.model, self.limits, self.tools = model, limits, tools
         self._engine, self._rules = engine, rules
         self._scheduler = Scheduler(engine, rules, tools)
         self._preparing = 0
+        self._unpacking = asyncio.Semaphore(_AT_A_TIME)
         self._open: set[Completion] = set()
         self.failure: BaseException | None = None
         """The error that broke the engine; every later request is refused."""
@@ -85,9 +91,10 @@ class Service:
         search = request.search or request.model.endswith(SEARCH_SUFFIX)
         self._preparing += request.n
         try:
+            await self._check_length(request)
             urls = [url for message in request.messages for url in message.images]
             encoded = await asyncio.gather(*(asyncio.to_thread(self._read_image, url) for url in urls))
-            images = await asyncio.gather(*(asyncio.to_thread(self._engine.prepare_image, each) for each in encoded))
+            images = await asyncio.gather(*map(self._prepare, encoded))
         except ImageError as error:
             raise ApiError(400, str(error), param="messages", code="invalid_image") from error
         finally:
@@ -127,12 +134,32 @@ class Service:
                 429, "too many replies are waiting: try again later", kind="rate_limit_error", code="overloaded"
             )
 
+    async def _check_length(self, request: ChatRequest) -> None:
+        renderer, most = self._engine.renderer, self._engine.config.max_length
+        if await asyncio.to_thread(exceeds, renderer, [message.text for message in request.messages], most):
+            raise ApiError(
+                400,
+                f"the messages have more tokens than the model's context length, which is {most}",
+                param="messages",
+                code="context_length_exceeded",
+            )
+
     def _read_image(self, url: str) -> bytes:
         if not url.startswith(image_urls.SCHEMES):
             raise ImageError(f"{image_urls.shown(url)}: an image must be a data URL: data:image/jpeg;base64,...")
         if not url.startswith("data:") and not self.limits.fetch_images:
             raise ImageError(f"{image_urls.shown(url)}: this server does not fetch images: send a data URL")
         return image_urls.read_url(url)
+
+    async def _prepare(self, encoded: bytes) -> PreparedImage:
+        # A few kilobytes can unpack to gigabytes, and every request may bring several.
+        width, height = picture_size(encoded)
+        if width * height > self.limits.max_pixels:
+            raise ImageError(
+                f"the image has {width} x {height} pixels, at most {self.limits.max_pixels:,} are accepted: send a smaller one"
+            )
+        async with self._unpacking:
+            return await asyncio.to_thread(self._engine.prepare_image, encoded)
 
     # Runs ---------------------------------------------------------------------------------------------------
 
@@ -164,13 +191,19 @@ class Service:
     def _search(self, request: ChatRequest, encoded: Sequence[bytes], images: Sequence[PreparedImage]) -> Completion:
         if self.tools is None:
             raise ApiError(400, "this server has no search tools: start it with --tools-url", param="search")
-        if len(request.messages) != 1 or request.system is not None or len(images) != 1:
-            raise ApiError(400, "a search episode needs exactly one user message with one image", param="messages")
+        # An episode begins anew with its own prompts: it takes the last question and the image that was shown last. Earlier
+        # turns and a system message have no place in it.
+        last = request.messages[-1]
+        if len(last.images) > 1:
+            raise ApiError(
+                400, "a search episode takes one image, in the last user message or before it", param="messages"
+            )
+        encoded, images = encoded[-1:], images[-1:]
         if request.stop or request.logprobs:
             raise ApiError(
                 400, "a search episode supports neither stop nor logprobs", param="stop" if request.stop else "logprobs"
             )
-        question = request.messages[0].text
+        question = last.text
         most = self._rules.max_turn_tokens
         rules = dataclasses.replace(self._rules, max_turn_tokens=min(request.max_tokens or most, most))
         completion = Completion(Usage())
@@ -178,13 +211,14 @@ class Service:
             make = functools.partial(
                 Episode,
                 question=question,
-                image_grids=[images[0].grid],
-                image_token_counts=[images[0].num_tokens],
+                image_grids=[image.grid for image in images],
+                image_token_counts=[image.num_tokens for image in images],
+                has_image=bool(images),
                 config=rules,
                 renderer=self._engine.renderer,
             )
-            watch = EpisodeChoice(index, completion.emit, completion.usage)
-            asked = EpisodeRequest("", "", question, encoded[0])
+            watch = EpisodeChoice(index, completion.emit, completion.usage, self.limits.unanswered)
+            asked = EpisodeRequest("", "", question, encoded[0] if encoded else b"")
             self._add(completion, request, asked, images, make, watch, plain=rules.plain)
         return completion
 
@@ -204,6 +238,23 @@ class Service:
         trajectory = Trajectory("", "", "", seed, self._engine.policy_version)
         sequence = LiveSequence(trajectory.token_ids, list(images), seed, request.sampling, plain)
         completion.runs.append(LiveEpisode(asked, make(trajectory), sequence, watch=watch))
+
+
+_PIECE_CHARS, _LOST_PER_PIECE = 16_384, 16
+
+
+def exceeds(renderer: ChatRenderer, texts: Sequence[str], max_tokens: int) -> bool:
+    """Whether texts certainly have more tokens than this. Encodes them in pieces and stops early: megabytes take seconds.
+
+    A cut inside a word adds tokens that the whole text does not have; `_LOST_PER_PIECE` is more than these.
+    """
+    count = 0
+    for text in texts:
+        for start in range(0, len(text), _PIECE_CHARS):
+            count += max(0, len(renderer.encode(text[start : start + _PIECE_CHARS])) - _LOST_PER_PIECE)
+            if count > max_tokens:
+                return True
+    return False
 
 
 def prompt_ids(

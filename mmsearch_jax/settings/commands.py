@@ -14,8 +14,9 @@ from mmsearch_jax.settings.evaluation import (
     EvalConfig,
     EvaluationBudgetConfig,
     MiniworldConfig,
+    OwnRowsConfig,
 )
-from mmsearch_jax.settings.learning import GRPOConfig, JudgeConfig, RunConfig, SFTConfig
+from mmsearch_jax.settings.learning import TOY_WORLD, GRPOConfig, JudgeConfig, RunConfig, SFTConfig, check_file
 from mmsearch_jax.settings.policy import COMPUTE_DTYPES, REMAT, LoRAConfig, MeshConfig
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig, ToolsConfig
 from mmsearch_jax.settings.serving import ServeConfig
@@ -96,16 +97,30 @@ class GRPOSettings(LearnerSettings):
     def check(self) -> None:
         super().check()
         buffer, tokens = self.grpo.reward.overlong_buffer, self.episode.max_trajectory_tokens
+        if self.grpo.batch.length < tokens:
+            raise SettingError(
+                "grpo.batch.length",
+                f"is {self.grpo.batch.length}, but episode.max_trajectory_tokens is {tokens}: a trajectory must fit into a "
+                f"row; set it to {tokens}, or lower episode.max_trajectory_tokens",
+            )
         if buffer and buffer >= tokens:
             raise SettingError(
                 "grpo.reward.overlong_buffer", f"is {buffer}, but episode.max_trajectory_tokens is {tokens}: lower it"
             )
 
     def check_ready(self) -> None:
-        if self.grpo.rows and not self.tools.url:
+        if not self.grpo.rows:
+            raise SettingError(
+                "grpo.rows",
+                f"is empty: name a file of rows (`mmsearch data convert` makes them), or {TOY_WORLD} for the toy world",
+            )
+        if self.grpo.rows != TOY_WORLD and not self.tools.url:
             raise SettingError(
                 "tools.url", "is empty, but grpo.rows names your own rows: name the server that searches for them"
             )
+        for field in ("rows", "eval_rows"):
+            if getattr(self.grpo, field) not in ("", TOY_WORLD):
+                check_file(f"grpo.{field}", getattr(self.grpo, field))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,22 +144,44 @@ class EvaluationSettings(PolicySettings):
     benchmarks: Mapping[str, BenchmarkConfig] = setting(
         {}, "sets of questions by name; none: only the mini-world's real half"
     )
+    rows: OwnRowsConfig = setting(OwnRowsConfig(), "a set of one's own instead of the benchmarks")
     miniworld: MiniworldConfig = setting(MiniworldConfig(), "the mini-world among the benchmarks")
 
     def check(self) -> None:
         super().check()
         if self.episode.mode != EpisodeConfig.mode:
             raise SettingError("episode.mode", f"is '{self.episode.mode}': set an evaluation's mode with eval.mode")
-        for name in self.chosen:
+        if self.rows.path and self.named:
+            raise SettingError("only", f"is '{self.only}', but rows.path is '{self.rows.path}': give one of the two")
+        for name in self.named:
             if name not in self.benchmarks:
                 raise SettingError(
-                    "only", f"names '{name}', which is not a benchmark: use some of {', '.join(self.benchmarks)}"
+                    "only",
+                    f"names '{name}', which is not a benchmark of this config: use some of {', '.join(self.benchmarks)}"
+                    if self.benchmarks
+                    else f"names '{name}', but this config has no benchmarks: give --config configs/eval/deepmmsearch.py",
                 )
+
+    def lacks_server(self, name: str) -> bool:
+        """Whether the episodes of a benchmark search, but no server is named. The mini-world starts its own."""
+        if self.sets[name].source == "miniworld" or self.tools.url:
+            return False
+        return self.eval.mode != "direct" and not self.eval.oracle
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Names of the benchmarks that were asked for by name."""
+        return tuple(name.strip() for name in self.only.split(",") if name.strip())
+
+    @property
+    def sets(self) -> Mapping[str, BenchmarkConfig]:
+        """The sets of questions by name; empty: only the mini-world's real half."""
+        return dict([self.rows.benchmark]) if self.rows.path else self.benchmarks
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """Names of the benchmarks to run."""
-        return tuple(name.strip() for name in self.only.split(",") if name.strip()) or tuple(self.benchmarks)
+        """Names of the sets to run."""
+        return self.named or tuple(self.sets)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Mapping
 
 from mmsearch_jax.core.chat_client import ChatEndpoint
 from mmsearch_jax.core.settings import Section, SettingError, setting
-from mmsearch_jax.settings.learning import JudgeConfig
+from mmsearch_jax.settings.learning import JudgeConfig, check_file
 from mmsearch_jax.settings.rollout import MODES, EpisodeConfig
 
 METRICS = (
@@ -35,6 +37,13 @@ class EvalConfig(Section):
     temperature: float = setting(0.0, "sampling temperature; 0 decodes greedily", at_least=0)
     samples: int = setting(
         1, "samples per question; several need a temperature, and give pass@k and the majority", at_least=1
+    )
+    max_unusable: float = setting(
+        0.5,
+        "largest share of rows that cannot be asked (an image that cannot be read or is too narrow, several images); they are "
+        "listed in unreadable.json and the summary, and above this share the evaluation stops",
+        at_least=0,
+        at_most=1,
     )
     limit: int = setting(0, "questions to ask, in order; 0: all", at_least=0)
     direct: str = setting(
@@ -89,6 +98,36 @@ class BenchmarkConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class OwnRowsConfig(Section):
+    """A set of questions of one's own; none if `path` is empty. It takes the place of the benchmarks."""
+
+    path: str = setting(
+        "", "file of rows, or a directory with rows.jsonl; a relative path starts at the current directory"
+    )
+    name: str = setting("", "name of the set in the results; empty: the file's name without its extension")
+    metric: str = setting("match", "its metric", one_of=METRICS)
+
+    def check(self) -> None:
+        if self.name and not self.path:
+            raise SettingError("path", f"is empty, but rows.name is '{self.name}': also name the file of rows")
+        if self.name and not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise SettingError(
+                "name", f"is '{self.name}': use letters, digits, '.', '_' and '-', for it names a directory"
+            )
+
+    def check_ready(self) -> None:
+        if self.path:
+            check_file("path", self.path)
+
+    @property
+    def benchmark(self) -> tuple[str, BenchmarkConfig]:
+        """The set's name, and the set as a benchmark."""
+        path = os.path.abspath(self.path)
+        name = self.name or re.sub(r"[^\w.-]+", "_", os.path.splitext(os.path.basename(path))[0]).strip("._-") or "rows"
+        return name, BenchmarkConfig("rows", path, metric=self.metric)
+
+
+@dataclasses.dataclass(frozen=True)
 class MiniworldConfig(Section):
     """The mini-world as a benchmark."""
 
@@ -98,4 +137,6 @@ class MiniworldConfig(Section):
     episode: EpisodeConfig = setting(EpisodeConfig(), "those prompts and limits")
 
 
+NO_SERVER = "needs a search server: start one with `mmsearch serve-tools`, and give --config.tools.url"
+"""Of a benchmark whose episodes search, if no server is named."""
 EVALUATION_JUDGE = JudgeConfig(deadline_s=120.0)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from pathlib import Path
 
 from mmsearch_jax.core.chat_client import ChatEndpoint
-from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.core.settings import MissingFile, NotInstalled, Section, SettingError, setting
 from mmsearch_jax.settings.policy import TRAINED_PARTS
 
+TOY_WORLD = "miniworld"
+"""The word that asks for the mini-world's own data where a setting names files of rows."""
 PATCHES_PER_TOKEN = 4
 """Number of patches that the vision tower merges into one token (Qwen2.5-VL: 2 x 2)."""
+
+
+def check_file(field: str, name: str) -> None:
+    """Raises a `MissingFile` if the setting `field` names a missing file; addresses of buckets are not looked up."""
+    if "://" not in name and not Path(name).exists():
+        raise MissingFile(field, f"names {name}, which does not exist here: give the path of a file of rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +83,7 @@ class RunConfig(Section):
 
     def check_ready(self) -> None:
         if self.wandb and importlib.util.find_spec("wandb") is None:
-            raise SettingError("wandb", f"is '{self.wandb}', but the package is not installed: pip install wandb")
+            raise NotInstalled("wandb", f"is '{self.wandb}', but the package is not installed: pip install wandb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +91,26 @@ class SFTDataConfig(Section):
     """Conversations for SFT, and how they are read."""
 
     sets: tuple[str, ...] = setting(
-        (), "ArrayRecord files of rows; none: the scripted teacher's conversations in the mini-world's training half"
+        (),
+        "ArrayRecord files of rows with conversations; the word miniworld names the scripted teacher's conversations in the "
+        "mini-world's training half",
     )
     weights: tuple[float, ...] = setting((), "weight of each set in the mixture; none: all equal", above=0)
     lanes: int = setting(
-        8, "largest number of processes that the run may ever have; their number must divide it", at_least=1
+        8,
+        "a batch is packed in at least so many independent parts: the least multiple of the number of processes that divides "
+        "the batch. A resumed run keeps its first number of parts, which its processes must divide",
+        at_least=1,
     )
     num_workers: int = setting(
         8, "worker processes that read and tokenise; 0 reads in threads of this process", at_least=0
+    )
+    max_unusable: float = setting(
+        0.5,
+        "largest share of rows that are skipped because they cannot be used; they are logged in WORKDIR/set_aside, and above "
+        "this share the run stops",
+        at_least=0,
+        at_most=1,
     )
     validation: tuple[str, ...] = setting(
         (), "ArrayRecord files whose loss is measured; the checkpoint of the lowest loss is kept"
@@ -103,6 +124,18 @@ class SFTDataConfig(Section):
                 "weights", f"has {len(self.weights)} values for {len(self.sets)} sets: give one for each"
             )
 
+    def check_ready(self) -> None:
+        if not self.sets:
+            raise SettingError(
+                "sets",
+                "is empty: name ArrayRecord files of conversations (`mmsearch data convert` and `mmsearch datagen` make them), "
+                f"or {TOY_WORLD} for the toy world",
+            )
+        for field in ("sets", "validation"):
+            for name in getattr(self, field):
+                if name != TOY_WORLD or field == "validation":
+                    check_file(field, name)
+
 
 @dataclasses.dataclass(frozen=True)
 class SFTConfig(Section):
@@ -114,6 +147,11 @@ class SFTConfig(Section):
         ("vision",), "top-level modules that are not trained (the paper freezes the vision tower)", one_of=TRAINED_PARTS
     )
     accumulate: int = setting(1, "batches per update", at_least=1)
+    train_end: bool = setting(
+        False,
+        "also train the <|im_end|> after every turn, so that an exported policy stops where a program knows no stop "
+        "strings; the recipes of published models set it",
+    )
     data: SFTDataConfig = setting(SFTDataConfig(), "the conversations to train on")
     optimizer: OptimizerConfig = setting(
         OptimizerConfig(learning_rate=1e-4, warmup_steps=125, final_fraction=0.0, b2=0.999), "warm-up: 0.1 of the steps"
@@ -153,6 +191,19 @@ class GRPOLossConfig(Section):
         "batch, and each token has the weight min(learner's / sampler's probability, cap)",
         at_least=0,
     )
+    dual_clip: float = setting(
+        10.0,
+        "clip_high does not bound the ratio if the advantage is negative: then this does (dual-clip PPO, "
+        "arXiv 1912.09729); 0: unbounded",
+        at_least=0,
+    )
+
+    def check(self) -> None:
+        if 0 < self.dual_clip <= 1 + self.clip_high:
+            raise SettingError(
+                "dual_clip",
+                f"is {self.dual_clip:g}, within the clip's own range: set it above {1 + self.clip_high:g}, or to 0",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,13 +239,35 @@ class GRPOConfig(Section):
     """GRPO with live search as in DeepMMSearch-R1 (sec. 3.2, 4.1): 20 epochs of 5,000 prompts, batch 512, mini-batch 64."""
 
     rows: str = setting(
-        "", "file of prompts with gold answers (needs tools.url); empty: the mini-world's training half"
+        "",
+        "file of prompts with gold answers (needs tools.url); the word miniworld names the mini-world's training half",
     )
+    max_unusable: float = setting(
+        0.5,
+        "largest share of rows that no episode can play (an image that cannot be read or is too narrow, a prompt that does not "
+        "fit, several images); they are passed over and logged in WORKDIR/set_aside, and above this share the run stops",
+        at_least=0,
+        at_most=1,
+    )
+    eval_every: int = setting(
+        0,
+        "steps between evaluations of the running policy on held-out rows, with one before the first step and one after the "
+        "last; the best checkpoint by their accuracy is kept and becomes policies/best. 0: none",
+        at_least=0,
+    )
+    eval_rows: str = setting(
+        "", "file of held-out rows with gold answers; empty: some of the prompts, which are then not trained on"
+    )
+    eval_num_rows: int = setting(64, "held-out rows that are played; the seed chooses them", at_least=1)
+    eval_temperature: float = setting(0.0, "sampling temperature on held-out rows; 0: greedy", at_least=0)
     num_steps: int = setting(1560, "rollout batches", at_least=1)
     prompts_per_step: int = setting(64, "prompts per step, over all processes", at_least=1)
     group_size: int = setting(8, "trajectories per prompt", at_least=1)
     oversample: int = setting(
-        0, "additional trajectories per group; once group_size have ended, the rest are cut off", at_least=0
+        0,
+        "additional trajectories per group; once group_size have ended, the rest are cut off. The first to end are kept, which "
+        "favours short trajectories",
+        at_least=0,
     )
     sampling_rounds: int = setting(
         1,
@@ -206,7 +279,8 @@ class GRPOConfig(Section):
     epochs: int = setting(1, "passes over each rollout batch", at_least=1)
     overlap: bool = setting(
         False,
-        "roll out the next batch during the update of this one: its policy is one update behind, which the ratios correct",
+        "roll out the next batch during the update of this one: its policy is one update behind, which the ratios correct. The "
+        "first batch after a resume is rolled out by the saved policy: its numbers differ from those of an uninterrupted run",
     )
     temperature: float = setting(
         1.0,
@@ -233,6 +307,23 @@ class GRPOConfig(Section):
             raise SettingError(
                 "group_size", f"is {self.group_size}, below min_group ({self.min_group}): no group would be trained on"
             )
+        if self.eval_rows and not self.eval_every:
+            raise SettingError(
+                "eval_rows", "names held-out rows, but eval_every is 0: set the steps between evaluations"
+            )
+
+    def prompts_of_process(self, num_processes: int) -> int:
+        """Prompts per step of each process.
+
+        Raises:
+          SettingError: the processes do not divide them.
+        """
+        if self.prompts_per_step % num_processes:
+            raise SettingError(
+                "grpo.prompts_per_step",
+                f"is {self.prompts_per_step}, which {num_processes} processes do not divide evenly: change it",
+            )
+        return self.prompts_per_step // num_processes
 
     def check_ready(self) -> None:
         if self.reward.match != "exact" and not self.judge.url:

@@ -29,6 +29,14 @@ class LoRAConfig(Section):
         0.0, "share of the update's inputs that SFT drops at random; GRPO drops none", at_least=0, below=1
     )
 
+    merge_dtype: str = setting(
+        "stored",
+        "dtype of the trained kernels in policies/<stage>: stored (the base's; bfloat16 rounds them by up to half of a small "
+        "update) or float32. The adapter beside them is always float32",
+        one_of=("stored", "float32"),
+        kw_only=True,
+    )
+
     def check(self) -> None:
         if not self.targets:
             raise SettingError("targets", f"is empty: name at least one of {', '.join((*IN_ATTENTION, *IN_MLP))}")

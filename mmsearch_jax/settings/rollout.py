@@ -6,7 +6,7 @@ import dataclasses
 import os
 
 from mmsearch_jax.core import protocol
-from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.core.settings import Section, SettingError, VariableNotSet, setting
 
 MODES = ("policy", "prompted", "direct", "rag")
 
@@ -16,7 +16,9 @@ class EngineConfig(Section):
     """Sizes of the engine. Each combination of buckets that is used compiles one program, once."""
 
     num_slots: int = setting(
-        64, "sequences that hold a cache at the same time, whether they decode or wait for a tool", at_least=1
+        64,
+        "sequences of one engine that hold a cache at the same time, whether they decode or wait for a tool",
+        at_least=1,
     )
     decode_width: int = setting(
         0,
@@ -54,7 +56,12 @@ class EngineConfig(Section):
     decode_steps: int = setting(16, "tokens per row before the device returns to the host", at_least=1)
     image_cache: int = setting(512, "images whose patches and features are kept on the host", at_least=0)
     tensor: int = setting(
-        1, "chips of this host over which weights and caches are split (tensor parallelism)", at_least=1
+        1, "chips over which an engine's weights and caches are split (tensor parallelism)", at_least=1
+    )
+    groups: int = setting(
+        0,
+        "engines of a process, each with weights and slots on `tensor` chips of its own; 0: as many as the host's chips allow",
+        at_least=0,
     )
 
     def check(self) -> None:
@@ -70,6 +77,10 @@ class EngineConfig(Section):
     def width(self) -> int:
         """Sequences that decode at the same time."""
         return self.decode_width or self.num_slots
+
+    def groups_on(self, num_devices: int) -> int:
+        """Number of engines of a process that has so many devices; 0 if they are too few for one."""
+        return self.groups or num_devices // self.tensor
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -136,6 +147,4 @@ class ToolsConfig(Section):
 
     def check_ready(self) -> None:
         if self.token_env and not os.environ.get(self.token_env):
-            raise SettingError(
-                "token_env", f"names the environment variable {self.token_env}, which is not set: export it"
-            )
+            raise VariableNotSet("token_env", self.token_env)

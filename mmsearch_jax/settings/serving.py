@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.core import protocol
+from mmsearch_jax.core.settings import Section, VariableNotSet, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +17,14 @@ class ServeConfig(Section):
     token_env: str = setting("", "environment variable with the token that clients must send; empty: no token needed")
     max_waiting: int = setting(256, "replies that may wait for a slot; further requests get HTTP 429", at_least=0)
     max_body_mib: float = setting(64.0, "MiB per request, including images", above=0)
+    max_pixels: int = setting(
+        64_000_000, "pixels of an image, checked before it is unpacked; two are unpacked at the same time", at_least=1
+    )
+    unanswered: str = setting(
+        protocol.GIVE_UP,
+        "content of a search episode that ended without an answer; evaluation harnesses repeat a request whose content is "
+        "empty",
+    )
     fetch_images: bool = setting(
         False,
         "fetch images from http and https URLs; any caller can then make this machine send requests to any address",
@@ -33,6 +42,4 @@ class ServeConfig(Section):
 
     def check_ready(self) -> None:
         if self.token_env and not os.environ.get(self.token_env):
-            raise SettingError(
-                "token_env", f"names the environment variable {self.token_env}, which is not set: export it"
-            )
+            raise VariableNotSet("token_env", self.token_env)

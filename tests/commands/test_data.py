@@ -32,7 +32,7 @@ def test_convert_prints_what_became_of_every_record(tmp_path, capsys):
     (tmp_path / "set.json").write_text(json.dumps(records))
     assert mmsearch("convert", "sharegpt", tmp_path / "set.json", tmp_path / "out" / "rows.parquet") == 0
     printed = capsys.readouterr().out
-    assert "2 read, 1 written" in printed and "1 rejected" in printed and "rejected.jsonl" in printed
+    assert "2 read, 1 written" in printed and "1 rejected" in printed and "rejected-rows.parquet.jsonl" in printed
     assert read_rows(tmp_path / "out" / "rows.parquet")[0].image == jpeg()
 
 
@@ -56,7 +56,7 @@ def test_validate_looks_into_images_when_asked(tmp_path, capsys):
     write_rows([dataclasses.replace(full_row(), image=b"no picture", more_images=())], tmp_path / "rows.jsonl")
     assert mmsearch("validate", tmp_path) == 0
     assert mmsearch("validate", "--images", tmp_path) == 2
-    assert "row 1: the image is not an image" in capsys.readouterr().out
+    assert "row 1: image: the image is not an image" in capsys.readouterr().out
 
 
 def test_stats_count_every_row(rows_file, capsys):
@@ -83,7 +83,7 @@ def test_export_and_convert_lead_there_and_back(tmp_path, capsys):
     for layout, name in (("sharegpt", "set.json"), ("verl", "set.parquet"), ("mmsearch-r1", "mm.parquet")):
         assert mmsearch("export", layout, tmp_path / "rows.tar", tmp_path / "out" / name) == 0
         printed = capsys.readouterr().out
-        assert "3 read, 2 written" in printed and "1 rejected" in printed and "rejected.jsonl" in printed
+        assert "3 read, 2 written" in printed and "1 rejected" in printed and f"rejected-{name}.jsonl" in printed
         assert mmsearch("convert", layout, tmp_path / "out" / name, tmp_path / "back.jsonl") == 0
         assert [dataclasses.replace(row, provenance={}) for row in read_rows(tmp_path / "back.jsonl")] == rows
     assert mmsearch("export", "odd", tmp_path / "rows.tar", tmp_path / "a.json") == 2

@@ -1,5 +1,6 @@
 """The command line: help, and one-line errors with exit code 2."""
 
+import dataclasses
 import os
 import shlex
 import socket
@@ -83,7 +84,7 @@ def test_each_command_has_help(mmsearch, command):
             "names the environment variable NOT_SET_AT_ALL, which is not set",
         ),
         (["serve", "--tools-url", "http://127.0.0.1:9"], "no search server at http://127.0.0.1:9"),
-        (["import-hf", "/nowhere-at-all", "/tmp/x"], "no config.json in /nowhere-at-all"),
+        (["import-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
         (["export-hf", "/nowhere-at-all", "/tmp/x"], "no checkpoint at /nowhere-at-all"),
         (["report", ".", "--config.a=1"], "takes no config"),
         (["sft", "--workdir", "az://bucket/run"], "only gs://BUCKET/FOLDER, s3://BUCKET/FOLDER and directories"),
@@ -168,3 +169,24 @@ def test_a_compilation_cache_that_cannot_be_made_is_named(mmsearch, tmp_path):
     done = mmsearch("ask", "missing.png", "who?", "--compilation-cache", tmp_path / "file" / "cache")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and str(tmp_path / "file") in done.stderr
+
+
+def test_an_interrupt_says_from_where_the_same_command_resumes(mmsearch, tmp_path, monkeypatch):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    def said(name):
+        stopped = dataclasses.replace(cli.COMMANDS[name], run=interrupt)
+        monkeypatch.setitem(cli.COMMANDS, name, stopped)
+        done = mmsearch(name, "--workdir", tmp_path)
+        assert done.returncode == 130
+        return done.stderr.strip()
+
+    assert said("quickstart") == "interrupted: the same command resumes from its start (there is no checkpoint yet)"
+    for step in ("sft/128", "sft/132", "grpo/8", "grpo/16.orbax-checkpoint-tmp", "broken/x"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    for age, step in enumerate(("grpo/8", "sft/132")):
+        os.utime(tmp_path / "checkpoints" / step, (10**9 - age, 10**9 - age))
+    assert said("quickstart") == "interrupted: the same command resumes from step 132 of sft, step 8 of grpo"
+    assert said("eval").endswith("resumes from the last logged answer")
+    assert said("ask") == "interrupted"

@@ -54,15 +54,18 @@ def test_a_mesh_that_does_not_make_up_the_devices_is_refused():
 
 
 def test_a_plan_is_printed_and_written(tmp_path):
-    done = plan("--topology", "h100:2", "--json", str(tmp_path / "plan.json"), *SMALL)
+    done = plan("--topology", "h100:2", "--price", "2.5", "--json", str(tmp_path / "plan.json"), *SMALL)
     assert done.returncode == 0, done.stderr
     for words in ("HBM per device on h100:2", "(compiled)", "counted", "estimate", "samples/day", "CPU devices"):
         assert words in done.stdout
-    (made,) = json.loads((tmp_path / "plan.json").read_text())["plans"]
+    written = json.loads((tmp_path / "plan.json").read_text())
+    (made,), (stage,) = written["plans"], written["stages"]
     assert made["program"] == "sft update" and made["fits"] and made["mesh"]["fsdp"] == 2
     assert made["compiled_for"] == "CPU devices instead of GPUs"
     assert made["memory"]["arguments"] == pytest.approx(made["memory"]["arguments_by_hand"], rel=0.02)
     assert made["unknown"] == [] and made["collectives"]
+    assert stage["num_steps"] == 132 and stage["hours"] == pytest.approx(132 * stage["learn_seconds"] / 3600)
+    assert stage["dollars"] == pytest.approx(2.5 * 2 * stage["hours"]) and "at 2.5 a device and hour" in done.stdout
     assert made["estimate"]["seconds"] > 0 and 0 < made["estimate"]["mfu"] < 1
 
 

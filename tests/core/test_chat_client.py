@@ -1,10 +1,19 @@
 """The chat client's features that the judge's tests do not cover: images, refusals, usage."""
 
 import asyncio
+import json
 
 import pytest
 
-from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, image_part, text_part
+from mmsearch_jax.core.chat_client import (
+    ChatClient,
+    ChatEndpoint,
+    ChatReply,
+    _completion,
+    _Passing,
+    image_part,
+    text_part,
+)
 from mmsearch_jax.core.errors import ChatFailed
 from tests.data.rows import jpeg
 from tests.rewards.test_judge import Endpoint, served
@@ -37,3 +46,40 @@ def test_an_endless_reply_is_cut_off():
         assert len(endpoint.bodies) == 1
 
     asyncio.run(main())
+
+
+def completion(content, **more):
+    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}, **more}], "usage": None})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (completion("red \ud83d"), "red �"),
+        (completion([{"type": "thinking", "thinking": [{"type": "text"}]}, {"type": "text", "text": "red"}]), "red"),
+        (completion(["red", {"type": "output_text", "text": "\ude00"}]), "red�"),
+        (completion([]), ""),
+        (completion(None), ""),
+    ],
+)
+def test_what_an_endpoint_says_is_text_of_whole_characters(text, said):
+    assert _completion(text).text == said
+    said.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        completion(5),
+        completion({"text": "red"}),
+        completion([{"type": "text", "text": 5}]),
+        "[" * 100_000,
+        '{"choices": ["red"]}',
+        completion("red").replace('"usage": null', '"usage": {"total_tokens": 1e999}'),
+        completion("red").replace('"usage": null', '"usage": [1]'),
+        "null",
+    ],
+)
+def test_odd_replies_are_failed_attempts_never_other_errors(text):
+    with pytest.raises(_Passing, match="no chat completion"):
+        _completion(text)

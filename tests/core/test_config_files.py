@@ -56,7 +56,7 @@ def test_settings_are_saved_as_they_were_used(tmp_path):
         ("sft.num_steps=3", "unknown setting 'sft.num_steps'"),
         ("engine.max_length=100", "engine.max_length is 100, but episode.max_trajectory_tokens is 576"),
         ("engine.decode_width=65", r"engine.decode_width is 65, must be between 0 \(all\) and num_slots \(64\)"),
-        ("grpo.freeze=visio", r"grpo.freeze takes a tuple such as \('a',\), got 'visio'"),
+        ("grpo.freeze=visio", r"grpo.freeze has 'visio': did you mean 'vision'\?"),
         ("grpo.freeze=('visio',)", r"grpo.freeze has 'visio': did you mean 'vision'\?"),
         ("grpo.batch.patches=190", "grpo.batch.patches is 190, but 4 patches make a token: set it to 192"),
         (
@@ -93,12 +93,37 @@ def test_a_teacher_plays_episodes_that_can_be_trained(override, message):
         ("tools.token_env=NO_SUCH_VARIABLE", "tools.token_env names .* NO_SUCH_VARIABLE, which is not set"),
         ("run.wandb=project", "run.wandb is 'project', but the package is not installed: pip install wandb"),
         ("grpo.rows=mine.array_record", "tools.url is empty, but grpo.rows names your own rows"),
+        ("grpo.rows=", "grpo.rows is empty: name a file of rows .* or miniworld for the toy world"),
     ],
 )
 def test_what_a_run_needs_and_does_not_have_is_said_before_it_starts(override, message):
     found = grpo(override).settings
     with pytest.raises(ConfigError, match=message):
         found.require_ready()
+
+
+@pytest.mark.parametrize("size", ["3b", "7b", "32b", "72b"])
+def test_a_real_model_is_not_trained_on_the_toy_world_unasked(size):
+    sft, rl = f"configs/sft_qwen2_5_vl_{size}.py", f"configs/grpo_qwen2_5_vl_{size}.py"
+    judge = ["--config.grpo.judge.url=http://x/v1", "--config.grpo.judge.model=j", "--config.tools.url=http://x"]
+    for tree, path, key, more in ((SFTSettings, sft, "sft.data.sets", []), (GRPOSettings, rl, "grpo.rows", judge)):
+        with pytest.raises(ConfigError, match=f"{key} is empty: name .* or miniworld for the toy world"):
+            load(tree, path, more).settings.require_ready()
+        with pytest.raises(ConfigError, match=f"{key} names none.array_record, which does not exist here"):
+            load(tree, path, [*more, f"--config.{key}=none.array_record"]).settings.require_ready()
+        for named in ("miniworld", "gs://bucket/rows.array_record"):
+            load(tree, path, [*more, f"--config.{key}={named}"]).settings.require_ready()
+    with pytest.raises(ConfigError, match=r"sft.data.validation names miniworld, which does not exist here"):
+        load(SFTSettings, "configs/tiny_sft.py", ["--config.sft.data.validation=miniworld"]).settings.require_ready()
+
+
+def test_words_are_a_tuple_of_texts():
+    for text in ("('a b', 'c.array_record')", "a b,c.array_record", " a b , c.array_record,"):
+        assert load(SFTSettings, None, [f"--config.sft.data.sets={text}"]).settings.sft.data.sets == (
+            "a b",
+            "c.array_record",
+        )
+    assert load(SFTSettings, None, ["--config.sft.data.sets="]).settings.sft.data.sets == ()
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import DataError
-from mmsearch_jax.core.search_api import SearchResult
+from mmsearch_jax.core.search_api import SearchResult, TextSearchRequest
 
 
 def test_messages_travel_as_json():
@@ -32,3 +32,10 @@ def test_messages_travel_as_json():
 def test_malformed_messages_name_the_field(kind, record, message):
     with pytest.raises(DataError, match=message):
         kind.from_json(record)
+
+
+def test_a_whole_number_may_be_written_as_a_float():
+    assert TextSearchRequest.from_json({"query": "q", "top_k": 10.0}) == TextSearchRequest("q", 10)
+    for value in (2.5, True, "3", float("nan"), float("inf")):
+        with pytest.raises(DataError, match="top_k"):
+            TextSearchRequest.from_json({"query": "q", "top_k": value})

@@ -71,7 +71,7 @@ def test_infrastructure_failures_are_told_apart():
     for status in tr.Status:
         episode.status = status
         assert episode.infrastructure_failure == (
-            status in ("tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled")
+            status in ("tool_failed", "policy_failed", "judge_failed", "deadline", "surplus", "cancelled", "unusable")
         )
 
 

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmsearch_jax.core.errors import DataError
-from mmsearch_jax.data.batches import TrainingSequence, pack, pack_stream
+from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.data.batches import TrainingSequence, check_patches, empty_batch, join_batches, pack, pack_stream
 from mmsearch_jax.images.processing import ProcessedImage
+from mmsearch_jax.images.vision_inputs import VisionLayout
 from mmsearch_jax.settings.learning import BatchShape
 
 IMAGE_TOKEN = 9
@@ -149,3 +150,32 @@ def test_what_was_left_over_goes_first_when_it_is_urgent():
     assert 0 in left
     packed, left = pack(short_first, BatchShape(2, 32), urgent=1)
     assert 0 not in left and packed.places[0][0] == 0
+
+
+@pytest.mark.parametrize(("merge", "window"), [(2, 4), (2, 6), (2, 16), (3, 6)])
+def test_a_batch_uses_the_layout_of_its_sequences(merge, window):
+    """Against windows that are counted patch by patch, for window sizes of 56, 84 and 224, and tokens of 3 x 3 patches."""
+    layout = VisionLayout(merge, window, 588)
+    shown = image(np.random.default_rng(3), 12, 18)
+    tokens = 12 * 18 // merge**2
+    ids = np.asarray([*[IMAGE_TOKEN] * tokens, 11, 12], np.int32)
+    one = TrainingSequence(
+        ids, np.zeros((3, len(ids)), np.int32), np.ones(len(ids), np.float32), [shown], IMAGE_TOKEN, layout=layout
+    )
+    shape = BatchShape(1, 64, images=1, patches=12 * 18)
+    vision = pack([one], shape)[0].batch.vision
+    assert vision is not None
+    windows = {(row, column): (row // window, column // window) for row in range(12) for column in range(18)}
+    found = {}
+    for (row, column), segment in zip(vision.positions[0].tolist(), vision.window_segment_ids[0].tolist(), strict=True):
+        found.setdefault(segment, set()).add(windows[row, column])
+    assert all(len(members) == 1 for members in found.values()) and len(found) == len(set(windows.values()))
+    blank = empty_batch(shape, layout=layout).vision
+    assert blank is not None and blank.patches.shape == vision.patches.shape
+    joined = join_batches([pack([one], shape)[0].batch] * 2, layout)
+    assert joined.feature_index.max() == 2 * tokens - 1
+
+
+def test_patches_that_hold_no_whole_tokens_are_refused_with_the_next_size():
+    with pytest.raises(ConfigError, match=r"sft.batch.patches is 24, but 9 patches make a token .*: set it to 27"):
+        check_patches(BatchShape(1, 8, 1, 24), VisionLayout(3, 6, 588), "sft.batch")

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.stand_ins import tiny_tokenizer
-from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.chat import TEMPLATE, ChatRenderer
 from tests import chat_template
 
 TOKENIZER = tiny_tokenizer.build()
@@ -13,6 +13,13 @@ TOKENIZER = tiny_tokenizer.build()
 def test_ids_equal_those_of_the_chat_template(name):
     case = chat_template.CASES[name]
     assert chat_template.rendered_ids(ChatRenderer(TOKENIZER), case) == chat_template.reference_ids(TOKENIZER, case)
+
+
+@pytest.mark.parametrize("name", chat_template.CASES)
+def test_ids_without_a_system_message_equal_those_of_our_own_template(name):
+    case = chat_template.CASES[name]
+    ours = chat_template.rendered_ids(ChatRenderer(TOKENIZER), case, system=None)
+    assert ours == chat_template.reference_ids(TOKENIZER, case, TEMPLATE)
 
 
 def test_the_template_opens_with_qwen_s_system_message_and_ours_only_if_told():

@@ -42,8 +42,9 @@ def write_parquet(rows, path):
     return path
 
 
-def refused(folder):
-    lines = (folder / "rejected.jsonl").read_text().splitlines()
+def refused(folder, out="*"):
+    """Reasons by row, of the output with this name."""
+    lines = [line for path in folder.glob(f"rejected-{out}.jsonl") for line in path.read_text().splitlines()]
     return {record["row"]: record["reason"] for record in map(json.loads, lines)}
 
 
@@ -79,7 +80,7 @@ def test_mmsearch_r1_rows_and_their_known_defects(tmp_path):
     assert counts.rejected["the image is damaged"] == counts.rejected["no image can be read"] == 1
     assert (counts.read, counts.written, counts.rejected.total()) == (10, 2, 8)
     expected = {
-        2: "there is no image",
+        2: "the prompt has 1 image marks, but there are 0 images",
         3: "not JSON",
         4: "already used by row 1",
         5: "damaged",
@@ -184,7 +185,7 @@ def test_our_own_rows_go_from_format_to_format_unchanged(ending, tmp_path):
 
 def test_a_set_without_one_usable_row_is_an_error(tmp_path):
     path = write_parquet([fvqa("a", images=None)], tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"none of 1 records .* is a usable row: see .*rejected\.jsonl"):
+    with pytest.raises(DataError, match=r"none of 1 records .* is a usable row: see .*rejected-rows.jsonl.jsonl"):
         convert("mmsearch-r1", path, tmp_path / "rows.jsonl", show_progress=False)
     assert not (tmp_path / "rows.jsonl").exists()
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
@@ -196,7 +197,7 @@ def test_a_set_without_one_usable_row_is_an_error(tmp_path):
     ):
         with pytest.raises(DataError, match=problem):
             convert(source, tmp_path / name, tmp_path / "rows.jsonl", show_progress=False)
-    assert len(SOURCES) == 5
+    assert len(SOURCES) == 6
 
 
 class Trap:
@@ -233,3 +234,25 @@ def test_a_cache_of_plain_values_becomes_json_lines(protocol, tmp_path):
         "results": [{"title": "Peru", "image_url": "https://a"}, {"title": "Lima", "image_url": None}],
     }
     assert refused(tmp_path).keys() == {2, 3}
+
+
+@pytest.mark.parametrize("odd", ["half \ud83d", b"bytes", 3, {1, 2}])
+def test_an_entry_of_a_cache_that_no_file_can_hold_is_set_aside(odd, tmp_path):
+    entry = {"tool_returned_web_title_list": ["Peru"], "tool_returned_images_urls": ["https://a"]}
+    entries = {"sound": entry, "title": entry | {"tool_returned_web_title_list": [odd]}}
+    entries["url"] = entry | {"tool_returned_images_urls": [odd]}
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps(entries))
+    counts = convert_cache(tmp_path / "c.pkl", tmp_path / "cache.jsonl")
+    assert (counts.read, counts.written, counts.rejected.total()) == (3, 1, 2)
+    assert all("must be texts in UTF-8" in reason for reason in refused(tmp_path).values())
+
+
+def test_each_conversion_keeps_its_own_list_of_rejected_records(tmp_path):
+    bad, sound = fvqa("bad", images=None), fvqa("sound")
+    first = write_parquet([bad, sound], tmp_path / "first.parquet")
+    second = write_parquet([sound, bad, fvqa("odd", data_id="odd", prompt=[])], tmp_path / "second.parquet")
+    convert("verl", first, tmp_path / "a.jsonl", show_progress=False)
+    convert("verl", second, tmp_path / "a.parquet", show_progress=False)
+    assert refused(tmp_path, "a.jsonl").keys() == {1} and refused(tmp_path, "a.parquet").keys() == {2, 3}
+    convert("verl", write_parquet([sound], first), tmp_path / "a.jsonl", show_progress=False)
+    assert not (tmp_path / "rejected-a.jsonl.jsonl").exists() and refused(tmp_path, "a.parquet").keys() == {2, 3}

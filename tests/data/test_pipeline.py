@@ -17,7 +17,7 @@ from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.protocol import Answer, render_turn
 from mmsearch_jax.data.batches import TokenBatch, join_batches
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, merge_states
+from mmsearch_jax.data.pipeline import Pipeline, PipelineConfig, merge_states, num_lanes
 from mmsearch_jax.data.rows import ConversationTurn
 from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.data.storage import write_rows
@@ -186,7 +186,7 @@ def test_bad_rows_in_the_middle_are_left_out_counted_and_named(tmp_path):
     seen = {answer for step in steps for answer in answers(step.batch)}
     assert seen == {f"r{i}" for i in range(12)} - {"r4", "r7", "r9"}
     reasons = {skipped.reason for step in steps for skipped in step.skipped}
-    for part in ("row 5: the image is damaged", "row 8: turns: there is no conversation", "row 10: "):
+    for part in ("row 5: image: the image is damaged", "row 8: turns: there is no conversation", "row 10: "):
         assert any(f"a.array_record, {part}" in reason for reason in reasons), reasons
     assert len(reasons) == 3
     taken = steps[-1].state["lanes"]["0"]
@@ -213,11 +213,39 @@ def test_a_set_of_bad_rows_ends_in_an_error(tmp_path, monkeypatch):
         take(pipeline(tmp_path / "a.array_record"), 1)
 
 
+def test_more_bad_rows_than_the_limit_end_in_an_error_that_names_the_setting(tmp_path):
+    write_rows([row(0), bare_row("plain"), bare_row("bare")], tmp_path / "a.array_record")
+    config = dataclasses.replace(CONFIG, lanes=1)
+    # Two of three rows are bad.
+    with pytest.raises(DataError, match=r"5\d of \d+ rows cannot be used.*sft.data.max_unusable = 0.5"):
+        take(pipeline(tmp_path / "a.array_record", config), 40)
+    assert len(take(pipeline(tmp_path / "a.array_record", dataclasses.replace(config, max_unusable=0.9)), 4)) == 4
+
+
+def test_a_waiting_row_that_is_lost_before_a_resume_is_skipped(tmp_path):
+    (tmp_path / "images").mkdir()
+    rows = []
+    for i in range(12):
+        (tmp_path / "images" / f"{i}.jpg").write_bytes(jpeg(i))
+        rows.append(row(i, image=str(tmp_path / "images" / f"{i}.jpg")))
+    write_rows(rows, tmp_path / "a.array_record")
+    config = dataclasses.replace(CONFIG, lanes=1)
+    state = take(pipeline(tmp_path / "a.array_record", config), 1)[0].state
+    assert state["lanes"]["0"]["waiting"]
+    lost = range(1, 12, 3)
+    for i in lost:
+        (tmp_path / "images" / f"{i}.jpg").unlink()
+    step = take(pipeline(tmp_path / "a.array_record", config), 1, state)[0]
+    assert {skipped.position for skipped in step.skipped} & set(state["lanes"]["0"]["waiting"])
+    assert all("does not exist" in skipped.reason for skipped in step.skipped)
+    assert not {f"r{i}" for i in lost} & set(answers(step.batch))
+
+
 @pytest.mark.parametrize(
     ("change", "processes", "problem"),
     [
         ({"lanes": 3}, (0, 1), "do not divide evenly among 3 lanes"),
-        ({}, (0, 3), "processes must divide lanes"),
+        ({}, (0, 3), "process 0 of 3 cannot serve 4 lanes"),
         ({"weights": (1.0, 2.0)}, (0, 1), "1 sets need as many weights"),
     ],
 )
@@ -232,3 +260,29 @@ def test_a_state_of_another_run_or_of_one_process_alone_is_refused(rows_file, re
     alone = take(pipeline(rows_file, CONFIG, 0, 2), 1)[0].state
     with pytest.raises(ConfigError, match="lacks lane 2: merge"):
         take(pipeline(rows_file), 1, alone)
+
+
+@pytest.mark.parametrize(
+    ("rows", "images", "at_least", "processes", "lanes"),
+    [
+        (8, 32, 8, 1, 8),
+        (8, 32, 8, 4, 8),
+        (16, 64, 8, 16, 16),
+        # The tiny policy's batch.
+        (8, 20, 1, 1, 1),
+        (8, 20, 1, 2, 2),
+        # 8 parts do not divide the images: as many as do.
+        (8, 20, 8, 2, 4),
+        (12, 24, 8, 3, 12),
+        (6, 0, 8, 3, 6),
+    ],
+)
+def test_processes_find_the_number_of_lanes_themselves(rows, images, at_least, processes, lanes):
+    assert num_lanes(BatchShape(rows, 32, images, 24), at_least, processes) == lanes
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"sft.batch has 8 rows and 20 rows of images, which 8 processes do not divide"
+    ):
+        num_lanes(BatchShape(8, 32, 20, 24), 1, 8)

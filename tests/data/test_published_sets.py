@@ -1,6 +1,7 @@
 """Each published set in its layout, with defects that occur in practice: every record becomes a row or a reason."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.convert.conversion import convert
 from mmsearch_jax.data.convert.sets import SETS
 from mmsearch_jax.data.storage import FORMATS, read_rows, write_rows
-from tests.data.published_layouts import TEN_ANSWERS, layout, put
+from tests.data.published_layouts import LAYOUTS, TEN_ANSWERS, layout, put
 from tests.data.rows import full_row, jpeg
 from tests.data.test_convert import refused, sharegpt
 
@@ -142,3 +143,13 @@ def test_a_wrong_split_or_folder_says_what_is_expected(name, tmp_path):
         convert(name, tmp_path, tmp_path / "rows.jsonl", split=SETS[name].splits[0], show_progress=False)
     with pytest.raises(DataError, match="no folder at"):
         convert(name, tmp_path / "x", tmp_path / "rows.jsonl", split=SETS[name].splits[0], show_progress=False)
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_a_folder_may_be_named_from_here_and_by_any_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split, sound, defective = layout(name, tmp_path / "sets [v1]" / name)
+    folder = Path("sets [v1]") / name
+    counts = convert(name, folder, Path("out [1]") / "rows.array_record", split=split, show_progress=False)
+    assert (counts.written, counts.rejected.total()) == (sound, defective)
+    assert len(read_rows(Path("out [1]") / "rows.array_record")) == sound

@@ -79,3 +79,20 @@ def test_images_are_embedded_from_where_they_are(tmp_path):
     assert row.images == (jpeg(3), jpeg(4))
     with pytest.raises(ImageError, match=r"none\.jpg"):
         embed_images(full_row(image=str(tmp_path / "none.jpg")))
+
+
+def test_kind_and_search_required_may_be_missing_or_null():
+    record = {"id": "1", "image": "", "question": "q?", "answers": ["a"]}
+    for more in ({}, {"kind": None, "search_required": None}, {"kind": ""}):
+        row = from_record(record | more)
+        assert (row.kind, row.search_required) == ("", None)
+    for field, value in (("search_required", 1), ("search_required", "yes"), ("id", True), ("target", True)):
+        assert [problem.split(":")[0] for problem in validate(record | {field: value})] == [field]
+
+
+def test_the_error_of_a_record_names_everything_at_once():
+    with pytest.raises(DataError) as raised:
+        from_record({"id": "", "kind": "odd", "search_required": 3, "question": "q?"})
+    said = str(raised.value)
+    assert "the row has no 'image', 'answers'" in said
+    assert all(f"{field}: " in said for field in ("id", "kind", "search_required")) and "\n" not in said

@@ -2,15 +2,21 @@
 
 import dataclasses
 import io
+import json
+import re
 import shutil
 import tarfile
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile, decode, encode
+from mmsearch_jax.data.rows import to_record
 from mmsearch_jax.data.storage import FORMATS, read_rows, scan_rows, write_rows
 from tests.data.rows import bare_row, full_row, jpeg
 
@@ -140,3 +146,108 @@ def test_a_row_may_carry_data_urls_which_become_bytes(tmp_path):
     row = dataclasses.replace(full_row(), image="data:text/plain,abc")
     write_rows([row], tmp_path / "rows.parquet")
     assert read_rows(tmp_path / "rows.parquet")[0].image == b"abc"
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def test_a_tar_from_a_mac_gives_its_rows(tmp_path):
+    write_rows([full_row("r0"), full_row("r1")], tmp_path / "a.tar")
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        members = [(member.name, archive.extractfile(member).read()) for member in archive]
+    double = b"\0\x05\x16\7"
+    mac = [("./.DS_Store", b"x"), ("__MACOSX/._000000000.json", double), ("__MACOSX/000000000.0.jpg", double)]
+    mac += [each for name, content in members for each in ((f"./._{name}", double), (f"./{name}", content))]
+    write_tar(tmp_path / "mac.tar", mac)
+    assert read_rows(tmp_path / "mac.tar") == read_rows(tmp_path / "a.tar")
+    write_tar(
+        tmp_path / "loud.tar", [(name.replace("jpg", "JPG").replace("json", "JSON"), each) for name, each in members]
+    )
+    assert read_rows(tmp_path / "loud.tar") == read_rows(tmp_path / "a.tar")
+
+
+def test_a_sample_of_a_tar_with_an_image_that_its_row_does_not_name_is_an_error(tmp_path):
+    head = json.dumps({"id": "1", "image": "", "question": "q?", "answers": ["a"]}).encode()
+    for members, problem in (
+        ([("0.json", head), ("0.png", jpeg())], "has 0.png, which 0.json does not name"),
+        ([("0.json", head), ("0.json", head)], "has two files with one name"),
+    ):
+        write_tar(tmp_path / "a.tar", members)
+        (scanned,) = scan_rows(tmp_path / "a.tar")
+        assert problem in str(scanned.row)
+
+
+def columns(**changed):
+    """Two rows of a Parquet file, the second of which is sound."""
+    rows = pa.Table.from_pylist([{"id": name, "image": "", "question": "q?", "answers": ["a"]} for name in "xy"])
+    for name, column in changed.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column) if name in rows.column_names else (
+            rows.append_column(name, column)
+        )  # fmt: skip
+    return rows
+
+
+BAD_TEXT = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"ok"], pa.binary()).buffers())
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (columns(question=BAD_TEXT), "question: a text is not UTF-8"),
+        (columns(answers=pa.ListArray.from_arrays([0, 1, 2], BAD_TEXT)), "answers: a text is not UTF-8"),
+        (columns(meta=pa.array([[("a", "1"), ("a", "2")], []], pa.map_(pa.string(), pa.string()))), "meta: the value"),
+        (columns(when=pa.array([1 << 62, 0], pa.timestamp("us"))), "when: the value cannot be read"),
+    ],
+)
+def test_a_parquet_value_that_cannot_be_read_sets_its_row_aside(table, problem, tmp_path):
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, second = scan_rows(tmp_path / "a.parquet")
+    assert problem in str(first.row) and second.row.id == "y"
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
+    pq.write_table(pa.table([pa.array(["a"])] * 2, ["id", "id"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has two columns named id: rename or drop one"):
+        read_rows(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"id": "1", "id": "2"}', "the key 'id' occurs twice in one object"),
+        (b'{"id": "caf\xe9"}', "not JSON"),
+        (b"[" * 200_000, "nested too deeply|not JSON"),
+        (b'{"meta": {"a": "1", "a": "2"}}', "the key 'a' occurs twice"),
+        (b'{"id": "1", "kind": "odd"}', "the row has no 'image', 'question', 'answers'; kind: unknown kind 'odd'"),
+    ],
+)
+def test_a_line_that_holds_no_row_names_all_that_is_wrong(line, problem, tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(line + b'\n{"id": 2, "image": "", "question": "q?", "answers": ["a"]}\n')
+    first, second = scan_rows(tmp_path)
+    assert re.search(problem, str(first.row)), str(first.row)
+    assert (second.row.id, second.row.kind, second.row.search_required) == ("2", "", None)
+
+
+def fenced(language):
+    """The first block of a language in docs/data.md."""
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    return re.search(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_row_that_the_docs_show_is_sound(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(fenced("json"))
+    (row,) = read_rows(tmp_path)
+    assert row.answers == ("Velmora", "Republic of Velmora") and row.image.endswith("/pictures/flag.png")
+
+
+def test_the_docs_reader_of_the_binary_frame_reads_it():
+    names = {}
+    exec(fenced("python"), names)
+    for row in ROWS:
+        record = to_record(row)
+        assert names["decode"](encode(record)) == decode(encode(record))

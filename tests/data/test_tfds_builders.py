@@ -63,7 +63,7 @@ def test_bad_records_are_named_and_the_good_ones_built(tmp_path):
     )
     found = built("fvqa", tmp_path / "f", tmp_path / "out", "test")
     assert len(found["rows"]) == 1 and "search_required=False" in found["rows"][0] and found["direct"] == 1
-    (tmp_path / "out" / "fvqa-test-rejected.jsonl").rename(tmp_path / "rejected.jsonl")
+    (tmp_path / "out" / "fvqa-test-rejected.jsonl").rename(tmp_path / "rejected-out.jsonl")
     assert refused(tmp_path).keys() == {2, 3}
 
 

@@ -1,13 +1,13 @@
 """The training commands, each in two real processes, from the files on disk to the saved policy."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import cpu_devices
 from tests.distributed.test_learners_on_meshes import free_port
 
 TINY_BASE = Path(__file__).parents[2] / "assets" / "tiny-base"
@@ -17,7 +17,6 @@ WORLD_FLAGS = [f"--config.world.{key}={value}" for key, value in WORLD.items()]
 
 def run_in_two_processes(command, workdir, *flags):
     coordinator = f"127.0.0.1:{free_port()}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     running = [
         subprocess.Popen(
             [
@@ -36,7 +35,7 @@ def run_in_two_processes(command, workdir, *flags):
                 "--process-id",
                 str(number),
             ],
-            env=environment,
+            env=cpu_devices.environment(1),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -55,7 +54,6 @@ def test_sft_and_then_grpo_in_two_processes(tmp_path):
         tmp_path / "sft",
         f"--config.checkpoint={TINY_BASE}",
         "--config.sft.num_steps=2",
-        "--config.sft.data.lanes=2",
         "--config.sft.batch.rows=4",
         "--config.sft.batch.images=10",
         "--config.run.checkpoint_every=1",
@@ -69,10 +67,18 @@ def test_sft_and_then_grpo_in_two_processes(tmp_path):
         "--config.grpo.prompts_per_step=2",
         "--config.grpo.group_size=4",
         "--config.grpo.skip_uniform=false",
+        "--config.grpo.eval_every=1",
+        "--config.grpo.eval_num_rows=3",
         "--config.engine.num_slots=8",
         "--config.engine.decode_rows=()",
         "--config.engine.length_buckets=()",
         "--config.run.checkpoint_every=1",
     )
     assert [record["step"] for record in grpo if "reward" in record] == [1, 2]
-    assert (tmp_path / "grpo" / "policies" / "grpo" / "config.json").is_file()
+    policies = tmp_path / "grpo" / "policies"
+    assert (policies / "grpo" / "config.json").is_file()
+    measured = {record["step"]: record["eval_accuracy"] for record in grpo if "eval_accuracy" in record}
+    assert sorted(measured) == [0, 1, 2]
+    best = json.loads((policies / "best" / "best.json").read_text())
+    assert measured[best["step"]] == best["eval_accuracy"] == max(measured.values())
+    assert (policies / "best" / "config.json").is_file()

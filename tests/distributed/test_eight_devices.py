@@ -1,10 +1,11 @@
 """Eight devices compute the same as one; each loads only its own part of a checkpoint."""
 
-import os
 import subprocess
 import sys
 
 import pytest
+
+from tests import cpu_devices
 
 _SCRIPT = """
 import sys
@@ -57,10 +58,9 @@ print("worst gradient difference", worst)
     ["1,2,2,2,1", *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in ("1,1,8,1,1", "1,1,2,4,1", "2,2,2,1,1"))],
 )
 def test_eight_devices_equal_one(sizes, tmp_path):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     ran = subprocess.run(
         [sys.executable, "-c", _SCRIPT, str(tmp_path / "hf"), sizes],
-        env={**os.environ, **flags},
+        env=cpu_devices.environment(8),
         capture_output=True,
         text=True,
         timeout=300,

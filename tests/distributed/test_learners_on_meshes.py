@@ -1,13 +1,14 @@
 """SFT and GRPO updates on several devices and in several processes have the losses of one device, step by step."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+
+from tests import cpu_devices
 
 # Each process runs this: argv is the work folder, the mesh, its number, the number of processes, the coordinator, the steps of
 # the run, the step it stops at, and whether the rows of a batch come in "order" or in "reverse".
@@ -127,11 +128,7 @@ def run(workdir, sizes, devices, processes, steps, until=None, rows="order"):
                 str(until or steps),
                 rows,
             ],
-            env={
-                **os.environ,
-                "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            },
+            env=cpu_devices.environment(devices),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -155,12 +152,6 @@ def compare(found, expected, allowed=1e-5):
     assert np.all(apart(found, expected) < allowed), apart(found, expected)
     for one, other in zip(found["GRPO"], expected["GRPO"], strict=True):
         assert one == pytest.approx(other, abs=2e-5, rel=1e-4)
-
-
-@pytest.mark.slow
-def test_losses_of_eight_devices_equal_those_of_one(tmp_path):
-    expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 8)
-    compare(run(tmp_path / "devices", "1,2,2,1,2", 8, 1, 8), expected)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Several real processes: agreement between them, and the reaction of the others when one dies."""
 
-import os
 import subprocess
 import sys
 
@@ -8,6 +7,7 @@ import pytest
 
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed import processes
+from tests import cpu_devices
 from tests.distributed.test_learners_on_meshes import free_port
 
 _AGREE = """
@@ -51,11 +51,10 @@ for _ in range(600):
 
 def started(script):
     coordinator = f"127.0.0.1:{free_port()}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     return [
         subprocess.Popen(
             [sys.executable, "-c", script, str(number), coordinator],
-            env=environment,
+            env=cpu_devices.environment(1),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -29,8 +29,9 @@ class ScriptedEndpoint:
         if isinstance(first, str):
             return self._verdict(first)
         self.requests.append(body)
-        assert first[0]["type"] == "image_url" and first[0]["image_url"]["url"].startswith("data:image/")
-        said = first[1]["text"]
+        *shown, text = first
+        assert all(part["image_url"]["url"].startswith("data:image/") for part in shown) and len(shown) <= 1
+        said = text["text"]
         question = next(known for known in self.scripts if known in said)
         turn = sum(message["role"] == "assistant" for message in body["messages"])
         self.asked[question] += not turn

@@ -1,5 +1,6 @@
 """An evaluation from rows to files, with a scripted policy and fake tools."""
 
+import dataclasses
 import json
 import os
 
@@ -13,6 +14,7 @@ from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, evaluate
 from mmsearch_jax.evaluation.policies import EnginePolicy
 from mmsearch_jax.evaluation.table import print_table
+from tests.data import odd_images
 
 DIRECT = Play(1, ["<reason>I see it</reason><answer>Lima</answer>"])
 SEARCH = Play(
@@ -70,7 +72,30 @@ def test_samples_and_summary_tell_right_from_wrong_from_broken_and_from_unreadab
     assert (summary["searches_per_question"], summary["needless_search_rate"]) == (0.5, 0.0)
     assert summary["unreadable_rows"].keys() == {"bad"}
     print_table([summary])
-    assert "50.0" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "50.0!" in printed
+    assert "1 of 3 episodes failed" in printed
+
+
+def test_rows_that_no_episode_can_show_are_left_out_with_reasons_and_text_only_ones_are_asked(tmp_path):
+    plays = (DIRECT, SEARCH)
+    rows = rows_for(tmp_path, *plays)
+    odd_images.write_all(tmp_path)
+    narrow = dataclasses.replace(rows[0], id="narrow", image=str(tmp_path / "narrow.png"))
+    several = dataclasses.replace(rows[0], id="several", more_images=(rows[1].image,))
+    text_only = dataclasses.replace(rows[0], id="text", image="")
+    summary = run([*rows, narrow, several, text_only], plays, tmp_path)
+    assert summary["unreadable_rows"].keys() == {"narrow", "several"} and summary["n"] == 3
+    assert "too narrow" in summary["unreadable_rows"]["narrow"] and "2 images" in summary["unreadable_rows"]["several"]
+
+
+def test_more_rows_that_cannot_be_asked_than_the_limit_stop_the_evaluation(tmp_path):
+    rows = rows_for(tmp_path, DIRECT, SEARCH)
+    rows[1] = dataclasses.replace(rows[1], image=str(tmp_path / "gone.png"))
+    policy = EnginePolicy(lambda rules: scripted.engine(DIRECT), {"fingerprint": "f"})
+    with pytest.raises(DataError, match=r"'x': 1 of 2 rows cannot be asked \(r2: image: .*eval.max_unusable \(0.4\)"):
+        evaluate(policy, rows, Evaluation("x", "b", CONFIG), Tools(), tmp_path, max_unusable=0.4, show_progress=False)
+    assert not list(tmp_path.glob("eval/x/samples*"))
 
 
 def test_a_server_that_is_down_is_said_before_anything_is_asked(tmp_path):

@@ -1,6 +1,7 @@
 """The published sets from disk to scores: a scripted policy at an endpoint, the real search server, a scripted judge."""
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from mmsearch_jax.evaluation.benchmarks import load_rows
 from mmsearch_jax.evaluation.samples import read_samples
 from mmsearch_jax.jobs.search_server import start_server
 from mmsearch_jax.settings.evaluation import BenchmarkConfig
+from tests.data.rows import jpeg
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.evaluation.small_sets import SCORES, SCRIPTS, write_sets
 from tests.jobs.test_datagen import served
@@ -22,7 +24,7 @@ CONFIG = "configs/eval/deepmmsearch.py"
 def run(workdir, data, url, *more):
     values = {"data": data, "endpoint.url": url, "endpoint.model": "scripted"}
     settings = [f"--config.{key}={value}" for key, value in values.items()]
-    return cli.main(["eval", "--config", CONFIG, "--workdir", str(workdir), *settings, *more])
+    return cli.main(["eval", "--config", CONFIG, "--workdir", str(workdir), *settings, *map(str, more)])
 
 
 def summary_of(workdir, benchmark, name="policy"):
@@ -31,7 +33,7 @@ def summary_of(workdir, benchmark, name="policy"):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """One run over nine sets, and its endpoint."""
+    """One run over nine sets, its endpoint, and the address of its search server."""
     root = tmp_path_factory.mktemp("suite")
     data, endpoint = write_sets(root / "data"), ScriptedEndpoint(SCRIPTS, RIGHT)
     only = ",".join(SCORES)
@@ -53,7 +55,7 @@ def done(tmp_path_factory):
             "--config.eval.name=crippled",
         ]
         assert run(root, data, url, *one, *crippled) == 0
-    return root, endpoint
+        yield root, endpoint, tools.url
 
 
 @pytest.mark.parametrize("benchmark", SCORES)
@@ -75,7 +77,8 @@ def test_parts_groups_and_rows_that_are_not_asked_are_named(done):
     simple = summary_of(done[0], "simplevqa")
     assert simple["n"] == 3 and simple["skipped_rows"] == {"language is not EN": 1}
     assert simple["by_category"]["Art"]["n"] == 3
-    assert summary_of(done[0], "mmsearch")["skipped_rows"] == {"the question has no image": 1}
+    # A question without an image is asked, too.
+    assert summary_of(done[0], "mmsearch")["skipped_rows"] == {}
     assert summary_of(done[0], "fvqa")["tool_use"]["missed"] == {"by": "flag", "n": 1, "share": 0.0}
 
 
@@ -113,7 +116,7 @@ def test_tool_use_cost_and_self_correction_equal_hand_counts(done):
 
 
 def test_the_modes_differ_in_their_tools_alone(done):
-    root, _ = done
+    root, *_ = done
     direct, rag = (summary_of(root, "infoseek", name) for name in ("direct", "rag"))
     assert direct["searches_per_question"] == 0.0
     assert rag["searches_by_tool"] == {"text": 1.0, "whole_image": 1.0, "crop": 0.0}
@@ -145,12 +148,13 @@ def test_an_image_that_came_with_the_row_lies_beside_the_samples(done):
 
 
 def test_asked_again_nothing_is_asked_and_judging_anew_needs_no_policy(done, tmp_path):
-    root, endpoint = done
+    root, endpoint, tools_url = done
     asked, before = endpoint.asked.copy(), summary_of(root, "okvqa")
     stricter = ScriptedEndpoint({}, ())
     with served(stricter) as url:
         more = ["--config.only=okvqa", f"--config.judge.url={url}", "--config.judge.model=strict"]
-        assert run(root, root / "data", "http://127.0.0.1:1/v1", *more) == 0
+        server = f"--config.tools.url={tools_url}"
+        assert run(root, root / "data", "http://127.0.0.1:1/v1", server, *more) == 0
         assert run(root, root / "data", "", "--rejudge", *more) == 0
     after = summary_of(root, "okvqa")
     assert endpoint.asked == asked and stricter.judged.total() == 2
@@ -158,21 +162,73 @@ def test_asked_again_nothing_is_asked_and_judging_anew_needs_no_policy(done, tmp
     assert {k: v for k, v in before.items() if k != "judge"} == {k: v for k, v in after.items() if k != "judge"}
 
 
+THREE_SETS = """
+from mmsearch_jax.core.config_files import run_config_file
+
+def get_config():
+    config = run_config_file("configs/eval/deepmmsearch.py")
+    for name in set(config.benchmarks) - {"okvqa", "a_okvqa", "infoseek"}:
+        del config.benchmarks[name]
+    return config
+"""
+
+
 def test_a_missing_set_is_named_with_how_to_get_it_and_the_others_run(tmp_path, capsys):
     data = write_sets(tmp_path / "data")
     (data / "a-okvqa" / "aokvqa_v1p0_val.json").unlink()
+    (tmp_path / "three.py").write_text(THREE_SETS)
     with served(ScriptedEndpoint(SCRIPTS)) as url:
-        more = ["--config.only=okvqa,a_okvqa,infoseek", "--config.eval.mode=direct", "--config.eval.name=direct"]
-        assert run(tmp_path, data, url, *more) == 0
-        assert run(tmp_path, data, url, "--config.only=infoseek") == 0
+        more = ["--config.eval.mode=direct", "--config.eval.name=direct"]
+        assert run(tmp_path, data, url, "--config", str(tmp_path / "three.py"), *more) == 0
     suite = json.loads((tmp_path / "eval" / "direct" / "suite.json").read_text())
-    assert suite["summaries"] == ["direct/okvqa", "direct/infoseek"]
+    assert sorted(suite["summaries"]) == ["direct/infoseek", "direct/okvqa"]
     assert (
         "aokvqa_v1p0_val.json" in suite["missing"]["a_okvqa"]
         and "github.com/allenai/aokvqa" in suite["missing"]["a_okvqa"]
     )
     out = capsys.readouterr().out
-    assert "okvqa" in out and "95.0" in out and "github.com" in out and "needs a search server" in out
+    assert "okvqa" in out and "95.0" in out and "github.com" in out
+
+
+def test_a_set_that_was_asked_for_by_name_and_is_missing_is_an_error(tmp_path, capsys):
+    data = write_sets(tmp_path / "data")
+    (data / "a-okvqa" / "aokvqa_v1p0_val.json").unlink()
+    nobody = "http://127.0.0.1:1/v1"
+    for more, message in (
+        (
+            ["--config.only=okvqa,a_okvqa", "--config.eval.mode=direct"],
+            "a_okvqa: .* has no aokvqa_v1p0_val.json.*github.com",
+        ),
+        (["--config.only=dynvqa", f"--config.data={tmp_path}/none"], "dynvqa: no folder at .*/none/dynvqa"),
+        (["--config.only=mmsearch", f"--config.data={tmp_path}/none"], "mmsearch: no folder at"),
+        (["--config.only=infoseek"], "infoseek: needs a search server"),
+        (["--rows", str(tmp_path / "none.jsonl")], "rows.path names .*/none.jsonl, which does not exist"),
+        (["--rows", str(tmp_path), "--name", "own"], "own: no rows at .*rows.jsonl"),
+        (["--rows", str(tmp_path), "--config.only=okvqa"], "only is 'okvqa', but rows.path"),
+        (["--name", "own"], "rows.path is empty, but rows.name is 'own'"),
+        (["--rows", str(tmp_path), "--name", "../own"], "rows.name is '../own': use letters"),
+    ):
+        assert run(tmp_path, data, nobody, *more) == 2
+        said = capsys.readouterr().err
+        assert re.search(message, said) and said.count("\n") == 1, said
+    assert not (tmp_path / "eval").exists()
+
+
+def test_own_rows_are_a_set_under_their_own_name(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine").mkdir()
+    record = {"image": "a.jpg", "question": "Which flag is it?", "answers": ["Peru", "Republic of Peru"]}
+    lines = [record | {"id": "1"}, record | {"id": "2", "answers": ["Chile"]}, {"id": "3", "kind": "odd"}]
+    (tmp_path / "mine" / "flags of 2026.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "mine" / "a.jpg").write_bytes(jpeg())
+    monkeypatch.chdir(tmp_path)
+    direct = ["--config.eval.mode=direct", "--rows", "mine/flags of 2026.jsonl"]
+    with served(ScriptedEndpoint(SCRIPTS)) as url:
+        assert run(tmp_path, "/nowhere", url, *direct, "--name", "flags") == 0
+        assert run(tmp_path, "/nowhere", url, *direct) == 0
+    summary = summary_of(tmp_path, "flags")
+    assert (summary["benchmark"], summary["n"], summary["metric"]["score"]) == ("flags", 2, 0.5)
+    assert summary["skipped_rows"] and summary_of(tmp_path, "flags_of_2026")["n"] == 2
+    assert "flags" in capsys.readouterr().out and not list(tmp_path.rglob("fvqa*"))
 
 
 def test_a_sample_is_chosen_by_the_seed_and_grows_without_losing_rows(tmp_path):

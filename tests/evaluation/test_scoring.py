@@ -7,7 +7,7 @@ from mmsearch_jax.core.trajectory import Status, ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.rows import Placement, Row
 from mmsearch_jax.evaluation.metrics.table import METRICS
 from mmsearch_jax.evaluation.sample import score
-from mmsearch_jax.evaluation.scoring import box_iou, summarise
+from mmsearch_jax.evaluation.scoring import box_iou, failure_warning, summarise
 
 
 def sample(kind, answer, gold="Paris", tools=(), status=Status.ANSWERED, target=None):
@@ -29,6 +29,9 @@ def test_summary_equals_hand_counts():
     summary = summarise(samples, name="x", mode="policy")
     assert summary["n"] == 4
     assert summary["infrastructure_failures"] == 1
+    assert summary["warning"].startswith("1 of 5 episodes failed (20%) and are not in the accuracy")
+    assert summarise(samples[:4], name="x")["warning"] is None
+    assert [failure_warning(failed, 100) is None for failed in (0, 2, 3)] == [True, True, False]
     assert summary["accuracy"] == 0.5
     assert summary["by_kind"]["visual"]["accuracy"] == 0.5
     assert summary["by_kind"]["two_hop"]["n"] == 0

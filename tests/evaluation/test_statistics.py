@@ -56,6 +56,17 @@ def test_mcnemar_is_the_exact_two_sided_binomial():
     assert paired_difference(first, first, range(15))["mcnemar_p"] == 1.0
 
 
+def test_intervals_depend_on_neither_the_order_of_the_samples_nor_the_names_of_the_images():
+    rng = np.random.default_rng(3)
+    first, second, images = rng.integers(0, 2, 90), rng.integers(0, 2, 90), rng.integers(0, 40, 90)
+    found = paired_difference(first, second, images)
+    for _ in range(5):
+        order = rng.permutation(90)
+        renamed = [f"images/{900 - image}.jpg" for image in images[order]]
+        assert paired_difference(first[order], second[order], renamed) == found
+        assert bootstrap_interval(first[order], renamed) == bootstrap_interval(first, images)
+
+
 def test_kappa_has_the_textbook_value():
     # 20 both yes, 15 both no, 5 and 10 different: agreement .7, chance agreement .5, kappa .4.
     first = [True] * 25 + [False] * 25

@@ -11,6 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.launch import stand_in_check
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 TRAIN = ["grpo", "--workdir", "/mnt/it's here"]
@@ -63,7 +65,7 @@ def fake(tmp_path):
                 **os.environ,
                 "PATH": f"{programs}:{os.environ['PATH']}",
                 "FAKE": str(state),
-                "PYTHON": sys.executable,
+                "PYTHON": str(stand_in_check.write(programs)),
                 **environment,
             },
         )
@@ -256,15 +258,67 @@ def test_a_run_that_was_pre_empted_is_followed_through_its_restarts(fake):
     [
         ({"terminalState": "\n", "reason": "ImagePullBackOff\n"}, "the image cannot be pulled: is reg/mm:1 pushed"),
         ({"terminalState": "\n", "reason": "CreateContainerConfigError\n"}, "is the secret 'keys' in this namespace"),
-        ({"terminalState": "Failed\n"}, "the run failed (see above); fix the error"),
+        ({"terminalState": "Failed\n"}, "the run failed (see above); fix the error and start it again: it resumes"),
         ({"gone": ""}, "the JobSet run1 no longer exists"),
     ],
 )
 def test_what_does_not_mend_itself_ends_the_wait(fake, files, message):
-    done, _, _ = up(fake, "--secret", "keys", files=files)
+    done, calls, _ = up(fake, "--secret", "keys", files=files)
     assert done.returncode == 2 and message in done.stderr
+    # Nodes are billed as long as pods hold them.
+    assert ("kubectl delete jobset run1 " in calls) == ("gone" not in files)
     if "Failed" in files.get("terminalState", ""):
         assert "the trainer's last words" in done.stderr and "jobset failed: run1-slice-0" in done.stderr
+
+
+def test_a_failed_run_is_kept_if_asked_for(fake):
+    done, calls, _ = up(fake, "--keep", files={"terminalState": "Failed\n"})
+    assert done.returncode == 2 and "The JobSet is kept" in done.stderr
+    assert not [call for call in calls if " delete " in call]
+
+
+def test_no_pod_is_privileged_and_only_the_trainer_is_root(fake):
+    _, _, (jobset,) = up(fake, "--tools", "configs/tools/serper.py", "--tools-image", "reg/tools:1")
+    jobs = check_jobset(jobset)
+    security = trainer(jobs)[1]["securityContext"]
+    assert "privileged" not in security and security["capabilities"] == {"drop": ["ALL"], "add": ["SYS_RESOURCE"]}
+    server = jobs["tools"]["template"]["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+    assert server["runAsNonRoot"] is True and server["capabilities"] == {"drop": ["ALL"]}
+    for context in (security, server):
+        assert context["allowPrivilegeEscalation"] is False
+
+
+GOOD = [
+    "sft", "--config", "configs/sft_qwen2_5_vl_7b.py:v5p:2x2x4", "--config.checkpoint=/mnt/Qwen2.5-VL-7B-Instruct",
+    "--config.sft.data.sets=('/mnt/data/train.array_record',)", "--workdir", "/mnt/runs/sft7b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "ready: sft; v5p:2x2x4: 16 devices, 4 processes"),
+        ({2: "configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2"}, "name configs/sft_qwen2_5_vl_7b.py:v5p:2x2x4"),
+        ({2: "configs/sft_qwen2_5_vl_8b.py:v5p:2x2x4"}, "no config file at configs/sft_qwen2_5_vl_8b.py"),
+        ({4: "--config.sft.data.set=('a',)"}, "did you mean 'sft.data.sets'"),
+        ({6: "runs/sft7b"}, "is lost with the run's machines: give a directory below /mnt"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_check_refuses(fake, change, message):
+    words = [change.get(place, word) for place, word in enumerate(GOOD)]
+    done, calls, _ = up(fake, "--dry-run", command=words, PYTHON=sys.executable)
+    assert done.returncode == (2 if change else 0) and message in done.stderr and calls == []
+    assert ("kubectl apply" in done.stdout) == (not change)
+
+
+def test_the_check_knows_slices_mount_and_the_search_server_s_address(fake, tmp_path):
+    up(fake, "--topology", "v5p:4x4x4:2", "--tools", "c.py", "--tools-image", "i")
+    checked, server = (tmp_path / "fake" / "checked").read_text().splitlines()
+    assert server.strip() == "check --mount /mnt -- serve-tools --config c.py"
+    assert checked.startswith(
+        "check --topology v5p:4x4x4:2 --mount /mnt -- grpo --workdir /mnt/it's here --distributed "
+    )
+    assert "--config.tools.url=http://run1-tools-0-0.run1:8765" in checked
 
 
 def test_a_wait_for_nodes_is_told_once_with_its_reason(fake):
@@ -353,6 +407,12 @@ def test_xpk_is_asked_for_slices_that_restart_on_what_a_restart_mends(fake):
         ["bash", "-c", "exec() { printf '<%s>' \"$@\"; }; " + value["--command"]], capture_output=True, text=True
     )
     assert said.stdout == "<launch/container.sh><grpo><--workdir></mnt/it's here><--distributed>"
+
+
+def test_xpk_is_asked_for_nothing_that_the_check_refuses(fake, tmp_path):
+    done, calls, _ = fake("xpk.sh", "up", *XPK_RUN, "--mount", "/data", "--", *TRAIN, CHECK_CODE="2")
+    assert done.returncode == 2 and "the check refuses" in done.stderr and calls == []
+    assert "check --topology v5e:4x8:2 --mount /data -- grpo" in (tmp_path / "fake" / "checked").read_text()
 
 
 def test_keys_reach_an_xpk_run_by_a_secret_object(fake):

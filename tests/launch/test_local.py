@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,22 +104,39 @@ def test_grpo_with_a_tools_server_beside_it_goes_on_after_a_kill(tmp_path):
     assert [record["step"] for record in records if "reward" in record] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "run" / "policies" / "grpo" / "config.json").is_file()
     # One server answered the launcher and both processes, and stopped with the launcher.
-    (ready,) = [line for line in asked.splitlines() if f'route="{search_api.ROUTE_READY}",status="200"}}' in line]
-    assert int(ready.split()[-1]) >= 3
+    counted = f'tools_requests_total{{route="{search_api.ROUTE_READY}",status="200"}} '
+    (ready,) = [line.removeprefix(counted) for line in asked.splitlines() if line.startswith(counted)]
+    assert float(ready) >= 3
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url + search_api.ROUTE_HEALTH, timeout=10)
 
 
 def test_a_corpus_that_is_not_there_is_said_before_anything_starts(tmp_path):
-    done = rehearse("--corpus", tmp_path / "none", "--", "grpo", "--workdir", tmp_path / "run")
+    own = f"--config.checkpoint={TINY_BASE}"
+    done = rehearse("--corpus", tmp_path / "none", "--", "grpo", own, "--workdir", tmp_path / "run")
     assert done.returncode == 2 and "error: the search server ended" in done.stdout and "attempt" not in done.stdout
 
 
 def test_what_the_user_must_mend_is_said_once(tmp_path):
-    done = rehearse("--processes", 1, "--", "sft", "--workdir", tmp_path / "run", "--config.checkpoint=/nowhere")
+    shutil.copytree(TINY_BASE, tmp_path / "policy")
+    os.truncate(tmp_path / "policy" / "model.safetensors", 1000)
+    own = f"--config.checkpoint={tmp_path}/policy"
+    done = rehearse("--processes", 1, "--", "sft", "--workdir", tmp_path / "run", own)
     assert done.returncode == 2
-    assert "process 0 says: error:" in done.stdout and "/nowhere" in done.stdout
+    assert "process 0 says: error:" in done.stdout and "is damaged" in done.stdout
     assert "attempt 2" not in done.stdout
+
+
+def test_what_the_check_refuses_is_not_started(tmp_path):
+    done = rehearse("--", "sft", "--workdir", tmp_path / "run", "--config.checkpoint=/nowhere", "--config.sft.steps=1")
+    assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "run").exists()
+    assert "no checkpoint at /nowhere" in done.stderr and "did you mean" in done.stderr
+
+
+def test_a_dry_run_checks_and_starts_nothing(tmp_path):
+    done = rehearse("--dry-run", "--processes", 2, "--", "sft", "--workdir", tmp_path / "run")
+    assert done.returncode == 0 and not (tmp_path / "run").exists(), done.stderr
+    assert done.stdout.count("+ ") == 2 and "--process-id 1" in done.stdout
 
 
 def test_another_command_is_refused():

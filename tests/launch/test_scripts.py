@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch import stand_in_check
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 TRAIN = ["sft", "--workdir", "/mnt/it's here"]
@@ -48,7 +50,13 @@ def fake(tmp_path):
             text=True,
             timeout=60,
             cwd=ROOT,
-            env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "FAKE": str(state), **environment},
+            env={
+                **os.environ,
+                "PATH": f"{bin_folder}:{os.environ['PATH']}",
+                "FAKE": str(state),
+                "PYTHON": str(stand_in_check.write(bin_folder)),
+                **environment,
+            },
         )
         calls = state / "calls"
         return done, calls.read_text().splitlines() if calls.exists() else []
@@ -56,7 +64,7 @@ def fake(tmp_path):
     return run
 
 
-def tpu(fake, *more, step="up", files=()):
+def tpu(fake, *more, step="up", files=(), **environment):
     return fake(
         "tpu_queued_resource.sh",
         step,
@@ -72,6 +80,7 @@ def tpu(fake, *more, step="up", files=()):
         "--",
         *TRAIN,
         files={"states": "ACTIVE\n", "rcs": "0\n", **dict(files)},
+        **environment,
     )
 
 
@@ -130,6 +139,65 @@ def test_what_the_user_must_mend_is_not_tried_again(fake):
     done, calls = tpu(fake, files={"rcs": "2\n"})
     assert done.returncode == 2 and "an error that you must fix" in done.stderr
     assert sum("create" in call for call in calls) == 1
+
+
+@pytest.mark.parametrize("code", ["1", "2", "137"])
+@pytest.mark.parametrize("keep", [(), ("--keep",)])
+def test_a_slice_whose_run_failed_is_deleted_after_its_last_lines_are_shown(fake, code, keep):
+    done, calls = tpu(fake, *keep, files={"rcs": f"{code}\n"})
+    assert done.returncode == 2
+    deleted = [number for number, call in enumerate(calls) if "queued-resources delete" in call]
+    shown = [number for number, call in enumerate(calls) if "tail -n 200 ~/mmsearch/job.log" in call]
+    if keep:
+        assert not deleted and "the slice is kept and billed" in done.stderr
+    else:
+        assert shown < deleted and len(deleted) == 1
+
+
+def test_nothing_is_requested_that_the_check_refuses(fake, tmp_path):
+    keys = tmp_path / "keys.env"
+    keys.write_text("A=1\n")
+    done, calls = tpu(fake, "--secrets", str(keys), CHECK_CODE="2")
+    assert done.returncode == 2 and calls == []
+    (checked,) = (tmp_path / "fake" / "checked").read_text().splitlines()
+    assert checked.startswith(f"check --topology v5p-16 --mount /mnt --secrets {keys} -- sft --workdir /mnt/it's here")
+
+
+@pytest.mark.parametrize("script", ["slurm.sbatch", "gpu_node.sh"])
+def test_what_the_check_refuses_is_not_started(fake, script, tmp_path):
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    program = tmp_path / "venv" / "bin" / "mmsearch"
+    program.touch(0o755)
+    words = {"SLURM_SUBMIT_DIR": str(ROOT), "MMSEARCH_VENV": str(tmp_path / "venv"), "SLURM_NTASKS": "16"}
+    words |= {"SLURM_NNODES": "2", "MMSEARCH_SHARED": "/scratch", "CHECK_CODE": "2", "MMSEARCH_DRY_RUN": "1"}
+    done, calls = fake(script, *TRAIN, **words)
+    assert done.returncode == 2 and "the check refuses" in done.stderr
+    assert not [call for call in calls if not call.startswith("nvidia-smi")]
+    (checked,) = (tmp_path / "fake" / "checked").read_text().splitlines()
+    if script == "slurm.sbatch":
+        assert checked.startswith(f"check --shared {ROOT} --shared /scratch --processes 16 --machines 2 -- sft")
+    else:
+        assert checked.startswith("check --processes 1 -- sft")
+
+
+@pytest.mark.parametrize("script", ["slurm.sbatch", "gpu_node.sh"])
+def test_a_dry_run_needs_neither_gpus_nor_an_environment(script, tmp_path):
+    copy, programs = tmp_path / "copy", tmp_path / "programs"
+    shutil.copytree(LAUNCH, copy / "launch")
+    programs.mkdir()
+    for name in ("bash", "dirname", "printf", "python3"):
+        (programs / name).symlink_to(shutil.which(name))
+    # A Python without the packages that the check needs.
+    (programs / "python3").unlink()
+    (programs / "python3").write_text("#!/bin/bash\ncase $2 in *aiohttp*) exit 1;; *print*) echo 312;; esac\n")
+    (programs / "python3").chmod(0o755)
+    environment = {"PATH": str(programs), "HOME": str(tmp_path), "MMSEARCH_DRY_RUN": "1"}
+    done = subprocess.run(
+        [str(programs / "bash"), str(copy / "launch" / script), *TRAIN],
+        capture_output=True, text=True, cwd=copy, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "note: the command is not checked" in done.stderr and "sft --workdir" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,17 @@ from flax import nnx
 
 from mmsearch_jax.core.errors import ConfigError, DataError, ToolUnavailable
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
-from mmsearch_jax.core.trajectory import read_jsonl
+from mmsearch_jax.core.trajectory import SAMPLED, Trajectory, read_jsonl
 from mmsearch_jax.data.rows import Row
+from mmsearch_jax.data.set_aside import SetAside
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.checkpoints import Checkpoints
+from mmsearch_jax.learners.groups import Groups, step_totals
+from mmsearch_jax.learners.policy_update import fitting, training_sequence
 from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.settings.commands import GRPOSettings
 from mmsearch_jax.settings.learning import (
     BatchShape,
     GRPOConfig,
@@ -103,11 +107,11 @@ def every_second():
     return EverySecond(RECIPE.reward)
 
 
-def train(rows, calls, workdir, recipe=RECIPE, *, scorer=None, run=None):
+def train(rows, calls, workdir, recipe=RECIPE, *, scorer=None, run=None, aside=None):
     client = ToolClient("http://test", max_retries=0, transports=[Server(calls)])
     environment = grpo.Environment(engine(), client, EPISODE, scorer or Scorer(recipe.reward), ready_timeout_s=0.2)
     place = RunPlace(workdir, "grpo", run or RunConfig(), show_progress=False)
-    return grpo.train(random_policy.model(), rows, recipe, environment, place)
+    return grpo.train(random_policy.model(), rows, recipe, environment, place, aside=aside)
 
 
 def metrics(workdir):
@@ -161,8 +165,8 @@ def saved_trajectories(workdir, step):
 def test_a_resumed_run_rolls_out_and_learns_the_same(rows, tmp_path):
     recipe = dataclasses.replace(RECIPE, num_steps=3, save_groups=9, loss=GRPOLossConfig(importance_cap=2.0))
 
-    def stop_after_first(run, step, *arguments):
-        finish(run, step, *arguments)
+    def stop_after_first(run, step, *arguments, **more):
+        finish(run, step, *arguments, **more)
         if step == 1:
             raise KeyboardInterrupt
 
@@ -230,3 +234,44 @@ def test_an_empty_set_of_prompts_is_refused(tmp_path):
 def test_settings_that_teach_nothing_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         GRPOConfig(**setting)
+
+
+def test_text_only_prompts_are_learnt_from_and_damaged_images_are_passed_over(rows, tmp_path):
+    (tmp_path / "cut.png").write_bytes(random_policy.picture(1)[:-60])
+    odd = [dataclasses.replace(rows[0], id="text", image=""), dataclasses.replace(rows[0], id="cut", image="cut.png")]
+    odd[1] = dataclasses.replace(odd[1], image=str(tmp_path / "cut.png"))
+    aside = SetAside(tmp_path, "grpo", "r", 4, 0.5, "grpo.max_unusable")
+    aside.start([])
+    recipe = dataclasses.replace(RECIPE, num_steps=2, save_groups=9)
+    train([*rows, *odd], float("inf"), tmp_path, recipe, scorer=every_second(), aside=aside)
+    played = {name.partition("-")[2] for step in (1, 2) for name, _, _ in saved_trajectories(tmp_path, step)}
+    assert "text" in played and "cut" not in played and "cut" in aside
+    assert metrics(tmp_path)[1]["set_aside_rows"] == 1
+    assert [record["dropped"] + record["too_long"] for record in metrics(tmp_path)] == [0, 0]
+    assert all(record["rollout_learner_kl"] < 1e-6 for record in metrics(tmp_path)[:1])
+
+
+def test_a_trajectory_that_is_longer_than_a_row_is_left_out_and_counted(rows):
+    config = random_policy.CONFIG
+    played = Trajectory("t", "t", "t", 0, 0, [1] * 9, [SAMPLED] * 9, [0.0] * 9)
+    whole = training_sequence(played, 1.0, None, config)
+    kept, left_out = fitting([whole, whole], BatchShape(1, 9))
+    assert len(kept) == 2 and left_out == 0
+    assert fitting([whole, whole], BatchShape(1, 8)) == ([], 2)
+
+
+def test_groups_and_speed_are_those_of_all_processes(monkeypatch):
+    """Two processes, of which the other sampled as much as this one in twice the time."""
+    module = "mmsearch_jax.learners.groups"
+    monkeypatch.setattr(f"{module}.sums_of_all", lambda values: {name: 2 * value for name, value in values.items()})
+    monkeypatch.setattr(f"{module}.records_of_all", lambda value: [value, 2 * value])
+    played = Trajectory("t", "t", "t", 0, 0, [1] * 6, [SAMPLED] * 6, [0.0] * 6)
+    totals = step_totals(Groups([], 3, 1), [played, played], 4.0, too_long=1)
+    assert totals == {"useful_groups": 6, "uniform_groups": 2, "too_long": 2, "tokens_per_second": 24 / 8}
+
+
+def test_a_row_of_the_batch_must_hold_the_longest_trajectory():
+    with pytest.raises(
+        ConfigError, match=r"grpo.batch.length is 11, but episode.max_trajectory_tokens is 12.*set it to 12"
+    ):
+        GRPOSettings(grpo=GRPOConfig(batch=BatchShape(1, 11)), episode=EpisodeConfig(max_trajectory_tokens=12))

@@ -17,7 +17,7 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.settings.learning import BatchShape
 from mmsearch_jax.settings.policy import LoRAConfig
 from tests.learners.small_sequences import SHAPE, sequence
-from tests.models.test_qwen2_5_vl import CONFIG, image
+from tests.models.test_qwen2_5_vl import CONFIG, forward, image
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,18 @@ def model():
     return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
 
 
+# One program instead of one an operation.
+scores = nnx.jit(token_logprobs, static_argnames=("temperature", "chunk"))
+
+
 def test_packing_and_chunking_change_no_logprob(model):
     sequences = [sequence(0, 14, image(0, 4, 6)), sequence(1, 9), sequence(2, 17, image(1, 2, 4))]
     packed, left = pack(sequences, SHAPE)
     assert not left
-    together = token_logprobs(model, packed.batch, chunk=16).logprobs
+    together = scores(model, packed.batch, chunk=16).logprobs
     for i, row, start in packed.places:
         alone, _ = pack([sequences[i]], BatchShape(1, len(sequences[i]), 1, 24))
-        expected = token_logprobs(model, alone.batch).logprobs[0]
+        expected = scores(model, alone.batch).logprobs[0]
         np.testing.assert_allclose(together[row, start : start + len(sequences[i])], expected, atol=2e-5)
 
 
@@ -40,8 +44,8 @@ def test_packing_and_chunking_change_no_logprob(model):
 def test_logprobs_and_entropy_equal_the_plain_form_in_float64(model, temperature):
     packed, _ = pack([sequence(3, 20)], BatchShape(1, 20))
     batch = packed.batch
-    scored = token_logprobs(model, batch, temperature)
-    hidden = model(jnp.asarray(batch.token_ids), jnp.asarray(batch.positions), jnp.asarray(batch.segment_ids))
+    scored = scores(model, batch, temperature=temperature)
+    hidden = forward(model, jnp.asarray(batch.token_ids), jnp.asarray(batch.positions), jnp.asarray(batch.segment_ids))
     logits = np.asarray(model.logits(hidden), np.float64)[0] / temperature
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     np.testing.assert_allclose(scored.logprobs[0, 1:], logp[np.arange(19), batch.token_ids[0, 1:]], atol=1e-5)

@@ -1,10 +1,13 @@
 """The losses of GRPO and its variants against their formulas, in float64 NumPy with plain loops."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.learners.advantages import group_advantages
 from mmsearch_jax.learners.losses import ScoredTokens, grpo_loss
 from mmsearch_jax.settings.learning import GRPOLossConfig
@@ -164,3 +167,30 @@ def test_advantages_are_relative_to_the_group_and_sum_to_zero():
     scaled = group_advantages(rewards, groups, normalise_std=True)
     np.testing.assert_allclose(scaled[:3], plain[:3] / np.std(rewards[:3]), rtol=1e-4)
     np.testing.assert_allclose(scaled[3:], 0)
+
+
+def test_the_dual_clip_bounds_the_loss_of_a_negative_advantage_and_nothing_else():
+    scored = case(seed=4, noise=1.5)
+    # All negative except the last sequence's.
+    scored = scored._replace(advantages=np.abs(scored.advantages) * np.where(np.arange(2)[:, None] == 0, -1, 1))
+    ratio = np.exp(scored.policy - scored.rollout)
+    assert (ratio[scored.loss_mask & (scored.advantages < 0)] > 3).any()
+    off = GRPOLossConfig(kl_coef=0.0, dual_clip=0.0)
+    on = dataclasses.replace(off, dual_clip=3.0)
+    made = terms(scored, off, of_token(scored, scored.rollout))
+    bounded = [
+        [
+            min(value, -3.0 * scored.advantages[row, t]) if scored.advantages[row, t] < 0 else value
+            for value, t in zip(values, np.flatnonzero((SEGMENTS[row] == segment) & scored.loss_mask[row]), strict=True)
+        ]
+        for values, (row, segment) in zip(made, sequences(), strict=True)
+    ]
+    assert computed(scored, off) == pytest.approx(grpo(made), rel=1e-9)
+    assert computed(scored, on) == pytest.approx(grpo(bounded), rel=1e-9) and grpo(bounded) < grpo(made)
+    mild = case(seed=4, noise=0.1)
+    assert computed(mild, on) == computed(mild, off)
+
+
+def test_a_dual_clip_within_the_clip_is_refused():
+    with pytest.raises(ConfigError, match="dual_clip is 1.2, within the clip's own range: set it above 1.2, or to 0"):
+        GRPOLossConfig(dual_clip=1.2)

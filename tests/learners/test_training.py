@@ -198,8 +198,8 @@ def test_the_learner_trains_on_the_samplers_ids_and_on_sampled_tokens_only():
 
 
 def test_every_row_is_visited_once_an_epoch():
-    rows = [Row(str(i), "i.jpg", "q", ("a",), "crop", True) for i in range(10)]
-    seen = [row.id for step in range(5) for _, row in grpo.Prompts(rows, seed=0).take(4 * step, 4)]
+    rows = [Row(str(i), "", "q", ("a",), "crop", True) for i in range(10)]
+    seen = [row.id for step in range(5) for _, row, _ in grpo.Prompts(rows, seed=0).take(4 * step, 4)[0]]
     assert sorted(seen[:10]) == sorted(seen[10:]) == sorted(row.id for row in rows)
     assert seen[:10] != seen[10:]
 

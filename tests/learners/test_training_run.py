@@ -107,9 +107,9 @@ def test_validation_loss_is_that_of_the_trained_model(model, tmp_path):
     validation = [step.batch for step, _ in zip(batches(3), range(2), strict=False)]
     trained = train(model, 3, tmp_path, validation=supervised.Validation(validation, 2))
     assert ["validation_loss" in record for record in records(tmp_path)] == [False, True, True]
-    losses, weights = [], []
+    score, losses, weights = nnx.jit(token_logprobs), [], []
     for batch in validation:
-        scored = np.asarray(token_logprobs(trained, batch).logprobs, np.float64)
+        scored = np.asarray(score(trained, batch).logprobs, np.float64)
         losses.append(-scored[batch.loss_weights > 0].sum())
         weights.append((batch.loss_weights > 0).sum())
     assert records(tmp_path)[-1]["validation_loss"] == pytest.approx(sum(losses) / sum(weights), rel=1e-5)
@@ -129,6 +129,20 @@ def test_the_latest_and_the_best_checkpoint_are_kept_and_hold_nothing_frozen(mod
         stored = checkpointer.metadata(tmp_path / "5" / "state").item_metadata
     learnt = (state.params, state.opt_state, state.step, state.skipped)
     assert len(jax.tree.leaves(stored)) == len(jax.tree.leaves(learnt)) < len(jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize(("largest", "best"), [(True, 2), (False, 3)])
+def test_the_best_checkpoint_survives_a_resume(model, tmp_path, largest, best):
+    _, trained, frozen = split_model(model, ("language",))
+    state = create_train_state(trained, frozen, make_optimizer(OptimizerConfig(), 1))
+    values = {1: 2.0, 2: 3.0, 3: 1.0, 5: 2.5, 6: 2.0}
+    for start in range(1, 7, 2):
+        with Checkpoints(tmp_path, keep=1, best=Best("value", largest=largest)) as checkpoints:
+            assert (checkpoints.best is None) == (start == 1)
+            for step in (start, start + 1):
+                checkpoints.save(step, state, {}, {"value": values[step]} if step in values else {})
+    with Checkpoints(tmp_path, keep=1, best=Best("value", largest=largest)) as checkpoints:
+        assert checkpoints.steps == [best, 6] and checkpoints.best == (best, values[best])
 
 
 def test_a_packed_checkpoint_with_numbered_names_of_an_earlier_version_is_read(model, tmp_path):

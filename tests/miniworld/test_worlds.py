@@ -131,7 +131,7 @@ def test_rows_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text(
         '{"id": "a", "image": "i", "question": "q", "answers": ["x"], "kind": "odd"}\n'
     )
-    with pytest.raises(DataError, match="line 1: the row has no 'search_required'"):
+    with pytest.raises(DataError, match="line 1: kind: unknown kind 'odd'"):
         read_rows(tmp_path)
 
 

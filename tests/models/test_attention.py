@@ -17,9 +17,14 @@ from mmsearch_jax.models.attention_cpu import masked
 from mmsearch_jax.models.attention_tpu import splash
 
 
+@jax.jit
 def reference(q, k, v, mask):
     """JAX's attention, which every form must equal."""
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
+
+
+# One program instead of one an operation, which is what most of these tests' time would go into.
+causal = jax.jit(causal_attention)
 
 
 def output_and_gradients(function, q, k, v, real):
@@ -29,7 +34,7 @@ def output_and_gradients(function, q, k, v, real):
         out = jnp.where(real, function(q, k, v), 0.0)
         return (out**2).sum(), out
 
-    (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
+    (_, out), gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
     return [out, *gradients]
 
 
@@ -48,7 +53,7 @@ def inputs(length, heads, key_heads, dtype=jnp.float32):
 def test_blocks_equal_the_whole(length, heads, key_heads):
     q, k, v, segments = inputs(length, heads, key_heads)
     expected = reference(q, k, v, causal_mask(segments))
-    got = causal_attention(q, k, v, segments)
+    got = causal(q, k, v, segments)
     real = np.asarray(segments) != 0
     np.testing.assert_allclose(np.asarray(got)[real], np.asarray(expected)[real], atol=1e-5)
     assert bool(jnp.isfinite(got).all())
@@ -58,7 +63,7 @@ def test_blocks_equal_the_whole(length, heads, key_heads):
 def test_float32_on_a_gpu_equals_the_whole(length):
     q, k, v, segments = inputs(length, 6, 2)
     with compiling_for("gpu"):
-        got = causal_attention(q, k, v, segments)
+        got = jax.jit(lambda *qkv: causal_attention(*qkv, segments))(q, k, v)
     real = np.asarray(segments) != 0
     np.testing.assert_allclose(
         np.asarray(got)[real], np.asarray(reference(q, k, v, causal_mask(segments)))[real], atol=1e-5
@@ -72,9 +77,12 @@ def test_gradients_equal():
     def loss(function, *args):
         return (jnp.where(real, function(*args), 0.0) ** 2).sum()
 
-    expected = jax.grad(lambda *a: loss(lambda q, k, v: reference(q, k, v, causal_mask(segments)), *a), (0, 1, 2))
-    got = jax.grad(lambda *a: loss(lambda q, k, v: causal_attention(q, k, v, segments), *a), (0, 1, 2))
-    for one, other in zip(got(q, k, v), expected(q, k, v), strict=True):
+    def gradients(function):
+        return jax.jit(jax.grad(lambda *a: loss(function, *a), (0, 1, 2)))(q, k, v)
+
+    expected = gradients(lambda q, k, v: reference(q, k, v, causal_mask(segments)))
+    got = gradients(lambda q, k, v: causal_attention(q, k, v, segments))
+    for one, other in zip(got, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
@@ -85,7 +93,7 @@ def test_attention_on_a_cpu_equals_the_reference_under_any_mask_and_so_do_its_gr
     mask = jnp.asarray(np.random.default_rng(0).random((2, length, length)) < 0.5).at[:, :, 0].set(True)
 
     def both(function):
-        return jax.value_and_grad(lambda q, k, v: (function(q, k, v, mask) ** 2).sum(), (0, 1, 2))(q, k, v)
+        return jax.jit(jax.value_and_grad(lambda q, k, v: (function(q, k, v, mask) ** 2).sum(), (0, 1, 2)))(q, k, v)
 
     for one, other in zip(jax.tree.leaves(both(masked)), jax.tree.leaves(both(reference)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
@@ -118,7 +126,7 @@ def test_segments_and_windows_equal_the_whole_and_so_do_their_gradients(length):
 
 def test_half_precision_keeps_its_dtype_and_sums_in_float32():
     q, k, v, segments = inputs(150, 6, 2, jnp.bfloat16)
-    got = causal_attention(q, k, v, segments)
+    got = causal(q, k, v, segments)
     expected = reference(q, k, v, causal_mask(segments))
     real = np.asarray(segments) != 0
     assert got.dtype == jnp.bfloat16

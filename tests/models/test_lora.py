@@ -23,6 +23,7 @@ def model():
     return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
 
 
+@nnx.jit
 def hidden(model):
     ids = jnp.asarray(np.random.default_rng(0).integers(7, 64, (2, 12)))
     return model(ids, jnp.broadcast_to(jnp.arange(12), (3, 2, 12)), jnp.ones((2, 12), jnp.int32))
@@ -145,5 +146,6 @@ def test_training_moves_the_updates_alone(model, tmp_path):
     for name, layer in lora_layers(learnt).items():
         np.testing.assert_array_equal(layer.kernel[...], lora_layers(adapted)[name].kernel[...])
         assert float(jnp.abs(layer.lora_b[...]).max()) > 0
-    losses = [supervised.weighted_loss(m, next(batches(0)).batch)[0] for m in (model, merge_lora(learnt))]
+    loss = nnx.jit(lambda model: supervised.weighted_loss(model, next(batches(0)).batch)[0])
+    losses = [loss(m) for m in (model, merge_lora(learnt))]
     assert losses[1] < losses[0]

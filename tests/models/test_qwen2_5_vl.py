@@ -47,6 +47,12 @@ def model():
     return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
 
 
+# One program each, instead of one an operation.
+forward = nnx.jit(lambda model, *arguments: model(*arguments))
+encode_images = nnx.jit(lambda model, vision: model.encode_images(vision))
+extend = nnx.jit(lambda model, *arguments: model.extend(*arguments))
+
+
 def image(seed, height, width):
     rng = np.random.default_rng(seed)
     return ProcessedImage(rng.integers(0, 256, (height * width, 588), dtype=np.uint8), (1, height, width))
@@ -55,17 +61,17 @@ def image(seed, height, width):
 def test_step_by_step_equals_the_full_forward(model):
     ids = np.random.default_rng(0).integers(7, 64, (2, 12))
     positions = np.broadcast_to(np.arange(12), (3, 2, 12))
-    full = model(jnp.array(ids), jnp.array(positions), jnp.ones((2, 12), jnp.int32))
+    full = forward(model, jnp.array(ids), jnp.array(positions), jnp.ones((2, 12), jnp.int32))
     cache = KVCache.create(CONFIG, 2, 16, jnp.float32)
     # Row 0 gets 5 tokens at once and row 1 gets 3; then both continue token by token, each at its own position.
-    first, cache = model.extend(cache, jnp.array(ids[:, :5]), jnp.array(positions[:, :, :5]), jnp.array([5, 3]))
+    first, cache = extend(model, cache, jnp.array(ids[:, :5]), jnp.array(positions[:, :, :5]), jnp.array([5, 3]))
     np.testing.assert_allclose(first[0], full[0, :5], atol=2e-5)
     np.testing.assert_allclose(first[1, :3], full[1, :3], atol=2e-5)
     place = np.array([5, 3])
     for _ in range(7):
         tokens = jnp.array(ids[[0, 1], place][:, None])
-        hidden, cache = model.extend(
-            cache, tokens, jnp.array(np.broadcast_to(place[None, :, None], (3, 2, 1))), jnp.array([1, 1])
+        hidden, cache = extend(
+            model, cache, tokens, jnp.array(np.broadcast_to(place[None, :, None], (3, 2, 1))), jnp.array([1, 1])
         )
         np.testing.assert_allclose(hidden[:, 0], full[[0, 1], place], atol=2e-5)
         place += 1
@@ -78,14 +84,14 @@ def test_neighbours_in_a_packed_row_do_not_see_each_other(model):
     row = np.concatenate([first, second, [0]])[None]
     positions = np.concatenate([np.arange(5), np.arange(6), [0]])
     segments = np.array([[1] * 5 + [2] * 6 + [0]])
-    packed = model(jnp.array(row), jnp.array(np.broadcast_to(positions, (3, 1, 12))), jnp.array(segments))
-    alone = model(
-        jnp.array(second[None]), jnp.array(np.broadcast_to(np.arange(6), (3, 1, 6))), jnp.ones((1, 6), jnp.int32)
+    packed = forward(model, jnp.array(row), jnp.array(np.broadcast_to(positions, (3, 1, 12))), jnp.array(segments))
+    alone = forward(
+        model, jnp.array(second[None]), jnp.array(np.broadcast_to(np.arange(6), (3, 1, 6))), jnp.ones((1, 6), jnp.int32)
     )
     np.testing.assert_allclose(packed[0, 5:11], alone[0], atol=2e-5)
     changed = row.copy()
     changed[0, 2] = 60
-    again = model(jnp.array(changed), jnp.array(np.broadcast_to(positions, (3, 1, 12))), jnp.array(segments))
+    again = forward(model, jnp.array(changed), jnp.array(np.broadcast_to(positions, (3, 1, 12))), jnp.array(segments))
     np.testing.assert_array_equal(again[0, 5:11], packed[0, 5:11])
 
 
@@ -93,7 +99,7 @@ def test_image_padding_changes_nothing(model):
     images = [image(0, 4, 6), image(1, 10, 12)]
     tight, numbers = pack_images(images[:1])
     wide, wide_numbers = pack_images(images, row_patches=160, num_rows=3)
-    alone, padded = model.encode_images(tight)[numbers[0]], model.encode_images(wide)[wide_numbers[0]]
+    alone, padded = encode_images(model, tight)[numbers[0]], encode_images(model, wide)[wide_numbers[0]]
     np.testing.assert_allclose(alone, padded, atol=1e-5)
 
 
@@ -102,13 +108,13 @@ def test_images_that_share_a_row_do_not_see_each_other(model):
     images = [image(2, 4, 6), image(3, 10, 12), image(4, 2, 10)]
     shared, numbers = pack_images(images, row_patches=176)
     assert len(shared.patches) == 1 and [min(own) for own in numbers] == [0, 6, 36]
-    together = model.encode_images(shared)
+    together = encode_images(model, shared)
     for each, own in zip(images, numbers, strict=True):
         vision, (of_alone,) = pack_images([each])
-        np.testing.assert_allclose(together[own], model.encode_images(vision)[of_alone], atol=1e-5)
+        np.testing.assert_allclose(together[own], encode_images(model, vision)[of_alone], atol=1e-5)
     changed = shared._replace(patches=shared.patches.copy())
     changed.patches[0, 24:144] = 255 - changed.patches[0, 24:144]
-    again = model.encode_images(changed)
+    again = encode_images(model, changed)
     np.testing.assert_array_equal(again[:6], together[:6])
     np.testing.assert_array_equal(again[36:41], together[36:41])
     assert not np.allclose(again[6:36], together[6:36], atol=1e-3)

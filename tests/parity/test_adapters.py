@@ -44,10 +44,20 @@ def test_peft_loads_our_adapter(pair, tmp_path):
     np.testing.assert_allclose(our_logits(merge_lora(adapted)), expected, atol=TOLERANCE)
 
 
-def test_we_load_peft_s_adapter(pair, tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"q_proj": 5}, "alpha_pattern": {r"layers\.0\.mlp\.up_proj": 7}},
+        {"use_rslora": True, "rank_pattern": {r"layers\.1\..*": 2}, "alpha_pattern": {"self_attn.q_proj": 3.5}},
+        {"init_lora_weights": "gaussian", "lora_dropout": 0.2},
+    ],
+)
+def test_we_load_peft_s_adapter(pair, tmp_path, fields):
     ours, theirs = pair
     targets = r".*language_model\.layers\.\d+\.(self_attn\.q_proj|mlp\.up_proj)"
-    wrapped = peft.get_peft_model(theirs, peft.LoraConfig(r=3, lora_alpha=12, target_modules=targets))
+    wrapped = peft.get_peft_model(theirs, peft.LoraConfig(r=3, lora_alpha=12, target_modules=targets, **fields))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:

@@ -33,6 +33,13 @@ CASES = {
         {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon_low": 3e-4, "epsilon_high": 4e-4},
         {"aggregation": "sequence", "ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4, "kl_coef": 0.0},
     ),
+    "dual clip": (
+        {
+            "loss_type": "grpo",
+            "args": types.SimpleNamespace(use_bias_correction_kl=False, delta=1.5, steps_per_generation=1),
+        },
+        {"aggregation": "sequence", "dual_clip": 1.5, "kl_coef": 0.0},
+    ),
     "truncated importance sampling": (
         {"loss_type": "bnpo", "use_vllm": True},
         {"aggregation": "token", "importance_cap": 2.0, "kl_coef": 0.0},

@@ -13,14 +13,19 @@ import torch
 from flax import nnx
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from mmsearch_jax.core.trajectory import SAMPLED, Trajectory
+from mmsearch_jax.data.batches import pack
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.images.vision_inputs import pack_images
+from mmsearch_jax.learners.logprobs import token_logprobs
+from mmsearch_jax.learners.policy_update import training_sequence
 from mmsearch_jax.models import hf
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.kv_cache import KVCache
 from mmsearch_jax.models.mrope import mrope_positions
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.models.vision import model_input
+from mmsearch_jax.settings.learning import BatchShape
 
 TOLERANCE = 1e-4
 IMAGE = 5
@@ -82,7 +87,7 @@ def conversation(grids, rng):
 def our_inputs(model, ids, images, config):
     features, index = None, np.full(len(ids), -1)
     if images:
-        vision, numbers = pack_images(images, window_patches=config.vision.window_patches)
+        vision, numbers = pack_images(images, layout=config.vision.layout)
         features = model.encode_images(vision)
         index[np.array(ids) == IMAGE] = np.concatenate(numbers)
     positions, after = mrope_positions(ids, [image.grid for image in images], config)
@@ -235,3 +240,29 @@ def test_positions_of_many_turns_and_images_equal(seed, rope_reference):
 @pytest.fixture(scope="module")
 def rope_reference(tmp_path_factory):
     return models(TEXT, VISION, tmp_path_factory.mktemp("rope"))[1]
+
+
+@pytest.mark.parametrize("window_size", [56, 84, 112, 224])
+def test_the_learner_scores_a_packed_trajectory_like_the_reference_at_every_window(window_size, tmp_path):
+    rng = np.random.default_rng(7)
+    ours, theirs, config = models(TEXT, dataclasses.replace(VISION, window_size=window_size), tmp_path)
+    grid = (1, 18, 22)
+    image = ProcessedImage(rng.integers(0, 256, (18 * 22, 588), dtype=np.uint8), grid)
+    ids = conversation([grid], rng)
+    count = len(ids)
+    played = Trajectory("t", "t", "t", 0, 0, ids, [SAMPLED] * count, [0.0] * count, [grid])
+    packed, left = pack([training_sequence(played, 1.0, image, config)], BatchShape(2, 160, 1, 18 * 22))
+    assert not left
+    mine = np.asarray(token_logprobs(ours, packed.batch).logprobs)[packed.places[0][1], :count]
+    tokens = torch.tensor([ids])
+    with torch.no_grad():
+        logits = theirs(
+            input_ids=tokens,
+            mm_token_type_ids=(tokens == IMAGE).int(),
+            image_grid_thw=torch.tensor([grid]),
+            pixel_values=pixel_values([image]),
+        ).logits[0]
+    expected = torch.log_softmax(logits, dim=-1)[torch.arange(count - 1), tokens[0, 1:]].numpy()
+    error = np.abs(mine[1:] - expected).max()
+    print(f"\nwindow {window_size}: max log-prob error {error:.1e}", end="")
+    assert error < TOLERANCE

@@ -1,8 +1,9 @@
 """Abstract states equal those of training: the same shapes, shardings and programs."""
 
-import os
 import subprocess
 import sys
+
+from tests import cpu_devices
 
 _SCRIPT = """
 import jax, numpy as np
@@ -53,6 +54,6 @@ def test_the_planned_program_is_the_one_that_training_runs_on_four_devices():
         text=True,
         timeout=300,
         check=False,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        env=cpu_devices.environment(4),
     )
     assert done.returncode == 0 and "the same" in done.stdout, done.stderr

@@ -6,8 +6,11 @@ import json
 import re
 
 import pytest
+from matplotlib.axes import Axes
 
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.evaluation.samples import Stamp
+from mmsearch_jax.report.curves import _plot
 from mmsearch_jax.report.page import write_report
 from mmsearch_jax.report.viewer_data import PageBudget
 from tests.report import synthetic
@@ -170,3 +173,60 @@ def test_an_empty_folder_is_an_error_that_says_so(run, tmp_path):
         write_report(tmp_path, tmp_path / "report.html")
     with pytest.raises(DataError, match=f"nothing to report in {tmp_path}"):
         write_report([run, tmp_path], tmp_path / "report.html")
+
+
+def test_every_plot_is_an_image_with_a_text_alternative_and_its_axes_are_named(page, monkeypatch):
+    plots = re.findall(r"<svg [^>]*?role=\"img\"><title>(.*?)</title>", page)
+    assert len(plots) == page.count("<svg ") == 2
+    # The reward grows by 0.1 a step, from 0; a tenth of twelve steps is smoothed over one.
+    assert "GRPO: reward: 0 at step 0, 1.1 at step 11" in plots
+    bars = re.findall(r'<span class="stack" role="img" aria-label="([^"]*)"', page)
+    assert len(bars) == page.count('class="stack"') and all("%" in bar for bar in bars)
+    drawn = []
+    axes = Axes
+    for name in ("set_xlabel", "set_ylabel"):
+        own = getattr(axes, name)
+        monkeypatch.setattr(axes, name, lambda axis, text, own=own: (drawn.append(text), own(axis, text))[1])
+    _plot({"run": [(1, 0.5), (2, 0.75)]}, "nats per token")
+    assert drawn == ["step", "nats per token"]
+
+
+def test_each_evaluation_is_explained_with_its_ablation(tmp_path):
+    image = synthetic.picture(tmp_path, 0)
+    folder = synthetic.write_evaluation(tmp_path, "grpo_no_crop", [synthetic.episode(0, image, True)])
+    synthetic.write_evaluation(tmp_path, "grpo", [synthetic.episode(0, image, True)])
+    Stamp({"episode.allow_crop": False, "episode.allow_text": True}, "match", {}, ["q0"], 1).write(folder)
+    page = write_report(tmp_path, tmp_path / "report.html").read_text()
+    replaced = "each crop search is replaced by a whole-image search"
+    assert re.search(f"<dt>grpo_no_crop</dt><dd>[^<]*{replaced}", page) and page.count(replaced) == 1
+    assert re.search("<dt>grpo</dt><dd>decides itself when", page)
+
+
+def test_each_table_says_on_a_phone_that_it_scrolls(page):
+    assert page.count('<p class="swipe">') == page.count("<table>") >= 3
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rgb" or "#rrggbb" (WCAG 2.1)."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_text_is_readable_in_the_light_and_in_the_dark():
+    css = (synthetic.TINY_BASE.parents[1] / "mmsearch_jax" / "report" / "page.css").read_text()
+    light, dark = (dict(re.findall(r"--([\w-]+): (#\w+)", part)) for part in css.split("prefers-color-scheme: dark", 1))
+    assert light.keys() == dark.keys()
+    for colours in (light, dark):
+        for text, grounds in {
+            "ink": ("paper", "ground", "differs", "sampled", "observed"),
+            "soft": ("paper", "ground", "image"),
+            "blue": ("paper",),
+            "good": ("paper", "good-ground"),
+            "bad": ("paper", "bad-ground"),
+            "failed": ("failed-ground",),
+        }.items():
+            for ground in grounds:
+                high, low = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)

@@ -59,7 +59,14 @@ def model() -> Qwen2_5_VL:
 
 def engine(config: EngineConfig) -> Engine:
     """An engine with the policy."""
-    return Engine(model(), TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), config)
+    return Engine.of(model(), TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), config)
+
+
+@nnx.jit
+def _logprobs(policy, ids, positions, vision, index):
+    features = policy.encode_images(vision)
+    hidden = policy(ids, positions, jnp.ones(ids.shape, jnp.int32), features, index)
+    return jax.nn.log_softmax(policy.logits(hidden)[0], axis=-1)
 
 
 def full_logprobs(ids: list[int], images: list[PreparedImage]) -> np.ndarray:
@@ -69,7 +76,6 @@ def full_logprobs(ids: list[int], images: list[PreparedImage]) -> np.ndarray:
     index = np.full((1, len(ids)), -1)
     index[0, np.asarray(ids) == RENDERER.image_pad] = np.concatenate(numbers)
     positions, _ = mrope_positions(ids, [image.grid for image in images], CONFIG)
-    segments = jnp.ones((1, len(ids)), jnp.int32)
-    features = policy.encode_images(vision)
-    hidden = policy(jnp.asarray([ids]), jnp.asarray(positions[:, None]), segments, features, jnp.asarray(index))
-    return np.asarray(jax.nn.log_softmax(policy.logits(hidden)[0], axis=-1))
+    return np.asarray(
+        _logprobs(policy, jnp.asarray([ids]), jnp.asarray(positions[:, None]), vision, jnp.asarray(index))
+    )

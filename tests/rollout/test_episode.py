@@ -238,3 +238,19 @@ def test_unknown_settings_are_refused():
     for changes in ({"mode": "x"}, {"on_invalid": "x"}, {"prompt_style": "x"}):
         with pytest.raises(ConfigError, match="is 'x': use"):
             start(**changes)
+
+
+def test_without_an_image_image_search_is_refused_and_rag_begins_with_the_question():
+    def bare(**changes):
+        config = dataclasses.replace(CONFIG, **changes)
+        return Episode(Trajectory("t", "r", "g"), "Where?", [], [], config, RENDERER, has_image=False)
+
+    for turn in (WHOLE, CROP):
+        episode = bare()
+        episode.begin()
+        assert isinstance(episode.generated(wrote(turn)), Generate)
+        assert episode.trajectory.turns[0].tool.refused and "offered here" in episode.trajectory.turns[0].observation
+    episode = bare(mode="rag")
+    assert episode.begin() == CallTool(TextSearch("Where?"), 5)
+    assert isinstance(episode.observed(TextSearch("Where?"), REPLY), Generate)
+    assert RENDERER.image_pad not in episode.trajectory.token_ids

@@ -39,11 +39,41 @@ def test_small_images_share_rows_and_are_told_apart(sizes, shapes):
         return vision.patches.reshape(-1, 4 * 588).mean(axis=1, keepdims=True)
 
     sizes_of_engine = EngineConfig(extend_rows=(1, 4), patch_buckets=(64,))
-    cache = ImageCache(ImageProcessor(min_pixels=28 * 28), VisionConfig(), sizes_of_engine, encode)
+    cache = ImageCache(ImageProcessor(min_pixels=28 * 28), VisionConfig(), sizes_of_engine)
     images = [cache.prepare(picture(40 * i + 40, *size)) for i, size in enumerate(sizes)]
-    assert cache.encode_missing(images) == len(sizes) and calls == shapes
+    assert cache.encode_missing(images, encode) == len(sizes) and calls == shapes
     for i, (image, (width, height)) in enumerate(zip(images, sizes, strict=True)):
         assert image.features is not None and image.features.shape == (width * height // 28**2, 1)
         np.testing.assert_array_equal(image.features, 40 * i + 40)
     # Warm-up compiles all shapes that are used.
     assert set(shapes) <= {vision.patches.shape[:2] for vision in cache.shapes()}
+
+
+def test_equal_bytes_prepared_around_an_eviction_are_encoded_once_and_all_get_the_features():
+    calls = []
+
+    def encode(vision):
+        calls.append(vision)
+        return vision.patches.reshape(-1, 4 * 588).mean(axis=1, keepdims=True)
+
+    cache = ImageCache(ImageProcessor(min_pixels=28 * 28), VisionConfig(), EngineConfig(image_cache=1))
+    before = cache.prepare(picture(40, 56, 56))
+    other = cache.prepare(picture(80, 28, 28))
+    again = cache.prepare(picture(40, 56, 56))
+    assert before is not again
+    assert cache.encode_missing([before, other, again], encode) == 2 and len(calls) == 1
+    for image, shade in ((before, 40), (other, 80), (again, 40)):
+        np.testing.assert_array_equal(image.features, shade)
+
+
+@pytest.mark.parametrize("window_size", [56, 84, 224])
+def test_warm_up_and_encoding_use_the_windows_of_the_config(window_size):
+    seen = []
+
+    def encode(vision):
+        seen.append(vision.window_segment_ids.max())
+        return np.zeros((vision.patches.shape[0] * vision.patches.shape[1] // 4, 1))
+
+    cache = ImageCache(ImageProcessor(), VisionConfig(window_size=window_size), EngineConfig())
+    cache.encode_missing([cache.prepare(picture(9, 224, 224))], encode)
+    assert seen == [(-(-224 // window_size)) ** 2]

@@ -1,6 +1,5 @@
 """Samplers on the chips of one host: tensor parallelism, weights from a learner's mesh, several real processes."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from flax import nnx
 from mmsearch_jax.core.errors import CheckpointError, ConfigError
 from mmsearch_jax.rollout.placement import host_mesh, place_weights
 from mmsearch_jax.settings.rollout import EngineConfig
+from tests import cpu_devices
 from tests.rollout import random_policy
 from tests.rollout.test_engine import play, sequence
 
@@ -59,7 +59,9 @@ import jax.numpy as jnp, numpy as np
 from flax import nnx
 from mmsearch_jax.distributed.mesh import make_mesh
 from mmsearch_jax.settings.policy import MeshConfig
+from mmsearch_jax.images.processing import ImageProcessor
 from mmsearch_jax.models.axes import shard_state
+from mmsearch_jax.rollout.engine_group import EngineGroup
 from tests.rollout import random_policy
 from tests.rollout.test_engine import play, sequence
 from tests.rollout.test_placement import SIZES
@@ -75,6 +77,14 @@ assert spread and not any(leaf.is_fully_addressable for leaf in spread)
 engine = random_policy.engine(dataclasses.replace(SIZES, tensor=tensor))
 engine.set_weights(state, 7)
 assert all(leaf.is_fully_addressable for leaf in jax.tree.leaves(engine._weights))
+# The same weights in each of the host's engines of one chip.
+group = EngineGroup(random_policy.model(), random_policy.TOKENIZER, ImageProcessor(), dataclasses.replace(SIZES, groups=0))
+group.set_weights(state, 7)
+assert len(group.engines) == jax.local_device_count() and group.policy_version == 7
+for chip, own in zip(jax.local_devices(), group.engines, strict=True):
+    for a, b in zip(jax.tree.leaves(own._weights), jax.tree.leaves(engine._weights), strict=True):
+        assert a.devices() == {chip}
+        np.testing.assert_array_equal(a, jax.device_get(b))
 # Each host samples its own prompts, in its own time: as many turns as its number.
 for turn in range(index + 1):
     made = play(engine, [sequence(engine, seed=100 * index + s) for s in range(2)], max_tokens=16)
@@ -83,12 +93,7 @@ print("made", index, [m.token_ids for m in made], flush=True)
 
 
 def run(script, devices, *arguments):
-    env = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-    }
+    env = {**cpu_devices.environment(devices), "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=env,

@@ -6,8 +6,7 @@ import dataclasses
 import pytest
 
 from benchmarks.stand_ins import scripted
-from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
-from mmsearch_jax.core.errors import ImageError
+from benchmarks.stand_ins.scripted import CONFIG, RENDERER, FakeTools, Play
 from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
 from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes, run_episodes_sync
@@ -182,13 +181,18 @@ def test_nothing_is_compiled_once_every_bucket_was_met():
     assert engine.num_programs() == before
 
 
-def test_an_unreadable_image_is_named():
-    bad = dataclasses.replace(request(ANSWER), image=b"not an image")
-    with pytest.raises(ImageError):
-        run_episodes_sync(scripted.engine(ANSWER), [bad], CONFIG, None)
-
-
 def test_trajectories_must_fit_the_engine():
     config = dataclasses.replace(CONFIG, max_trajectory_tokens=scripted.MAX_LENGTH + 1)
     with pytest.raises(ValueError, match="exceeds the engine's max_length"):
         asyncio.run(run_episodes(scripted.engine(ANSWER), [], config, None))
+
+
+def test_an_image_that_cannot_be_shown_ends_its_episode_alone_and_a_question_without_one_is_played():
+    engine, ended = scripted.engine(ANSWER), []
+    odd = dataclasses.replace(request(ANSWER), row_id="odd", image=b"no image")
+    bare = dataclasses.replace(request(ANSWER), row_id="bare", group_id="bare", image=b"")
+    played = run_episodes_sync(engine, [odd, bare, request(ANSWER)], CONFIG, FakeTools(), ended.append)  # type: ignore[arg-type]
+    assert [t.status == Status.UNUSABLE for t in played] == [True, False, False] and len(ended) == 3
+    assert played[0].infrastructure_failure and "not an image" in (played[0].error or "")
+    assert RENDERER.image_pad not in played[1].token_ids and played[1].image_grids == []
+    assert played[1].num_sampled > 0 and played[2].status == Status.ANSWERED

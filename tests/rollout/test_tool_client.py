@@ -7,8 +7,9 @@ import pytest
 from aiohttp import web
 
 from mmsearch_jax.core import search_api
-from mmsearch_jax.core.errors import ToolFailed, ToolTimeout, ToolUnavailable
-from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.core.errors import ToolFailed, ToolRefused, ToolTimeout, ToolUnavailable
+from mmsearch_jax.core.protocol import ImageSearch, TextSearch
+from mmsearch_jax.rollout.tool_client import ToolClient, call_tool
 
 REPLY = search_api.SearchReply((search_api.SearchResult("Peru", "Capital: Lima"),), "text_search")
 
@@ -63,11 +64,45 @@ def test_overload_and_lost_connections_are_tried_again():
     assert len(transport.requests) == 3
 
 
-def test_a_refused_request_is_not_tried_again():
-    tools, transport = client((400, search_api.ErrorReply("bad_request", "the query is empty").to_json()))
-    with pytest.raises(ToolFailed, match="bad_request: the query is empty"):
+REFUSED = (400, search_api.ErrorReply("bad_request", "the query is empty").to_json())
+
+
+def test_a_refused_request_is_tried_again_only_if_the_server_has_other_limits():
+    tools, transport = client(REFUSED, (200, {"limits": search_api.RequestLimits().to_json()}))
+    with pytest.raises(ToolRefused, match="bad_request: the query is empty"):
         asyncio.run(tools.text_search(""))
-    assert len(transport.requests) == 1
+    assert [route for _, route, _ in transport.requests] == [search_api.ROUTE_TEXT_SEARCH, search_api.ROUTE_READY]
+    told = {"limits": {**search_api.RequestLimits().to_json(), "max_query_chars": 9, "max_top_k": 2}}
+    tools, transport = client(REFUSED, (200, told), (200, REPLY.to_json()), (200, REPLY.to_json()))
+    assert asyncio.run(tools.text_search("who built the tower", 5)) == REPLY
+    assert (transport.requests[-1][2]["query"], transport.requests[-1][2]["top_k"]) == ("who built", 2)
+    assert asyncio.run(tools.text_search("who built the tower", 5)) == REPLY
+    assert len(transport.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "ready", [(404, "none"), (200, {"limits": {"max_pixels": "many"}}), (200, []), ConnectionError("x")]
+)
+def test_a_server_that_does_not_tell_its_limits_is_no_reason_to_fail_otherwise(ready):
+    tools, _ = client(REFUSED, ready)
+    with pytest.raises(ToolRefused, match="the query is empty"):
+        asyncio.run(tools.text_search(""))
+
+
+def test_what_the_server_refuses_is_an_answer_that_the_policy_reads():
+    for action in (TextSearch("q"), ImageSearch("the flag")):
+        tools, _ = client(REFUSED, (200, {}))
+        reply = asyncio.run(call_tool(tools, action, 3, "", b"abc"))
+        assert (reply.status, reply.results, reply.note) == (
+            "refused",
+            (),
+            "The search was refused: the query is empty",
+        )
+    for status, code in ((401, "not_authorised"), (402, "out_of_budget"), (404, "not_recorded"), (404, "bad_request")):
+        tools, _ = client((status, search_api.ErrorReply(code, "no").to_json()))
+        with pytest.raises(ToolFailed) as caught:
+            asyncio.run(call_tool(tools, TextSearch("q"), 3, "", b""))
+        assert not isinstance(caught.value, ToolRefused)
 
 
 def test_failures_are_typed_and_say_what_to_do():

@@ -62,7 +62,7 @@ def requests(rng: np.random.Generator, count: int) -> list[EpisodeRequest]:
 
 def engine_of(sizes: EngineConfig) -> Engine:
     processor = ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84)
-    return Engine(random_policy.model(), random_policy.TOKENIZER, processor, sizes)
+    return Engine.of(random_policy.model(), random_policy.TOKENIZER, processor, sizes)
 
 
 def test_nothing_is_compiled_after_warm_up():

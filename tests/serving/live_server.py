@@ -35,7 +35,7 @@ def tiny_engine(sizes: EngineConfig = SIZES) -> Engine:
     """A warmed-up engine with the tiny base, for small images."""
     policy = load_policy(TINY_BASE)
     processor = dataclasses.replace(policy.image_processor, max_pixels=112 * 112)
-    engine = Engine(policy.model, policy.tokenizer, processor, sizes)
+    engine = Engine.of(policy.model, policy.tokenizer, processor, sizes)
     engine.warm_up()
     return engine
 

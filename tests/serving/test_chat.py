@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import concurrent.futures
+import struct
 import threading
 import time
+import zlib
 
 import aiohttp
 import jax
@@ -284,6 +286,8 @@ def test_health_and_unknown_routes_are_json(live):
         async with aiohttp.ClientSession() as session:
             async with session.get(live.url + "/healthz") as response:
                 assert (await response.json())["status"] == "ok"
+            async with session.get(live.url + "/health") as response:
+                assert (await response.json())["status"] == "ok"
             async with session.get(live.url + "/v1/nothing") as response:
                 assert (response.status, (await response.json())["error"]["code"]) == (404, "unknown_url")
             surrogate = rb'{"model": "tiny", "messages": [{"role": "user", "content": "\ud800"}]}'
@@ -292,6 +296,42 @@ def test_health_and_unknown_routes_are_json(live):
                     assert response.status == 400 and why in (await response.json())["error"]["message"]
 
     asyncio.run(check())
+
+
+def test_metrics_count_requests_by_route_and_status_and_tokens(engine):
+    async def metrics(url: str) -> str:
+        async with aiohttp.ClientSession() as session, session.get(url + "/metrics") as response:
+            return await response.text()
+
+    with serving(engine) as own:
+        usage = ask(own.client(), max_tokens=4).usage
+        with pytest.raises(openai.NotFoundError):
+            ask(own.client(), model="other")
+        text = asyncio.run(metrics(own.url))
+    for line in (
+        'mmsearch_serve_requests_total{route="/v1/chat/completions",status="200"} 1.0',
+        'mmsearch_serve_requests_total{route="/v1/chat/completions",status="404"} 1.0',
+        f'mmsearch_serve_tokens_total{{kind="sampled"}} {float(usage.completion_tokens)}',
+        f'mmsearch_serve_tokens_total{{kind="prompt"}} {float(usage.prompt_tokens)}',
+        "mmsearch_serve_slots 3.0",
+    ):
+        assert line in text
+
+
+@pytest.mark.parametrize("sides", [[(2000, 600)], [(60_000, 60_000)]])
+def test_images_of_more_pixels_than_the_limit_are_refused_before_they_are_decoded(engine, monkeypatch, sides):
+    def png(width: int, height: int) -> str:
+        # The header alone says the size; no pixel follows.
+        header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+        data = b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IDAT"
+        return "data:image/png;base64," + base64.b64encode(data + struct.pack(">I", zlib.crc32(b"IDAT"))).decode()
+
+    monkeypatch.setattr(engine, "prepare_image", lambda encoded: pytest.fail("an image was decoded"))
+    parts = [{"type": "image_url", "image_url": {"url": png(*each)}} for each in sides]
+    with serving(engine, limits=ServeConfig(max_pixels=1_100_000)) as own:
+        with pytest.raises(openai.BadRequestError, match="pixels, at most 1,100,000|too large to decode") as caught:
+            ask(own.client(), messages=[{"role": "user", "content": parts}])
+    assert caught.value.code == "invalid_image"
 
 
 def test_a_token_is_asked_for_and_large_bodies_are_refused(engine, live):

@@ -179,7 +179,7 @@ def test_short_base64_is_not_taken_for_the_name_of_a_file(url: str):
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        ("aGVsbG8=", "bad_request: no readable image"),
+        ("aGVsbG8=", "the image is not an image"),
         ("no such file.png", "bad_image: no file of this name"),
         ("~nobody-here/a.png", "bad_image: no file of this name"),
         ("data:image/png;base64,!!", "bad_image"),
@@ -190,6 +190,7 @@ def test_a_bad_image_is_a_tool_error_that_says_so(url: str, image: str, words: s
         refused = await client.call_tool("image_search", {"image": image})
         assert refused.is_error
         assert words in text_of(refused)
+        assert text_of(refused).startswith("bad_image: ")
 
     in_process(url, talk)
 

@@ -1,13 +1,15 @@
 """Search episodes through the chat interface, with a scripted policy and scripted tools."""
 
 import base64
+import dataclasses
 
 import openai
 import pytest
 
 from benchmarks.stand_ins import scripted
 from benchmarks.stand_ins.scripted import CONFIG, FakeTools, Play
-from mmsearch_jax.core.protocol import Answer, TextSearch, render_turn
+from mmsearch_jax.core.protocol import GIVE_UP, Answer, TextSearch, render_turn
+from mmsearch_jax.settings.serving import ServeConfig
 from tests.serving.live_server import MODEL, serving
 
 SEARCH = Play(2, [render_turn("Hm.", TextSearch("capital of Peru")), render_turn("So.", Answer("Lima"))])
@@ -66,9 +68,38 @@ def test_a_broken_search_is_an_error_and_no_answer(client):
     assert ask(client).choices[0].message.content == "Lima"
 
 
+def image_part():
+    return {
+        "type": "image_url",
+        "image_url": {"url": "data:image/png;base64," + base64.b64encode(scripted.picture()).decode()},
+    }
+
+
+@pytest.mark.parametrize("image_in", [0, -1])
+def test_the_last_question_and_image_are_asked_whatever_came_before(client, image_in):
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
+        {"role": "assistant", "content": "Hello. What is your question?"},
+        {"role": "user", "content": [{"type": "text", "text": SEARCH.question}]},
+    ]
+    messages[1 if image_in == 0 else 3]["content"].append(image_part())
+    assert ask(client, messages=messages).choices[0].message.content == "Lima"
+
+
+@pytest.mark.parametrize(("limits", "expected"), [(ServeConfig(), GIVE_UP), (ServeConfig(unanswered="none"), "none")])
+def test_an_episode_without_an_answer_has_the_text_of_the_settings(limits, expected):
+    silent = Play(3, ["no tags at all"])
+    rules = dataclasses.replace(CONFIG, max_turn_tokens=8)
+    with serving(scripted.engine(silent), tools=FakeTools(0.01), rules=rules, limits=limits) as live:
+        choice = ask(live.client(), silent).choices[0]
+        assert choice.episode["status"] != "answered" and choice.message.content == expected
+
+
 def test_what_an_episode_cannot_take_is_said(client):
-    for settings in ({"messages": [{"role": "user", "content": "no image"}]}, {"stop": "x"}, {"logprobs": True}):
-        with pytest.raises(openai.BadRequestError, match="a search episode (needs|supports)"):
+    two_images = [{"role": "user", "content": [{"type": "text", "text": "a"}, image_part(), image_part()]}]
+    for settings in ({"messages": two_images}, {"stop": "x"}, {"logprobs": True}):
+        with pytest.raises(openai.BadRequestError, match="a search episode (takes one image|supports)"):
             ask(client, **settings)
 
 

@@ -24,7 +24,7 @@ def values_of(command):
 
 def wrong_types(hint):
     """Texts that are not values of the type; empty if every text is a value."""
-    return [] if hint is str else ["neither"]
+    return [] if hint in (str, tuple[str, ...]) else ["neither"]
 
 
 def wrong_values(field, hint):

@@ -8,6 +8,7 @@ import pytest
 
 from mmsearch_jax.core import config_files
 from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.data.pipeline import num_lanes
 from mmsearch_jax.distributed.mesh import mesh_sizes
 from mmsearch_jax.distributed.topologies import SLICES, parse
 from mmsearch_jax.recipes.meshes import AS_LARGE_AS, MESHES
@@ -57,7 +58,9 @@ def test_every_topology_that_holds_a_model_gets_a_mesh_that_divides(stage, size)
         assert (machines.num_devices // machines.num_processes) % (mesh.tensor * mesh.sequence) == 0, case
         assert batch.rows % machines.num_processes == 0, case
         if stage == "sft":
-            assert config.sft.data.lanes % machines.num_processes == 0 and batch.rows % config.sft.data.lanes == 0, case
+            processes = machines.num_processes
+            lanes = num_lanes(batch, config.sft.data.lanes, processes)
+            assert lanes == processes * max(1, 8 // processes) and batch.rows % lanes == 0, case
         else:
             assert config.grpo.prompts_per_step % machines.num_processes == 0, case
             assert config.engine.tensor <= machines.num_devices // machines.num_processes, case

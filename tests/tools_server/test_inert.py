@@ -62,9 +62,33 @@ def test_inert_text_has_nothing_left_to_take_out(text: str):
     assert isinstance(parse_turn(f"<reason>{made}</reason>{made}").action, Invalid)
 
 
-@pytest.mark.parametrize("url", ["https://x.example/a?b=c&d=%20#e", "http://x.example", "HTTPS://X.example/ä"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://x.example/a?b=c&d=%20#e",
+        "http://x.example",
+        "HTTPS://X.example/ä",
+        "https://x.example/wiki/Schindler's_List",
+        "https://x.example/O'Brien_(actor)?q=it's!$&'()*+,;=:@~",
+        "https://x.example/万里长城",
+        "https://[2001:db8::1]:8080/a",
+    ],
+)
 def test_addresses_of_the_web_stay(url: str):
     assert inert_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "escaped"),
+    [
+        ("https://x.example/{id}", "https://x.example/%7Bid%7D"),
+        ("https://x.example/?a=b|c^d", "https://x.example/?a=b%7Cc%5Ed"),
+        ('https://x.example/"a"`b`', "https://x.example/%22a%22%60b%60"),
+    ],
+)
+def test_addresses_are_escaped_as_browsers_do(url: str, escaped: str):
+    assert inert_url(url) == escaped
+    assert inert_url(escaped) == escaped
 
 
 @pytest.mark.parametrize(

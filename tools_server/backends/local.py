@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,14 @@ class Corpus:
             hits = self.pages.search(query, top_k, vector)
         else:
             hits = self.pages.search(query, top_k)
-        return tuple(SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score) for hit in hits)
+        return tuple(
+            SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score, id=hit.page.id) for hit in hits
+        )
+
+    def whole(self, result: SearchResult) -> SearchResult:
+        """The result with all the text of its page, of which a folder's search gives extracts."""
+        text = self.pages.text_of(result.title, result.url) if isinstance(self.pages, TextIndex) else None
+        return result if text is None else dataclasses.replace(result, snippet=text)
 
     def search_image(self, picture: QueryPicture, top_k: int) -> tuple[SearchResult, ...]:
         """The pictures most like this one. Blocks; safe to call from several threads."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mmsearch_jax.core.search_api import SearchResult
+from tools_server.backends import provider_replies as replies
 from tools_server.backends.upstream import UpstreamRequest
 from tools_server.failures import SearchFailure
 
@@ -36,9 +37,10 @@ class Provider:
       cost_usd: list price of one call.
       calls_per_s: rate that its ordinary plan allows.
       request: makes the HTTP request.
-      results: reads the decoded reply; may raise LookupError, TypeError, AttributeError or ValueError on a
-        malformed reply.
+      results: reads the decoded reply; raises one of `provider_replies.MALFORMED` on a malformed reply, and
+        `ProviderFailed` if the provider says that it could not search.
       refusal: recognises the provider's own refusals by status and body: a code of `search_api.ERRORS`, or "".
+      max_query_chars, max_query_words: what the provider accepts (a longer query is cut, at a word); 0: no limit of words.
       wants: "text", "url" (a public address of the image) or "bytes".
     """
 
@@ -50,6 +52,8 @@ class Provider:
     results: Callable[[Any], Iterable[SearchResult]]
     refusal: Callable[[int, str], str] = lambda status, body: ""
     wants: str = "text"
+    max_query_chars: int = 2000
+    max_query_words: int = 0
 
 
 def refusal_of(name: str, provider: Provider) -> Callable[[int, str], SearchFailure | None]:
@@ -66,45 +70,6 @@ def refusal_of(name: str, provider: Provider) -> Callable[[int, str], SearchFail
     return read
 
 
-def text(value: Any) -> str:
-    """A field as text: "" if it is missing, joined if it is a list."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return " ".join(text(item) for item in value)
-    if isinstance(value, int | float | bool):
-        return str(value)
-    raise TypeError(f"expected text, got {type(value).__name__}")
-
-
-def _rows(reply: Any, *path: str) -> list[Mapping[str, Any]]:
-    for name in path:
-        reply = reply.get(name) if isinstance(reply, Mapping) else None
-    if reply is None:
-        return []
-    if not isinstance(reply, list) or not all(isinstance(row, Mapping) for row in reply):
-        raise TypeError(f"'{'.'.join(path)}' is not a list of objects")
-    return reply
-
-
-def _read(
-    *path: str, title: str = "title", snippet: str = "snippet", url: str = "link"
-) -> Callable[[Any], list[SearchResult]]:
-    def results(reply: Any) -> list[SearchResult]:
-        rows = _rows(_object(reply), *path)
-        return [SearchResult(text(row.get(title)), text(row.get(snippet)), text(row.get(url))) for row in rows]
-
-    return results
-
-
-def _object(reply: Any) -> Mapping[str, Any]:
-    if not isinstance(reply, Mapping):
-        raise TypeError(f"expected an object, got {type(reply).__name__}")
-    return reply
-
-
 # Text ---------------------------------------------------------------------------------------------------------
 
 
@@ -112,16 +77,6 @@ def _serper(ask: Ask) -> UpstreamRequest:
     return UpstreamRequest(
         "POST", f"{ask.base_url}/search", {"X-API-KEY": ask.key}, json={"q": ask.query, "num": max(ask.top_k, 10)}
     )
-
-
-def _serper_results(reply: Any) -> list[SearchResult]:
-    found = _read("organic")(reply)
-    box = reply.get("answerBox")
-    if isinstance(box, Mapping):
-        answer = text(box.get("answer")) or text(box.get("snippet"))
-        if answer:
-            found.insert(0, SearchResult(text(box.get("title")), answer, text(box.get("link"))))
-    return found
 
 
 def _serper_refusal(status: int, body: str) -> str:
@@ -142,7 +97,7 @@ def _serpapi_refusal(status: int, body: str) -> str:
 
 def _brave(ask: Ask) -> UpstreamRequest:
     headers = {"X-Subscription-Token": ask.key, "Accept": "application/json"}
-    params = {"q": ask.query[:400], "count": str(min(ask.top_k, 20))}
+    params = {"q": ask.query, "count": str(min(ask.top_k, 20))}
     return UpstreamRequest("GET", f"{ask.base_url}/res/v1/web/search", headers, params)
 
 
@@ -173,20 +128,6 @@ def _retriever(ask: Ask) -> UpstreamRequest:
     return UpstreamRequest("POST", f"{ask.base_url}/retrieve", json=body)
 
 
-def _retriever_results(reply: Any) -> list[SearchResult]:
-    found = []
-    for row in _object(reply)["result"][0]:
-        document = row.get("document", row)  # without scores there is no wrapper
-        title, _, body = text(document["contents"]).partition("\n")
-        score = row.get("score")
-        found.append(
-            SearchResult(
-                title.strip('"'), body, text(document.get("url")), score=None if score is None else float(score)
-            )
-        )
-    return found
-
-
 def _opensearch(ask: Ask) -> UpstreamRequest:
     # The address names the index: https://host:9200/my-index. Title, text and url are the fields that are read.
     headers = {"Authorization": f"ApiKey {ask.key}"} if ask.key else {}
@@ -195,28 +136,12 @@ def _opensearch(ask: Ask) -> UpstreamRequest:
     return UpstreamRequest("POST", f"{ask.base_url}/_search", headers, json=body)
 
 
-def _opensearch_results(reply: Any) -> list[SearchResult]:
-    found = []
-    for hit in _rows(_object(reply), "hits", "hits"):
-        source = hit["_source"]
-        score = hit.get("_score")
-        found.append(
-            SearchResult(
-                text(source.get("title")),
-                text(source.get("text")),
-                text(source.get("url")),
-                score=None if score is None else float(score),
-            )
-        )
-    return found
-
-
 TEXT: dict[str, Provider] = {
     "serper": Provider(
-        "https://google.serper.dev", "SERPER_API_KEY", 0.001, 50.0, _serper, _serper_results, _serper_refusal
+        "https://google.serper.dev", "SERPER_API_KEY", 0.001, 50.0, _serper, replies.serper, _serper_refusal
     ),
     "serpapi": Provider(
-        "https://serpapi.com", "SERPAPI_API_KEY", 0.015, 5.0, _serpapi, _read("organic_results"), _serpapi_refusal
+        "https://serpapi.com", "SERPAPI_API_KEY", 0.015, 5.0, _serpapi, replies.serpapi, _serpapi_refusal
     ),
     "brave": Provider(
         "https://api.search.brave.com",
@@ -224,7 +149,9 @@ TEXT: dict[str, Provider] = {
         0.005,
         50.0,
         _brave,
-        _read("web", "results", snippet="description", url="url"),
+        replies.brave,
+        max_query_chars=400,
+        max_query_words=50,
     ),
     "tavily": Provider(
         "https://api.tavily.com",
@@ -232,23 +159,21 @@ TEXT: dict[str, Provider] = {
         0.008,
         15.0,
         _tavily,
-        _read("results", snippet="content", url="url"),
+        replies.fields("results", snippet="content", url="url"),
         _tavily_refusal,
+        max_query_chars=400,
     ),
     "exa": Provider(
-        "https://api.exa.ai", "EXA_API_KEY", 0.005, 5.0, _exa, _read("results", snippet="highlights", url="url")
-    ),
-    "searxng": Provider(
-        "http://127.0.0.1:8080",
-        "",
-        0.0,
+        "https://api.exa.ai",
+        "EXA_API_KEY",
+        0.005,
         5.0,
-        _searxng,
-        _read("results", snippet="content", url="url"),
-        _searxng_refusal,
+        _exa,
+        replies.fields("results", snippet="highlights", url="url"),
     ),
-    "retriever": Provider("http://127.0.0.1:8000", "", 0.0, 1000.0, _retriever, _retriever_results),
-    "opensearch": Provider("http://127.0.0.1:9200/pages", "", 0.0, 200.0, _opensearch, _opensearch_results),
+    "searxng": Provider("http://127.0.0.1:8080", "", 0.0, 5.0, _searxng, replies.searxng, _searxng_refusal),
+    "retriever": Provider("http://127.0.0.1:8000", "", 0.0, 1000.0, _retriever, replies.retriever),
+    "opensearch": Provider("http://127.0.0.1:9200/pages", "", 0.0, 200.0, _opensearch, replies.opensearch),
 }
 
 
@@ -259,19 +184,9 @@ def _serper_lens(ask: Ask) -> UpstreamRequest:
     return UpstreamRequest("POST", f"{ask.base_url}/lens", {"X-API-KEY": ask.key}, json={"url": ask.query})
 
 
-def _serper_lens_results(reply: Any) -> list[SearchResult]:
-    # Some replies have the matches under another name.
-    name = "organic" if _object(reply).get("organic") is not None else "visual_matches"
-    return _read(name, snippet="source")(reply)
-
-
 def _serpapi_lens(ask: Ask) -> UpstreamRequest:
     params = {"engine": "google_lens", "url": ask.query, "api_key": ask.key}
     return UpstreamRequest("GET", f"{ask.base_url}/search.json", params=params)
-
-
-def _serpapi_lens_results(reply: Any) -> list[SearchResult]:
-    return _read("exact_matches", snippet="source")(reply) + _read("visual_matches", snippet="source")(reply)
 
 
 def _google_vision(ask: Ask) -> UpstreamRequest:
@@ -283,20 +198,6 @@ def _google_vision(ask: Ask) -> UpstreamRequest:
     return UpstreamRequest("POST", f"{ask.base_url}/v1/images:annotate", {"X-Goog-Api-Key": ask.key}, json=body)
 
 
-def _google_vision_results(reply: Any) -> list[SearchResult]:
-    answer = _rows(_object(reply), "responses")[0]
-    if "error" in answer:
-        raise ValueError(f"the service answered {text(answer['error'].get('message'))[:100]!r}")
-    web = answer.get("webDetection") or {}
-    names = [text(row.get("label")) for row in _rows(web, "bestGuessLabels")]
-    names += [text(row.get("description")) for row in _rows(web, "webEntities")]
-    named = ", ".join(dict.fromkeys(name for name in names if name))
-    found = [SearchResult("What the image shows", named)] if named else []
-    for page in _rows(web, "pagesWithMatchingImages"):
-        found.append(SearchResult(text(page.get("pageTitle")), "", text(page.get("url"))))
-    return found
-
-
 IMAGE: dict[str, Provider] = {
     "serper_lens": Provider(
         "https://google.serper.dev",
@@ -304,7 +205,7 @@ IMAGE: dict[str, Provider] = {
         0.003,
         50.0,
         _serper_lens,
-        _serper_lens_results,
+        replies.serper_lens,
         _serper_refusal,
         wants="url",
     ),
@@ -314,7 +215,7 @@ IMAGE: dict[str, Provider] = {
         0.015,
         5.0,
         _serpapi_lens,
-        _serpapi_lens_results,
+        replies.serpapi_lens,
         _serpapi_refusal,
         wants="url",
     ),
@@ -324,7 +225,7 @@ IMAGE: dict[str, Provider] = {
         0.0035,
         30.0,
         _google_vision,
-        _google_vision_results,
+        replies.google_vision,
         wants="bytes",
     ),
 }

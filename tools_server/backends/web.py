@@ -7,13 +7,15 @@ import os
 import re
 from typing import Protocol
 
-from mmsearch_jax.core.search_api import SearchResult
+from mmsearch_jax.core.search_api import SearchResult, fit_text
 from tools_server.backends.backend import QueryPicture
+from tools_server.backends.provider_replies import MALFORMED, ProviderFailed
 from tools_server.backends.providers import IMAGE, TEXT, Ask, Provider, in_base64, refusal_of
-from tools_server.backends.upstream import Sessions, call
+from tools_server.backends.upstream import Sessions, call, redact
 from tools_server.failures import SearchFailure
 from tools_server.settings.sources import WebBackendSettings
 
+_SHOWN = 200
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
 
@@ -40,7 +42,11 @@ class _Web:
         reply = await call(self._sessions, request, self.name, self._key, self._key_env, self._refusal)
         try:
             found = [_clean(result) for result in self._provider.results(reply)]
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
+        except ProviderFailed as failed:
+            why = redact(failed.why[:_SHOWN], self._key)
+            passing = failed.code in ("upstream_error", "rate_limited")
+            raise SearchFailure(failed.code, f"{self.name} could not search: {why}", passing) from None
+        except MALFORMED as error:
             # The upstream's text is not repeated: a malformed reply may contain anything.
             raise SearchFailure(
                 "upstream_error",
@@ -58,7 +64,7 @@ class WebText(_Web):
 
     async def search(self, query: str, top_k: int) -> tuple[SearchResult, ...]:
         """See `Backend.search`."""
-        return await self._ask(query, top_k)
+        return await self._ask(fit_text(query, self._provider.max_query_chars, self._provider.max_query_words), top_k)
 
 
 class WebImage(_Web):
@@ -82,4 +88,4 @@ class WebImage(_Web):
 def _clean(result: SearchResult) -> SearchResult:
     """The result without its thumbnail and without the highlighting markup that some providers leave in the texts."""
     title, snippet = (" ".join(html.unescape(_TAG.sub("", part)).split()) for part in (result.title, result.snippet))
-    return SearchResult(title, snippet, result.url, score=result.score)
+    return SearchResult(title, snippet, result.url, score=result.score, id=result.id)

@@ -14,6 +14,7 @@ from typing import Any
 from tools_server.cache.store import CacheEntry, Store, StoreError
 from tools_server.failures import SearchFailure
 from tools_server.settings.answering import CacheSettings
+from tools_server.settings.sources import LOCAL
 
 _log = logging.getLogger("tools_server")
 
@@ -29,6 +30,15 @@ def key_of(request: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def is_doubtful(reply: Reply) -> bool:
+    """Whether a kept answer may be a provider's failure that was taken for "nothing found".
+
+    It has no results, comes from a web backend, and was kept before empty answers were checked (`SearchReply.empty_checked`).
+    """
+    of_web = reply.get("backend") not in ("", LOCAL, None)
+    return of_web and not reply.get("results") and not reply.get("empty_checked")
+
+
 class Cache:
     """A store and how it is used.
 
@@ -39,6 +49,7 @@ class Cache:
         record: every query is fetched, and kept.
         replay: nothing is fetched; a query that was not recorded fails.
         replay-or-live: an answer of any age is used, others are fetched and kept.
+        A doubtful empty answer (`is_doubtful`) is fetched again in the modes that fetch; `doubtful` counts them.
       call_s: maximum seconds of a call; also the longest wait for another server's call.
     """
 
@@ -47,7 +58,7 @@ class Cache:
         self._store, self._settings, self._call_s = None if settings.mode == "off" else store, settings, call_s
         self._in_progress: dict[str, asyncio.Task[Reply]] = {}
         self._recent: collections.OrderedDict[str, CacheEntry] = collections.OrderedDict()
-        self.hits = self.misses = self.shared = self.read_errors = self.write_errors = 0
+        self.hits = self.misses = self.shared = self.read_errors = self.write_errors = self.doubtful = 0
 
     async def answer(self, request: dict[str, Any], call: Callable[[], Awaitable[Reply]]) -> tuple[Reply, bool]:
         """The answer to a request, and whether it came from the store.
@@ -93,6 +104,10 @@ class Cache:
                 raise SearchFailure("internal", f"the recorded answers cannot be read: {error}") from error
             _log.warning("a kept answer could not be looked up: %s", error)
             return None
+        if entry is not None and is_doubtful(entry.reply):
+            self.doubtful += 1
+            if self.mode != "replay":  # a replay repeats what was recorded
+                entry = None
         if entry is None or (self.mode == "live" and self._too_old(entry)):
             self._recent.pop(key, None)
             return None

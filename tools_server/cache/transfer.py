@@ -11,8 +11,10 @@ from typing import Any
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.search_api import SearchReply
-from tools_server.cache.answers import key_of
+from tools_server.cache.answers import is_doubtful, key_of
 from tools_server.cache.store import CacheEntry, Store
+
+DOUBTFUL = "doubtful"
 
 
 async def export_entries(store: Store, out: Path) -> int:
@@ -45,10 +47,12 @@ async def import_entries(store: Store, path: Path) -> int:
 
 
 async def count_entries(store: Store) -> collections.Counter[str]:
-    """How many answers a store holds, by tool."""
+    """How many answers a store holds, by tool; `DOUBTFUL` counts those of `answers.is_doubtful` once more."""
     counts: collections.Counter[str] = collections.Counter()
     async for _, entry in store.entries():
         counts[str(entry.request.get("tool", "other"))] += 1
+        if is_doubtful(entry.reply):
+            counts[DOUBTFUL] += 1
     return counts
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tools_server.corpora.passage_store import Connections, create_database
 from tools_server.failures import SearchFailure
 from tools_server.hits import Page
-from tools_server.ranking import TEXT_WEIGHT, TITLE_WEIGHT, match_expression
+from tools_server.ranking import TEXT_WEIGHT, TITLE_WEIGHT, TOKENIZER, indexable, match_expression
 
 FILE = "fts5.sqlite"
 _STEPS_BETWEEN_LOOKS = 20_000
@@ -25,14 +25,12 @@ class Fts5Writer:
 
     def __init__(self, folder: Path):
         self._database = create_database(
-            folder / FILE,
-            "CREATE VIRTUAL TABLE ranked USING fts5(title, text, content='', "
-            "tokenize='porter unicode61 remove_diacritics 2')",
+            folder / FILE, f"CREATE VIRTUAL TABLE ranked USING fts5(title, text, content='', tokenize=\"{TOKENIZER}\")"
         )
 
     def add(self, first: int, pages: Sequence[Page]) -> None:
         """See `engines.Writer`."""
-        rows = ((first + i, page.title, page.text) for i, page in enumerate(pages))
+        rows = ((first + i, indexable(page.title), indexable(page.text)) for i, page in enumerate(pages))
         self._database.executemany("INSERT INTO ranked(rowid, title, text) VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:

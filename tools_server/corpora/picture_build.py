@@ -6,8 +6,10 @@ As in `ImageIndex`, a picture has several insets; here vectors and thumbnails ar
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,8 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from mmsearch_jax.core.errors import ConfigError, DataError
+from mmsearch_jax.core.errors import ConfigError, DataError, ImageError
+from mmsearch_jax.core.pictures import picture_size
 from tools_server.corpora import passage_store, vectors
 from tools_server.corpora.manifest import PICTURES, Manifest, write_manifest
 from tools_server.corpora.passage_store import create_database
@@ -36,6 +39,9 @@ REJECTED_FILE = "rejected.jsonl"
 _SCHEMA = "CREATE TABLE pictures(number INTEGER PRIMARY KEY, title TEXT, description TEXT, url TEXT, file TEXT, thumbnail BLOB)"
 _AHEAD = 64
 """Pictures that are read ahead."""
+_LARGE_PIXELS = 8_000_000
+"""Pictures above this are unpacked one at a time."""
+_ONE_LARGE = threading.Lock()
 
 
 def build_picture_index(
@@ -140,5 +146,14 @@ def _ahead(
 
 
 def _read(picture: IndexedPicture) -> tuple[np.ndarray, bytes]:
-    image = open_picture(picture.file)
-    return index_vectors(image), encode_thumbnail(image)
+    with _ONE_LARGE if _is_large(picture.file) else contextlib.nullcontext():
+        image = open_picture(picture.file)
+        return index_vectors(image), encode_thumbnail(image)
+
+
+def _is_large(file: Path) -> bool:
+    try:
+        width, height = picture_size(file, str(file))
+    except ImageError:  # reading it gives the reason
+        return False
+    return width * height > _LARGE_PIXELS

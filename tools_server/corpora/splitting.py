@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from tools_server.extracts import is_fact, split_sentences
 from tools_server.hits import Page
+from tools_server.paragraphs import paragraphs
 
 MAX_WORDS = 200
 """Search-R1's wiki-18 has passages of 100 words, which stay unchanged."""
@@ -47,8 +48,7 @@ def _passages(text: str, aim: int, max_words: int) -> Iterator[str]:
 
 def _units(text: str, max_words: int) -> Iterator[tuple[str, str]]:
     """Units that stay whole, each with its separator: "Label: value" lines, sentences, and pieces of too long ones."""
-    for line in text.splitlines():
-        line = " ".join(line.split())
+    for line in paragraphs(text):
         separator = "\n"
         for sentence in [line] if is_fact(line) else split_sentences(line):
             for piece in _pieces(sentence, max_words):

@@ -8,14 +8,13 @@ title outweighed a passage with all other words, and only 13 % of 200 generated 
 from __future__ import annotations
 
 import importlib.metadata
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsearch_jax.core.errors import ConfigError
 from tools_server.hits import Page
-from tools_server.ranking import MAX_QUERY_WORDS, STOP_WORDS, TEXT_WEIGHT, TITLE_WEIGHT, words
+from tools_server.ranking import TEXT_WEIGHT, TITLE_WEIGHT, indexable, query_words
 
 if TYPE_CHECKING:
     import tantivy
@@ -24,7 +23,6 @@ FOLDER = "tantivy"
 _ANALYSER = "english"
 _HEAP_BYTES = 256 * 2**20
 _LONGEST_WORD = 64
-_WORD = re.compile(r"\w+", re.UNICODE)
 _REPEATS = round(TITLE_WEIGHT / TEXT_WEIGHT)
 
 
@@ -54,7 +52,7 @@ class TantivyWriter:
         for number, page in enumerate(pages, first):
             document = self._document()
             for text in [page.title] * _REPEATS + [page.text]:
-                document.add_text("text", text)
+                document.add_text("text", indexable(text))
             document.add_unsigned("number", number)
             self._writer.add_document(document)
 
@@ -91,9 +89,7 @@ class TantivyEngine:
         """Nothing to close: the library unmaps its files with the last reference."""
 
     def _terms(self, query: str) -> list[str]:
-        found = list(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))
-        kept = [word for word in found if STOP_WORDS.isdisjoint(words(word))] or found
-        return list(dict.fromkeys(term for word in kept[:MAX_QUERY_WORDS] for term in self._analyser.analyze(word)))
+        return list(dict.fromkeys(term for word in query_words(query) for term in self._analyser.analyze(word)))
 
 
 def _schema() -> tantivy.Schema:

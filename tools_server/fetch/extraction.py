@@ -11,9 +11,11 @@ from lxml.etree import ParserError, XMLSyntaxError
 
 from tools_server.fetch.fetcher import Fetched
 from tools_server.inert import inert
+from tools_server.paragraphs import paragraphs
 
 _META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_.:-]{2,40})""", re.IGNORECASE)
 _META_WITHIN = 2048
+_SPACE = re.compile(r"\s+")
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 # How browsers decode these names (WHATWG Encoding Standard).
 _READ_AS = {
@@ -46,12 +48,18 @@ def page_text(page: Fetched, max_chars: int) -> str:
     """The page's text, made inert, without empty lines; "" if there is none."""
     # Not passed as bytes: trafilatura would decompress them again, without a limit.
     source = decode(page)
-    if page.content_type == "text/plain":
-        text = source
-    else:
-        text = trafilatura.extract(source, include_comments=False) or _visible_text(source)
-    lines = (" ".join(line.split()) for line in inert(text, max_chars).splitlines())
-    return "\n".join(line for line in lines if line)
+    if page.content_type != "text/plain":
+        source = one_line_blocks(source)
+        source = trafilatura.extract(source, include_comments=False) or _visible_text(source)
+    return "\n".join(paragraphs(inert(source, max_chars)))
+
+
+def one_line_blocks(source: str) -> str:
+    """Markup in which line breaks mean nothing: white space is one blank, as browsers show it.
+
+    The lines of preformatted text (`pre`) become one line, too: a block of code is one extract, not one for each line.
+    """
+    return _SPACE.sub(" ", source)
 
 
 def decode(page: Fetched) -> str:

@@ -10,6 +10,8 @@ from PIL import Image
 from mmsearch_jax.core.search_api import Box
 
 NOT_FOUND = "No such region was found; the whole image was used."
+NOT_THERE = "No such region was found."
+"""The note of grounding alone, which searches nothing."""
 NOT_SEARCHED = "No such region was found; nothing was searched."
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.search_api import RequestLimits
 from mmsearch_jax.core.settings import Section, SettingError, setting
 from tools_server.settings.environment import check_packages, check_variable
 
+_LIMITS = RequestLimits()
 CACHE_MODES = ("off", "live", "record", "replay", "replay-or-live")
 
 
@@ -15,12 +17,12 @@ CACHE_MODES = ("off", "live", "record", "replay", "replay-or-live")
 class ServiceLimits(Section):
     """Limits of one request, and of all requests together."""
 
-    max_body_bytes: int = setting(16 * 2**20, "bytes of a request", at_least=1)
-    max_pixels: int = setting(24_000_000, "pixels of an image, checked before it is decoded", at_least=1)
+    max_body_bytes: int = setting(_LIMITS.max_body_bytes, "bytes of a request", at_least=1)
+    max_pixels: int = setting(_LIMITS.max_pixels, "pixels of an image, checked before it is decoded", at_least=1)
     max_query_chars: int = setting(
-        2000, "characters of a query or a referring expression; a longer one is refused", at_least=1
+        _LIMITS.max_query_chars, "characters of a query or a referring expression; a longer one is refused", at_least=1
     )
-    max_top_k: int = setting(20, "results of one search", at_least=1)
+    max_top_k: int = setting(_LIMITS.max_top_k, "results of one search", at_least=1)
     max_batch: int = setting(64, "searches in one batch request", at_least=1)
     max_waiting: int = setting(256, "tasks that wait for a thread; further ones are refused at once", at_least=1)
     num_threads: int = setting(2, "threads for images and for the corpus on this machine", at_least=1)
@@ -31,6 +33,11 @@ class ServiceLimits(Section):
     max_kept_image_bytes: int = setting(
         256 * 2**20, "bytes of all images that were sent to /v1/images and are kept", at_least=1
     )
+
+    @property
+    def of_requests(self) -> RequestLimits:
+        """What a client must know to fit its requests."""
+        return RequestLimits(self.max_body_bytes, self.max_pixels, self.max_query_chars, self.max_top_k)
 
 
 @dataclasses.dataclass(frozen=True)

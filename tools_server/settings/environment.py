@@ -6,22 +6,22 @@ import importlib.util
 import os
 from collections.abc import Sequence
 
-from mmsearch_jax.core.settings import SettingError
+from mmsearch_jax.core.settings import NotInstalled, VariableNotSet
 
 
 def check_variable(variable: str, path: str) -> None:
-    """Raises a `SettingError` if an environment variable is named but not set.
+    """Raises a `VariableNotSet` if an environment variable is named but not set.
 
     Args:
       variable: its name; "" names none.
       path: the setting that names it.
     """
     if variable and not os.environ.get(variable):
-        raise SettingError(path, f"names the environment variable {variable}, which is not set: export it")
+        raise VariableNotSet(path, variable)
 
 
 def check_packages(packages: Sequence[str], extra: str, path: str, value: str) -> None:
-    """Raises a `SettingError` if a package that a setting needs is not installed.
+    """Raises a `NotInstalled` if a package that a setting needs is not installed.
 
     Args:
       packages: top-level modules.
@@ -30,6 +30,6 @@ def check_packages(packages: Sequence[str], extra: str, path: str, value: str) -
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise SettingError(
+        raise NotInstalled(
             path, f"is '{value}', which needs {' and '.join(missing)}: pip install 'mmsearch-jax[{extra}]'"
         )

@@ -71,7 +71,7 @@ def _row(
     return Row(
         f"{source}-{record.get('question_id')}",
         image,
-        fields.text(record, "question"),
+        fields.question(record, "question"),
         fields.answers([answer for answer, _ in counted.most_common()]),
         "",
         None,

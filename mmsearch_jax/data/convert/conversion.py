@@ -1,8 +1,9 @@
-"""Runs a conversion: every record becomes a row or a line of `rejected.jsonl`; both are counted."""
+"""Runs a conversion: every record becomes a row or a line in a file of rejected records; both are counted."""
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +14,31 @@ import tqdm
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data import storage
-from mmsearch_jax.data.convert import pickles, sharegpt, verl
+from mmsearch_jax.data.convert import own_csv, pickles, sharegpt, verl
 from mmsearch_jax.data.convert.published import find_files
 from mmsearch_jax.data.convert.sets import SETS
 from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.rows import Row, embed_images, validate
 from mmsearch_jax.images.processing import load_image
 
-REJECTED_FILE = "rejected.jsonl"
 Made = TypeVar("Made")
+
+
+def rejected_file(out: Path) -> Path:
+    """The file that lists the rejected records of one output."""
+    return out.with_name(f"rejected-{out.name}.jsonl")
+
+
+@contextlib.contextmanager
+def open_rejected(out: Path) -> Iterator[IO[str]]:
+    """The output's file of rejected records, to write to; it is removed if nothing was rejected."""
+    path = rejected_file(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A reason may quote a text that no file can hold, which is why its record was rejected.
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as refused:
+        yield refused
+    if not path.stat().st_size:
+        path.unlink()
 
 
 class Source(NamedTuple):
@@ -35,6 +52,7 @@ SOURCES = {
     "mmsearch-r1": Source(verl.records, verl.mmsearch_r1_row),
     "search-r1": Source(verl.records, verl.search_r1_row),
     "verl": Source(verl.records, verl.verl_row),
+    "csv": Source(own_csv.records, own_csv.row),
     "sharegpt": Source(sharegpt.records, sharegpt.sharegpt_row),
     "rows": Source(lambda path: (row for _, row in storage.scan_rows(path)), lambda row, number: row),
 }
@@ -76,6 +94,8 @@ def read(
     """
     path = Path(path)
     folder = Path(images) if images is not None else (path if path.is_dir() else path.parent)
+    # Absolute: some sources name their images from here, others from the folder, and both must mean the same files.
+    folder = folder.absolute()
     records, to_row = _opened(source, path, folder, split)
 
     def usable(record: Any, number: int) -> tuple[str, Row]:
@@ -120,22 +140,20 @@ def convert(
     """Converts a source to a file of rows.
 
     Args:
-      out: file to write; its extension gives the format. `rejected.jsonl` is written next to it.
+      out: file to write; its extension gives the format. `rejected-<its name>.jsonl` is written next to it.
       source, path, split, images, embed: as for `read`.
 
     Raises:
       DataError: as in `read`, or there is not one usable row.
     """
     counts, out = Counts(), Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    rejected = out.with_name(REJECTED_FILE)
-    with rejected.open("w", encoding="utf-8") as refused:
+    with open_rejected(out) as refused:
         rows = read(source, path, refused, counts, split=split, images=images, embed=embed)
         with tqdm.tqdm(rows, desc=f"convert {source}", unit="row", disable=not show_progress) as bar:
             counts.written = storage.write_rows(bar, out)
     if not counts.written:
         out.unlink()
-        raise DataError(f"none of {counts.read} records of {path} is a usable row: see {rejected}")
+        raise DataError(f"none of {counts.read} records of {path} is a usable row: see {rejected_file(out)}")
     return counts
 
 
@@ -162,8 +180,7 @@ def convert_cache(path: str | Path, out: str | Path) -> Counts:
       DataError: the pickle is damaged or contains more than plain values.
     """
     counts, out = Counts(), Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8") as kept, out.with_name(REJECTED_FILE).open("w", encoding="utf-8") as refused:
+    with open_rejected(out) as refused, out.open("w", encoding="utf-8") as kept:
         for name, entry in pickles.image_search_cache(path):
             counts.read += 1
             if isinstance(entry, DataError):

@@ -6,7 +6,6 @@ the members of a list. Layout: google-research/encyclopedic_vqa.
 
 from __future__ import annotations
 
-import csv
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.data.convert import fields
 from mmsearch_jax.data.convert.published import Files, PublishedSet, find_image, read_json
+from mmsearch_jax.data.formats import spreadsheet
 from mmsearch_jax.data.rows import Row
 
 _FIELDS = ("question", "answer", "dataset_name", "dataset_image_ids", "question_type", "wikipedia_url")
@@ -23,18 +23,15 @@ _INATURALIST, _LANDMARKS = "inaturalist", "landmarks"
 
 def _records(files: Files, split: str, folder: Path) -> Iterator[Any]:
     """One record for each image of each line."""
-    # Evidence passages are longer than the csv module allows by default.
-    csv.field_size_limit(1 << 27)
-    with files[0][0].open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        if missing := [field for field in _FIELDS if field not in (reader.fieldnames or ())]:
-            raise DataError(f"{files[0][0]} has no column {', '.join(missing)}: is it a file of Encyclopedic-VQA?")
-        for line, record in enumerate(reader, 1):
-            images = [image.strip() for image in (record["dataset_image_ids"] or "").split("|") if image.strip()]
-            if not images:
-                yield DataError(f"dataset_image_ids: line {line} names no image")
-            for place, image in enumerate(images):
-                yield {**record, "id": f"encyclopedic-vqa-{split}-{line}-{place}", "image_id": image, "split": split}
+    for line, record in enumerate(spreadsheet.read_table(files[0][0], _FIELDS), 1):
+        if isinstance(record, DataError):
+            yield record
+            continue
+        images = [image.strip() for image in record["dataset_image_ids"].split("|") if image.strip()]
+        if not images:
+            yield DataError(f"dataset_image_ids: line {record[spreadsheet.LINE]} names no image")
+        for place, image in enumerate(images):
+            yield {**record, "id": f"encyclopedic-vqa-{split}-{line}-{place}", "image_id": image, "split": split}
 
 
 def _row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
@@ -47,7 +44,7 @@ def _row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     return Row(
         record["id"],
         _image(folder, record["dataset_name"], record["image_id"]),
-        fields.text(record, "question"),
+        fields.question(record, "question"),
         fields.answers(gold),
         "two_hop" if record["question_type"] == "2_hop" else "",
         None,
@@ -78,7 +75,11 @@ def _inaturalist_names(folder: Path) -> dict[str, str]:
     for part in ("train", "val"):
         path = folder / _INATURALIST / f"{part}.json"
         if path.is_file():
-            names.update((str(image["id"]), image["file_name"]) for image in read_json(path)["images"])
+            content = read_json(path)
+            listed = content.get("images") if isinstance(content, Mapping) else None
+            for image in listed if isinstance(listed, list) else ():
+                if isinstance(image, Mapping) and isinstance(image.get("file_name"), str):
+                    names[str(image.get("id"))] = image["file_name"]
     return names
 
 

@@ -17,7 +17,7 @@ import tqdm
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data import storage
 from mmsearch_jax.data.convert import sharegpt, verl
-from mmsearch_jax.data.convert.conversion import REJECTED_FILE, Counts, checked_row, sift
+from mmsearch_jax.data.convert.conversion import Counts, checked_row, open_rejected, rejected_file, sift
 from mmsearch_jax.data.formats import jsonl, parquet, tar
 from mmsearch_jax.data.rows import Row, read_image
 
@@ -69,7 +69,7 @@ def export(
     Args:
       form: one of `FORMS`.
       path: our rows, in any format.
-      out: file to write; `rejected.jsonl` is written next to it, "sharegpt" writes images to `<its name>_images`.
+      out: file to write; `rejected-<its name>.jsonl` is written next to it, "sharegpt" writes images to `<its name>_images`.
       prompt_style: one of `protocol.PROMPT_STYLES`, for the prompts in conversations.
 
     Raises:
@@ -82,19 +82,17 @@ def export(
         raise DataError(f"{out.name} is not a file of {form}: its name must end in {' or '.join(layout.writers)}")
     if layout.image_files:
         layout = layout._replace(record=functools.partial(layout.record, prompt_style=prompt_style))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    rejected = out.with_name(REJECTED_FILE)
     rows = tqdm.tqdm(storage.scan_rows(path), desc=f"export {form}", unit="row", disable=not show_progress)
 
     def make(scanned: storage.Scanned, number: int) -> tuple[str, dict[str, Any]]:
         row = checked_row(scanned.row, number, lambda row, _: row, path.parent, embed=True)
         return row.id, _record(row, number, layout, out)
 
-    with rejected.open("w", encoding="utf-8") as refused, storage.whole(out) as partial:
+    with open_rejected(out) as refused, storage.whole(out) as partial:
         layout.writers[out.suffix](sift(rows, make, refused, counts), partial)
         counts.written = counts.read - counts.rejected.total()
         if not counts.written:
-            raise DataError(f"none of {counts.read} rows of {path} can be exported: see {rejected}")
+            raise DataError(f"none of {counts.read} rows of {path} can be exported: see {rejected_file(out)}")
     return counts
 
 

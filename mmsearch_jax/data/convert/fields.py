@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.formats import json_text
 
 IMAGE_MARK = "<image>"
 """The mark for an image in a prompt, in both LLaMA-Factory's and verl's rows."""
@@ -53,7 +52,7 @@ def strings(value: Any, field: str) -> list[str]:
     if value is None:
         return []
     values = value if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(item, str | int | float) for item in values):
+    if not all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values):
         raise DataError(f"{field}: must list strings, not {_shown(value)}")
     return [str(item) for item in values if not (isinstance(item, float) and math.isnan(item))]
 
@@ -61,10 +60,15 @@ def strings(value: Any, field: str) -> list[str]:
 def answers(gold: Any, aliases: Any = None) -> tuple[str, ...]:
     """The gold answer first, then its aliases, without duplicates.
 
+    Args:
+      gold: one answer or a list. A string is one answer, also if it reads as a list: "[2, 3]" may be an interval.
+      aliases: as for `strings`.
+
     Raises:
       DataError: there is no answer.
     """
-    found = [*strings(gold, "ground_truth"), *strings(aliases, "candidate_answers")]
+    found = [gold] if isinstance(gold, str) else strings(gold, "ground_truth")
+    found = [*found, *strings(aliases, "candidate_answers")]
     kept = tuple(dict.fromkeys(answer.strip() for answer in found if answer.strip()))
     if not kept:
         raise DataError("ground_truth: there is no answer")
@@ -78,15 +82,27 @@ def images(record: Mapping[str, Any], field: str = "images") -> tuple[str | byte
       DataError: one of them has another form or is empty.
     """
     value = record.get(field)
-    if value is None:
+    if value is None or value == "":
         return ()
-    return tuple(_image(item, field) for item in (value if isinstance(value, list | tuple) else [value]))
+    return tuple(image(item, field) for item in (value if isinstance(value, list | tuple) else [value]))
 
 
 def flag(record: Mapping[str, Any], field: str, default: bool | None = None) -> bool | None:
     """True or false; None for another value, `default` if the field is missing."""
     value = record.get(field, default)
     return value if isinstance(value, bool) else None
+
+
+def question(record: Mapping[str, Any], field: str, num_images: int = 1) -> str:
+    """The question of a set that shows its images before it, without the image marks that it may have all the same.
+
+    Raises:
+      DataError: it is empty, or has another number of marks than there are images.
+    """
+    asked = text(record, field)
+    if (marks := asked.count(IMAGE_MARK)) not in (0, num_images):
+        raise DataError(f"{field}: has {marks} image marks, but there are {num_images} images")
+    return text({field: without_marks(asked)}, field)
 
 
 def without_marks(prompt: str) -> str:
@@ -120,7 +136,12 @@ def provenance(source: str, number: int, **more: Any) -> dict[str, str]:
     return {"source": source, "row": str(number), **known}
 
 
-def _image(value: Any, field: str) -> str | bytes:
+def image(value: Any, field: str) -> str | bytes:
+    """One image in any of the forms of `images`.
+
+    Raises:
+      DataError: the value has another form or is empty.
+    """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path") or value.get("url") or value.get("image")
     if isinstance(value, bytes | str) and value:
@@ -134,7 +155,7 @@ def _decoded(value: str) -> str | bytes:
         return value
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error:
+    except ValueError:
         return value
 
 
@@ -142,9 +163,9 @@ def _parsed(value: Any, field: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except ValueError as error:
-        raise DataError(f"{field}: not JSON ({error})") from error
+        return json_text.loads(value)
+    except DataError as error:
+        raise DataError(f"{field}: {error}") from error
 
 
 def _shown(value: Any) -> str:

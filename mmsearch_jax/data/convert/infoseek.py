@@ -27,7 +27,7 @@ def _records(files: Files, split: str, folder: Path) -> Iterator[Any]:
 
 
 def _row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
-    name, question = fields.text(record, "data_id"), fields.text(record, "question")
+    name, question = fields.text(record, "data_id"), fields.question(record, "question")
     aliases = record.get("answer_eval")
     span = _range(aliases)
     meta = {"answer_range": json.dumps(span)} if span else {}

@@ -62,5 +62,13 @@ def image_search_cache(path: str | Path) -> Iterator[tuple[str, dict[str, Any] |
         if not isinstance(titles, list) or not isinstance(urls, list) or len(titles) != len(urls):
             yield str(name), DataError("titles and image URLs are not lists of equal length")
             continue
+        if not all(_is_text(value) for value in (str(name), *titles, *urls)):
+            yield str(name), DataError("titles and image URLs must be texts in UTF-8")
+            continue
         results = [{"title": title, "image_url": url} for title, url in zip(titles, urls, strict=True)]
         yield str(name), {"data_id": str(name), "results": results}
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a file of UTF-8 can hold the value; a pickle may contain half a character."""
+    return value is None or (isinstance(value, str) and value.encode(errors="replace").decode() == value)

@@ -6,12 +6,13 @@ The files are in one folder that the user supplies (nothing is downloaded). Each
 from __future__ import annotations
 
 import functools
-import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmsearch_jax.core.errors import DataError, ImageError
+from mmsearch_jax.data.formats import json_text
 from mmsearch_jax.data.rows import Row
 
 IMAGE_ENDINGS = (".jpg", ".JPEG", ".jpeg", ".png", ".webp", ".JPG", ".PNG")
@@ -65,9 +66,9 @@ def read_json(path: Path) -> Any:
       DataError: it is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}): download it again") from error
+        return json_text.loads(path.read_bytes())
+    except DataError as error:
+        raise DataError(f"{path} is {error}: download it again") from error
 
 
 def find_image(folder: Path, roots: Sequence[str], name: str) -> str:
@@ -78,9 +79,10 @@ def find_image(folder: Path, roots: Sequence[str], name: str) -> str:
     """
     for place in _image_folders(folder, tuple(roots)):
         for ending in IMAGE_ENDINGS:
-            if (path := place / f"{name}{ending}").is_file():
+            # Unlike `Path.is_file`, it is false for names that no file can have.
+            if os.path.isfile(path := place / f"{name}{ending}"):
                 return str(path)
-    raise ImageError(f"image: no file for '{name}' in {' or '.join(roots)} below {folder}")
+    raise ImageError(f"image: no file for {name[:80]!r} in {' or '.join(roots)} below {folder}")
 
 
 @functools.lru_cache(maxsize=8)

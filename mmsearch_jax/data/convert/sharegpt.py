@@ -7,18 +7,19 @@ with a plain answer becomes a row without turns. Other conversations are rejecte
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.protocol import INFORMATION, PROMPT_STYLES, Answer, first_turn_prompt, later_prompt, parse_turn
-from mmsearch_jax.data.convert import fields
-from mmsearch_jax.data.formats import jsonl
+from mmsearch_jax.data.convert import fields, record_images
+from mmsearch_jax.data.convert.record_images import Said
+from mmsearch_jax.data.formats import json_text, jsonl
 from mmsearch_jax.data.rows import ConversationTurn, Row
 
 _USER, _ASSISTANT = ("human", "user", "observation", "tool"), ("gpt", "assistant", "function_call")
+_TEXTS = ("conversations", "messages", "id", "answers", "category", "system", "tools")
 _CLOSE = f"</{INFORMATION}>"
 
 
@@ -34,9 +35,9 @@ def records(path: Path) -> Iterator[Any]:
         yield from (record for record in jsonl.read(path) if record is not None)
         return
     try:
-        listed = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}): give a list of records, or JSON lines as .jsonl") from error
+        listed = json_text.loads(path.read_bytes())
+    except DataError as error:
+        raise DataError(f"{path} is {error}: give a list of records, or JSON lines as .jsonl") from error
     if not isinstance(listed, list):
         raise DataError(f"{path} contains a {type(listed).__name__}, expected a list of records")
     yield from listed
@@ -46,16 +47,18 @@ def sharegpt_row(record: Mapping[str, Any], number: int) -> Row:
     """A row of one conversation.
 
     Raises:
-      DataError: the roles do not alternate, or the conversation is neither in our grammar nor one question and answer.
+      DataError: the roles do not alternate, the conversation is neither in our grammar nor one question and answer, or image
+        marks and images differ in number.
     """
-    said = _messages(record)
+    messages, unread = _messages(record)
+    images = record_images.counted(record, messages[0], [*messages[1:], *unread], _TEXTS)
+    said = [message.text for message in messages]
     question = fields.without_marks(said[0])
     if not question:
         raise DataError("conversations[0]: there is no question")
     texts, observations = said[1::2], said[2::2]
     action = parse_turn(texts[-1]).action
-    images = fields.images(record)
-    extra = fields.strings(record.get("answers"), "answers")
+    extra = record.get("answers")
     searched = len(texts) > 1 if isinstance(action, Answer) else None
     if isinstance(action, Answer):
         turns = tuple(
@@ -118,26 +121,28 @@ def write(listed: Iterable[dict[str, Any]], path: Path) -> None:
         out.write("\n]\n")
 
 
-def _messages(record: Mapping[str, Any]) -> list[str]:
-    """The texts of user and assistant in turn; a system message is skipped (the protocol defines the prompt)."""
+def _messages(record: Mapping[str, Any]) -> tuple[list[Said], list[Said]]:
+    """The messages of user and assistant in turn; and the system's, which are not read (the protocol defines the prompt)."""
     field = "conversations" if "conversations" in record else "messages"
     listed = record.get(field)
     if not isinstance(listed, list) or not listed:
         raise DataError(f"{field}: must list messages")
-    said: list[str] = []
+    said: list[Said] = []
+    unread: list[Said] = []
     for i, message in enumerate(listed):
         if not isinstance(message, Mapping):
             raise DataError(f"{field}[{i}]: must be an object")
         role, value = message.get("from", message.get("role")), message.get("value", message.get("content"))
         if role == "system":
+            unread += [record_images.said(value, f"{field}[{i}]")] if value else []
             continue
         expected = _ASSISTANT if len(said) % 2 else _USER
         if role not in expected:
             raise DataError(f"{field}[{i}]: '{role}' is the role, expected one of {', '.join(expected)}")
-        said.append(fields.text({f"{field}[{i}]": value}, f"{field}[{i}]"))
+        said.append(record_images.said(value, f"{field}[{i}]"))
     if len(said) < 2 or len(said) % 2:
         raise DataError(f"{field}: must end with the assistant's answer")
-    return said
+    return said, unread
 
 
 def _bare_question(prompt: str) -> str:

@@ -7,7 +7,6 @@ latest is read); some of its image URLs no longer work. Layouts: m-a-p/SimpleVQA
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def _simple_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     return Row(
         f"simplevqa-{record.get('data_id')}",
         _picture(record),
-        fields.text(record, "question"),
+        fields.question(record, "question"),
         fields.answers(record.get("answer")),
         "",
         None,
@@ -57,7 +56,7 @@ def _picture(record: Mapping[str, Any]) -> bytes:
         return image_urls.read_url(value)
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise DataError(f"image: not base64 ({error})") from error
 
 
@@ -77,7 +76,7 @@ def _dyn_row(record: Mapping[str, Any], number: int, folder: Path) -> Row:
     return Row(
         f"dynvqa-{language}-{record.get('question_id', number)}",
         images[0],
-        fields.text(record, "question"),
+        fields.question(record, "question", len(images)),
         fields.answers(record.get("answer")),
         "",
         None,

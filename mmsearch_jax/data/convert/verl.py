@@ -16,11 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 from mmsearch_jax.core.errors import DataError
-from mmsearch_jax.data.convert import fields
+from mmsearch_jax.data.convert import fields, record_images
 from mmsearch_jax.data.formats import parquet
 from mmsearch_jax.data.rows import Row
 
 _QUESTION = "Question:"
+_TEXTS = ("prompt", "reward_model", "data_id", "id", "data_source", "category", "question", "golden_answers")
 # MMSearch-R1's words for whether a search is required, in FVQA.
 _SEARCH = {"search_required": True, "search_free": False}
 _PROMPT = ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
@@ -68,9 +69,9 @@ def verl_row(record: Mapping[str, Any], number: int) -> Row:
     """A row of any verl data set.
 
     Raises:
-      DataError: it has no question or no answer, or a field is invalid.
+      DataError: it has no question or no answer, a field is invalid, or image marks and images differ in number.
     """
-    return _row(record, number, "verl", _question(record))
+    return _row(record, number, "verl", *_asked(record))
 
 
 def mmsearch_r1_row(record: Mapping[str, Any], number: int) -> Row:
@@ -79,7 +80,8 @@ def mmsearch_r1_row(record: Mapping[str, Any], number: int) -> Row:
     Raises:
       DataError: as in `verl_row`, or there is no image.
     """
-    row = _row(record, number, "mmsearch-r1", _after_mark(_question(record)))
+    question, images = _asked(record)
+    row = _row(record, number, "mmsearch-r1", _after_mark(question), images)
     if not row.image:
         raise DataError("images: there is no image, neither bytes nor in image_urls")
     if row.category in _SEARCH:
@@ -94,8 +96,9 @@ def search_r1_row(record: Mapping[str, Any], number: int) -> Row:
       DataError: see `verl_row`.
     """
     plain = record.get("question")
-    question = plain.strip() if isinstance(plain, str) and plain.strip() else _after_mark(_question(record))
-    return _row(record, number, "search-r1", question)
+    asked, images = _asked(record)
+    question = plain.strip() if isinstance(plain, str) and plain.strip() else _after_mark(asked)
+    return _row(record, number, "search-r1", question, images)
 
 
 def verl_record(row: Row, number: int) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def _record(row: Row, number: int, prompt: str) -> dict[str, Any]:
     }
 
 
-def _row(record: Mapping[str, Any], number: int, source: str, question: str) -> Row:
+def _row(record: Mapping[str, Any], number: int, source: str, question: str, images: tuple[str | bytes, ...]) -> Row:
     reward, extra = fields.mapping(record, "reward_model"), fields.mapping(record, "extra_info")
     gold = reward.get("ground_truth")
     if isinstance(gold, Mapping):
@@ -166,7 +169,6 @@ def _row(record: Mapping[str, Any], number: int, source: str, question: str) -> 
     split, index = extra.get("split"), extra.get("index")
     parts = (record.get("data_source") or source, split, number if index is None else index)
     name = record.get("data_id") or record.get("id") or "-".join(str(part) for part in parts if part is not None)
-    images = fields.images(record) or fields.images(record, "image_urls")
     return Row(
         str(name),
         images[0] if images else "",
@@ -180,7 +182,8 @@ def _row(record: Mapping[str, Any], number: int, source: str, question: str) -> 
     )
 
 
-def _question(record: Mapping[str, Any]) -> str:
+def _asked(record: Mapping[str, Any]) -> tuple[str, tuple[str | bytes, ...]]:
+    """The user's whole message without its image marks, and its images."""
     messages = record.get("prompt")
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -189,13 +192,15 @@ def _question(record: Mapping[str, Any]) -> str:
     asked = [message for message in messages if message.get("role") == "user"]
     if len(asked) != 1:
         raise DataError(f"prompt: has {len(asked)} user messages, expected one question")
-    content = asked[0].get("content")
-    if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
-    question = fields.without_marks(fields.text({"prompt": content}, "prompt"))
+    prompt = record_images.said(asked[0].get("content"), "prompt")
+    others = [
+        record_images.said(m.get("content"), "prompt") for m in messages if m is not asked[0] and m.get("content")
+    ]
+    images = record_images.counted(record, prompt, others, _TEXTS)
+    question = fields.without_marks(prompt.text)
     if not question:
         raise DataError("prompt: there is an image but no question")
-    return question
+    return question, images
 
 
 def _after_mark(prompt: str) -> str:

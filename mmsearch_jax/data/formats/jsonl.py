@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.formats import json_text
 
 _MEDIA_TYPES = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -40,9 +41,9 @@ def read(path: Path) -> Iterator[Any]:
     with path.open("rb") as lines:
         for line in lines:
             try:
-                yield json.loads(line) if line.strip() else None
-            except ValueError as error:
-                yield DataError(f"not JSON ({error}); each line must be one row")
+                yield json_text.loads(line) if line.strip() else None
+            except DataError as error:
+                yield DataError(f"{error}; each line must be one row")
 
 
 def _plain(value: Any) -> str:

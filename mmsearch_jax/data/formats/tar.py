@@ -9,14 +9,18 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.formats import json_text
 
 _EXTENSIONS = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
+_IMAGE_ENDINGS = ("jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff")
 
 
 def write(records: Iterable[dict[str, Any]], path: Path) -> None:
@@ -34,9 +38,9 @@ def read(path: Path) -> Iterator[Any]:
     """
     try:
         with tarfile.open(path) as archive:
-            for key, members in itertools.groupby(filter(tarfile.TarInfo.isfile, archive), lambda m: _split(m.name)[0]):
-                yield _record(key, {_split(member.name)[1]: _content(archive, member) for member in members})
-    except (tarfile.TarError, EOFError) as error:
+            for key, members in itertools.groupby(filter(_is_data, archive), lambda m: _split(m.name)[0]):
+                yield _record(key, [(_split(member.name)[1], _content(archive, member)) for member in members])
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} is cut short or not a tar file ({error}): copy or write it again") from error
 
 
@@ -62,10 +66,16 @@ def _add(archive: tarfile.TarFile, key: str, record: dict[str, Any]) -> None:
         archive.addfile(member, io.BytesIO(content))
 
 
+def _is_data(member: tarfile.TarInfo) -> bool:
+    """Whether a member belongs to a sample: macOS adds `._NAME` beside each file, `.DS_Store`, and `__MACOSX/`."""
+    *folders, base = member.name.split("/")
+    return member.isfile() and not base.startswith(".") and "__MACOSX" not in folders
+
+
 def _split(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     key, _, rest = base.partition(".")
-    return folder + slash + key, rest
+    return folder + slash + key, rest.lower()
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -73,20 +83,26 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return b"" if opened is None else opened.read()
 
 
-def _record(key: str, files: dict[str, bytes]) -> Any:
+def _record(key: str, members: list[tuple[str, bytes]]) -> Any:
+    files, unnamed = dict(members), {name for name, _ in members if name.rpartition(".")[2] in _IMAGE_ENDINGS}
+    if len(files) < len(members):
+        return DataError(f"sample {key} has two files with one name: the samples need different names")
     if "json" not in files:
         return DataError(f"sample {key} has no {key}.json")
 
     def put_back(value: dict[str, Any]) -> Any:
         if value.keys() != {"file"}:
             return value
-        if value["file"] not in files:
-            raise DataError(f"sample {key} has no {key}.{value['file']}")
-        return files[value["file"]]
+        name = str(value["file"]).lower()
+        if name not in files:
+            raise DataError(f"sample {key} has no {key}.{name}")
+        unnamed.discard(name)
+        return files[name]
 
     try:
-        return json.loads(files["json"], object_hook=put_back)
+        record = json_text.loads(files["json"], put_back)
     except DataError as error:
-        return error
-    except ValueError as error:
-        return DataError(f"{key}.json is not JSON ({error})")
+        return DataError(f"{key}.json: {error}")
+    if unnamed:
+        return DataError(f"sample {key} has {key}.{min(unnamed)}, which {key}.json does not name")
+    return record

@@ -14,6 +14,7 @@ import pytest
 from mmsearch_jax.core.errors import DataError
 from tools_server.cache.answers import Cache, key_of
 from tools_server.cache.store import CacheEntry, SqliteStore, StoreError
+from tools_server.cache.transfer import DOUBTFUL, count_entries
 from tools_server.failures import SearchFailure
 from tools_server.settings.answering import CacheSettings
 
@@ -205,5 +206,35 @@ def test_entries_come_back_whole_and_in_order(tmp_path: Path):
         found = [(key, entry) async for key, entry in store.entries()]
         assert found == sorted(entries.items(), key=lambda item: item[0])
         assert dataclasses.asdict(found[0][1])["reply"] == {"results": [{"title": "é\u2028\ud7ff"}]}
+
+    with_store(tmp_path, talk)
+
+
+EMPTY = {"tool": "text_search", "results": [], "status": "no_results", "backend": "searxng"}
+
+
+@pytest.mark.parametrize(
+    ("change", "doubtful"),
+    [
+        ({}, True),
+        ({"backend": "google_vision", "status": "no_detection"}, True),
+        ({"empty_checked": True}, False),
+        ({"backend": "local"}, False),
+        ({"backend": "", "status": "no_detection"}, False),
+        ({"results": [{"title": "a", "snippet": "b"}]}, False),
+    ],
+)
+def test_an_empty_answer_that_was_never_checked_is_fetched_again_except_in_a_replay(
+    tmp_path: Path, change: dict[str, Any], doubtful: bool
+):
+    async def talk(store: SqliteStore) -> None:
+        await store.put(key_of(REQUEST), CacheEntry(REQUEST, {**EMPTY, **change}))
+        counts = await count_entries(store)
+        assert counts[DOUBTFUL] == doubtful
+        for mode in ("replay", "live", "replay-or-live"):
+            calls, cache = Calls(), Cache(store, CacheSettings(mode))
+            assert (await cache.answer(REQUEST, calls))[1] is (mode == "replay" or not doubtful)
+            assert cache.doubtful >= doubtful
+            await store.put(key_of(REQUEST), CacheEntry(REQUEST, {**EMPTY, **change}))
 
     with_store(tmp_path, talk)

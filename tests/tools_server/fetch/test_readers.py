@@ -160,7 +160,7 @@ def test_jina_is_asked_for_the_page_with_the_key_and_its_text_is_taken(tmp_path:
             config = config_with(tmp_path, found.url, jina.allow, kind="jina")
             config.reader.jina.update({"url": jina.url, "key_env": "JINA_API_KEY"})
             reply, metrics = await searched(config)
-            assert reply.results[0].snippet == "Title: Velmora\nThe capital is Ostrin. (/information)"
+            assert reply.results[0].snippet == "short\nTitle: Velmora\nThe capital is Ostrin. (/information)"
             assert [r.raw_path for r in jina.requests] == ["/https://x.example/velmora?a=b"]
             assert jina.requests[0].headers["Authorization"] == "Bearer k3y"
             assert pages(metrics) == {"ok": 1, "refused": 1}
@@ -200,3 +200,40 @@ def test_what_decides_an_answer_is_part_of_the_cache_key():
     for name, value in (("num_pages", 9), ("max_chars", 9), ("allow", ("10.0.0.0/8",)), ("kind", "jina")):
         assert reader_identity(dataclasses.replace(pages, **{name: value})) != reader_identity(pages)
     assert reader_identity(dataclasses.replace(pages, timeout_s=99.0)) == reader_identity(pages)
+
+
+SNIPPET = "Velmora's capital is Ostrin (pop. 1,204,118)."
+
+
+def text_page(*paragraphs: str) -> str:
+    return f"<html><body><article>{''.join(f'<p>{p}</p>' for p in paragraphs)}</article></body></html>"
+
+
+CONSENT = text_page(
+    *["Before you continue, please accept all cookies of our 214 partners, or manage your choices here."] * 30
+)
+LOGIN = text_page("Please log in or register to go on reading this story, it takes less than a minute of your time.")
+ARTICLE = text_page(
+    "The weather was mild all year and nobody complained about it very much, they say.", "The capital has a port."
+)
+LONG = text_page(
+    *[f"Sentence {i} of a long page that tells of other lands and of the sea." for i in range(90)],
+    "Its capital is old.",
+)
+
+
+@pytest.mark.parametrize(
+    ("page", "added"), [(CONSENT, ""), (LOGIN, ""), (ARTICLE, "The capital has a port."), (LONG, "Its capital is old.")]
+)
+def test_a_page_adds_to_the_engines_snippet_and_never_replaces_it(tmp_path: Path, page: str, added: str):
+    async def go() -> None:
+        async with Site(lambda r: html(page)) as site, engine(site.url, snippet=SNIPPET) as found:
+            reply, metrics = await searched(config_with(tmp_path, found.url, site.allow))
+            snippet = reply.results[0].snippet
+            assert snippet.startswith(SNIPPET)
+            assert added in snippet
+            assert pages(metrics) == {"ok": 1}
+            assert len(snippet) <= 800
+            assert bool(added) == (snippet != SNIPPET)
+
+    asyncio.run(go())

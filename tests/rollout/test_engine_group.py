@@ -1,0 +1,201 @@
+"""All devices of a host sample in one process: the same tokens as on one device, weights placed once, no engine waits."""
+
+import asyncio
+import dataclasses
+import time
+
+import pytest
+
+from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.rollout.placement import host_meshes
+from mmsearch_jax.rollout.rounds import Rounds
+from mmsearch_jax.rollout.sequence import EngineStats, LiveSequence
+from mmsearch_jax.settings.rollout import EngineConfig
+from tests.rollout.test_placement import finished, run
+
+_EIGHT = """
+import asyncio, dataclasses, json, sys, tempfile
+from pathlib import Path
+import jax, numpy as np
+from flax import nnx
+from mmsearch_jax.images.processing import ImageProcessor
+from mmsearch_jax.data.rows import Row
+from mmsearch_jax.learners import grpo
+from mmsearch_jax.learners.training_run import RunPlace
+from mmsearch_jax.learners.placement import LearnerMesh
+from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
+from mmsearch_jax.rollout.engine_group import EngineGroup
+from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
+from mmsearch_jax.rollout.tool_client import ToolClient
+from mmsearch_jax.settings.learning import BatchShape
+from mmsearch_jax.settings.policy import MeshConfig
+from tests.learners.test_grpo import EPISODE, RECIPE, SIZES, EverySecond, Server
+from tests.rollout import random_policy
+from tests.rollout.test_warm_up import Compilations
+
+assert len(jax.devices()) == 8
+processor = ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84)
+client = lambda: ToolClient("http://test", max_retries=0, transports=[Server(float("inf"))])
+# One layer: each engine compiles its own programs.
+text = dataclasses.replace(random_policy.CONFIG.text, num_hidden_layers=1)
+vision = dataclasses.replace(random_policy.CONFIG.vision, depth=1, fullatt_block_indexes=(0,))
+model = Qwen2_5_VL(dataclasses.replace(random_policy.CONFIG, text=text, vision=vision), rngs=nnx.Rngs(0))
+nnx.update(model, jax.tree.map(lambda x: x * 8.0 if x.ndim > 1 else x, nnx.state(model)))
+mesh = LearnerMesh.of(MeshConfig(data=2, fsdp=4))
+
+
+def group_of(groups):
+    sizes = dataclasses.replace(SIZES, num_slots=4, groups=groups)
+    return EngineGroup(model, random_policy.TOKENIZER, processor, sizes, 3)
+
+
+def episodes(engine):
+    asked = [
+        EpisodeRequest(str(p), str(p), f"Where is it{'?' * p}", random_policy.picture(p % 2), 10 * p + m)
+        for p in range(9) for m in range(2)
+    ]
+    async def play():
+        tools = client()
+        try:
+            return await run_episodes(engine, asked, EPISODE, tools)
+        finally:
+            await tools.close()
+    return asyncio.run(play())
+
+
+one, eight = group_of(1), group_of(0)
+assert len(one.engines) == 1 and len(eight.engines) == 8 and eight.config.num_slots == 32
+devices = [leaf.devices() for engine in eight.engines for leaf in jax.tree.leaves((engine._weights, engine._cache))]
+assert set.union(*devices) == set(jax.devices()) and all(len(own) == 1 for own in devices)
+# Weights from the learner's mesh over all devices: one program, compiled once.
+state = jax.jit(lambda s: jax.tree.map(lambda x: x * 1.25, s))(mesh.place(nnx.state(model)))
+for group in (one, eight):
+    group.set_weights(state, 1)
+compiled = Compilations()
+eight.set_weights(state, 2)
+one.set_weights(state, 2)
+assert compiled.count == 0 and eight.policy_version == 2
+a, b = episodes(one), episodes(eight)
+for x, y in zip(a, b, strict=True):
+    assert x.token_ids == y.token_ids and x.status == y.status and x.num_sampled > 0
+    np.testing.assert_allclose(x.logprobs, y.logprobs, atol=1e-4)
+sampled = [engine.stats.sampled_tokens for engine in eight.engines]
+assert min(sampled) > 0 and sum(sampled) == eight.stats.sampled_tokens == one.stats.sampled_tokens, sampled
+# Each prompt was fed once: its group is on one engine.
+assert eight.stats.shared_tokens == one.stats.shared_tokens > 0
+assert eight.free_slots == 32
+print("same", sum(len(t.token_ids) for t in a), flush=True)
+if "learn" not in sys.argv:
+    sys.exit()
+
+rows = []
+folder = Path(tempfile.mkdtemp())
+for shade in range(8):
+    path = folder / f"{shade}.png"
+    path.write_bytes(random_policy.picture(shade))
+    rows.append(Row(str(shade), str(path), f"Where is it{'?' * shade}", ("Lima",), "crop", True))
+recipe = dataclasses.replace(RECIPE, num_steps=1, prompts_per_step=8, group_size=2, batch=BatchShape(8, 256, 8, 24))
+
+
+# The frozen vision tower stays as it is in the engines: it must be the learner's.
+eight.set_weights(nnx.state(model), 0)
+environment = grpo.Environment(eight, client(), EPISODE, EverySecond(recipe.reward))
+trained = grpo.train(model, rows, recipe, environment, RunPlace(folder, "grpo", show_progress=False), mesh=mesh)
+assert all(leaf.sharding.device_set == set(jax.devices()) for leaf in jax.tree.leaves(nnx.state(trained)))
+(record,) = map(json.loads, (folder / "metrics.jsonl").open())
+assert record["sampling_engines"] == 8 and record["updates"] == 1 and record["grad_norm"] > 0, record
+# The learner on its mesh computes the log-probs that the eight engines sampled with.
+assert record["rollout_learner_kl"] < 1e-6, record
+print("learnt", record["loss"])
+"""
+
+
+def test_eight_devices_sample_what_one_does():
+    assert "same" in finished(run(_EIGHT, 8))
+
+
+@pytest.mark.slow
+def test_eight_devices_sample_for_a_learner_that_spans_them():
+    out = finished(run(_EIGHT, 8, "learn"))
+    assert "same" in out and "learnt" in out
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "expected"),
+    [
+        (EngineConfig(), 8, [[0], [1], [2], [3], [4], [5], [6], [7]]),
+        (EngineConfig(tensor=4), 8, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (EngineConfig(tensor=2, groups=1), 8, [[0, 1]]),
+        (EngineConfig(tensor=3), 8, [[0, 1, 2], [3, 4, 5]]),
+    ],
+)
+def test_a_host_s_devices_are_divided_into_groups(config, devices, expected):
+    assert [[device.id for device in mesh.devices.flat] for mesh in host_meshes(config, chips(devices))] == expected
+
+
+def test_more_engines_than_the_host_has_devices_for_are_refused():
+    with pytest.raises(ConfigError, match="engine.groups is 3, which with engine.tensor=4 needs 12 devices, .* has 8"):
+        host_meshes(EngineConfig(tensor=4, groups=3), chips(8))
+
+
+def chips(count):
+    """Stand-ins for the devices of a host."""
+    return [
+        dataclasses.make_dataclass("Chip", ["id", "process_index", "platform"], frozen=True)(i, 0, "cpu")
+        for i in range(count)
+    ]
+
+
+class StubEngine:
+    """An engine whose rounds end when they are told to."""
+
+    def __init__(self):
+        self.events, self.released, self.begun = [], [], 0
+
+    def play(self, sequences):
+        self.begun += 1
+        while not self.events:
+            time.sleep(0.001)
+        event = self.events.pop()
+        if isinstance(event, Exception):
+            raise event
+        return list(sequences)
+
+    def release(self, sequence):
+        self.released.append(sequence)
+
+
+def test_an_engine_does_not_wait_for_another_one_and_is_not_changed_during_a_round():
+    async def main():
+        slow, fast = engines = StubEngine(), StubEngine()
+        first, second = (LiveSequence([], [], engine=engine) for engine in engines)
+        rounds = Rounds(engines)
+        for number in range(3):
+            rounds.start([first, second])
+            assert rounds.all_busy
+            fast.events.append("end")
+            await asyncio.wait(rounds.futures, return_when=asyncio.FIRST_COMPLETED)
+            assert [ended.finished for ended in rounds.ended()] == [[second]] and fast.begun == number + 1
+        assert slow.begun == 1
+        rounds.release(first)
+        rounds.release(second)
+        assert not slow.released and fast.released == [second]
+        slow.events.append("end")
+        await asyncio.wait(rounds.futures)
+        assert [ended.sequences for ended in rounds.ended()] == [[first]] and slow.released == [first]
+        # A failure reaches the caller, and closing waits for what still runs.
+        rounds.start([first, second])
+        slow.events.append(MemoryError("the chip is full"))
+        await asyncio.wait(rounds.futures, return_when=asyncio.FIRST_COMPLETED)
+        rounds.release(second)
+        with pytest.raises(MemoryError, match="the chip is full"):
+            rounds.ended()
+        fast.events.append("end")
+        await rounds.close()
+        assert fast.released == [second, second] and not rounds.futures
+
+    asyncio.run(main())
+
+
+def test_the_work_of_engines_adds_up():
+    assert EngineStats(1, 2, 3) + EngineStats(10, 20, 30, 40) == EngineStats(11, 22, 33, 40)

@@ -1,0 +1,56 @@
+"""Paragraphs of plain text: lines that were wrapped at a width are joined, so that sentences are whole.
+
+A text counts as wrapped only if many of its lines break inside a sentence; the lines of any other text stay as they are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+_MAX_WIDTH = 120
+_MIN_SHARE = 0.2
+"""Share of line breaks inside a sentence from which on a text counts as wrapped."""
+_ENDS = re.compile(r"[.!?:;。！？：；][\"'”’)\]*`_]*$")
+_STARTS_PART = re.compile(r"[-*+•·‣|#>]\s|\(?\d{1,3}[.)]\s|\(?[a-z][.)]\s|[A-Z][^:.!?]{0,39}: |\.\. |>>> |\.\.\. ")
+_RULE = re.compile(r"[\W_]{3,}")
+
+
+def paragraphs(text: str) -> list[str]:
+    """The paragraphs of a text, each on one line, white space collapsed, without empty ones."""
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    if not _is_wrapped(lines):
+        return [line for line in lines if line]
+    width = sorted(len(line) for line in lines if line)[int(0.9 * sum(map(bool, lines)))]
+    found: list[str] = []
+    last = ""
+    for line in lines:
+        if _RULE.fullmatch(line):
+            line = ""  # it underlines a heading or borders a table
+        if line and last and _continues(last, line, width):
+            found[-1] += f" {line}"
+        elif line:
+            found.append(line)
+        last = line
+    return found
+
+
+def _is_wrapped(lines: list[str]) -> bool:
+    pairs = [(a, b) for a, b in itertools.pairwise(lines) if a and b]
+    inside = sum(_is_inside_sentence(a, b) for a, b in pairs)
+    longest = max((len(a) for a, b in pairs if _is_inside_sentence(a, b)), default=0)
+    return bool(inside) and inside >= _MIN_SHARE * len(pairs) and longest <= _MAX_WIDTH
+
+
+def _is_inside_sentence(line: str, following: str) -> bool:
+    return len(line) > 30 and following[0].islower() and not _ENDS.search(line)
+
+
+def _continues(line: str, following: str, width: int) -> bool:
+    """Whether the break between two adjacent lines of a wrapped text is one of wrapping."""
+    if _STARTS_PART.match(following):
+        return False
+    if following[0].islower():
+        return True
+    # A line that ends early ends its paragraph, or is a heading.
+    return len(line) + 1 + len(following.split()[0]) > 0.8 * width
