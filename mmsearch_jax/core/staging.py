@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import os
 import re
 import shutil
 import sys
@@ -167,6 +168,14 @@ def shown_in(message: str) -> str:
     for folder, address in _addresses.items():
         message = message.replace(folder, address)
     return message
+
+
+def portable(path: str, folder: Path) -> str:
+    """The path as a file in `folder` should name it: relative if both are in one staged directory, whose place changes."""
+    for each in _staged:
+        if Path(path).is_relative_to(each.path) and folder.resolve().is_relative_to(each.path):
+            return os.path.relpath(path, folder.resolve())
+    return path
 
 
 def native_address(path: Path) -> str | None:

@@ -20,6 +20,7 @@ import tqdm
 from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.core.run_lock import NAME as LOCK
 from mmsearch_jax.core.run_lock import RunLock
+from mmsearch_jax.core.staging import portable
 from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.rows import Row, embed_images, to_record
 from mmsearch_jax.data.usable import EPISODE, Use, shown_image, why_unusable
@@ -302,7 +303,7 @@ def _record(sample: Sample, benchmark: str, config: str, folder: Path) -> dict[s
 def _by_reference(row: Row, folder: Path) -> Row:
     """The row with image bytes moved to a file in the folder, and without its further images, which are not shown."""
     if isinstance(row.image, str):
-        return dataclasses.replace(row, more_images=())
+        return dataclasses.replace(row, image=portable(row.image, folder), more_images=())
     ending = jsonl.data_url(row.image[:16]).partition(";")[0].rpartition("/")[2]
     file = f"{IMAGES}/{hashlib.sha256(row.image).hexdigest()[:32]}.{ending}"
     if not (folder / file).is_file():

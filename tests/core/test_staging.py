@@ -10,7 +10,7 @@ from mmsearch_jax.core import buckets, staging
 from mmsearch_jax.core.buckets import is_address, normal, open_bucket
 from mmsearch_jax.core.errors import DirectoryInUse, StorageError
 from mmsearch_jax.core.run_lock import NAME, Owner
-from mmsearch_jax.core.staging import StagedDirectory, local_copy, lock_of, native_address, shown, shown_in
+from mmsearch_jax.core.staging import StagedDirectory, local_copy, lock_of, native_address, portable, shown, shown_in
 from tests.bucket_servers import BUCKET, bucket_server
 
 
@@ -54,6 +54,13 @@ def test_a_work_directory_goes_there_and_comes_back(address):
     with StagedDirectory(address) as again:
         assert (again.path / "metrics.jsonl").read_text() == "a\nb\n"
     assert shown_in(f"nothing in {again.path}/eval: run it") == f"nothing in {address}/eval: run it"
+
+
+def test_files_of_a_work_directory_name_each_other_without_its_local_place(address, tmp_path):
+    with StagedDirectory(address) as staged:
+        image, folder = str(staged.path / "worlds" / "a.png"), staged.path / "eval" / "x"
+        assert portable(image, folder) == "../../worlds/a.png"
+        assert portable("/data/a.png", folder) == "/data/a.png" and portable(image, tmp_path) == image
 
 
 def test_a_kill_between_the_objects_of_a_checkpoint_leaves_the_one_before(address, monkeypatch):
