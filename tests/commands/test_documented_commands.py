@@ -147,9 +147,10 @@ def checked(words, options=()):
     check.COMMAND.add_arguments(parser)
     given = [part for path in (*sorted(EXPECTED), *OWN) for part in ("--expect", path)]
     findings, _ = check.check_line(words, parser.parse_args([*given, *options, "--", *words]))
-    # A setting that looks into a folder which another command fetches.
-    fetched = [f"'{path}', must be the folder" for path in EXPECTED]
-    return [each for each in findings.problems if not any(text in each for text in fetched)]
+    # A setting that looks into a folder which another command fetches, and packages that only some need.
+    elsewhere = [f"'{path}', must be the folder" for path in EXPECTED]
+    elsewhere += [f"pip install 'mmsearch-jax[{extra}]'" for extra in EXTRAS]
+    return [each for each in findings.problems if not any(text in each for text in elsewhere)]
 
 
 def of_mmsearch(shown, _):
