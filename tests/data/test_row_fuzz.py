@@ -7,9 +7,8 @@ import pytest
 
 from mmsearch_jax.commands.main import main
 from mmsearch_jax.core.chat_client import ChatEndpoint
-from mmsearch_jax.core.errors import DataError
-from mmsearch_jax.data.storage import FORMATS, scan_rows
-from mmsearch_jax.data.usable import EPISODE, learnable_episodes, why_all_unusable, why_unusable
+from mmsearch_jax.data.storage import FORMATS, read_rows, scan_rows
+from mmsearch_jax.data.usable import Use, learnable_episodes, why_all_unusable
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, evaluate
 from mmsearch_jax.evaluation.policies import EnginePolicy
 from mmsearch_jax.evaluation.served_policy import ServedPolicy
@@ -19,18 +18,17 @@ from mmsearch_jax.learners.prompts import Prompts, judge_prompts, read_prompts
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.rollout.tool_client import ToolClient
-from mmsearch_jax.settings.learning import BatchShape, GRPOConfig, RewardConfig, RunConfig
-from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
+from mmsearch_jax.settings.learning import GRPOConfig, RewardConfig, RunConfig
+from mmsearch_jax.settings.rollout import EpisodeConfig
 from tests.data.row_mutations import Mutations, write_pictures
 from tests.evaluation.scripted_endpoint import ScriptedEndpoint
 from tests.jobs.test_datagen import served
+from tests.learners.test_grpo import SHAPE, SIZES
+from tests.learners.test_grpo import engine as random_engine
 from tests.rollout import random_policy
 
-LENGTH = 256
+LENGTH = SIZES.max_length
 RULES = EpisodeConfig(mode="direct", prompt_style="short", max_turn_tokens=4, max_trajectory_tokens=LENGTH)
-SIZES = EngineConfig(
-    num_slots=8, max_length=LENGTH, extend_rows=(4,), extend_buckets=(64,), decode_rows=(), length_buckets=(), decode_steps=4
-)  # fmt: skip
 PROCESSOR = ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84)
 
 
@@ -46,25 +44,11 @@ def converted(source, out, capsys, *more):
     return read, written, [reason["reason"] for reason in reasons]
 
 
-def validated(path, capsys):
-    """The rows that `validate --images` calls sound, by number; its count is the same as that of the judgement itself."""
-    code = main(["data", "validate", "--images", str(path)])
+def validated(path, capsys, bad=0):
+    """Validates a file of which so many rows are bad."""
+    assert main(["data", "validate", "--images", str(path)]) == (2 if bad else 0)
     said = capsys.readouterr()
-    seen, sound, bad = set(), [], 0
-    for _, row in scan_rows(path):
-        if isinstance(row, DataError) or row.id in seen or why_unusable(row):
-            bad += 1
-        else:
-            sound.append(row)
-        if not isinstance(row, DataError):
-            seen.add(row.id)
-    assert code == (2 if bad else 0)
-    assert (
-        (f"{bad} of {bad + len(sound)} rows are bad" in said.err)
-        if bad
-        else (f"{len(sound)} rows, all valid" in said.out)
-    )
-    return sound
+    assert f"{bad} of " in said.err if bad else "rows, all valid" in said.out
 
 
 def step_of_grpo(path, workdir, playable, policy_engine):
@@ -75,7 +59,7 @@ def step_of_grpo(path, workdir, playable, policy_engine):
         group_size=2,
         updates_per_batch=1,
         skip_uniform=False,
-        batch=BatchShape(4, LENGTH, 2, 24),
+        batch=SHAPE,
         reward=RewardConfig(match="exact"),
         max_unusable=1.0,
     )
@@ -113,18 +97,20 @@ def through_all(seed, count, folder, capsys):
         read, written, _ = converted(source, folder / f"embedded{ending}", capsys)
         assert read == lines and written > count // 10
         embedded.append([row for _, row in scan_rows(folder / f"embedded{ending}")])
-        assert len(validated(folder / f"embedded{ending}", capsys)) == written
+        assert len(embedded[-1]) == written
+        validated(folder / f"embedded{ending}", capsys)
     assert all(rows == embedded[0] for rows in embedded[1:])
     kept = folder / "kept.jsonl"
     reasons = converted(source, kept, capsys, "--no-embed")[2]
-    sound = validated(kept, capsys)
+    rows = read_rows(kept)
+    sound = [row for row, why in zip(rows, why_all_unusable(rows, Use()), strict=True) if why is None]
+    validated(kept, capsys, len(rows) - len(sound))
     # Of two rows with one id, the first whose images are sound is written.
     others = {row.id for row in embedded[0]} ^ {row.id for row in sound}
     assert all(any(f"id: '{name}' is already used" in reason for reason in reasons) for name in others)
-    playable = [row for row in sound if why_unusable(row, EPISODE) is None]
-    engine = random_policy.engine(SIZES)
+    playable = [row for row in sound if len(row.images) <= 1]
+    engine = random_engine()
     step_of_grpo(kept, folder / "grpo", playable, engine)
-    rows = [row for _, row in scan_rows(kept)]
     names = {row.id for row in rows}
     policy = EnginePolicy(lambda rules: engine, {"fingerprint": "f"}, PROCESSOR)
     with served(ScriptedEndpoint({"": "Lima"})) as url:
