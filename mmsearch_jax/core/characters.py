@@ -1,11 +1,27 @@
-r"""Half characters: JSON may hold "\ud83d" alone, one half of a pair, which no UTF-8 file and no tokenizer can hold."""
+r"""Texts of others: half characters ("\ud83d" alone, which no UTF-8 file can hold), and their short forms in messages."""
 
 from __future__ import annotations
 
 import re
+import reprlib
 from typing import Any
 
 _HALF = re.compile("[\ud800-\udfff]")
+_LONGEST_NAME = 300
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 120
+
+
+def brief(value: Any) -> str:
+    """The value for an error message, as Python writes it: on one line, and cut where it is long or deeply nested."""
+    return _BRIEF.repr(value)
+
+
+def brief_name(name: str) -> str:
+    """The name of a file for an error message: on one line, and without its middle if it is very long."""
+    shown = name if name.isprintable() else repr(name)[1:-1]
+    half = _LONGEST_NAME // 2
+    return shown if len(shown) <= _LONGEST_NAME else f"{shown[:half]}...{shown[-half:]}"
 
 
 def half_character(text: str) -> str | None:

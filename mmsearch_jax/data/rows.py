@@ -7,10 +7,11 @@ module does not depend on tokens, tools or worlds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmsearch_jax.core.characters import brief, brief_name
 from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.core.protocol import Answer, Invalid, parse_turn
 from mmsearch_jax.core.search_api import Box
@@ -21,6 +22,7 @@ SCHEMA_VERSION = 2
 """Version 1 has one image by path and no category, provenance or crop boxes. Rows without a version are read as version 1."""
 KINDS = ("visual", "whole_image", "crop", "two_hop")
 _REQUIRED = ("id", "image", "question", "answers")
+_SHOWN_PROBLEMS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,17 +95,33 @@ def read_image(image: str | bytes) -> bytes:
     """The encoded bytes of a row's image, from a file, a URL or memory.
 
     Raises:
-      ImageError: no such file, or the URL cannot be fetched.
+      ImageError: no such file, not a regular one, or the URL cannot be fetched.
     """
     if isinstance(image, bytes):
         return image
     if image.startswith(image_urls.SCHEMES):
         return image_urls.read_url(image)
+    check_file(image)
     try:
         return Path(image).read_bytes()
+    except OSError as error:
+        raise ImageError(f"no image can be read at {brief_name(image)} ({error.strerror})") from error
+
+
+def check_file(path: str) -> None:
+    """Checks that a path names a regular file: a pipe or a device would be read forever.
+
+    Raises:
+      ImageError: it does not.
+    """
+    try:
+        place = Path(path)
+        if place.is_file():
+            return
+        what = "is a directory" if place.is_dir() else "is not a regular file" if place.exists() else "does not exist"
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f"no image can be read at {image or 'an empty path'} ({reason})") from error
+        what = f"is not a path ({error.strerror if isinstance(error, OSError) else error})"
+    raise ImageError(f"no image can be read at {brief_name(path)}, which {what}: check the path")
 
 
 def embed_images(row: Row, urls: bool = True) -> Row:
@@ -135,7 +153,7 @@ def from_record(record: Any) -> Row:
       DataError: the record is not a valid row; the message names every wrong field and the reason.
     """
     if problems := list(_problems(record)):
-        raise DataError(_named(problems))
+        raise DataError(in_words([_named(field, reason) for field, reason in problems]))
     return Row(
         id=str(record["id"]),
         image=record["image"],
@@ -162,8 +180,14 @@ def validate(row: Row | Mapping[str, Any]) -> list[str]:
     return [f"{field}: {reason}" for field, reason in _problems(record)]
 
 
-def _named(problems: list[tuple[str, str]]) -> str:
-    return "; ".join(reason if reason.startswith("the row ") else f"{field}: {reason}" for field, reason in problems)
+def in_words(problems: Sequence[str]) -> str:
+    """The errors of a row in one line; of very many, the first ones and how many follow."""
+    more = len(problems) - _SHOWN_PROBLEMS
+    return "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more errors" if more > 0 else "")
+
+
+def _named(field: str, reason: str) -> str:
+    return reason if reason.startswith("the row ") else f"{field}: {reason}"
 
 
 def _box(values: Any) -> Box:
@@ -177,14 +201,14 @@ def _problems(record: Any) -> Iterator[tuple[str, str]]:
         return
     version = record.get("schema", 1)
     if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-        yield "schema", f"version {version!r}, but this program reads 1 to {SCHEMA_VERSION}: use a newer one"
+        yield "schema", f"version {brief(version)}, but this program reads 1 to {SCHEMA_VERSION}: use a newer one"
         return
     if missing := [field for field in _REQUIRED if field not in record]:
         yield missing[0], f"the row has no {', '.join(map(repr, missing))}"
     # A missing field has a sound value here, so that it is named once.
     record = {"id": "0", "image": "", "question": "?", "answers": ("?",), **record}
     if isinstance(record["id"], bool) or not isinstance(record["id"], str | int) or not str(record["id"]):
-        yield "id", f"must be a non-empty string, not {record['id']!r}"
+        yield "id", f"must be a non-empty string, not {brief(record['id'])}"
     if not isinstance(record["question"], str) or not record["question"].strip():
         yield "question", "must be a non-empty string"
     yield from _image_problems(record)
@@ -194,9 +218,9 @@ def _problems(record: Any) -> Iterator[tuple[str, str]]:
     elif not all(isinstance(answer, str) and answer.strip() for answer in answers):
         yield "answers", "must contain only non-empty strings"
     if record.get("kind") not in (None, "", *KINDS):
-        yield "kind", f"unknown kind {record['kind']!r}, expected one of {', '.join(KINDS)}, or an empty one"
+        yield "kind", f"unknown kind {brief(record['kind'])}, expected one of {', '.join(KINDS)}, or an empty one"
     if not isinstance(record.get("search_required"), bool | None):
-        yield "search_required", f"must be true, false or null, not {record['search_required']!r}"
+        yield "search_required", f"must be true, false or null, not {brief(record['search_required'])}"
     if not isinstance(record.get("category") or "", str):
         yield "category", f"must be a string, not {_a(record['category'])}"
     for field in ("meta", "provenance"):
@@ -244,10 +268,10 @@ def _placement_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if not isinstance(placement, Mapping) or not isinstance(placement.get("entity"), str):
             yield f"placements[{i}]", "must have an 'entity' and a 'box'"
         elif not _is_box(placement.get("box")):
-            yield f"placements[{i}].box", f"must be x0 < x1 and y0 < y1 in pixels, not {placement.get('box')!r}"
+            yield f"placements[{i}].box", f"must be x0 < x1 and y0 < y1 in pixels, not {brief(placement.get('box'))}"
     target = record.get("target")
     if target is not None and (type(target) is not int or not 0 <= target < len(placements)):
-        yield "target", f"{target!r} is not an index into {len(placements)} placements"
+        yield "target", f"{brief(target)} is not an index into {len(placements)} placements"
 
 
 def _turn_problems(turns: Any) -> Iterator[tuple[str, str]]:
@@ -269,7 +293,7 @@ def _turn_problems(turns: Any) -> Iterator[tuple[str, str]]:
         elif observation is not None and not isinstance(observation, str):
             yield f"turns[{i}].observation", f"must be a string, not {_a(observation)}"
         if turn.get("box") is not None and not _is_box(turn["box"]):
-            yield f"turns[{i}].box", f"must be x0 < x1 and y0 < y1 in pixels, not {turn['box']!r}"
+            yield f"turns[{i}].box", f"must be x0 < x1 and y0 < y1 in pixels, not {brief(turn['box'])}"
 
 
 def _is_box(box: Any) -> bool:

@@ -11,14 +11,14 @@ import concurrent.futures
 import dataclasses
 import io
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from mmsearch_jax.core.characters import brief_name
 from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.core.protocol import direct_prompt, first_turn_prompt
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.data.rows import Row, read_image
+from mmsearch_jax.data.rows import Row, check_file, read_image
 from mmsearch_jax.images import image_urls
 from mmsearch_jax.images.processing import ImageProcessor, load_image
 from mmsearch_jax.settings.learning import BatchShape
@@ -139,23 +139,7 @@ def image_size(image: str | bytes, *, decode: bool) -> tuple[int, int] | None:
 
 
 def _name(image: str | bytes) -> str:
-    return "the image" if isinstance(image, bytes) else image
-
-
-def check_file(path: str) -> None:
-    """Checks that a path names a regular file: a pipe or a device would be read forever.
-
-    Raises:
-      ImageError: it does not.
-    """
-    try:
-        place = Path(path)
-        if place.is_file():
-            return
-        what = "is a directory" if place.is_dir() else "is not a regular file" if place.exists() else "does not exist"
-    except (OSError, ValueError) as error:
-        what = f"is not a path ({error})"
-    raise ImageError(f"no image at {path}, which {what}: check the path")
+    return "the image" if isinstance(image, bytes) else brief_name(image)
 
 
 def shown_image(row: Row) -> bytes:
@@ -166,8 +150,6 @@ def shown_image(row: Row) -> bytes:
     """
     if not row.image:
         return b""
-    if isinstance(row.image, str) and not row.image.startswith(image_urls.SCHEMES):
-        check_file(row.image)
     return read_image(row.image)
 
 

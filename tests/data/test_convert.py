@@ -14,6 +14,7 @@ from mmsearch_jax.data.convert import pickles
 from mmsearch_jax.data.convert.conversion import SOURCES, convert, convert_cache
 from mmsearch_jax.data.rows import ConversationTurn
 from mmsearch_jax.data.storage import FORMATS, read_rows, write_rows
+from tests.data import odd_images
 from tests.data.rows import conversation, full_row, jpeg
 
 USER = "Answer by searching. Question: Which flag is it?"
@@ -46,6 +47,52 @@ def refused(folder, out="*"):
     """Reasons by row, of the output with this name."""
     lines = [line for path in folder.glob(f"rejected-{out}.jsonl") for line in path.read_text().splitlines()]
     return {record["row"]: record["reason"] for record in map(json.loads, lines)}
+
+
+def test_an_image_that_is_no_regular_file_or_that_no_policy_can_be_shown_is_rejected(tmp_path):
+    odd_images.write_all(tmp_path)
+    names = ["plain.png", "pipe.png", "directory.png", "narrow.png", "tall.png", "data:,", "data:image/png;base64,"]
+    lines = [
+        json.dumps({"id": str(i), "image": name, "question": "Q?", "answers": ["a"]}) for i, name in enumerate(names)
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    # A pipe that is opened is never read to its end.
+    counts = convert("rows", tmp_path / "in.jsonl", tmp_path / "out.jsonl", show_progress=False)
+    assert (counts.read, counts.written) == (7, 1)
+    reasons = list(refused(tmp_path, "out.jsonl").values())
+    parts = ("not a regular file", "is a directory", "too narrow", "too narrow", "empty (0 bytes)", "empty (0 bytes)")
+    assert all(part in reason for part, reason in zip(parts, reasons, strict=True)), reasons
+
+
+def test_a_line_that_is_null_is_counted_and_rejected_but_a_blank_one_is_none(tmp_path):
+    line = json.dumps({"id": "1", "image": "", "question": "Q?", "answers": ["a"]})
+    (tmp_path / "in.jsonl").write_text(f"{line}\n\nnull\n \n")
+    counts = convert("rows", tmp_path / "in.jsonl", tmp_path / "out.jsonl", show_progress=False)
+    assert (counts.read, counts.written) == (2, 1)
+    assert list(refused(tmp_path).values()) == ["null where a row should be; each line must be one row"]
+
+
+def test_a_reason_is_one_line_of_moderate_length(tmp_path):
+    sound = {"id": "1", "image": "", "question": "Q?", "answers": ["a"]}
+    deep = json.dumps(sound | {"kind": "@"}).replace('"@"', "[" * 900 + "]" * 900)
+    odd = [
+        {"kind": "x" * 100_000},
+        {"target": [7] * 5000},
+        {"search_required": {"a": "b\n" * 3000}},
+        {"turns": ["turn"] * 3000},
+        {"image": "two\nlines.png"},
+        {"image": "name" * 3000},
+        {"schema": [1] * 3000},
+        {"placements": [{"entity": "a", "box": [1] * 3000}]},
+    ]
+    (tmp_path / "in.jsonl").write_text(
+        "\n".join([deep, *(json.dumps(sound | each) for each in odd), json.dumps(sound)])
+    )
+    convert("rows", tmp_path / "in.jsonl", tmp_path / "out.jsonl", show_progress=False)
+    reasons = list(refused(tmp_path).values())
+    assert len(reasons) == len(odd) + 1
+    assert all(len(reason) < 1000 and reason.isprintable() for reason in reasons), reasons
+    assert "and 2988 more errors" in reasons[4] and "two\\nlines.png" in reasons[5]
 
 
 def test_mmsearch_r1_rows_and_their_known_defects(tmp_path):

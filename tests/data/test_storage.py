@@ -110,6 +110,25 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
     assert read_rows(tmp_path) == ROWS and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_names_of_a_row_s_own_are_no_references_to_its_images(ending, tmp_path):
+    own = [{"file": "scan.png"}, {"file": "0.jpg"}, {"bytes": "7"}, {"path": "a"}]
+    rows = [dataclasses.replace(full_row(f"r{i}"), meta=each, provenance=each) for i, each in enumerate(own)]
+    write_rows(rows, tmp_path / f"rows{ending}")
+    assert read_rows(tmp_path / f"rows{ending}") == rows
+
+
+def test_a_sample_that_is_null_is_an_error(tmp_path):
+    with tarfile.open(tmp_path / "rows.tar", "w") as archive:
+        info = tarfile.TarInfo("0.json")
+        info.size = 4
+        archive.addfile(info, io.BytesIO(b"null"))
+    (scanned,) = scan_rows(tmp_path / "rows.tar")
+    assert "null where a row should be" in str(scanned.row)
+    with pytest.raises(DataError, match="null where a row should be"):
+        decode(encode(None))
+
+
 def test_an_unknown_ending_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"rows\.csv has an unknown format"):
         write_rows(ROWS, tmp_path / "rows.csv")

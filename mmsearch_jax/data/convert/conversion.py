@@ -12,14 +12,14 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import tqdm
 
-from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.data import storage
 from mmsearch_jax.data.convert import own_csv, pickles, sharegpt, verl
 from mmsearch_jax.data.convert.published import find_files
 from mmsearch_jax.data.convert.sets import SETS
 from mmsearch_jax.data.formats import jsonl
-from mmsearch_jax.data.rows import Row, embed_images, validate
-from mmsearch_jax.images.processing import load_image
+from mmsearch_jax.data.rows import Row, embed_images, in_words, validate
+from mmsearch_jax.data.usable import why_unusable
 
 Made = TypeVar("Made")
 
@@ -193,7 +193,7 @@ def convert_cache(path: str | Path, out: str | Path) -> Counts:
 
 
 def checked_row(record: Any, number: int, to_row: Callable[[Any, int], Row], folder: Path, embed: bool) -> Row:
-    """The row of a record; with `embed` its images are bytes, each of which was decoded once.
+    """The row of a record; with `embed` its images are bytes, which a policy can be shown (each was decoded once).
 
     Raises:
       DataError: the record has no row, or an invalid one.
@@ -204,11 +204,11 @@ def checked_row(record: Any, number: int, to_row: Callable[[Any, int], Row], fol
         raise DataError(f"row: a {type(record).__name__} where an object should be")
     row = storage.localised(to_row(record, number), folder)
     if problems := validate(row):
-        raise DataError("; ".join(problems))
+        raise DataError(in_words(problems))
     if embed:
         row = embed_images(row)
-        for image in row.images:
-            load_image(image)
+        if why := why_unusable(row):
+            raise ImageError(why.removeprefix("image: "))
     return row
 
 

@@ -60,7 +60,7 @@ def decode(encoded: bytes) -> Any:
         return encoded[start:place]
 
     try:
-        record = json_text.loads(encoded[_HEAD.size : place], put_back)
+        record = json_text.record(encoded[_HEAD.size : place], put_back)
     except DataError as error:
         raise DataError(f"the row's head is damaged ({error}): write the set again") from error
     if place != len(encoded):

@@ -9,6 +9,18 @@ from typing import Any
 from mmsearch_jax.core.errors import DataError
 
 
+def record(text: str | bytes, put_back: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The value of a JSON text that is a record, which may be anything but null: None stands for a blank line.
+
+    Raises:
+      DataError: as `loads`, or it is null.
+    """
+    made = loads(text, put_back)
+    if made is None:
+        raise DataError("null where a row should be")
+    return made
+
+
 def loads(text: str | bytes, put_back: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The value of a JSON text.
 

@@ -41,7 +41,7 @@ def read(path: Path) -> Iterator[Any]:
     with path.open("rb") as lines:
         for line in lines:
             try:
-                yield json_text.loads(line) if line.strip() else None
+                yield json_text.record(line) if line.strip() else None
             except DataError as error:
                 yield DataError(f"{error}; each line must be one row")
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mmsearch_jax.core.characters import brief
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.formats import json_text
 
@@ -90,17 +91,22 @@ def _record(key: str, members: list[tuple[str, bytes]]) -> Any:
     if "json" not in files:
         return DataError(f"sample {key} has no {key}.json")
 
-    def put_back(value: dict[str, Any]) -> Any:
-        if value.keys() != {"file"}:
+    def put_back(value: Any) -> Any:
+        if not isinstance(value, dict) or value.keys() != {"file"}:
             return value
         name = str(value["file"]).lower()
         if name not in files:
-            raise DataError(f"sample {key} has no {key}.{name}")
+            raise DataError(f"sample {key} has no {key}.{brief(name)[1:-1]}")
         unnamed.discard(name)
         return files[name]
 
     try:
-        record = json_text.loads(files["json"], put_back)
+        record = json_text.record(files["json"])
+        # Only where rows have images: elsewhere, an object with this one key is a row's own.
+        if isinstance(record, dict):
+            record |= {"image": put_back(record["image"])} if "image" in record else {}
+            if isinstance(more := record.get("more_images"), list):
+                record["more_images"] = [put_back(image) for image in more]
     except DataError as error:
         return DataError(f"{key}.json: {error}")
     if unnamed:
