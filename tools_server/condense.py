@@ -79,7 +79,7 @@ class Condenser:
             return None
 
     def _read(self, completion: ChatReply) -> str:
-        said = completion.text.rpartition("</think>")[2].strip()
+        said = completion.text.strip()
         if completion.refused or not said:
             raise Unreadable("it declined" if completion.refused else "its reply is empty")
         return cut(inert(said, len(said)), self._max_chars)

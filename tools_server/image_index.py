@@ -21,6 +21,7 @@ from PIL import Image
 
 from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.core.pictures import decode_picture
+from tools_server.inert import drops_address
 from tools_server.toy_vision import embedding
 
 Part = tuple[float, float, float, float]
@@ -82,6 +83,11 @@ class ImageIndex:
           DataError: the list or a picture is missing or damaged.
         """
         return cls(read_pictures(folder))
+
+    @property
+    def dropped_addresses(self) -> int:
+        """Number of pictures whose address results do not show."""
+        return sum(drops_address(picture.url) for picture in self.pictures)
 
     def search(self, image: Image.Image, top_k: int) -> list[tuple[IndexedPicture, float]]:
         """The pictures most like the image, best first, each with its similarity (cosine, at most 1)."""

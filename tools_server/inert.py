@@ -47,6 +47,11 @@ def inert_url(url: str) -> str:
     return url if inert(url, MAX_URL_CHARS) == url else ""
 
 
+def drops_address(url: str) -> bool:
+    """Whether there is an address and results do not show it, see `inert_url`."""
+    return bool(url.strip()) and not inert_url(url)
+
+
 def inert_result(result: SearchResult) -> SearchResult:
     """The result with its texts and address made inert. Its thumbnail is not checked."""
     return dataclasses.replace(

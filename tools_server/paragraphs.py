@@ -11,6 +11,7 @@ import re
 _MAX_WIDTH = 120
 _MIN_SHARE = 0.2
 """Share of line breaks inside a sentence from which on a text counts as wrapped."""
+_PROSE_SHARE = 0.5
 _ENDS = re.compile(r"[.!?:;。！？：；][\"'”’)\]*`_]*$")
 _STARTS_PART = re.compile(r"[-*+•·‣|#>]\s|\(?\d{1,3}[.)]\s|\(?[a-z][.)]\s|[A-Z][^:.!?]{0,39}: |\.\. |>>> |\.\.\. ")
 _RULE = re.compile(r"[\W_]{3,}")
@@ -18,8 +19,8 @@ _RULE = re.compile(r"[\W_]{3,}")
 
 def paragraphs(text: str) -> list[str]:
     """The paragraphs of a text, each on one line, white space collapsed, without empty ones."""
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    if not _is_wrapped(lines):
+    lines = _lines(text)
+    if not _breaks_sentences(lines, _MIN_SHARE):
         return [line for line in lines if line]
     width = sorted(len(line) for line in lines if line)[int(0.9 * sum(map(bool, lines)))]
     found: list[str] = []
@@ -35,11 +36,20 @@ def paragraphs(text: str) -> list[str]:
     return found
 
 
-def _is_wrapped(lines: list[str]) -> bool:
+def is_prose(text: str) -> bool:
+    """Whether a text is hard-wrapped prose: most of its line breaks are inside sentences."""
+    return _breaks_sentences(_lines(text), _PROSE_SHARE)
+
+
+def _lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def _breaks_sentences(lines: list[str], min_share: float) -> bool:
     pairs = [(a, b) for a, b in itertools.pairwise(lines) if a and b]
     inside = sum(_is_inside_sentence(a, b) for a, b in pairs)
     longest = max((len(a) for a, b in pairs if _is_inside_sentence(a, b)), default=0)
-    return bool(inside) and inside >= _MIN_SHARE * len(pairs) and longest <= _MAX_WIDTH
+    return bool(inside) and inside >= min_share * len(pairs) and longest <= _MAX_WIDTH
 
 
 def _is_inside_sentence(line: str, following: str) -> bool:

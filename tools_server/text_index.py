@@ -16,6 +16,7 @@ from typing import Any
 from mmsearch_jax.core.errors import DataError
 from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.hits import Hit, Page
+from tools_server.inert import drops_address
 from tools_server.ranking import (
     NUM_CANDIDATES,
     TEXT_WEIGHT,
@@ -47,6 +48,11 @@ class TextIndex:
 
     def __len__(self) -> int:
         return len(self._pages)
+
+    @property
+    def dropped_addresses(self) -> int:
+        """Number of pages whose address results do not show."""
+        return sum(drops_address(page.url) for page in self._pages)
 
     @classmethod
     def from_corpus(cls, folder: Path) -> TextIndex:

@@ -12,6 +12,7 @@ from mmsearch_jax.core.errors import ConfigError, ToolFailed
 
 if TYPE_CHECKING:
     from tools_server.corpora.embedders import EmbedderSpec
+    from tools_server.corpora.manifest import Manifest
     from tools_server.hits import Hit
 
 _EPILOG = """\
@@ -110,6 +111,7 @@ def _build(options: argparse.Namespace) -> None:
     print(
         f"{options.out}: {manifest.count:,} passages, {size:,.1f} MB. Try: mmsearch index search {options.out} 'QUERY'"
     )
+    _tell_dropped(manifest)
 
 
 def _embedder(options: argparse.Namespace) -> EmbedderSpec | None:
@@ -133,6 +135,15 @@ def _build_images(options: argparse.Namespace) -> None:
     print(f"{options.out}: {manifest.count:,} pictures, {sum(manifest.files.values()) / 1e6:,.1f} MB")
     if rejected:
         print(f"{rejected:,} could not be read; each with its reason: {options.out / REJECTED_FILE}")
+    _tell_dropped(manifest)
+
+
+def _tell_dropped(manifest: Manifest) -> None:
+    if manifest.dropped_addresses:
+        print(
+            f"{manifest.dropped_addresses:,} addresses will not be shown in results: only http and https addresses "
+            "without blanks are"
+        )
 
 
 def _info(options: argparse.Namespace) -> None:

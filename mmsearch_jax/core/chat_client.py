@@ -52,6 +52,7 @@ class ChatReply(NamedTuple):
     """A reply.
 
     Attributes:
+      text: without thoughts in <think> tags, which some servers leave in it.
       refused: whether the endpoint says that the model declined.
       num_tokens: tokens of prompt and reply; 0 if the endpoint does not report them.
       reply_tokens: tokens of the reply only.
@@ -193,7 +194,16 @@ def _completion(text: str) -> ChatReply:
         num_tokens, reply_tokens = (int(usage.get(key) or 0) for key in ("total_tokens", "completion_tokens"))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _Passing(f"no chat completion: {text[:100]}") from error
-    return ChatReply(said, refused, num_tokens, reply_tokens, cut)
+    return ChatReply(_without_thoughts(said), refused, num_tokens, reply_tokens, cut)
+
+
+def _without_thoughts(text: str) -> str:
+    """What follows the thoughts, whether or not the server's chat template has already written the opening tag; "" if they
+    have no end."""
+    _, thought, rest = text.rpartition("</think>")
+    if thought:
+        return rest.lstrip()
+    return "" if text.lstrip().startswith("<think>") else text
 
 
 def _text_of(content: Any) -> str:

@@ -9,6 +9,7 @@ import ipaddress
 import signal
 import zlib
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -16,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from mmsearch_jax.core.errors import DataError, PortInUse
 
+_COMPRESSED = web.AppKey("compressed", bool)
 SHUTDOWN_S = 5.0
 """Seconds in which requests in progress may complete after the signal."""
 
@@ -28,18 +30,52 @@ def has_token(request: web.Request, token: str) -> bool:
     return same and scheme.lower() == "bearer"
 
 
+def app_runner(app: web.Application, **options: Any) -> web.AppRunner:
+    """A runner of an application whose handlers read bodies with `read_body`, which decompresses them.
+
+    aiohttp would answer a Content-Encoding that it does not know itself, in plain text and with a traceback in the log.
+    """
+    app[_COMPRESSED] = True
+    return web.AppRunner(app, access_log=None, auto_decompress=False, **options)
+
+
 async def read_body(request: web.Request) -> bytes:
     """The body of a request, decompressed.
 
     Raises:
-      DataError: it is not encoded as its Content-Encoding says.
+      DataError: it is not encoded as its Content-Encoding says, or in a way that is not read.
       web.HTTPRequestEntityTooLarge: it is larger than the application accepts.
     """
+    sent = ", ".join(request.headers.getall("Content-Encoding", ()))
     try:
-        return await request.read()
+        body = await request.read()
+        if not request.app.get(_COMPRESSED) or sent.strip().lower() in ("", "identity"):
+            return body
+        return await asyncio.to_thread(_decompressed, body, sent, request.client_max_size)
     except (web.RequestPayloadError, aiohttp.ClientPayloadError, HttpProcessingError, zlib.error) as error:
-        sent = request.headers.get("Content-Encoding", "")
         raise DataError(f"the body cannot be decoded: Content-Encoding says {sent!r}, which it is not") from error
+
+
+def _decompressed(body: bytes, coding: str, max_bytes: int) -> bytes:
+    name = coding.strip().lower()
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise DataError(f"Content-Encoding is {coding!r}: send the body as it is, or with gzip or deflate")
+    if name == "deflate":
+        # Some clients send it without zlib's header.
+        wbits = zlib.MAX_WBITS if body[:1] and body[0] & 0xF == 8 else -zlib.MAX_WBITS
+    else:
+        wbits = 16 + zlib.MAX_WBITS
+    whole = b""
+    while True:  # a gzip file may have several members
+        decoder = zlib.decompressobj(wbits)
+        whole += decoder.decompress(body, max_bytes + 1 - len(whole))
+        if len(whole) > max_bytes:
+            raise web.HTTPRequestEntityTooLarge(max_bytes, len(whole))
+        if not decoder.eof:
+            raise zlib.error("incomplete")
+        body = decoder.unused_data
+        if not body:
+            return whole
 
 
 async def serve_app(
@@ -63,7 +99,7 @@ async def serve_app(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S, handler_cancellation=handler_cancellation)
+    runner = app_runner(app, shutdown_timeout=SHUTDOWN_S, handler_cancellation=handler_cancellation)
     try:
         await runner.setup()
         site = web.TCPSite(runner, host, port)

@@ -134,20 +134,20 @@ class PolicyUpdater:
             entropy = jnp.where(loss_mask, found.entropy, 0.0).sum() / jnp.maximum(loss_mask.sum(), 1)
             return value, {"loss": value, "entropy": entropy, **metrics}
 
-        def accumulate(state: TrainState, total: Any, batch: TokenBatch) -> tuple[Any, dict[str, jax.Array]]:
+        def grpo_batch(state: TrainState, total: Any, batch: TokenBatch) -> tuple[Any, dict[str, jax.Array]]:
             (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch)
             return jax.tree.map(lambda t, g: t + metrics["weight"] * g, total, gradients), metrics
 
-        def apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        def grpo_apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
             return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
 
-        def score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
+        def grpo_score(params: Any, frozen: Any, batch: TokenBatch) -> jax.Array:
             return token_logprobs(nnx.merge(graph, frozen, params), batch, temperature).logprobs
 
         self._zeros = JittedZeros()
-        self.accumulate = mesh.jit(accumulate, donate_argnums=1)
-        self.apply = mesh.inside(JittedUpdate(apply))
-        self.score = mesh.jit(score)
+        self.accumulate = mesh.jit(grpo_batch, donate_argnums=1)
+        self.apply = mesh.inside(JittedUpdate(grpo_apply))
+        self.score = mesh.jit(grpo_score)
 
     def learn(self, state: TrainState, sequences: Sequence[TrainingSequence]) -> Updated:
         """Updates the policy from the sequences of all processes (a collective: every process must call it).

@@ -94,24 +94,24 @@ class SupervisedUpdate:
             (value, metrics), found = jax.value_and_grad(loss, has_aux=True)(state.params, state.frozen, batch, key)
             return found, {"loss": value, **metrics}
 
-        def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+        def sft_update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, dict[str, jax.Array]]:
             found, metrics = gradients(state, batch, 0)
             state, more = apply_gradients(state, found, optimizer)
             return state, {**metrics, **more}
 
-        def accumulate(
+        def sft_batch(
             state: TrainState, total: Any, batch: TokenBatch, number: jax.Array
         ) -> tuple[Any, dict[str, jax.Array]]:
             found, metrics = gradients(state, batch, number)
             return jax.tree.map(lambda t, g: t + metrics["weight"] * g, total, found), metrics
 
-        def apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        def sft_apply(state: TrainState, total: Any, weight: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
             return apply_gradients(state, jax.tree.map(lambda t: t / weight, total), optimizer)
 
         inside: Callable[[Any], Any] = mesh.inside if mesh is not None else lambda function: function
-        self.at_once = inside(JittedUpdate(update))
+        self.at_once = inside(JittedUpdate(sft_update))
         self._zeros = JittedZeros()
-        self.add, self.finish = inside(jax.jit(accumulate, donate_argnums=1)), inside(JittedUpdate(apply))
+        self.add, self.finish = inside(jax.jit(sft_batch, donate_argnums=1)), inside(JittedUpdate(sft_apply))
 
     def __call__(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, dict[str, jax.Array]]:
         """The new state, and metrics over all batches."""
@@ -199,7 +199,11 @@ def train(
     transformation = make_optimizer(updates.optimizer, num_steps)
     state = mesh.train_state(trained, frozen, transformation)
     update = SupervisedUpdate(graph, transformation, seed, mesh)
-    evaluate = mesh.jit(lambda params, frozen, batch: weighted_loss(nnx.merge(graph, frozen, params), batch)[1])
+
+    def validation_loss(params: Any, frozen: Any, batch: TokenBatch) -> dict[str, jax.Array]:
+        return weighted_loss(nnx.merge(graph, frozen, params), batch)[1]
+
+    evaluate = mesh.jit(validation_loss)
     full, train_vision = not lora_layers(model), "vision" not in freeze and not lora_layers(model)
     best = Best("validation_loss", largest=False) if validation else None
     run = TrainingRun(place, num_steps, best=best)

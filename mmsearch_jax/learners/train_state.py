@@ -108,11 +108,13 @@ class JittedZeros:
 class JittedUpdate:
     """Jits `update(state, *arguments) -> (state, metrics)`, which must not change frozen parameters.
 
-    The state is donated except for its frozen parameters, which the original model still uses.
+    The state is donated except for its frozen parameters, which the original model still uses. The program has the
+    update's name, under which profilers list it.
     """
 
     def __init__(self, update: Callable[..., tuple[TrainState, Any]]):
         self._update, self._jitted = update, None
+        self.__name__ = update.__name__
 
     def __call__(self, state: TrainState, *arguments: Any) -> tuple[TrainState, Any]:
         new, metrics = self._for(state)(dataclasses.replace(state, frozen=None), state.frozen, *arguments)
@@ -126,12 +128,14 @@ class JittedUpdate:
         if self._jitted is None:
             # Outputs keep the shardings of the inputs. Otherwise the compiler may choose others and recompile.
             places = jax.tree.map(lambda leaf: leaf.sharding, dataclasses.replace(state, frozen=None))
-            self._jitted = jax.jit(self._inner, donate_argnums=0, out_shardings=(places, None))
-        return self._jitted
 
-    def _inner(self, learnt: TrainState, frozen: Any, *arguments: Any) -> tuple[TrainState, Any]:
-        state, metrics = self._update(dataclasses.replace(learnt, frozen=frozen), *arguments)
-        return dataclasses.replace(state, frozen=None), metrics
+            def inner(learnt: TrainState, frozen: Any, *arguments: Any) -> tuple[TrainState, Any]:
+                state, metrics = self._update(dataclasses.replace(learnt, frozen=frozen), *arguments)
+                return dataclasses.replace(state, frozen=None), metrics
+
+            inner.__name__ = self.__name__
+            self._jitted = jax.jit(inner, donate_argnums=0, out_shardings=(places, None))
+        return self._jitted
 
 
 def apply_gradients(

@@ -130,17 +130,10 @@ def cut_turn(reply: ChatReply, *, plain: bool) -> tuple[str, str]:
     Args:
       plain: whether answers have no tags; then the whole reply is the turn.
 
-    Thoughts in <think> tags that a server leaves in the text are no part of the turn, whether or not its chat template has
-    already written the opening tag.
-
     Returns:
       The text without NUL characters, and "length" if the endpoint cut the reply before its end, else "closed".
     """
     text = reply.text.replace("\0", "")
-    _, thought, rest = text.rpartition("</think>")
-    if thought or text.lstrip().startswith("<think>"):
-        # Without a closing tag the reply never came to its turn.
-        text = rest.lstrip() if thought else ""
     if not plain:
         ends = [place + len(tag) for tag in CLOSING_TAGS if (place := text.find(tag)) >= 0]
         if ends:

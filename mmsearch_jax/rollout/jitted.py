@@ -6,7 +6,6 @@ K key/value heads, h head width, D width.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -70,12 +69,15 @@ def places(mesh: Mesh, cache: Any, num_heads: int) -> Places:
 
 
 def model_functions(graph: Any, config: EngineConfig) -> Functions:
-    """The four functions of a model in the engine's form. Each call makes new ones: jit caches by function."""
+    """The four functions of a model in the engine's form. Each call makes new ones: jit caches by function.
 
-    def extend(weights, cache, hidden, *args, length):
+    Profilers list the programs under the functions' names.
+    """
+
+    def rollout_extend(weights, cache, hidden, *args, length):
         return programs.extend_rows(nnx.merge(graph, weights), cache, hidden, *args, length=length)
 
-    def decode(weights, cache, hidden, rows, lengths, constants, *, length, gather):
+    def rollout_decode(weights, cache, hidden, rows, lengths, constants, *, length, gather):
         return programs.decode_rows(
             nnx.merge(graph, weights),
             cache,
@@ -88,12 +90,13 @@ def model_functions(graph: Any, config: EngineConfig) -> Functions:
             gather=gather,
         )
 
-    return Functions(
-        extend,
-        decode,
-        functools.partial(programs.copy_rows),
-        lambda weights, vision: nnx.merge(graph, weights).encode_images(vision),
-    )
+    def rollout_copy(cache, hidden, source, last, slots, *, length):
+        return programs.copy_rows(cache, hidden, source, last, slots, length=length)
+
+    def rollout_encode(weights, vision):
+        return nnx.merge(graph, weights).encode_images(vision)
+
+    return Functions(rollout_extend, rollout_decode, rollout_copy, rollout_encode)
 
 
 def jit_programs(functions: Functions, places: Places) -> DevicePrograms:

@@ -38,6 +38,8 @@ EncodedImage = Annotated[
     str, Field(description="The image (JPEG, PNG, WebP): a data: URL or base64; over stdio also a path.", min_length=1)
 ]
 TopK = Annotated[int, Field(description="Number of results.", ge=1, le=20)]
+Answered = Annotated[CallToolResult, SearchReply]
+"""A result whose structured content is a `SearchReply`: hosts are told its schema."""
 Expression = Annotated[
     str, Field(description="A description of the object or region: 'the flag on the left'.", min_length=1)
 ]
@@ -72,7 +74,7 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
         query: Annotated[str, Field(description="The search query.", min_length=1)],
         top_k: TopK = 5,
         question: Annotated[str, Field(description="The question to answer; used to condense the results.")] = "",
-    ) -> CallToolResult:
+    ) -> Answered:
         """Searches the web for pages."""
         return await _answered(client.text_search(query, top_k, question))
 
@@ -83,7 +85,7 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
             str | None, Field(description="A description of the part to search; null searches the whole image.")
         ] = None,
         top_k: TopK = 5,
-    ) -> CallToolResult:
+    ) -> Answered:
         """Finds web pages that show an image, or the described part of it."""
 
         async def search() -> SearchReply:
@@ -92,7 +94,7 @@ def make_server(client: ToolClient, may_read_files: bool) -> MCPServer:
         return await _answered(search(), "bad_image")
 
     @server.tool(annotations=_READS_ONLY)
-    async def ground(image: EncodedImage, expression: Expression) -> CallToolResult:
+    async def ground(image: EncodedImage, expression: Expression) -> Answered:
         """Finds the box of a described object or region: x0, y0, x1, y1 in pixels of the image turned upright."""
 
         async def find() -> SearchReply:

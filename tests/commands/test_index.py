@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from mmsearch_jax.commands import main as cli
 from tests.tools_server.corpora.small_index import write_model, write_passages
 from tests.tools_server.small_corpus import write_corpus
+from tools_server.backends.local import Corpus
 
 
 def mmsearch(*arguments: object) -> int:
@@ -47,6 +50,45 @@ def test_pictures_are_indexed(tmp_path: Path, capsys):
     assert "2 pictures" in printed and "1 could not be read" in printed and "rejected.jsonl" in printed
     assert mmsearch("info", tmp_path / "out") == 0
     assert "2 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["build-images", "OUT", "SOURCE"], ["build", "OUT", "SOURCE", "--dense", "/m"]])
+def test_a_missing_library_is_named_with_its_extra_before_anything_is_read_or_written(
+    tmp_path: Path, capsys, monkeypatch, arguments: list[str]
+):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    # Neither the pictures nor the model exist: the library is missed first.
+    named = {"OUT": tmp_path / "new" / "out", "SOURCE": write_passages(tmp_path / "a.jsonl")}
+    if arguments[0] == "build-images":
+        named["SOURCE"] = tmp_path / "nowhere"
+    assert mmsearch(*(named.get(argument, argument) for argument in arguments)) == 2
+    assert "vectors need usearch: pip install 'mmsearch-jax[dense]'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+ODD = ("file:///a.txt", "", "https://x.example/a", "javascript:alert(1)", "wiki/Velmora", "https://x.example/a b")
+
+
+def test_addresses_that_results_will_not_show_are_counted_and_told_once(tmp_path: Path, capsys, caplog):
+    pages = [{"title": f"t{i}", "text": "a town", "url": url} for i, url in enumerate(ODD)]
+    corpus = write_corpus(tmp_path / "corpus")
+    (corpus / "pages.jsonl").write_text("\n".join(map(json.dumps, pages)), encoding="utf-8")
+    listed = [{"file": "images/0.png", "title": "flag", "url": url} for url in ODD[:3]]
+    (corpus / "images.jsonl").write_text("\n".join(map(json.dumps, listed)), encoding="utf-8")
+    assert mmsearch("build", tmp_path / "out", corpus) == 0
+    assert "4 addresses will not be shown" in capsys.readouterr().out
+    assert mmsearch("info", tmp_path / "out") == 0
+    assert "addresses_dropped 4" in capsys.readouterr().out
+    assert mmsearch("build-images", tmp_path / "pictures", corpus) == 0
+    assert "1 addresses will not be shown" in capsys.readouterr().out
+
+    for folder, pictures in ((corpus, None), (tmp_path / "out", tmp_path / "pictures")):
+        caplog.clear()
+        Corpus(folder, pictures)
+        (record,) = caplog.records
+        assert "results show no address for 5 of the pages and pictures" in record.getMessage()
+    assert mmsearch("build", tmp_path / "sound", write_passages(tmp_path / "a.jsonl")) == 0
+    assert "will not be shown" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

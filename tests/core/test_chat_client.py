@@ -68,6 +68,23 @@ def test_what_an_endpoint_says_is_text_of_whole_characters(text, said):
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>Is it Lima?</think>\n\nQuito", "Quito"),
+        ("It may be Lima.\n</think>\nQuito", "Quito"),
+        ("<think>Lima?</think><think>Or not.</think>Quito", "Quito"),
+        (" <think>Is it Lima?", ""),
+        ("<think>Lima</think>", ""),
+        ("<think><answer>B</answer></think><answer>A</answer>", "<answer>A</answer>"),
+        ("The tag <think> opens a thought", "The tag <think> opens a thought"),
+    ],
+)
+def test_what_a_model_thinks_is_not_what_it_says(text, said):
+    assert _completion(completion(text)).text == said
+    assert _completion(completion([{"type": "text", "text": text}])).text == said
+
+
+@pytest.mark.parametrize(
     "text",
     [
         completion(5),

@@ -88,6 +88,16 @@ async def test_the_last_verdict_counts(said, expected, monkeypatch):
     assert endpoint.headers[0]["Authorization"] == "Bearer secret-1"
 
 
+@pytest.mark.parametrize(
+    "thoughts", ["<think>Is it CORRECT? Perhaps", "<think>It is CORRECT.</think>", "CORRECT\n</think>\n"]
+)
+@in_a_loop
+async def test_what_a_judge_thinks_is_no_verdict(thoughts):
+    endpoint = Endpoint(thoughts, f"{thoughts}</think>\n\nWRONG")
+    assert await verdict(endpoint) is False
+    assert len(endpoint.bodies) == 2
+
+
 @in_a_loop
 async def test_what_may_pass_is_tried_again():
     endpoint = Endpoint(503, 429, "I cannot say.", "CORRECT")

@@ -30,15 +30,6 @@ def test_a_transcript_spells_text_in_numbers_and_keeps_messages():
         (ChatReply("no tags"), False, ("no tags", "closed")),
         (ChatReply("Lima </answer> x"), True, ("Lima </answer> x", "closed")),
         (ChatReply("Li", cut=True), True, ("Li", "length")),
-        (ChatReply("<think>Is it Lima?</think>\n\nLima"), True, ("Lima", "closed")),
-        (ChatReply("It may be Quito.\n</think>\nLima"), True, ("Lima", "closed")),
-        (ChatReply("<think>Is it", cut=True), True, ("", "length")),
-        (ChatReply("<think>Is it Lima?"), True, ("", "closed")),
-        (
-            ChatReply("<think><answer>B</answer></think><reason>r</reason><answer>A</answer>"),
-            False,
-            ("<reason>r</reason><answer>A</answer>", "closed"),
-        ),
     ],
 )
 def test_a_reply_ends_where_our_engine_would_have_ended_it(reply, plain, turn):

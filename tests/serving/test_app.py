@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
+import json
+import zlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +16,7 @@ from aiohttp import web
 from PIL import Image
 
 from mmsearch_jax.core.errors import ImageError
+from mmsearch_jax.core.http_serving import app_runner
 from mmsearch_jax.serving.app import create_app
 from mmsearch_jax.serving.service import Service, exceeds
 from tests.tools_server.server_config import default_config, settings_of
@@ -38,7 +43,7 @@ APPS = {"serve": (policy_app, "/v1/chat/completions"), "serve-tools": (search_ap
 
 def status_of(app: web.Application, request: bytes) -> tuple[int, bytes]:
     async def go() -> tuple[int, bytes]:
-        runner = web.AppRunner(app)
+        runner = app_runner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
@@ -86,6 +91,47 @@ def test_a_body_with_a_false_label_is_the_callers_mistake(name: str, label: byte
     status, told = status_of(make(tmp_path), request)
     assert status == 400
     assert b'"message"' in told
+
+
+@pytest.mark.parametrize("name", APPS)
+@pytest.mark.parametrize(
+    "label", [b"br", b"zstd", b"compress", b"gzip, br", b"gzip\r\nContent-Encoding: gzip", b"\xff"]
+)
+def test_an_encoding_that_is_not_read_is_a_typed_error(name: str, label: bytes, tmp_path: Any, caplog: Any):
+    make, route = APPS[name]
+    request = post(route, b'{"model":"m"}', b"Authorization: Bearer secret", b"Content-Encoding: " + label)
+    status, told = status_of(make(tmp_path), request)
+    assert status == 400
+    assert "send the body as it is, or with gzip or deflate" in json.dumps(json.loads(told))
+    assert not caplog.records
+
+
+def raw_deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("label", "pack"),
+    [
+        (b"gzip", gzip.compress),
+        (b"X-GZIP", gzip.compress),
+        (b"gzip", lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:])),
+        (b"deflate", zlib.compress),
+        (b"deflate", raw_deflate),
+        (b"identity", bytes),
+    ],
+)
+def test_compressed_bodies_are_read_up_to_the_limit(label: bytes, pack: Callable[[bytes], bytes], tmp_path: Any):
+    headers = (b"Authorization: Bearer secret", b"Content-Encoding: " + label)
+    body = pack(b'{"query":"capital of Velmora"}')
+    status, told = status_of(search_app(tmp_path), post("/v1/text_search", body, *headers))
+    assert (status, json.loads(told)["status"]) == (200, "ok"), told
+    if label != b"identity":
+        bomb = pack(b" " * (64 << 20))
+        assert len(bomb) < 1 << 20
+        status, told = status_of(search_app(tmp_path / "b"), post("/v1/text_search", bomb, *headers))
+        assert (status, json.loads(told)["code"]) == (413, "bad_request")
 
 
 class Letters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 import os
 import socket
@@ -13,9 +14,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
+from PIL import Image
 
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.jobs.search_server import start_server
@@ -88,6 +91,37 @@ def test_a_host_finds_three_tools_and_what_they_take(url: str):
         assert set(tools["ground"].input_schema["required"]) == {"image", "expression"}
         assert "base64" in tools["ground"].input_schema["properties"]["image"]["description"]
         assert all(tool.description and tool.annotations and tool.annotations.read_only_hint for tool in tools.values())
+
+    in_process(url, talk)
+
+
+def test_a_host_is_told_the_form_of_the_replies_and_they_have_it(url: str):
+    calls = {
+        "text_search": {"query": "Velmora capital", "top_k": 2.0},
+        "image_search": {"image": ENCODED, "expression": "the flag on the right"},
+        "ground": {"image": ENCODED, "expression": "the flag on the left"},
+    }
+
+    async def talk(client: Client) -> None:
+        for tool in (await client.list_tools()).tools:
+            assert tool.output_schema is not None
+            assert set(tool.output_schema["properties"]) == {field.name for field in dataclasses.fields(SearchReply)}
+            assert set(tool.output_schema["required"]) == {"results", "tool"}
+            found = await client.call_tool(tool.name, calls[tool.name])
+            assert not found.is_error, text_of(found)
+            jsonschema.validate(found.structured_content, tool.output_schema)
+
+    in_process(url, talk)
+
+
+def test_grounding_that_finds_nothing_says_so_and_speaks_of_no_search(url: str):
+    bare = encode(Image.new("RGB", (320, 240), (110, 120, 90)), "PNG")
+
+    async def talk(client: Client) -> None:
+        found = await client.call_tool("ground", {"image": bare, "expression": "the flag on the left"})
+        assert text_of(found) == "No such region was found."
+        reply = SearchReply.from_json(found.structured_content)
+        assert (reply.status, reply.box, reply.grounded, reply.results) == ("no_detection", None, False, ())
 
     in_process(url, talk)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tools_server.corpora.splitting import split_pages
 from tools_server.extracts import split_extracts
-from tools_server.fetch.extraction import page_text
+from tools_server.fetch.extraction import one_line_blocks, page_text
 from tools_server.fetch.fetcher import Fetched
 from tools_server.hits import Page
 from tools_server.paragraphs import paragraphs
@@ -73,6 +73,20 @@ def test_no_word_is_lost(text: str):
     rules = sum(1 for line in text.splitlines() if line.strip() and not any(c.isalnum() for c in line))
     joined = " ".join(paragraphs(text)).split()
     assert rules or joined == text.split()
+
+
+@pytest.mark.parametrize("tag", ["pre", "PRE class='newpage'"])
+def test_prose_in_preformatted_text_keeps_its_headings_and_paragraphs_apart(tag: str):
+    text = f"\n\n1.  The Tower\n\n{WRAPPED}\n"
+    for page in (f"<body><div><{tag}>{text}</pre></div></body>", f"<body><{tag}>Keeper: one{text}"):
+        found = split_extracts(fetched(page, "text/html"))
+        assert found[-4:] == SENTENCES
+        assert found[-5].endswith("The Tower")
+
+
+def test_many_open_blocks_are_read_in_time_that_grows_with_their_length():
+    assert one_line_blocks("<pre>\na " * 50_000).count("<pre>") == 50_000
+    assert one_line_blocks("<pre" * 50_000) == "<pre" * 50_000
 
 
 def test_a_block_of_code_is_one_extract():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from tools_server.image_index import ImageIndex
 from tools_server.settings.sources import LOCAL
 from tools_server.text_index import TextIndex
 from tools_server.work_pool import WorkPool
+
+_log = logging.getLogger("tools_server")
 
 
 class Corpus:
@@ -46,6 +49,13 @@ class Corpus:
         else:
             self.pages = TextIndex.from_corpus(folder)
         self.pictures = PictureIndex(pictures) if pictures is not None else ImageIndex.from_corpus(folder)
+        if dropped := self.pages.dropped_addresses + self.pictures.dropped_addresses:
+            _log.warning(
+                "%s: results show no address for %d of the pages and pictures: only http and https addresses without "
+                "blanks are shown",
+                folder,
+                dropped,
+            )
 
     @property
     def identity(self) -> dict[str, dict[str, str]]:

@@ -28,7 +28,7 @@ class Manifest:
       count: of passages or pictures.
       id: different for every build.
       built: date and time, UTC.
-      recipe: the build's arguments and source files.
+      recipe: the build's arguments and source files, and `addresses_dropped`, if there are any: see `dropped_addresses`.
       versions: of the libraries that wrote the files.
       vectors: see `vectors.VectorInfo`; None if there are none.
       files: bytes of every file, by its path in the folder.
@@ -45,16 +45,23 @@ class Manifest:
     files: dict[str, int]
     format: int = FORMAT
 
+    @property
+    def dropped_addresses(self) -> int:
+        """Pages or pictures whose address results do not show, because it is none of the web."""
+        return self.recipe.get("addresses_dropped", 0)
+
 
 def is_index(folder: Path) -> bool:
     """Whether a folder is an index."""
     return (folder / FILE).is_file()
 
 
-def write_manifest(stage: Stage, kind: str, count: int, vectors: VectorInfo | None) -> Manifest:
-    """Writes the manifest of a build whose files are complete."""
+def write_manifest(stage: Stage, kind: str, count: int, vectors: VectorInfo | None, dropped: int = 0) -> Manifest:
+    """Writes the manifest of a build whose files are complete. `dropped`: see `Manifest.dropped_addresses`."""
     (stage.folder / FILE).unlink(missing_ok=True)  # left by a build that was killed just before its end
     recipe = {name: value for name, value in stage.recipe.items() if name != "versions"}
+    if dropped:
+        recipe["addresses_dropped"] = dropped
     manifest = Manifest(
         kind,
         count,

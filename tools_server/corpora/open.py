@@ -67,6 +67,11 @@ class PassageIndex:
     def __len__(self) -> int:
         return self.manifest.count
 
+    @property
+    def dropped_addresses(self) -> int:
+        """Number of pages whose address results do not show."""
+        return self.manifest.dropped_addresses
+
     async def embed(self, query: str) -> np.ndarray | None:
         """The query's vector, float32 [1, dim], for `search`; None if the index is not searched by vectors.
 

@@ -22,6 +22,7 @@ from tools_server.corpora.splitting import MAX_WORDS, split_pages
 from tools_server.corpora.staging import described, staged
 from tools_server.failures import SearchFailure
 from tools_server.hits import Page
+from tools_server.inert import drops_address
 
 _BATCH = 1000
 _EMBED_DEADLINE_S = 120.0
@@ -60,7 +61,7 @@ def build_index(
     opened, made_by = None, None
     if embedder is not None:
         # Before the long part, so that an error is reported at once.
-        opened, versions["vectors"] = open_embedder(embedder, _EMBED_DEADLINE_S), vectors.version()
+        versions["vectors"], opened = vectors.version(), open_embedder(embedder, _EMBED_DEADLINE_S)
         made_by = {**dataclasses.asdict(embedder), "identity": opened.identity}
     recipe = {
         "sources": [described(corpus_file(path)) for path in sources],
@@ -71,13 +72,12 @@ def build_index(
         "versions": versions,
     }
     with staged(out, recipe) as stage:
-        count = stage.once(
-            "passages",
+        written = stage.once(
+            "passages and addresses",
             [passage_store.FILE, kind.file],
-            lambda: _write_passages(
-                stage.folder, split_pages(read_passages(sources), max_words), engine, show_progress
-            ),
+            lambda: _write_passages(stage.folder, sources, max_words, engine, show_progress),
         )
+        count = written["count"]
         info = None
         if embedder is not None and opened is not None:
             # The file is kept after an interruption: vectors are expensive, and the step resumes after the last one.
@@ -86,12 +86,22 @@ def build_index(
             )
             info = vectors.VectorInfo(count, dim, count <= exact_up_to, recipe["embedder"])
             vectors.finish(stage, info, show_progress)
-        return write_manifest(stage, PASSAGES, count, info)
+        return write_manifest(stage, PASSAGES, count, info, written["dropped"])
 
 
-def _write_passages(folder: Path, pages: Iterator[Page], engine: str, show_progress: bool) -> int:
+def _write_passages(
+    folder: Path, sources: Sequence[Path], max_words: int, engine: str, show_progress: bool
+) -> dict[str, int]:
     passages, ranked = PassageWriter(folder), engine_kind(engine).write(folder)
-    count = 0
+    count = dropped = 0
+
+    def read() -> Iterator[Page]:
+        nonlocal dropped
+        for page in read_passages(sources):
+            dropped += drops_address(page.url)
+            yield page
+
+    pages = split_pages(read(), max_words)
     with tqdm.tqdm(desc="passages", unit="passage", disable=not show_progress) as bar:
         while batch := list(itertools.islice(pages, _BATCH)):
             passages.add(count, batch)
@@ -102,7 +112,7 @@ def _write_passages(folder: Path, pages: Iterator[Page], engine: str, show_progr
         raise DataError("the files have no passage with text: give other files")
     passages.close()
     ranked.close()
-    return count
+    return {"count": count, "dropped": dropped}
 
 
 def _embed(folder: Path, count: int, prefix: str, embedder: Embedder, show_progress: bool) -> int:

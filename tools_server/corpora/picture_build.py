@@ -33,6 +33,7 @@ from tools_server.image_index import (
     open_picture,
     stream_pictures,
 )
+from tools_server.inert import drops_address
 
 FILE = "pictures.sqlite"
 REJECTED_FILE = "rejected.jsonl"
@@ -64,11 +65,12 @@ def build_picture_index(
         raise ConfigError(
             f"exact_up_to is {exact_up_to}, must be 0 or more; num_threads is {num_threads}, must be above 0"
         )
+    library = vectors.version()  # first, so that a missing one is named before anything is read or written
     listing = _listing(source)
     recipe = {
         "sources": [described(listing)],
         "exact_up_to": exact_up_to,
-        "versions": {"pictures": passage_store.VERSION, "vectors": vectors.version()},
+        "versions": {"pictures": passage_store.VERSION, "vectors": library},
     }
     with staged(out, recipe) as stage:
         done = stage.once(
@@ -79,7 +81,7 @@ def build_picture_index(
         count = done["count"] * len(INDEX_PARTS)
         info = vectors.VectorInfo(count, done["dim"], count <= exact_up_to)
         vectors.finish(stage, info, show_progress)
-        return write_manifest(stage, PICTURES, done["count"], info), done["rejected"]
+        return write_manifest(stage, PICTURES, done["count"], info, done.get("dropped", 0)), done["rejected"]
 
 
 def _listing(source: Path) -> Path:
@@ -100,7 +102,7 @@ def _pictures(listing: Path) -> Iterator[IndexedPicture]:
 
 def _write(folder: Path, pictures: Iterator[IndexedPicture], num_threads: int, show_progress: bool) -> dict[str, Any]:
     database, flat = create_database(folder / FILE, _SCHEMA), None
-    count = rejected = 0
+    count = rejected = dropped = 0
     with (
         ThreadPoolExecutor(num_threads) as pool,
         (folder / REJECTED_FILE).open("w", encoding="utf-8") as set_aside,
@@ -123,13 +125,14 @@ def _write(folder: Path, pictures: Iterator[IndexedPicture], num_threads: int, s
                 (count, picture.title, picture.description, picture.url, str(picture.file), thumbnail),
             )
             count += 1
+            dropped += drops_address(picture.url)
     if flat is None:
         raise DataError(f"no picture could be read ({rejected} tried): see {folder / REJECTED_FILE}")
     database.execute("CREATE INDEX by_file ON pictures(file)")
     database.execute("COMMIT")
     database.close()
     flat.close()
-    return {"count": count, "rejected": rejected, "dim": flat.dim}
+    return {"count": count, "rejected": rejected, "dropped": dropped, "dim": flat.dim}
 
 
 def _ahead(

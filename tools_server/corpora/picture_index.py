@@ -34,6 +34,11 @@ class PictureIndex:
     def __len__(self) -> int:
         return self.manifest.count
 
+    @property
+    def dropped_addresses(self) -> int:
+        """Number of pictures whose address results do not show."""
+        return self.manifest.dropped_addresses
+
     def search(self, image: Image.Image, top_k: int) -> list[tuple[IndexedPicture, float]]:
         """The pictures most like the image, best first, each with its similarity (cosine). Blocks."""
         # Each picture can take this many ranks with its insets, so the best `top_k` pictures are among these.

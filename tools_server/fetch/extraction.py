@@ -11,11 +11,12 @@ from lxml.etree import ParserError, XMLSyntaxError
 
 from tools_server.fetch.fetcher import Fetched
 from tools_server.inert import inert
-from tools_server.paragraphs import paragraphs
+from tools_server.paragraphs import is_prose, paragraphs
 
 _META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_.:-]{2,40})""", re.IGNORECASE)
 _META_WITHIN = 2048
 _SPACE = re.compile(r"\s+")
+_PREFORMATTED = re.compile(r"(<pre\b[^<>]*>(?:(?!</?pre\b).)*)", re.IGNORECASE | re.DOTALL)
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 # How browsers decode these names (WHATWG Encoding Standard).
 _READ_AS = {
@@ -55,11 +56,15 @@ def page_text(page: Fetched, max_chars: int) -> str:
 
 
 def one_line_blocks(source: str) -> str:
-    """Markup in which line breaks mean nothing: white space is one blank, as browsers show it.
+    """Markup in which only paragraphs have a line break: white space is one blank, as browsers show it.
 
-    The lines of preformatted text (`pre`) become one line, too: a block of code is one extract, not one for each line.
+    Preformatted text (`pre`) keeps the breaks between its paragraphs and headings if it is prose, as in RFCs and mail
+    archives. Other preformatted text becomes one line: a block of code is one extract, not one for each line.
     """
-    return _SPACE.sub(" ", source)
+    parts = _PREFORMATTED.split(source)
+    for i, part in enumerate(parts):
+        parts[i] = "\n".join(paragraphs(part)) if i % 2 and is_prose(part) else _SPACE.sub(" ", part)
+    return "".join(parts)
 
 
 def decode(page: Fetched) -> str:

@@ -85,7 +85,7 @@ def read_boxes(completion: ChatReply) -> np.ndarray:
     Raises:
       Unreadable: the model declined, the reply is empty, or it has no complete box.
     """
-    text = completion.text.rpartition("</think>")[2].strip()
+    text = completion.text.strip()
     if completion.refused or not text:
         raise Unreadable("it declined" if completion.refused else "its reply is empty")
     boxes = []

@@ -158,7 +158,9 @@ def test_a_changed_file_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         patch.setattr(build_module, "write_manifest", broken)
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "out", source)
-    assert json.loads((tmp_path / "out.part" / "steps.json").read_text()) == {"passages": len(PAGES)}
+    assert json.loads((tmp_path / "out.part" / "steps.json").read_text()) == {
+        "passages and addresses": {"count": len(PAGES), "dropped": 0}
+    }
     write_passages(source, PAGES[:2])
     assert build(tmp_path / "out", source).count == 2
 
