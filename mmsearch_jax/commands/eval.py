@@ -44,6 +44,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _check_arguments(options: argparse.Namespace) -> None:
+    from mmsearch_jax.evaluation.samples import parse_shard
+
+    if options.shard:
+        parse_shard(options.shard)
+
+
 def _run(options: argparse.Namespace) -> None:
     import jax
 
@@ -91,5 +98,6 @@ COMMAND = Command(
     config="eval/miniworld.py",
     workdir=True,
     processes=True,
+    check_arguments=_check_arguments,
     resumes="the last logged answer",
 )
