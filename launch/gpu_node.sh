@@ -2,7 +2,7 @@
 # Runs a training command on the GPUs of this machine, in one process:
 #
 #   launch/gpu_node.sh sft --config configs/sft_qwen2_5_vl_7b.py:h100:8 --config.checkpoint=models/Qwen2.5-VL-7B-Instruct \
-#       --config.sft.data.sets="('data/train.array_record',)" --workdir runs/sft7b
+#       --config.sft.data.sets=data/train.array_record --workdir runs/sft7b
 #
 # Creates .venv with CUDA on first use (MMSEARCH_CUDA=cuda12 for older drivers). If MMSEARCH_CORPUS names a corpus, a tools server for
 # `grpo` is started on this machine, and the trainer gets its address. The command is

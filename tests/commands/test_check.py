@@ -197,6 +197,12 @@ def test_no_consequence_of_missing_data_is_named(check):
     assert code == 2 and len(problems) == 1 and problems[0].startswith("sft.data.sets is empty"), problems
 
 
+def test_only_the_wrong_one_of_two_values_that_belong_together_is_named(check):
+    words = ("--rows", "data/rows.jsonl", "--name", "my set", "--config.tools.url=http://search:8765")
+    code, problems, _, _ = check("--expect", "data", "--", "eval", *words, "--workdir", "runs/none")
+    assert code == 2 and len(problems) == 1 and "rows.name is 'my set'" in problems[0], problems
+
+
 def test_all_mistakes_of_a_line_are_said_at_once(check):
     line = (*GRPO[:-1], "runs/here", "--config.grpo.group_sise=4", "--config.mesh.fsdp=3", "--config.mesh.data=1", "-x")
     code, problems, _, _ = check(*POD, "--", *line)
