@@ -3,7 +3,7 @@
 #
 #   launch/tpu_queued_resource.sh up --name sft7b --zone us-east5-a --type v5p-16 --setup mount.sh -- \
 #       sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x2 --config.checkpoint=/mnt/models/Qwen2.5-VL-7B-Instruct \
-#       --config.sft.data.sets="('/mnt/data/train.array_record',)" --workdir /mnt/runs/sft7b
+#       --config.sft.data.sets=/mnt/data/train.array_record --workdir /mnt/runs/sft7b
 #
 # up checks the command (mmsearch check, also in a dry run), creates the slice, waits for it, pushes the committed code, starts the
 # command on every worker, and follows it. A pre-empted slice is deleted and requested again, and the run resumes from its last

@@ -4,7 +4,7 @@
 #   launch/xpk.sh up --cluster C --zone Z --project P --name sft7b --image REGISTRY/mmsearch-tpu --topology v5p:2x2x4:2 \
 #       --storage runs --secret mmsearch-keys -- \
 #       sft --config configs/sft_qwen2_5_vl_7b.py:v5p:2x2x4:2 --config.checkpoint=/mnt/models/Qwen2.5-VL-7B-Instruct \
-#       --config.sft.data.sets="('/mnt/data/train.array_record',)" --workdir /mnt/runs/sft7b
+#       --config.sft.data.sets=/mnt/data/train.array_record --workdir /mnt/runs/sft7b
 #
 # --storage names what `xpk storage attach` mounted, --mount where (/mnt). The command is checked first (mmsearch check), also in a dry run. Keys come from a Secret object (launch/gke.sh secret): XPK itself
 # would write them into the job. Steps: up, list, delete. Logs: launch/gke.sh logs. --dry-run prints the commands.

@@ -44,6 +44,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _check_arguments(options: argparse.Namespace) -> None:
+    from mmsearch_jax.evaluation.samples import parse_shard
+
+    if options.shard:
+        parse_shard(options.shard)
+
+
 def _run(options: argparse.Namespace) -> None:
     import jax
 
@@ -82,7 +89,7 @@ COMMAND = Command(
         "mmsearch eval --workdir runs/eval --config.eval.mode=direct --config.eval.name=direct",
         "mmsearch eval --workdir runs/eval --config.eval.allow_crop=false --config.eval.name=no_crop",
         "mmsearch eval --config configs/eval/deepmmsearch.py --checkpoint runs/grpo/policies/grpo --workdir runs/eval",
-        "mmsearch eval --rows mine.jsonl --name mine --config.tools.url=http://127.0.0.1:8765 --workdir runs/eval",
+        "mmsearch eval --rows data/mine.jsonl --name mine --config.tools.url=http://127.0.0.1:8765 --workdir runs/eval",
         "mmsearch eval --config configs/eval/deepmmsearch.py --workdir runs/eval --rejudge \\\n"
         "      --config.judge.url=http://localhost:8000/v1 --config.judge.model=NAME",
     ),
@@ -91,5 +98,6 @@ COMMAND = Command(
     config="eval/miniworld.py",
     workdir=True,
     processes=True,
+    check_arguments=_check_arguments,
     resumes="the last logged answer",
 )

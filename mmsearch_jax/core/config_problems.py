@@ -32,10 +32,12 @@ def resolve_all(tree: type[Section], values: dict[str, Any], overrides: Sequence
             return Resolved(resolve(tree, copy.deepcopy(values), kept).settings, problems)
         except ConfigError as error:
             problems.append(str(error))
-            culprit = next((each for each in kept if _message_without(tree, values, kept, each) != str(error)), None)
-            if culprit is None:
+            without = {each: _message_without(tree, values, kept, each) for each in kept}
+            changing = [each for each in kept if without[each] != str(error)]
+            if not changing:
                 return Resolved(None, problems)
-            kept.remove(culprit)
+            # One that mends everything goes before one whose absence only brings up another mistake.
+            kept.remove(next((each for each in changing if not without[each]), changing[0]))
 
 
 def _message_without(tree: type[Section], values: dict[str, Any], overrides: list[str], left_out: str) -> str:

@@ -17,6 +17,7 @@ from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.held_out import HeldOut, best_policy, save_best, split_rows
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.prompts import judge_prompts, read_prompts
+from mmsearch_jax.learners.training_run import saved_position
 from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.settings.commands import GRPOSettings
 from mmsearch_jax.settings.learning import TOY_WORLD
@@ -32,6 +33,9 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
     """
     recipe, mesh = settings.grpo, LearnerMesh.of(settings.mesh, settings.sharding_rules)
     mesh.check(recipe.batch, "grpo.batch")
+    place = run_place(workdir, settings, "grpo", ("batch", "freeze", "loss", "group_size", "prompts_per_step"))
+    # Refuses a work directory of another run before the world in it is replaced.
+    saved_position(place)
     scorer = Scorer(recipe.reward, recipe.judge, settings.episode.max_trajectory_tokens)
     # Before the policy is loaded, which may take minutes.
     toy = recipe.rows == TOY_WORLD
@@ -44,12 +48,10 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
     if aside.told():
         print(aside.told(), file=sys.stderr)
     held_out = _held_out(settings, chosen, use) if recipe.eval_every else None
-    kept = ("batch", "freeze", "loss", "group_size", "prompts_per_step")
     with search_server(settings.tools, world) as url:
         environment = grpo.Environment(
             make_engine(settings, policy), tool_client(settings.tools, url), settings.episode, scorer
         )
-        place = run_place(workdir, settings, "grpo", kept)
         place = dataclasses.replace(place, identity={**place.identity, "grpo.prompts": len(rows)})
         trained = grpo.train(
             policy.model,

@@ -32,12 +32,13 @@ def run_sft(settings: SFTSettings, workdir: Path) -> Path:
     recipe, mesh = settings.sft, LearnerMesh.of(settings.mesh, settings.sharding_rules)
     mesh.check(recipe.batch, "sft.batch")
     policy = trainable_policy(settings, mesh)
+    place = run_place(workdir, settings, "sft", ("batch", "freeze", "accumulate", "train_end"))
+    # Refuses a work directory of another run before the teacher's conversations in it are replaced.
+    lanes = _lanes(settings, place)
     sets = tuple(
         str(teacher_conversations(settings, workdir, policy)) if name == TOY_WORLD else name
         for name in recipe.data.sets
     )
-    place = run_place(workdir, settings, "sft", ("batch", "freeze", "accumulate", "train_end"))
-    lanes = _lanes(settings, place)
     pipeline = _pipeline(settings, policy, sets, recipe.data.weights, lanes)
 
     def steps(start: int, position: Any) -> Iterator[Step]:

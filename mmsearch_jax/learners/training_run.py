@@ -55,12 +55,20 @@ class RunPlace:
 
 
 def saved_position(place: RunPlace) -> Any:
-    """The data position that the run will resume from, or None if it begins (every process must call it)."""
+    """The data position that the run will resume from, or None if it begins (every process must call it).
+
+    Raises:
+      CheckpointError: the newest checkpoint was made with another config; the message names the setting that differs.
+    """
     if not place.config.resume or (isinstance(place.checkpoints, Path) and not place.checkpoints.is_dir()):
         return None
     with Checkpoints(place.checkpoints, place.config.keep) as checkpoints:
         step = checkpoints.latest_step
-        return None if step is None else checkpoints.read_extra(step).get("position")
+        if step is None:
+            return None
+        extra = checkpoints.read_extra(step)
+        _require_same(_flat(place.identity), extra.get("identity", {}), f"step {step} in {checkpoints.folder}")
+        return extra.get("position")
 
 
 class TrainingRun:
@@ -123,7 +131,8 @@ class TrainingRun:
         """
         step, position = self.checkpoints.latest_step if self._config.resume else None, None
         if step is not None:
-            self._compare(step, self.checkpoints.read_extra(step).get("identity", {}))
+            saved = self.checkpoints.read_extra(step).get("identity", {})
+            _require_same(self._identity, saved, f"step {step} in {self.checkpoints.folder}")
             state, extra = self.checkpoints.restore(state, step)
             position = extra.get("position")
         self._skipped_before = int(state.skipped)
@@ -207,13 +216,14 @@ class TrainingRun:
             "Lower the learning rate, or check the data of these steps"
         )
 
-    def _compare(self, step: int, saved: Mapping[str, Any]) -> None:
-        for name, value in self._identity.items():
-            if name in saved and saved[name] != value:
-                raise CheckpointError(
-                    f"the checkpoint of step {step} in {self.checkpoints.folder} was made with {name} = {saved[name]}, this "
-                    f"run has {value}: set it back, or use another --workdir"
-                )
+
+def _require_same(identity: Mapping[str, Any], saved: Mapping[str, Any], checkpoint: str) -> None:
+    for name, value in identity.items():
+        if name in saved and saved[name] != value:
+            raise CheckpointError(
+                f"the checkpoint of {checkpoint} was made with {name} = {saved[name]}, this "
+                f"run has {value}: set it back, or use another --workdir"
+            )
 
 
 def _begin_anew(workdir: Path, phase: str) -> None:

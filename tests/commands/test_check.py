@@ -149,6 +149,15 @@ MISTAKES = {
         ("--", "eval", "--config", "configs/eval/deepmmsearch.py", "--config.only=dynvqa", "--workdir", "runs/none"),
         "the benchmark dynvqa needs a search server: start one with `mmsearch serve-tools`",
     ),
+    "rows of one's own": (
+        ("--", "eval", "--rows", "none.array_record", "--config.tools.url=http://search:8765", "--workdir", "runs/none"),
+        "no rows at none.array_record: give a file of rows",
+    ),
+    "rows of one's own without a search server": (
+        ("--", "eval", "--config", "configs/eval/deepmmsearch.py", "--rows", "none.array_record", "--workdir", "runs/none"),
+        "the benchmark none needs a search server: start one with `mmsearch serve-tools`",
+    ),
+    "a shard": (("--", "eval", "--shard", "4/4", "--workdir", "runs/none"), "--shard 4/4: write INDEX/COUNT"),
     "a benchmark's name": (
         ("--", "eval", "--config", "configs/eval/deepmmsearch.py", "--config.only=dynvqua", "--workdir", "runs/none"),
         "only names 'dynvqua', which is not a benchmark",
@@ -170,6 +179,28 @@ def test_a_mistake_is_one_line_with_exit_code_2(name, check, monkeypatch):
     code, problems, _, out = check(*words)
     assert code == 2 and out == ""
     assert [line for line in problems if message in line], problems
+
+
+@pytest.mark.parametrize("command", ["sft", "grpo", "eval", "ask", "serve", "quickstart"])
+def test_a_config_that_cannot_be_read_is_the_only_mistake(check, command):
+    """Rules about the settings have nothing to say where there are none."""
+    words = (command, "assets/tiny-base/config.json", "who?") if command == "ask" else (command,)
+    code, problems, _, _ = check(
+        "--topology", "v5p:2x2x1", "--", *words, "--config", "configs/grpo_qwen2_5_vl_7b.py:h20:8"
+    )
+    assert code == 2 and len(problems) == 1 and "h20" in problems[0], problems
+
+
+def test_no_consequence_of_missing_data_is_named(check):
+    """SFT asks the search server only for the toy world."""
+    code, problems, _, _ = check(*POD, "--", *SFT[:4], *SFT[5:])
+    assert code == 2 and len(problems) == 1 and problems[0].startswith("sft.data.sets is empty"), problems
+
+
+def test_only_the_wrong_one_of_two_values_that_belong_together_is_named(check):
+    words = ("--rows", "data/rows.jsonl", "--name", "my set", "--config.tools.url=http://search:8765")
+    code, problems, _, _ = check("--expect", "data", "--", "eval", *words, "--workdir", "runs/none")
+    assert code == 2 and len(problems) == 1 and "rows.name is 'my set'" in problems[0], problems
 
 
 def test_all_mistakes_of_a_line_are_said_at_once(check):

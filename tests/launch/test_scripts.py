@@ -303,6 +303,15 @@ def test_a_slurm_job_that_was_pre_empted_goes_back_into_the_queue(fake, tmp_path
     assert ("scontrol requeue 17" in calls) == requeued
 
 
+def test_on_a_gpu_machine_help_and_a_dry_run_start_nothing(fake):
+    done, calls = fake("gpu_node.sh", "--help")
+    assert done.returncode == 0 and done.stdout.startswith("Runs a training command on the GPUs") and calls == []
+    assert "--dry-run" in done.stdout and "set -euo" not in done.stdout
+    done, _ = fake("gpu_node.sh", "--dry-run", *TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == fake("gpu_node.sh", *TRAIN, MMSEARCH_DRY_RUN="1")[0].stdout
+
+
 def test_on_a_gpu_machine_the_search_server_stands_beside_the_trainer(fake, tmp_path):
     done, _ = fake("gpu_node.sh", "grpo", "--workdir", "runs/g", MMSEARCH_DRY_RUN="1", MMSEARCH_CORPUS=str(tmp_path))
     assert done.returncode == 0, done.stderr

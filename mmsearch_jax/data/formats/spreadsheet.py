@@ -106,7 +106,9 @@ def _names(cells: Sequence[str]) -> list[str]:
 def _check_columns(columns: list[str], needed: Sequence[str], path: Path) -> None:
     if missing := [name for name in needed if name not in columns]:
         shown = ", ".join(columns)[:200].encode(errors="backslashreplace").decode()
-        raise DataError(f"{path} has no column {', '.join(missing)}: its first line names {shown or 'none'}")
+        raise DataError(
+            f"{path} has no column {', '.join(missing)}: its first line names {shown or 'none'}; rename a column there"
+        )
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
         raise DataError(f"{path} has two columns named {', '.join(twice)}: rename or remove one")
     if LINE in columns or "" in columns:

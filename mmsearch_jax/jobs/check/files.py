@@ -82,20 +82,27 @@ def tokenizer(run: Run) -> Iterator[str]:
 
 
 def benchmarks(run: Run) -> Iterator[str]:
-    """Sets of an evaluation: a set that is asked for by name must be there."""
+    """Sets of an evaluation: a set that is asked for by name, and a file of rows, must be there."""
+    from mmsearch_jax.data.storage import existing_rows
+
     settings = run.settings
     if not getattr(settings, "sets", None):
         return
+    named = bool(settings.only or settings.rows.path)
     for name in settings.chosen:
         benchmark = settings.sets[name]
         path = Path(settings.data) / benchmark.path
         if settings.lacks_server(name):
             text = f"the benchmark {name} {NO_SERVER}"
-            yield text if settings.only else Note(text)
+            yield text if named else Note(text)
+        if settings.rows.path:
+            if run.place.is_here(settings.rows.path, "rows.path"):
+                existing_rows(settings.rows.path)
+            continue
         if benchmark.source == "miniworld" or not run.place.is_here(path, f"the data of {name}") or path.exists():
             continue
         missing = f"the benchmark {name} has no data at {path}: get it from {benchmark.where or 'its publisher'}"
-        yield missing if settings.only else Note(missing)
+        yield missing if named else Note(missing)
 
 
 def arguments(run: Run) -> Iterator[str]:

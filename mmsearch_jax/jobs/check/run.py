@@ -105,7 +105,8 @@ class Run:
     @property
     def samples(self) -> bool:
         """Whether the command has an engine of its own."""
-        return self.command in ("grpo", "eval", "ask", "serve", "quickstart") and not self.endpoint
+        commands = ("grpo", "eval", "ask", "serve", "quickstart")
+        return self.settings is not None and self.command in commands and not self.endpoint
 
     @property
     def endpoint(self) -> str:

@@ -15,6 +15,7 @@ from mmsearch_jax.core.http_serving import is_loopback
 from mmsearch_jax.core.search_api import ROUTE_READY
 from mmsearch_jax.core.settings import MissingFile, NotInstalled, Section, VariableNotSet
 from mmsearch_jax.jobs.check.run import Note, Run
+from mmsearch_jax.settings.learning import TOY_WORLD
 
 _REACH_S = 1.0
 
@@ -92,7 +93,7 @@ def _calls_tools(run: Run) -> bool:
     if getattr(run.settings, "tools", None) is None:
         return False
     if run.command == "sft":
-        return not run.settings.sft.data.sets
+        return TOY_WORLD in run.settings.sft.data.sets
     return not (run.command == "eval" and (run.settings.eval.mode == "direct" or run.settings.eval.oracle))
 
 
