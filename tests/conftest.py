@@ -5,18 +5,18 @@ import tempfile
 
 import pytest
 
-from tests import shape_checks
+from tests import cpu_devices, shape_checks
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
-# Most of a test's time is compilation of programs that run once, on few numbers: compiling fast matters more than running fast.
-_COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def pytest_configure(config):
     shape_checks.install()
-    # Tests of accelerators look at the compiled programs, which must be those of a real run.
-    if not any(part in argument for argument in config.args for part in ("tests/tpu", "tests/gpu")):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_COMPILE_FAST}".strip()
+    # Slow tests train for minutes in this process. Tests of accelerators look at the compiled programs, which must be those of a
+    # real run.
+    real_programs = any(part in argument for argument in config.args for part in ("tests/tpu", "tests/gpu"))
+    if config.option.markexpr != "slow" and not real_programs:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {cpu_devices.COMPILE_FAST}".strip()
     # Unless one is named, each run has a new directory; the processes that tests start inherit it.
     if _FOLDER not in os.environ:
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")
