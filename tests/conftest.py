@@ -12,8 +12,8 @@ _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 
 def pytest_configure(config):
     shape_checks.install()
-    # Slow tests train for minutes in this process. Tests of accelerators look at the compiled programs, which must be those of a
-    # real run.
+    # Slow tests train for minutes in this process. Tests of accelerators look at the compiled programs, which must be
+    # those of a real run.
     real_programs = any(part in argument for argument in config.args for part in ("tests/tpu", "tests/gpu"))
     if config.option.markexpr != "slow" and not real_programs:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {cpu_devices.COMPILE_FAST}".strip()

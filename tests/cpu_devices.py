@@ -3,7 +3,7 @@
 import os
 
 COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Most of a test's time is compilation of programs that run once, on few numbers: compiling fast matters more than running fast."""
+"""Most of a test's time is compilation of programs that run once, on few numbers."""
 
 
 def environment(count: int) -> dict[str, str]:
