@@ -28,6 +28,14 @@ def rehearse(*arguments, **more):
     )
 
 
+def started(running):
+    """What the launcher says up to the line with the process ids."""
+    said = [running.stdout.readline()]
+    while said[-1] and "process ids" not in said[-1]:
+        said.append(running.stdout.readline())
+    return said
+
+
 @pytest.mark.slow
 def test_a_killed_process_stops_the_others_and_the_run_resumes(tmp_path):
     command = [
@@ -47,8 +55,7 @@ def test_a_killed_process_stops_the_others_and_the_run_resumes(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert running.stdout is not None
-    victim = int([running.stdout.readline() for _ in range(2)][1].split()[-1])
+    victim = int(started(running)[-1].split()[-1])
     checkpoints = tmp_path / "run" / "checkpoints" / "sft"
     deadline = time.monotonic() + 600
     while not (checkpoints / "40").is_dir():
@@ -86,9 +93,9 @@ def test_grpo_with_a_tools_server_beside_it_goes_on_after_a_kill(tmp_path):
     running = subprocess.Popen(
         [sys.executable, str(LOCAL), *map(str, arguments), *settings], stdout=subprocess.PIPE, text=True
     )
-    assert running.stdout is not None
-    said = [running.stdout.readline() for _ in range(3)]
-    url, victim = said[0].split()[-1], int(said[2].split()[-1])
+    said = started(running)
+    url = next(line.split()[-1] for line in said if "tools server at" in line)
+    victim = int(said[-1].split()[-1])
     checkpoints = tmp_path / "run" / "checkpoints" / "grpo"
     deadline = time.monotonic() + 900
     while not (checkpoints / "2").is_dir():
