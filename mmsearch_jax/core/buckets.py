@@ -84,7 +84,7 @@ class _S3:
         from obstore.store import from_url
 
         self._address = f"s3://{bucket}/{prefix}".rstrip("/")
-        with self._named():
+        with _named(self._address):
             # Every start asks once; without credentials the default would ask the instance's role for minutes.
             retries: Any = {"max_retries": 3}
             self._store: Any = from_url(self._address, retry_config=retries)
@@ -92,20 +92,20 @@ class _S3:
     def check(self) -> None:
         import obstore
 
-        with self._named():
+        with _named(self._address):
             next(iter(obstore.list(self._store, chunk_size=1)), None)
 
     def list(self) -> dict[str, str]:
         import obstore
 
-        with self._named():
+        with _named(self._address):
             return {each["path"]: f"{each['e_tag']}" for part in obstore.list(self._store) for each in part}
 
     def read(self, name: str) -> bytes | None:
         import obstore
 
         try:
-            with self._named(missing=True):
+            with _named(self._address, missing=True):
                 return bytes(obstore.get(self._store, name).bytes())
         except FileNotFoundError:
             return None
@@ -125,43 +125,35 @@ class _S3:
     def upload(self, path: Path, name: str) -> None:
         import obstore
 
-        with self._named():
+        with _named(self._address):
             obstore.put(self._store, name, path)
 
     def download(self, name: str, path: Path) -> None:
         import obstore
 
-        with self._named(), path.open("wb") as out:
+        with _named(self._address), path.open("wb") as out:
             for block in obstore.get(self._store, name).stream(min_chunk_size=_BLOCK):
                 out.write(block)
 
     def delete(self, name: str) -> None:
         import obstore
 
-        with self._named():
+        with _named(self._address):
             obstore.delete(self._store, name)
-
-    @contextlib.contextmanager
-    def _named(self, missing: bool = False) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if missing and isinstance(error, FileNotFoundError):
-                raise
-            raise _failed(self._address, error) from error
 
 
 class _Google:
     def __init__(self, bucket: str, prefix: str):
         self._bucket, self._root = bucket, f"{bucket}/{prefix}".rstrip("/")
-        with self._named():
+        self._address = f"gs://{self._root}"
+        with _named(self._address):
             self._files: Any = _google_files()
 
     def check(self) -> None:
         from fsspec.asyn import sync
         from fsspec.exceptions import FSTimeoutError
 
-        with self._named():
+        with _named(self._address):
             # The library tries six times with pauses, which would let a mistake wait for over a minute.
             try:
                 found = sync(self._files.loop, self._files._exists, self._bucket, timeout=_CHECK_S)
@@ -171,7 +163,7 @@ class _Google:
                 raise FileNotFoundError("there is no such bucket")
 
     def list(self) -> dict[str, str]:
-        with self._named():
+        with _named(self._address):
             self._files.invalidate_cache()
             found = self._files.find(self._root, detail=True)
         skipped = len(self._root) + 1
@@ -183,7 +175,7 @@ class _Google:
 
     def read(self, name: str) -> bytes | None:
         try:
-            with self._named(missing=True):
+            with _named(self._address, missing=True):
                 return self._files.cat_file(self._path(name))
         except FileNotFoundError:
             return None
@@ -197,20 +189,20 @@ class _Google:
         except FileExistsError:
             return False
         except Exception as error:
-            raise _failed(f"gs://{self._root}", error) from error
+            raise _failed(self._address, error) from error
         return True
 
     def upload(self, path: Path, name: str) -> None:
-        with self._named():
+        with _named(self._address):
             self._files.put_file(str(path), self._path(name))
 
     def download(self, name: str, path: Path) -> None:
-        with self._named():
+        with _named(self._address):
             self._files.get_file(self._path(name), str(path))
 
     def delete(self, name: str) -> None:
         try:
-            with self._named(missing=True):
+            with _named(self._address, missing=True):
                 self._files.rm_file(self._path(name))
         except FileNotFoundError:
             return
@@ -218,14 +210,16 @@ class _Google:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
-    @contextlib.contextmanager
-    def _named(self, missing: bool = False) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if missing and isinstance(error, FileNotFoundError):
-                raise
-            raise _failed(f"gs://{self._root}", error) from error
+
+@contextlib.contextmanager
+def _named(address: str, missing: bool = False) -> Iterator[None]:
+    """Turns errors into a `StorageError` that names the address; with `missing` a FileNotFoundError stays as it is."""
+    try:
+        yield
+    except Exception as error:
+        if missing and isinstance(error, FileNotFoundError):
+            raise
+        raise _failed(address, error) from error
 
 
 @functools.cache

@@ -27,7 +27,7 @@ def brief_name(name: str) -> str:
 def half_character(text: str) -> str | None:
     """The first half character of a text, written as its code point; None if all characters are whole."""
     found = _HALF.search(text)
-    return f"U+{ord(found[0]):04X} at character {found.start() + 1}" if found else None
+    return f"U+{ord(found[0]):04X} at {found.start()}" if found else None
 
 
 def whole_characters(value: Any) -> Any:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from mmsearch_jax.core.errors import DirectoryInUse
+from mmsearch_jax.core.errors import DirectoryInUse, StorageError
 
 NAME = "run.lock"
 _BEAT_S, _SILENT_S = 15.0, 60.0
@@ -131,10 +131,19 @@ class RunLock:
       place: where the record is kept.
       key: under which `of` finds it while it is held.
       sleep: waits this many seconds.
+      lost: called when another process has taken the lock, which happens to one that stood still for a minute. By default
+        this process ends at once: whatever it wrote now would be mixed with what the other one writes.
     """
 
-    def __init__(self, name: str, place: LockPlace, key: str = "", sleep: Callable[[float], Any] = time.sleep):
-        self._name, self._place, self._key, self._sleep = name, place, key, sleep
+    def __init__(
+        self,
+        name: str,
+        place: LockPlace,
+        key: str = "",
+        sleep: Callable[[float], Any] = time.sleep,
+        lost: Callable[[], Any] = lambda: os._exit(2),
+    ):
+        self._name, self._place, self._key, self._sleep, self._lost = name, place, key, sleep, lost
         self._owner, self._record = Owner.here(), b""
         self._depth, self._done = 0, threading.Event()
 
@@ -209,9 +218,15 @@ class RunLock:
             record = self._owner.encode()
             try:
                 if not self._place.replace(self._record, record):
-                    print(f"the lock of {self._name} was taken by another process", file=sys.stderr)
+                    print(
+                        f"error: {self._name} was taken by another process while this one stood still: this one ends, so that "
+                        "they do not mix; the other one goes on from the last checkpoint",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    self._lost()
                     return
-            except OSError as error:
+            except (OSError, StorageError) as error:
                 print(f"the lock of {self._name} could not be renewed: {error}", file=sys.stderr)
                 continue
             self._record = record

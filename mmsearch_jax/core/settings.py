@@ -41,17 +41,24 @@ class SettingError(ConfigError):
         super().__init__(f"{path} {reason}")
         self.path, self.reason = path, reason
 
-    def below(self, section: str) -> SettingError:
-        """The same error with its path below `section`, the name of this record in the enclosing one."""
-        return SettingError(f"{section}.{self.path}", self.reason) if section else self
+    def below(self, section: str) -> Self:
+        """This error, with its path below `section` from now on: the name of this record in the enclosing one."""
+        if section:
+            self.path = f"{section}.{self.path}"
+            self.args = (f"{self.path} {self.reason}",)
+        return self
 
 
 class MissingFile(SettingError):
-    """A setting that names a file which does not exist here."""
+    """A setting that names a file or folder which does not exist here.
 
-    def below(self, section: str) -> MissingFile:
-        """See `SettingError.below`."""
-        return MissingFile(f"{section}.{self.path}", self.reason) if section else self
+    Attributes:
+      file: its path.
+    """
+
+    def __init__(self, path: str, reason: str, file: str):
+        super().__init__(path, reason)
+        self.file = file
 
 
 class VariableNotSet(SettingError):
@@ -65,17 +72,9 @@ class VariableNotSet(SettingError):
         super().__init__(path, f"names the environment variable {variable}, which is not set: export it")
         self.variable = variable
 
-    def below(self, section: str) -> VariableNotSet:
-        """See `SettingError.below`."""
-        return VariableNotSet(f"{section}.{self.path}", self.variable) if section else self
-
 
 class NotInstalled(SettingError):
     """A setting that needs a package which is not installed here."""
-
-    def below(self, section: str) -> NotInstalled:
-        """See `SettingError.below`."""
-        return NotInstalled(f"{section}.{self.path}", self.reason) if section else self
 
 
 class Bounds(NamedTuple):

@@ -28,6 +28,7 @@ from mmsearch_jax.core.run_lock import RunLock
 _INTERVAL_S = 10.0
 # A push of large files waits longer for the next one, so that copying takes at most about a tenth of the time.
 _REST = 10.0
+_SETTLE_S = 2.0  # Longer than a read and a write take.
 _CHECKPOINTS, _LAST = "checkpoints", "_CHECKPOINT_METADATA"
 _STEP = re.compile(rf"^{_CHECKPOINTS}/[^/]+/\d+/")
 _UNFINISHED = re.compile(r"\.partial$|\.part$|\.orbax-checkpoint-tmp|(^|/)\.[^/]*$")
@@ -224,11 +225,12 @@ class _BucketPlace:
         return self._bucket.write(LOCK, record, new=True)
 
     def replace(self, old: bytes, new: bytes) -> bool:
-        # Not in one operation: of two that find a dead record, the second may remove the new record of the first, which
-        # notices it at its next beat.
+        # Not in one operation: of two that replace the same record, the later one wins, and both look after both have written.
         if self.read() != old:
             return False
-        return self._bucket.write(LOCK, new)
+        self._bucket.write(LOCK, new)
+        time.sleep(_SETTLE_S)
+        return self.read() == new
 
     def remove(self) -> None:
         self._bucket.delete(LOCK)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.core.characters import brief, brief_name
+from mmsearch_jax.core.characters import brief, brief_name, half_character
 from mmsearch_jax.core.errors import DataError, ImageError
 from mmsearch_jax.core.protocol import Answer, Invalid, parse_turn
 from mmsearch_jax.core.search_api import Box
@@ -249,13 +249,8 @@ def _text_problems(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Fields with a text that no file can hold: half a character, as a cut in the middle of an emoji leaves."""
     for field in _FIELDS & record.keys():
         for text in plain_values(record[field], keys=True):
-            if not isinstance(text, str):
-                continue
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                half = f"U+{ord(text[error.start]):04X}"
-                yield field, f"contains half a character ({half} at {error.start}): remove or replace it"
+            if isinstance(text, str) and (half := half_character(text)) is not None:
+                yield field, f"contains half a character ({half}): remove or replace it"
                 break
 
 

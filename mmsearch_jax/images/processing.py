@@ -8,16 +8,16 @@ and a copy for every frame of a temporal patch. A batch of bytes without these c
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from mmsearch_jax.core.errors import CheckpointError, ImageError
+from mmsearch_jax.core.json_files import json_object
 from mmsearch_jax.core.pictures import decode_picture
 from mmsearch_jax.images import image_urls, pixels
 
@@ -73,6 +73,9 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     return new_height, new_width
 
 
+_COPY_IT = "copy it from the base model's folder"
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
     """Converts images to patches as the module's docstring says. Pixel bounds are areas after resizing.
@@ -95,11 +98,11 @@ class ImageProcessor:
           CheckpointError: no such file, not a JSON object, or a normalisation that differs from the vision tower's.
         """
         whole, path = Path(folder) / "processor_config.json", Path(folder) / "preprocessor_config.json"
-        record = _json_object(whole).get("image_processor") if whole.is_file() else None
+        record = json_object(whole, CheckpointError, _COPY_IT).get("image_processor") if whole.is_file() else None
         if record is not None:
             path = whole
         elif path.is_file():
-            record = _json_object(path)
+            record = json_object(path, CheckpointError, _COPY_IT)
         else:
             raise CheckpointError(
                 f"no preprocessor_config.json in {folder}, and no processor_config.json with an image_processor: copy it from "
@@ -159,13 +162,3 @@ class ImageProcessor:
         frames, rows, columns = self.grid(image.width, image.height)
         resized = pixels.resize(np.asarray(image), rows * self.patch_size, columns * self.patch_size)
         return ProcessedImage(pixels.cut(resized, self.patch_size, self.merge_size), (frames, rows, columns))
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path} is not a JSON object: copy it from the base model's folder")
-    return record

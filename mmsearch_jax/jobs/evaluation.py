@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mmsearch_jax.core.errors import CheckpointError, ConfigError, DataError, MMSearchError, ToolFailed
-from mmsearch_jax.core.hub import missing_checkpoint
+from mmsearch_jax.core.errors import ConfigError, DataError, MMSearchError, ToolFailed
 from mmsearch_jax.core.staging import local_copy, pull_all, push_all
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import read_rows
@@ -37,7 +35,7 @@ from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.models.adapters import load_adapter
 from mmsearch_jax.models.lora import merge_lora
 from mmsearch_jax.models.policies import Policy
-from mmsearch_jax.models.policy_folder import ADAPTER_CONFIG, weights_layout
+from mmsearch_jax.models.policy_folder import ADAPTER_CONFIG, base_of, weights_layout
 from mmsearch_jax.rollout.engine_group import EngineGroup
 from mmsearch_jax.settings.commands import EvaluationSettings
 from mmsearch_jax.settings.evaluation import NO_SERVER, BenchmarkConfig
@@ -158,13 +156,7 @@ def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, An
     """
     folder, adapter = local_copy(settings.checkpoint), None
     if weights_layout(folder) == ADAPTER_CONFIG:
-        record = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        folder, adapter = local_copy(settings.base or record.get("base_model_name_or_path") or ""), folder
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"{adapter} is an adapter of '{folder}', which is not a directory here: give it with --config.base=DIR "
-                f"({missing_checkpoint(folder)})"
-            )
+        folder, adapter = local_copy(base_of(folder, settings.base)), folder
     policy = named_policy(settings.replace(checkpoint=str(folder)), np.dtype(settings.dtype))
     if adapter is not None:
         policy = dataclasses.replace(policy, model=merge_lora(load_adapter(policy.model, adapter)))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.core.json_files import json_object
 
 _COMPUTED = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern")
 # The modules are known from the tensors themselves; the rest is history or belongs to other frameworks.
@@ -66,14 +67,7 @@ class AdapterRecord:
         Raises:
           CheckpointError: the file cannot be read, or has a field or a value that is not computed here (named).
         """
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"cannot read an adapter in {path.parent} ({error}): give a folder written by PEFT"
-            ) from error
-        if not isinstance(record, dict):
-            raise CheckpointError(f"{path} is not a JSON object: give a folder written by PEFT")
+        record = json_object(path, CheckpointError, "give a folder written by PEFT")
         _refuse_other_meanings(path, record)
         return cls(
             _number(path, "r", record.get("r"), whole=True),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.core.hub import missing_checkpoint
+from mmsearch_jax.core.json_files import json_object
 from mmsearch_jax.images.vision_inputs import VisionLayout
 
 
@@ -145,10 +145,7 @@ class ModelConfig:
             raise CheckpointError(missing_checkpoint(folder))
         if not path.is_file():
             raise CheckpointError(f"no config.json in {folder}: give the folder of a Hugging Face checkpoint")
-        try:
-            return cls.from_hf(json.loads(path.read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{path} is not JSON: {error}") from error
+        return cls.from_hf(json_object(path, CheckpointError))
 
     def to_hf(self, base: Mapping[str, Any] | None = None, dtype: str = "") -> dict[str, Any]:
         """The `config.json` from which transformers 4 and 5 build the same model.

@@ -13,7 +13,10 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mmsearch_jax.core.buckets import is_address
 from mmsearch_jax.core.errors import CheckpointError
+from mmsearch_jax.core.hub import missing_checkpoint
+from mmsearch_jax.core.json_files import json_object
 
 PARAMS, SINGLE, INDEX = "params", "model.safetensors", "model.safetensors.index.json"
 CONFIG, GENERATION_CONFIG, MIXED_DTYPES = "config.json", "generation_config.json", "mixed_dtypes.json"
@@ -62,6 +65,21 @@ def shards(folder: Path) -> set[str]:
         return set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / INDEX} is damaged ({error}): download it again") from error
+
+
+def base_of(adapter: Path, given: str = "") -> str:
+    """The checkpoint that an adapter's updates belong to: `given`, or the one that its config names.
+
+    Raises:
+      CheckpointError: the config cannot be read, or there is no such directory here.
+    """
+    base = given or str(json_object(adapter / ADAPTER_CONFIG, CheckpointError).get("base_model_name_or_path") or "")
+    if not base or not (is_address(base) or Path(base).is_dir()):
+        raise CheckpointError(
+            f"{adapter} is an adapter of '{base}', which is not a directory here: give it with --config.base=DIR "
+            f"({missing_checkpoint(base)})"
+        )
+    return base
 
 
 def refuse_used(out: Path) -> None:

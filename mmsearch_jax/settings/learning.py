@@ -19,7 +19,7 @@ PATCHES_PER_TOKEN = 4
 def check_file(field: str, name: str) -> None:
     """Raises a `MissingFile` if the setting `field` names a missing file; addresses of buckets are not looked up."""
     if "://" not in name and not Path(name).exists():
-        raise MissingFile(field, f"names {name}, which does not exist here: give the path of a file of rows")
+        raise MissingFile(field, f"names {name}, which does not exist here: give the path of a file of rows", name)
 
 
 @dataclasses.dataclass(frozen=True)

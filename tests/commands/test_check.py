@@ -80,7 +80,10 @@ MISTAKES = {
         (*POD, "--", *SFT, "--config.checkpoint=runs/sft/policies/sft"),
         "checkpoint is runs/sft/policies/sft, which the run's machines do not have: put it below /mnt",
     ),
-    "rows": (("--", *HERE, "--config.sft.data.sets=('none.array_record',)"), "no rows at none.array_record"),
+    "rows": (
+        ("--", *HERE, "--config.sft.data.sets=none.array_record"),
+        "sft.data.sets names none.array_record, which does not exist here",
+    ),
     "no judge": ((*POD, "--", *GRPO), "grpo.judge.url is empty, but reward.match is 'exact_or_judge'"),
     "a judge without a model": (
         (*POD, "--", *GRPO, JUDGE[0]),

@@ -22,4 +22,4 @@ def test_half_characters_are_replaced_and_pairs_joined(text, whole):
 
 
 def test_the_first_half_character_is_named():
-    assert half_character("ab\ude00") == "U+DE00 at character 3"
+    assert half_character("ab\ude00") == "U+DE00 at 2"

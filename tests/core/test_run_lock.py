@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from mmsearch_jax.core import run_lock
 from mmsearch_jax.core.errors import DirectoryInUse
 from mmsearch_jax.core.run_lock import NAME, LocalPlace, Owner, RunLock
 
@@ -89,3 +91,14 @@ def test_of_two_that_find_a_dead_record_only_one_takes_it(tmp_path):
     assert place.create(dead)
     assert place.replace(dead, b"first") and not place.replace(dead, b"second")
     assert place.read() == b"first"
+
+
+def test_a_holder_whose_lock_was_taken_is_told_and_leaves_the_other_s_record(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_lock, "_BEAT_S", 0.01)
+    lost, place = threading.Event(), LocalPlace(tmp_path / NAME)
+    with RunLock("here", place, lost=lost.set):
+        other = dataclasses.replace(Owner.here(), host="elsewhere").encode()
+        (tmp_path / NAME).write_bytes(other)
+        assert lost.wait(30)
+    assert place.read() == other
+    assert "here was taken by another process while this one stood still" in capsys.readouterr().err

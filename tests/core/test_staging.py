@@ -93,16 +93,28 @@ def test_a_kill_between_the_objects_of_a_checkpoint_leaves_the_one_before(addres
         ]  # fmt: skip
 
 
-def test_a_bucket_has_one_owner_and_a_dead_one_holds_nobody_up(address):
+def test_a_bucket_has_one_owner_and_a_dead_one_holds_nobody_up(address, monkeypatch):
     first, second = StagedDirectory(address), StagedDirectory(address)
     with lock_of(first):
         with pytest.raises(DirectoryInUse, match=rf"{address} is in use by process \d+"):
             second.bucket.write(NAME, Owner.here(os.getppid()).encode())
             lock_of(second).__enter__()
     second.bucket.write(NAME, dataclasses.replace(Owner.here(), boot="gone").encode())
+    monkeypatch.setattr(staging, "_SETTLE_S", 0.0)
     with lock_of(second):
         assert second.bucket.write(NAME, b"", new=True) is False
     assert names(address) == []
+
+
+def test_of_two_that_find_a_dead_record_in_a_bucket_the_later_one_has_it(address, monkeypatch):
+    place = staging._BucketPlace(open_bucket(address))
+    assert place.create(b"dead")
+    # The second has looked before the first writes, and writes while the first waits.
+    monkeypatch.setattr(staging.time, "sleep", lambda _: place._bucket.write(NAME, b"second"))
+    assert not place.replace(b"dead", b"first")
+    monkeypatch.setattr(staging.time, "sleep", lambda _: None)
+    assert place.replace(b"second", b"third") and place.read() == b"third"
+    place.remove()
 
 
 def test_what_is_read_is_copied_once(address):

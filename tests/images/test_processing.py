@@ -67,7 +67,7 @@ def test_a_missing_or_damaged_processor_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no preprocessor_config.json"):
         ImageProcessor.from_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not JSON"):
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         ImageProcessor.from_pretrained(tmp_path)
 
 

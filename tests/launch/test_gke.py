@@ -1,82 +1,16 @@
-"""GKE: manifests against Kubernetes' schemas and JobSet's fields, scripts against a `kubectl` and `xpk` that can fail."""
+"""GKE: manifests against Kubernetes' schemas and JobSet's fields, scripts against a `kubectl` that can fail (conftest.py)."""
 
-import itertools
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
-import yaml
-
-from tests.launch import stand_in_check
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 TRAIN = ["grpo", "--workdir", "/mnt/it's here"]
 RUN = ["--name", "run1", "--image", "reg/mm:1", "--bucket", "b1", "--topology", "v5p:2x2x4"]
-
-# Answers like kubectl. $FAKE holds: calls, applied (the YAML), error (of apply), and one line per answer in each of
-# terminalState, restarts, reason, message.
-KUBECTL = r"""#!/usr/bin/env bash
-printf '%s\n' "kubectl $*" | tr '\n' ' ' >> "$FAKE/calls"; echo >> "$FAKE/calls"
-next() { [ -s "$FAKE/$1" ] || return 0; head -n 1 "$FAKE/$1"; [ "$(wc -l < "$FAKE/$1")" = 1 ] || sed -i 1d "$FAKE/$1"; }
-case "$*" in
-  "apply --filename -"*) cat > "$FAKE/applied";;
-  "apply --filename "*) cat "$3" > "$FAKE/applied"; if [ -f "$FAKE/error" ]; then cat "$FAKE/error" >&2; exit 1; fi;;
-  "patch --local"*) cat "$4";;
-  *terminalState*) [ ! -f "$FAKE/gone" ] || exit 1; next terminalState;;
-  *status.restarts*) next restarts;;
-  *waiting.reason*) next reason;;
-  *'items[0].status.conditions'*) next message;;
-  *'type=="Failed"'*) echo "jobset failed: run1-slice-0";;
-  "logs "*) echo "the trainer's last words";;
-esac
-"""
-XPK = r"""#!/usr/bin/env bash
-printf '<%s>' xpk "$@" >> "$FAKE/calls"; echo >> "$FAKE/calls"
-[ -z "${XPK_FAILS:-}" ] || { echo "quota exceeded" >&2; exit 1; }
-while [ $# -gt 0 ]; do [ "$1" != --output-manifest-file ] || echo "kind: JobSet" > "$2"; shift; done
-"""
-
-
-@pytest.fixture
-def fake(tmp_path):
-    """Runs a script with the fakes first on the path; returns its output, the calls, and the applied YAML."""
-    programs, state = tmp_path / "bin", tmp_path / "fake"
-    programs.mkdir()
-    state.mkdir()
-    for name, text in {"kubectl": KUBECTL, "xpk": XPK}.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-
-    def run(script, *arguments, files=(), **environment):
-        for name, text in dict(files).items():
-            (state / name).write_text(text)
-        done = subprocess.run(
-            ["bash", str(LAUNCH / script), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PATH": f"{programs}:{os.environ['PATH']}",
-                "FAKE": str(state),
-                "PYTHON": str(stand_in_check.write(programs)),
-                **environment,
-            },
-        )
-        calls, applied = state / "calls", state / "applied"
-        return (
-            done,
-            calls.read_text().splitlines() if calls.exists() else [],
-            list(yaml.safe_load_all(applied.read_text())) if applied.exists() else [],
-        )
-
-    return run
 
 
 def up(fake, *more, command=TRAIN, step="up", files=(), **environment):
@@ -376,63 +310,3 @@ def test_a_dry_run_calls_nothing(fake, script):
     done, calls, _ = fake(script, "up", *more, "--secret", "keys", "--dry-run", "--", *TRAIN)
     assert done.returncode == 0 and calls == [], done.stderr
     assert "+ kubectl apply" in done.stdout if script == "gke.sh" else "+ xpk workload create" in done.stdout
-
-
-XPK_RUN = [
-    "--cluster",
-    "c",
-    "--zone",
-    "z",
-    "--project",
-    "p",
-    "--name",
-    "run1",
-    "--image",
-    "reg/mm:1",
-    "--topology",
-    "v5e:4x8:2",
-]
-
-
-def test_xpk_is_asked_for_slices_that_restart_on_what_a_restart_mends(fake):
-    done, calls, _ = fake("xpk.sh", "up", *XPK_RUN, "--storage", "runs", "--", *TRAIN)
-    assert done.returncode == 0, done.stderr
-    words = calls[0][1:-1].split("><")
-    value = dict(itertools.pairwise(words))
-    assert words[:3] == ["xpk", "workload", "create"]
-    assert (value["--tpu-type"], value["--num-slices"], value["--storage"]) == ("v5litepod-4x8", "2", "runs")
-    assert value["--restart-on-exit-codes"] == "1,75" and value["--max-restarts"] == "50"
-    # The command that XPK gives to the container's bash.
-    said = subprocess.run(
-        ["bash", "-c", "exec() { printf '<%s>' \"$@\"; }; " + value["--command"]], capture_output=True, text=True
-    )
-    assert said.stdout == "<launch/container.sh><grpo><--workdir></mnt/it's here><--distributed>"
-
-
-def test_xpk_is_asked_for_nothing_that_the_check_refuses(fake, tmp_path):
-    done, calls, _ = fake("xpk.sh", "up", *XPK_RUN, "--mount", "/data", "--", *TRAIN, CHECK_CODE="2")
-    assert done.returncode == 2 and "the check refuses" in done.stderr and calls == []
-    assert "check --topology v5e:4x8:2 --mount /data -- grpo" in (tmp_path / "fake" / "checked").read_text()
-
-
-def test_keys_reach_an_xpk_run_by_a_secret_object(fake):
-    done, calls, applied = fake("xpk.sh", "up", *XPK_RUN, "--secret", "keys", "--", *TRAIN)
-    assert done.returncode == 0, done.stderr
-    assert "<--dry-run><--output-manifest-file>" in calls[0]
-    patch = json.loads(next(call for call in calls if "--patch" in call).split("--patch ")[1].split(" --output")[0])
-    assert patch[0]["value"] == [{"secretRef": {"name": "keys"}}] and patch[0]["path"].endswith("/containers/0/envFrom")
-    assert applied == [{"kind": "JobSet"}]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message", "environment"),
-    [
-        (XPK_RUN[2:], "--cluster is missing", {}),
-        ([*XPK_RUN, "--topology", "v5e:3x3", "--", *TRAIN], "slices of v5e are 2x2", {}),
-        ([*XPK_RUN], "no training command", {}),
-        ([*XPK_RUN, "--", *TRAIN], "and quota for v5e:4x8:2 in z", {"XPK_FAILS": "1"}),
-    ],
-)
-def test_xpk_s_and_a_user_s_mistakes_say_what_to_do(fake, arguments, message, environment):
-    done, _, _ = fake("xpk.sh", "up", *arguments, **environment)
-    assert done.returncode == 2 and message in done.stderr

@@ -12,7 +12,6 @@ from flax import nnx
 from mmsearch_jax.core.errors import ConfigError, DataError, ToolUnavailable
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.core.trajectory import SAMPLED, Trajectory, read_jsonl
-from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.set_aside import SetAside
 from mmsearch_jax.learners import grpo
 from mmsearch_jax.learners.checkpoints import Checkpoints
@@ -76,16 +75,6 @@ class Server:
 
     async def close(self):
         pass
-
-
-@pytest.fixture
-def rows(tmp_path):
-    made = []
-    for shade in range(2):
-        path = tmp_path / f"{shade}.png"
-        path.write_bytes(random_policy.picture(shade))
-        made.append(Row(str(shade), str(path), "Where is it?", ("Lima",), "crop", True))
-    return made
 
 
 @functools.cache

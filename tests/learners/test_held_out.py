@@ -27,16 +27,6 @@ pytestmark = pytest.mark.usefixtures("guarded_steps")
 HELD = "held"
 
 
-@pytest.fixture
-def rows(tmp_path):
-    made = []
-    for shade in range(2):
-        path = tmp_path / f"{shade}.png"
-        path.write_bytes(random_policy.picture(shade))
-        made.append(Row(str(shade), str(path), "Where is it?", ("Lima",), "crop", True))
-    return made
-
-
 class ByStep(EverySecond):
     """The n-th evaluation finds `rights[n]` of the held-out rows right."""
 

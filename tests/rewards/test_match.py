@@ -246,37 +246,39 @@ def test_numbers_in_words_are_their_digits(number):
     assert not match.matches(in_words(number), [str(number + 1)])
 
 
+SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+
+
 def in_words(number):
-    small = [
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-        "fourteen",
-        "fifteen",
-        "sixteen",
-        "seventeen",
-        "eighteen",
-        "nineteen",
-    ]
     for size, name in ((10**9, "billion"), (10**6, "million"), (1000, "thousand"), (100, "hundred")):
         if number >= size:
             rest = number % size
             return f"{in_words(number // size)} {name}" + (f" {in_words(rest)}" if rest else "")
     if number < 20:
-        return small[number]
-    tens = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"][number // 10 - 2]
-    return tens + (f" {small[number % 10]}" if number % 10 else "")
+        return SMALL[number]
+    return f"{TENS[number // 10 - 2]} {SMALL[number % 10] if number % 10 else ''}".rstrip()
 
 
 @given(st.dates())

@@ -6,7 +6,6 @@ Method: arXiv 2303.05499; sizes, names and constants as in transformers' Groundi
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mmsearch_jax.core.errors import ConfigError
+from mmsearch_jax.core.json_files import json_object
 from tools_server.grounders.choose import Detections
 
 if TYPE_CHECKING:
@@ -179,13 +179,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not isinstance(read, dict):
-        raise ConfigError(f"{path} cannot be read: it holds no JSON object")
-    return read
+    return json_object(path, ConfigError)
 
 
 def _channels(values: Sequence[float]) -> tuple[float, float, float]:

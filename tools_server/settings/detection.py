@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mmsearch_jax.core.settings import Section, SettingError, setting
+from mmsearch_jax.core.settings import MissingFile, Section, SettingError, setting
 from tools_server.settings.environment import check_packages, check_variable
 
 _EXTRAS = {"grounding_dino": ("grounding", ("torch", "transformers")), "onnx": ("onnx", ("onnxruntime", "tokenizers"))}
@@ -77,10 +77,11 @@ class GrounderSettings(DetectionRules):
             extra, packages = _EXTRAS[self.kind]
             check_packages(packages, extra, "kind", self.kind)
             if not self.model or not Path(self.model).exists():
-                raise SettingError(
+                raise MissingFile(
                     "model",
                     f"is '{self.model}', must be the folder of a Grounding DINO: get one with `hf download "
                     "IDEA-Research/grounding-dino-tiny --local-dir DIR` (for onnx onnx-community/grounding-dino-tiny-ONNX)",
+                    self.model,
                 )
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from mmsearch_jax.jobs.check.run import Note, Run
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.settings.evaluation import NO_SERVER
 from mmsearch_jax.settings.learning import TOY_WORLD
-
-ADAPTER = "adapter_config.json"
 
 
 def workdir(run: Run) -> Iterator[str]:
@@ -43,23 +40,21 @@ def checkpoint(run: Run) -> Iterator[str]:
         return
     if not run.place.is_here(named, "checkpoint"):
         return
+    from mmsearch_jax.models.policy_folder import ADAPTER_CONFIG, base_of, weights_layout
+
     folder = Path(named)
-    if (folder / ADAPTER).is_file() and hasattr(run.settings, "base"):
-        record = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-        base = run.settings.base or record.get("base_model_name_or_path") or ""
-        if not Path(base).is_dir():
-            yield f"{folder} is an adapter of '{base}', which is not a directory here: give it with --config.base=DIR"
-            return
-        folder = Path(base)
+    if hasattr(run.settings, "base") and weights_layout(folder) == ADAPTER_CONFIG:
+        folder = Path(base_of(folder, run.settings.base))
     _require_policy(folder)
+    yield from ()
 
 
 def rows(run: Run) -> Iterator[str]:
-    """Files of rows that the settings name."""
+    """Files of rows that the settings name, as far as they exist (`services.ready` says which do not)."""
     from mmsearch_jax.data.storage import existing_rows
 
     for key, path in _named_rows(run):
-        if not run.place.is_here(path, key):
+        if not run.place.is_here(path, key) or not Path(path).exists():
             continue
         found = existing_rows(path)
         if key.startswith("sft.data") and found.suffix != ".array_record":

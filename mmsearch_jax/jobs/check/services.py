@@ -34,16 +34,15 @@ def ready(run: Run) -> Iterator[str]:
         return
     for error in run.settings.not_ready():
         if isinstance(error, MissingFile):
-            continue  # the rules about files know where the run's machines have them
-        if isinstance(error, VariableNotSet) and run.elsewhere:
+            if run.place.is_here(error.file, error.path):
+                yield str(error)
+        elif isinstance(error, VariableNotSet) and run.elsewhere:
             if run.variables is None:
                 yield Note(f"{error.path} names {error.variable}: the run's machines must have it (a file, a Secret)")
             elif error.variable not in run.variables:
                 yield f"{error.path} names {error.variable}, which is not among the run's keys: add it to their file"
         elif run.elsewhere and isinstance(error, NotInstalled):
             yield Note(f"{error} (on the run's machines)")
-        elif any(f"'{mount.rstrip('/')}/" in str(error) for mount in run.place.mounts):
-            yield Note(f"not looked for here: {error}")
         else:
             yield str(error)
 

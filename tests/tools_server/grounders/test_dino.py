@@ -105,7 +105,7 @@ def test_scaling_is_read_from_the_checkpoint(tmp_path: Path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"size": 800}', '{"image_mean": [1]}'])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str):
     (tmp_path / "preprocessor_config.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"preprocessor_config\.json cannot be read"):
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json (cannot be read|is not a JSON object)"):
         read_scaling(tmp_path)
 
 
@@ -113,5 +113,5 @@ def test_a_checkpoint_without_a_tokenizer_is_said_so(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"no tokenizer\.json in"):
         DinoFormat(tmp_path, 0.25)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"tokenizer\.json cannot be read"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.json (cannot be read|is not a JSON object)"):
         DinoFormat(tmp_path, 0.25)
