@@ -18,7 +18,9 @@ def json_object(path: Path, error: type[MMSearchError], hint: str = "download it
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except OSError as problem:
+        raise error(f"{path} cannot be read ({problem.strerror}): {hint}") from problem
+    except ValueError as problem:
         raise error(f"{path} cannot be read as JSON ({problem}): {hint}") from problem
     if not isinstance(record, dict):
         raise error(f"{path} is not a JSON object: {hint}")

@@ -67,7 +67,7 @@ class AdapterRecord:
         Raises:
           CheckpointError: the file cannot be read, or has a field or a value that is not computed here (named).
         """
-        record = json_object(path, CheckpointError, "give a folder written by PEFT")
+        record = json_object(path, CheckpointError, "give a folder that PEFT or a run with LoRA wrote")
         _refuse_other_meanings(path, record)
         return cls(
             _number(path, "r", record.get("r"), whole=True),
