@@ -71,11 +71,19 @@ class TokenBatch(NamedTuple):
         return self.loss_weights > 0
 
 
+class Place(NamedTuple):
+    """Where a sequence (its index in the input) is in a batch: its row, and the index of its first token in the row."""
+
+    sequence: int
+    row: int
+    start: int
+
+
 class Packed(NamedTuple):
-    """A batch, and for each packed sequence (its index in the input, row, offset in the row)."""
+    """A batch, and the places of its sequences."""
 
     batch: TokenBatch
-    places: list[tuple[int, int, int]]
+    places: list[Place]
 
 
 def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int = 0) -> tuple[Packed, list[int]]:
@@ -99,9 +107,17 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
             check_sequence(sequence, shape)
         except DataError as error:
             raise DataError(f"sequence {i}: {error}") from error
+    places, left = find_places(sequences, shape, urgent)
+    return Packed(fill_batch(sequences, places, shape), places), left
+
+
+def find_places(
+    sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int = 0
+) -> tuple[list[Place], list[int]]:
+    """Where `pack` puts the sequences, and the indices of those that do not fit; nothing is checked or copied."""
     room, patch_rows = np.full(shape.rows, shape.length), PatchRows(shape.images, shape.patches)
     taken: set[int] = set()
-    places: list[tuple[int, int, int]] = []
+    places: list[Place] = []
     left: list[int] = []
     for i in sorted(range(len(sequences)), key=lambda i: (0, i) if i < urgent else (1, -len(sequences[i]))):
         size = len(sequences[i])
@@ -111,11 +127,10 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
             left.append(i)
             continue
         row = int(fitting[np.argmin(room[fitting])])
-        places.append((i, row, shape.length - int(room[row])))
+        places.append(Place(i, row, shape.length - int(room[row])))
         room[row] -= size
         taken.update(new)
-    layout = sequences[0].layout if sequences else QWEN2_5_VL
-    return Packed(_fill(sequences, places, shape, layout), places), sorted(left)
+    return places, sorted(left)
 
 
 def check_patches(shape: BatchShape, layout: VisionLayout, where: str) -> None:
@@ -179,7 +194,7 @@ def pack_stream(stream: Iterable[TrainingSequence], shape: BatchShape, lookahead
 
 def empty_batch(shape: BatchShape, extras: Sequence[str] = (), layout: VisionLayout = QWEN2_5_VL) -> TokenBatch:
     """A batch that contains only padding, for a process that has no data left while others have."""
-    batch = _fill([], [], shape, layout)
+    batch = _filled([], [], shape, layout)
     return batch._replace(extras={name: np.zeros((shape.rows, shape.length), np.float32) for name in sorted(extras)})
 
 
@@ -221,11 +236,13 @@ def join_batches(batches: Sequence[TokenBatch], layout: VisionLayout = QWEN2_5_V
     )
 
 
-def _fill(
-    sequences: Sequence[TrainingSequence],
-    places: Sequence[tuple[int, int, int]],
-    shape: BatchShape,
-    layout: VisionLayout,
+def fill_batch(sequences: Sequence[TrainingSequence], places: Sequence[Place], shape: BatchShape) -> TokenBatch:
+    """The batch with the sequences at their places."""
+    return _filled(sequences, places, shape, sequences[0].layout if sequences else QWEN2_5_VL)
+
+
+def _filled(
+    sequences: Sequence[TrainingSequence], places: Sequence[Place], shape: BatchShape, layout: VisionLayout
 ) -> TokenBatch:
     def empty(dtype: Any, value: float = 0) -> np.ndarray:
         return np.full((shape.rows, shape.length), value, dtype)

@@ -36,15 +36,16 @@ def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int, int
     return dcn, data, fsdp, tensor, sequence
 
 
-def inner_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
+def inner_sizes(sizes: Sequence[int], devices: int, *, whole_rows: bool = True) -> tuple[int, ...]:
     """Size of the part of each axis within one process, filled from the innermost axis outwards.
 
     Args:
       sizes: of the axes, in the order of `AXES`.
       devices: of a process.
+      whole_rows: each row of a batch must belong to one process, because that process alone makes it.
 
     Raises:
-      ConfigError: the sizes and the devices do not divide each other, or a row would belong to two processes.
+      ConfigError: the sizes and the devices do not divide each other, or a row would belong to two processes and must not.
     """
     inner, left = [], devices
     for size in reversed(sizes):
@@ -56,7 +57,7 @@ def inner_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
                 f"mesh {shown}: {size} and a process's {devices} devices do not divide each other: take powers of two"
             )
     inner = inner[::-1]
-    if inner[-2:] != list(sizes[-2:]):
+    if whole_rows and inner[-2:] != list(sizes[-2:]):
         raise ConfigError(
             f"mesh tensor={sizes[-2]} x sequence={sizes[-1]} splits a row over several processes, which have "
             f"{math.prod(inner)} devices each: lower them"

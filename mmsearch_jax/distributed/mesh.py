@@ -20,15 +20,16 @@ from mmsearch_jax.settings.policy import MeshConfig
 __all__ = ["AXES", "BATCH_AXES", "make_mesh", "mesh_sizes"]
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None, *, whole_rows: bool = True) -> Mesh:
     """The mesh over all devices of all hosts, with the devices of a process and the processes of a slice adjacent.
 
-    Each process supplies the rows of the batch that its own devices hold, so each row must belong to one process. A layout
-    that follows only the torus's links would break that. Within a process the devices keep the order of the chips.
+    In SFT each process supplies the rows of the batch that its own devices hold, so each row must belong to one process
+    (`whole_rows`). A layout that follows only the torus's links would break that. Within a process the devices keep the order
+    of the chips.
 
     Raises:
       ConfigError: the sizes do not make up the number of devices, `dcn` is not the number of slices, or a row would
-        belong to two processes.
+        belong to two processes and must not.
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(config, len(devices))
@@ -36,7 +37,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     for device in devices:
         by_process.setdefault((getattr(device, "slice_index", 0) or 0, device.process_index), []).append(device)
     check_slices(config, len({slice_index for slice_index, _ in by_process}), is_tpu=devices[0].platform == "tpu")
-    inner = inner_sizes(sizes, len(devices) // len(by_process))
+    inner = inner_sizes(sizes, len(devices) // len(by_process), whole_rows=whole_rows)
     outer = tuple(size // own for size, own in zip(sizes, inner, strict=True))
     # Every process has the same order of places, plain rows of its chips. For groups of any other form (such as a snake through
     # a host) libtpu finds no route between several v5e hosts and kills the process that compiles.

@@ -17,6 +17,8 @@ from jax.experimental import multihost_utils
 from mmsearch_jax.core.errors import ConfigError, ProcessFailed
 from mmsearch_jax.core.staging import pull_all, push_all
 
+_PIECE_BYTES = 128 * 2**20
+
 
 def start(
     coordinator: str | None = None,
@@ -96,7 +98,24 @@ def records_of_all(record: Any) -> list[Any]:
     """Every process's JSON value, by process (a collective: every process must call it)."""
     if jax.process_count() == 1:
         return [record]
-    encoded = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    padded = np.zeros(largest_of_all(len(encoded)), np.uint8)
-    padded[: len(encoded)] = encoded
-    return [json.loads(bytes(row).rstrip(b"\0")) for row in multihost_utils.process_allgather(padded)]
+    return [json.loads(encoded) for encoded in bytes_of_all(json.dumps(record).encode())]
+
+
+def bytes_of_all(own: bytes) -> list[bytes]:
+    """Every process's bytes, by process (a collective: every process must call it).
+
+    They pass through the devices' memory in pieces of at most `_PIECE_BYTES` of all processes together.
+    """
+    processes = jax.process_count()
+    if processes == 1:
+        return [own]
+    lengths = multihost_utils.process_allgather(np.int64(len(own)).reshape(1)).reshape(-1)
+    size = max(1, _PIECE_BYTES // processes)
+    found = [bytearray() for _ in range(processes)]
+    for begin in range(0, int(lengths.max()), size):
+        piece = np.zeros(min(size, int(lengths.max()) - begin), np.uint8)
+        mine = np.frombuffer(own[begin : begin + size], np.uint8)
+        piece[: len(mine)] = mine
+        for whole, part in zip(found, multihost_utils.process_allgather(piece), strict=True):
+            whole += part.tobytes()
+    return [bytes(whole[:length]) for whole, length in zip(found, lengths, strict=True)]

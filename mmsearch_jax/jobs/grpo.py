@@ -31,7 +31,7 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
       DataError: there are no prompts, too few to hold some out, two have the same id, or too many are unusable.
       ToolUnavailable: no search server answers.
     """
-    recipe, mesh = settings.grpo, LearnerMesh.of(settings.mesh, settings.sharding_rules)
+    recipe, mesh = settings.grpo, LearnerMesh.of(settings.mesh, settings.sharding_rules, whole_rows=False)
     mesh.check(recipe.batch, "grpo.batch")
     place = run_place(workdir, settings, "grpo", ("batch", "freeze", "loss", "group_size", "prompts_per_step"))
     # Refuses a work directory of another run before the world in it is replaced.

@@ -7,6 +7,7 @@ and does not depend on the method.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -51,17 +52,33 @@ class LearnerMesh:
 
     @classmethod
     def of(
-        cls, config: MeshConfig, rules: Mapping[str, Sequence[str]] | None = None, devices: Sequence[Any] | None = None
+        cls,
+        config: MeshConfig,
+        rules: Mapping[str, Sequence[str]] | None = None,
+        devices: Sequence[Any] | None = None,
+        *,
+        whole_rows: bool = True,
     ) -> LearnerMesh:
         """A mesh over all devices of all processes, or over the given ones.
 
         Args:
           rules: mesh axes of some logical axes, which replace those in `distributed.sharding.RULES`.
+          whole_rows: each row of a batch must belong to one process, as `batch` needs; `whole_batch` does not.
 
         Raises:
           ConfigError: the sizes do not make up the number of devices, or a rule names an unknown logical or mesh axis.
         """
-        return cls(make_mesh(config, devices), changed_rules(rules or {}))
+        return cls(make_mesh(config, devices, whole_rows=whole_rows), changed_rules(rules or {}))
+
+    @property
+    def row_parts(self) -> int:
+        """Number of parts into which the rows of a batch are split."""
+        return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+
+    @property
+    def token_parts(self) -> int:
+        """Number of parts into which the tokens of a row are split."""
+        return self.mesh.shape["sequence"]
 
     @property
     def parameters(self) -> Placement:
@@ -117,6 +134,17 @@ class LearnerMesh:
             lambda values, sharding: jax.make_array_from_process_local_data(sharding, np.asarray(values)),
             own._replace(feature_index=index),
             shardings,
+        )
+
+    def whole_batch(self, batch: TokenBatch) -> TokenBatch:
+        """The global batch on the mesh; every process holds all of it (host arrays) and places what its devices need.
+
+        Unlike those of `batch`, its rows may be split over several processes.
+        """
+        return jax.tree.map(
+            lambda values, sharding: jax.make_array_from_callback(values.shape, sharding, values.__getitem__),
+            batch,
+            self._batch_shardings(batch),
         )
 
     def abstract_batch(self, batch: TokenBatch) -> TokenBatch:

@@ -1,11 +1,13 @@
 """Policy updates from a batch of trajectories: pack, score by reference and old policy, train for one or more epochs.
 
-Each process packs its own trajectories; the resulting batches are global.
+The processes exchange their trajectories, and each plans the same batches from all of them. If each packed only its own, most
+of a pod's batches would be padding: a mini-batch of 64 trajectories is less than one row for each of 256 chips.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +18,10 @@ from flax import nnx
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.trajectory import Trajectory
-from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_patches, check_sequence, empty_batch, pack
-from mmsearch_jax.distributed.processes import largest_of_all, sums_of_all
+from mmsearch_jax.data.batch_plan import cut_evenly, fill_of, filled, halved_shapes, plan_batches
+from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, check_patches, check_sequence
+from mmsearch_jax.data.sequence_bytes import from_bytes, to_bytes
+from mmsearch_jax.distributed.processes import bytes_of_all
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.losses import ScoredTokens, grpo_loss
@@ -87,7 +91,7 @@ class PolicyUpdater:
       full, train_vision: which parameters are trained (see `step_flops`).
 
     Attributes:
-      shape: this process's part of a batch.
+      shape: of the largest batch.
 
     `score(params, frozen, batch)` returns log-probs, `accumulate(state, total, batch)` adds a batch's gradients to the total,
     `apply(state, total, weight)` makes an update from the total.
@@ -106,11 +110,10 @@ class PolicyUpdater:
         train_vision: bool = False,
     ):
         self._reference, self._config, self._model, self._mesh = reference, config.loss, model, mesh
-        processes, temperature = jax.process_count(), config.temperature
+        temperature = config.temperature
         check_patches(config.batch, model.vision.layout, "grpo.batch")
-        self.shape = dataclasses.replace(
-            config.batch, rows=config.batch.rows // processes, images=config.batch.images // processes
-        )
+        self.shape = config.batch
+        self._shapes = halved_shapes(config.batch, config.halvings, mesh.row_parts, mesh.token_parts)
         self._updates, self._epochs = config.updates_per_batch, config.epochs
         self._full, self._train_vision = full, train_vision
 
@@ -154,33 +157,32 @@ class PolicyUpdater:
 
         The state is donated. If no process has a sequence, nothing changes.
         """
-        share = max(1, -(-len(sequences) // self._updates))
-        parts = [self._packed(sequences[begin : begin + share]) for begin in range(0, self._updates * share, share)]
+        everyone = _sequences_of_all(sequences)
+        parts = [
+            self._packed(everyone[part.start : part.stop])
+            for part in cut_evenly([len(sequence) for sequence in everyone], self._updates)
+        ]
         batches = [self._scored(state, part) for part in parts if part]
         flops = sum(self._flops(batch) for part in parts for batch in part)
-        records: list[dict[str, float]] = []
+        records: list[dict[str, jax.Array]] = []
         for _ in range(self._epochs):
             for of_update in batches:
                 state, metrics = self._update(state, of_update)
                 records += metrics
-        means = _averages(records) | {"updates": self._epochs * len(batches)}
-        return Updated(state, means, self._epochs * sums_of_all({"flops": flops})["flops"])
+        # Only now: a read after each batch would let the devices wait for the host.
+        means = _averages([{k: float(v) for k, v in record.items()} for record in jax.device_get(records)])
+        made = {"updates": self._epochs * len(batches), "batches": sum(map(len, parts))}
+        fill = fill_of(batch for part in parts for batch in part)
+        return Updated(state, means | made | fill.shares(), self._epochs * flops)
 
     def _packed(self, sequences: Sequence[TrainingSequence]) -> list[TokenBatch]:
-        """As many batches as the process with the most needs; the last ones may be empty."""
-        waiting, batches = list(sequences), []
-        while waiting:
-            packed, left = pack(waiting, self.shape)
-            batches.append(packed.batch)
-            waiting = [waiting[i] for i in left]
-        missing = largest_of_all(len(batches)) - len(batches)
-        return batches + [empty_batch(self.shape, EXTRAS, self._model.vision.layout)] * missing
+        return [filled(sequences, planned) for planned in plan_batches(sequences, self._shapes)]
 
     def _scored(self, state: TrainState, batches: Sequence[TokenBatch]) -> list[TokenBatch]:
         """The batches on the mesh, with the log-probs of the other policies that the loss needs."""
         made = []
-        for own in batches:
-            batch = self._mesh.batch(own)
+        for whole in batches:
+            batch = self._mesh.whole_batch(whole)
             more = {}
             if self._config.kl_coef:
                 more["ref_logprobs"] = self.score(self._reference, state.frozen, batch)
@@ -189,19 +191,27 @@ class PolicyUpdater:
             made.append(batch._replace(extras={**batch.extras, **more}))
         return made
 
-    def _update(self, state: TrainState, batches: Sequence[TokenBatch]) -> tuple[TrainState, list[dict[str, float]]]:
+    def _update(
+        self, state: TrainState, batches: Sequence[TokenBatch]
+    ) -> tuple[TrainState, list[dict[str, jax.Array]]]:
         total, parts = self._zeros(state.params), []
         for batch in batches:
             total, metrics = self.accumulate(state, total, batch)
-            parts.append({name: float(value) for name, value in jax.device_get(metrics).items()})
-        weight = sum(part["weight"] for part in parts)
-        state, applied = self.apply(state, total, self._mesh.on_mesh(jax.device_put(np.float32(weight))))
-        applied = {name: float(value) for name, value in jax.device_get(applied).items()}
+            parts.append(metrics)
+        weight = functools.reduce(operator.add, (part["weight"] for part in parts))
+        state, applied = self.apply(state, total, weight)
         return state, [{**part, **applied} for part in parts]
 
     def _flops(self, batch: TokenBatch) -> float:
         scorings = bool(self._config.kl_coef) + bool(self._config.importance_cap)
         return step_flops(self._model, batch, full=self._full, train_vision=self._train_vision, scorings=scorings)
+
+
+def _sequences_of_all(own: Sequence[TrainingSequence]) -> Sequence[TrainingSequence]:
+    """The sequences of all processes, in their order (a collective)."""
+    if jax.process_count() == 1:
+        return own
+    return [sequence for encoded in bytes_of_all(to_bytes(own)) for sequence in from_bytes(encoded)]
 
 
 def _averages(records: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -51,6 +51,8 @@ def base(settings: PolicySettings, checkpoint: str = TINY_BASE) -> ml_collection
                 # Below 1, fewer trajectories fail by chance, and rewards depend more on the errors of greedy decoding.
                 "temperature": 0.8,
                 "batch": {"rows": 12, "length": 576, "images": 12, "patches": 192},
+                # A smaller program would take longer to compile than it saves.
+                "halvings": 0,
             }
         )
         # The paper's KL weight is 0.001 at a learning rate of 2e-6. At a tiny policy's rate, the noise of the advantages needs

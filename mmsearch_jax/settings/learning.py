@@ -294,7 +294,13 @@ class GRPOConfig(Section):
     skip_uniform: bool = setting(True, "drop groups whose rewards are all equal: only their KL has a gradient")
     save_groups: int = setting(1, "groups whose trajectories are written to rollouts/ at each step", at_least=0)
     freeze: tuple[str, ...] = setting(("vision",), "top-level modules that are not trained", one_of=TRAINED_PARTS)
-    batch: BatchShape = setting(BatchShape(8, 12288, 16, 5120), "size of a learner's batch")
+    batch: BatchShape = setting(BatchShape(8, 12288, 16, 5120), "size of a learner's batch, over all processes")
+    halvings: int = setting(
+        2,
+        "times that a batch's length and images may be halved for what is left over after full batches; each is one more "
+        "compiled program",
+        at_least=0,
+    )
     loss: GRPOLossConfig = setting(GRPOLossConfig(), "the loss")
     reward: RewardConfig = setting(RewardConfig(), "the reward")
     judge: JudgeConfig = setting(JudgeConfig(), "asked for verdicts if reward.match is judge or exact_or_judge")

@@ -19,6 +19,10 @@ assert processes.largest_of_all(3 - number) == 3
 assert processes.sums_of_all({"a": 1.5 + number, "b": 2.0}) == {"a": 4.0, "b": 4.0}
 told = processes.records_of_all({"from": number, "text": "x" * (100 if number else 3)})
 assert [record["from"] for record in told] == [0, 1] and len(told[1]["text"]) == 100
+# In pieces of four bytes from each; zeros at the end belong to the bytes.
+processes._PIECE_BYTES = 8
+assert processes.bytes_of_all(bytes(range(10 * number)) + b"\\0") == [b"\\0", bytes(range(10)) + b"\\0"]
+assert processes.bytes_of_all(b"") == [b"", b""]
 with processes.first_process_first():
     print("block of", number, flush=True)
 """

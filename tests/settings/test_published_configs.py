@@ -53,11 +53,12 @@ def test_every_topology_that_holds_a_model_gets_a_mesh_that_divides(stage, size)
         assert math.prod(mesh_sizes(mesh, machines.num_devices)) == machines.num_devices
         ways = mesh.dcn * mesh.data * mesh.fsdp
         assert batch.rows % ways == batch.images % ways == batch.length % mesh.sequence == 0, case
-        assert heads % mesh.tensor == 0 and kv_heads % (mesh.tensor * mesh.sequence) == 0, case
-        # Each row belongs to one process, and all processes have the same number of rows.
-        assert (machines.num_devices // machines.num_processes) % (mesh.tensor * mesh.sequence) == 0, case
-        assert batch.rows % machines.num_processes == 0, case
+        assert heads % mesh.tensor == kv_heads % mesh.tensor == kv_heads % mesh.sequence == 0, case
         if stage == "sft":
+            assert kv_heads % (mesh.tensor * mesh.sequence) == 0, case
+            # Each row belongs to one process, and all processes have the same number of rows.
+            assert (machines.num_devices // machines.num_processes) % (mesh.tensor * mesh.sequence) == 0, case
+            assert batch.rows % machines.num_processes == 0, case
             processes = machines.num_processes
             lanes = num_lanes(batch, config.sft.data.lanes, processes)
             assert lanes == processes * max(1, 8 // processes) and batch.rows % lanes == 0, case
@@ -65,6 +66,14 @@ def test_every_topology_that_holds_a_model_gets_a_mesh_that_divides(stage, size)
             assert config.grpo.prompts_per_step % machines.num_processes == 0, case
             assert config.engine.tensor <= machines.num_devices // machines.num_processes, case
             assert heads % config.engine.tensor == 0, case
+
+
+def test_a_large_pod_splits_grpo_s_rows_and_not_its_mini_batches():
+    meshes = [load("grpo", "7b", name).mesh for name in ("v5p:2x2x1", "v5p:2x2x4", "v5p:4x4x4", "v5p:4x8x8")]
+    sizes = [(mesh.data, mesh.fsdp, mesh.tensor, mesh.sequence) for mesh in meshes]
+    assert sizes == [(1, 4, 1, 1), (2, 4, 1, 2), (4, 4, 1, 4), (4, 4, 4, 4)]
+    # On GPUs the weights stay on one machine.
+    assert dataclasses.astuple(load("grpo", "7b", "h200:16").mesh)[:4] == (2, 8, 1, 1)
 
 
 def test_the_paper_s_batches_come_out_on_the_default_machines():

@@ -18,7 +18,7 @@ USABLE = 0.8
 
 
 def mesh(run: Run) -> Iterator[str]:
-    """The mesh makes up the devices, and each row belongs to one process."""
+    """The mesh makes up the devices, and in SFT each row belongs to one process."""
     if not run.stages or not run.devices:
         return
     config = run.settings.mesh
@@ -32,7 +32,7 @@ def mesh(run: Run) -> Iterator[str]:
         if run.devices % run.processes:
             yield f"{run.devices} devices cannot be divided among {run.processes} processes"
             return
-        inner_sizes(sizes, run.per_process)
+        inner_sizes(sizes, run.per_process, whole_rows=any(stage == "sft" for stage, _ in run.stages))
 
 
 def batch(run: Run) -> Iterator[str]:
