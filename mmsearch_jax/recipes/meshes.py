@@ -4,8 +4,8 @@ The table gives the smallest group of devices that holds one copy of the weights
 rest of the topology, which costs little with LoRA: only the adapters' gradients cross it. In GRPO a mini-batch fills only a few
 rows, whatever the size of the pod, so there `data` stops at `MOST_ROWS` and the other devices split the rows.
 
-Groups are sized by hand for LoRA, bf16 and `remat=full`: weights over the group, a row's layer inputs over `sequence`, and for GRPO a second copy over each host's
-chips with its caches. `mmsearch plan` compiles the programs and reports what fits.
+Groups are sized by hand for LoRA, bf16 and `remat=full`: weights over the group, a row's layer inputs over `sequence`, and for
+GRPO a second copy over each host's chips with its caches. `mmsearch plan` compiles the programs and reports what fits.
 """
 
 from __future__ import annotations
