@@ -3,6 +3,7 @@
 Only operations that the method needs are counted: matrix products over real tokens and patches, and attention over pairs in the
 same segment. Padding, norms and recomputation by remat are not counted. A product of [m, k] and [k, n] is 2 m k n FLOPs; a
 backward pass has one product for the inputs and one for the weights, if these are trained (PaLM, arXiv 2204.02311, appendix B).
+Both operands of attention's products depend on trained parameters, so their backward pass always has two.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ def step_flops(config: ModelConfig, batch: TokenBatch, *, full: bool, train_visi
     if not full and train_vision:
         # Gradients flow through the whole language model, but its weights have none.
         passes -= 1
-    text = text_flops(config.text, np.asarray(batch.segment_ids))
+    segments = np.asarray(batch.segment_ids)
+    text = passes * text_flops(config.text, segments)
+    if not full:
+        text += attention_flops(config.text, segments)
     vision = 0.0
     if batch.vision is not None:
         vision = vision_flops(config.vision, batch.vision.window_segment_ids, batch.vision.image_segment_ids)
-    return passes * text + ((3 if train_vision else 1) + scorings) * vision
+    return text + ((3 if train_vision else 1) + scorings) * vision
 
 
 def text_flops(config: TextConfig, segment_ids: np.ndarray) -> float:
@@ -48,10 +52,17 @@ def text_flops(config: TextConfig, segment_ids: np.ndarray) -> float:
     heads = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
     weights = config.hidden_size * (2 * heads + 2 * keys + 3 * config.intermediate_size)
+    tokens, _ = _tokens_and_pairs(segment_ids)
+    head = config.hidden_size * config.vocab_size
+    products = 2 * tokens * (config.num_hidden_layers * weights + head)
+    return products + attention_flops(config, segment_ids)
+
+
+def attention_flops(config: TextConfig, segment_ids: np.ndarray) -> float:
+    """FLOPs of scores and values in one forward pass of the language model; segment ids int [B, L]."""
     tokens, pairs = _tokens_and_pairs(segment_ids)
     causal = (pairs + tokens) / 2
-    head = config.hidden_size * config.vocab_size
-    return 2 * tokens * (config.num_hidden_layers * weights + head) + 4 * config.num_hidden_layers * causal * heads
+    return 4 * config.num_hidden_layers * causal * config.num_attention_heads * config.head_dim
 
 
 def vision_flops(config: VisionConfig, window_ids: np.ndarray, image_ids: np.ndarray) -> float:

@@ -43,7 +43,8 @@ class Work:
         weights, head, attention = _text(text, shape)
         vision, vision_executed = _vision(learner.model.vision, shape)
         backward = 2 if learner.full else 1
-        model = (1 + backward) * (weights + head + _causal(text, shape, exact=True)) + vision
+        # Both operands of attention's products have gradients, also if no weight has.
+        model = (1 + backward) * (weights + head) + 3 * _causal(text, shape, exact=True) + vision
         layers, kernels = 1.0 + backward, 1 + 7 / 2
         again = 0.0
         if learner.remat != "none":

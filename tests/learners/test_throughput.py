@@ -88,10 +88,26 @@ def test_a_backward_pass_costs_what_is_trained():
 
     batch = pack([sequence(0, 20)], BatchShape(1, 32))[0].batch
     small = dataclasses.replace(CONFIG)
-    forward = throughput.text_flops(TEXT, batch.segment_ids)
-    for settings, passes in (
-        ({"full": True, "train_vision": False}, 3),
-        ({"full": False, "train_vision": False}, 2),
-        ({"full": False, "train_vision": False, "scorings": 1}, 3),
+    attention = throughput.attention_flops(TEXT, batch.segment_ids)
+    weights = throughput.text_flops(TEXT, batch.segment_ids) - attention
+    for settings, passes, attention_passes in (
+        ({"full": True, "train_vision": False}, 3, 3),
+        ({"full": False, "train_vision": False}, 2, 3),
+        ({"full": False, "train_vision": False, "scorings": 1}, 3, 4),
     ):
-        assert throughput.step_flops(small, batch, **settings) == pytest.approx(passes * forward)
+        expected = passes * weights + attention_passes * attention
+        assert throughput.step_flops(small, batch, **settings) == pytest.approx(expected)
+
+
+def test_attention_s_backward_pass_has_twice_the_products_of_the_forward_pass():
+    q, k, v, weights = (jax.random.normal(jax.random.key(i), (1, 256, 4, 64)) for i in range(4))
+
+    def counted(function):
+        cost = jax.jit(function).lower(q, k, v, weights).compile().cost_analysis()
+        return (cost[0] if isinstance(cost, list) else cost)["flops"]
+
+    def total(q, k, v, weights):
+        return (weights * jax.nn.dot_product_attention(q, k, v)).sum()
+
+    # Beside the products there are the softmax and its gradient, a few operations for every 64 of a product.
+    assert counted(jax.value_and_grad(total, argnums=(0, 1, 2))) / counted(total) == pytest.approx(3, rel=0.05)
