@@ -28,6 +28,8 @@ class Chip:
     host: chips of one host along each dim, in slices of several hosts.
     devices: number of JAX devices per chip; each has an equal share of memory and rates.
     source: of the figures.
+    clock: cycles per second of a TPU's cores; 0: unknown. v4: arXiv 2304.01433, table 4. The others follow from the peak, which is
+      2 x clock x number of MXUs x their 128 x 128 (v6e: 256 x 256) cells, with four MXUs in a v5e, eight in a v5p, four in a v6e.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Chip:
     host: tuple[int, ...]
     devices: int
     source: str
+    clock: float = 0.0
 
     @property
     def chips_per_host(self) -> int:
@@ -53,11 +56,11 @@ class Chip:
 # fmt: off
 CHIPS = {chip.name: chip for chip in (
     # JAX shows a v4 as one device (both cores together, "megacore").
-    Chip("v4", ("v4",), 32 * GIB, 275e12, 1228e9, 6, 50e9, 0, 3, 4, (2, 2, 1), 1, _DOCS + "v4; arXiv 2304.01433, table 4"),
-    Chip("v5e", ("v5 lite", "v5e"), 16 * GIB, 197e12, 819e9, 4, 50e9, 25e9 / 8, 2, 16, (2, 2), 1, _DOCS + "v5e"),
+    Chip("v4", ("v4",), 32 * GIB, 275e12, 1228e9, 6, 50e9, 0, 3, 4, (2, 2, 1), 1, _DOCS + "v4; arXiv 2304.01433, table 4", 1.05e9),
+    Chip("v5e", ("v5 lite", "v5e"), 16 * GIB, 197e12, 819e9, 4, 50e9, 25e9 / 8, 2, 16, (2, 2), 1, _DOCS + "v5e", 1.5e9),
     # 1 of 96 GiB is reserved for the runtime.
-    Chip("v5p", ("v5p", "tpu v5"), 95 * GIB, 459e12, 2765e9, 6, 100e9, 50e9 / 8, 3, 4, (2, 2, 1), 1, _DOCS + "v5p"),
-    Chip("v6e", ("v6",), 32 * GIB, 918e12, 1638e9, 4, 100e9, 100e9 / 8, 2, 16, (2, 2), 1, _DOCS + "v6e"),
+    Chip("v5p", ("v5p", "tpu v5"), 95 * GIB, 459e12, 2765e9, 6, 100e9, 50e9 / 8, 3, 4, (2, 2, 1), 1, _DOCS + "v5p", 1.75e9),
+    Chip("v6e", ("v6",), 32 * GIB, 918e12, 1638e9, 4, 100e9, 100e9 / 8, 2, 16, (2, 2), 1, _DOCS + "v6e", 1.75e9),
     # Two chiplets; each is a device with half of the chip's memory and rates.
     Chip("7x", ("tpu7x", "v7"), 192 * GIB, 2307e12, 7380e9, 6, 100e9, 100e9 / 8, 3, 4, (2, 2, 1), 2, _DOCS + "tpu7x"),
     Chip("a100", ("a100",), 80e9, 312e12, 2039e9, 12, 25e9, 25e9, 0, 0, (8,), 1, "NVIDIA A100 80GB SXM, DGX A100 data sheets"),

@@ -17,6 +17,7 @@ from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.abstract import bytes_per_chip
 from mmsearch_jax.planning.costs import Costs, count
 from mmsearch_jax.planning.hlo import Module
+from mmsearch_jax.planning.launch_flags import compiler_options
 from mmsearch_jax.planning.programs import Program
 from mmsearch_jax.planning.roofline import Roofline, roofline
 
@@ -105,7 +106,7 @@ def analyse(program: Program, topology: Topology) -> tuple[Plan, str]:
     chip = topology.chip
     available = chip.hbm / chip.devices
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=compiler_options(topology))
     except jax.errors.JaxRuntimeError as error:
         found = memory_in_error(str(error))
         if found is None:

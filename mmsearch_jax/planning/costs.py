@@ -71,19 +71,29 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Costs of one run of a program on one chip. `kernels` counts the runs of attention kernels by name. `unknown` names
-    loops, kernels and collectives with unknown cost (counted once, or not at all)."""
+    """Costs of one run of a program on one chip.
+
+    Attributes:
+      flops: of matrix products and attention kernels.
+      bytes: to and from HBM.
+      kernels: runs of attention kernels by name.
+      unknown: names of loops, kernels and collectives with unknown cost (counted once, or not at all).
+      cycles: the TPU compiler's estimate for all instructions but kernels, one after the other; 0 for other chips.
+      kernel_flops: the part of `flops` that attention kernels compute.
+    """
 
     flops: float
     bytes: float
     collectives: tuple[Collective, ...]
     kernels: dict[str, float]
     unknown: tuple[str, ...]
+    cycles: float = 0.0
+    kernel_flops: float = 0.0
 
 
 def count(module: Module, num_devices: int) -> Costs:
     """Counts a program that is compiled for this many devices (those of one slice, if it runs on several)."""
-    flops = moved = 0.0
+    flops = moved = cycles = kernel_flops = 0.0
     kernels: dict[str, float] = collections.defaultdict(float)
     unknown: set[str] = set()
     exchanges: dict[tuple, float] = collections.defaultdict(float)
@@ -99,15 +109,17 @@ def count(module: Module, num_devices: int) -> Costs:
                     unknown.add(f"collective {one.name}")
         if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.rest:
             kernel, cost = _kernel_flops(instruction, here)
-            flops += times * cost
+            kernel_flops += times * cost
             kernels[kernel] += times
             unknown |= set() if cost else {f"kernel {kernel}"}
         moved += times * _bytes(module, instruction, here)
+        cycles += times * instruction.cycles
     unknown |= {f"loop {loop}" for loop in module.unbounded}
     found = [
         Collective(kind, times, size, group, shape, op) for (kind, size, group, shape, op), times in exchanges.items()
     ]
-    return Costs(flops, moved, tuple(found), dict(kernels), tuple(sorted(unknown)))
+    flops += kernel_flops
+    return Costs(flops, moved, tuple(found), dict(kernels), tuple(sorted(unknown)), cycles, kernel_flops)
 
 
 def product_flops(instruction: Instruction, block: dict[str, Instruction]) -> float:
@@ -218,6 +230,10 @@ def _bytes(module: Module, instruction: Instruction, here: dict[str, Instruction
         return 0.0
     read = [_hbm(here[name].arrays) for name in instruction.operands if name in here]
     written = _hbm(instruction.arrays)
+    if opcode in ("slice-start", "dynamic-slice-start"):
+        # Of the whole operand only the slice is read; the results are (operands, slice, state).
+        part = instruction.arrays[len(instruction.operands) :][:1] or instruction.arrays[1:2]
+        return sum(array.bytes for array in part) + _hbm(part)
     if opcode.endswith("-start"):
         # Results repeat the operands and add state.
         target = instruction.arrays[1:2] if opcode != "copy-start" else instruction.arrays[:1]

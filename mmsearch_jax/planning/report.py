@@ -13,12 +13,13 @@ from mmsearch_jax.distributed.chips import GIB
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.analyse import Plan, hand_arguments
 from mmsearch_jax.planning.memory import hand_count
-from mmsearch_jax.planning.roofline import seconds_of
+from mmsearch_jax.planning.roofline import KERNEL_EFFICIENCY, seconds_of
 from mmsearch_jax.planning.stage import Assumed, StageEstimate
 
 NOTES = (
     "compiled: by the chips' own compiler, from the actual program. counted: in the compiled program's instructions. "
-    "estimate: from the chip's published rates, if everything overlaps: a lower bound of the time, an upper bound of MFU."
+    "estimate: from the chip's published rates, if everything overlaps: a lower bound of the time, an upper bound of MFU. "
+    f"cycles: the compiler's estimate of all instructions, with attention kernels at {KERNEL_EFFICIENCY:.0%} of the peak (assumed)."
 )
 GPU_NOTES = (
     "GPUs: compiled for an equal number of CPU devices, with attention in its CPU form, so memory, bytes and times are rough; "
@@ -67,6 +68,7 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
         ("TFLOP/device", "counted"),
         ("GB HBM/device", "counted"),
         ("ms compute", "estimate"),
+        ("ms cycles", "compiler"),
         ("ms HBM", "estimate"),
         ("ms ICI" if chip.dims else "ms links", "estimate"),
         ("ms network", "estimate"),
@@ -83,7 +85,7 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
                 plan.program.name,
                 f"{plan.costs.flops / 1e12:.2f}",
                 f"{plan.costs.bytes / 1e9:.1f}",
-                *(f"{1e3 * value:.1f}" for value in (line.compute, line.hbm, line.ici, line.network)),
+                *(f"{1e3 * value:.1f}" for value in (line.compute, line.cycles, line.hbm, line.ici, line.network)),
                 line.bound,
                 f"{plan.mfu:.0%}" if plan.mfu else "-",
                 f"{plan.tokens_per_second_per_chip:,.0f}" if plan.tokens_per_second_per_chip else "-",
@@ -232,6 +234,7 @@ def record(plan: Plan) -> dict[str, Any]:
             "unknown": list(plan.costs.unknown),
             "estimate": {
                 "compute_seconds": plan.roofline.compute,
+                "cycles_seconds": plan.roofline.cycles,
                 "hbm_seconds": plan.roofline.hbm,
                 "ici_seconds": plan.roofline.ici,
                 "network_seconds": plan.roofline.network,

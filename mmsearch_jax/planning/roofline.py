@@ -1,5 +1,8 @@
 """From costs to time: the minimum time of compute, HBM and links on a chip of a slice. An estimate, and a lower bound.
 
+For TPUs whose clock is known, compute is not less than the compiler's own estimate of cycles. It has none for attention kernels,
+which are assumed to reach `KERNEL_EFFICIENCY` of the peak.
+
 Links: a chip sends along every torus dim that its group extends over, in both directions if the dim is a ring. A group that
 fills no dim counts as a line. GPUs are connected by a switch, so all links serve any group within a machine. Between slices,
 and between GPU machines, each chip sends its share over the network.
@@ -15,29 +18,40 @@ from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.costs import Collective, Costs
 
 
+KERNEL_EFFICIENCY = 0.5
+"""Assumed, not measured on a TPU."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Minimum seconds of a run, by limiting resource."""
+    """Minimum seconds of a run, by limiting resource.
+
+    Attributes:
+      compute: of products and kernels at the chip's peak.
+      cycles: of all instructions by the compiler's estimate, and of kernels at `KERNEL_EFFICIENCY`; 0 if there is no estimate.
+    """
 
     compute: float
     hbm: float
     ici: float
     network: float
+    cycles: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Time if everything overlaps."""
-        return max(self.compute, self.hbm, self.ici, self.network)
+        return max(self.compute, self.hbm, self.ici, self.network, self.cycles)
 
     @property
     def seconds_without_overlap(self) -> float:
         """Time if collectives and compute do not overlap."""
-        return max(self.compute, self.hbm) + self.ici + self.network
+        return max(self.compute, self.hbm, self.cycles) + self.ici + self.network
 
     @property
     def bound(self) -> str:
-        """The limiting resource: "compute", "HBM", "ICI" or "network"."""
-        return max((self.compute, "compute"), (self.hbm, "HBM"), (self.ici, "ICI"), (self.network, "network"))[1]
+        """What limits the run: "cycles" (of the compiler's estimate), "compute", "HBM", "ICI" or "network"."""
+        parts = [(self.cycles, "cycles"), (self.compute, "compute"), (self.hbm, "HBM"), (self.ici, "ICI")]
+        return max(*parts, (self.network, "network"), key=lambda part: part[0])[1]
 
 
 def roofline(costs: Costs, topology: Topology, devices: Sequence[Any]) -> Roofline:
@@ -48,7 +62,11 @@ def roofline(costs: Costs, topology: Topology, devices: Sequence[Any]) -> Roofli
     for each in costs.collectives:
         inside, between = _seconds(each, topology, devices)
         ici, network = ici + each.count * inside, network + each.count * between
-    return Roofline(costs.flops * share / chip.flops, costs.bytes * share / chip.hbm_bandwidth, ici, network)
+    compute, hbm, cycles = costs.flops * share / chip.flops, costs.bytes * share / chip.hbm_bandwidth, 0.0
+    if chip.clock and costs.cycles:
+        kernels = costs.kernel_flops * share / (chip.flops * KERNEL_EFFICIENCY)
+        cycles = costs.cycles / chip.clock + kernels
+    return Roofline(compute, hbm, ici, network, cycles)
 
 
 def seconds_of(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:

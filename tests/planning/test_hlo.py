@@ -73,6 +73,25 @@ def test_a_slice_is_read_and_not_the_stack_that_it_is_cut_from():
     assert costs.bytes == 4 * (layer + wide + (x + wide + y) + 2 * z) + 4 * 4 * 4
 
 
+def test_the_compiler_s_cycles_count_as_often_as_the_instruction_runs():
+    told = ', backend_config={"window_config":{"estimated_cycles":"250"}}'
+    text = LOOP.replace("dim_labels=bf_io->bf", f"dim_labels=bf_io->bf{told}").replace(
+        "bf16[8,64]{1,0} get-tuple-element(%loop), index=1", f"bf16[8,64]{{1,0}} copy(%x){told}"
+    )
+    assert count(Module(LOOP), 8).cycles == 0
+    assert count(Module(text), 8).cycles == 4 * 250 + 250
+    assert count(Module(text.replace('"250"', f'"{2**63 - 1}"')), 8).cycles == 0
+
+
+def test_an_asynchronous_slice_reads_only_its_slice():
+    plain = count(Module(LOOP), 8).bytes
+    start = "%begun = ((bf16[28,64,32]{2,1,0}), bf16[1,64,32]{2,1,0:S(1)}, s32[]) slice-start(%stack), slice={[0:1], [0:64], [0:32]}"
+    text = LOOP.replace("  %first = s32[]", f"  {start}\n  %first = s32[]")
+    assert count(Module(text), 8).bytes == plain + 2 * 64 * 32
+    to_hbm = text.replace("{2,1,0:S(1)}, s32[]) slice-start", "{2,1,0}, s32[]) slice-start")
+    assert count(Module(to_hbm), 8).bytes == plain + 2 * 2 * 64 * 32
+
+
 def test_a_loop_without_a_known_bound_counts_once_and_is_named():
     text = LOOP.replace("constant(9)", "parameter(1)")
     costs = count(Module(text), 8)

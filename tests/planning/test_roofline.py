@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from mmsearch_jax.distributed.chips import CHIPS
 from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.planning.analyse import memory_in_error
 from mmsearch_jax.planning.costs import Collective, Costs
@@ -73,6 +74,20 @@ def test_the_slowest_of_three_is_the_bound():
     costs = Costs(459e12, 1e9, (exchange("all-reduce", (0, 16), 62.5e9),), {}, ())
     line = roofline(costs, parse("v5p:2x2x4:2"), TWO_SLICES)
     assert line.bound == "network" and (line.ici, line.network) == (0, 10) and line.seconds_without_overlap == 11
+
+
+def test_the_compiler_s_cycles_and_its_kernels_bound_a_step():
+    # 1.75 GHz, and a kernel at half of the peak.
+    costs = Costs(459e12, 2765e9, (), {}, (), cycles=3.5e9, kernel_flops=229.5e12)
+    line = roofline(costs, SLICE, DEVICES)
+    assert (line.compute, line.cycles, line.bound, line.seconds) == (1.0, 3.0, "cycles", 3.0)
+    # The clock of a 7x is not known.
+    assert roofline(costs, parse("7x:2x2x1"), DEVICES).cycles == 0
+
+
+@pytest.mark.parametrize(("chip", "cells"), [("v5e", 4 * 128**2), ("v5p", 8 * 128**2), ("v6e", 4 * 256**2)])
+def test_clocks_follow_from_the_peaks(chip, cells):
+    assert CHIPS[chip].flops == pytest.approx(2 * cells * CHIPS[chip].clock, rel=0.005)
 
 
 def test_a_device_that_is_half_a_chip_has_half_its_rates():
