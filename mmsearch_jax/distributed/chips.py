@@ -28,8 +28,8 @@ class Chip:
     host: chips of one host along each dim, in slices of several hosts.
     devices: number of JAX devices per chip; each has an equal share of memory and rates.
     source: of the figures.
-    clock: cycles per second of a TPU's cores; 0: unknown. v4: arXiv 2304.01433, table 4. The others follow from the peak, which is
-      2 x clock x number of MXUs x their 128 x 128 (v6e: 256 x 256) cells, with four MXUs in a v5e, eight in a v5p, four in a v6e.
+    clock: cycles per second of a TPU's cores; 0: unknown. v4: arXiv 2304.01433, table 4. The others follow from the peak, which
+      is 2 x clock x number of MXUs x their 128 x 128 (v6e: 256 x 256) cells. A v5e has four MXUs, a v5p eight, a v6e four.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Chip:
 # fmt: off
 CHIPS = {chip.name: chip for chip in (
     # JAX shows a v4 as one device (both cores together, "megacore").
-    Chip("v4", ("v4",), 32 * GIB, 275e12, 1228e9, 6, 50e9, 0, 3, 4, (2, 2, 1), 1, _DOCS + "v4; arXiv 2304.01433, table 4", 1.05e9),
+    Chip("v4", ("v4",), 32 * GIB, 275e12, 1228e9, 6, 50e9, 0, 3, 4, (2, 2, 1), 1, _DOCS + "v4; arXiv 2304.01433", 1.05e9),
     Chip("v5e", ("v5 lite", "v5e"), 16 * GIB, 197e12, 819e9, 4, 50e9, 25e9 / 8, 2, 16, (2, 2), 1, _DOCS + "v5e", 1.5e9),
     # 1 of 96 GiB is reserved for the runtime.
     Chip("v5p", ("v5p", "tpu v5"), 95 * GIB, 459e12, 2765e9, 6, 100e9, 50e9 / 8, 3, 4, (2, 2, 1), 1, _DOCS + "v5p", 1.75e9),

@@ -19,7 +19,7 @@ from mmsearch_jax.planning.stage import Assumed, StageEstimate
 NOTES = (
     "compiled: by the chips' own compiler, from the actual program. counted: in the compiled program's instructions. "
     "estimate: from the chip's published rates, if everything overlaps: a lower bound of the time, an upper bound of MFU. "
-    f"cycles: the compiler's estimate of all instructions, with attention kernels at {KERNEL_EFFICIENCY:.0%} of the peak (assumed)."
+    f"cycles: the compiler's estimate of all instructions; attention kernels at {KERNEL_EFFICIENCY:.0%} of the peak (assumed)."
 )
 GPU_NOTES = (
     "GPUs: compiled for an equal number of CPU devices, with attention in its CPU form, so memory, bytes and times are rough; "

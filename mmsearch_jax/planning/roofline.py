@@ -1,7 +1,7 @@
 """From costs to time: the minimum time of compute, HBM and links on a chip of a slice. An estimate, and a lower bound.
 
-For TPUs whose clock is known, compute is not less than the compiler's own estimate of cycles. It has none for attention kernels,
-which are assumed to reach `KERNEL_EFFICIENCY` of the peak.
+For TPUs whose clock is known, a run takes no less than the compiler's own estimate of cycles. It has none for attention
+kernels: they are assumed to reach `KERNEL_EFFICIENCY` of the peak.
 
 Links: a chip sends along every torus dim that its group extends over, in both directions if the dim is a ring. A group that
 fills no dim counts as a line. GPUs are connected by a switch, so all links serve any group within a machine. Between slices,
@@ -16,7 +16,6 @@ from typing import Any
 
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.planning.costs import Collective, Costs
-
 
 KERNEL_EFFICIENCY = 0.5
 """Assumed, not measured on a TPU."""
