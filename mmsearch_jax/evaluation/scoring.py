@@ -14,7 +14,7 @@ from mmsearch_jax.core.trajectory import ToolRecord
 from mmsearch_jax.data.rows import KINDS
 from mmsearch_jax.evaluation.judging import CORRECT
 from mmsearch_jax.evaluation.metrics import graded
-from mmsearch_jax.evaluation.metrics.table import METRICS, Metric, MetricScore
+from mmsearch_jax.evaluation.metrics.by_name import METRICS, Metric, MetricScore
 from mmsearch_jax.evaluation.sample import Sample
 from mmsearch_jax.evaluation.statistics import agreement, bootstrap_interval, interval, majority, mean, pass_at_k, share
 from mmsearch_jax.evaluation.tool_use import tool_use

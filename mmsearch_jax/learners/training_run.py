@@ -22,8 +22,8 @@ from mmsearch_jax.core.run_lock import RunLock
 from mmsearch_jax.core.staging import native_address, push_all, push_all_soon
 from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints, remove_unfinished
-from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.run_folder import CHECKPOINTS, set_aside
+from mmsearch_jax.learners.run_log import RunLog
 from mmsearch_jax.learners.train_state import TrainState
 from mmsearch_jax.settings.learning import RunConfig
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tqdm
 
-from mmsearch_jax.evaluation.table import KIND_NAMES
+from mmsearch_jax.evaluation.terminal_tables import KIND_NAMES
 from mmsearch_jax.report.pairs import ScoredSamples
 from mmsearch_jax.report.pictures import Pictures
 from mmsearch_jax.report.runs import RunEvaluation, read_samples

@@ -21,8 +21,8 @@ from mmsearch_jax.data.pipeline import Skipped, Step
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints, _numbered
 from mmsearch_jax.learners.logprobs import token_logprobs
-from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.run_folder import set_aside
+from mmsearch_jax.learners.run_log import RunLog
 from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
