@@ -13,6 +13,7 @@ import pytest
 from mmsearch_jax.commands import main as cli
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.errors import MMSearchError
+from mmsearch_jax.jobs import search_tools
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
 COMMANDS = [
@@ -94,7 +95,8 @@ def test_each_command_has_help(mmsearch, command):
         ),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(mmsearch, arguments, message):
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(mmsearch, arguments, message, monkeypatch):
+    monkeypatch.setattr(search_tools, "_READY_S", 0.1)
     done = mmsearch(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
