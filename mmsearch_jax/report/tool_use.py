@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from mmsearch_jax.core.trajectory import SearchKind
+
 PARTS = {
     "none": "no search",
     "text": "one text search",
@@ -25,22 +27,22 @@ class ToolUse:
     shares: dict[str, float]
 
 
-def way_of(tools: Sequence[str]) -> str:
+def way_of(tools: Sequence[SearchKind]) -> str:
     """The key in `PARTS` of an episode with these searches.
 
-    >>> way_of(["crop", "text"])
+    >>> way_of([SearchKind.CROP, SearchKind.TEXT])
     'mixed'
     """
-    image = [tool for tool in tools if tool != "text"]
+    image = [tool for tool in tools if tool != SearchKind.TEXT]
     texts = len(tools) - len(image)
     if image and texts:
         return "mixed"
     if image:
-        return "crop" if "crop" in image else "whole_image"
+        return "crop" if SearchKind.CROP in image else "whole_image"
     return "none" if not texts else "text" if texts == 1 else "multi_text"
 
 
-def tool_use(label: str, tools: Sequence[Sequence[str]]) -> ToolUse | None:
+def tool_use(label: str, tools: Sequence[Sequence[SearchKind]]) -> ToolUse | None:
     """The bar of the episodes; None if there are no episodes."""
     if not tools:
         return None
