@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from mmsearch_jax.commands import main as cli
+from mmsearch_jax.commands.command_line import make_parser
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.errors import MMSearchError
 from mmsearch_jax.jobs import search_tools
@@ -140,7 +141,7 @@ def test_each_example_in_the_help_is_a_command_line_that_parses(mmsearch, comman
     for example in cli.COMMANDS[command].examples:
         words = shlex.split(example.partition("     (")[0].replace("\\\n", " "))
         assert words[0] == "mmsearch"
-        options, rest = cli.make_parser().parse_known_args(words[1:])
+        options, rest = make_parser(cli.COMMANDS).parse_known_args(words[1:])
         assert options.command in COMMANDS
         assert all(word.startswith("--config.") for word in rest)
         if rest and (tree := cli.COMMANDS[command].settings) is not None:
