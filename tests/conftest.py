@@ -1,6 +1,7 @@
 """Shared setup of all tests: checks of the shapes in types, and one compilation cache."""
 
 import os
+import sys
 import tempfile
 
 import pytest
@@ -11,6 +12,10 @@ _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config):
+    if "jax" in sys.modules:
+        raise pytest.UsageError(
+            "JAX was imported before its settings for tests: a conftest.py must import it in its fixtures"
+        )
     shape_checks.install()
     # Slow tests train for minutes in this process. Tests of accelerators look at the compiled programs, which must be
     # those of a real run.
@@ -21,6 +26,8 @@ def pytest_configure(config):
     if _FOLDER not in os.environ:
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")
         os.environ[_FOLDER] = config.compiled.name
+    # An operation on arrays of different ranks raises: which dim is meant must stand in the code.
+    os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     # With a size limit JAX locks the cache; without one, a process may read a file that another is still writing.
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(1 << 30))
