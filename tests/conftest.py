@@ -22,12 +22,14 @@ def pytest_configure(config):
     real_programs = any(part in argument for argument in config.args for part in ("tests/tpu", "tests/gpu"))
     if config.option.markexpr != "slow" and not real_programs:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {cpu_devices.COMPILE_FAST}".strip()
+    if not real_programs:
+        # An operation on arrays of different ranks raises: which dim is meant must stand in the code. JAX's own kernels for
+        # accelerators do not keep to it.
+        os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
     # Unless one is named, each run has a new directory; the processes that tests start inherit it.
     if _FOLDER not in os.environ:
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")
         os.environ[_FOLDER] = config.compiled.name
-    # An operation on arrays of different ranks raises: which dim is meant must stand in the code.
-    os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     # With a size limit JAX locks the cache; without one, a process may read a file that another is still writing.
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(1 << 30))

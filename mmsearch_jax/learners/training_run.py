@@ -135,7 +135,7 @@ class TrainingRun:
             _require_same(self._identity, saved, f"step {step} in {self.checkpoints.folder}")
             state, extra = self.checkpoints.restore(state, step)
             position = extra.get("position")
-        self._skipped_before = int(state.skipped)
+        self._skipped_before = int(jax.device_get(state.skipped))
         self._log = RunLog(
             self._workdir,
             self._phase,
@@ -184,7 +184,7 @@ class TrainingRun:
         """
         assert self._log is not None
         self._log.write(step, metrics, shown)
-        self._guard(step, int(state.skipped))
+        self._guard(step, int(jax.device_get(state.skipped)))
         self._trace.after(step)
         every = self._config.checkpoint_every
         stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps

@@ -30,11 +30,12 @@ from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig, RunConfi
 from tests.learners.small_sequences import sequence
 from tests.learners.test_training import SGD, batches
 from tests.models.test_qwen2_5_vl import CONFIG
+from tests.shallow import shallow
 
 
 @pytest.fixture(scope="module")
 def model():
-    return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+    return Qwen2_5_VL(shallow(CONFIG), rngs=nnx.Rngs(0))
 
 
 def train(model, steps, workdir, data=batches, *, run=None, identity=None, accumulate=1, validation=None):
