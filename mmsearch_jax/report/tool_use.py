@@ -27,7 +27,7 @@ class ToolUse:
     shares: dict[str, float]
 
 
-def way_of(tools: Sequence[SearchKind]) -> str:
+def way_of(tools: Sequence[str]) -> str:
     """The key in `PARTS` of an episode with these searches.
 
     >>> way_of([SearchKind.CROP, SearchKind.TEXT])
@@ -42,7 +42,7 @@ def way_of(tools: Sequence[SearchKind]) -> str:
     return "none" if not texts else "text" if texts == 1 else "multi_text"
 
 
-def tool_use(label: str, tools: Sequence[Sequence[SearchKind]]) -> ToolUse | None:
+def tool_use(label: str, tools: Sequence[Sequence[str]]) -> ToolUse | None:
     """The bar of the episodes; None if there are no episodes."""
     if not tools:
         return None
