@@ -66,7 +66,7 @@ def data(start, _):
 SGD = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
 run = RunConfig(checkpoint_every=4)
 try:
-    place = RunPlace(workdir, "sft", run, show_progress=False)
+    place = RunPlace(Path(workdir), "sft", run, show_progress=False)
     supervised.train(model, data, supervised.Updates(STEPS, SGD), place, mesh=mesh)
 except DataError:
     # Cut short, with a checkpoint behind it.

@@ -86,7 +86,7 @@ def run(script, devices, *arguments):
 
 
 def finished(process):
-    out, errors = process.communicate(timeout=300)
+    out, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
     return out
 
