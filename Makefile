@@ -20,8 +20,8 @@ quickstart: $(VENV)/.installed ## set up, then the whole pipeline on the bundled
 test: $(VENV)/.installed-test ## every test that needs neither torch nor an accelerator
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
-test-slow: $(VENV)/.installed-test ## tests that take minutes: fifty steps on every kind of mesh, twenty kills
-	$(BIN)/python -m pytest -m slow tests
+test-slow: $(VENV)/.installed-test ## tests that take minutes: whole commands, kills, every kind of mesh
+	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist worksteal tests
 
 test-redis: $(VENV)/.installed-test ## several search servers over one Redis (installed by apt-get where it is missing)
 	command -v redis-server > /dev/null || (apt-get update -qq && apt-get install -y -qq redis-server)

@@ -1,6 +1,7 @@
 """Shared setup of all tests: checks of the shapes in types, and one compilation cache."""
 
 import os
+import sys
 import tempfile
 
 import pytest
@@ -11,12 +12,20 @@ _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config):
+    if "jax" in sys.modules:
+        raise pytest.UsageError(
+            "JAX was imported before its settings for tests: a conftest.py must import it in its fixtures"
+        )
     shape_checks.install()
     # Slow tests train for minutes in this process. Tests of accelerators look at the compiled programs, which must be
     # those of a real run.
     real_programs = any(part in argument for argument in config.args for part in ("tests/tpu", "tests/gpu"))
     if config.option.markexpr != "slow" and not real_programs:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {cpu_devices.COMPILE_FAST}".strip()
+    if not real_programs:
+        # An operation on arrays of different ranks raises: which dim is meant must stand in the code. JAX's own kernels for
+        # accelerators do not keep to it.
+        os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
     # Unless one is named, each run has a new directory; the processes that tests start inherit it.
     if _FOLDER not in os.environ:
         config.compiled = tempfile.TemporaryDirectory(prefix="mmsearch-tests-")

@@ -74,8 +74,8 @@ class ScriptedModel(nnx.Module):
     def extend(self, cache, token_ids, positions, num_new, features=None, feature_index=None):
         rows, width = token_ids.shape
         length = cache.tokens.shape[1]
-        index = cache.lengths[:, None] + jnp.arange(width)
-        places = jnp.where(jnp.arange(width) < num_new[:, None], index, length)
+        index = cache.lengths[:, None] + jnp.arange(width)[None, :]
+        places = jnp.where(jnp.arange(width)[None, :] < num_new[:, None], index, length)
         tokens = cache.tokens.at[jnp.arange(rows)[:, None], places, 0, 0].set(token_ids.astype(float), mode="drop")
         marks = jnp.cumsum(tokens[:, :, 0, 0] == RENDERER.encode(MARK)[0], axis=1)
         script = jnp.take_along_axis(marks, jnp.minimum(index, length - 1), axis=1)

@@ -7,11 +7,12 @@ import contextlib
 import difflib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsearch_jax.commands.command import Command
+from mmsearch_jax.commands.command_line import make_parser, split_overrides
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, NotReady
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def check_line(line: Sequence[str], options: argparse.Namespace) -> tuple[Findin
 
     Args:
       line: the words after `mmsearch` (which may lead them).
-      options: of `mmsearch check`.
+      options: of `mmsearch check`; `commands` are all commands.
 
     Raises:
       ConfigError: an option of `mmsearch check` itself is wrong.
@@ -89,7 +90,7 @@ def check_line(line: Sequence[str], options: argparse.Namespace) -> tuple[Findin
     topology = _topology(options.topology) if options.topology else None
     variables = _variables(options.secrets) if options.secrets else None
     words = list(line[1:] if line[0] == "mmsearch" else line)
-    parsed, rest, problem = _parse(words)
+    parsed, rest, problem = _parse(words, options.commands)
     if parsed is None:
         return findings.Findings([problem] if problem else [], []), f"ready: {' '.join(words)}"
     run, problems = _read(parsed, rest, options, topology, variables)
@@ -99,19 +100,17 @@ def check_line(line: Sequence[str], options: argparse.Namespace) -> tuple[Findin
     return findings.Findings([*problems, *found.problems], found.notes), findings.summary(run)
 
 
-def _parse(words: list[str]) -> tuple[argparse.Namespace | None, list[str], str]:
+def _parse(words: list[str], commands: Mapping[str, Command]) -> tuple[argparse.Namespace | None, list[str], str]:
     """The parsed words and those that are left; or None and the parser's complaint ("" for --help)."""
-    from mmsearch_jax.commands.main import COMMANDS, make_parser
-
     name = next((word for word in words if not word.startswith("-")), "")
-    if name and name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"commands are {', '.join(COMMANDS)}"
+    if name and name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"commands are {', '.join(commands)}"
         return None, [], f"unknown command '{name}': {hint}"
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            parsed, rest = make_parser().parse_known_args(words)
+            parsed, rest = make_parser(commands).parse_known_args(words)
     except SystemExit as stop:
         last = said.getvalue().strip().splitlines()[-1:] or [""]
         return None, [], last[0].partition("error: ")[2] if stop.code else ""
@@ -126,10 +125,9 @@ def _read(
     variables: frozenset[str] | None,
 ) -> tuple[Run, list[str]]:
     """The run that the parsed words describe, and the mistakes in the words and in their settings."""
-    from mmsearch_jax.commands.main import COMMANDS, split_overrides
     from mmsearch_jax.jobs.check.run import Place, Run
 
-    command = COMMANDS[parsed.command]
+    command = options.commands[parsed.command]
     given, problems = split_overrides(command, rest, hasattr(parsed, "config"))
     overrides = [*getattr(parsed, "overrides", []), *given]
     config = str(getattr(parsed, "config", None) or "")

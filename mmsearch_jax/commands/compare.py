@@ -19,7 +19,7 @@ def _run(options: argparse.Namespace) -> None:
 
     from mmsearch_jax.evaluation.compare import compare_runs
     from mmsearch_jax.evaluation.samples import write_json
-    from mmsearch_jax.evaluation.table import difference_table
+    from mmsearch_jax.evaluation.terminal_tables import difference_table
 
     found = compare_runs(options.first, options.second)
     if options.out:

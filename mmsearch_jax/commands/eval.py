@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> None:
     import jax
 
     from mmsearch_jax.evaluation.samples import Shard, parse_shard
-    from mmsearch_jax.evaluation.table import print_benchmarks, print_table
+    from mmsearch_jax.evaluation.terminal_tables import print_benchmarks, print_table
     from mmsearch_jax.jobs import evaluation
 
     settings, workdir = options.settings, options.workdir

@@ -91,6 +91,10 @@ def _run(options: argparse.Namespace) -> None:
     if options.print_config:
         print("\n".join(settings.lines()))
         return
+    if not options.search:
+        from mmsearch_jax.distributed.layout import mesh_sizes
+
+        mesh_sizes(settings.settings.mesh, topology.num_devices)
     from mmsearch_jax.jobs.plan import plan_programs, search_settings
     from mmsearch_jax.planning.sizes import model_of
     from mmsearch_jax.planning.stage import Assumed

@@ -1,4 +1,4 @@
-r"""Texts of others: half characters ("\ud83d" alone, which no UTF-8 file can hold), and their short forms in messages."""
+r"""Text from outside: lone surrogates (half a character, which UTF-8 cannot encode), and short forms for messages."""
 
 from __future__ import annotations
 

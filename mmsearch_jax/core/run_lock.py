@@ -131,8 +131,8 @@ class RunLock:
       place: where the record is kept.
       key: under which `of` finds it while it is held.
       sleep: waits this many seconds.
-      lost: called when another process has taken the lock, which happens to one that stood still for a minute. By default
-        this process ends at once: whatever it wrote now would be mixed with what the other one writes.
+      lost: called when another process has taken the lock, which happens if this one was suspended for a minute. By
+        default this process ends at once, because its files would be mixed with those of the other one.
     """
 
     def __init__(

@@ -352,7 +352,7 @@ def kind(hint: Any) -> str:
         example = {str: "('a',), or words such as a,b", int: "(1, 2)", float: "(0.5, 1.0)"}.get(arguments[0], "(...,)")
         return f"a tuple such as {example}"
     if _is_mapping(hint):
-        return "a mapping such as {'a': ('b',)}"
+        return "a mapping such as {'a': 'b'}"
     if origin in (typing.Union, types.UnionType):
         return kind(next(each for each in arguments if each is not type(None)))
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(

@@ -63,6 +63,23 @@ INFRASTRUCTURE_FAILURES = frozenset(
 )
 """Endings that do not evaluate the policy: such trajectories are dropped, never scored."""
 
+
+class SearchKind(enum.StrEnum):
+    """What a search asked for. The value is the word in summaries and reports."""
+
+    TEXT = "text"
+    WHOLE_IMAGE = "whole_image"
+    CROP = "crop"
+    """A part of the image, named by a referring expression."""
+
+
+def search_kind(tool: str, query: str | None) -> SearchKind:
+    """The kind of a tool call, by two fields of its `ToolRecord`."""
+    if tool == "text_search":
+        return SearchKind.TEXT
+    return SearchKind.WHOLE_IMAGE if query is None else SearchKind.CROP
+
+
 _ACTIONS = {"text_search": TextSearch, "image_search": ImageSearch, "answer": Answer, "invalid": Invalid}
 
 
@@ -82,6 +99,11 @@ class ToolRecord:
     refused: bool = False
     error: str | None = None
     cost_usd: float = 0.0
+
+    @property
+    def kind(self) -> SearchKind:
+        """What the call asked for."""
+        return search_kind(self.tool, self.query)
 
 
 @dataclasses.dataclass(frozen=True)

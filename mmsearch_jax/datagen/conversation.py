@@ -16,24 +16,25 @@ from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.rows import ConversationTurn
 from mmsearch_jax.datagen.budget import DatagenBudget
+from mmsearch_jax.datagen.outcome import Outcome
 from mmsearch_jax.rollout.endpoint_episode import Transcript, cut_turn, play_episode
-from mmsearch_jax.rollout.episode import Episode, Generation, Renderer
+from mmsearch_jax.rollout.episode import Episode, Finish, Generation, Renderer
 from mmsearch_jax.rollout.tool_client import Tools
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
-_OUTCOMES = {
-    Status.NO_ANSWER: ("too_many_turns", "the last turn is no answer"),
-    Status.INVALID_ACTION: ("invalid_turn", "a turn is outside the grammar"),
-    Status.OVERLONG: ("overlong", "a turn has too many tokens"),
+_WITHOUT_ANSWER = {
+    Status.NO_ANSWER: (Outcome.TOO_MANY_TURNS, "the last turn is no answer"),
+    Status.INVALID_ACTION: (Outcome.INVALID_TURN, "a turn is outside the grammar"),
+    Status.OVERLONG: (Outcome.OVERLONG, "a turn has too many tokens"),
 }
 """Status without an answer -> outcome, and the reason that is used if the trajectory has none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Worked:
-    """The result of a seed: `outcome` is "answered" or the reason for dropping it; `why` gives details."""
+    """The result of a seed: `dropped` is the reason for dropping it, with details in `why`; None if the teacher answered."""
 
-    outcome: str
+    dropped: Outcome | None = None
     turns: tuple[ConversationTurn, ...] = ()
     answer: str | None = None
     why: str = ""
@@ -67,35 +68,35 @@ class Teacher:
 
         async def write_turn(max_tokens: int) -> Generation:
             if trajectory.turns and (refused := _refusal(trajectory)):
-                raise _Dropped("over_limit", f"turn {len(trajectory.turns)}: {refused}")
+                raise _Dropped(Outcome.OVER_LIMIT, f"turn {len(trajectory.turns)}: {refused}")
             reply = await self._ask(transcript)
             # JSON may contain lone surrogates, which cannot be encoded.
             text = reply.text.strip().encode("utf-8", "replace").decode()
             if reply.refused:
-                raise _Dropped("refused", text[:200])
+                raise _Dropped(Outcome.REFUSED, text[:200])
             turn, finish = cut_turn(reply._replace(text=text), plain=False)
             generation = transcript.turn(turn, finish)
             # The endpoint limits tokens of the teacher's tokenizer; the turn must also fit in the policy's tokens.
             fits = len(generation.token_ids) <= max_tokens
-            return generation if fits else dataclasses.replace(generation, finish="length")
+            return generation if fits else dataclasses.replace(generation, finish=Finish.LENGTH)
 
         try:
             await play_episode(episode, write_turn, self._tools, question, image)
         except _Dropped as dropped:
             return Worked(dropped.outcome, why=dropped.why)
         except ChatFailed as error:
-            return Worked("teacher_failed", why=str(error))
+            return Worked(Outcome.TEACHER_FAILED, why=str(error))
         except ToolError as error:
-            return Worked("tool_failed", why=str(error))
+            return Worked(Outcome.TOOL_FAILED, why=str(error))
         if trajectory.status != Status.ANSWERED:
-            outcome, why = _OUTCOMES[trajectory.status]
+            outcome, why = _WITHOUT_ANSWER[trajectory.status]
             return Worked(outcome, why=f"turn {len(trajectory.turns)}: {trajectory.error or why}")
         turns = tuple(
             ConversationTurn(turn.text, turn.observation, _crop(turn.tool.box if turn.tool else None))
             for turn in trajectory.turns
         )
-        outcome = "gave_up" if trajectory.answer == protocol.GIVE_UP else "answered"
-        return Worked(outcome, turns, trajectory.answer)
+        dropped = Outcome.GAVE_UP if trajectory.answer == protocol.GIVE_UP else None
+        return Worked(dropped, turns, trajectory.answer)
 
     async def _ask(self, transcript: Transcript) -> ChatReply:
         self._budget.charge("teacher_calls")
@@ -107,7 +108,7 @@ class Teacher:
 class _Dropped(Exception):
     """The conversation is dropped, and the teacher is not asked for further turns."""
 
-    def __init__(self, outcome: str, why: str):
+    def __init__(self, outcome: Outcome, why: str):
         super().__init__(outcome, why)
         self.outcome, self.why = outcome, why
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,11 +14,10 @@ from mmsearch_jax.datagen import labels
 from mmsearch_jax.datagen.budget import BudgetSpent, DatagenBudget
 from mmsearch_jax.datagen.conversation import Teacher
 from mmsearch_jax.datagen.journal import Journal, JournalEntry
+from mmsearch_jax.datagen.outcome import BROKEN, Outcome
 from mmsearch_jax.images.processing import load_image
 from mmsearch_jax.rewards.judge import Judge
 from mmsearch_jax.rewards.match import matches
-
-_BROKEN = ("teacher_failed", "tool_failed", "target_failed", "judge_failed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Generator:
                     return
                 journal.write(entry, dict(self._budget.spent))
                 progress(entry)
-                self._failures = self._failures + 1 if entry.outcome in _BROKEN else 0
+                self._failures = self._failures + 1 if entry.outcome in BROKEN else 0
                 if self._failures >= self._max_failures:
                     raise ToolError(f"{self._failures} consecutive seeds failed; the last: {entry.why}")
 
@@ -102,28 +102,29 @@ class Generator:
             if image:
                 load_image(image)
         except ImageError as error:
-            return JournalEntry(row.id, "unreadable_image", str(error))
+            return JournalEntry(row.id, Outcome.UNREADABLE_IMAGE, str(error))
         worked = await self._teacher.work(row.question, image)
-        if worked.outcome != "answered" or worked.answer is None:
-            return JournalEntry(row.id, worked.outcome, worked.why)
+        if worked.dropped is not None:
+            return JournalEntry(row.id, worked.dropped, worked.why)
+        assert worked.answer is not None
         try:
             if not await self._correct(row, worked.answer):
-                return JournalEntry(row.id, "wrong_answer", worked.answer[:200])
+                return JournalEntry(row.id, Outcome.WRONG_ANSWER, worked.answer[:200])
         except JudgeFailed as error:
-            return JournalEntry(row.id, "judge_failed", str(error))
+            return JournalEntry(row.id, Outcome.JUDGE_FAILED, str(error))
         names, searched = self._labelling.categories, len(worked.turns) > 1
         try:
             category = await labels.category(self._chat, self._budget, row.question, row.answers[0], names)
         except ChatFailed as error:
-            return JournalEntry(row.id, "unlabelled", str(error))
+            return JournalEntry(row.id, Outcome.UNLABELLED, str(error))
         try:
             required, by = await self._search_required(row, image, searched=searched)
         except ChatFailed as error:
-            return JournalEntry(row.id, "target_failed", str(error))
+            return JournalEntry(row.id, Outcome.TARGET_FAILED, str(error))
         if required != searched:
             # Training on it would teach guessing when a search is needed, or needless searches.
-            return JournalEntry(row.id, "search_mismatch", f"search required: {required}, searched: {searched}")
-        return JournalEntry(row.id, "kept", "", worked.turns, category, required, by)
+            return JournalEntry(row.id, Outcome.SEARCH_MISMATCH, f"search required: {required}, searched: {searched}")
+        return JournalEntry(row.id, Outcome.KEPT, "", worked.turns, category, required, by)
 
     async def _correct(self, row: Row, answer: str) -> bool:
         if matches(answer, row.answers) or self._judge is None:
@@ -140,26 +141,7 @@ class Generator:
         return (searched, "teacher") if row.search_required is None else (row.search_required, "seed")
 
 
-def outcomes(entries: Sequence[JournalEntry]) -> dict[str, int]:
+def outcomes(entries: Sequence[JournalEntry]) -> dict[Outcome, int]:
     """The number of seeds by outcome, in the order of the stages."""
-    found = {entry.outcome for entry in entries}
-    return {name: sum(entry.outcome == name for entry in entries) for name in _STAGES if name in found}
-
-
-_STAGES = (
-    "unreadable_image",
-    "teacher_failed",
-    "refused",
-    "invalid_turn",
-    "over_limit",
-    "tool_failed",
-    "too_many_turns",
-    "overlong",
-    "gave_up",
-    "wrong_answer",
-    "judge_failed",
-    "unlabelled",
-    "target_failed",
-    "search_mismatch",
-    "kept",
-)
+    counts = collections.Counter(entry.outcome for entry in entries)
+    return {outcome: counts[outcome] for outcome in Outcome if outcome in counts}

@@ -9,17 +9,15 @@ from typing import Any
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.rows import ConversationTurn
-
-TRANSIENT = ("teacher_failed", "tool_failed", "unlabelled", "target_failed", "judge_failed")
-"""Outcomes that may differ in another run: their seeds are retried."""
+from mmsearch_jax.datagen.outcome import TRANSIENT, Outcome
 
 
 @dataclasses.dataclass(frozen=True)
 class JournalEntry:
-    """The outcome of a seed: "kept", or the stage that dropped it and the reason."""
+    """A finished seed. Only a kept one has turns and labels; `why` says why another was dropped."""
 
     id: str
-    outcome: str
+    outcome: Outcome
     why: str = ""
     turns: tuple[ConversationTurn, ...] = ()
     category: str = ""
@@ -88,4 +86,5 @@ class Journal:
             ConversationTurn(t["text"], t["observation"], tuple(t["box"]) if t["box"] else None)
             for t in record.pop("turns")
         )
-        self.entries[record["id"]] = JournalEntry(turns=turns, **record)
+        outcome = Outcome(record.pop("outcome"))
+        self.entries[record["id"]] = JournalEntry(outcome=outcome, turns=turns, **record)

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.settings.learning import BatchShape
-from mmsearch_jax.settings.policy import MeshConfig
+from mmsearch_jax.settings.policy import MESH_AXES, MeshConfig
 
-AXES = ("dcn", "data", "fsdp", "tensor", "sequence")
+AXES = MESH_AXES
 BATCH_AXES = ("dcn", "data", "fsdp")
 """Mesh axes over which the rows of a batch are split."""
 

@@ -5,12 +5,13 @@ The model defines the names of a parameter's dims (`models.logical_axes`); `shar
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.distributed.layout import AXES
+from mmsearch_jax.settings.policy import ShardingConfig
 
 
 class Rule(NamedTuple):
@@ -22,38 +23,19 @@ class Rule(NamedTuple):
 
 Rules = Mapping[str, Rule]
 
-RULES: Rules = {
-    # fsdp splits the width; tensor splits dims on which chips can work independently.
-    "layers": Rule(),
-    "embed": Rule(("fsdp",)),
-    "heads": Rule(("tensor",)),
-    "mlp": Rule(("tensor",)),
-    # The tokenizer sets this size: the tiny policy's vocabulary, for example, is not always divisible.
-    "vocab": Rule(("tensor",), or_whole=True),
-    "vision_embed": Rule(("fsdp",)),
-    "vision_heads": Rule(("tensor",)),
-    # 3,420 in the 3B and the 7B, not divisible by eight: each of eight devices then holds 0.8 GB of bf16 weights.
-    "vision_mlp": Rule(("tensor",), or_whole=True),
-    "patch": Rule(),
-    "norm": Rule(),
-    "rank": Rule(),
-}
-"""How each logical axis of the parameters is split. A config may replace the axes of each."""
+# Sizes that a checkpoint sets and that are not always divisible: the tokenizer's (of the tiny policy, for example), and the
+# vision tower's 3,420 in the 3B and the 7B, of which each of eight devices then holds 0.8 GB of bf16 weights.
+_OR_WHOLE = ("vocab", "vision_mlp")
 
 
-def changed_rules(axes: Mapping[str, Sequence[str]]) -> Rules:
-    """`RULES` with other mesh axes for some logical axes.
+def rules_of(config: ShardingConfig) -> Rules:
+    """The rule of each logical axis."""
+    names = [field.name for field in dataclasses.fields(config)]
+    return {name: Rule(getattr(config, name), or_whole=name in _OR_WHOLE) for name in names}
 
-    Raises:
-      ConfigError: an unknown logical or mesh axis.
-    """
-    for name, over in axes.items():
-        if name not in RULES or not set(over) <= set(AXES):
-            raise ConfigError(
-                f"sharding rule '{name}' -> {tuple(over)}: logical axes are {', '.join(sorted(RULES))}; "
-                f"mesh axes {', '.join(AXES)}"
-            )
-    return {**RULES, **{name: RULES[name]._replace(axes=tuple(over)) for name, over in axes.items()}}
+
+RULES: Rules = rules_of(ShardingConfig())
+"""The default rules."""
 
 
 def split_axes(

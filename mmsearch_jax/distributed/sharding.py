@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mmsearch_jax.distributed.rules import RULES, Rule, Rules, changed_rules, split_axes
+from mmsearch_jax.distributed.rules import RULES, Rule, Rules, rules_of, split_axes
 
-__all__ = ["RULES", "Rule", "Rules", "changed_rules", "named_sharding", "partition_spec"]
+__all__ = ["RULES", "Rule", "Rules", "named_sharding", "partition_spec", "rules_of"]
 
 
 def partition_spec(

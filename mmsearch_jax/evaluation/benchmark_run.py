@@ -27,7 +27,7 @@ from mmsearch_jax.data.usable import EPISODE, Use, shown_image, why_unusable
 from mmsearch_jax.evaluation.budget import EvaluationBudget
 from mmsearch_jax.evaluation.conclude import conclude
 from mmsearch_jax.evaluation.judging import Judging
-from mmsearch_jax.evaluation.metrics.table import metric_named
+from mmsearch_jax.evaluation.metrics.by_name import metric_named
 from mmsearch_jax.evaluation.oracle import Evidence, OracleTools
 from mmsearch_jax.evaluation.policies import EvaluatedPolicy, Outcome
 from mmsearch_jax.evaluation.sample import Sample, score
@@ -66,7 +66,7 @@ class Evaluation:
       name: folder under `workdir`/eval.
       benchmark: the set's name.
       rules: the episodes' rules, including the mode.
-      metric: one of `metrics.table.METRICS`.
+      metric: one of `metrics.by_name.METRICS`.
       samples: number of samples per question.
       temperature: 0 decodes greedily.
       seed: seeds the samples, together with row id and repeat.

@@ -18,7 +18,7 @@ from mmsearch_jax.data.convert.published import find_files
 from mmsearch_jax.data.convert.sets import SETS
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import FORMATS, existing_rows
-from mmsearch_jax.evaluation.metrics.table import metric_named
+from mmsearch_jax.evaluation.metrics.by_name import metric_named
 from mmsearch_jax.evaluation.published import EVALUATION_SETS, read_evaluation_set
 from mmsearch_jax.settings.evaluation import BenchmarkConfig
 

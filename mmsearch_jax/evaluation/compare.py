@@ -8,7 +8,7 @@ from typing import Any
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.evaluation.judging import CORRECT
-from mmsearch_jax.evaluation.metrics.table import gave_up, metric_named
+from mmsearch_jax.evaluation.metrics.by_name import gave_up, metric_named
 from mmsearch_jax.evaluation.sample import Sample, from_log
 from mmsearch_jax.evaluation.samples import RUN_FILE, read_judgements, read_samples, read_stamp
 from mmsearch_jax.evaluation.statistics import mean, paired_difference

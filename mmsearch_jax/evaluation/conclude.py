@@ -10,7 +10,7 @@ import tqdm
 
 from mmsearch_jax.core.errors import ToolFailed
 from mmsearch_jax.evaluation.judging import Judging, judge_samples, verdict_of, verdicts
-from mmsearch_jax.evaluation.metrics.table import metric_named
+from mmsearch_jax.evaluation.metrics.by_name import metric_named
 from mmsearch_jax.evaluation.sample import from_log
 from mmsearch_jax.evaluation.samples import (
     SUMMARY,

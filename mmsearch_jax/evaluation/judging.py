@@ -19,7 +19,7 @@ from mmsearch_jax.core.errors import JudgeFailed
 from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.data.rows import from_record
 from mmsearch_jax.evaluation.metrics import graded
-from mmsearch_jax.evaluation.metrics.table import gave_up
+from mmsearch_jax.evaluation.metrics.by_name import gave_up
 from mmsearch_jax.evaluation.samples import JUDGEMENTS, Log, Shard, read_judgements
 from mmsearch_jax.rewards import judge as rewards_judge
 

@@ -9,7 +9,7 @@ from typing import Any
 from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.rows import Row, from_record
 from mmsearch_jax.data.storage import localised
-from mmsearch_jax.evaluation.metrics.table import Metric
+from mmsearch_jax.evaluation.metrics.by_name import Metric
 
 RIGHT_FROM = 0.5
 """The lowest score that counts as right."""

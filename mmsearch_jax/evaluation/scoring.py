@@ -10,11 +10,11 @@ import statistics as numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmsearch_jax.core.trajectory import ToolRecord
+from mmsearch_jax.core.trajectory import SearchKind, ToolRecord
 from mmsearch_jax.data.rows import KINDS
 from mmsearch_jax.evaluation.judging import CORRECT
 from mmsearch_jax.evaluation.metrics import graded
-from mmsearch_jax.evaluation.metrics.table import METRICS, Metric, MetricScore
+from mmsearch_jax.evaluation.metrics.by_name import METRICS, Metric, MetricScore
 from mmsearch_jax.evaluation.sample import Sample
 from mmsearch_jax.evaluation.statistics import agreement, bootstrap_interval, interval, majority, mean, pass_at_k, share
 from mmsearch_jax.evaluation.tool_use import tool_use
@@ -60,11 +60,7 @@ def summarise(
         "crop_3_or_more_entities": _accuracy(crowded),
         "searches_per_question": share(sum(len(s.trajectory.tool_calls()) for s in scored), len(scored)),
         "needless_search_rate": share(sum(bool(s.trajectory.tool_calls()) for s in free), len(free)),
-        "searches_by_tool": {
-            "text": _calls(scored, lambda call: call.tool == "text_search"),
-            "whole_image": _calls(scored, lambda call: call.tool == "image_search" and call.query is None),
-            "crop": _calls(scored, lambda call: call.tool == "image_search" and call.query is not None),
-        },
+        "searches_by_tool": {kind: _calls(scored, lambda call, kind=kind: call.kind == kind) for kind in SearchKind},
         "grounding": {"n": len(grounded), "mean_iou": mean(grounded)},
         "tool_use": tool_use(scored, direct),
         "seconds": _times([sample.trajectory.seconds for sample in scored]),
@@ -144,7 +140,7 @@ def _repeats(scored: Sequence[Sample]) -> dict[str, Any]:
 def _grounding_iou(sample: Sample) -> float | None:
     if sample.row.target is None:
         return None
-    crops = [call for call in sample.trajectory.tool_calls("image_search") if call.query is not None]
+    crops = [call for call in sample.trajectory.tool_calls() if call.kind == SearchKind.CROP]
     if not crops:
         return None
     gold = sample.row.placements[sample.row.target].box

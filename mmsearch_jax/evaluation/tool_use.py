@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmsearch_jax.core.protocol import TextSearch
-from mmsearch_jax.core.trajectory import Turn
+from mmsearch_jax.core.trajectory import SearchKind, Turn
 from mmsearch_jax.evaluation.sample import Sample
 from mmsearch_jax.evaluation.statistics import mean, share
 from mmsearch_jax.rewards.match import normalise
@@ -21,9 +21,7 @@ def tool_use(samples: Sequence[Sample], direct: Mapping[str, bool] | None = None
         need a search. None: the rows' flags decide.
     """
     calls = [sample.trajectory.tool_calls() for sample in samples]
-    texts = [sum(call.tool == "text_search" for call in each) for each in calls]
-    wholes = [sum(call.tool == "image_search" and call.query is None for call in each) for each in calls]
-    crops = [sum(call.tool == "image_search" and call.query is not None for call in each) for each in calls]
+    texts, wholes, crops = ([sum(call.kind == kind for call in each) for each in calls] for kind in SearchKind)
     images = [whole + crop for whole, crop in zip(wholes, crops, strict=True)]
     count, total = len(samples), sum(map(len, calls))
     right = math.fsum(sample.value for sample in samples)

@@ -23,6 +23,7 @@ from mmsearch_jax.datagen.budget import DatagenBudget
 from mmsearch_jax.datagen.conversation import Teacher
 from mmsearch_jax.datagen.generate import Generator, Labelling, outcomes
 from mmsearch_jax.datagen.journal import Journal, JournalEntry
+from mmsearch_jax.datagen.outcome import Outcome
 from mmsearch_jax.jobs.search_tools import tool_client
 from mmsearch_jax.models.tokenizer import load_tokenizer
 from mmsearch_jax.rewards.judge import Judge
@@ -60,15 +61,17 @@ def run_datagen(settings: DatagenSettings, workdir: Path, *, show_progress: bool
     finally:
         journal.close(dict(budget.spent))
     chosen = _chosen(settings, list(journal.entries.values()))
+    stages = outcomes(list(journal.entries.values()))
     if not chosen:
+        found = ", ".join(f"{count} {outcome}" for outcome, count in stages.items())
         raise DataError(
-            f"no set can be made of {len(journal.entries)} seeds ({outcomes(list(journal.entries.values()))}): "
+            f"no set can be made of {len(journal.entries)} seeds ({found}): "
             f"{stopped or 'all were processed'}; see {workdir / JOURNAL}, or change balance.search_share"
         )
     write_rows(_conversations(settings, chosen, journal), workdir / ROWS)
     sheet = {
         "set": datasheet.describe(stream_rows(workdir / ROWS)),
-        "stages": outcomes(list(journal.entries.values())),
+        "stages": stages,
         "spent": dict(budget.spent),
         "stopped": stopped or "all seeds were processed",
         "settings": identity,
@@ -96,14 +99,14 @@ async def _generate(
     labelling = Labelling(settings.labels.categories, target, settings.labels.samples, settings.labels.required_below)
     teacher = Teacher(chat, tools, settings.episode, renderer, budget)
     generator = Generator(teacher, chat, labelling, budget, judge, settings.max_failures)
-    kept = sum(entry.outcome == "kept" for entry in journal.entries.values())
+    kept = sum(entry.outcome == Outcome.KEPT for entry in journal.entries.values())
     try:
         await tools.wait_ready(_READY_S)
         with tqdm.tqdm(desc="datagen", unit="seed", disable=not show_progress) as bar:
 
             def ended(entry: JournalEntry) -> None:
                 nonlocal kept
-                kept += entry.outcome == "kept"
+                kept += entry.outcome == Outcome.KEPT
                 bar.update()
                 bar.set_postfix(kept=kept, refresh=False)
 
@@ -130,7 +133,7 @@ def _chosen(settings: DatagenSettings, entries: list[JournalEntry]) -> set[str]:
     candidates = [
         BalanceCandidate(entry.id, entry.category, bool(entry.search_required))
         for entry in entries
-        if entry.outcome == "kept"
+        if entry.outcome == Outcome.KEPT
     ]
     # Entries end in random order, which must not change the choice.
     candidates.sort()

@@ -13,7 +13,7 @@ from typing import Any
 from mmsearch_jax.core.bundled import bundled
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.data.rows import Row
-from mmsearch_jax.evaluation.table import percent, print_table
+from mmsearch_jax.evaluation.terminal_tables import percent, print_table
 from mmsearch_jax.settings.commands import QuickstartSettings
 
 _WIDTH = 80

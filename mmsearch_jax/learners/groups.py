@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmsearch_jax.core.trajectory import Trajectory
+from mmsearch_jax.core.trajectory import SearchKind, Trajectory
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.distributed.processes import largest_of_all, records_of_all, sums_of_all
 from mmsearch_jax.learners.advantages import group_advantages
@@ -146,9 +146,9 @@ def _entry(trajectory: Trajectory, row: Row) -> dict[str, Any]:
         "required": row.search_required,
         "searches": len(calls),
         "searched": float(bool(calls)),
-        "text": sum(call.tool == "text_search" for call in calls),
-        "whole": sum(call.tool == "image_search" and call.query is None for call in calls),
-        "crop": sum(call.tool == "image_search" and call.query is not None for call in calls),
+        "text": sum(call.kind == SearchKind.TEXT for call in calls),
+        "whole": sum(call.kind == SearchKind.WHOLE_IMAGE for call in calls),
+        "crop": sum(call.kind == SearchKind.CROP for call in calls),
         "turns": len(trajectory.turns),
         "sampled": trajectory.num_sampled,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +19,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmsearch_jax.data.batches import TokenBatch
 from mmsearch_jax.distributed.layout import BATCH_AXES, check_batch
 from mmsearch_jax.distributed.mesh import make_mesh
-from mmsearch_jax.distributed.sharding import RULES, Rules, changed_rules
+from mmsearch_jax.distributed.sharding import RULES, Rules, rules_of
 from mmsearch_jax.learners.train_state import TrainState, create_train_state
 from mmsearch_jax.models.axes import Placement, placement, shard_state, spread
 from mmsearch_jax.settings.learning import BatchShape
-from mmsearch_jax.settings.policy import MeshConfig
+from mmsearch_jax.settings.policy import MeshConfig, ShardingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LearnerMesh:
     def of(
         cls,
         config: MeshConfig,
-        rules: Mapping[str, Sequence[str]] | None = None,
+        rules: ShardingConfig | None = None,
         devices: Sequence[Any] | None = None,
         *,
         whole_rows: bool = True,
@@ -62,13 +62,13 @@ class LearnerMesh:
         """A mesh over all devices of all processes, or over the given ones.
 
         Args:
-          rules: mesh axes of some logical axes, which replace those in `distributed.sharding.RULES`.
+          rules: mesh axes of each logical axis of the parameters; by default those of `ShardingConfig`.
           whole_rows: each row of a batch must belong to one process, as `batch` needs; `whole_batch` does not.
 
         Raises:
-          ConfigError: the sizes do not make up the number of devices, or a rule names an unknown logical or mesh axis.
+          ConfigError: the sizes do not make up the number of devices.
         """
-        return cls(make_mesh(config, devices, whole_rows=whole_rows), changed_rules(rules or {}))
+        return cls(make_mesh(config, devices, whole_rows=whole_rows), rules_of(rules) if rules else RULES)
 
     @property
     def row_parts(self) -> int:

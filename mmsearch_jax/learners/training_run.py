@@ -22,8 +22,8 @@ from mmsearch_jax.core.run_lock import RunLock
 from mmsearch_jax.core.staging import native_address, push_all, push_all_soon
 from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints, remove_unfinished
-from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.run_folder import CHECKPOINTS, set_aside
+from mmsearch_jax.learners.run_log import RunLog
 from mmsearch_jax.learners.train_state import TrainState
 from mmsearch_jax.settings.learning import RunConfig
 
@@ -135,7 +135,7 @@ class TrainingRun:
             _require_same(self._identity, saved, f"step {step} in {self.checkpoints.folder}")
             state, extra = self.checkpoints.restore(state, step)
             position = extra.get("position")
-        self._skipped_before = int(state.skipped)
+        self._skipped_before = int(jax.device_get(state.skipped))
         self._log = RunLog(
             self._workdir,
             self._phase,
@@ -184,7 +184,7 @@ class TrainingRun:
         """
         assert self._log is not None
         self._log.write(step, metrics, shown)
-        self._guard(step, int(state.skipped))
+        self._guard(step, int(jax.device_get(state.skipped)))
         self._trace.after(step)
         every = self._config.checkpoint_every
         stopping = bool(largest_of_all(int(self._stopping.is_set()))) and step < self._num_steps

@@ -18,7 +18,7 @@ from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.rewards.match import matches
 from mmsearch_jax.rollout.endpoint_episode import Transcript, play_episode
-from mmsearch_jax.rollout.episode import Episode, Generation
+from mmsearch_jax.rollout.episode import Episode, Finish, Generation
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
@@ -111,7 +111,7 @@ async def _converse(
         text = teacher.next_turn(row, episode.trajectory.turns)
         if text is None:
             raise _LeadsNowhere
-        return transcript.turn(text, "closed")
+        return transcript.turn(text, Finish.CLOSED)
 
     try:
         played = await play_episode(episode, write_turn, client, row.question, image)

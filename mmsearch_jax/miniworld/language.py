@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from mmsearch_jax.miniworld import facts, names, prose
+from mmsearch_jax.miniworld import facts, names, prose, scenes
 
 _QUESTION_FORMS = (
     "What is the {phrase} of {name}?",
@@ -157,7 +157,9 @@ def chain(rng: np.random.Generator) -> Dialogue:
     phrase = facts.ATTRIBUTES[key].phrase
     flag = rng.random() < 0.5
     thing, verb = ("flag", "") if flag else ("monument", " stands")
-    subject = (f"this {thing}", f"the {thing} {_SOMEWHERE[int(rng.integers(len(_SOMEWHERE)))]}")[int(rng.integers(2))]
+    subject = (f"this {thing}", f"the {thing} {scenes.PHRASES[int(rng.integers(len(scenes.PHRASES)))]}")[
+        int(rng.integers(2))
+    ]
     joint = "with" if flag else "where"
     turns = [
         (f"What is the {phrase} of the country {joint} {subject}{verb}?", f"I need the {phrase}. Show me {subject}.")
@@ -198,17 +200,6 @@ def monument_hits(rng: np.random.Generator, name: str) -> list[Passage]:
     return [Passage(title, title, {}, _cut(rng, prose.about(rng, title))) for title in titles]
 
 
-_SOMEWHERE = (
-    "on the left",
-    "on the right",
-    "at the top",
-    "at the bottom",
-    "in the middle",
-    "at the top left",
-    "at the top right",
-    "at the bottom left",
-    "at the bottom right",
-)
 _BUILDINGS = ("{} Tower", "{} Palace", "{} Temple", "Castle of {}", "{} Bridge", "{} Gate", "{} Caves", "{}")
 
 

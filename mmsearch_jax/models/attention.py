@@ -117,7 +117,7 @@ def causal_mask(segment_ids_BL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
     """[B, L, L]: a token sees itself and the earlier tokens of its segment (0 is padding, which no token sees)."""
     length = segment_ids_BL.shape[1]
     same = same_segment_mask(segment_ids_BL)
-    return same & jnp.tril(jnp.ones((length, length), bool))
+    return same & jnp.tril(jnp.ones((1, length, length), bool))
 
 
 def same_segment_mask(segment_ids_BL: Int[Array, "B L"]) -> Bool[Array, "B L L"]:

@@ -94,10 +94,10 @@ class LanguageModel(nnx.Module):
         """
         num_slots, num_tokens, _ = x_STD.shape
         angles = self._angles(positions_3ST)
-        index_ST = cache.lengths[:, None] + jnp.arange(num_tokens)
+        index_ST = cache.lengths[:, None] + jnp.arange(num_tokens)[None, :]
         # Padding gets indices out of bounds, so that its writes are dropped.
-        target_ST = jnp.where(jnp.arange(num_tokens) < num_new_S[:, None], index_ST, cache.max_length)
-        mask_STL = jnp.arange(cache.max_length) <= index_ST[..., None]
+        target_ST = jnp.where(jnp.arange(num_tokens)[None, :] < num_new_S[:, None], index_ST, cache.max_length)
+        mask_STL = jnp.arange(cache.max_length)[None, None, :] <= index_ST[..., None]
         slots = jnp.arange(num_slots)[:, None]
         keys, values, x = [], [], x_STD
         for i in range(self.config.num_hidden_layers):
@@ -119,4 +119,4 @@ class LanguageModel(nnx.Module):
         # Selects which of the three positions rotates each frequency.
         axis = np.repeat(np.arange(3), self.config.mrope_section)
         chosen = jnp.moveaxis(positions_3BL.astype(jnp.float32), 0, -1)[..., axis]
-        return chosen * frequencies
+        return chosen * frequencies[None, None, :]

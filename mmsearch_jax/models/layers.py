@@ -32,7 +32,8 @@ class RMSNorm(nnx.Module):
         """The normed values, in the dtype of `x`."""
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self._eps)
-        return (self.scale[...].astype(jnp.float32) * normed).astype(x.dtype)
+        scale = jax.lax.broadcast_to_rank(self.scale[...].astype(jnp.float32), x.ndim)
+        return (scale * normed).astype(x.dtype)
 
 
 class GatedMLP(nnx.Module):

@@ -43,7 +43,7 @@ class LoRALinear(nnx.Module):
         x = x.astype(dtype)
         y = x @ self.kernel[...].astype(dtype)
         if self.bias is not None:
-            y = y + self.bias[...].astype(dtype)
+            y = y + jax.lax.broadcast_to_rank(self.bias[...].astype(dtype), y.ndim)
         if self.dropout_key is not None:
             key = jax.random.wrap_key_data(self.dropout_key[...])
             x = jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)

@@ -31,7 +31,8 @@ def model_input(patches: UInt8[Array | np.ndarray, "*batch bytes"], num_frames: 
     """uint8 [..., 3 * n] (channel by channel, n pixels each) to float32 [..., 3 * num_frames * n]: scales, normalises, and
     copies the pixels into every frame of a temporal patch, since the images are still."""
     channels = patches.reshape(*patches.shape[:-1], 3, 1, -1).astype(jnp.float32) / 255.0
-    normal = (channels - jnp.array(MEAN)[:, None, None]) / jnp.array(STD)[:, None, None]
+    mean, std = (jax.lax.broadcast_to_rank(jnp.array(each)[:, None, None], channels.ndim) for each in (MEAN, STD))
+    normal = (channels - mean) / std
     return jnp.repeat(normal, num_frames, axis=-2).reshape(*patches.shape[:-1], -1)
 
 
@@ -108,5 +109,5 @@ class VisionTower(nnx.Module):
     def _angles(self, positions_RP2: Int[Array, "R P 2"]) -> Float32[Array, "R P half"]:
         quarter = self._head_dim // 4
         frequencies = 1.0 / self._theta ** (jnp.arange(quarter, dtype=jnp.float32) / quarter)
-        angles = positions_RP2.astype(jnp.float32)[..., None] * frequencies
+        angles = positions_RP2.astype(jnp.float32)[..., None] * frequencies[None, None, None, :]
         return angles.reshape(*positions_RP2.shape[:2], 2 * quarter)

@@ -18,7 +18,7 @@ from jax.sharding import AbstractMesh
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.data.batches import TokenBatch
 from mmsearch_jax.distributed.mesh import AXES, mesh_sizes
-from mmsearch_jax.distributed.sharding import changed_rules
+from mmsearch_jax.distributed.sharding import rules_of
 from mmsearch_jax.distributed.topologies import Topology
 from mmsearch_jax.images.vision_inputs import VisionInputs
 from mmsearch_jax.learners.placement import LearnerMesh
@@ -115,7 +115,7 @@ def mesh_without_devices(config: LearnerSettings, topology: Topology) -> Learner
       ConfigError: its sizes do not make up the number of devices.
     """
     sizes = mesh_sizes(config.mesh, topology.num_devices)
-    return LearnerMesh(AbstractMesh(sizes, AXES), changed_rules(config.sharding_rules))  # type: ignore[arg-type]
+    return LearnerMesh(AbstractMesh(sizes, AXES), rules_of(config.sharding_rules))  # type: ignore[arg-type]
 
 
 def batch_shapes(shape: BatchShape, vision: VisionConfig, extras: tuple[str, ...] = ()) -> TokenBatch:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 from mmsearch_jax.distributed.layout import BATCH_AXES
-from mmsearch_jax.distributed.rules import RULES, Rules, changed_rules, split_axes
+from mmsearch_jax.distributed.rules import RULES, Rules, rules_of, split_axes
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.logical_axes import logical_axes, lora_shapes, parameter_shapes
 from mmsearch_jax.settings.commands import LearnerSettings, PolicySettings
@@ -132,7 +132,7 @@ def sizes_of(
       ConfigError: a parameter cannot be split over the mesh.
     """
     full, half = not settings.lora.rank, settings.dtype == "bfloat16"
-    rules = changed_rules(settings.sharding_rules)
+    rules = rules_of(settings.sharding_rules)
     stored = 4 if full or not half else 2
     plain = {path: _share(path, shape, mesh, rules) for path, shape in parameter_shapes(model).items()}
     if full:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsearch_jax.evaluation.samples import RUN_FILE, read_stamp
-from mmsearch_jax.evaluation.table import KIND_NAMES
+from mmsearch_jax.evaluation.terminal_tables import KIND_NAMES
 from mmsearch_jax.report.runs import RunEvaluation
 
 _MODES = {

@@ -17,7 +17,7 @@ import jinja2
 import markupsafe
 
 from mmsearch_jax.core.errors import DataError
-from mmsearch_jax.evaluation.table import KIND_NAMES, percent
+from mmsearch_jax.evaluation.terminal_tables import KIND_NAMES, percent
 from mmsearch_jax.report.curves import learning_curves
 from mmsearch_jax.report.names import meanings
 from mmsearch_jax.report.pairs import Pair, pairs

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from mmsearch_jax.core.trajectory import SearchKind
+
 PARTS = {
     "none": "no search",
     "text": "one text search",
@@ -28,15 +30,15 @@ class ToolUse:
 def way_of(tools: Sequence[str]) -> str:
     """The key in `PARTS` of an episode with these searches.
 
-    >>> way_of(["crop", "text"])
+    >>> way_of([SearchKind.CROP, SearchKind.TEXT])
     'mixed'
     """
-    image = [tool for tool in tools if tool != "text"]
+    image = [tool for tool in tools if tool != SearchKind.TEXT]
     texts = len(tools) - len(image)
     if image and texts:
         return "mixed"
     if image:
-        return "crop" if "crop" in image else "whole_image"
+        return "crop" if SearchKind.CROP in image else "whole_image"
     return "none" if not texts else "text" if texts == 1 else "multi_text"
 
 

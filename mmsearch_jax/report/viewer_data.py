@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import tqdm
 
-from mmsearch_jax.evaluation.table import KIND_NAMES
+from mmsearch_jax.core.trajectory import SearchKind, search_kind
+from mmsearch_jax.evaluation.terminal_tables import KIND_NAMES
 from mmsearch_jax.report.pairs import ScoredSamples
 from mmsearch_jax.report.pictures import Pictures
 from mmsearch_jax.report.runs import RunEvaluation, read_samples
@@ -166,13 +167,10 @@ def _episode(
     return record
 
 
-def tool_names(turns: Sequence[dict[str, Any]]) -> list[str]:
-    """The searches that were sent to the server, in order: "text", "whole_image" or "crop"."""
+def tool_names(turns: Sequence[dict[str, Any]]) -> list[SearchKind]:
+    """The searches that were sent to the server, in order."""
     sent = [tool for turn in turns if (tool := turn.get("tool")) and not tool.get("refused")]
-    return [
-        "text" if tool["tool"] == "text_search" else "crop" if tool.get("query") is not None else "whole_image"
-        for tool in sent
-    ]
+    return [search_kind(tool["tool"], tool.get("query")) for tool in sent]
 
 
 def _turn(turn: dict[str, Any], pictures: Pictures, budget: PageBudget) -> dict[str, Any]:
@@ -208,7 +206,7 @@ def _how(tool: dict[str, Any]) -> str:
     """A short description of a call's outcome."""
     if tool.get("refused"):
         return "refused"
-    if tool.get("tool") != "image_search" or tool.get("query") is None:
+    if not tool or search_kind(tool["tool"], tool.get("query")) != SearchKind.CROP:
         return ""
     return "searched the box" if tool.get("grounded") else "region not found: searched the whole image"
 

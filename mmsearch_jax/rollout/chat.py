@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mmsearch_jax.core.protocol import ImageSearch, TextSearch
 from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.trajectory import PROMPT, Status, Trajectory
-from mmsearch_jax.rollout.episode import Done, Generate, Generation, Need
+from mmsearch_jax.rollout.episode import Done, Finish, Generate, Generation, Need
 
 
 class Chat:
@@ -35,7 +35,7 @@ class Chat:
     def generated(self, generation: Generation) -> Need:
         """Takes the message that the policy wrote."""
         self.trajectory.append_sampled(generation.token_ids, generation.logprobs)
-        self.trajectory.status = Status.OVERLONG if generation.finish == "length" else Status.ANSWERED
+        self.trajectory.status = Status.OVERLONG if generation.finish == Finish.LENGTH else Status.ANSWERED
         return Done()
 
     def observed(self, action: TextSearch | ImageSearch, reply: SearchReply) -> Need:

@@ -14,7 +14,7 @@ from mmsearch_jax.core.chat_client import ChatReply, image_part, text_part
 from mmsearch_jax.core.errors import ToolError
 from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.core.trajectory import Trajectory
-from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Generation, Renderer
+from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Finish, Generate, Generation, Renderer
 from mmsearch_jax.rollout.tool_client import Tools, call_tool
 
 WriteTurn = Callable[[int], Awaitable[Generation]]
@@ -88,12 +88,8 @@ class Transcript:
         self.messages.append({"role": "user", "content": text})
         return self._renderer.observation_ids(text, closed=closed)
 
-    def turn(self, text: str, finish: str) -> Generation:
-        """The model's message, added to the conversation. Its log-probs are unknown and set to 0.
-
-        Args:
-          finish: see `Generation.finish`.
-        """
+    def turn(self, text: str, finish: Finish) -> Generation:
+        """The model's message, added to the conversation. Its log-probs are unknown and set to 0."""
         self.messages.append({"role": "assistant", "content": text})
         ids = self.encode(text)
         return Generation(ids, [0.0] * len(ids), finish)
@@ -124,18 +120,18 @@ async def play_episode(
     return episode.trajectory
 
 
-def cut_turn(reply: ChatReply, *, plain: bool) -> tuple[str, str]:
+def cut_turn(reply: ChatReply, *, plain: bool) -> tuple[str, Finish]:
     """The part of a reply that our engine would have sampled, up to the first closing tag, and how it ended.
 
     Args:
       plain: whether answers have no tags; then the whole reply is the turn.
 
     Returns:
-      The text without NUL characters, and "length" if the endpoint cut the reply before its end, else "closed".
+      The text without NUL characters, and LENGTH if the endpoint cut the reply before its end, else CLOSED.
     """
     text = reply.text.replace("\0", "")
     if not plain:
         ends = [place + len(tag) for tag in CLOSING_TAGS if (place := text.find(tag)) >= 0]
         if ends:
-            return text[: min(ends)], "closed"
-    return text, "length" if reply.cut else "closed"
+            return text[: min(ends)], Finish.CLOSED
+    return text, Finish.LENGTH if reply.cut else Finish.CLOSED

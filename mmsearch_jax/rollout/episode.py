@@ -8,6 +8,7 @@ appends to the `Trajectory`. It does not depend on what generates tokens (`rollo
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -70,6 +71,17 @@ class Done:
 Need = Generate | CallTool | Done
 
 
+class Finish(enum.StrEnum):
+    """Why a turn ended."""
+
+    CLOSED = "closed"
+    """By a closing tag, or as a complete message of an endpoint."""
+    STOP = "stop"
+    """By a sampled control token, which is the last id."""
+    LENGTH = "length"
+    """By its token limit."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Generation:
     """A turn as the engine sampled it.
@@ -77,12 +89,11 @@ class Generation:
     Attributes:
       token_ids, logprobs: the sampled tokens, in order.
       forced_ids: tokens that the host appends to complete a closing tag exactly (nearly always empty).
-      finish: "closed" by a closing tag, "stop" by a sampled control token (the last id), or "length".
     """
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
-    finish: str
+    finish: Finish
     forced_ids: Sequence[int] = ()
 
 
@@ -157,18 +168,18 @@ class Episode:
         self.trajectory.append_sampled(generation.token_ids, generation.logprobs)
         self.trajectory.append(generation.forced_ids, OBSERVATION)
         written = [*generation.token_ids, *generation.forced_ids]
-        stopped = generation.finish == "stop"
+        stopped = generation.finish == Finish.STOP
         text = self._renderer.decode(written[:-1] if stopped else written)
         if self.config.plain:
             return self._answered_plainly(text, start, generation.finish)
         parsed = protocol.parse_turn(text)
         action = parsed.action
-        if generation.finish == "length":
+        if generation.finish == Finish.LENGTH:
             action = Invalid("the turn was cut at its token budget")
         elif stopped and not isinstance(action, Invalid):
             action = Invalid("the message ended after the closing tag")
         self._add_turn(text, parsed.reason, action, start)
-        if generation.finish == "length":
+        if generation.finish == Finish.LENGTH:
             return self._end(Status.OVERLONG)
         if isinstance(action, Answer):
             self.trajectory.answer = action.text
@@ -250,10 +261,10 @@ class Episode:
         self.trajectory.append(ids, OBSERVATION)
         return self._generate()
 
-    def _answered_plainly(self, text: str, start: int, finish: str) -> Need:
+    def _answered_plainly(self, text: str, start: int, finish: Finish) -> Need:
         answer = text.strip()
         self._add_turn(text, None, Answer(answer) if answer else Invalid("the answer is empty"), start)
-        if finish == "length":
+        if finish == Finish.LENGTH:
             return self._end(Status.OVERLONG)
         if not answer:
             return self._end(Status.NO_ANSWER)

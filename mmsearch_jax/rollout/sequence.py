@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from mmsearch_jax.images.processing import ProcessedImage
+from mmsearch_jax.rollout.episode import Finish
 from mmsearch_jax.rollout.programs import NO_SLOT
 from mmsearch_jax.rollout.sampling import SamplingParams
 
@@ -46,7 +47,7 @@ class LiveSequence:
     fed: int = 0
     budget: int = 0
     state: int = 0
-    finish: str | None = None
+    finish: Finish | None = None
     new_ids: list[int] = dataclasses.field(default_factory=list)
     new_logprobs: list[float] = dataclasses.field(default_factory=list)
     positions: Int32[np.ndarray, "3 L"] = dataclasses.field(default_factory=lambda: np.zeros((3, 0), np.int32))

@@ -7,7 +7,7 @@ import numpy as np
 from mmsearch_jax.core.protocol import CLOSING_TAGS
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.rollout import programs, sampling
-from mmsearch_jax.rollout.episode import Generation
+from mmsearch_jax.rollout.episode import Finish, Generation
 from mmsearch_jax.rollout.sequence import LiveSequence
 
 
@@ -32,11 +32,11 @@ class TurnEnds:
         """The constants of the decode program, as host arrays."""
         return programs.DecodeConstants(self._automaton.table, self._stop, self._banned, np.uint32(seed))
 
-    def reason(self, sequence: LiveSequence) -> str:
-        """Why the sequence's turn has ended: "closed" (by a tag), "stop" (a stop token) or "length"."""
+    def reason(self, sequence: LiveSequence) -> Finish:
+        """Why the sequence's turn has ended."""
         if not sequence.plain and sequence.state == self._automaton.accept:
-            return "closed"
-        return "stop" if sequence.new_ids[-1] in self._renderer.stop_ids else "length"
+            return Finish.CLOSED
+        return Finish.STOP if sequence.new_ids[-1] in self._renderer.stop_ids else Finish.LENGTH
 
     def take(self, sequence: LiveSequence) -> Generation:
         """Returns the finished turn, cut exactly after its closing tag.
@@ -46,7 +46,7 @@ class TurnEnds:
         """
         assert sequence.finish is not None
         ids, logprobs, forced = sequence.new_ids, sequence.new_logprobs, []
-        if sequence.finish == "closed":
+        if sequence.finish == Finish.CLOSED:
             text = b"".join(self._renderer.token_bytes[i] for i in ids)
             end = self._automaton.find(text)
             assert end is not None, "the automaton and the text disagree"

@@ -17,7 +17,7 @@ from mmsearch_jax.settings.evaluation import (
     OwnRowsConfig,
 )
 from mmsearch_jax.settings.learning import TOY_WORLD, GRPOConfig, JudgeConfig, RunConfig, SFTConfig, check_file
-from mmsearch_jax.settings.policy import COMPUTE_DTYPES, REMAT, LoRAConfig, MeshConfig
+from mmsearch_jax.settings.policy import COMPUTE_DTYPES, REMAT, LoRAConfig, MeshConfig, ShardingConfig
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig, ToolsConfig
 from mmsearch_jax.settings.serving import ServeConfig
 from mmsearch_jax.settings.world import WorldConfig
@@ -75,8 +75,8 @@ class LearnerSettings(PolicySettings):
         one_of=REMAT,
     )
     mesh: MeshConfig = setting(MeshConfig(), "the device mesh (docs/training.md)")
-    sharding_rules: Mapping[str, tuple[str, ...]] = setting(
-        {}, "rules that replace those in `distributed.sharding.RULES`: {'embed': ()} keeps weights whole over fsdp"
+    sharding_rules: ShardingConfig = setting(
+        ShardingConfig(), "how parameters are split over the mesh: embed=() keeps weights whole over fsdp"
     )
     run: RunConfig = setting(RunConfig(), "checkpoints, resuming, logs and traces")
 

@@ -10,6 +10,8 @@ IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 IN_MLP = ("gate_proj", "up_proj", "down_proj")
 COMPUTE_DTYPES = ("bfloat16", "float32")
 REMAT = ("none", "dots", "full")
+MESH_AXES = ("dcn", "data", "fsdp", "tensor", "sequence")
+"""The axes of the device mesh, outermost first."""
 TRAINED_PARTS = ("vision", "language")
 """Top-level modules of a policy that training can freeze."""
 
@@ -61,3 +63,33 @@ class MeshConfig(Section):
                 )
         if (left := [name for name, size in sizes.items() if size == -1])[1:]:
             raise SettingError(left[1], f"is -1, and so is {left[0]}: only one axis can take the remaining devices")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingConfig(Section):
+    """Mesh axes over which each logical axis of the parameters is split, in order; () keeps it whole.
+
+    fsdp splits the width of the model; tensor splits dims on which chips can work independently.
+    """
+
+    layers: tuple[str, ...] = setting((), "the stacked layers", one_of=MESH_AXES)
+    embed: tuple[str, ...] = setting(("fsdp",), "width of the language model", one_of=MESH_AXES)
+    heads: tuple[str, ...] = setting(("tensor",), "attention heads of the language model", one_of=MESH_AXES)
+    mlp: tuple[str, ...] = setting(("tensor",), "width of the language model's MLPs", one_of=MESH_AXES)
+    vocab: tuple[str, ...] = setting(
+        ("tensor",), "vocabulary; whole if the axes do not divide its size", one_of=MESH_AXES
+    )
+    vision_embed: tuple[str, ...] = setting(("fsdp",), "width of the vision tower", one_of=MESH_AXES)
+    vision_heads: tuple[str, ...] = setting(("tensor",), "attention heads of the vision tower", one_of=MESH_AXES)
+    vision_mlp: tuple[str, ...] = setting(
+        ("tensor",), "width of the vision tower's MLPs; whole if the axes do not divide its size", one_of=MESH_AXES
+    )
+    patch: tuple[str, ...] = setting((), "numbers of a patch of pixels", one_of=MESH_AXES)
+    norm: tuple[str, ...] = setting((), "scales of the norms, and biases of the model's width", one_of=MESH_AXES)
+    rank: tuple[str, ...] = setting((), "rank of LoRA's updates", one_of=MESH_AXES)
+
+    def check(self) -> None:
+        for field in dataclasses.fields(self):
+            axes = getattr(self, field.name)
+            if len(set(axes)) < len(axes):
+                raise SettingError(field.name, f"is {axes}: name each mesh axis once")

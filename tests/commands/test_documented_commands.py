@@ -143,6 +143,7 @@ EXPECTED = {path for shown in SHOWN for path in made(shown.words)}
 def checked(words, options=()):
     """The problems that `mmsearch check` finds."""
     parser = argparse.ArgumentParser()
+    parser.set_defaults(commands=cli.COMMANDS)
     assert check.COMMAND.add_arguments is not None
     check.COMMAND.add_arguments(parser)
     given = [part for path in (*sorted(EXPECTED), *OWN) for part in ("--expect", path)]

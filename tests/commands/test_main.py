@@ -11,8 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from mmsearch_jax.commands import main as cli
+from mmsearch_jax.commands.command_line import make_parser
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.core.errors import MMSearchError
+from mmsearch_jax.jobs import search_tools
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
 COMMANDS = [
@@ -94,7 +96,8 @@ def test_each_command_has_help(mmsearch, command):
         ),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(mmsearch, arguments, message):
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(mmsearch, arguments, message, monkeypatch):
+    monkeypatch.setattr(search_tools, "_READY_S", 0.1)
     done = mmsearch(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -138,7 +141,7 @@ def test_each_example_in_the_help_is_a_command_line_that_parses(mmsearch, comman
     for example in cli.COMMANDS[command].examples:
         words = shlex.split(example.partition("     (")[0].replace("\\\n", " "))
         assert words[0] == "mmsearch"
-        options, rest = cli.make_parser().parse_known_args(words[1:])
+        options, rest = make_parser(cli.COMMANDS).parse_known_args(words[1:])
         assert options.command in COMMANDS
         assert all(word.startswith("--config.") for word in rest)
         if rest and (tree := cli.COMMANDS[command].settings) is not None:

@@ -9,6 +9,7 @@ from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.settings import plain
 from mmsearch_jax.settings.commands import GRPOSettings, SFTSettings
 from mmsearch_jax.settings.datagen import DatagenSettings
+from mmsearch_jax.settings.policy import ShardingConfig
 
 
 def grpo(*overrides):
@@ -27,7 +28,20 @@ def test_overrides_are_read_as_their_settings_types():
     assert found.checkpoint == "some/dir"
     assert found.grpo.normalise_std is True
     assert found.engine.decode_rows == (4, 8)
-    assert found.sharding_rules == {"embed": ()}
+    assert found.sharding_rules == ShardingConfig(embed=())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sharding_rules.embd=()", r"unknown setting 'sharding_rules\.embd'.*sharding_rules\.embed"),
+        ("sharding_rules.embed=('tensr',)", r"sharding_rules\.embed.*'tensr'.*tensor"),
+        ("sharding_rules.heads=('fsdp', 'fsdp')", r"sharding_rules\.heads is .*: name each mesh axis once"),
+    ],
+)
+def test_a_sharding_rule_that_names_no_axis_is_refused_with_its_path_before_anything_is_loaded(override, message):
+    with pytest.raises(ConfigError, match=message):
+        grpo(override)
 
 
 def test_each_value_says_where_it_comes_from():

@@ -37,6 +37,18 @@ def test_sampled_tokens_need_logprobs():
         two_turns().append([1], tr.SAMPLED)
 
 
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (tr.ToolRecord("text_search", "q"), "text"),
+        (tr.ToolRecord("image_search"), "whole_image"),
+        (tr.ToolRecord("image_search", "the flag"), "crop"),
+    ],
+)
+def test_a_search_is_of_text_the_whole_image_or_a_crop(call, kind):
+    assert call.kind == kind
+
+
 def test_calls_that_were_refused_are_not_counted():
     episode = two_turns()
     refused = tr.ToolRecord("image_search", None, refused=True)

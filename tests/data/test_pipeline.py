@@ -107,10 +107,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    ("num_processes", "num_workers"),
-    [(2, 0), pytest.param(2, 2, marks=pytest.mark.slow), pytest.param(4, 1, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("num_processes", "num_workers"), [(2, 0), pytest.param(2, 2, marks=pytest.mark.slow)])
 def test_real_processes_with_workers_go_on_where_one_stopped(
     rows_file, reference, num_processes, num_workers, tmp_path
 ):

@@ -126,6 +126,5 @@ def test_whatever_rows_hold_what_is_sound_can_be_played(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_thousands_of_odd_rows(seed, tmp_path, capsys):
-    assert through_all(seed, 1000, tmp_path, capsys) > 200
+def test_a_thousand_odd_rows(tmp_path, capsys):
+    assert through_all(1, 1000, tmp_path, capsys) > 200

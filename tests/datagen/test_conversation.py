@@ -49,7 +49,7 @@ def test_sft_token_ids_are_those_of_the_rollout_that_played_the_same_turns(style
     rules = dataclasses.replace(RULES, prompt_style=style)
     # All three searches, so that the last observation asks for an answer.
     worked, chat = work(CROP, f"\n{WHOLE} and more", SEARCH, ANSWER, rules=rules)
-    assert (worked.outcome, worked.answer, len(worked.turns)) == ("answered", "Ostrin", 4)
+    assert (worked.dropped, worked.answer, len(worked.turns)) == (None, "Ostrin", 4)
     assert worked.turns[1].text == WHOLE
     row = Row("r", PICTURE, QUESTION, ("Ostrin",), "", True, turns=worked.turns)
     assert_sft_reads_what_rollout_read(row, rules)
@@ -72,15 +72,15 @@ def test_sft_token_ids_are_those_of_the_rollout_that_played_the_same_turns(style
 )
 def test_a_conversation_that_breaks_a_rule_is_dropped_before_another_turn_is_paid_for(texts, rules, outcome):
     worked, chat = work(*texts, rules=rules)
-    assert worked.outcome == outcome and not chat.texts
+    assert worked.dropped == outcome and not chat.texts
 
 
 def test_an_image_search_without_an_image_is_over_the_limit():
     worked, chat = work(WHOLE, image=None)
-    assert worked.outcome == "over_limit" and "No image search is offered here" in worked.why
+    assert worked.dropped == "over_limit" and "No image search is offered here" in worked.why
     assert [part["type"] for part in chat.messages[0]["content"]] == ["text"]
 
 
 def test_a_lone_surrogate_in_a_reply_is_no_crash():
     worked, _ = work(ANSWER.replace("There", "\ud800"))
-    assert worked.outcome == "answered"
+    assert worked.dropped is None and worked.answer == "Ostrin"

@@ -11,11 +11,11 @@ import pytest
 from tests import cpu_devices
 
 # Each process runs this: argv is the work folder, the mesh, its number, the number of processes, the coordinator, the steps of
-# the run, the step it stops at, and whether the rows of a batch come in "order" or in "reverse".
+# the run, and the step it stops at.
 _SCRIPT = """
 import json, sys
 from pathlib import Path
-workdir, sizes, process, processes, coordinator, steps, until, rows = sys.argv[1:]
+workdir, sizes, process, processes, coordinator, steps, until = sys.argv[1:]
 process, processes = int(process), int(processes)
 if processes > 1:
     from mmsearch_jax.distributed.processes import start
@@ -39,7 +39,7 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from tests.learners.small_sequences import sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
 
-STEPS, UNTIL, ROWS, REVERSE = int(steps), int(until), 8, rows == "reverse"
+STEPS, UNTIL, ROWS = int(steps), int(until), 8
 dcn, *inner = map(int, sizes.split(","))
 mesh = LearnerMesh.of(MeshConfig(*inner, dcn=dcn))
 model = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
@@ -55,8 +55,6 @@ def whole_batch(step, extras=lambda i, made: {}):
         made = sequence(100 * step + i, 10 + (i + step) % 20, image(i, 4, 6) if i % 2 else None)
         own.append(made.__class__(made.token_ids, made.positions, made.loss_weights, made.images, made.image_token_id,
                                   extras(i, made)))
-    if REVERSE:
-        own.reverse()
     return join_batches([pack([one], BatchShape(1, 32, 1, 24))[0].batch for one in own]), own
 
 
@@ -68,7 +66,7 @@ def data(start, _):
 SGD = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
 run = RunConfig(checkpoint_every=4)
 try:
-    place = RunPlace(workdir, "sft", run, show_progress=False)
+    place = RunPlace(Path(workdir), "sft", run, show_progress=False)
     supervised.train(model, data, supervised.Updates(STEPS, SGD), place, mesh=mesh)
 except DataError:
     # Cut short, with a checkpoint behind it.
@@ -111,7 +109,7 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def run(workdir, sizes, devices, processes, steps, until=None, rows="order"):
+def run(workdir, sizes, devices, processes, steps, until=None):
     coordinator = f"127.0.0.1:{free_port()}"
     started = [
         subprocess.Popen(
@@ -126,7 +124,6 @@ def run(workdir, sizes, devices, processes, steps, until=None, rows="order"):
                 coordinator,
                 str(steps),
                 str(until or steps),
-                rows,
             ],
             env=cpu_devices.environment(devices),
             stdout=subprocess.PIPE,
@@ -142,14 +139,8 @@ def run(workdir, sizes, devices, processes, steps, until=None, rows="order"):
     return {name: json.loads(values) for name, values in lines.items()}
 
 
-def apart(found, expected):
-    """The largest difference of SFT losses up to each step."""
-    assert len(found["SFT"]) == len(expected["SFT"])
-    return np.maximum.accumulate(np.abs(np.subtract(found["SFT"], expected["SFT"])))
-
-
-def compare(found, expected, allowed=1e-5):
-    assert np.all(apart(found, expected) < allowed), apart(found, expected)
+def compare(found, expected):
+    np.testing.assert_allclose(found["SFT"], expected["SFT"], rtol=0, atol=1e-5)
     for one, other in zip(found["GRPO"], expected["GRPO"], strict=True):
         assert one == pytest.approx(other, abs=2e-5, rel=1e-4)
 
@@ -157,19 +148,16 @@ def compare(found, expected, allowed=1e-5):
 @pytest.mark.slow
 def test_a_run_goes_on_over_another_mesh_and_another_number_of_processes(tmp_path):
     expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 8)
-    run(tmp_path / "moved", "1,1,4,2,1", 8, 1, 8, until=4)
+    # The four parts of a tensor axis divide the query heads, but not the two key/value heads.
+    run(tmp_path / "moved", "1,1,2,4,1", 8, 1, 8, until=4)
     found = run(tmp_path / "moved", "1,2,1,1,1", 1, 2, 8)
     compare(found, expected)
 
 
 @pytest.mark.slow
-def test_fifty_steps_on_every_kind_of_mesh(tmp_path):
-    expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 50)
-    # Another order of summation changes the rounding, and training amplifies the difference: to about 4e-5 after 40
-    # steps on the same device with reversed rows. A mesh may differ by a few times that value.
-    rounding = apart(run(tmp_path / "reversed", "1,1,1,1,1", 1, 1, 50, rows="reverse"), expected)
-    allowed = np.where(np.arange(50) < 20, 1e-5, np.maximum(1e-5, 4 * rounding))
-    assert allowed[-1] < 1e-3
+def test_training_on_every_kind_of_mesh(tmp_path):
+    # Training amplifies differences in rounding: after 40 steps, rows in another order on one device differ by 4e-5.
+    expected = run(tmp_path / "one", "1,1,1,1,1", 1, 1, 20)
     for number, (sizes, devices, processes) in enumerate(
         [
             ("1,1,8,1,1", 8, 1),
@@ -180,4 +168,4 @@ def test_fifty_steps_on_every_kind_of_mesh(tmp_path):
             ("2,1,2,1,1", 2, 2),
         ]
     ):
-        compare(run(tmp_path / str(number), sizes, devices, processes, 50), expected, allowed)
+        compare(run(tmp_path / str(number), sizes, devices, processes, 20), expected)

@@ -10,13 +10,13 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.mesh import AXES, BATCH_AXES, make_mesh, mesh_sizes
-from mmsearch_jax.distributed.sharding import RULES, Rule, changed_rules, partition_spec
+from mmsearch_jax.distributed.sharding import RULES, Rule, partition_spec, rules_of
 from mmsearch_jax.models.axes import logical_axes
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.planning.sizes import SIZES
 from mmsearch_jax.recipes.meshes import MESHES
-from mmsearch_jax.settings.policy import MeshConfig
+from mmsearch_jax.settings.policy import MeshConfig, ShardingConfig
 
 MESH = AbstractMesh((1, 1, 4, 2, 1), AXES)
 
@@ -143,7 +143,7 @@ def test_a_dim_stays_whole_where_its_rule_says_so_or_the_axis_has_one_device():
 
 
 def test_two_dims_over_the_same_mesh_axis_are_refused():
-    rules = changed_rules({"embed": ("tensor",)})
+    rules = rules_of(ShardingConfig(embed=("tensor",)))
     message = (
         r"q_proj \(64, 8\): the rules split both 'embed' and 'heads' over the mesh axis 'tensor': .* sharding_rules"
     )

@@ -13,7 +13,7 @@ from mmsearch_jax.core.run_lock import NAME, Owner
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, evaluate
 from mmsearch_jax.evaluation.policies import EnginePolicy
-from mmsearch_jax.evaluation.table import print_table
+from mmsearch_jax.evaluation.terminal_tables import print_table
 from tests.data import odd_images
 
 DIRECT = Play(1, ["<reason>I see it</reason><answer>Lima</answer>"])

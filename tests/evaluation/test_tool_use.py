@@ -5,7 +5,7 @@ import pytest
 from mmsearch_jax.core.protocol import Answer, TextSearch
 from mmsearch_jax.core.trajectory import Status, ToolRecord, Trajectory, Turn
 from mmsearch_jax.data.rows import Row
-from mmsearch_jax.evaluation.metrics.table import METRICS
+from mmsearch_jax.evaluation.metrics.by_name import METRICS
 from mmsearch_jax.evaluation.sample import score
 from mmsearch_jax.evaluation.tool_use import corrected, tool_use
 

@@ -13,7 +13,7 @@ from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.jobs import quickstart, quickstart_summary
 from mmsearch_jax.jobs.quickstart import run_quickstart
 from mmsearch_jax.learners import training_run
-from mmsearch_jax.learners.metrics import RunLog
+from mmsearch_jax.learners.run_log import RunLog
 from mmsearch_jax.settings.commands import QuickstartSettings
 
 GROUP = {"n": 4, "accuracy": 0.5}

@@ -1,15 +1,9 @@
 """Stand-ins for the programs that the cluster scripts call."""
 
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
 import yaml
 
-from tests.launch import stand_in_check
-
-LAUNCH = Path(__file__).parents[2] / "launch"
+from tests.launch import fakes
 
 # Answers like kubectl. $FAKE holds: calls, applied (the YAML), error (of apply), and one line per answer in each of
 # terminalState, restarts, reason, message.
@@ -38,35 +32,10 @@ while [ $# -gt 0 ]; do [ "$1" != --output-manifest-file ] || echo "kind: JobSet"
 @pytest.fixture
 def fake(tmp_path):
     """Runs a script with the fakes first on the path; returns its output, the calls, and the applied YAML."""
-    programs, state = tmp_path / "bin", tmp_path / "fake"
-    programs.mkdir()
-    state.mkdir()
-    for name, text in {"kubectl": KUBECTL, "xpk": XPK}.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
+    run_script, state = fakes.runner(tmp_path, {"kubectl": KUBECTL, "xpk": XPK})
 
     def run(script, *arguments, files=(), **environment):
-        for name, text in dict(files).items():
-            (state / name).write_text(text)
-        done = subprocess.run(
-            ["bash", str(LAUNCH / script), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=LAUNCH.parent,
-            env={
-                **os.environ,
-                "PATH": f"{programs}:{os.environ['PATH']}",
-                "FAKE": str(state),
-                "PYTHON": str(stand_in_check.write(programs)),
-                **environment,
-            },
-        )
-        calls, applied = state / "calls", state / "applied"
-        return (
-            done,
-            calls.read_text().splitlines() if calls.exists() else [],
-            list(yaml.safe_load_all(applied.read_text())) if applied.exists() else [],
-        )
+        done, applied = run_script(script, *arguments, files=files, **environment), state / "applied"
+        return done, fakes.calls(state), list(yaml.safe_load_all(applied.read_text())) if applied.exists() else []
 
     return run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import stand_in_check
+from tests.launch import fakes
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
@@ -30,36 +30,13 @@ esac
 @pytest.fixture
 def fake(tmp_path):
     """Runs a script with the fakes first on the path."""
-    bin_folder, state = tmp_path / "bin", tmp_path / "fake"
-    bin_folder.mkdir()
-    state.mkdir()
-    (bin_folder / "gcloud").write_text(GCLOUD)
-    for name in ("srun", "scontrol", "nvidia-smi"):
-        (bin_folder / name).write_text(
-            f'#!/usr/bin/env bash\necho "{name} $*" >> "$FAKE/calls"\n[ {name} = scontrol ] || exit "${{SRUN_CODE:-0}}"\n'
-        )
-    for file in bin_folder.iterdir():
-        file.chmod(0o755)
+    recorder = '#!/usr/bin/env bash\necho "{0} $*" >> "$FAKE/calls"\n[ {0} = scontrol ] || exit "${{SRUN_CODE:-0}}"\n'
+    others = {name: recorder.format(name) for name in ("srun", "scontrol", "nvidia-smi")}
+    run_script, state = fakes.runner(tmp_path, {"gcloud": GCLOUD, **others})
 
-    def run(script, *arguments, files=(), **environment):
-        for name, text in dict(files).items():
-            (state / name).write_text(text)
-        done = subprocess.run(
-            ["bash", str(LAUNCH / script), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PATH": f"{bin_folder}:{os.environ['PATH']}",
-                "FAKE": str(state),
-                "PYTHON": str(stand_in_check.write(bin_folder)),
-                **environment,
-            },
-        )
-        calls = state / "calls"
-        return done, calls.read_text().splitlines() if calls.exists() else []
+    def run(script, *arguments, **options):
+        done = run_script(script, *arguments, **options)
+        return done, fakes.calls(state)
 
     return run
 

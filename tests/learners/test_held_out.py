@@ -19,10 +19,7 @@ from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
 from mmsearch_jax.rollout.tool_client import ToolClient
 from mmsearch_jax.settings.learning import GRPOConfig, RunConfig
 from mmsearch_jax.settings.policy import MeshConfig
-from tests.learners.test_grpo import EPISODE, RECIPE, EverySecond, Server, engine, metrics
-from tests.rollout import random_policy
-
-pytestmark = pytest.mark.usefixtures("guarded_steps")
+from tests.learners.test_grpo import EPISODE, RECIPE, EverySecond, Server, engine, metrics, policy
 
 HELD = "held"
 
@@ -49,7 +46,7 @@ def train(rows, workdir, scorer, *, held_out=True, calls=float("inf"), run=None,
     environment = grpo.Environment(engine(), client, EPISODE, scorer, ready_timeout_s=0.2)
     place = RunPlace(workdir, "grpo", run or RunConfig(keep=1), show_progress=False)
     held = [dataclasses.replace(row, id=f"{HELD}{i}{row.id}") for row in rows for i in range(2)]
-    model = random_policy.model()
+    model = policy()
     own = HeldOut(held, 2, 0.0, 0) if held_out else None
     return grpo.train(model, rows, recipe, environment, place, held_out=own), recipe, place
 
@@ -71,7 +68,7 @@ def test_evaluation_changes_nothing_in_the_training_and_the_best_policy_is_kept(
     last = metrics(tmp_path / "with")[-1]
     assert last["eval_rows"] == 4 and last["eval_search_rate"] == 1.0 and last["eval_searches"] == 2.0
     mesh = LearnerMesh.of(MeshConfig())
-    found = best_policy(random_policy.model(), recipe, place, mesh)
+    found = best_policy(policy(), recipe, place, mesh)
     assert found is not None
     best, step, accuracy = found
     assert (step, accuracy) == (2, 0.75)

@@ -26,13 +26,12 @@ from mmsearch_jax.rewards.compose import Scorer
 from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig, RewardConfig, RunConfig
 from tests.learners.small_sequences import PLACEHOLDER, sequence
 from tests.models.test_qwen2_5_vl import CONFIG, image
-
-pytestmark = pytest.mark.usefixtures("guarded_steps")
+from tests.shallow import shallow
 
 
 @pytest.fixture(scope="module")
 def model():
-    return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+    return Qwen2_5_VL(shallow(CONFIG), rngs=nnx.Rngs(0))
 
 
 def batches(start, _=None):
@@ -202,6 +201,21 @@ def test_every_row_is_visited_once_an_epoch():
     seen = [row.id for step in range(5) for _, row, _ in grpo.Prompts(rows, seed=0).take(4 * step, 4)[0]]
     assert sorted(seen[:10]) == sorted(seen[10:]) == sorted(row.id for row in rows)
     assert seen[:10] != seen[10:]
+
+
+def test_an_implicit_transfer_between_the_steps_of_a_run_raises(model, tmp_path):
+    class Careless(supervised.Validation):
+        def is_due(self, step, num_steps):
+            return bool(jnp.exp(np.ones(2)).sum() > step)
+
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        supervised.train(
+            model,
+            batches,
+            supervised.Updates(1, SGD),
+            RunPlace(tmp_path, "sft"),
+            validation=Careless([next(batches(0)).batch]),
+        )
 
 
 def test_an_implicit_transfer_in_a_step_raises(model):

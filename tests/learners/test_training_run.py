@@ -21,8 +21,8 @@ from mmsearch_jax.data.pipeline import Skipped, Step
 from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints, _numbered
 from mmsearch_jax.learners.logprobs import token_logprobs
-from mmsearch_jax.learners.metrics import RunLog
 from mmsearch_jax.learners.run_folder import set_aside
+from mmsearch_jax.learners.run_log import RunLog
 from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
@@ -30,11 +30,12 @@ from mmsearch_jax.settings.learning import BatchShape, OptimizerConfig, RunConfi
 from tests.learners.small_sequences import sequence
 from tests.learners.test_training import SGD, batches
 from tests.models.test_qwen2_5_vl import CONFIG
+from tests.shallow import shallow
 
 
 @pytest.fixture(scope="module")
 def model():
-    return Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+    return Qwen2_5_VL(shallow(CONFIG), rngs=nnx.Rngs(0))
 
 
 def train(model, steps, workdir, data=batches, *, run=None, identity=None, accumulate=1, validation=None):

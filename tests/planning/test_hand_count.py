@@ -41,7 +41,7 @@ def test_parameters_have_the_names_shapes_and_axes_of_the_model(model):
         (),
         ("lora.rank=0", "remat=dots"),
         ("mesh.fsdp=4", "mesh.tensor=4", "mesh.data=1", "sft.freeze=('language',)", "lora.rank=0"),
-        ("sharding_rules={'embed': ()}", "dtype=float32"),
+        ("sharding_rules.embed=()", "dtype=float32"),
     ],
     ids=["lora", "full", "frozen language", "whole weights"],
 )

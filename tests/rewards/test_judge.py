@@ -107,7 +107,7 @@ async def test_what_may_pass_is_tried_again():
 
 @in_a_loop
 async def test_a_late_judge_is_a_failure_within_the_deadline():
-    async with served(Endpoint("CORRECT", delay=2.0)) as url:
+    async with served(Endpoint("CORRECT", delay=0.5)) as url:
         judge = Judge(JudgeConfig(url, "m", deadline_s=0.3))
         with pytest.raises(JudgeFailed, match=r"gave no verdict in 0.3 s"):
             await judge.correct("q", ("a",), "b")
@@ -125,7 +125,7 @@ async def test_a_refused_key_is_said_at_once_and_not_shown(monkeypatch):
 
 @in_a_loop
 async def test_no_server_is_a_failure_that_names_the_address():
-    judge = Judge(JudgeConfig("http://127.0.0.1:9/v1", "m", deadline_s=3.0))
+    judge = Judge(JudgeConfig("http://127.0.0.1:9/v1", "m", deadline_s=0.3))
     with pytest.raises(JudgeFailed, match="127.0.0.1:9"):
         await judge.correct("q", ("a",), "b")
     await judge.close()

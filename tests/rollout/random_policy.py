@@ -18,6 +18,7 @@ from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sequence import PreparedImage
 from mmsearch_jax.settings.rollout import EngineConfig
+from tests.shallow import shallow
 
 TOKENIZER = tiny_tokenizer.build()
 RENDERER = ChatRenderer(TOKENIZER)
@@ -41,6 +42,8 @@ CONFIG = ModelConfig(
     eos_token_id=RENDERER.im_end,
 )
 
+SHALLOW = shallow(CONFIG)
+
 
 def picture(shade: int = 0) -> bytes:
     """An encoded picture with some structure."""
@@ -50,16 +53,16 @@ def picture(shade: int = 0) -> bytes:
     return out.getvalue()
 
 
-def model() -> Qwen2_5_VL:
+def model(config: ModelConfig = CONFIG) -> Qwen2_5_VL:
     """The policy; its random weights are larger than usual, so that tokens differ."""
-    policy = Qwen2_5_VL(CONFIG, rngs=nnx.Rngs(0))
+    policy = Qwen2_5_VL(config, rngs=nnx.Rngs(0))
     nnx.update(policy, jax.tree.map(lambda x: x * 8.0 if x.ndim > 1 else x, nnx.state(policy)))
     return policy
 
 
-def engine(config: EngineConfig) -> Engine:
+def engine(config: EngineConfig, policy: Qwen2_5_VL | None = None) -> Engine:
     """An engine with the policy."""
-    return Engine.of(model(), TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), config)
+    return Engine.of(policy or model(), TOKENIZER, ImageProcessor(min_pixels=28 * 28, max_pixels=56 * 84), config)
 
 
 @nnx.jit

@@ -13,7 +13,7 @@ from mmsearch_jax.data.sequences import SequenceBuilder
 from mmsearch_jax.images.processing import ImageProcessor, load_image
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.tokenizer import load_tokenizer
-from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Generation
+from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Finish, Generate, Generation
 from mmsearch_jax.rollout.tool_client import call_tool
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
@@ -50,7 +50,7 @@ def rolled_out(row: Row, rules: EpisodeConfig, tools: CannedTools) -> Trajectory
         if isinstance(need, Generate):
             ids = RENDERER.encode(next(turns).text)
             assert len(ids) <= need.max_tokens
-            need = episode.generated(Generation(ids, [-1.0] * len(ids), "closed"))
+            need = episode.generated(Generation(ids, [-1.0] * len(ids), Finish.CLOSED))
         elif isinstance(need, CallTool):
             reply = asyncio.run(call_tool(tools, need.action, need.top_k, row.question, image))
             need = episode.observed(need.action, reply)

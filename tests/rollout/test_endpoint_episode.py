@@ -4,6 +4,7 @@ import pytest
 
 from mmsearch_jax.core.chat_client import ChatReply
 from mmsearch_jax.rollout.endpoint_episode import TextPieces, Transcript, cut_turn
+from mmsearch_jax.rollout.episode import Finish
 from tests.data.rows import jpeg
 
 
@@ -24,12 +25,12 @@ def test_a_transcript_spells_text_in_numbers_and_keeps_messages():
         (
             ChatReply("<reason>r</reason><answer>A</answer> more <answer>B</answer>"),
             False,
-            ("<reason>r</reason><answer>A</answer>", "closed"),
+            ("<reason>r</reason><answer>A</answer>", Finish.CLOSED),
         ),
-        (ChatReply("<reason>r</reason><answer>A", cut=True), False, ("<reason>r</reason><answer>A", "length")),
-        (ChatReply("no tags"), False, ("no tags", "closed")),
-        (ChatReply("Lima </answer> x"), True, ("Lima </answer> x", "closed")),
-        (ChatReply("Li", cut=True), True, ("Li", "length")),
+        (ChatReply("<reason>r</reason><answer>A", cut=True), False, ("<reason>r</reason><answer>A", Finish.LENGTH)),
+        (ChatReply("no tags"), False, ("no tags", Finish.CLOSED)),
+        (ChatReply("Lima </answer> x"), True, ("Lima </answer> x", Finish.CLOSED)),
+        (ChatReply("Li", cut=True), True, ("Li", Finish.LENGTH)),
     ],
 )
 def test_a_reply_ends_where_our_engine_would_have_ended_it(reply, plain, turn):

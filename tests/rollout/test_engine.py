@@ -11,6 +11,7 @@ from benchmarks.stand_ins import scripted
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.protocol import Answer, render_turn
 from mmsearch_jax.images.vision_inputs import pack_images
+from mmsearch_jax.rollout.episode import Finish
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.settings.rollout import EngineConfig
@@ -180,8 +181,8 @@ def test_markup_is_never_sampled_but_the_end_of_a_message_may_be(engine):
 def test_a_turn_ends_at_its_budget(engine):
     made = play(engine, [sequence(engine, seed=1), sequence(engine, seed=2)], max_tokens=11)
     for generation in made:
-        assert generation.finish in ("length", "stop") and len(generation.token_ids) <= 11
-    assert any(generation.finish == "length" for generation in made)
+        assert generation.finish in (Finish.LENGTH, Finish.STOP) and len(generation.token_ids) <= 11
+    assert any(generation.finish == Finish.LENGTH for generation in made)
 
 
 def test_long_prompts_go_in_pieces_and_give_the_same(engine):
@@ -257,7 +258,7 @@ def test_a_token_that_reaches_beyond_the_closing_tag_is_replaced_by_the_rest_of_
     playing.set_weights(state, 1)
     live = LiveSequence(prompt, [playing.prepare_image(scripted.picture())])
     (made,) = play(playing, [live], max_tokens=100)
-    assert made.finish == "closed"
+    assert made.finish == Finish.CLOSED
     assert made.token_ids == written and scripted.RENDERER.decode([*written, *made.forced_ids]) == text
 
 

@@ -13,7 +13,7 @@ from mmsearch_jax.core.protocol import Answer, ImageSearch, Invalid, TextSearch,
 from mmsearch_jax.core.search_api import SearchReply, SearchResult
 from mmsearch_jax.core.trajectory import OBSERVATION, SAMPLED, Status, Trajectory
 from mmsearch_jax.data.chat import ChatRenderer
-from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Generate, Generation, observe
+from mmsearch_jax.rollout.episode import CallTool, Done, Episode, Finish, Generate, Generation, observe
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
 RENDERER = ChatRenderer(tiny_tokenizer.build())
@@ -30,8 +30,8 @@ def start(**changes) -> Episode:
     return Episode(Trajectory("t", "r", "g"), "Where?", [(1, 4, 4)], [4], config, RENDERER)
 
 
-def wrote(text, finish="closed", forced=()) -> Generation:
-    ids = RENDERER.action_ids(text) + ([RENDERER.im_end] if finish == "stop" else [])
+def wrote(text, finish=Finish.CLOSED, forced=()) -> Generation:
+    ids = RENDERER.action_ids(text) + ([RENDERER.im_end] if finish == Finish.STOP else [])
     return Generation(ids, [-1.0] * len(ids), finish, forced)
 
 
@@ -121,11 +121,11 @@ def test_the_last_turn_must_answer_and_is_told_so():
 def test_invalid_turns_end_the_episode_or_are_corrected():
     episode = start()
     episode.begin()
-    assert episode.generated(wrote("Lima", "stop")) == Done()
+    assert episode.generated(wrote("Lima", Finish.STOP)) == Done()
     assert episode.trajectory.status == Status.INVALID_ACTION
     episode = start(on_invalid="correct")
     episode.begin()
-    assert isinstance(episode.generated(wrote("Lima", "stop")), Generate)
+    assert isinstance(episode.generated(wrote("Lima", Finish.STOP)), Generate)
     assert isinstance(episode.trajectory.turns[0].action, Invalid)
     assert "<|im_end|><|im_end|>" not in RENDERER.decode(episode.trajectory.token_ids)
     episode.generated(wrote("<answer>Lima</answer>"))
@@ -137,14 +137,14 @@ def test_invalid_turns_end_the_episode_or_are_corrected():
 def test_endless_corrections_end_without_an_answer():
     episode = start(on_invalid="correct", max_tool_calls=2)
     episode.begin()
-    needs = [episode.generated(wrote("Lima", "stop")) for _ in range(3)]
+    needs = [episode.generated(wrote("Lima", Finish.STOP)) for _ in range(3)]
     assert needs[-1] == Done() and episode.trajectory.status == Status.NO_ANSWER
 
 
 def test_a_turn_cut_at_its_budget_is_overlong():
     episode = start()
     episode.begin()
-    assert episode.generated(wrote("<reason>on and on", "length")) == Done()
+    assert episode.generated(wrote("<reason>on and on", Finish.LENGTH)) == Done()
     assert episode.trajectory.status == Status.OVERLONG and episode.trajectory.answer is None
 
 
@@ -198,7 +198,7 @@ def test_forced_tokens_are_part_of_the_turn_but_not_trained():
     episode = start()
     episode.begin()
     ids = RENDERER.action_ids(ANSWER)
-    generation = Generation(ids[:-1], [-1.0] * (len(ids) - 1), "closed", ids[-1:])
+    generation = Generation(ids[:-1], [-1.0] * (len(ids) - 1), Finish.CLOSED, ids[-1:])
     assert episode.generated(generation) == Done()
     assert episode.trajectory.answer == "Lima"
     assert episode.trajectory.provenance[-2:] == [SAMPLED, OBSERVATION]
@@ -208,7 +208,7 @@ def test_a_direct_answer_is_plain_text_closed_by_end_of_message():
     episode = start(mode="direct")
     episode.begin()
     assert "Where?<|im_end|>" in RENDERER.decode(episode.trajectory.token_ids)
-    assert episode.generated(wrote("Lima", "stop")) == Done()
+    assert episode.generated(wrote("Lima", Finish.STOP)) == Done()
     assert (episode.trajectory.status, episode.trajectory.answer) == (Status.ANSWERED, "Lima")
     assert episode.trajectory.token_ids[-1] == RENDERER.im_end
     assert episode.trajectory.provenance[-1] == SAMPLED
@@ -217,7 +217,7 @@ def test_a_direct_answer_is_plain_text_closed_by_end_of_message():
 def test_an_empty_direct_answer_is_none():
     episode = start(mode="direct")
     episode.begin()
-    episode.generated(wrote("", "stop"))
+    episode.generated(wrote("", Finish.STOP))
     assert episode.trajectory.status == Status.NO_ANSWER
 
 
@@ -230,7 +230,7 @@ def test_the_rag_workflow_searches_the_image_then_the_web_and_then_answers():
     prompt = RENDERER.decode(episode.trajectory.token_ids)
     assert "[1] Flag of Peru: Red and white.\n[1] Peru: Capital: Lima\nWhere?" in prompt
     assert not any(episode.trajectory.loss_mask)
-    assert episode.generated(wrote("Lima", "stop")) == Done()
+    assert episode.generated(wrote("Lima", Finish.STOP)) == Done()
     assert len(episode.trajectory.tool_calls()) == 2 and episode.trajectory.answer == "Lima"
 
 

@@ -1,5 +1,6 @@
 """Samplers on the chips of one host: tensor parallelism, weights from a learner's mesh, several real processes."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -27,33 +28,10 @@ SIZES = EngineConfig(
     decode_steps=8,
 )
 
-_SPLIT = """
-import dataclasses
-import jax, numpy as np
-from tests.rollout import random_policy
-from tests.rollout.test_engine import play, sequence
-from tests.rollout.test_placement import SIZES
-
-def turns(tensor):
-    engine = random_policy.engine(dataclasses.replace(SIZES, tensor=tensor))
-    made = play(engine, [sequence(engine, seed=seed) for seed in range(4)], max_tokens=24)
-    return engine, made
-
-(_, alone), (engine, split) = turns(1), turns(2)
-kernel = engine._weights["language"]["layers"][1]["q_proj"]["kernel"].get_value()
-assert kernel.addressable_shards[0].data.size * 2 == kernel.size, kernel.sharding
-keys = engine._cache.keys[0]
-assert keys.addressable_shards[0].data.shape[2] * 2 == keys.shape[2], keys.sharding
-for a, b in zip(alone, split, strict=True):
-    assert a.token_ids == b.token_ids
-    np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-4)
-print("equal", sum(len(a.token_ids) for a in alone))
-"""
-
 _HOSTS = """
-import dataclasses, os, sys
+import dataclasses, json, sys
 import jax
-port, count, index, tensor = map(int, sys.argv[1:])
+port, count, index = map(int, sys.argv[1:])
 jax.distributed.initialize(f"localhost:{port}", count, index)
 import jax.numpy as jnp, numpy as np
 from flax import nnx
@@ -74,8 +52,12 @@ state = jax.jit(lambda s: jax.tree.map(lambda x: x * 1.25, s))(state)
 spread = [leaf for leaf in jax.tree.leaves(state) if not leaf.is_fully_replicated]
 assert spread and not any(leaf.is_fully_addressable for leaf in spread)
 
-engine = random_policy.engine(dataclasses.replace(SIZES, tensor=tensor))
+engine = random_policy.engine(dataclasses.replace(SIZES, tensor=2))
 engine.set_weights(state, 7)
+kernel = engine._weights["language"]["layers"][1]["q_proj"]["kernel"].get_value()
+assert kernel.addressable_shards[0].data.size * 2 == kernel.size, kernel.sharding
+keys = engine._cache.keys[0]
+assert keys.addressable_shards[0].data.shape[2] * 2 == keys.shape[2], keys.sharding
 assert all(leaf.is_fully_addressable for leaf in jax.tree.leaves(engine._weights))
 # The same weights in each of the host's engines of one chip.
 group = EngineGroup(random_policy.model(), random_policy.TOKENIZER, ImageProcessor(), dataclasses.replace(SIZES, groups=0))
@@ -88,7 +70,7 @@ for chip, own in zip(jax.local_devices(), group.engines, strict=True):
 # Each host samples its own prompts, in its own time: as many turns as its number.
 for turn in range(index + 1):
     made = play(engine, [sequence(engine, seed=100 * index + s) for s in range(2)], max_tokens=16)
-print("made", index, [m.token_ids for m in made], flush=True)
+print(json.dumps([[m.token_ids, m.logprobs] for m in made]), flush=True)
 """
 
 
@@ -104,28 +86,27 @@ def run(script, devices, *arguments):
 
 
 def finished(process):
-    out, errors = process.communicate(timeout=300)
+    out, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
     return out
 
 
-def test_an_engine_over_two_chips_samples_what_one_does():
-    assert "equal" in finished(run(_SPLIT, 2))
-
-
-@pytest.mark.parametrize(("hosts", "chips"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
-def test_hosts_sample_on_their_own_with_weights_from_the_learner_s_mesh(hosts, chips):
+def test_hosts_of_two_chips_sample_what_one_chip_does_with_weights_from_the_learner_s_mesh():
+    hosts = 2
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    started = [run(_HOSTS, chips, port, hosts, index, chips) for index in range(hosts)]
+    started = [run(_HOSTS, 2, port, hosts, index) for index in range(hosts)]
     outputs = [finished(process) for process in started]
 
     engine = random_policy.engine(SIZES)
     engine.set_weights(jax.tree.map(lambda x: x * 1.25, nnx.state(random_policy.model())), 7)
     for index, output in enumerate(outputs):
         made = play(engine, [sequence(engine, seed=100 * index + s) for s in range(2)], max_tokens=16)
-        assert f"made {index} {[m.token_ids for m in made]}" in output
+        for own, (token_ids, logprobs) in zip(made, json.loads(output.splitlines()[-1]), strict=True):
+            assert list(own.token_ids) == token_ids
+            # Two chips add up in another order, and these weights are large.
+            np.testing.assert_allclose(own.logprobs, logprobs, atol=5e-4)
 
 
 def test_a_part_of_the_weights_may_be_replaced_and_is_copied():

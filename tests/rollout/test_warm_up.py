@@ -12,6 +12,7 @@ from mmsearch_jax.rollout.engine import Engine
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.scheduler import EpisodeRequest, run_episodes
 from mmsearch_jax.settings.rollout import EngineConfig, EpisodeConfig
+from tests.compilations import Compilations
 from tests.rollout import random_policy
 
 SIZES = EngineConfig(
@@ -35,17 +36,6 @@ RULES = EpisodeConfig(
 )
 
 
-class Compilations:
-    """Counts XLA compilations in all threads."""
-
-    def __init__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
-
-    def _heard(self, event: str, duration: float, **_: object) -> None:
-        self.count += event == "/jax/core/compile/backend_compile_duration"
-
-
 def requests(rng: np.random.Generator, count: int) -> list[EpisodeRequest]:
     """Episodes of random lengths, images and sampling settings, some of them groups."""
     made = []
@@ -66,8 +56,10 @@ def engine_of(sizes: EngineConfig) -> Engine:
 
 
 def test_nothing_is_compiled_after_warm_up():
-    # Other sizes, so that its programs are not counted with the second engine's.
-    engine_of(dataclasses.replace(SIZES, num_slots=4, decode_width=2)).warm_up()
+    # The programs of an engine with other sizes must not be counted with the second engine's.
+    engine_of(
+        dataclasses.replace(SIZES, num_slots=4, extend_buckets=(16,), decode_rows=(), length_buckets=())
+    ).warm_up()
     engine = engine_of(SIZES)
     compilations, seen = Compilations(), []
     programs = engine.warm_up(lambda: seen.append(1))

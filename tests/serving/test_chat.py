@@ -9,7 +9,6 @@ import time
 import zlib
 
 import aiohttp
-import jax
 import numpy as np
 import openai
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from mmsearch_jax.rollout.sampling import SamplingParams
 from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.settings.serving import ServeConfig
+from tests.compilations import Compilations
 from tests.rollout import random_policy
 from tests.serving.live_server import MODEL, SIZES, serving, tiny_engine
 
@@ -186,17 +186,6 @@ def test_many_at_once_get_what_they_would_get_alone_and_nothing_is_compiled(live
     assert together == one_by_one
     assert compiled.count == 0
     free(live)
-
-
-class Compilations:
-    """Counts XLA compilations in all threads."""
-
-    def __init__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
-
-    def _heard(self, event: str, duration: float, **_: object) -> None:
-        self.count += event == "/jax/core/compile/backend_compile_duration"
 
 
 def free(live, seconds: float = 10.0) -> None:

@@ -86,7 +86,7 @@ def test_every_field_of_a_tree_is_a_setting_a_section_or_a_mapping_of_sections()
 
 
 def test_words_for_a_metric_are_the_metrics_that_there_are():
-    from mmsearch_jax.evaluation.metrics.table import METRICS
+    from mmsearch_jax.evaluation.metrics.by_name import METRICS
     from mmsearch_jax.settings import evaluation
 
     assert set(evaluation.METRICS) == set(METRICS)

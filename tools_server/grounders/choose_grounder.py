@@ -39,9 +39,10 @@ def make_grounder(settings: GrounderSettings, sessions: Sessions, pool: WorkPool
 
 
 def identity(settings: GrounderSettings) -> Any:
-    """What of the settings decides answers: part of every key in the cache of image searches.
+    """The settings that change answers: part of every key in the cache of image searches.
 
-    A model on disk is identified by its content, not by its path. Where it runs, and for how long, decides nothing.
+    A model on disk is identified by its content, not by its path. Device and time limits do not
+    change answers and are left out.
     """
     if settings.kind == "embedded":
         return "embedded" if settings.fallback == "whole_image" else {"kind": "embedded", "fallback": settings.fallback}

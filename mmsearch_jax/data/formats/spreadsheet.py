@@ -28,7 +28,7 @@ LINE = "line"
 
 
 def read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str] | DataError]:
-    """The rows of a table as dicts by column (lower case, "_" for spaces), with `LINE`; the error for a row that is bad.
+    """Yields each row of a table: a dict by column (lower case, "_" for spaces) with the line number as `LINE`, or its error.
 
     Args:
       needed: columns that the table must have.

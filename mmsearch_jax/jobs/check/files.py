@@ -15,7 +15,7 @@ from mmsearch_jax.settings.learning import TOY_WORLD
 
 
 def workdir(run: Run) -> Iterator[str]:
-    """It can be written to, and all machines see it."""
+    """The work directory is writable, and all machines see it."""
     if run.workdir is None:
         return
     check_workdir(run.workdir, run.processes > 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.chips import GIB
 from mmsearch_jax.distributed.layout import check_batch, check_slices, inner_sizes, mesh_sizes
-from mmsearch_jax.distributed.rules import RULES, changed_rules, split_axes
+from mmsearch_jax.distributed.rules import RULES, rules_of, split_axes
 from mmsearch_jax.distributed.topologies import parse
 from mmsearch_jax.jobs.check.run import Note, Run
 from mmsearch_jax.models.logical_axes import logical_axes, parameter_shapes
@@ -55,7 +55,7 @@ def parameters(run: Run) -> Iterator[str]:
     """The checkpoint's dims divide over the mesh."""
     if run.mesh is None or run.model is None:
         return
-    rules = changed_rules(run.settings.sharding_rules)
+    rules = rules_of(run.settings.sharding_rules)
     for path, shape in parameter_shapes(run.model).items():
         split_axes(logical_axes(path), shape, run.mesh, rules, owner=path)
     text, tensor, sequence = run.model.text, run.mesh["tensor"], run.mesh["sequence"]

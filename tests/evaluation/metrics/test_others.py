@@ -7,7 +7,7 @@ import pytest
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.evaluation.metrics import encyclopedic_vqa, graded, token_overlap
-from mmsearch_jax.evaluation.metrics.table import METRICS, MetricScore, gave_up, metric_named
+from mmsearch_jax.evaluation.metrics.by_name import METRICS, MetricScore, gave_up, metric_named
 
 
 def row(answers=("Lima",), meta=None, split=""):

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from mmsearch_jax.evaluation.table import benchmark_table, comparison, difference_table
+from mmsearch_jax.evaluation.terminal_tables import benchmark_table, comparison, difference_table
 
 GROUP = {"n": 50, "accuracy": 1.0}
 SUMMARY = {
