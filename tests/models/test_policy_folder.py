@@ -248,3 +248,12 @@ def test_merging_in_float32_loses_nothing_of_an_update(old):
         merged = np.asarray(merge_lora(adapted, dtype).language.layers.q_proj.kernel[...], np.float32)
         errors[dtype] = np.abs(merged - kernel - update).max()
     assert errors[np.float32] < 1e-7 < np.abs(update).max() / 100 < errors[None]
+
+
+@pytest.mark.parametrize(("name", "value"), [("patch_size", 16), ("merge_size", 4)])
+def test_a_processor_that_cuts_other_patches_than_the_tower_takes_is_refused(old, name, value, tmp_path):
+    folder = shutil.copytree(old, tmp_path / "policy")
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(CheckpointError, match=f"{name} is {value}, the vision tower takes"):
+        load_policy(folder)
