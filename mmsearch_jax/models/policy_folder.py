@@ -137,7 +137,7 @@ def _held(folder: Path) -> list[str]:
 
 
 def _foreign(folder: Path) -> list[str]:
-    """The weight files that other programs may read: vLLM every safetensors file, transformers pytorch_model.bin if it is alone."""
+    """The weight files that other programs may read: vLLM every safetensors file, transformers a lone pytorch_model.bin."""
     return sorted({path.name for pattern in _FOREIGN for path in folder.glob(pattern)})
 
 
