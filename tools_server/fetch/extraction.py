@@ -18,6 +18,8 @@ _META_WITHIN = 2048
 _SPACE = re.compile(r"\s+")
 _PREFORMATTED = re.compile(r"(<pre\b[^<>]*>(?:(?!</?pre\b).)*)", re.IGNORECASE | re.DOTALL)
 _PRE, _END_OF_PRE = re.compile(r"^<pre\b[^<>]*>", re.IGNORECASE), re.compile(r"^</pre\s*>", re.IGNORECASE)
+# Bare text behind a block gets a paragraph of its own: trafilatura would drop it.
+_TEXT_BEHIND = re.compile(r"^</pre\s*>(?=\s*(?:[^<\s]|<(?:a|b|code|em|i|kbd|span|strong|tt|var)\b))", re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 # How browsers decode these names (WHATWG Encoding Standard).
 _READ_AS = {
@@ -71,8 +73,8 @@ def one_line_blocks(source: str) -> str:
             parts[i] = "\n".join(paragraphs(part))
         else:
             parts[i] = _PRE.sub("<p>", _SPACE.sub(" ", part), count=1)
-            # A new paragraph, because trafilatura drops bare text behind one.
-            parts[i + 1] = _END_OF_PRE.sub("</p><p>", parts[i + 1], count=1)
+            parts[i + 1] = _TEXT_BEHIND.sub("</p><p>", parts[i + 1], count=1)
+            parts[i + 1] = _END_OF_PRE.sub("</p>", parts[i + 1], count=1)
     return "".join(parts)
 
 
