@@ -61,12 +61,32 @@ class ApiError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class ImageUrl:
+    """An image of a message, by its address."""
+
+    url: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Message:
-    """One message: its images (URLs, in order) come before its text, as in training."""
+    """One message: its parts in order.
+
+    Attributes:
+      parts: a text, or an `ImageUrl`. Two texts in a row are one, joined by a line break.
+    """
 
     role: str
-    text: str
-    images: tuple[str, ...] = ()
+    parts: tuple[str | ImageUrl, ...]
+
+    @property
+    def text(self) -> str:
+        """All texts, joined by line breaks: what a search episode asks, whose images come first."""
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The addresses of the images."""
+        return tuple(part.url for part in self.parts if isinstance(part, ImageUrl))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,23 +188,26 @@ def _message(value: Any, where: str) -> Message:
         raise ApiError(400, f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role")
     role, content = value["role"], value.get("content")
     if isinstance(content, str):
-        return Message(role, _text(content, f"{where}.content"))
+        return Message(role, (_text(content, f"{where}.content"),))
     if not isinstance(content, list):
         raise ApiError(400, f"{where}.content must be a string or a list of parts", param=f"{where}.content")
-    texts, images = [], []
+    parts: list[str | ImageUrl] = []
     for i, part in enumerate(content):
         kind, place = part.get("type") if isinstance(part, Mapping) else None, f"{where}.content[{i}]"
         if kind == "text":
             if not isinstance(part.get("text"), str):
                 raise ApiError(400, f"{place}.text must be a string", param=f"{place}.text")
-            texts.append(_text(part["text"], f"{place}.text"))
+            text = _text(part["text"], f"{place}.text")
+            if parts and isinstance(parts[-1], str):
+                text = f"{parts.pop()}\n{text}"
+            parts.append(text)
         elif kind == "image_url" and role == "user":
-            images.append(_image_url(part.get("image_url"), place))
+            parts.append(ImageUrl(_image_url(part.get("image_url"), place)))
         else:
             raise ApiError(
                 400, f"{place}.type must be 'text', or in a user's message 'image_url'", param=f"{place}.type"
             )
-    return Message(role, "\n".join(texts), tuple(images))
+    return Message(role, tuple(parts))
 
 
 def _text(text: str, place: str) -> str:

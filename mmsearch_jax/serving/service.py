@@ -260,20 +260,11 @@ def exceeds(renderer: ChatRenderer, texts: Sequence[str], max_tokens: int) -> bo
 def prompt_ids(
     renderer: ChatRenderer, system: str | None, messages: Sequence[Message], image_token_counts: Sequence[int]
 ) -> list[int]:
-    """The tokens of a conversation up to the assistant's next message, equal to those of `ChatRenderer.conversation`.
+    """The tokens of a conversation up to the assistant's next message, each message's texts and images in the client's order.
 
     Args:
       image_token_counts: number of tokens of each image, in the order of the messages.
     """
-    counts = list(image_token_counts)
-
-    def shown(message: Message) -> list[int]:
-        own, counts[:] = counts[: len(message.images)], counts[len(message.images) :]
-        return own
-
-    first = shown(messages[0])
-    turns = [(said.text, asked.text) for said, asked in zip(messages[1::2], messages[2::2], strict=True)]
-    later = {i: shown(asked) for i, asked in enumerate(messages[2::2])}
-    return renderer.conversation(
-        messages[0].text, turns, first, later_image_token_counts=later, system=system, plain=True
-    ).token_ids
+    counts = iter(image_token_counts)
+    parts = [[part if isinstance(part, str) else next(counts) for part in message.parts] for message in messages]
+    return renderer.dialogue_ids(parts, system)

@@ -88,7 +88,7 @@ def test_a_text_conversation_is_what_the_renderer_makes_of_it(live, client):
     assert reply.usage.total_tokens == len(rendered.token_ids) + len(made.token_ids)
 
 
-def test_images_stand_before_the_text_of_their_message(live, client):
+def test_images_before_the_text_are_rendered_as_in_training(live, client):
     messages = [
         picture_message("Which?", 200, 10),
         {"role": "assistant", "content": "Red"},
@@ -103,6 +103,17 @@ def test_images_stand_before_the_text_of_their_message(live, client):
     made = alone(live.engine, rendered.token_ids, images)
     assert reply.choices[0].message.content == text_of(live.engine, made.token_ids)
     assert reply.usage.prompt_tokens == len(rendered.token_ids)
+
+
+def test_texts_and_images_keep_the_clients_order(live, client):
+    picture = {"type": "image_url", "image_url": {"url": data_url(200)}}
+    content = [{"type": "text", "text": "Before"}, picture, {"type": "text", "text": "behind"}]
+    reply = ask(client, [{"role": "user", "content": [*content, {"type": "text", "text": "it"}]}])
+    image = live.engine.prepare_image(random_policy.picture(200))
+    ids = live.engine.renderer.dialogue_ids([["Before", image.num_tokens, "behind\nit"]])
+    made = alone(live.engine, ids, [image])
+    assert reply.choices[0].message.content == text_of(live.engine, made.token_ids)
+    assert reply.usage.prompt_tokens == len(ids)
 
 
 def test_a_stream_says_the_same_in_pieces_and_ends_with_the_usage(client):
