@@ -14,6 +14,7 @@ from mmsearch_jax.rollout.sampling import SamplingParams
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_TOP_LOGPROBS = 20
 _ROLES = ("system", "developer", "user", "assistant")
 # Unsupported fields, with the values that are accepted because they have no effect.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -26,7 +27,6 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
-    "top_logprobs": (0,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "repetition_penalty": (1,),
@@ -110,6 +110,7 @@ class ChatRequest:
     stop: tuple[str, ...]
     n: int
     logprobs: bool
+    top_logprobs: int
     stream: bool
     include_usage: bool
     search: bool
@@ -139,6 +140,7 @@ def read_request(body: Any) -> ChatRequest:
         stop=_stop(body.get("stop")),
         n=_integer(body, "n", 1, 1, MAX_CHOICES) or 1,
         logprobs=_field(body, "logprobs", bool, False),
+        top_logprobs=_top_logprobs(body),
         stream=_field(body, "stream", bool, False),
         include_usage=_field(options, "include_usage", bool, False, "stream_options."),
         search=_field(body, "search", bool, False),
@@ -152,6 +154,13 @@ def _sampling(body: Mapping[str, Any]) -> SamplingParams:
         # The smallest set of tokens holds only the most likely one.
         return SamplingParams(temperature=0.0)
     return SamplingParams(temperature, top_p, max(0, top_k))
+
+
+def _top_logprobs(body: Mapping[str, Any]) -> int:
+    count = _integer(body, "top_logprobs", 0, 0, MAX_TOP_LOGPROBS) or 0
+    if count and not body.get("logprobs"):
+        raise ApiError(400, "top_logprobs needs logprobs: set it to true", param="top_logprobs")
+    return count
 
 
 def _stop(value: Any) -> tuple[str, ...]:

@@ -178,6 +178,41 @@ def test_log_probs_are_those_of_the_engine(live, client):
     np.testing.assert_allclose(streamed, [token.logprob for token in told], atol=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_top_logprobs_are_the_most_probable_tokens_beside_each(client, temperature):
+    asked = {"logprobs": True, "temperature": temperature, "seed": 3}
+    reply = ask(client, **asked, top_logprobs=5)
+    told = reply.choices[0].logprobs.content
+    assert told and all(len(token.top_logprobs) == 5 for token in told)
+    for token in told:
+        best = [top.logprob for top in token.top_logprobs]
+        assert best == sorted(best, reverse=True) and np.exp(best).sum() <= 1 + 1e-5
+        named = {bytes(top.bytes): top.logprob for top in token.top_logprobs}
+        if temperature == 0:
+            assert bytes(token.top_logprobs[0].bytes) == bytes(token.bytes)
+        if token.logprob > best[-1] + 1e-4:
+            np.testing.assert_allclose(named[bytes(token.bytes)], token.logprob, atol=1e-5)
+    fewer = ask(client, **asked, top_logprobs=2).choices[0].logprobs.content
+    assert [token.top_logprobs for token in fewer] == [token.top_logprobs[:2] for token in told]
+    # A reply beside it that asks for none gets none, and is the same.
+    plain = ask(client, **asked)
+    assert plain.choices[0].message.content == reply.choices[0].message.content
+    assert all(token.top_logprobs == [] for token in plain.choices[0].logprobs.content)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"logprobs": True, "top_logprobs": 6}, "started for at most 5"),
+        ({"logprobs": True, "top_logprobs": 21}, "from 0 to 20"),
+        ({"top_logprobs": 2}, "needs logprobs"),
+    ],
+)
+def test_top_logprobs_that_cannot_be_had_are_refused_with_the_way_out(client, settings, said):
+    with pytest.raises(openai.BadRequestError, match=said):
+        ask(client, **settings)
+
+
 def test_top_p_zero_is_greedy(client):
     greedy = ask(client).choices[0].message.content
     assert ask(client, temperature=1, top_p=0, seed=9).choices[0].message.content == greedy
