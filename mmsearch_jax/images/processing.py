@@ -128,17 +128,17 @@ class ImageProcessor:
         if not isinstance(size, dict) or (size and not size.keys() & {*_BOUNDS}):
             raise CheckpointError(f"{path} has size {size}: expected {' and '.join(_BOUNDS)}")
 
-        def whole(name: str, default: int, *values: Any) -> int:
+        def size_of(name: str, default: int, *values: Any) -> int:
             value = next((value for value in values if value is not None), default)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise CheckpointError(f"{path} has {name} {value!r}, expected a whole number above 0")
             return value
 
         made = cls(
-            whole("min_pixels", cls.min_pixels, record.get("min_pixels"), size.get("shortest_edge")),
-            whole("max_pixels", cls.max_pixels, record.get("max_pixels"), size.get("longest_edge")),
+            size_of("min_pixels", cls.min_pixels, record.get("min_pixels"), size.get("shortest_edge")),
+            size_of("max_pixels", cls.max_pixels, record.get("max_pixels"), size.get("longest_edge")),
             **{
-                name: whole(name, getattr(cls, name), record.get(name))
+                name: size_of(name, getattr(cls, name), record.get(name))
                 for name in ("patch_size", "temporal_patch_size", "merge_size")
             },
         )
