@@ -12,4 +12,6 @@ from mmsearch_jax.settings.commands import ServingSettings
 
 def get_config() -> ml_collections.ConfigDict:
     """The tiny policy."""
-    return tiny.base(ServingSettings())
+    config = tiny.base(ServingSettings())
+    config.engine.top_logprobs = 20  # OpenAI's limit; costs nothing until a request asks
+    return config

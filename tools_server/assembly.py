@@ -28,7 +28,7 @@ from tools_server.publishers.choose_publisher import make_publisher
 from tools_server.search_service import Parts, SearchService
 from tools_server.settings.answering import CacheSettings, ServiceLimits, SummariserSettings
 from tools_server.settings.server import ServerSettings
-from tools_server.settings.sources import LOCAL, BackendLimits
+from tools_server.settings.sources import LOCAL, BackendLimits, LocalSettings
 from tools_server.work_pool import WorkPool
 
 
@@ -84,7 +84,7 @@ def assemble(settings: ServerSettings) -> Assembly:
             reader,
             settings.reader.num_pages,
             condenser,
-            corpus.whole if corpus is not None else None,
+            settings.local.extract_chars,
         )
         parts.closers = [parts.grounder.close, sessions.close]
         parts.closers += [part.close for part in (reader, condenser, store, corpus) if part is not None]
@@ -117,6 +117,8 @@ def identity_of(settings: ServerSettings, corpus: local.Corpus | None = None) ->
     own = settings.summariser
     condensed = {"summariser": own.kind, "model": own.model, "max_chars": own.max_chars} if own.kind != "none" else {}
     own_text, own_image = (corpus.identity[kind] if corpus is not None else {} for kind in ("text", "image"))
+    if corpus is not None and (own_text or settings.local.extract_chars != LocalSettings().extract_chars):
+        own_text = {**own_text, "extract_chars": settings.local.extract_chars}
     return {
         "text": {"backends": list(settings.text.backends), **reader_identity(settings.reader), **own_text, **condensed},
         "image": {

@@ -1,10 +1,18 @@
-"""The lines and sentences of a page that best fit a query. Extracts are whole, never rewritten."""
+"""The lines and sentences of a page that best fit a query. Extracts are whole, never rewritten.
+
+All results pass through here: pages of a corpus folder and passages of an index (`shown_result`, also for what
+`mmsearch index search` prints), what an engine says, and the pages that are read of the web (`fitted`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
+from mmsearch_jax.core.search_api import SearchResult
+from tools_server.inert import inert_result
 from tools_server.paragraphs import paragraphs
 from tools_server.ranking import STOP_WORDS, words
 
@@ -32,6 +40,33 @@ def is_fact(line: str) -> bool:
     """Whether a line is of the form "Label: value" with a label of at most five words."""
     match = _FACT.fullmatch(line)
     return match is not None and len(words(match[1])) <= 5
+
+
+def extract(text: str, query: str, title: str, max_chars: int) -> str:
+    """What a result shows of a page or a passage of a corpus: the extracts that best fit the query; 0: all of the text."""
+    return choose_extracts(_extracts(text), query, title, max_chars) if max_chars else text
+
+
+def shown_result(result: SearchResult, query: str, extract_chars: int, max_chars: int) -> SearchResult:
+    """What text search shows of a result of a corpus, made inert.
+
+    Args:
+      result: its snippet is all of the text, from which extracts are chosen before it is cut.
+      extract_chars, max_chars: the settings `local.extract_chars` and `limits.max_snippet_chars`.
+    """
+    chosen = extract(result.snippet, query, result.title, extract_chars)
+    shown = inert_result(dataclasses.replace(result, snippet=chosen))
+    return dataclasses.replace(shown, snippet=fitted(shown.snippet, query, shown.title, max_chars))
+
+
+def fitted(text: str, query: str, title: str, max_chars: int) -> str:
+    """The text, or the extracts of a longer one that best fit the query."""
+    return text if len(text) <= max_chars else choose_extracts(split_extracts(text), query, title, max_chars)
+
+
+@functools.lru_cache(maxsize=4096)
+def _extracts(text: str) -> tuple[str, ...]:
+    return tuple(split_extracts(text))
 
 
 def choose_extracts(

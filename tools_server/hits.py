@@ -17,8 +17,7 @@ class Page:
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A page that was found, its extract for the query, and its score (higher is better)."""
+    """A page or passage that was found, complete, and its score (higher is better)."""
 
     page: Page
-    snippet: str
     score: float

@@ -17,7 +17,7 @@ from mmsearch_jax.core.search_api import Box, ImageSearchRequest, SearchReply, S
 from tools_server.backends.backend import QueryPicture
 from tools_server.cache.answers import Cache
 from tools_server.condense import Condenser
-from tools_server.extracts import SEPARATOR, choose_extracts, split_extracts
+from tools_server.extracts import SEPARATOR, choose_extracts, fitted, shown_result, split_extracts
 from tools_server.failures import SearchFailure
 from tools_server.grounders.grounder import NOT_THERE, Grounder, Grounding
 from tools_server.inert import inert_result
@@ -55,7 +55,7 @@ class Parts:
       identity: what decides an answer (backends, models, number of pages that are read); part of every cache key.
       reader, num_pages: reads the first pages of a text search; None and 0 leave the results as they are.
       condenser: None leaves results as they are.
-      whole: replaces the extracts of a result of the backend "local" by all its text; None if they are whole.
+      extract_chars: characters of the extract that a result of the backend "local" shows; 0: all of its text.
       closers: called at the end, in this order.
     """
 
@@ -69,7 +69,7 @@ class Parts:
     reader: PageReader | None = None
     num_pages: int = 0
     condenser: Condenser | None = None
-    whole: Callable[[SearchResult], SearchResult] | None = None
+    extract_chars: int = 0
     closers: list[Callable[[], Awaitable[None]]] = dataclasses.field(default_factory=list)
 
 
@@ -161,11 +161,12 @@ class SearchService:
         loop = asyncio.get_running_loop()
         end = loop.time() + self.limits.deadline_s
         found = await self.parts.text.search(query, asked.top_k, self.limits.deadline_s)
-        if whole and self.parts.whole is not None and found.backend == LOCAL:
-            found = dataclasses.replace(found, results=tuple(map(self.parts.whole, found.results)))
+        # Extracts are chosen from the whole text, of which the inert form may be a part.
+        shown = None if whole else await asyncio.to_thread(self._shown, found, query)
         found = _inert(found)
+        shown = shown or found
         pages = await self._read_pages(found.results, end - loop.time())
-        reply = _reply(found, "text_search")
+        reply = _reply(shown, "text_search")
         if whole:
             return dataclasses.replace(
                 reply,
@@ -181,7 +182,7 @@ class SearchService:
             summary = await self.parts.condenser.text(query, asked.question, read)
             reply = dataclasses.replace(reply, summary=summary.text, summarised_by=summary.by, note=summary.note)
         shortened = await asyncio.to_thread(
-            lambda: tuple(self._shortened(r, page, query) for r, page in zip(found.results, pages, strict=True))
+            lambda: tuple(self._shortened(r, page, query) for r, page in zip(shown.results, pages, strict=True))
         )
         return dataclasses.replace(reply, results=shortened)
 
@@ -210,6 +211,13 @@ class SearchService:
         texts = [_in_time(reader, result.url, within_s) for result in first] if reader is not None else []
         return [*await asyncio.gather(*texts), *[""] * (len(results) - len(first))]
 
+    def _shown(self, found: Found, query: str) -> Found | None:
+        """The corpus's results with what fits the query best of their texts; None for the web's, which come as extracts."""
+        if found.backend != LOCAL:
+            return None
+        chars = self.parts.extract_chars, self.limits.max_snippet_chars
+        return dataclasses.replace(found, results=tuple(shown_result(r, query, *chars) for r in found.results))
+
     def _shortened(self, result: SearchResult, page: str, query: str) -> SearchResult:
         """The result with what fits the query best of its page, after the engine's snippet.
 
@@ -218,8 +226,8 @@ class SearchService:
         """
         limit, snippet = self.limits.max_snippet_chars, result.snippet
         if not page or _has(page, snippet):
-            return dataclasses.replace(result, snippet=_within(page or snippet, query, result.title, limit))
-        snippet = _within(snippet, query, result.title, limit)
+            return dataclasses.replace(result, snippet=fitted(page or snippet, query, result.title, limit))
+        snippet = fitted(snippet, query, result.title, limit)
         room = limit - len(snippet) - len(SEPARATOR)
         extracts = [extract for extract in split_extracts(page) if not _has(snippet, extract)]
         added = choose_extracts(extracts, query, result.title, room, fitting_only=True) if room > 0 and extracts else ""
@@ -258,11 +266,6 @@ def image_request(
         "top_k": top_k,
         **identity.get("image", {}),
     }
-
-
-def _within(text: str, query: str, title: str, max_chars: int) -> str:
-    """The text, or the extracts of a longer one that fit the query best."""
-    return text if len(text) <= max_chars else choose_extracts(split_extracts(text), query, title, max_chars)
 
 
 def _joined(result: SearchResult, page: str) -> str:

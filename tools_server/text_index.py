@@ -5,7 +5,6 @@ SQLite's FTS5 (BM25) finds candidates, which are ranked again by their titles. L
 
 from __future__ import annotations
 
-import functools
 import json
 import sqlite3
 import threading
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.errors import DataError
-from tools_server.extracts import choose_extracts, split_extracts
 from tools_server.hits import Hit, Page
 from tools_server.inert import drops_address
 from tools_server.ranking import (
@@ -44,7 +42,6 @@ class TextIndex:
             "INSERT INTO pages(rowid, title, text) VALUES (?, ?, ?)",
             ((i, indexable(page.title), indexable(page.text)) for i, page in enumerate(self._pages)),
         )
-        self._extracts = functools.lru_cache(maxsize=4096)(self._read_extracts)
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -77,21 +74,12 @@ class TextIndex:
         scored = sorted(((with_title(-bm25, self._titles[row], asked), row) for row, bm25 in rows), reverse=True)
         hits = []
         for score, row in scored[:top_k]:
-            page = self._pages[row]
-            snippet = choose_extracts(self._extracts(row), query, page.title)
-            hits.append(Hit(page, snippet, round(score, 4)))
+            hits.append(Hit(self._pages[row], round(score, 4)))
         return hits
-
-    def text_of(self, title: str, url: str) -> str | None:
-        """The whole text of the page with this title and address; None if there is none."""
-        return next((page.text for page in self._pages if page.title == title and page.url == url), None)
 
     def close(self) -> None:
         """Frees the table."""
         self._database.close()
-
-    def _read_extracts(self, row: int) -> tuple[str, ...]:
-        return tuple(split_extracts(self._pages[row].text))
 
 
 def read_pages(folder: Path) -> list[Page]:

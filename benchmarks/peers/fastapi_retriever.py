@@ -34,7 +34,7 @@ def application(index: TextIndex) -> FastAPI:
             "result": [
                 [
                     {
-                        "document": {"id": hit.page.url, "contents": f'"{hit.page.title}"\n{hit.snippet}'},
+                        "document": {"id": hit.page.url, "contents": f'"{hit.page.title}"\n{hit.page.text}'},
                         "score": hit.score,
                     }
                     for hit in hits

@@ -82,11 +82,20 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         )
     info = add("info", _info, "Shows the contents of an index and how it was built.")
     info.add_argument("index", type=Path, help="folder of an index")
-    search = add("search", _search, "Searches an index of passages.")
+    from tools_server.extracts import MAX_SNIPPET_CHARS
+
+    search = add("search", _search, "Searches an index of passages.\nPrints what the search server would serve.")
     search.add_argument("index", type=Path, help="folder of an index")
     search.add_argument("query")
     search.add_argument("--top-k", type=int, default=5, metavar="N", help="results (default: %(default)s)")
     search.add_argument("--by", default="", help="bm25, dense or both (default: both if the index has vectors)")
+    search.add_argument(
+        "--extract-chars",
+        type=int,
+        default=MAX_SNIPPET_CHARS,
+        metavar="N",
+        help="characters of a result, as the server's local.extract_chars; 0: whole passages (default: %(default)s)",
+    )
     search.add_argument("--embedder", default="", help="folder or address of its embedder, if changed since the build")
 
 
@@ -164,14 +173,20 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from tools_server.extracts import choose_extracts, split_extracts
+    from tools_server.backends.local import as_result
+    from tools_server.extracts import shown_result
+    from tools_server.settings.answering import ServiceLimits
 
     if options.top_k < 1:
         raise ConfigError(f"--top-k is {options.top_k}, must be above 0")
+    if options.extract_chars < 0:
+        raise ConfigError(f"--extract-chars is {options.extract_chars}, must be 0 or more")
+    query = " ".join(options.query.split())
     hits = asyncio.run(_hits(options))
-    for hit in hits:
-        print(f"{hit.score:9.4f}  {hit.page.title}  {hit.page.url or hit.page.id}")
-        print(f"           {choose_extracts(split_extracts(hit.page.text), options.query, hit.page.title)}")
+    chars = options.extract_chars, ServiceLimits().max_snippet_chars
+    for result in (shown_result(as_result(hit), query, *chars) for hit in hits):
+        print(f"{result.score:9.4f}  {result.title}  {result.url or result.id}")
+        print("           " + result.snippet.replace("\n", "\n           "))
     if not hits:
         print("nothing found")
 

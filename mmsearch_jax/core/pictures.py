@@ -30,6 +30,7 @@ DAMAGE = (
 )
 """What Pillow raises when a header, a chunk or a tag is wrong; some of them are not translated."""
 _ORIENTATION = 0x0112
+_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0106, 0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -142,6 +143,9 @@ def _over_white(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         grey = _scaled(values, image.mode, image.format)
+        # Pillow inverts these itself only at 8 bits and fewer.
+        if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            grey = 255 - grey
         if isinstance(clear, int):
             grey = np.where(values == clear, np.uint8(255), grey)
         return Image.fromarray(grey).convert("RGB")

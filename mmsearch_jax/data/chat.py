@@ -112,10 +112,24 @@ class ChatRenderer:
         Args:
           image_token_counts: number of merged patches (placeholder tokens) of each image.
         """
-        ids: list[int] = []
-        if system:
-            ids += [self.im_start, *self.encode(f"system\n{system}"), self.im_end, *self._newline]
-        return ids + self._user_message(text, image_token_counts)
+        return self._system_message(system) + self._user_message([*image_token_counts, text])
+
+    def dialogue_ids(self, messages: Sequence[Sequence[str | int]], system: str | None = None) -> list[int]:
+        """A free dialogue up to the start of the assistant's next message, equal to `conversation(..., plain=True)` where the
+        images of each message come first.
+
+        Args:
+          messages: the user's and the assistant's in turn. Each lists its parts in order: a text, or an image's number of
+            merged patches.
+        """
+        ids = self._system_message(system)
+        for place, parts in enumerate(messages):
+            if place % 2:
+                text = "".join(part for part in parts if isinstance(part, str))
+                ids += [*self.action_ids(text, plain=True), *self._newline]
+            else:
+                ids += self._user_message(parts)
+        return ids
 
     def observation_ids(self, text: str, image_token_counts: Sequence[int] = (), *, closed: bool = False) -> list[int]:
         """The tokens between two turns: closes the assistant's message, adds a user message with images and `text`, and opens
@@ -126,7 +140,7 @@ class ChatRenderer:
           closed: the assistant's message was already closed by a sampled <|im_end|>.
         """
         close = [] if closed else [self.im_end]
-        return [*close, *self._newline, *self._user_message(text, image_token_counts)]
+        return [*close, *self._newline, *self._user_message([*image_token_counts, text])]
 
     def action_ids(self, text: str, *, plain: bool = False) -> list[int]:
         """The ids that the policy writes. In the plain answer format (no tags) they include <|im_end|>."""
@@ -172,14 +186,20 @@ class ChatRenderer:
                 raise DataError(f"turn {i + 1} of {len(turns)} has no observation: only the last turn may lack one")
         return Rendered(ids, provenance)
 
-    def _user_message(self, text: str, image_token_counts: Sequence[int]) -> list[int]:
-        if not image_token_counts:
-            body = self.encode(f"user\n{text}")
-        else:
-            body = self.encode("user\n")
-            for count in image_token_counts:
-                body += [self.vision_start, *[self.image_pad] * count, self.vision_end]
-            body += self.encode(text)
+    def _system_message(self, system: str | None) -> list[int]:
+        return [self.im_start, *self.encode(f"system\n{system}"), self.im_end, *self._newline] if system else []
+
+    def _user_message(self, parts: Sequence[str | int]) -> list[int]:
+        body: list[int] = []
+        # Texts that meet are encoded as one, as in a template.
+        text = "user\n"
+        for part in parts:
+            if isinstance(part, str):
+                text += part
+                continue
+            body += [*self.encode(text), self.vision_start, *[self.image_pad] * part, self.vision_end]
+            text = ""
+        body += self.encode(text)
         return [self.im_start, *body, self.im_end, *self._newline, self.im_start, *self._assistant]
 
     def _control(self, token: str) -> int:

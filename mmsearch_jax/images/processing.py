@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -73,6 +73,17 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     return new_height, new_width
 
 
+# What the patches are computed with: another value means another picture for the vision tower.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "do_resize": (True,),
+    "do_rescale": (True,),
+    "do_normalize": (True,),
+    "do_convert_rgb": (True,),
+    "do_center_crop": (False,),
+    "do_pad": (False,),
+    "resample": (Image.Resampling.BICUBIC.value,),
+}
+_RESCALE = 1 / 255
 _COPY_IT = "copy it from the base model's folder"
 
 
@@ -95,7 +106,7 @@ class ImageProcessor:
         `preprocessor_config.json`.
 
         Raises:
-          CheckpointError: no such file, not a JSON object, or a normalisation that differs from the vision tower's.
+          CheckpointError: no such file, not a JSON object, a size that is none, or steps that differ from those computed here.
         """
         whole, path = Path(folder) / "processor_config.json", Path(folder) / "preprocessor_config.json"
         record = json_object(whole, CheckpointError, _COPY_IT).get("image_processor") if whole.is_file() else None
@@ -112,17 +123,28 @@ class ImageProcessor:
             raise CheckpointError(
                 f"{path}: image_processor is not a JSON object: copy the file from the base model's folder"
             )
-        for name, known in (("image_mean", MEAN), ("image_std", STD)):
-            if not np.allclose(record.get(name, known), known):
-                raise CheckpointError(f"{path} has {name} {record[name]}: the vision tower supports only {list(known)}")
+        _refuse_other_pictures(record, path)
         size = record.get("size") or {}
-        return cls(
-            min_pixels=record.get("min_pixels") or size.get("shortest_edge") or cls.min_pixels,
-            max_pixels=record.get("max_pixels") or size.get("longest_edge") or cls.max_pixels,
-            patch_size=record.get("patch_size", cls.patch_size),
-            temporal_patch_size=record.get("temporal_patch_size", cls.temporal_patch_size),
-            merge_size=record.get("merge_size", cls.merge_size),
+        if not isinstance(size, dict) or (size and not size.keys() & {*_BOUNDS}):
+            raise CheckpointError(f"{path} has size {size}: expected {' and '.join(_BOUNDS)}")
+
+        def size_of(name: str, default: int, *values: Any) -> int:
+            value = next((value for value in values if value is not None), default)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise CheckpointError(f"{path} has {name} {value!r}, expected a whole number above 0")
+            return value
+
+        made = cls(
+            size_of("min_pixels", cls.min_pixels, record.get("min_pixels"), size.get("shortest_edge")),
+            size_of("max_pixels", cls.max_pixels, record.get("max_pixels"), size.get("longest_edge")),
+            **{
+                name: size_of(name, getattr(cls, name), record.get(name))
+                for name in ("patch_size", "temporal_patch_size", "merge_size")
+            },
         )
+        if made.min_pixels > made.max_pixels:
+            raise CheckpointError(f"{path} has min_pixels {made.min_pixels} above max_pixels {made.max_pixels}")
+        return made
 
     def to_hf(self) -> dict:
         """The `preprocessor_config.json` from which transformers builds the same processor."""
@@ -162,3 +184,27 @@ class ImageProcessor:
         frames, rows, columns = self.grid(image.width, image.height)
         resized = pixels.resize(np.asarray(image), rows * self.patch_size, columns * self.patch_size)
         return ProcessedImage(pixels.cut(resized, self.patch_size, self.merge_size), (frames, rows, columns))
+
+
+_BOUNDS = ("shortest_edge", "longest_edge")
+
+
+def _refuse_other_pictures(record: dict[str, Any], path: Path) -> None:
+    """Raises CheckpointError if the file asks for a step that is not computed here, or leaves one out that is."""
+    kind = record.get("image_processor_type") or "Qwen2VLImageProcessor"
+    if not str(kind).startswith("Qwen2"):
+        raise CheckpointError(f"{path} describes a {kind}: only Qwen2VLImageProcessor is supported")
+    for name, known in (("image_mean", MEAN), ("image_std", STD), ("rescale_factor", _RESCALE)):
+        found = record.get(name)
+        try:
+            same = found is None or np.allclose(np.asarray(found, np.float64), known, rtol=1e-4)
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            shown = list(known) if isinstance(known, tuple) else known
+            raise CheckpointError(f"{path} has {name} {found}: the vision tower supports only {shown}")
+    for name, sound in _FIXED.items():
+        if record.get(name) is not None and record[name] not in sound:
+            raise CheckpointError(
+                f"{path} sets {name} to {record[name]}, which is not computed here: only {sound[0]} is"
+            )

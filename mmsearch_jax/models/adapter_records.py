@@ -73,7 +73,7 @@ class AdapterRecord:
             _number(path, "r", record.get("r"), whole=True),
             _number(path, "lora_alpha", record.get("lora_alpha")),
             _number(path, "lora_dropout", record.get("lora_dropout") or 0, at_least=0.0),
-            record.get("use_rslora") in (True, 1),
+            _flag(path, "use_rslora", record.get("use_rslora")),
             _patterns(path, "rank_pattern", record.get("rank_pattern"), whole=True),
             _patterns(path, "alpha_pattern", record.get("alpha_pattern")),
         )
@@ -107,6 +107,12 @@ def _number(path: Path, name: str, value: Any, *, whole: bool = False, at_least:
         found = "is missing" if value is None else f"is {json.dumps(value)[:80]}"
         raise CheckpointError(f"{path}: {name} {found}, expected {kind}: give the file that PEFT wrote")
     return value
+
+
+def _flag(path: Path, name: str, value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(f"{path}: {name} is {json.dumps(value)[:80]}, expected true or false")
+    return bool(value)
 
 
 def _patterns(path: Path, name: str, value: Any, *, whole: bool = False) -> dict[str, Any]:

@@ -135,6 +135,12 @@ def _by_module(folder: Path) -> dict[_Module, tuple[np.ndarray | None, np.ndarra
         if match[3] in parts:
             raise CheckpointError(f"{folder} holds the update of {name} twice, in two layouts of names: keep one")
         parts[match[3]] = np.asarray(tensor, np.float32)
+        # A quantised update needs its scales, and one number that is none makes every logit none.
+        if np.issubdtype(tensor.dtype, np.integer) or not np.isfinite(parts[match[3]]).all():
+            found_in = "whole numbers" if np.issubdtype(tensor.dtype, np.integer) else "values that are not finite"
+            raise CheckpointError(
+                f"{folder} has {found_in} in {name}: give an adapter with sound floating-point updates"
+            )
     return {module: (parts.get("A"), parts.get("B")) for module, parts in found.items()}
 
 

@@ -94,6 +94,18 @@ class ModelConfig:
             raise CheckpointError(
                 f"mrope_section {self.text.mrope_section} must sum to half the head width {self.text.head_dim}"
             )
+        for heads, name, size, of in (
+            (self.text.num_attention_heads, "num_attention_heads", self.text.hidden_size, "hidden_size"),
+            (
+                self.text.num_key_value_heads,
+                "num_key_value_heads",
+                self.text.num_attention_heads,
+                "num_attention_heads",
+            ),
+            (self.vision.num_heads, "num_heads", self.vision.hidden_size, "hidden_size"),
+        ):
+            if size % heads:
+                raise CheckpointError(f"config.json: {of} {size} is no multiple of {name} {heads}")
         if self.vision.out_hidden_size != self.text.hidden_size:
             raise CheckpointError(
                 f"the vision tower outputs {self.vision.out_hidden_size} values a token, the language model takes "
@@ -105,17 +117,30 @@ class ModelConfig:
         """Reads transformers' `config.json`, with the text fields nested (`text_config`) or at the top (older files).
 
         Raises:
-          CheckpointError: another architecture, or a type of RoPE, attention or activation that the model does not support.
+          CheckpointError: another architecture, quantised weights, a type of RoPE, attention or activation that the model does
+            not support, or a size that is none.
         """
         if record.get("model_type") not in ("qwen2_5_vl",):
             raise CheckpointError(f"config.json describes a '{record.get('model_type')}' model, expected 'qwen2_5_vl'")
-        text = dict(record.get("text_config") or record)
-        vision = dict(record.get("vision_config") or {})
-        rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind not in ("default", "mrope"):
-            raise CheckpointError(f"config.json sets RoPE of type '{kind}'; only 'default' and 'mrope' are supported")
-        if text.get("use_sliding_window"):
+        if record.get("quantization_config"):
+            raise CheckpointError("config.json has a quantization_config: only weights in floating point are supported")
+        text, vision = _part(record, "text_config") or dict(record), _part(record, "vision_config")
+        older, newer = _part(text, "rope_scaling"), _part(text, "rope_parameters")
+        for rope in (older, newer):
+            kind = rope.get("rope_type", rope.get("type", "default"))
+            if kind not in ("default", "mrope"):
+                raise CheckpointError(
+                    f"config.json sets RoPE of type '{kind}'; only 'default' and 'mrope' are supported"
+                )
+        rope = {**older, **newer}
+        if (
+            1.0 not in (rotated := {part.get("partial_rotary_factor", 1.0) for part in (text, rope)})
+            or len(rotated) > 1
+        ):
+            raise CheckpointError("config.json sets a partial_rotary_factor; only RoPE of the whole head is supported")
+        layers = text.get("layer_types")
+        others = [layer for layer in layers if layer != "full_attention"] if isinstance(layers, list) else []
+        if text.get("use_sliding_window") or others:
             raise CheckpointError("config.json sets sliding-window attention in the text model; only full is supported")
         for part in (text, vision):
             if part.get("hidden_act", "silu") != "silu":
@@ -127,11 +152,14 @@ class ModelConfig:
         text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta", TextConfig.rope_theta))
         text["mrope_section"] = tuple(rope.get("mrope_section", TextConfig.mrope_section))
         text["tie_word_embeddings"] = record.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-        vision["fullatt_block_indexes"] = tuple(vision.get("fullatt_block_indexes", VisionConfig.fullatt_block_indexes))
-        vision["rope_theta"] = (vision.get("rope_parameters") or {}).get("rope_theta", VisionConfig.rope_theta)
+        vision["fullatt_block_indexes"] = tuple(
+            vision.get("fullatt_block_indexes", VisionConfig.fullatt_block_indexes) or ()
+        )
+        vision["rope_theta"] = _part(vision, "rope_parameters").get("rope_theta", VisionConfig.rope_theta)
         ids = {key: record[key] for key in _TOKEN_IDS if key in record}
         eos = text.get("eos_token_id", record.get("eos_token_id"))
-        return cls(_known(TextConfig, text), _known(VisionConfig, vision), eos_token_id=eos, **ids)
+        sizes = _known(TextConfig, text, "text_config"), _known(VisionConfig, vision, "vision_config")
+        return cls(*sizes, eos_token_id=eos, **ids)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ModelConfig:
@@ -206,6 +234,23 @@ def _rope(theta: float, sections: list[int]) -> dict[str, Any]:
 _TOKEN_IDS = ("image_token_id", "vision_start_token_id", "vision_end_token_id", "video_token_id")
 
 
-def _known(kind: type, record: Mapping[str, Any]) -> Any:
-    names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in record.items() if name in names})
+def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object of the config; empty if there is none."""
+    value = record.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"config.json: {name} is not an object: download the file again")
+    return dict(value)
+
+
+def _known(kind: type, record: Mapping[str, Any], where: str) -> Any:
+    """The fields of `kind` that the record has. Sizes must be numbers above 0."""
+    values = {field.name: record[field.name] for field in dataclasses.fields(kind) if field.name in record}
+    for name, value in values.items():
+        default = getattr(kind, name)
+        if isinstance(default, bool | tuple):
+            continue
+        sound = isinstance(value, int if isinstance(default, int) else int | float) and not isinstance(value, bool)
+        if not sound or value <= 0:
+            expected = "a whole number" if isinstance(default, int) else "a number"
+            raise CheckpointError(f"config.json: {where}.{name} is {value!r}, expected {expected} above 0")
+    return kind(**values)

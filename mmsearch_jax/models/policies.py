@@ -71,8 +71,23 @@ def load_policy(
             "`mmsearch eval --config.checkpoint=ADAPTER`"
         )
     load = _load_params if layout == PARAMS else hf.load_pretrained
+    processor = ImageProcessor.from_pretrained(folder)
+    _check_patches(processor, ModelConfig.from_pretrained(folder), folder)
     model, _ = load(folder, dtype, param_dtype, place)
-    return Policy(model, load_tokenizer(folder), ImageProcessor.from_pretrained(folder), folder)
+    return Policy(model, load_tokenizer(folder), processor, folder)
+
+
+def _check_patches(processor: ImageProcessor, config: ModelConfig, folder: Path) -> None:
+    vision = config.vision
+    for name, cut, taken in (
+        ("patch_size", processor.patch_size, vision.patch_size),
+        ("merge_size", processor.merge_size, vision.spatial_merge_size),
+    ):
+        if cut != taken:
+            raise CheckpointError(
+                f"{folder}: the image processor's {name} is {cut}, the vision tower takes {taken}: copy the processor's files "
+                "from the base model's folder"
+            )
 
 
 def save_policy(

@@ -36,6 +36,13 @@ SIDE_FILES = (
     GENERATION_CONFIG,
 )
 """The tokenizer's and the processor's files of a checkpoint, and its defaults for generation."""
+_FOREIGN = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_model.*",
+)
 
 
 def weights_layout(folder: Path) -> str:
@@ -86,7 +93,7 @@ def refuse_used(out: Path) -> None:
     """Raises CheckpointError if `out` is a file, or a folder that holds weights."""
     if out.exists() and not out.is_dir():
         raise CheckpointError(f"{out} is a file: choose another folder")
-    if held := _held(out):
+    if held := dict.fromkeys([*_held(out), *_foreign(out)]):
         raise CheckpointError(f"{out} already holds a policy ({', '.join(held)}): choose another folder or remove it")
 
 
@@ -129,9 +136,14 @@ def _held(folder: Path) -> list[str]:
     return [name for name in (PARAMS, INDEX, SINGLE, ADAPTER_CONFIG) if (folder / name).exists()]
 
 
+def _foreign(folder: Path) -> list[str]:
+    """The weight files that other programs may read: vLLM every safetensors file, transformers a lone pytorch_model.bin."""
+    return sorted({path.name for pattern in _FOREIGN for path in folder.glob(pattern)})
+
+
 def _weight_files(folder: Path) -> list[str]:
     """Everything in a folder that is a policy's or an adapter's weights, weights that index files name first."""
-    names = [PARAMS, SINGLE, INDEX, MIXED_DTYPES, ADAPTER_CONFIG, ADAPTER_WEIGHTS, "adapter_model.bin"]
+    names = [PARAMS, SINGLE, INDEX, MIXED_DTYPES, ADAPTER_CONFIG, ADAPTER_WEIGHTS, *_foreign(folder)]
     if (folder / INDEX).is_file():
         with contextlib.suppress(CheckpointError):  # a damaged index names nothing; it goes all the same
             names = [name for name in sorted(shards(folder)) if Path(name).name == name] + names

@@ -1,4 +1,4 @@
-"""Dates and years with an era, in the orders in which English writes them."""
+"""Dates and years with an era, in the orders in which English writes them, and with the signs 年月日 and 년월일."""
 
 from __future__ import annotations
 
@@ -34,9 +34,13 @@ _FORMS = tuple(
         r"(?P<year>\d{4})[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})",
         rf"(?P<year>\d{{1,4}}){_ERA}",
         r"(?P<era>ad|a\.d\.) ?(?P<year>\d{1,4})",
+        r"(?P<year>\d{3,4}) ?[年년](?: ?(?P<month>\d{1,2}) ?[月월](?: ?(?P<day>\d{1,2}) ?[日일])?)?",
     )
 )
 _TWO_NUMBERS = re.compile(r"(?P<one>\d{1,2})[/.-](?P<other>\d{1,2})[/.-](?P<year>\d{4})")
+
+
+_WEEKDAY = re.compile(r"^(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?\.?,? (?=\S)")
 
 
 class Date(NamedTuple):
@@ -56,6 +60,7 @@ def date(text: str) -> Date | None:
     text = " ".join(text.casefold().split()).rstrip(" ,;")
     # "B.C." ends in a point of its own.
     text = text.removesuffix(".") if not re.search(r"[a-z]\.[a-z]\.$", text) else text
+    text = _WEEKDAY.sub("", text)
     if found := _TWO_NUMBERS.fullmatch(text):
         one, other = int(found["one"]), int(found["other"])
         month, day = (one, other) if other > 12 or one == other else (other, one)

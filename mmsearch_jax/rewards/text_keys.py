@@ -2,7 +2,7 @@
 
 Characters are treated by their kind. Marks go only where they are accents (Latin and Greek letters, the dots of ё) or optional
 points (Hebrew, Arabic); in other scripts they are vowels and letters. Punctuation goes, except where it makes another name:
-C#, C++, Disney+, A*, 5-10.
+C#, C++, Disney+, A*, A-, .NET, 5-10, ≥ 5.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ _LEADING_ARTICLE = re.compile(
 )
 _OTHER_ARTICLE = re.compile(r"(?<!\S)the\s+(?=\S)")
 _KEPT_AFTER_A_LETTER = "#*♯♭"
-_KEPT = "%+°@<>=^$€£¥"
+_KEPT = "%°@^$€£¥"
+# A bare dash behind a letter or two is a grade, a blood group or an ion ("A-", "AB-", "Cl-"), behind a year an open range.
+_TRAILING_SIGN = re.compile(r"(?<!\w)(?:[^\W\d_]{1,2}|\d+)$")
+_RANGE = re.compile(r"(?<=\d)\s+(?:to|[-–—])\s+(?=\d)")
+_ROMAN = re.compile(r"(?:x{0,3})(?:ix|iv|v?i{0,3})")
+_ROMAN_VALUES = {"i": 1, "v": 5, "x": 10}
 
 
 def normalise(text: str) -> str:
@@ -45,8 +50,17 @@ def normalise(text: str) -> str:
     text = re.sub(r"(?<=\d)[,\u202f\u00a0](?=\d{3}\b)", "", text)
     text = _APOSTROPHES.sub("", text).replace("&", " and ")
     bare = _OTHER_ARTICLE.sub("", _LEADING_ARTICLE.sub("", " ".join(text.split())))
-    kept = "".join(_kept(bare, i) for i in range(len(bare)))
-    return " ".join(number_words.to_digits(kept.split()))
+    bare = _RANGE.sub("-", bare)
+    kept = "".join(_kept(bare, i) for i in range(len(bare))).split()
+    return " ".join(number_words.to_digits([*kept[:1], *map(_from_roman, kept[1:])]))
+
+
+def _from_roman(word: str) -> str:
+    """The digits of a Roman numeral from 2 to 39 of two letters or more, as they stand behind names: "World War II"."""
+    if len(word) < 2 or not _ROMAN.fullmatch(word):
+        return word
+    values = [_ROMAN_VALUES[letter] for letter in word]
+    return str(sum(-one if one < after else one for one, after in zip(values, [*values[1:], 0], strict=True)))
 
 
 def folded(text: str) -> str:
@@ -77,16 +91,20 @@ def _kept(text: str, place: int) -> str:
     character = text[place]
     kind = unicodedata.category(character)
     before, after = text[place - 1 : place] or " ", text[place + 1 : place + 2] or " "
-    if kind[0] in "LMN" or character in _KEPT:
+    if character == "×":
+        return "x"
+    if kind[0] in "LMN" or character in _KEPT or (kind == "Sm" and character not in "~⁄−|♯"):
         return character
     if kind == "Cf":
         return ""
     if character in _KEPT_AFTER_A_LETTER and (before.isalnum() or before in _KEPT_AFTER_A_LETTER):
         return character
-    if character == "." and after.isdigit() and (before.isdigit() or before.isspace()):
+    if character == "." and ((after.isdigit() and before.isdigit()) or (after.isalnum() and before.isspace())):
         return character
     if character in "/⁄:" and before.isdigit() and after.isdigit():
         return "/" if character == "⁄" else character
     if kind == "Pd" and (before.isdigit() or before.isspace()) and after.isdigit():
+        return "-"
+    if kind == "Pd" and after.isspace() and _TRAILING_SIGN.search(text[max(0, place - 20) : place]):
         return "-"
     return "-" if character == "−" else " "

@@ -158,7 +158,7 @@ class Engine:
         """Begins a turn of at most `max_tokens`, which is sampled once all tokens are fed."""
         assert len(sequence.token_ids) + max_tokens <= self.config.max_length, "the engine's max_length is too small"
         sequence.budget, sequence.state, sequence.finish = max_tokens, 0, None
-        sequence.new_ids, sequence.new_logprobs = [], []
+        sequence.new_ids, sequence.new_logprobs, sequence.new_tops = [], [], []
 
     def play(self, sequences: Sequence[LiveSequence]) -> list[LiveSequence]:
         """One round: feeds new tokens, then decodes for a while; returns the sequences whose turn has ended.
@@ -292,11 +292,11 @@ class Engine:
             rows.seeds[place] = sequence.seed & 0xFFFFFFFF
             rows.temperature[place] = sequence.sampling.temperature
             rows.top_p[place], rows.top_k[place] = sequence.sampling.top_p, sequence.sampling.top_k
+            rows.num_top[place] = sequence.num_top
         decoded = self._decode_call(rows, lengths, length)
         for place, sequence in zip(places, sequences, strict=True):
             count, running = int(decoded.counts[place]), bool(decoded.running[place])
-            sequence.new_ids += decoded.tokens[place, :count].tolist()
-            sequence.new_logprobs += decoded.logprobs[place, :count].tolist()
+            sequence.append(decoded, place, count)
             sequence.fed += count if running else count - 1
             sequence.state = int(decoded.states[place])
             if not running:

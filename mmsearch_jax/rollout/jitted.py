@@ -88,6 +88,7 @@ def model_functions(graph: Any, config: EngineConfig) -> Functions:
             length=length,
             steps=config.decode_steps,
             gather=gather,
+            num_top=config.top_logprobs,
         )
 
     def rollout_copy(cache, hidden, source, last, slots, *, length):

@@ -31,6 +31,7 @@ class DecodeRows(NamedTuple):
       tags: whether a closing tag ends the turn.
       seeds: the trajectories' seeds.
       temperature, top_p, top_k: see `SamplingParams`.
+      num_top: how many of the most probable tokens the row wants to know.
     """
 
     slots: Int32[Any, "N"]
@@ -42,6 +43,7 @@ class DecodeRows(NamedTuple):
     temperature: Float32[Any, "N"]
     top_p: Float32[Any, "N"]
     top_k: Int32[Any, "N"]
+    num_top: Int32[Any, "N"]
 
 
 def no_rows(count: int) -> DecodeRows:
@@ -57,6 +59,7 @@ def no_rows(count: int) -> DecodeRows:
         temperature=ones.copy(),
         top_p=ones.copy(),
         top_k=zeros.copy(),
+        num_top=zeros.copy(),
     )
 
 
@@ -73,7 +76,8 @@ class Decoded(NamedTuple):
     """The result of a decode call.
 
     Only the first `counts` tokens and log-probs of a row are valid. `running` rows neither stopped nor ran out of budget;
-    `states` are the tag automaton's.
+    `states` are the tag automaton's. `top_tokens` and `top_logprobs` are the most probable tokens of each step, best first,
+    if any row wants them.
     """
 
     tokens: Int32[Any, "N steps"]
@@ -81,6 +85,8 @@ class Decoded(NamedTuple):
     counts: Int32[Any, "N"]
     running: Bool[Any, "N"]
     states: Int32[Any, "N"]
+    top_tokens: Int32[Any, "N steps top"]
+    top_logprobs: Float32[Any, "N steps top"]
 
 
 class _DecodeCarry(NamedTuple):
@@ -94,6 +100,7 @@ class _DecodeCarry(NamedTuple):
       states: int32 [N], the tag automaton's state.
       counts: int32 [N], number of tokens sampled in this call.
       tokens, logprobs: int32 and float32 [N, steps].
+      top_tokens, top_logprobs: int32 and float32 [N, steps, top].
     """
 
     step: jax.Array
@@ -104,6 +111,8 @@ class _DecodeCarry(NamedTuple):
     counts: jax.Array
     tokens: jax.Array
     logprobs: jax.Array
+    top_tokens: jax.Array
+    top_logprobs: jax.Array
 
 
 def _slot_axis(leaf: jax.Array) -> int:
@@ -197,6 +206,7 @@ def decode_rows(
     length: int,
     steps: int,
     gather: bool,
+    num_top: int = 0,
 ) -> tuple[Any, Float[Array, "S D"], Decoded]:
     """Samples up to `steps` tokens for each row, and stops a row at a closing tag, a stop token or its budget.
 
@@ -206,6 +216,7 @@ def decode_rows(
     Args:
       lengths: tokens in the cache of each row.
       gather: false when the rows are all slots in order; then the cache is used in place.
+      num_top: the most that a row's `num_top` may be. The vocabulary is searched only while a row wants one; 0: never.
     """
     num_rows = rows.slots.shape[0]
     accept = constants.transitions.shape[0] - 1
@@ -213,15 +224,24 @@ def decode_rows(
     work = _with_lengths(work, lengths)
     last = jnp.take(hidden, rows.slots, axis=0, mode="clip") if gather else hidden
 
+    def most_probable(logits: jax.Array, *unknown: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if not num_top:
+            return unknown[0], unknown[1]
+        return jax.lax.cond(
+            jnp.any(rows.num_top > 0),
+            lambda: sampling.most_probable(logits, rows.temperature, num_top),
+            lambda: (unknown[0], unknown[1]),
+        )
+
     def unfinished(carry: _DecodeCarry) -> jax.Array:
         return (carry.step < steps) & jnp.any(carry.running)
 
     def step(carry: _DecodeCarry) -> _DecodeCarry:
         i, counts = carry.step, carry.counts
         keys = sampling.position_keys(constants.seed, rows.seeds, lengths + counts)
-        token, logprob = sampling.sample(
-            model.logits(carry.last), keys, rows.temperature, rows.top_p, rows.top_k, constants.banned
-        )
+        logits = model.logits(carry.last)
+        token, logprob = sampling.sample(logits, keys, rows.temperature, rows.top_p, rows.top_k, constants.banned)
+        tops, top_logprobs = most_probable(logits, carry.top_tokens[:, 0], carry.top_logprobs[:, 0])
         states = jnp.where(carry.running, constants.transitions[carry.states, token], carry.states)
         ended = (rows.tags & (states == accept)) | constants.stop[token]
         place = rows.positions + counts
@@ -242,6 +262,8 @@ def decode_rows(
             counts=counts,
             tokens=carry.tokens.at[:, i].set(token),
             logprobs=carry.logprobs.at[:, i].set(logprob),
+            top_tokens=carry.top_tokens.at[:, i].set(tops),
+            top_logprobs=carry.top_logprobs.at[:, i].set(top_logprobs),
         )
 
     start = _DecodeCarry(
@@ -253,6 +275,8 @@ def decode_rows(
         counts=jnp.zeros(num_rows, jnp.int32),
         tokens=jnp.zeros((num_rows, steps), jnp.int32),
         logprobs=jnp.zeros((num_rows, steps), jnp.float32),
+        top_tokens=jnp.zeros((num_rows, steps, num_top), jnp.int32),
+        top_logprobs=jnp.zeros((num_rows, steps, num_top), jnp.float32),
     )
     end = jax.lax.while_loop(unfinished, step, start)
     if gather:
@@ -260,7 +284,8 @@ def decode_rows(
         hidden = hidden.at[rows.slots].set(end.last, mode="drop")
     else:
         cache, hidden = end.cache, end.last
-    return cache, hidden, Decoded(end.tokens, end.logprobs, end.counts, end.running, end.states)
+    tops = end.top_tokens, end.top_logprobs
+    return cache, hidden, Decoded(end.tokens, end.logprobs, end.counts, end.running, end.states, *tops)
 
 
 def _with_lengths(cache: Any, lengths: Int32[Array, "N"]) -> Any:

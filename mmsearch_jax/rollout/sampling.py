@@ -83,6 +83,15 @@ def sample(
     return tokens, _log_prob(logits / divisor, tokens)
 
 
+def most_probable(
+    logits: Float32[Array, "S V"], temperature: Float32[Array, "S"], count: int
+) -> tuple[Int32[Array, "S count"], Float32[Array, "S count"]]:
+    """The most probable tokens of each row, best first, with their log-probs as `sample` gives them."""
+    scaled = logits / jnp.where(temperature <= 0.0, 1.0, temperature)[:, None]
+    best, tokens = jax.lax.top_k(scaled, count)
+    return tokens, best - jax.nn.logsumexp(scaled, axis=-1, keepdims=True)
+
+
 def _log_prob(logits: Float32[Array, "S V"], tokens: Int32[Array, "S"]) -> Float32[Array, "S"]:
     picked = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return picked - jax.nn.logsumexp(logits, axis=-1)

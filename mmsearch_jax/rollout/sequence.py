@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int32
 
 from mmsearch_jax.images.processing import ProcessedImage
 from mmsearch_jax.rollout.episode import Finish
-from mmsearch_jax.rollout.programs import NO_SLOT
+from mmsearch_jax.rollout.programs import NO_SLOT, Decoded
 from mmsearch_jax.rollout.sampling import SamplingParams
 
 
@@ -35,6 +35,10 @@ class LiveSequence:
 
     `fed` counts the tokens that are in the cache of `slot`, a slot of `engine`. The fields `new_*` hold the turn in progress,
     which `Engine.take` returns.
+
+    Attributes:
+      num_top: how many of the most probable tokens to record at each sampled token, at most `EngineConfig.top_logprobs`.
+      new_tops: for each of `new_ids` those tokens with their log-probs, best first.
     """
 
     token_ids: list[int]
@@ -42,6 +46,7 @@ class LiveSequence:
     seed: int = 0
     sampling: SamplingParams = SamplingParams()
     plain: bool = False
+    num_top: int = 0
     engine: Any = None
     slot: int | None = None
     fed: int = 0
@@ -50,8 +55,19 @@ class LiveSequence:
     finish: Finish | None = None
     new_ids: list[int] = dataclasses.field(default_factory=list)
     new_logprobs: list[float] = dataclasses.field(default_factory=list)
+    new_tops: list[list[tuple[int, float]]] = dataclasses.field(default_factory=list)
     positions: Int32[np.ndarray, "3 L"] = dataclasses.field(default_factory=lambda: np.zeros((3, 0), np.int32))
     next_position: int = 0
+
+    def append(self, decoded: Decoded, row: int, count: int) -> None:
+        """Takes the first `count` tokens of a decoded row."""
+        self.new_ids += decoded.tokens[row, :count].tolist()
+        self.new_logprobs += decoded.logprobs[row, :count].tolist()
+        if self.num_top:
+            tokens, logprobs = (
+                each[row, :count, : self.num_top].tolist() for each in (decoded.top_tokens, decoded.top_logprobs)
+            )
+            self.new_tops += [list(zip(*best, strict=True)) for best in zip(tokens, logprobs, strict=True)]
 
     @property
     def prompt_key(self) -> tuple[object, ...]:

@@ -8,17 +8,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from mmsearch_jax.core.trajectory import Status, Trajectory
+from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.rollout.live_episode import LiveEpisode
+from mmsearch_jax.rollout.sequence import LiveSequence
 from mmsearch_jax.serving.requests import ApiError
 from mmsearch_jax.serving.text import TextStream
 
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """A sampled token: its bytes and its natural log-prob (`Trajectory.logprobs`)."""
+    """A sampled token: its bytes, its natural log-prob (`Trajectory.logprobs`), and those of the most probable tokens there."""
 
     data: bytes
     logprob: float
+    tops: tuple[Token, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +56,14 @@ class ChatChoice:
     def __init__(
         self,
         index: int,
-        token_bytes: Sequence[bytes],
+        renderer: ChatRenderer,
         stop: Sequence[str],
         emit: Emit,
         cancel: Callable[[LiveEpisode], None],
         usage: Usage,
     ):
-        self._index, self._bytes, self._emit, self._cancel, self._usage = index, token_bytes, emit, cancel, usage
-        self._stream = TextStream(token_bytes, stop)
+        self._index, self._renderer, self._emit, self._cancel, self._usage = index, renderer, emit, cancel, usage
+        self._stream = TextStream(renderer.token_bytes, stop)
         self._seen, self._finished = 0, False
 
     def __call__(self, run: LiveEpisode) -> None:
@@ -75,8 +78,8 @@ class ChatChoice:
             if self._stream.stopped:
                 break
             # Control tokens have no text.
-            if self._bytes[token_id]:
-                tokens.append(Token(self._bytes[token_id], run.sequence.new_logprobs[place]))
+            if self._renderer.token_bytes[token_id]:
+                tokens.append(self._token(run.sequence, place))
         finish = None
         if self._stream.stopped:
             finish = "stop"
@@ -87,6 +90,16 @@ class ChatChoice:
         if text or tokens or finish:
             self._finished = finish is not None
             self._emit(Delta(self._index, text, tuple(tokens), finish=finish))
+
+    def _token(self, sequence: LiveSequence, place: int) -> Token:
+        tops = sequence.new_tops[place] if sequence.new_tops else []
+        best = tuple(Token(self._spelling(token_id), logprob) for token_id, logprob in tops)
+        return Token(self._spelling(sequence.new_ids[place]), sequence.new_logprobs[place], best)
+
+    def _spelling(self, token_id: int) -> bytes:
+        """The bytes of a token; a control token's name, and nothing for an id that the tokenizer does not have."""
+        table = self._renderer.token_bytes
+        return (table[token_id] if token_id < len(table) else b"") or self._renderer.decode([token_id]).encode()
 
 
 class EpisodeChoice:

@@ -14,6 +14,7 @@ from mmsearch_jax.rollout.sampling import SamplingParams
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_TOP_LOGPROBS = 20
 _ROLES = ("system", "developer", "user", "assistant")
 # Unsupported fields, with the values that are accepted because they have no effect.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -26,7 +27,6 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
-    "top_logprobs": (0,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "repetition_penalty": (1,),
@@ -61,12 +61,32 @@ class ApiError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class ImageUrl:
+    """An image of a message, by its address."""
+
+    url: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Message:
-    """One message: its images (URLs, in order) come before its text, as in training."""
+    """One message: its parts in order.
+
+    Attributes:
+      parts: a text, or an `ImageUrl`. Two texts in a row are one, joined by a line break.
+    """
 
     role: str
-    text: str
-    images: tuple[str, ...] = ()
+    parts: tuple[str | ImageUrl, ...]
+
+    @property
+    def text(self) -> str:
+        """All texts, joined by line breaks: what a search episode asks, whose images come first."""
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The addresses of the images."""
+        return tuple(part.url for part in self.parts if isinstance(part, ImageUrl))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +110,7 @@ class ChatRequest:
     stop: tuple[str, ...]
     n: int
     logprobs: bool
+    top_logprobs: int
     stream: bool
     include_usage: bool
     search: bool
@@ -119,6 +140,7 @@ def read_request(body: Any) -> ChatRequest:
         stop=_stop(body.get("stop")),
         n=_integer(body, "n", 1, 1, MAX_CHOICES) or 1,
         logprobs=_field(body, "logprobs", bool, False),
+        top_logprobs=_top_logprobs(body),
         stream=_field(body, "stream", bool, False),
         include_usage=_field(options, "include_usage", bool, False, "stream_options."),
         search=_field(body, "search", bool, False),
@@ -132,6 +154,13 @@ def _sampling(body: Mapping[str, Any]) -> SamplingParams:
         # The smallest set of tokens holds only the most likely one.
         return SamplingParams(temperature=0.0)
     return SamplingParams(temperature, top_p, max(0, top_k))
+
+
+def _top_logprobs(body: Mapping[str, Any]) -> int:
+    count = _integer(body, "top_logprobs", 0, 0, MAX_TOP_LOGPROBS) or 0
+    if count and not body.get("logprobs"):
+        raise ApiError(400, "top_logprobs needs logprobs: set it to true", param="top_logprobs")
+    return count
 
 
 def _stop(value: Any) -> tuple[str, ...]:
@@ -168,23 +197,26 @@ def _message(value: Any, where: str) -> Message:
         raise ApiError(400, f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role")
     role, content = value["role"], value.get("content")
     if isinstance(content, str):
-        return Message(role, _text(content, f"{where}.content"))
+        return Message(role, (_text(content, f"{where}.content"),))
     if not isinstance(content, list):
         raise ApiError(400, f"{where}.content must be a string or a list of parts", param=f"{where}.content")
-    texts, images = [], []
+    parts: list[str | ImageUrl] = []
     for i, part in enumerate(content):
         kind, place = part.get("type") if isinstance(part, Mapping) else None, f"{where}.content[{i}]"
         if kind == "text":
             if not isinstance(part.get("text"), str):
                 raise ApiError(400, f"{place}.text must be a string", param=f"{place}.text")
-            texts.append(_text(part["text"], f"{place}.text"))
+            text = _text(part["text"], f"{place}.text")
+            if parts and isinstance(parts[-1], str):
+                text = f"{parts.pop()}\n{text}"
+            parts.append(text)
         elif kind == "image_url" and role == "user":
-            images.append(_image_url(part.get("image_url"), place))
+            parts.append(ImageUrl(_image_url(part.get("image_url"), place)))
         else:
             raise ApiError(
                 400, f"{place}.type must be 'text', or in a user's message 'image_url'", param=f"{place}.type"
             )
-    return Message(role, "\n".join(texts), tuple(images))
+    return Message(role, tuple(parts))
 
 
 def _text(text: str, place: str) -> str:

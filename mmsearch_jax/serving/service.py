@@ -128,6 +128,14 @@ class Service:
         slots = self._engine.config.num_slots
         if request.n > slots:
             raise ApiError(400, f"n is {request.n}, but this server has {slots} slots: use a smaller n", param="n")
+        if request.top_logprobs > (most := self._engine.config.top_logprobs):
+            raise ApiError(
+                400,
+                f"top_logprobs is {request.top_logprobs}, but this server was started for at most {most}: leave it out, or "
+                f"start the server with --config.engine.top_logprobs={request.top_logprobs}",
+                param="top_logprobs",
+                code="unsupported_parameter",
+            )
         backlog = self._scheduler.num_waiting + self._preparing - self._engine.free_slots
         if backlog + request.n > self.limits.max_waiting:
             raise ApiError(
@@ -181,9 +189,7 @@ class Service:
         max_tokens = min(request.max_tokens or room, room)
         completion = Completion(Usage(prompt=len(prompt)))
         for index in range(request.n):
-            watch = ChatChoice(
-                index, renderer.token_bytes, request.stop, completion.emit, self._scheduler.cancel, completion.usage
-            )
+            watch = ChatChoice(index, renderer, request.stop, completion.emit, self._scheduler.cancel, completion.usage)
             make = functools.partial(Chat, prompt_ids=prompt, max_tokens=max_tokens)
             self._add(completion, request, EpisodeRequest("", "", "", b""), images, make, watch, plain=True)
         return completion
@@ -236,7 +242,9 @@ class Service:
         first = secrets.randbits(31) if request.seed is None else request.seed
         seed = (first + len(completion.runs)) & 0xFFFFFFFF
         trajectory = Trajectory("", "", "", seed, self._engine.policy_version)
-        sequence = LiveSequence(trajectory.token_ids, list(images), seed, request.sampling, plain)
+        sequence = LiveSequence(
+            trajectory.token_ids, list(images), seed, request.sampling, plain, num_top=request.top_logprobs
+        )
         completion.runs.append(LiveEpisode(asked, make(trajectory), sequence, watch=watch))
 
 
@@ -260,20 +268,11 @@ def exceeds(renderer: ChatRenderer, texts: Sequence[str], max_tokens: int) -> bo
 def prompt_ids(
     renderer: ChatRenderer, system: str | None, messages: Sequence[Message], image_token_counts: Sequence[int]
 ) -> list[int]:
-    """The tokens of a conversation up to the assistant's next message, equal to those of `ChatRenderer.conversation`.
+    """The tokens of a conversation up to the assistant's next message, each message's texts and images in the client's order.
 
     Args:
       image_token_counts: number of tokens of each image, in the order of the messages.
     """
-    counts = list(image_token_counts)
-
-    def shown(message: Message) -> list[int]:
-        own, counts[:] = counts[: len(message.images)], counts[len(message.images) :]
-        return own
-
-    first = shown(messages[0])
-    turns = [(said.text, asked.text) for said, asked in zip(messages[1::2], messages[2::2], strict=True)]
-    later = {i: shown(asked) for i, asked in enumerate(messages[2::2])}
-    return renderer.conversation(
-        messages[0].text, turns, first, later_image_token_counts=later, system=system, plain=True
-    ).token_ids
+    counts = iter(image_token_counts)
+    parts = [[part if isinstance(part, str) else next(counts) for part in message.parts] for message in messages]
+    return renderer.dialogue_ids(parts, system)

@@ -77,12 +77,11 @@ class Reply:
 
 
 def _token(token: Token) -> dict[str, Any]:
-    return {
-        "token": token.data.decode(errors="replace"),
-        "logprob": token.logprob,
-        "bytes": list(token.data),
-        "top_logprobs": [],
-    }
+    return {**_spelt(token), "top_logprobs": [_spelt(top) for top in token.tops]}
+
+
+def _spelt(token: Token) -> dict[str, Any]:
+    return {"token": token.data.decode(errors="replace"), "logprob": token.logprob, "bytes": list(token.data)}
 
 
 def _usage(usage: Usage) -> dict[str, int]:

@@ -54,6 +54,13 @@ class EngineConfig(Section):
         at_least=1,
     )
     decode_steps: int = setting(16, "tokens per row before the device returns to the host", at_least=1)
+    top_logprobs: int = setting(
+        0,
+        "most probable tokens whose log-probs a decode step can return, for `top_logprobs` of `mmsearch serve`; computed "
+        "only while a reply asks for them",
+        at_least=0,
+        at_most=20,
+    )
     image_cache: int = setting(512, "images whose patches and features are kept on the host", at_least=0)
     tensor: int = setting(
         1, "chips over which an engine's weights and caches are split (tensor parallelism)", at_least=1

@@ -37,7 +37,18 @@ def pgm(largest: int) -> bytes:
     return b"P5 64 16 %d\n" % largest + values.tobytes()
 
 
+def white_is_zero() -> bytes:
+    """A TIFF of 16 bits whose zeros are white, as scanners and X-ray devices write them."""
+    height, width = RAMP.shape
+    values = (65535 - RAMP.astype(np.uint16) * 257).astype("<u2").tobytes()
+    entries = [(256, 4, width), (257, 4, height), (258, 3, 16), (259, 3, 1), (262, 3, 0), (273, 4, 8), (277, 3, 1)]
+    entries += [(278, 4, height), (279, 4, len(values))]
+    packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<I", 8 + len(values)) + values + struct.pack("<H", len(entries)) + packed + bytes(4)
+
+
 DEPTHS = {
+    "16 bits, TIFF, white is zero": white_is_zero(),
     "8 bits": saved(Image.fromarray(RAMP)),
     "16 bits": grey16(),
     "16 bits, TIFF": saved(Image.fromarray(RAMP.astype(np.uint16) * 257), "TIFF"),

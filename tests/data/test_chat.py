@@ -1,5 +1,8 @@
 """Chat rendering: equal to the chat template of Qwen2.5-VL; control tokens inside text have no effect."""
 
+import itertools
+
+import jinja2
 import pytest
 import tokenizers
 from hypothesis import given
@@ -9,7 +12,7 @@ from benchmarks.stand_ins import tiny_tokenizer
 from mmsearch_jax.core import protocol, search_api
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.trajectory import OBSERVATION, PROMPT, SAMPLED
-from mmsearch_jax.data.chat import ChatRenderer
+from mmsearch_jax.data.chat import TEMPLATE, ChatRenderer
 
 TOKENIZER = tiny_tokenizer.build()
 RENDERER = ChatRenderer(TOKENIZER)
@@ -114,3 +117,24 @@ def test_thousands_of_control_spellings_are_still_text():
     text = "<|im_end|>x" * 3000
     ids = RENDERER.encode(text)
     assert RENDERER.im_end not in ids and b"".join(RENDERER.token_bytes[i] for i in ids).decode() == text
+
+
+def test_a_dialogue_keeps_the_order_of_texts_and_images_as_the_template_does():
+    messages = [["\nFirst ", 1, " and second ", 1, "?"], ["Blue."], [1, "And <|im_end|> this?"], ["Red"], ["Sure?"]]
+    parts = [
+        [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message]
+        for message in messages
+    ]
+    roles = itertools.cycle(["user", "assistant"])
+    said = [{"role": "system", "content": "Be short."}]
+    said += [{"role": role, "content": content} for role, content in zip(roles, parts, strict=False)]
+    expected = jinja2.Template(TEMPLATE).render(messages=said, add_generation_prompt=True)
+    assert RENDERER.decode(RENDERER.dialogue_ids(messages, "Be short.")) == expected
+
+
+def test_a_dialogue_with_images_first_is_the_conversation_that_was_trained():
+    messages = [[2, 3, "Which?"], ["Red"], [4, "And now?"]]
+    trained = RENDERER.conversation(
+        "Which?", [("Red", "And now?")], [2, 3], later_image_token_counts={0: [4]}, plain=True
+    )
+    assert RENDERER.dialogue_ids(messages) == trained.token_ids

@@ -29,9 +29,9 @@ def table(separator=",", newline="\r\n"):
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("head", ["", "sep"])
+@pytest.mark.parametrize("head", ["", "sep", "blank"])
 def test_every_way_to_save_a_table_gives_the_same_rows(head, encoding, separator, newline, tmp_path):
-    first = f"sep={separator}{newline}" if head else ""
+    first = {"": "", "sep": f"sep={separator}{newline}", "blank": newline}[head]
     (tmp_path / "t.csv").write_bytes((first + table(separator, newline)).encode(encoding))
     rows = list(read_table(tmp_path / "t.csv", ("question", "answer")))
     assert [(row["question"], row["answer"], row["image"]) for row in rows] == [tuple(ROWS[1]), tuple(ROWS[3])]

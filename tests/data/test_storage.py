@@ -270,3 +270,48 @@ def test_the_docs_reader_of_the_binary_frame_reads_it():
     for row in ROWS:
         record = to_record(row)
         assert names["decode"](encode(record)) == decode(encode(record))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_json_lines_with_a_byte_order_mark_are_read(encoding, tmp_path):
+    write_rows([full_row("r0"), full_row("r1")], tmp_path / "a.jsonl")
+    text = (tmp_path / "a.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(text, encoding=encoding)
+    assert read_rows(tmp_path / "b.jsonl") == read_rows(tmp_path / "a.jsonl")
+    half = json.dumps({"id": "2"}) + '\n{"id": "\ud83d"}\n'
+    (tmp_path / "b.jsonl").write_text(half, encoding=encoding, errors="surrogatepass")
+    assert all(isinstance(row, DataError) for _, row in scan_rows(tmp_path / "b.jsonl"))
+
+
+def test_json_lines_that_are_cut_inside_a_character_are_named(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes('{"id": "1"}'.encode("utf-16")[:-1])
+    with pytest.raises(DataError, match="is not utf-16-le"):
+        list(scan_rows(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize("ends", ["between members", "inside a header"])
+def test_a_tar_that_is_cut_is_an_error_and_loses_no_row_in_silence(ends, tmp_path):
+    write_rows([full_row("r0"), full_row("r1")], tmp_path / "a.tar")
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        second = next(member for member in archive if member.name.startswith("000000001"))
+    data = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(data[: second.offset + (0 if ends == "between members" else 100)])
+    with pytest.raises(DataError, match="cut short") as caught:
+        list(scan_rows(tmp_path / "a.tar"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_compressed_tar_is_read_and_checked_to_its_end(mode, tmp_path):
+    write_rows([full_row("r0"), full_row("r1")], tmp_path / "a.tar")
+    with tarfile.open(tmp_path / "a.tar") as archive, tarfile.open(tmp_path / "b.tar", mode) as packed:
+        for member in archive:
+            packed.addfile(member, archive.extractfile(member))
+    assert read_rows(tmp_path / "b.tar") == read_rows(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a tar" * 200])
+def test_a_file_that_is_no_tar_is_named_in_one_line(content, tmp_path):
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(DataError, match=r"cut short or not a tar file \([^\n]*\): copy or write it again$"):
+        list(scan_rows(tmp_path / "a.tar"))

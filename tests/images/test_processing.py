@@ -78,6 +78,37 @@ def test_another_normalisation_than_the_vision_tower_s_is_refused(tmp_path):
         ImageProcessor.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"do_resize": False}, "do_resize"),
+        ({"do_normalize": False}, "do_normalize"),
+        ({"do_rescale": False}, "do_rescale"),
+        ({"do_center_crop": True}, "do_center_crop"),
+        ({"resample": 2}, "resample"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor"),
+        ({"image_mean": "clip"}, "image_mean clip"),
+        ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
+        ({"size": {"height": 224, "width": 224}}, "expected shortest_edge and longest_edge"),
+        ({"min_pixels": 10**9}, "above max_pixels"),
+        ({"patch_size": "14"}, "patch_size '14'"),
+    ],
+)
+def test_a_step_that_is_not_computed_is_refused_by_name(change, named, tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(ImageProcessor().to_hf() | change))
+    with pytest.raises(CheckpointError, match=named):
+        ImageProcessor.from_pretrained(tmp_path)
+
+
+def test_what_transformers_writes_for_its_defaults_is_read(tmp_path):
+    defaults = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True, "resample": 3}
+    absent = dict.fromkeys(("do_center_crop", "do_pad", "crop_size", "device", "data_format"))
+    record = ImageProcessor().to_hf() | defaults | absent | {"rescale_factor": 0.00392156862745098}
+    record |= {"image_processor_type": "Qwen2VLImageProcessorFast", "min_pixels": None, "max_pixels": None}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(record))
+    assert ImageProcessor.from_pretrained(tmp_path) == ImageProcessor()
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16"])
 def test_every_mode_becomes_rgb(mode):
     assert load_image(Image.new(mode, (8, 6))).mode == "RGB"

@@ -74,6 +74,12 @@ def test_every_layout_of_names_is_read(model, names, tmp_path):
         ({"rank_pattern": ["q_proj"]}, "rank_pattern"),
         ({"rank_pattern": {"q_proj": 1.5}}, "rank_pattern"),
         ({"alpha_pattern": {"(": 2}}, "alpha_pattern"),
+        ({"use_rslora": "true"}, 'use_rslora is "true"'),
+        ({"use_rslora": 1}, "use_rslora is 1"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens"),
+        ({"target_parameters": ["weight"]}, "target_parameters"),
+        ({"eva_config": {"rho": 2.0}}, "eva_config"),
     ],
 )
 def test_a_meaning_that_is_not_computed_is_refused_by_name(model, fields, named, tmp_path):
@@ -119,3 +125,20 @@ def test_an_adapter_with_patterns_comes_back_as_an_equal_one(model, tmp_path):
     kernels = [np.asarray(merge_lora(each).language.layers.q_proj.kernel[...]) for each in (first, second)]
     np.testing.assert_allclose(*kernels, rtol=1e-6, atol=1e-6)
     assert np.abs(kernels[0] - np.asarray(model.language.layers.q_proj.kernel[...])).min(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensor: tensor * np.float32("nan"), "not finite"),
+        (lambda tensor: tensor / np.float32(0), "not finite"),
+        (lambda tensor: tensor.astype(np.int8), "whole numbers"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_updates_that_are_no_sound_numbers_are_refused(model, change, message, tmp_path):
+    tensors = write(tmp_path)
+    name = NEW.format(0, "q_proj", "A")
+    save_file(tensors | {name: change(tensors[name])}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        load_adapter(model, tmp_path)

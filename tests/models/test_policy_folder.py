@@ -85,8 +85,22 @@ def test_an_export_replaces_the_policy_of_a_folder_or_is_refused(layout, old, ne
     export_hf(new, out, replace=True)
     assert not np.asarray(load_policy(out).model.language.embedding[...]).any()
     names = {"config.json", "model.safetensors", "notes.txt", "preprocessor_config.json", "tokenizer.json"}
-    assert set(os.listdir(out)) - {"model-00001-of-00001.safetensors"} == names
-    assert (layout == "damaged index") == (out / "model-00001-of-00001.safetensors").exists()
+    assert set(os.listdir(out)) == names
+
+
+@pytest.mark.parametrize(
+    "stale",
+    ["model-00002-of-00002.safetensors", "consolidated.safetensors", "pytorch_model.bin", "adapter_model.safetensors"],
+)
+def test_weights_that_other_programs_would_read_do_not_stay_beside_an_export(stale, old, new, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / stale).write_bytes(b"of another policy")
+    for write in (export_hf, import_hf):
+        with pytest.raises(CheckpointError, match=f"already holds a policy .*{stale}"):
+            write(new, tmp_path / "out")
+    export_hf(new, tmp_path / "out", replace=True)
+    assert not (tmp_path / "out" / stale).exists()
+    assert not np.asarray(load_policy(tmp_path / "out").model.language.embedding[...]).any()
 
 
 def test_a_policy_is_saved_over_its_own_base_and_through_a_link(old, new, tmp_path):
@@ -248,3 +262,12 @@ def test_merging_in_float32_loses_nothing_of_an_update(old):
         merged = np.asarray(merge_lora(adapted, dtype).language.layers.q_proj.kernel[...], np.float32)
         errors[dtype] = np.abs(merged - kernel - update).max()
     assert errors[np.float32] < 1e-7 < np.abs(update).max() / 100 < errors[None]
+
+
+@pytest.mark.parametrize(("name", "value"), [("patch_size", 16), ("merge_size", 4)])
+def test_a_processor_that_cuts_other_patches_than_the_tower_takes_is_refused(old, name, value, tmp_path):
+    folder = shutil.copytree(old, tmp_path / "policy")
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(CheckpointError, match=f"{name} is {value}, the vision tower takes"):
+        load_policy(folder)

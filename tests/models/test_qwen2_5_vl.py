@@ -168,6 +168,18 @@ def test_config_survives_the_round_trip():
         ({"text_config": {**CONFIG.to_hf()["text_config"], "use_sliding_window": True}}, "sliding-window attention"),
         ({"text_config": {**CONFIG.to_hf()["text_config"], "hidden_act": "gelu"}}, "activation 'gelu'"),
         ({"vision_config": {**CONFIG.to_hf()["vision_config"], "hidden_act": "gelu"}}, "activation 'gelu'"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"text_config": [1]}, "text_config is not an object"),
+        ({"text_config": {**CONFIG.to_hf()["text_config"], "layer_types": ["sliding_attention"]}}, "sliding-window"),
+        (
+            {"text_config": {**CONFIG.to_hf()["text_config"], "rope_scaling": {"type": "linear"}}},
+            "RoPE of type 'linear'",
+        ),
+        ({"text_config": {**CONFIG.to_hf()["text_config"], "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"text_config": {**CONFIG.to_hf()["text_config"], "hidden_size": "192"}}, "text_config.hidden_size is '192'"),
+        ({"text_config": {**CONFIG.to_hf()["text_config"], "num_hidden_layers": None}}, "num_hidden_layers is None"),
+        ({"vision_config": {**CONFIG.to_hf()["vision_config"], "num_heads": 0}}, "vision_config.num_heads is 0"),
+        ({"vision_config": {**CONFIG.to_hf()["vision_config"], "num_heads": 7}}, "no multiple of num_heads 7"),
     ],
 )
 def test_another_architecture_is_refused(change, message):

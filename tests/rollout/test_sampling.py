@@ -97,3 +97,14 @@ def test_a_control_token_breaks_a_tag_off():
     for token in [*RENDERER.encode("</ans"), RENDERER.im_end, *RENDERER.encode("wer>")]:
         state = AUTOMATON.table[state, token]
     assert state != AUTOMATON.accept
+
+
+def test_the_most_probable_tokens_are_those_of_a_sort():
+    logits = np.random.default_rng(0).normal(size=(4, 50)).astype(np.float32) * 3
+    temperature = np.asarray([0.0, 0.5, 1.0, 2.0], np.float32)
+    tokens, logprobs = sampling.most_probable(jnp.asarray(logits), jnp.asarray(temperature), 7)
+    scaled = logits.astype(np.float64) / np.where(temperature <= 0, 1, temperature)[:, None]
+    expected = scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
+    order = np.argsort(-expected, axis=-1)[:, :7]
+    np.testing.assert_array_equal(tokens, order)
+    np.testing.assert_allclose(logprobs, np.take_along_axis(expected, order, -1), atol=1e-5)

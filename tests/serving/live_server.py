@@ -27,6 +27,7 @@ SIZES = EngineConfig(
     decode_rows=(),
     length_buckets=(),
     decode_steps=4,
+    top_logprobs=5,
 )
 RULES = EpisodeConfig(prompt_style="short", max_turn_tokens=64, max_trajectory_tokens=256, observation_max_tokens=60)
 

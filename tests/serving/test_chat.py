@@ -88,7 +88,7 @@ def test_a_text_conversation_is_what_the_renderer_makes_of_it(live, client):
     assert reply.usage.total_tokens == len(rendered.token_ids) + len(made.token_ids)
 
 
-def test_images_stand_before_the_text_of_their_message(live, client):
+def test_images_before_the_text_are_rendered_as_in_training(live, client):
     messages = [
         picture_message("Which?", 200, 10),
         {"role": "assistant", "content": "Red"},
@@ -103,6 +103,17 @@ def test_images_stand_before_the_text_of_their_message(live, client):
     made = alone(live.engine, rendered.token_ids, images)
     assert reply.choices[0].message.content == text_of(live.engine, made.token_ids)
     assert reply.usage.prompt_tokens == len(rendered.token_ids)
+
+
+def test_texts_and_images_keep_the_clients_order(live, client):
+    picture = {"type": "image_url", "image_url": {"url": data_url(200)}}
+    content = [{"type": "text", "text": "Before"}, picture, {"type": "text", "text": "behind"}]
+    reply = ask(client, [{"role": "user", "content": [*content, {"type": "text", "text": "it"}]}])
+    image = live.engine.prepare_image(random_policy.picture(200))
+    ids = live.engine.renderer.dialogue_ids([["Before", image.num_tokens, "behind\nit"]])
+    made = alone(live.engine, ids, [image])
+    assert reply.choices[0].message.content == text_of(live.engine, made.token_ids)
+    assert reply.usage.prompt_tokens == len(ids)
 
 
 def test_a_stream_says_the_same_in_pieces_and_ends_with_the_usage(client):
@@ -165,6 +176,41 @@ def test_log_probs_are_those_of_the_engine(live, client):
         for token in choice.logprobs.content
     ]
     np.testing.assert_allclose(streamed, [token.logprob for token in told], atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_top_logprobs_are_the_most_probable_tokens_beside_each(client, temperature):
+    asked = {"logprobs": True, "temperature": temperature, "seed": 3}
+    reply = ask(client, **asked, top_logprobs=5)
+    told = reply.choices[0].logprobs.content
+    assert told and all(len(token.top_logprobs) == 5 for token in told)
+    for token in told:
+        best = [top.logprob for top in token.top_logprobs]
+        assert best == sorted(best, reverse=True) and np.exp(best).sum() <= 1 + 1e-5
+        named = {bytes(top.bytes): top.logprob for top in token.top_logprobs}
+        if temperature == 0:
+            assert bytes(token.top_logprobs[0].bytes) == bytes(token.bytes)
+        if token.logprob > best[-1] + 1e-4:
+            np.testing.assert_allclose(named[bytes(token.bytes)], token.logprob, atol=1e-5)
+    fewer = ask(client, **asked, top_logprobs=2).choices[0].logprobs.content
+    assert [token.top_logprobs for token in fewer] == [token.top_logprobs[:2] for token in told]
+    # A reply beside it that asks for none gets none, and is the same.
+    plain = ask(client, **asked)
+    assert plain.choices[0].message.content == reply.choices[0].message.content
+    assert all(token.top_logprobs == [] for token in plain.choices[0].logprobs.content)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"logprobs": True, "top_logprobs": 6}, "started for at most 5"),
+        ({"logprobs": True, "top_logprobs": 21}, "from 0 to 20"),
+        ({"top_logprobs": 2}, "needs logprobs"),
+    ],
+)
+def test_top_logprobs_that_cannot_be_had_are_refused_with_the_way_out(client, settings, said):
+    with pytest.raises(openai.BadRequestError, match=said):
+        ask(client, **settings)
 
 
 def test_top_p_zero_is_greedy(client):

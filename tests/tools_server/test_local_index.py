@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from mmsearch_jax.commands import main as cli
 from mmsearch_jax.core import search_api
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.core.search_api import SearchReply
@@ -20,6 +21,7 @@ from tools_server.assembly import assemble
 from tools_server.corpora.embedders import EmbedderSpec
 from tools_server.corpora.passage_build import build_index
 from tools_server.corpora.picture_build import build_picture_index
+from tools_server.hits import Page
 from tools_server.http_app import create_app
 
 Post = Callable[[str, Any], Coroutine[Any, Any, tuple[int, Any]]]
@@ -53,7 +55,7 @@ def test_an_index_answers_every_text_route(tmp_path: Path, engine: str):
         status, body = await post(search_api.ROUTE_TEXT_SEARCH, {"query": "new velmora anthem", "top_k": 2})
         reply = SearchReply.from_json(body)
         assert status == 200 and reply.backend == "local" and len(reply.results) == 2
-        assert (reply.results[0].title, reply.results[0].snippet) == (PAGES[1].title, PAGES[1].text)
+        assert (reply.results[0].title, reply.results[0].snippet) == (PAGES[1].title, "National anthem: Rise, O Hills")
         status, body = await post(
             search_api.ROUTE_RETRIEVE, {"queries": ["tower masons"], "topk": 1, "return_scores": True}
         )
@@ -66,6 +68,55 @@ def test_an_index_answers_every_text_route(tmp_path: Path, engine: str):
         assert (status, body["status"]) == (200, "no_results")
 
     with_server(talk, tmp_path / "out")
+
+
+LONG = Page(
+    "Tower",
+    "https://x.example/tower",
+    "\n".join(f"Note {i}: the tower was painted by the guild of year {i}." for i in range(40))
+    + "\nIts height is 330 metres. Height of the masts: 24 metres.",
+)
+
+
+@pytest.mark.parametrize("chars", [160, 60, 0])
+def test_a_folder_an_index_and_the_command_show_the_same_of_a_page(tmp_path: Path, chars: int, capsys):
+    corpus = write_corpus(tmp_path / "corpus")
+    pages = [LONG, *PAGES]
+    write_passages(corpus / "pages.jsonl", pages)
+    build_index(tmp_path / "out", [corpus], max_words=1000, show_progress=False)
+    queries = ("height of the tower", "new velmora anthem", "tower of velmora in 1889", "capital letters")
+    shown: dict[Path, list[tuple[str, str]]] = {corpus: [], tmp_path / "out": []}
+    for folder, found in shown.items():
+
+        async def talk(post: Post, found: list[tuple[str, str]] = found) -> None:
+            for query in queries:
+                status, body = await post(search_api.ROUTE_TEXT_SEARCH, {"query": query, "top_k": 1})
+                (result,) = SearchReply.from_json(body).results
+                assert status == 200
+                found.append((result.title, result.snippet))
+                whole = await post(search_api.ROUTE_RETRIEVE, {"queries": [query], "topk": 1})
+                text = next(page.text for page in pages if page.title == result.title)
+                assert whole[1]["result"][0][0]["contents"] == f'"{result.title}"\n{text}'
+
+        with_server(talk, folder, extract_chars=chars)
+    assert shown[corpus] == shown[tmp_path / "out"]
+    for query, (title, snippet) in zip(queries, shown[corpus], strict=True):
+        command = ["index", "search", str(tmp_path / "out"), query, "--top-k", "1", "--extract-chars", str(chars)]
+        assert cli.main(command) == 0
+        head, *lines = capsys.readouterr().out.splitlines()
+        assert title in head and [line.strip() for line in lines] == snippet.split("\n")
+        assert len(snippet) <= (chars or 800) and "height of the tower" not in snippet
+    assert ("\n" in shown[corpus][1][1]) == (chars == 0)
+
+
+def test_another_length_of_extracts_is_another_answer_in_the_cache(tmp_path: Path):
+    build_index(tmp_path / "out", [write_passages(tmp_path / "a.jsonl")], show_progress=False)
+    identities = []
+    for chars in (160, 0):
+        config = default_config()
+        config.corpus, config.local.extract_chars = str(tmp_path / "out"), chars
+        identities.append(assemble(settings_of(config)).load().parts.identity["text"])
+    assert identities[0] != identities[1]
 
 
 def test_many_searches_at_once_are_all_answered_right(tmp_path: Path):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mmsearch_jax.core.errors import DataError
 from tests.tools_server.small_corpus import PAGES
-from tools_server.text_index import TextIndex, choose_extracts, read_pages, split_extracts
+from tools_server.extracts import choose_extracts, extract, split_extracts
+from tools_server.text_index import TextIndex, read_pages
 
 INDEX = TextIndex(PAGES)
 
@@ -29,7 +30,7 @@ INDEX = TextIndex(PAGES)
 def test_the_page_whose_title_is_asked_for_comes_first_with_its_fitting_line(query: str, title: str, start: str):
     first = INDEX.search(query, 3)[0]
     assert first.page.title == title
-    assert first.snippet.startswith(start)
+    assert extract(first.page.text, query, title, 160).startswith(start)
 
 
 def test_top_k_bounds_the_hits_and_scores_fall():
@@ -51,7 +52,7 @@ def test_unknown_words_find_nothing():
 @given(st.text(max_size=80))
 def test_any_text_is_a_valid_query(query: str):
     for hit in INDEX.search(query, 5):
-        assert hit.snippet
+        assert extract(hit.page.text, query, hit.page.title, 160)
 
 
 def test_extracts_are_whole_lines_and_sentences():

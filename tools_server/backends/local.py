@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tools_server.backends.backend import QueryPicture
 from tools_server.corpora.manifest import is_index
 from tools_server.corpora.open import PassageIndex, open_index
 from tools_server.corpora.picture_index import PictureIndex
+from tools_server.hits import Hit
 from tools_server.image_index import ImageIndex
 from tools_server.settings.sources import LOCAL
 from tools_server.text_index import TextIndex
@@ -72,19 +72,12 @@ class Corpus:
         return await self.pages.embed(query) if isinstance(self.pages, PassageIndex) else None
 
     def search_text(self, query: str, top_k: int, vector: np.ndarray | None = None) -> tuple[SearchResult, ...]:
-        """The best pages for a query. Blocks; safe to call from several threads."""
+        """The best pages or passages for a query, complete. Blocks; safe to call from several threads."""
         if isinstance(self.pages, PassageIndex):
             hits = self.pages.search(query, top_k, vector)
         else:
             hits = self.pages.search(query, top_k)
-        return tuple(
-            SearchResult(hit.page.title, hit.snippet, hit.page.url, score=hit.score, id=hit.page.id) for hit in hits
-        )
-
-    def whole(self, result: SearchResult) -> SearchResult:
-        """The result with all the text of its page, of which a folder's search gives extracts."""
-        text = self.pages.text_of(result.title, result.url) if isinstance(self.pages, TextIndex) else None
-        return result if text is None else dataclasses.replace(result, snippet=text)
+        return tuple(map(as_result, hits))
 
     def search_image(self, picture: QueryPicture, top_k: int) -> tuple[SearchResult, ...]:
         """The pictures most like this one. Blocks; safe to call from several threads."""
@@ -101,6 +94,11 @@ class Corpus:
             await self.pages.close()
         if isinstance(self.pictures, PictureIndex):
             self.pictures.close()
+
+
+def as_result(hit: Hit) -> SearchResult:
+    """A hit as a result with all of its text."""
+    return SearchResult(hit.page.title, hit.page.text, hit.page.url, score=hit.score, id=hit.page.id)
 
 
 class LocalText:

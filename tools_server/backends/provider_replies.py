@@ -1,13 +1,14 @@
 """Reads what search providers answer: results, "nothing found", or a failure of the provider's own that comes with status 200.
 
-A list that is missing is not an empty list. Only a reply that has the provider's documented form and no entries says that
-nothing was found; anything else raises. One malformed entry is skipped; a list of malformed entries raises.
+A list that is missing is not an empty list, and an empty list beside an error is no answer. Only a reply that has the
+provider's documented form, no entries and no word of an error says that nothing was found; anything else raises. One malformed
+entry is skipped; a list of malformed entries raises.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmsearch_jax.core.search_api import SearchResult
@@ -21,6 +22,7 @@ _KINDS = (
     ("out_of_budget", re.compile(r"credit|quota|run out of|exceeded your|billing|payment", re.IGNORECASE)),
     ("not_authorised", re.compile(r"api.?key|unauthori[sz]ed|forbidden|permission|authenticat", re.IGNORECASE)),
 )
+_FAILED = ("error", "failed", "failure", "timeout", "timed out", "unavailable")
 _VISION_CODES = {7: "not_authorised", 8: "rate_limited", 16: "not_authorised"}
 """google.rpc.Code in an annotation's error: PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAUTHENTICATED."""
 
@@ -46,6 +48,21 @@ def text(value: Any) -> str:
     raise TypeError(f"expected text, got {type(value).__name__}")
 
 
+def results_of(read: Callable[[Any], Iterable[SearchResult]], reply: Any) -> list[SearchResult]:
+    """What a provider's reader finds in a reply. An empty list beside an error is that error, not "nothing found".
+
+    Raises:
+      ProviderFailed: the provider says that it could not search.
+      TypeError and the others of `MALFORMED`: the reply does not have the documented form.
+    """
+    found = list(read(reply))
+    if not found:
+        for told in (*_all_told(reply), _failed_status(reply)):
+            if told and not _NOTHING_FOUND.search(told):
+                raise ProviderFailed(_kind(told), told)
+    return found
+
+
 def fields(
     *path: str, title: str = "title", snippet: str = "snippet", url: str = "link"
 ) -> Callable[[Any], list[SearchResult]]:
@@ -58,13 +75,11 @@ def fields(
 
 
 def serper(reply: Any) -> list[SearchResult]:
-    """`organic`, after the answer box, if there is one."""
-    box = _object(reply).get("answerBox")
-    answer = (text(box.get("answer")) or text(box.get("snippet"))) if isinstance(box, Mapping) else ""
-    if isinstance(box, Mapping) and answer:
-        listed = _list(reply, "organic") if reply.get("organic") is not None else []
-        return [SearchResult(text(box.get("title")), answer, text(box.get("link"))), *_results(listed)]
-    return _results(_list(reply, "organic"))
+    """`organic`, after the answer box and the knowledge graph, if there are any."""
+    boxes = _boxes(reply, "answerBox", "knowledgeGraph")
+    if boxes and reply.get("organic") is None:
+        return boxes
+    return boxes + _results(_list(reply, "organic"))
 
 
 def serper_lens(reply: Any) -> list[SearchResult]:
@@ -74,11 +89,12 @@ def serper_lens(reply: Any) -> list[SearchResult]:
 
 
 def serpapi(reply: Any) -> list[SearchResult]:
-    """`organic_results`. SerpApi omits the list, and says so, where nothing was found."""
-    state = _object(_serpapi_object(reply).get("search_information") or {}).get("organic_results_state")
-    if reply.get("organic_results") is None and (_found_nothing(reply) or state == "Fully empty"):
-        return []
-    return _results(_list(reply, "organic_results"))
+    """`organic_results`, after the boxes. SerpApi omits the list, and says so, where nothing was found."""
+    boxes = _boxes(_serpapi_object(reply), "answer_box", "knowledge_graph")
+    state = _object(reply.get("search_information") or {}).get("organic_results_state")
+    if reply.get("organic_results") is None and (boxes or _found_nothing(reply) or state == "Fully empty"):
+        return boxes
+    return boxes + _results(_list(reply, "organic_results"))
 
 
 def serpapi_lens(reply: Any) -> list[SearchResult]:
@@ -136,8 +152,9 @@ def opensearch(reply: Any) -> list[SearchResult]:
 
     found = _each(_list(reply, "hits", "hits"), read)
     shards = reply.get("_shards")
-    failed = shards.get("failed") if isinstance(shards, Mapping) else 0
-    if not found and (reply.get("timed_out") or failed):
+    shards = shards if isinstance(shards, Mapping) else {}
+    lost = shards.get("failed") or (shards.get("total") and not shards.get("successful"))
+    if not found and (reply.get("timed_out") or lost):
         raise ProviderFailed("upstream_error", "the search timed out or shards of the index failed")
     return found
 
@@ -182,7 +199,7 @@ def _list(reply: Any, *path: str) -> list[Any]:
         return found
     told = _told(reply) if found is None else ""
     if told:
-        raise ProviderFailed(next((code for code, words in _KINDS if words.search(told)), "upstream_error"), told)
+        raise ProviderFailed(_kind(told), told)
     raise TypeError(f"'{'.'.join(path)}' is not a list")
 
 
@@ -193,6 +210,10 @@ def _optional(reply: Any, name: str) -> list[Any]:
 
 def _told(reply: Mapping[str, Any]) -> str:
     """What a reply says about an error; "" if it does not."""
+    return next(_all_told(reply), "")
+
+
+def _all_told(reply: Mapping[str, Any]) -> Iterator[str]:
     for name in ("error", "errors", "detail", "message"):
         value = reply.get(name)
         while isinstance(value, list | Mapping) and value:
@@ -206,8 +227,36 @@ def _told(reply: Mapping[str, Any]) -> str:
             )
             value = inner
         if value:
-            return str(value)
-    return ""
+            yield str(value)
+
+
+def _failed_status(reply: Mapping[str, Any]) -> str:
+    """A status in the reply's body that is one of failure; "" if it has none."""
+    for name in ("status", "statusCode", "status_code", "code"):
+        value = reply.get(name)
+        number = isinstance(value, int) and not isinstance(value, bool) and value >= 400
+        if number or (isinstance(value, str) and value.lower() in _FAILED):
+            return f"{name} {value}"
+    return next((f"{name} is false" for name in ("success", "ok") if reply.get(name) is False), "")
+
+
+def _kind(told: str) -> str:
+    """The code of `search_api.ERRORS` for what a provider says."""
+    return next((code for code, words in _KINDS if words.search(told)), "upstream_error")
+
+
+def _boxes(reply: Mapping[str, Any], answer: str, graph: str) -> list[SearchResult]:
+    """Google's answer box and knowledge graph as results."""
+    box, known = (part if isinstance(part, Mapping) else {} for part in (reply.get(answer), reply.get(graph)))
+    said = _or_nothing(box, "answer") or _or_nothing(box, "snippet")
+    found = [SearchResult(_or_nothing(box, "title"), said, _or_nothing(box, "link"))] if said else []
+    about = _or_nothing(known, "description")
+    if about:
+        attributes = known.get("attributes")
+        facts = [f"{label}: {value}" for label, value in attributes.items()] if isinstance(attributes, Mapping) else []
+        url = _or_nothing(known, "descriptionLink") or _or_nothing(known, "website")
+        found.append(SearchResult(_or_nothing(known, "title"), "; ".join([about, *facts]), url))
+    return found
 
 
 def _each(rows: Sequence[Any], read: Callable[[Any], SearchResult]) -> list[SearchResult]:

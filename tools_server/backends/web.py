@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mmsearch_jax.core.search_api import SearchResult, fit_text
 from tools_server.backends.backend import QueryPicture
-from tools_server.backends.provider_replies import MALFORMED, ProviderFailed
+from tools_server.backends.provider_replies import MALFORMED, ProviderFailed, results_of
 from tools_server.backends.providers import IMAGE, TEXT, Ask, Provider, in_base64, refusal_of
 from tools_server.backends.upstream import Sessions, call, redact
 from tools_server.failures import SearchFailure
@@ -41,7 +41,7 @@ class _Web:
         request = self._provider.request(ask)
         reply = await call(self._sessions, request, self.name, self._key, self._key_env, self._refusal)
         try:
-            found = [_clean(result) for result in self._provider.results(reply)]
+            found = [_clean(result) for result in results_of(self._provider.results, reply)]
         except ProviderFailed as failed:
             why = redact(failed.why[:_SHOWN], self._key)
             passing = failed.code in ("upstream_error", "rate_limited")

@@ -100,7 +100,7 @@ class PassageIndex:
             raise SearchFailure(
                 "internal", f"the index at {self._folder} cannot be read ({error}): build it again"
             ) from error
-        return [Hit(page, page.text, round(score, 4)) for page, (_, score) in zip(pages, ranked, strict=True)]
+        return [Hit(page, round(score, 4)) for page, (_, score) in zip(pages, ranked, strict=True)]
 
     async def close(self) -> None:
         """Closes all files and connections."""

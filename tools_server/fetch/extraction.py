@@ -17,6 +17,9 @@ _META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0
 _META_WITHIN = 2048
 _SPACE = re.compile(r"\s+")
 _PREFORMATTED = re.compile(r"(<pre\b[^<>]*>(?:(?!</?pre\b).)*)", re.IGNORECASE | re.DOTALL)
+_PRE, _END_OF_PRE = re.compile(r"^<pre\b[^<>]*>", re.IGNORECASE), re.compile(r"^</pre\s*>", re.IGNORECASE)
+# Bare text behind a block gets a paragraph of its own: trafilatura would drop it.
+_TEXT_BEHIND = re.compile(r"^</pre\s*>(?=\s*(?:[^<\s]|<(?:a|b|code|em|i|kbd|span|strong|tt|var)\b))", re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 # How browsers decode these names (WHATWG Encoding Standard).
 _READ_AS = {
@@ -59,11 +62,19 @@ def one_line_blocks(source: str) -> str:
     """Markup in which only paragraphs have a line break: white space is one blank, as browsers show it.
 
     Preformatted text (`pre`) keeps the breaks between its paragraphs and headings if it is prose, as in RFCs and mail
-    archives. Other preformatted text becomes one line: a block of code is one extract, not one for each line.
+    archives. Other preformatted text becomes a paragraph of one line: a block of code is one extract, not one for each line,
+    and none with the text around it.
     """
     parts = _PREFORMATTED.split(source)
     for i, part in enumerate(parts):
-        parts[i] = "\n".join(paragraphs(part)) if i % 2 and is_prose(part) else _SPACE.sub(" ", part)
+        if not i % 2:
+            parts[i] = _SPACE.sub(" ", part)
+        elif is_prose(part):
+            parts[i] = "\n".join(paragraphs(part))
+        else:
+            parts[i] = _PRE.sub("<p>", _SPACE.sub(" ", part), count=1)
+            parts[i + 1] = _TEXT_BEHIND.sub("</p><p>", parts[i + 1], count=1)
+            parts[i + 1] = _END_OF_PRE.sub("</p>", parts[i + 1], count=1)
     return "".join(parts)
 
 

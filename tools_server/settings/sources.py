@@ -6,6 +6,7 @@ import dataclasses
 
 from mmsearch_jax.core.settings import Section, SettingError, setting
 from tools_server.backends.providers import IMAGE, TEXT, Provider
+from tools_server.extracts import MAX_SNIPPET_CHARS
 
 LOCAL = "local"
 """The name of the backend that searches the corpus on this machine."""
@@ -14,8 +15,14 @@ BY_WORDS, BY_VECTORS, BY_BOTH = WAYS = ("bm25", "dense", "both")
 
 @dataclasses.dataclass(frozen=True)
 class LocalSettings(Section):
-    """The corpus on this machine, where it is an index that `mmsearch index` made."""
+    """The corpus on this machine: a folder of pages, or an index that `mmsearch index` made."""
 
+    extract_chars: int = setting(
+        MAX_SNIPPET_CHARS,
+        "characters of the extracts of a page or passage that text search shows: its sentences and lines that fit the query "
+        "best; 0: all of it, up to limits.max_snippet_chars. /retrieve gives passages whole",
+        at_least=0,
+    )
     by: str = setting("", "how an index is searched; empty: both where it has vectors, else bm25", one_of=("", *WAYS))
     embedder: str = setting("", "folder or address of the index's embedder, if it has moved since the index was built")
     pictures: str = setting("", "index of pictures for image search; empty: the pictures of the corpus folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.formats import json_text
+from mmsearch_jax.data.formats.byte_order import byte_order
 
 _MEDIA_TYPES = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -37,13 +39,31 @@ def write(records: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read(path: Path) -> Iterator[Any]:
-    """The record of each line, or the error if a line has none; None for a blank line."""
-    with path.open("rb") as lines:
-        for line in lines:
+    """The record of each line, or the error if a line has none; None for a blank line.
+
+    Raises:
+      DataError: the file is not in the encoding that its byte order mark names.
+    """
+    for line in _lines(path):
+        try:
+            yield json_text.record(line) if line.strip() else None
+        except DataError as error:
+            yield DataError(f"{error}; each line must be one row")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines in UTF-8. PowerShell and Excel save UTF-16 with a byte order mark, whose bytes are no lines."""
+    with path.open("rb") as file:
+        mark, encoding = byte_order(file.read(4))
+        file.seek(len(mark))
+        if encoding == "utf-8":
+            yield from file
+        else:
+            text = io.TextIOWrapper(file, encoding, errors="surrogatepass", newline="\n")
             try:
-                yield json_text.record(line) if line.strip() else None
-            except DataError as error:
-                yield DataError(f"{error}; each line must be one row")
+                yield from (line.encode(errors="surrogatepass") for line in text)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path} is not {encoding} ({error.reason}): save it in UTF-8") from error
 
 
 def _plain(value: Any) -> str:

@@ -7,19 +7,15 @@ from one another, so a line that is not UTF-8 is an error of that line.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.formats.byte_order import byte_order
 
 _SEPARATORS = ",;\t|"
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
-)  # fmt: skip
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 # A cell may hold a whole article, which is longer than the csv module allows by default.
 _LONGEST_CELL = 1 << 27
@@ -42,7 +38,7 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str] | D
         head = file.read(4)
     if head.startswith(_WORKBOOKS):
         raise DataError(f"{path} is a workbook: save the sheet as CSV in UTF-8")
-    mark, encoding = next(((mark, name) for mark, name in _MARKS if head.startswith(mark)), (b"", "utf-8"))
+    mark, encoding = byte_order(head)
     csv.field_size_limit(_LONGEST_CELL)
     with path.open("rb") as file:
         file.seek(len(mark))
@@ -56,11 +52,13 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str] | D
 
 def _rows(text: io.TextIOWrapper, path: Path, needed: Sequence[str]) -> Iterator[dict[str, str] | DataError]:
     first, skipped, separator = text.readline(), 0, ""
+    while first.isspace():
+        first, skipped = text.readline(), skipped + 1
     if "\0" in first:
         raise DataError(f"{path} is not text in UTF-8: save the table as CSV in UTF-8")
     declared = first.rstrip("\r\n")
     if len(declared) == 5 and declared.lower().startswith("sep="):
-        first, skipped, separator = text.readline(), 1, declared[4]
+        first, skipped, separator = text.readline(), skipped + 1, declared[4]
     separator = separator or max(_SEPARATORS, key=lambda each: len(set(needed) & set(_header([first], each))))
     reader = csv.reader(_lines(first, text), delimiter=separator, strict=True)
     try:

@@ -41,8 +41,10 @@ def read(path: Path) -> Iterator[Any]:
         with tarfile.open(path) as archive:
             for key, members in itertools.groupby(filter(_is_data, archive), lambda m: _split(m.name)[0]):
                 yield _record(key, [(_split(member.name)[1], _content(archive, member)) for member in members])
+            _check_end(archive)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{path} is cut short or not a tar file ({error}): copy or write it again") from error
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is cut short or not a tar file ({why}): copy or write it again") from error
 
 
 def extension(encoded: bytes) -> str:
@@ -65,6 +67,13 @@ def _add(archive: tarfile.TarFile, key: str, record: dict[str, Any]) -> None:
         member = tarfile.TarInfo(f"{key}.{name}")
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raises ReadError if the file ends without a block of zeros: tarfile takes a cut between two members for the end."""
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it has no end")
 
 
 def _is_data(member: tarfile.TarInfo) -> bool:

@@ -207,6 +207,41 @@ def test_a_failure_with_status_200_is_typed(name: str, body: Any, code: str, pas
     assert name in failure.message
 
 
+@pytest.mark.parametrize("name", [*TEXT, *IMAGE])
+@pytest.mark.parametrize(
+    ("said", "code", "passing"),
+    [
+        ({"error": "the search timed out"}, "upstream_error", True),
+        ({"message": "Something went wrong", "statusCode": 500}, "upstream_error", True),
+        ({"detail": {"error": "This request exceeds your plan's quota"}}, "out_of_budget", False),
+        ({"errors": ["Rate limit exceeded"]}, "rate_limited", True),
+        ({"statusCode": 503}, "upstream_error", True),
+        ({"success": False}, "upstream_error", True),
+    ],
+)
+def test_an_empty_list_beside_an_error_is_that_error(name: str, said: Any, code: str, passing: bool):
+    failure = answers(name, {**NOTHING_FOUND[name], **said})
+    assert isinstance(failure, SearchFailure), failure
+    assert (failure.code, failure.passing) == (code, passing)
+
+
+def test_an_error_beside_results_hides_nothing():
+    body = {"results": [{"title": "a", "content": "b", "url": "c"}], "error": "one engine timed out"}
+    assert answers("tavily", body) == (SearchResult("a", "b", "c"),)
+
+
+def test_a_search_of_which_no_shard_answered_is_a_failure():
+    body = {"timed_out": False, "_shards": {"total": 5, "successful": 0, "failed": 0}, "hits": {"hits": []}}
+    assert isinstance(answers("opensearch", body), SearchFailure)
+
+
+def test_a_knowledge_graph_is_an_answer_also_without_pages():
+    known = {"title": "Velmora", "description": "A land.", "attributes": {"Area": "9 km"}}
+    expected = (SearchResult("Velmora", "A land.; Area: 9 km"),)
+    assert answers("serper", {"knowledgeGraph": known, "organic": []}) == expected
+    assert answers("serpapi", {"search_metadata": {"status": "Success"}, "knowledge_graph": known}) == expected
+
+
 def test_engines_without_an_answer_do_not_hide_what_others_found():
     body = {"results": [{"title": "a", "content": "b", "url": "c"}], "unresponsive_engines": [["google", "CAPTCHA"]]}
     assert answers("searxng", body) == (SearchResult("a", "b", "c"),)
