@@ -69,9 +69,26 @@ def test_other_slots_decode_while_tools_are_slow_and_calls_overlap():
     assert tools.peak == 3
 
 
+class CrowdedTools(FakeTools):
+    """Answers nobody until `count` calls wait at the same time, however long that takes on this machine."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self._count, self._all_wait = count, asyncio.Event()
+
+    async def text_search(self, query: str, top_k: int = 5, question: str = ""):
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        if self.in_flight == self._count:
+            self._all_wait.set()
+        await asyncio.wait_for(self._all_wait.wait(), 300)
+        self.in_flight -= 1
+        return scripted.hit(query)
+
+
 def test_parked_episodes_give_their_slots_to_waiting_ones():
     engine = scripted.engine(*PLAYS)
-    tools = FakeTools(delay_s=0.3)
+    tools = CrowdedTools(engine.config.num_slots + 1)
     requests = [request(SEARCH, i) for i in range(12)]
     trajectories = run_episodes_sync(engine, requests, CONFIG, tools)  # type: ignore[arg-type]
     assert tools.peak > engine.config.num_slots
@@ -88,7 +105,7 @@ def test_with_more_slots_than_decode_those_that_wait_for_a_tool_keep_their_cache
         return decode(sequences)
 
     engine.decode = counted
-    tools = FakeTools(delay_s=0.3)
+    tools = CrowdedTools(12)
     trajectories = run_episodes_sync(engine, [request(SEARCH, i) for i in range(12)], CONFIG, tools)  # type: ignore[arg-type]
     assert max(decoding) == 2 and tools.peak == 12
     assert all(t.token_ids == scripted.rendered(SEARCH).token_ids for t in trajectories)
