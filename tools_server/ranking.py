@@ -88,8 +88,8 @@ def words(text: str) -> list[str]:
 def indexable(text: str) -> str:
     """The text as it is given to an engine, folded as `words` folds a query, so that its words are found in it.
 
-    Engines fold Latin letters only, and some of these in another way (й, ß, Greek accents). Runs of scripts without blanks become
-    their pairs of characters and their single characters, for queries of one character.
+    Engines fold Latin letters only, and some of these in another way (й, ß, Greek accents). Runs of scripts without blanks
+    become their pairs of characters and their single characters, for queries of one character.
     """
     if text.isascii():
         return text
