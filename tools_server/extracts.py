@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from mmsearch_jax.core.search_api import SearchResult
@@ -19,9 +21,23 @@ from tools_server.ranking import STOP_WORDS, words
 MAX_SNIPPET_CHARS = 160
 SEPARATOR = "; "
 """Separates the extracts of a snippet."""
-# After a full stop of scripts with capitals a blank and a capital must follow; those of other scripts are unambiguous.
+
+
+def _beginnings() -> str:
+    """The letters that may begin a sentence, as ranges of a character class."""
+    letters = [code for code in range(0x10000) if unicodedata.category(chr(code)) in ("Lu", "Lt", "Lo")]
+    ranges, first = [], letters[0]
+    for code, after in itertools.pairwise([*letters, 0x20000]):
+        if after != code + 1:
+            ranges.append(f"\\u{first:04x}-\\u{code:04x}")
+            first = after
+    return "".join(ranges)
+
+
+# After a full stop a blank must follow, and a capital, a digit or a letter of a script that has no capitals; the full stops of
+# other scripts are unambiguous.
 _SENTENCE_END = re.compile(
-    r"(?<=[.!?])\s+(?=[\"'(]?[A-ZÀ-Þ0-9])|(?<=[。！？｡।؟])(?![。！？」』”’）])\s*|(?<=[。！？][」』”’）])\s*"
+    rf"(?<=[.!?])\s+(?=[\"'(«“„]?[{_beginnings()}0-9])|(?<=[。！？｡।؟])(?![。！？」』”’）])\s*|(?<=[。！？][」』”’）])\s*"
 )
 _FACT = re.compile(r"([^:：.!?。！？]{1,40})(?:: |：)(.+)", re.DOTALL)
 

@@ -74,7 +74,6 @@ _IGNORED = re.compile(
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8"
     "\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 )
-_POINTED = re.compile("[\u0590-\u06ff]")
 
 
 def words(text: str) -> list[str]:
@@ -87,15 +86,14 @@ def words(text: str) -> list[str]:
 
 
 def indexable(text: str) -> str:
-    """The text as it is given to an engine, so that the words of `words` are found in it.
+    """The text as it is given to an engine, folded as `words` folds a query, so that its words are found in it.
 
-    Runs of scripts without blanks become their pairs of characters and their single characters, for queries of one character.
+    Engines fold Latin letters only, and some of these in another way (й, ß, Greek accents). Runs of scripts without blanks
+    become their pairs of characters and their single characters, for queries of one character.
     """
     if text.isascii():
         return text
-    if _POINTED.search(text):
-        text = _IGNORED.sub("", text)
-    return _RUN.sub(lambda run: f" {' '.join(_indexed(run[0]))} ", text)
+    return _RUN.sub(lambda run: f" {' '.join(_indexed(run[0]))} ", _folded(text))
 
 
 def match_expression(query: str) -> str:
@@ -112,13 +110,19 @@ def query_words(query: str) -> list[str]:
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
     """Folded words, and runs of scripts without blanks (True)."""
-    folded = unicodedata.normalize("NFC", _IGNORED.sub("", unicodedata.normalize("NFKD", text.casefold())))
+    folded = _folded(text)
     at = 0
     for run in _RUN.finditer(folded):
         yield from ((word, False) for word in _words(folded[at : run.start()]))
         yield run[0], True
         at = run.end()
     yield from ((word, False) for word in _words(folded[at:]))
+
+
+def _folded(text: str) -> str:
+    # NFKD may give capitals (№); a capital I is Turkish, too.
+    spelt = unicodedata.normalize("NFKD", text.casefold()).casefold().replace("ı", "i")
+    return unicodedata.normalize("NFC", _IGNORED.sub("", spelt))
 
 
 def _words(text: str) -> list[str]:

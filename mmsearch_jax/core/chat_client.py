@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -197,13 +198,20 @@ def _completion(text: str) -> ChatReply:
     return ChatReply(_without_thoughts(said), refused, num_tokens, reply_tokens, cut)
 
 
+# How models mark their thoughts (Qwen, DeepSeek, Kimi, Magistral, prompts that ask for it). Our own <reason> is an action.
+_THOUGHTS = re.compile(r"\s*(?:<(?:think|thinking|thought|thoughts|reasoning)>|◁think▷|\[THINK\])", re.IGNORECASE)
+_THOUGHTS_END = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning)>|◁/think▷|\[/THINK\]", re.IGNORECASE)
+
+
 def _without_thoughts(text: str) -> str:
     """What follows the thoughts, whether or not the server's chat template has already written the opening tag; "" if they
     have no end."""
-    _, thought, rest = text.rpartition("</think>")
-    if thought:
-        return rest.lstrip()
-    return "" if text.lstrip().startswith("<think>") else text
+    opened = _THOUGHTS.match(text) is not None
+    # Only <think> is opened by templates, so other marks that close nothing are part of the reply.
+    ends = [end for end in _THOUGHTS_END.finditer(text) if opened or end[0].lower() == "</think>"]
+    if ends:
+        return text[ends[-1].end() :].lstrip()
+    return "" if opened else text
 
 
 def _text_of(content: Any) -> str:

@@ -77,6 +77,12 @@ def test_what_an_endpoint_says_is_text_of_whole_characters(text, said):
         ("<think>Lima</think>", ""),
         ("<think><answer>B</answer></think><answer>A</answer>", "<answer>A</answer>"),
         ("The tag <think> opens a thought", "The tag <think> opens a thought"),
+        ("<thinking>Lima?</thinking> Quito", "Quito"),
+        ("<Thought>Lima?", ""),
+        ("◁think▷Lima?◁/think▷Quito", "Quito"),
+        ("[THINK]Lima?[/THINK]Quito", "Quito"),
+        ("The tag </reasoning> ends one", "The tag </reasoning> ends one"),
+        ("<reason>I know.</reason><answer>A</answer>", "<reason>I know.</reason><answer>A</answer>"),
     ],
 )
 def test_what_a_model_thinks_is_not_what_it_says(text, said):

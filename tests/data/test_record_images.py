@@ -163,3 +163,4 @@ def test_a_gold_answer_that_reads_as_a_list_is_one_answer(gold):
         assert row.answers == (gold,)
     assert sharegpt_row(talk("Which?", answers=gold), 1).answers == (gold,)
     assert fields.answers(gold, '["x", "y"]') == (gold, "x", "y")
+    assert fields.answers(gold, f" {gold} ") == (gold,)

@@ -26,6 +26,10 @@ PAGES = [
     Page("दिल्ली", "hi", "दिल्ली भारत की राजधानी है।"),
     Page("मुंबई", "hi2", "मुंबई में समुद्र तट है।"),
     Page("القاهرة", "ar", "القَاهِرَة هي عاصمة مصر."),
+    Page("Αθήνα", "el", "Η Αθήνα είναι η πρωτεύουσα της Ελλάδας."),
+    Page("Йошкар-Ола", "ru", "Какой-то тёмный район стоит у реки. Его построили давно."),
+    Page("Gießen", "de", "Die Straße führt am ﬂachen Ufer nach Gießen."),
+    Page("IŞIK", "tr", "IŞIK İstanbul'da parlar."),
     Page("Paris", "fr", "Paris is the capital of France. La tour fut bâtie en 1889."),
 ]
 QUESTIONS = [
@@ -48,6 +52,16 @@ QUESTIONS = [
     ("القاهرة", "ar"),
     ("when was the tour batie", "fr"),
     ("capital of France", "fr"),
+    ("πρωτεύουσα", "el"),
+    ("ΠΡΩΤΕΥΟΥΣΑ ΕΛΛΑΔΑΣ", "el"),
+    ("район", "ru"),
+    ("темный район", "ru"),
+    ("йошкар", "ru"),
+    ("Straße", "de"),
+    ("GIESSEN strasse", "de"),
+    ("flachen", "de"),
+    ("ışık", "tr"),
+    ("istanbul", "tr"),
 ]
 
 
@@ -84,14 +98,33 @@ def test_words_are_pairs_and_marks_that_carry_meaning_stay():
     assert words("서울") == words("서울".encode().decode()) == ["서울"]
 
 
-def test_text_without_such_scripts_is_indexed_as_it_is():
-    for text in ("plain", "Café naïve °C km² ½", "Ελλάδα Москва", "a_b"):
+def test_plain_text_is_indexed_as_it_is_and_any_other_as_a_query_is_read():
+    for text in ("Plain text, as it is", "a_b"):
         assert indexable(text) == text
+    for text in ("Café naïve °C km² ½", "Ελλάδα, Йод, тёмный", "Straße ﬂach", "ΆΣ", "№ 5"):
+        assert indexable(text) == indexable(indexable(text))
+        assert words(indexable(text)) == words(text)
 
 
 def test_a_long_question_is_bounded():
     assert len(query_words("word " + " ".join(f"w{i}" for i in range(90)))) == 32
     assert len(query_words("".join(chr(0x4E00 + i) for i in range(200)))) == 64
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Москва — столица.", "Её население велико. это не конец"],
+        ["서울은 수도이다.", "한강이 흐른다."],
+        ["القاهرة عاصمة مصر.", "يبلغ سكانها عشرة."],
+        ["Η Αθήνα.", "Έχει λιμάνι."],
+        ["Łódź leży tu.", "Śląsk tam."],
+        ["Er sagte nein.", "«Über alles.»"],
+        ["He paid approx. half of it.", "It e.g. works."],
+    ],
+)
+def test_sentences_begin_as_their_script_begins_them(sentences: list[str]):
+    assert split_extracts(" ".join(sentences)) == sentences
 
 
 def test_extracts_of_chinese_text_are_its_sentences():

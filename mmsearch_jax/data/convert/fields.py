@@ -68,7 +68,9 @@ def answers(gold: Any, aliases: Any = None) -> tuple[str, ...]:
       DataError: there is no answer.
     """
     found = [gold] if isinstance(gold, str) else strings(gold, "ground_truth")
-    found = [*found, *strings(aliases, "candidate_answers")]
+    # The gold answer once more is no list, even if it reads as one.
+    if not (isinstance(aliases, str) and aliases.strip() in [answer.strip() for answer in found]):
+        found = [*found, *strings(aliases, "candidate_answers")]
     kept = tuple(dict.fromkeys(answer.strip() for answer in found if answer.strip()))
     if not kept:
         raise DataError("ground_truth: there is no answer")
