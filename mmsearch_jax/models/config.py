@@ -14,7 +14,7 @@ from typing import Any
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.core.hub import missing_checkpoint
 from mmsearch_jax.core.json_files import json_object
-from mmsearch_jax.images.vision_inputs import VisionLayout
+from mmsearch_jax.images.vision_layout import VisionLayout
 
 
 @dataclasses.dataclass(frozen=True)

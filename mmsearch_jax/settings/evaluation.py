@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.settings import Section, SettingError, setting
 from mmsearch_jax.settings.learning import JudgeConfig, check_file
 from mmsearch_jax.settings.rollout import MODES, EpisodeConfig
