@@ -9,9 +9,9 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mmsearch_jax.commands.command import Command
+from mmsearch_jax.commands.command import Command, inputs_of
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, NotReady
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _read(
         settings,
         Path(parsed.workdir) if command.workdir else None,
         config,
-        tuple(_inputs(command, parsed)),
+        inputs_of(command, parsed),
         Place(tuple(options.mount), tuple(options.shared), tuple(options.expect)),
         topology,
         options.devices or (topology.num_devices if topology else 0),
@@ -162,6 +162,7 @@ def _read(
         options.machines or (topology.num_hosts if topology else 1),
         variables,
         options.reach,
+        getattr(parsed, "rejudge", False),
     )
     return run, problems
 
@@ -192,17 +193,6 @@ def _settings(command: Command, parsed: argparse.Namespace, overrides: list[str]
     tree = command.settings()
     values = plain(tree()) if file is None else run_config_file(file).to_dict()
     return resolve_all(tree, values, overrides)
-
-
-def _inputs(command: Command, parsed: argparse.Namespace) -> list[tuple[str, str]]:
-    """The files that the command's arguments name, by argument; addresses on the web are none."""
-    found = []
-    for name in command.inputs:
-        value: Any = getattr(parsed, name, None)
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if each and not str(each).startswith(("http://", "https://", "data:")):
-                found.append((name, str(each)))
-    return found
 
 
 def _topology(name: str) -> Topology:

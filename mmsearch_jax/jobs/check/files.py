@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmsearch_jax.core.addresses import check_workdir
+from mmsearch_jax.core.addresses import check_workdir, scheme
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.core.hub import missing_checkpoint
 from mmsearch_jax.jobs.check.run import Note, Run
@@ -33,10 +33,19 @@ def workdir(run: Run) -> Iterator[str]:
         yield f"--workdir {run.workdir} cannot be made: {at} is a file"
 
 
+def earlier_results(run: Run) -> Iterator[str]:
+    """The work directory holds no results of other settings."""
+    from mmsearch_jax.jobs.identities import require_same_results
+
+    if run.workdir is not None and not run.elsewhere and not scheme(run.workdir) and not run.rescores:
+        require_same_results(run.command, run.settings, run.workdir)
+    yield from ()
+
+
 def checkpoint(run: Run) -> Iterator[str]:
     """A policy's folder with sizes, weights and tokenizer, or an adapter whose base is here."""
     named = getattr(run.settings, "checkpoint", "")
-    if not named or run.endpoint or run.command == "pretrain":
+    if not named or run.endpoint or run.rescores:
         return
     if not run.place.is_here(named, "checkpoint"):
         return
@@ -81,7 +90,7 @@ def benchmarks(run: Run) -> Iterator[str]:
     from mmsearch_jax.data.storage import existing_rows
 
     settings = run.settings
-    if not getattr(settings, "sets", None):
+    if not getattr(settings, "sets", None) or run.rescores:
         return
     named = bool(settings.only or settings.rows.path)
     for name in settings.chosen:

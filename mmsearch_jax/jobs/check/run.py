@@ -75,6 +75,7 @@ class Run:
       machines: that the processes are on.
       variables: names of the environment variables of the run's machines; None: those of this one.
       reach: whether services are asked for.
+      rescores: whether the command only judges and scores what an earlier one wrote: no policy, no benchmark, no search.
     """
 
     command: str
@@ -89,6 +90,7 @@ class Run:
     machines: int = 1
     variables: frozenset[str] | None = None
     reach: bool = False
+    rescores: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -106,7 +108,7 @@ class Run:
     def samples(self) -> bool:
         """Whether the command has an engine of its own."""
         commands = ("grpo", "eval", "ask", "serve", "quickstart")
-        return self.settings is not None and self.command in commands and not self.endpoint
+        return self.settings is not None and self.command in commands and not self.endpoint and not self.rescores
 
     @property
     def endpoint(self) -> str:

@@ -89,7 +89,7 @@ def services(run: Run) -> Iterator[CalledService]:
 
 
 def _calls_tools(run: Run) -> bool:
-    if getattr(run.settings, "tools", None) is None:
+    if getattr(run.settings, "tools", None) is None or run.rescores:
         return False
     if run.command == "sft":
         return TOY_WORLD in run.settings.sft.data.sets
