@@ -22,6 +22,9 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from mmsearch_jax.core.command_line import Parser
+
 ROOT = Path(__file__).resolve().parents[1]
 # The exit code of the trainer for an error that the user must fix: a restart would end in the same way.
 EXIT_USER = 2
@@ -101,7 +104,6 @@ def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) 
 
 def _check(options: argparse.Namespace) -> int:
     """Checks the command before anything starts; returns the exit code."""
-    sys.path.insert(0, str(ROOT))
     try:
         from mmsearch_jax.commands.main import main as mmsearch
     except ModuleNotFoundError as error:
@@ -153,7 +155,7 @@ def _commands(options: argparse.Namespace, coordinator: str) -> list[list[str]]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Runs a training command in several processes on this machine.",
         usage="%(prog)s [options] -- sft|grpo ...",
     )

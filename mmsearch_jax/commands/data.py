@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mmsearch_jax.commands.command import Command
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.protocol import PROMPT_STYLES
 
@@ -41,7 +42,7 @@ examples:
 A file's extension gives its format: .jsonl, .array_record (for training), .parquet, .tar."""
 
 
-class _SourceFirst(argparse.ArgumentParser):
+class _SourceFirst(Parser):
     """Reads `--from SOURCE` as the first positional argument, which argparse cannot make optional."""
 
     def parse_known_args(self, args=None, namespace=None):

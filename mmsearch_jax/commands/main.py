@@ -38,6 +38,7 @@ from mmsearch_jax.commands.command import Command, inputs_of, interrupted
 from mmsearch_jax.core.addresses import check_workdir
 from mmsearch_jax.core.buckets import is_address
 from mmsearch_jax.core.bundled import bundled
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, NotReady, Preempted
 from mmsearch_jax.core.run_lock import RunLock
 from mmsearch_jax.core.staging import StagedDirectory, lock_of, shown_in
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmsearch",
         description="Teaches a vision-language model to search the web: SFT, GRPO with live search, evaluation.",
         epilog=_EPILOG,
@@ -173,14 +174,20 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
 def split_overrides(command: Command, rest: Sequence[str], has_config: bool) -> tuple[list[str], list[str]]:
     """The overrides of settings among the arguments that the parser does not know, and what is wrong with the others."""
     overrides = [argument for argument in rest if argument.startswith("--config.")]
+    # A word after an unknown option is its value.
+    own = [word for before, word in zip(["", *rest], rest, strict=False) if not _is_option(before) or _is_option(word)]
     problems = [
         f"unknown argument '{argument}': see mmsearch {command.name} --help"
-        for argument in rest
+        for argument in own
         if not argument.startswith("--config.")
     ]
     if overrides and not has_config:
         problems += [f"mmsearch {command.name} takes no config, so remove {override}" for override in overrides]
     return overrides, problems
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("--") and not word.startswith("--config.") and "=" not in word
 
 
 def _prepare(command: Command, options: argparse.Namespace, held: contextlib.ExitStack) -> bool:

@@ -1,11 +1,13 @@
 """The command line: help, and one-line errors with exit code 2."""
 
+import argparse
 import dataclasses
 import os
 import shlex
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -192,4 +194,30 @@ def test_an_interrupt_says_from_where_the_same_command_resumes(mmsearch, tmp_pat
         os.utime(tmp_path / "checkpoints" / step, (10**9 - age, 10**9 - age))
     assert said("quickstart") == "interrupted: the same command resumes from step 132 of sft, step 8 of grpo"
     assert said("eval").endswith("resumes from the last logged answer")
-    assert said("ask", f"{ROOT}/docs/report.png", "what?", f"--config.checkpoint={ROOT}/assets/tiny-base") == "interrupted"
+    assert (
+        said("ask", f"{ROOT}/docs/report.png", "what?", f"--config.checkpoint={ROOT}/assets/tiny-base") == "interrupted"
+    )
+
+
+def parsers_below(parser):
+    """A parser and those of all its commands."""
+    yield parser
+    for action in parser._actions:
+        for inner in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+            yield from parsers_below(inner)
+
+
+def test_no_command_takes_an_abbreviated_option(mmsearch, tmp_path):
+    found = list(parsers_below(cli.make_parser()))
+    assert {parser.prog.split()[1] for parser in found[1:]} == set(cli.COMMANDS)
+    assert not [parser.prog for parser in found if parser.allow_abbrev]
+    done = mmsearch("sft", "--workd", tmp_path / "run", "--conf=configs/tiny_sft.py")
+    assert done.returncode == 2 and done.stderr == "error: unknown argument '--workd': see mmsearch sft --help\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_other_program_makes_a_parser_of_its_own():
+    folders = ("mmsearch_jax", "tools_server", "launch", "benchmarks")
+    files = [path for folder in folders for path in Path(ROOT, folder).rglob("*.py")]
+    with_own = [path.name for path in files if "argparse.ArgumentParser(" in path.read_text(encoding="utf-8")]
+    assert len(files) > 200 and not with_own
