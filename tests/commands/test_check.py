@@ -154,7 +154,7 @@ MISTAKES = {
     ),
     "rows of one's own": (
         ("--", "eval", "--rows", "none.array_record", "--config.tools.url=http://search:8765", "--workdir", "runs/none"),
-        "no rows at none.array_record: give a file of rows",
+        "rows.path names none.array_record, which does not exist here: give the path of a file of rows",
     ),
     "rows of one's own without a search server": (
         ("--", "eval", "--config", "configs/eval/deepmmsearch.py", "--rows", "none.array_record", "--workdir", "runs/none"),
@@ -267,6 +267,16 @@ def test_files_here_are_looked_into(check, tmp_path):
     )
     (tmp_path / "file").touch()
     assert "is a file" in check("--", "sft", "--workdir", tmp_path / "file" / "run")[1][0]
+
+
+def test_an_evaluation_of_all_sets_notes_each_set_without_data_once(check, tmp_path):
+    line = ("--", "eval", "--config", "configs/eval/deepmmsearch.py", f"--config.data={tmp_path}", "--workdir", "runs/none")
+    code, problems, notes, _ = check(*line, "--config.checkpoint=assets/tiny-base")
+    assert (code, problems) == (0, []) and len(notes) == len({note.split()[2] for note in notes}) == 10
+    assert all("has no data at" in note for note in notes)
+    (tmp_path / "dynvqa").mkdir()
+    notes = check(*line, "--config.checkpoint=assets/tiny-base")[2]
+    assert [note for note in notes if "dynvqa needs a search server" in note] and len(notes) == 10
 
 
 def test_what_another_run_will_have_made_is_not_looked_for(check):

@@ -95,18 +95,18 @@ def benchmarks(run: Run) -> Iterator[str]:
     named = bool(settings.only or settings.rows.path)
     for name in settings.chosen:
         benchmark = settings.sets[name]
-        path = Path(settings.data) / benchmark.path
-        if settings.lacks_server(name):
+        path = Path(settings.rows.path or Path(settings.data) / benchmark.path)
+        own_data = benchmark.source != "miniworld"
+        absent = own_data and run.place.is_here(path, f"the data of {name}") and not path.exists()
+        if absent and not settings.rows.path:
+            missing = f"the benchmark {name} has no data at {path}: get it from {benchmark.where or 'its publisher'}"
+            yield missing if named else Note(missing)
+        # A set that is passed over for lack of data needs no server.
+        if settings.lacks_server(name) and (named or not absent):
             text = f"the benchmark {name} {NO_SERVER}"
             yield text if named else Note(text)
-        if settings.rows.path:
-            if run.place.is_here(settings.rows.path, "rows.path"):
-                existing_rows(settings.rows.path)
-            continue
-        if benchmark.source == "miniworld" or not run.place.is_here(path, f"the data of {name}") or path.exists():
-            continue
-        missing = f"the benchmark {name} has no data at {path}: get it from {benchmark.where or 'its publisher'}"
-        yield missing if named else Note(missing)
+        if settings.rows.path and not absent and run.place.is_here(path, "rows.path"):
+            existing_rows(path)
 
 
 def arguments(run: Run) -> Iterator[str]:
