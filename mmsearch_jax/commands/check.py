@@ -28,13 +28,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the machines, such as v5p:2x2x4 or h100:16, or Google Cloud's name (v5p-32); default: the config's",
     )
     parser.add_argument(
-        "--processes", type=int, default=0, metavar="N", help="number of processes (default: by topology)"
+        "--processes", type=_count, default=0, metavar="N", help="number of processes (default: by topology)"
     )
     parser.add_argument(
-        "--devices", type=int, default=0, metavar="N", help="devices of all processes (default: by topology)"
+        "--devices", type=_count, default=0, metavar="N", help="devices of all processes (default: by topology)"
     )
     parser.add_argument(
-        "--machines", type=int, default=0, metavar="N", help="number of machines (default: by topology)"
+        "--machines", type=_count, default=0, metavar="N", help="number of machines (default: by topology)"
     )
     parser.add_argument(
         "--mount",
@@ -60,6 +60,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reach", action="store_true", help="also ask the judge and the search server whether they are up"
     )
     parser.add_argument("line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command line to check")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of them: give a whole number, or leave the option out")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -141,6 +141,13 @@ def run(options: argparse.Namespace) -> None:
     options.run_data(options)
 
 
+def _check_arguments(options: argparse.Namespace) -> None:
+    if options.action == "convert" and options.source != CACHE_SOURCE:
+        from mmsearch_jax.data.convert.conversion import require_source
+
+        require_source(options.source)
+
+
 def _convert(options: argparse.Namespace) -> None:
     from mmsearch_jax.data.convert import conversion
 
@@ -298,4 +305,5 @@ COMMAND = Command(
     ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     add_arguments,
     inputs=("path", "train", "evaluation"),
+    check_arguments=_check_arguments,
 )

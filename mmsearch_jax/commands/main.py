@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(problems[0])
         options.overrides = [*getattr(options, "overrides", []), *given]
         with contextlib.ExitStack() as held:
+            if command.check_arguments is not None and not getattr(options, "print_config", False):
+                command.check_arguments(options)
             if not _prepare(command, options, held):
                 return 0
             command.run(options)
@@ -143,7 +145,7 @@ def _add_command(parsers: argparse._SubParsersAction, command: Command) -> None:
     if command.workdir:
         parser.add_argument(
             "--workdir",
-            type=Path,
+            type=_directory,
             default=Path(f"runs/{command.name}"),
             metavar="DIR",
             help="work directory for metrics, checkpoints and results (default: %(default)s)",
@@ -152,6 +154,13 @@ def _add_command(parsers: argparse._SubParsersAction, command: Command) -> None:
         _add_processes(parser)
     if command.add_arguments is not None:
         command.add_arguments(parser)
+
+
+def _directory(text: str) -> Path:
+    if not text:
+        # As a variable of a script that is not set; Path would take it for the current directory.
+        raise argparse.ArgumentTypeError("it is empty: give a directory")
+    return Path(text)
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
@@ -240,8 +249,6 @@ def _require_ready(command: Command, options: argparse.Namespace) -> None:
     if command.workdir:
         # The environment of several processes does not tell their number before they have met.
         check_workdir(options.workdir, _several(options))
-    if command.check_arguments is not None:
-        command.check_arguments(options)
     found = findings.check(
         Run(
             command.name,

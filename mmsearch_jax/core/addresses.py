@@ -10,7 +10,7 @@ from mmsearch_jax.core.buckets import is_address, normal
 from mmsearch_jax.core.errors import ConfigError
 
 # pathlib turns "gs://bucket" into "gs:/bucket".
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(?:/|$)")
 
 
 def scheme(path: str | Path) -> str:

@@ -1,9 +1,9 @@
-"""The parser of every command line: options must be written out."""
+"""The parser of every command line: options must be written out, and a mistake is one line."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,3 +15,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **keywords: Any):
         super().__init__(*arguments, **{**keywords, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the mistake without the usage before it, and exits with code 2."""
+        self.exit(2, f"error: {message}: see {self.prog} --help\n")

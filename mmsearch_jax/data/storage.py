@@ -22,6 +22,7 @@ from mmsearch_jax.images import image_urls
 FORMATS = (".jsonl", ".array_record", ".parquet", ".tar")
 """Extensions of files of rows; each has its module of the same name in `data.formats`."""
 ROWS_FILE = "rows.jsonl"
+_BEGINNINGS = {".array_record": bytes.fromhex("83af70d10d884a3f"), ".parquet": b"PAR1"}
 
 
 class Scanned(NamedTuple):
@@ -140,6 +141,24 @@ def existing_rows(path: str | Path) -> Path:
     if not path.is_file():
         raise DataError(f"no rows at {path}: give a file of rows or a folder that contains {ROWS_FILE}")
     _require_format(path)
+    return path
+
+
+def require_rows(path: str | Path) -> Path:
+    """Like `existing_rows`, and the file begins as one of its format does.
+
+    Raises:
+      DataError: see `existing_rows`; or the file is of another format than its name says.
+    """
+    path = existing_rows(path)
+    magic = _BEGINNINGS.get(path.suffix, b"")
+    with path.open("rb") as file:
+        found = file.read(len(magic))
+    if found != magic:
+        raise DataError(
+            f"{path} is no {path.suffix} file, whatever its name says: convert what it is (mmsearch data convert --help), or "
+            "copy it again"
+        )
     return path
 
 

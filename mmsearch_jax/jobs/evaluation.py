@@ -25,9 +25,9 @@ from mmsearch_jax.evaluation.conclude import conclude, right_by_id
 from mmsearch_jax.evaluation.judging import Judging
 from mmsearch_jax.evaluation.oracle import Evidence, given_evidence
 from mmsearch_jax.evaluation.policies import EnginePolicy, EvaluatedPolicy
-from mmsearch_jax.evaluation.samples import RUN_FILE, WHOLE, Shard, read_stamp, write_json
+from mmsearch_jax.evaluation.samples import WHOLE, Shard, read_stamp, write_json
 from mmsearch_jax.evaluation.served_policy import Prices, ServedPolicy
-from mmsearch_jax.jobs.identities import MINIWORLD, evaluated_folders, evaluated_policy
+from mmsearch_jax.jobs.identities import MINIWORLD, evaluated_folders, evaluated_policy, require_samples
 from mmsearch_jax.jobs.policies import named_policy
 from mmsearch_jax.jobs.search_tools import search_server, tool_client
 from mmsearch_jax.jobs.worlds import EVALUATION_WORLD, prepare_world
@@ -105,11 +105,7 @@ def conclude_runs(settings: EvaluationSettings, workdir: Path) -> Suite:
     Raises:
       DataError: there is no such run.
     """
-    root = workdir / "eval" / settings.eval.name
-    folders = [root / name for name in settings.chosen] if settings.sets else [root]
-    found = [folder for folder in folders if (folder / RUN_FILE).is_file()]
-    if not found:
-        raise DataError(f"no samples in {root}: run the evaluation first, or give its --workdir and --config.eval.name")
+    found = require_samples(settings, workdir)
     summaries, broken = [], dict[str, str]()
     for folder in found:
         benchmark = read_stamp(folder).identity["benchmark"]

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.addresses import scheme
+from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.settings import Section, leaves, plain
 from mmsearch_jax.core.staging import local_copy
 from mmsearch_jax.datagen.journal import require_same_settings
 from mmsearch_jax.evaluation.fingerprint import fingerprint
-from mmsearch_jax.evaluation.samples import answers_depend_on, require_same_answers
+from mmsearch_jax.evaluation.samples import RUN_FILE, answers_depend_on, require_same_answers
 from mmsearch_jax.jobs.stages import Stages
 from mmsearch_jax.learners.run_identity import require_resumable
 from mmsearch_jax.models.policy_folder import ADAPTER_CONFIG, base_of, weights_layout
@@ -114,6 +115,20 @@ def require_same_results(command: str, settings: Section | None, workdir: Path) 
         require_same_settings(workdir / JOURNAL, conversations(settings))
     elif isinstance(settings, EvaluationSettings) and command == "eval" and settings.eval.if_changed == "refuse":
         _require_same_answers(settings, workdir)
+
+
+def require_samples(settings: EvaluationSettings, workdir: Path) -> list[Path]:
+    """The folders with samples of an evaluation.
+
+    Raises:
+      DataError: there are none.
+    """
+    root = workdir / "eval" / settings.eval.name
+    folders = [root / name for name in settings.chosen] if settings.sets else [root]
+    found = [folder for folder in folders if (folder / RUN_FILE).is_file()]
+    if not found:
+        raise DataError(f"no samples in {root}: run the evaluation first, or give its --workdir and --config.eval.name")
+    return found
 
 
 def _require_same_answers(settings: EvaluationSettings, workdir: Path) -> None:

@@ -108,7 +108,9 @@ class ModelConfig:
           CheckpointError: another architecture, or a type of RoPE, attention or activation that the model does not support.
         """
         if record.get("model_type") not in ("qwen2_5_vl",):
-            raise CheckpointError(f"config.json describes a '{record.get('model_type')}' model, expected 'qwen2_5_vl'")
+            raise CheckpointError(
+                f"config.json describes a '{record.get('model_type')}' model, expected 'qwen2_5_vl': give one of those"
+            )
         text = dict(record.get("text_config") or record)
         vision = dict(record.get("vision_config") or {})
         rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}

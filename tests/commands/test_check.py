@@ -11,7 +11,6 @@ import threading
 
 import pytest
 
-from mmsearch_jax.commands import main as cli
 from mmsearch_jax.distributed.topologies import SLICES, parse
 from mmsearch_jax.recipes.meshes import AS_LARGE_AS, MESHES
 from tools_server.settings import environment
@@ -28,23 +27,6 @@ GRPO = (
 )  # fmt: skip
 HERE = ("sft", "--workdir", "runs/none")
 OTHER_TOPOLOGY = ("sft", "--config", "configs/sft_qwen2_5_vl_7b.py", *SFT[3:])
-
-
-@pytest.fixture
-def check(capsys):
-    """Runs the command in this process; returns its exit code and its lines: problems, notes, others."""
-
-    def run(*words):
-        capsys.readouterr()
-        code = cli.main(["check", *map(str, words)])
-        done = capsys.readouterr()
-        lines = done.err.splitlines()
-        problems = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        notes = [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
-        assert len(problems) + len(notes) == len(lines), done.err
-        return code, problems, notes, done.out
-
-    return run
 
 
 MISTAKES = {
@@ -187,7 +169,7 @@ def test_a_mistake_is_one_line_with_exit_code_2(name, check, monkeypatch):
 @pytest.mark.parametrize("command", ["sft", "grpo", "eval", "ask", "serve", "quickstart"])
 def test_a_config_that_cannot_be_read_is_the_only_mistake(check, command):
     """Rules about the settings have nothing to say where there are none."""
-    words = (command, "assets/tiny-base/config.json", "who?") if command == "ask" else (command,)
+    words = (command, "docs/report.png", "who?") if command == "ask" else (command,)
     code, problems, _, _ = check(
         "--topology", "v5p:2x2x1", "--", *words, "--config", "configs/grpo_qwen2_5_vl_7b.py:h20:8"
     )
@@ -270,7 +252,15 @@ def test_files_here_are_looked_into(check, tmp_path):
 
 
 def test_an_evaluation_of_all_sets_notes_each_set_without_data_once(check, tmp_path):
-    line = ("--", "eval", "--config", "configs/eval/deepmmsearch.py", f"--config.data={tmp_path}", "--workdir", "runs/none")
+    line = (
+        "--",
+        "eval",
+        "--config",
+        "configs/eval/deepmmsearch.py",
+        f"--config.data={tmp_path}",
+        "--workdir",
+        "runs/none",
+    )
     code, problems, notes, _ = check(*line, "--config.checkpoint=assets/tiny-base")
     assert (code, problems) == (0, []) and len(notes) == len({note.split()[2] for note in notes}) == 10
     assert all("has no data at" in note for note in notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ class Run:
 
 
 def _below(path: str | Path, folder: str) -> bool:
-    whole, above = Path(path).absolute(), Path(folder).absolute()
+    whole, above = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     return whole == above or above in whole.parents
 
 
