@@ -75,8 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(problems[0])
         options.overrides = [*getattr(options, "overrides", []), *given]
         with contextlib.ExitStack() as held:
-            if command.check_arguments is not None and not getattr(options, "print_config", False):
-                command.check_arguments(options)
             if not _prepare(command, options, held):
                 return 0
             command.run(options)
@@ -207,6 +205,7 @@ def _prepare(command: Command, options: argparse.Namespace, held: contextlib.Exi
       ConfigError: a setting or an option that is invalid, or that cannot work here.
     """
     if command.settings is None:
+        _check_arguments(command, options)
         return True
     from mmsearch_jax.core.config_files import load
 
@@ -249,6 +248,7 @@ def _require_ready(command: Command, options: argparse.Namespace) -> None:
     if command.workdir:
         # The environment of several processes does not tell their number before they have met.
         check_workdir(options.workdir, _several(options))
+    _check_arguments(command, options)
     found = findings.check(
         Run(
             command.name,
@@ -262,6 +262,11 @@ def _require_ready(command: Command, options: argparse.Namespace) -> None:
     )
     if found.problems:
         raise NotReady(found.problems)
+
+
+def _check_arguments(command: Command, options: argparse.Namespace) -> None:
+    if command.check_arguments is not None:
+        command.check_arguments(options)
 
 
 def _several(options: argparse.Namespace) -> bool:
