@@ -41,7 +41,7 @@ def earlier_results(run: Run) -> Iterator[str]:
     """The work directory holds no results of other settings."""
     from mmsearch_jax.jobs.identities import require_same_results, require_samples
 
-    if run.workdir is None or run.elsewhere or scheme(run.workdir):
+    if run.workdir is None or run.elsewhere or not run.place.is_here(run.workdir, "--workdir"):
         return
     if run.rescores:
         require_samples(run.settings, run.workdir)
