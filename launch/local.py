@@ -6,7 +6,8 @@
 The code path is that of a pod: if a process dies, the others stop by themselves; all are restarted and resume from the
 last checkpoint. `--kill-after` kills one process once, as a test. `--corpus` starts one tools server for all processes
 and adds its address to the command. The command is checked first (`mmsearch check`); `--dry-run` ends there and prints the
-processes' commands. Each process writes to WORKDIR/logs/process-I.log.
+processes' commands. Each process writes to WORKDIR/logs/process-I.log
+(below runs/ if WORKDIR is a bucket's address).
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def main() -> int:
         for command in _commands(options, "127.0.0.1:PORT"):
             print("+", shlex.join(command))
         return 0
-    logs = Path(_workdir(options.command)) / "logs"
+    workdir = _workdir(options.command)
+    # A bucket holds no logs that grow.
+    logs = Path(f"runs/{options.command[0]}" if "://" in workdir else workdir) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as beside:
         if options.corpus is not None:
