@@ -198,7 +198,19 @@ def test_nothing_that_takes_long_to_import_is_imported():
     """Most of a check's time is imports; launch scripts run it in a Python that has ml_collections alone."""
     words = ["check", *POD, "--", *GRPO, *JUDGE]
     code = f"import sys; from mmsearch_jax.commands.main import main; code = main({words!r}); "
-    slow = ("jax", "flax", "grain", "transformers", "numba", "pyarrow", "aiohttp", "jaxtyping", "tqdm", "safetensors", "PIL")
+    slow = (
+        "jax",
+        "flax",
+        "grain",
+        "transformers",
+        "numba",
+        "pyarrow",
+        "aiohttp",
+        "jaxtyping",
+        "tqdm",
+        "safetensors",
+        "PIL",
+    )
     code += f"print(code, [name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []", done.stdout
