@@ -8,7 +8,6 @@ All times are CPU times, and both sides take turns, because the speed of a machi
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.util
 import statistics
@@ -22,6 +21,7 @@ import numpy as np
 from benchmarks.data_loaders import SHAPE, SIZE, conversations, cpu_seconds, ours, photographs, transformers_
 from benchmarks.peers import measuring
 from benchmarks.table import Measured, faster, report
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.data.batches import TokenBatch, TrainingSequence, pack
 from mmsearch_jax.images.processing import ImageProcessor, ProcessedImage, load_image, smart_resize
 from mmsearch_jax.learners.throughput import peak_flops, step_flops
@@ -44,7 +44,7 @@ PEER = importlib.util.find_spec("torch") is not None
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description="The input side: cost of images and tokens, packing.")
+    parser = Parser(description="The input side: cost of images and tokens, packing.")
     parser.add_argument("--quick", action="store_true", help="under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

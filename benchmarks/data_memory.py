@@ -9,7 +9,6 @@ read over that in a set of a hundredth of the rows. Linux only.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -22,6 +21,7 @@ import tqdm
 
 from benchmarks.stand_ins import tiny_tokenizer
 from benchmarks.table import Measured, report
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.protocol import Answer, render_turn
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile
@@ -39,7 +39,7 @@ _SETTLED = 50_000
 
 def main() -> None:
     """Writes the set, iterates over it and prints its memory."""
-    parser = argparse.ArgumentParser(description="Memory over an epoch of a large set.")
+    parser = Parser(description="Memory over an epoch of a large set.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--quick", action="store_true", help="under a minute: 20,000 rows")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.config_files import load, run_config_file
 from mmsearch_jax.core.errors import MMSearchError
 from mmsearch_jax.distributed.topologies import parse
@@ -65,7 +66,7 @@ def _planned(file: Path, stage: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config", help="config file with a topology: configs/grpo_qwen2_5_vl_7b.py:h200:8")
     parser.add_argument("--price", type=float, required=True, help="dollars of one device for one hour")
     source = parser.add_mutually_exclusive_group()

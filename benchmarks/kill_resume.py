@@ -7,7 +7,6 @@ run. All runs share one compilation cache.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -17,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from mmsearch_jax.core.command_line import Parser
 
 _SETTINGS = {
     "world.num_lands": 16,
@@ -31,7 +32,7 @@ _SETTINGS = {
 
 def main() -> None:
     """Runs, kills, compares, and prints the result; exits with code 1 if anything differs."""
-    parser = argparse.ArgumentParser(description="SIGKILL at random moments against an unbroken run.")
+    parser = Parser(description="SIGKILL at random moments against an unbroken run.")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)

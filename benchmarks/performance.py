@@ -13,7 +13,6 @@ code is 1 if a benchmark failed, or if a row falls short without a reason.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import json
 import subprocess
@@ -22,6 +21,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mmsearch_jax.core.command_line import Parser
 
 _HERE = Path(__file__).parent
 _RESULTS = Path("runs/performance")
@@ -70,7 +71,7 @@ A value is the median of the repeats, a ratio that of the geometric means; the s
 def main() -> None:
     """Runs the benchmarks that were asked for, writes the page, and prints what is missing."""
     known = [question.module for question in (*QUESTIONS, GPU)]
-    parser = argparse.ArgumentParser(description="Runs the benchmarks and writes docs/performance.md.")
+    parser = Parser(description="Runs the benchmarks and writes docs/performance.md.")
     parser.add_argument(
         "--quick", action="store_true", help="short forms; writes runs/performance/quick/performance.md"
     )

@@ -5,12 +5,13 @@ Runs `mmsearch quickstart` once per seed (ten minutes each on two cores) and wri
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from mmsearch_jax.core.command_line import Parser
 
 COLUMNS = {
     "accuracy": lambda s: s["accuracy"],
@@ -25,7 +26,7 @@ COLUMNS = {
 
 def main() -> None:
     """Runs the seeds that have no result yet, then writes the page."""
-    parser = argparse.ArgumentParser(description="The quickstart with several seeds, as a table.")
+    parser = Parser(description="The quickstart with several seeds, as a table.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workdir", type=Path, default=Path("runs/results"))
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))

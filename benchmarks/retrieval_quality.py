@@ -12,7 +12,6 @@ DIR is a folder of a sentence model (docs/tools_server_corpora.md says how to ma
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import collections
 import html
@@ -28,6 +27,7 @@ import numpy as np
 import tqdm
 
 from benchmarks.table import Measured, report
+from mmsearch_jax.core.command_line import Parser
 from tools_server.corpora.embedders import EmbedderSpec
 from tools_server.corpora.open import open_index
 from tools_server.corpora.passage_build import build_index
@@ -127,7 +127,7 @@ async def recalls(folder: Path, by: str, asked: list[Question]) -> dict[str, flo
 
 def main() -> None:
     """Prints recall@5 by engine, way and kind of question."""
-    parser = argparse.ArgumentParser(description="recall@5 of search by words, by vectors, and by both.")
+    parser = Parser(description="recall@5 of search by words, by vectors, and by both.")
     parser.add_argument("--model", type=Path, help="folder of a sentence model; without it words alone are measured")
     parser.add_argument("--countries", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="ten countries")

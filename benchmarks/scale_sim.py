@@ -9,7 +9,6 @@ The number of prompts grows with the hosts (13 each); that of search providers a
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gc
 import json
@@ -20,6 +19,7 @@ from typing import Any
 
 from benchmarks.episode_simulation import Delay, Scenario, Simulation, Step, mean_steps
 from benchmarks.table import Measured, report
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.settings.commands import GRPOSettings
 
@@ -72,7 +72,7 @@ def remedies(base: Scenario) -> dict[str, Scenario]:
 
 def main() -> None:
     """Simulates, prints both tables, and checks the invariants of the simulation."""
-    parser = argparse.ArgumentParser(description="Simulated GRPO steps on up to 4,096 chips.")
+    parser = Parser(description="Simulated GRPO steps on up to 4,096 chips.")
     parser.add_argument("--quick", action="store_true", help="up to 256 chips")
     parser.add_argument(
         "--plan", type=Path, metavar="FILE", help="JSON that mmsearch plan --json wrote for a GRPO config"

@@ -27,6 +27,7 @@ os.environ.update(ENVIRONMENT)
 import matplotlib
 import tqdm
 
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.config_files import load
 from mmsearch_jax.distributed.chips import GIB
 from mmsearch_jax.distributed.topologies import Topology, parse
@@ -78,7 +79,7 @@ class Cell:
 
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/scaling.md"))
     parser.add_argument("--compiled", type=Path, nargs="*", default=(), help="files of mmsearch plan --json")
     options = parser.parse_args()

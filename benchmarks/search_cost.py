@@ -8,7 +8,6 @@ part of the same image, earlier in the run (the rollouts of a group often send t
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.trajectory import Trajectory, read_jsonl
 from tools_server.backends.providers import IMAGE, TEXT
 
@@ -47,7 +47,7 @@ def count_calls(trajectories: Iterable[Trajectory]) -> tuple[int, dict[str, Call
 
 def main() -> None:
     """Counts and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workdir", type=Path, help="work folder of a GRPO run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the calls there, too")
     options = parser.parse_args()

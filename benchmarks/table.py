@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mmsearch_jax.core.command_line import Parser
+
 
 class Measured(NamedTuple):
     """A row: the measured value, its unit, the aim, and whether the value meets it.
@@ -26,7 +28,7 @@ def command_line(
     description: str, quick: str = "", *, within: str = "a minute", sizes: bool = False
 ) -> argparse.ArgumentParser:
     """A parser with --json, with --quick if `quick` says what is left out, and with `sizes` also --model and --alone."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write {row: {value, unit, aim, holds, spread, why}} there"
     )

@@ -6,7 +6,8 @@
 The code path is that of a pod: if a process dies, the others stop by themselves; all are restarted and resume from the
 last checkpoint. `--kill-after` kills one process once, as a test. `--corpus` starts one tools server for all processes
 and adds its address to the command. The command is checked first (`mmsearch check`); `--dry-run` ends there and prints the
-processes' commands. Each process writes to WORKDIR/logs/process-I.log.
+processes' commands. Each process writes to WORKDIR/logs/process-I.log
+(below runs/ if WORKDIR is a bucket's address).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from mmsearch_jax.core.command_line import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 # The exit code of the trainer for an error that the user must fix: a restart would end in the same way.
@@ -38,7 +42,9 @@ def main() -> int:
         for command in _commands(options, "127.0.0.1:PORT"):
             print("+", shlex.join(command))
         return 0
-    logs = Path(_workdir(options.command)) / "logs"
+    workdir = _workdir(options.command)
+    # A bucket holds no logs that grow.
+    logs = Path(f"runs/{options.command[0]}" if "://" in workdir else workdir) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as beside:
         if options.corpus is not None:
@@ -101,7 +107,6 @@ def run_once(options: argparse.Namespace, logs: Path, kill_after: float | None) 
 
 def _check(options: argparse.Namespace) -> int:
     """Checks the command before anything starts; returns the exit code."""
-    sys.path.insert(0, str(ROOT))
     try:
         from mmsearch_jax.commands.main import main as mmsearch
     except ModuleNotFoundError as error:
@@ -153,7 +158,7 @@ def _commands(options: argparse.Namespace, coordinator: str) -> list[list[str]]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Runs a training command in several processes on this machine.",
         usage="%(prog)s [options] -- sft|grpo ...",
     )

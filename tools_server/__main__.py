@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.errors import MMSearchError
 from tools_server.options import add_arguments, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the server; returns the exit code (2: an error that the user can correct)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools_server",
         description="Serves text search, image search and grounding; prints its address.",
         epilog="Every setting can be given: --config.KEY=VALUE. --print-config lists them.",

@@ -6,7 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from mmsearch_jax.core.http_serving import is_loopback, serve_app
+from mmsearch_jax.core.addresses import is_loopback
+from mmsearch_jax.core.http_serving import serve_app
 from tools_server.assembly import Assembly, assemble
 from tools_server.http_app import create_app
 from tools_server.settings.server import ServerSettings

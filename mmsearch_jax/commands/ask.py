@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from mmsearch_jax.commands.command import Command
 from mmsearch_jax.core.errors import ConfigError, ToolFailed
@@ -26,6 +27,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _check_arguments(options: argparse.Namespace) -> None:
     if not options.question:
         raise ConfigError("mmsearch ask needs an image and a question")
+    if Path(options.image).is_file():
+        from mmsearch_jax.core.pictures import decode_picture
+
+        decode_picture(options.image, options.image)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mmsearch_jax.commands.command import Command
+from mmsearch_jax.commands.command import Command, inputs_of
 from mmsearch_jax.commands.command_line import make_parser, split_overrides
 from mmsearch_jax.core.errors import ConfigError, MMSearchError, NotReady
 
@@ -29,13 +29,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the machines, such as v5p:2x2x4 or h100:16, or Google Cloud's name (v5p-32); default: the config's",
     )
     parser.add_argument(
-        "--processes", type=int, default=0, metavar="N", help="number of processes (default: by topology)"
+        "--processes", type=_count, default=0, metavar="N", help="number of processes (default: by topology)"
     )
     parser.add_argument(
-        "--devices", type=int, default=0, metavar="N", help="devices of all processes (default: by topology)"
+        "--devices", type=_count, default=0, metavar="N", help="devices of all processes (default: by topology)"
     )
     parser.add_argument(
-        "--machines", type=int, default=0, metavar="N", help="number of machines (default: by topology)"
+        "--machines", type=_count, default=0, metavar="N", help="number of machines (default: by topology)"
     )
     parser.add_argument(
         "--mount",
@@ -61,6 +61,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reach", action="store_true", help="also ask the judge and the search server whether they are up"
     )
     parser.add_argument("line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command line to check")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of them: give a whole number, or leave the option out")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -152,7 +158,7 @@ def _read(
         settings,
         Path(parsed.workdir) if command.workdir else None,
         config,
-        tuple(_inputs(command, parsed)),
+        inputs_of(command, parsed),
         Place(tuple(options.mount), tuple(options.shared), tuple(options.expect)),
         topology,
         options.devices or (topology.num_devices if topology else 0),
@@ -160,6 +166,7 @@ def _read(
         options.machines or (topology.num_hosts if topology else 1),
         variables,
         options.reach,
+        getattr(parsed, "rejudge", False),
     )
     return run, problems
 
@@ -190,17 +197,6 @@ def _settings(command: Command, parsed: argparse.Namespace, overrides: list[str]
     tree = command.settings()
     values = plain(tree()) if file is None else run_config_file(file).to_dict()
     return resolve_all(tree, values, overrides)
-
-
-def _inputs(command: Command, parsed: argparse.Namespace) -> list[tuple[str, str]]:
-    """The files that the command's arguments name, by argument; addresses on the web are none."""
-    found = []
-    for name in command.inputs:
-        value: Any = getattr(parsed, name, None)
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if each and not str(each).startswith(("http://", "https://", "data:")):
-                found.append((name, str(each)))
-    return found
 
 
 def _topology(name: str) -> Topology:

@@ -68,6 +68,17 @@ def _newest(workdir: Path | None) -> str:
     return ", ".join(f"step {newest[stage]} of {stage}" for stage in stages) or "its start (there is no checkpoint yet)"
 
 
+def inputs_of(command: Command, options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    """The files that the command's arguments name, by argument; addresses on the web are none."""
+    found = []
+    for name in command.inputs:
+        value: Any = getattr(options, name, None)
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if each and not str(each).startswith(("http://", "https://", "data:")):
+                found.append((name, str(each)))
+    return tuple(found)
+
+
 class SetSetting(argparse.Action):
     """An option that abbreviates `--config.PATH=VALUE`; the path is the option's `const`."""
 

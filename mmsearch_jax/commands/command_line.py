@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmsearch_jax import __version__
 from mmsearch_jax.commands.command import Command
+from mmsearch_jax.core.command_line import Parser
 
 _EPILOG = """\
 a first run:
@@ -30,7 +31,7 @@ def make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     Args:
       commands: by name, in the order in which --help lists them.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mmsearch",
         description="Teaches a vision-language model to search the web: SFT, GRPO with live search, evaluation.",
         epilog=_EPILOG,
@@ -77,7 +78,7 @@ def _add_command(parsers: argparse._SubParsersAction, command: Command) -> None:
     if command.workdir:
         parser.add_argument(
             "--workdir",
-            type=Path,
+            type=_directory,
             default=Path(f"runs/{command.name}"),
             metavar="DIR",
             help="work directory for metrics, checkpoints and results (default: %(default)s)",
@@ -86,6 +87,13 @@ def _add_command(parsers: argparse._SubParsersAction, command: Command) -> None:
         _add_processes(parser)
     if command.add_arguments is not None:
         command.add_arguments(parser)
+
+
+def _directory(text: str) -> Path:
+    if not text:
+        # As a variable of a script that is not set; Path would take it for the current directory.
+        raise argparse.ArgumentTypeError("it is empty: give a directory")
+    return Path(text)
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
@@ -108,11 +116,17 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
 def split_overrides(command: Command, rest: Sequence[str], has_config: bool) -> tuple[list[str], list[str]]:
     """The overrides of settings among the arguments that the parser does not know, and what is wrong with the others."""
     overrides = [argument for argument in rest if argument.startswith("--config.")]
+    # A word after an unknown option is its value.
+    own = [word for before, word in zip(["", *rest], rest, strict=False) if not _is_option(before) or _is_option(word)]
     problems = [
         f"unknown argument '{argument}': see mmsearch {command.name} --help"
-        for argument in rest
+        for argument in own
         if not argument.startswith("--config.")
     ]
     if overrides and not has_config:
         problems += [f"mmsearch {command.name} takes no config, so remove {override}" for override in overrides]
     return overrides, problems
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("--") and not word.startswith("--config.") and "=" not in word

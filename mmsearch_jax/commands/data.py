@@ -8,17 +8,19 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import tqdm
+from typing import TYPE_CHECKING, TypeVar
 
 from mmsearch_jax.commands.command import Command
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.protocol import PROMPT_STYLES
 
 if TYPE_CHECKING:
+    import tqdm
+
     from mmsearch_jax.data.convert.conversion import Counts
 
+T = TypeVar("T")
 CACHE_SOURCE = "fvqa-cache"
 _SHOWN_PROBLEMS = 20
 _EPILOG = """\
@@ -40,7 +42,7 @@ examples:
 A file's extension gives its format: .jsonl, .array_record (for training), .parquet, .tar."""
 
 
-class _SourceFirst(argparse.ArgumentParser):
+class _SourceFirst(Parser):
     """Reads `--from SOURCE` as the first positional argument, which argparse cannot make optional."""
 
     def parse_known_args(self, args=None, namespace=None):
@@ -139,6 +141,13 @@ def run(options: argparse.Namespace) -> None:
     options.run_data(options)
 
 
+def _check_arguments(options: argparse.Namespace) -> None:
+    if options.action == "convert" and options.source != CACHE_SOURCE:
+        from mmsearch_jax.data.convert.conversion import require_source
+
+        require_source(options.source)
+
+
 def _convert(options: argparse.Namespace) -> None:
     from mmsearch_jax.data.convert import conversion
 
@@ -194,7 +203,8 @@ def _validate(options: argparse.Namespace) -> None:
 
     seen: dict[str, int] = {}
     rows = bad = 0
-    for number, row in tqdm.tqdm(scan_rows(options.path), desc="validate", unit="row"):
+    scanned = _progress(scan_rows(options.path), "validate")
+    for number, row in scanned:
         rows += 1
         problem = str(row) if isinstance(row, DataError) else None
         if not isinstance(row, DataError):
@@ -205,7 +215,7 @@ def _validate(options: argparse.Namespace) -> None:
         if problem:
             bad += 1
             if bad <= _SHOWN_PROBLEMS:
-                tqdm.tqdm.write(f"row {number}: {problem}")
+                scanned.write(f"row {number}: {problem}")
     if bad or not rows:
         raise DataError(f"{options.path}: {bad} of {rows} rows are bad" if rows else f"{options.path} contains no rows")
     print(f"{options.path}: {rows} rows, all valid")
@@ -216,7 +226,7 @@ def _stats(options: argparse.Namespace) -> None:
 
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     rows = 0
-    for row in tqdm.tqdm(stream_rows(options.path), desc="stats", unit="row"):
+    for row in _progress(stream_rows(options.path), "stats"):
         rows += 1
         search = {True: "yes", False: "no", None: "unknown"}[row.search_required]
         images = ["bytes" if isinstance(image, bytes) else "reference" for image in row.images] or ["none"]
@@ -244,8 +254,8 @@ def _overlap(options: argparse.Namespace) -> None:
     if not 0 <= options.max_distance < 64 or not 0 < options.min_similarity <= 1:
         raise DataError("--max-distance must be in [0, 63] and --min-similarity in (0, 1]")
     report = find_overlap(
-        tqdm.tqdm(stream_rows(options.train), desc="train", unit="row"),
-        tqdm.tqdm(stream_rows(options.evaluation), desc="evaluation", unit="row"),
+        _progress(stream_rows(options.train), "train"),
+        _progress(stream_rows(options.evaluation), "evaluation"),
         options.max_distance,
         options.min_similarity,
     )
@@ -266,6 +276,13 @@ def _overlap(options: argparse.Namespace) -> None:
     print(f"{report.unreadable} images could not be read; every pair: {options.out}")
 
 
+def _progress(items: Iterable[T], what: str) -> tqdm.tqdm[T]:
+    # Imported here: `mmsearch check` imports this module in Pythons that lack it.
+    import tqdm
+
+    return tqdm.tqdm(items, desc=what, unit="row")
+
+
 def _listed(values: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{value} {count}" for value, count in values)
 
@@ -275,7 +292,7 @@ def _inspect(options: argparse.Namespace) -> None:
     from mmsearch_jax.report.rows_page import write_rows_page
 
     scanned = itertools.islice(scan_rows(options.path), options.skip, options.skip + options.rows)
-    shown = write_rows_page(tqdm.tqdm(scanned, desc="inspect", unit="row"), options.out, str(options.path))
+    shown = write_rows_page(_progress(scanned, "inspect"), options.out, str(options.path))
     if not shown:
         raise DataError(f"{options.path} has no row after the first {options.skip}: give a smaller --skip")
     print(f"{shown} rows: {options.out}")
@@ -288,4 +305,5 @@ COMMAND = Command(
     ("mmsearch data convert mmsearch-r1 fvqa_train.parquet fvqa.array_record",),
     add_arguments,
     inputs=("path", "train", "evaluation"),
+    check_arguments=_check_arguments,
 )

@@ -14,6 +14,13 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="directory to write")
 
 
+def _check_arguments(options: argparse.Namespace) -> None:
+    from mmsearch_jax.models.config import ModelConfig
+
+    if options.source.is_dir():
+        ModelConfig.from_pretrained(options.source)
+
+
 def _run(options: argparse.Namespace) -> None:
     from mmsearch_jax.models.policies import import_hf
 
@@ -28,4 +35,5 @@ COMMAND = Command(
     ("mmsearch import-hf assets/tiny-base runs/imported",),
     add_folders,
     inputs=("source",),
+    check_arguments=_check_arguments,
 )

@@ -33,7 +33,7 @@ from mmsearch_jax.commands import (
     serve_tools,
     sft,
 )
-from mmsearch_jax.commands.command import Command, interrupted
+from mmsearch_jax.commands.command import Command, inputs_of, interrupted
 from mmsearch_jax.commands.command_line import make_parser, split_overrides
 from mmsearch_jax.core.addresses import check_workdir
 from mmsearch_jax.core.buckets import is_address
@@ -89,8 +89,9 @@ def _prepare(command: Command, options: argparse.Namespace, held: contextlib.Exi
       ConfigError: a setting or an option that is invalid, or that cannot work here.
     """
     if command.settings is None:
+        _check_arguments(command, options)
         return True
-    from mmsearch_jax.core.config_files import load, save
+    from mmsearch_jax.core.config_files import load
 
     default = bundled(f"configs/{command.config}") if command.config else None
     file = options.config or default
@@ -100,9 +101,8 @@ def _prepare(command: Command, options: argparse.Namespace, held: contextlib.Exi
     if options.print_config:
         print("\n".join(loaded.lines()))
         return False
-    if command.workdir:
-        check_workdir(options.workdir, _several(options))
-    options.settings = loaded.settings.require_ready()
+    options.settings = loaded.settings
+    _require_ready(command, options)
     if getattr(options, "compilation_cache", ""):
         _keep_programs(options.compilation_cache)
     if command.processes:
@@ -117,8 +117,40 @@ def _prepare(command: Command, options: argparse.Namespace, held: contextlib.Exi
         )
     if command.workdir:
         _open_workdir(command, options, held)
-        save(loaded.settings, options.workdir / "config.json")
     return True
+
+
+def _require_ready(command: Command, options: argparse.Namespace) -> None:
+    """Applies the rules of `mmsearch check`, as far as they need no machines, before anything is loaded or written.
+
+    Raises:
+      NotReady: something would stop the command.
+    """
+    from mmsearch_jax.jobs.check import findings
+    from mmsearch_jax.jobs.check.run import Run
+
+    if command.workdir:
+        # The environment of several processes does not tell their number before they have met.
+        check_workdir(options.workdir, _several(options))
+    _check_arguments(command, options)
+    found = findings.check(
+        Run(
+            command.name,
+            options.settings,
+            options.workdir if command.workdir else None,
+            str(options.config or ""),
+            inputs_of(command, options),
+            processes=getattr(options, "num_processes", None) or 0,
+            rescores=getattr(options, "rejudge", False),
+        )
+    )
+    if found.problems:
+        raise NotReady(found.problems)
+
+
+def _check_arguments(command: Command, options: argparse.Namespace) -> None:
+    if command.check_arguments is not None:
+        command.check_arguments(options)
 
 
 def _several(options: argparse.Namespace) -> bool:

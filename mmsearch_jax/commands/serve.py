@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mmsearch_jax.commands.command import Command, SetSetting
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.core.settings import Section
 
 
@@ -26,6 +27,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _check_arguments(options: argparse.Namespace) -> None:
+    if not 0 <= options.port < 2**16:
+        raise ConfigError(f"--port {options.port}: ports are from 1 to 65535, and 0 chooses a free one")
+
+
 def _run(options: argparse.Namespace) -> None:
     from mmsearch_jax.jobs.serve import run_serve
 
@@ -44,4 +50,5 @@ COMMAND = Command(
     _add_arguments,
     _settings,
     config="serve.py",
+    check_arguments=_check_arguments,
 )

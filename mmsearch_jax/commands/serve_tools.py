@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mmsearch_jax.commands.command import Command
+from mmsearch_jax.core.errors import ConfigError
 from tools_server.options import add_arguments
+
+
+def _check_arguments(options: argparse.Namespace) -> None:
+    if options.corpus and Path(options.corpus).is_file():
+        raise ConfigError(f"--corpus {options.corpus} is a file: give the directory with pages.jsonl or an index")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -25,4 +32,5 @@ COMMAND = Command(
     ),
     add_arguments,
     inputs=("corpus",),
+    check_arguments=_check_arguments,
 )

@@ -1,7 +1,8 @@
-"""Which paths are addresses of buckets, and which of them commands can write to."""
+"""Addresses: which paths are those of buckets, which of them commands can write to, which hosts are this machine."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mmsearch_jax.core.buckets import is_address, normal
 from mmsearch_jax.core.errors import ConfigError
 
 # pathlib turns "gs://bucket" into "gs:/bucket".
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):(?:/|$)")
 
 
 def scheme(path: str | Path) -> str:
@@ -35,3 +36,11 @@ def check_workdir(path: str | Path, several: bool) -> None:
             f"--workdir {normal(path)}: several processes need a shared directory or gs://, because Orbax writes each "
             "process's part of a checkpoint and not to s3://. Mount the bucket (docs/launch.md, Buckets)"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the address can be reached only from this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,4 +1,4 @@
-"""Objects in a bucket (gs:// or s3://): list, read, write, create. It knows nothing of what they hold.
+"""Objects in a bucket (gs:// or s3://): list, read, write, create, replace. It knows nothing of what they hold.
 
 Google's is reached through gcsfs, which Orbax needs for its own files there; S3 through obstore, which needs nothing else.
 Credentials and endpoints are found as by the clouds' own tools (environment, files, instance roles).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ _ADDRESS = re.compile(r"^(gs|s3):/{1,2}([^/]+)/?(.*)$")
 _PACKAGES = {"gs": ("gcsfs",), "s3": ("obstore",)}
 _BLOCK = 8 << 20
 _CHECK_S = 15
+# Between the parts of an upload; it must not be in them.
+_BOUNDARY = b"part-of-mmsearch-upload"
 
 
 def is_address(text: str | Path) -> bool:
@@ -47,8 +50,16 @@ class Bucket(Protocol):
         """An object, None if there is none."""
         ...
 
-    def write(self, name: str, content: bytes, *, new: bool = False) -> bool:
-        """Writes an object; with `new` only if there is none. Returns whether it was written."""
+    def write(self, name: str, content: bytes) -> None:
+        """Writes an object, whether there is one or not."""
+        ...
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes an object if there is none, in one operation of the store; whether it did."""
+        ...
+
+    def replace(self, name: str, old: bytes, new: bytes) -> bool:
+        """Writes an object in the place of one with the content `old`, in one operation of the store; whether it did."""
         ...
 
     def upload(self, path: Path, name: str) -> None:
@@ -105,22 +116,39 @@ class _S3:
         import obstore
 
         try:
-            with _named(self._address, missing=True):
+            with _named(self._address, FileNotFoundError):
                 return bytes(obstore.get(self._store, name).bytes())
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, content: bytes, *, new: bool = False) -> bool:
+    def write(self, name: str, content: bytes) -> None:
+        import obstore
+
+        with _named(self._address):
+            obstore.put(self._store, name, content)
+
+    def create(self, name: str, content: bytes) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        try:
-            obstore.put(self._store, name, content, mode="create" if new else "overwrite")
-        except AlreadyExistsError:
-            return False
-        except Exception as error:
-            raise _failed(self._address, error) from error
-        return True
+        with _named(self._address, AlreadyExistsError), contextlib.suppress(AlreadyExistsError):
+            obstore.put(self._store, name, content, mode="create")
+            return True
+        return False
+
+    def replace(self, name: str, old: bytes, new: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import PreconditionError
+
+        with contextlib.suppress(FileNotFoundError), _named(self._address, FileNotFoundError):
+            found = obstore.get(self._store, name)
+            if bytes(found.bytes()) != old:
+                return False
+            with contextlib.suppress(PreconditionError), _named(self._address, PreconditionError):
+                obstore.put(self._store, name, new, mode={"e_tag": found.meta["e_tag"] or ""})
+                return True
+        # The client tries again after a lost reply, and may then meet what it wrote itself.
+        return self.read(name) == new
 
     def upload(self, path: Path, name: str) -> None:
         import obstore
@@ -175,22 +203,43 @@ class _Google:
 
     def read(self, name: str) -> bytes | None:
         try:
-            with _named(self._address, missing=True):
+            with _named(self._address, FileNotFoundError):
                 return self._files.cat_file(self._path(name))
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, content: bytes, *, new: bool = False) -> bool:
-        # The condition goes with the request (ifGenerationMatch); servers that ignore it are asked before.
-        if new and self.read(name) is not None:
-            return False
-        try:
-            self._files.pipe_file(self._path(name), content, mode="create" if new else "overwrite")
-        except FileExistsError:
-            return False
-        except Exception as error:
-            raise _failed(self._address, error) from error
-        return True
+    def write(self, name: str, content: bytes) -> None:
+        with _named(self._address):
+            self._files.pipe_file(self._path(name), content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        return self._write_over(0, name, content)
+
+    def replace(self, name: str, old: bytes, new: bytes) -> bool:
+        # First the number, then the content: a change in between is noticed.
+        with contextlib.suppress(FileNotFoundError), _named(self._address, FileNotFoundError):
+            generation = self._files.info(self._path(name))["generation"]
+            if self.read(name) == old and self._write_over(generation, name, new):
+                return True
+        # The client tries again after a lost reply, and may then meet what it wrote itself.
+        return self.read(name) == new
+
+    def _write_over(self, generation: int | str, name: str, content: bytes) -> bool:
+        """Writes an object if the present one has this generation (0: there is none), which gcsfs offers for 0 alone."""
+        about = json.dumps({"name": self._path(name).partition("/")[2]}).encode()
+        parts = ((b"application/json", about), (b"application/octet-stream", content))
+        body = b"".join(b"--%s\r\nContent-Type: %s\r\n\r\n%s\r\n" % (_BOUNDARY, *part) for part in parts)
+        with contextlib.suppress(FileExistsError), _named(self._address, FileExistsError):
+            self._files.call(
+                "POST",
+                f"{self._files._location}/upload/storage/v1/b/{self._bucket}/o",
+                uploadType="multipart",
+                ifGenerationMatch=str(generation),
+                headers={"Content-Type": f"multipart/related; boundary={_BOUNDARY.decode()}"},
+                data=body + b"--%s--" % _BOUNDARY,
+            )
+            return True
+        return False
 
     def upload(self, path: Path, name: str) -> None:
         with _named(self._address):
@@ -202,7 +251,7 @@ class _Google:
 
     def delete(self, name: str) -> None:
         try:
-            with _named(self._address, missing=True):
+            with _named(self._address, FileNotFoundError):
                 self._files.rm_file(self._path(name))
         except FileNotFoundError:
             return
@@ -212,13 +261,13 @@ class _Google:
 
 
 @contextlib.contextmanager
-def _named(address: str, missing: bool = False) -> Iterator[None]:
-    """Turns errors into a `StorageError` that names the address; with `missing` a FileNotFoundError stays as it is."""
+def _named(address: str, *kept: type[Exception]) -> Iterator[None]:
+    """Turns errors into a `StorageError` that names the address; errors of the kinds `kept` stay as they are."""
     try:
         yield
+    except (StorageError, *kept):
+        raise
     except Exception as error:
-        if missing and isinstance(error, FileNotFoundError):
-            raise
         raise _failed(address, error) from error
 
 

@@ -6,6 +6,7 @@ A config file has a `get_config()` that returns an ml_collections config, built 
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import inspect
 import json
@@ -79,10 +80,21 @@ def resolve(tree: type[T], values: dict[str, Any], overrides: Sequence[str] = ()
             raise ConfigError(f"cannot read '{override}': write --config.KEY=VALUE")
         set_value(tree, values, key, text)
         given[key] = COMMAND_LINE
+    _require_own(tree, values)
     settings = build(tree, values)
     defaults = {path: value for path, _, _, value in leaves(tree())}
     changed = {path: FILE for path, _, _, value in leaves(settings) if path not in defaults or defaults[path] != value}
     return Loaded(settings, {**changed, **given})
+
+
+def _require_own(tree: type[Section], values: Mapping[str, Any]) -> None:
+    """Checks that a config is of the tree's command, whose sections it names."""
+    foreign = [name for name in values if name not in types_of(tree)]
+    if foreign and not difflib.get_close_matches(foreign[0], types_of(tree), n=1, cutoff=0.4):
+        raise ConfigError(
+            f"the config sets '{foreign[0]}', which this command does not have: it is another command's, which its first lines "
+            "name; give one of this command"
+        )
 
 
 def set_value(tree: type[Section], values: dict[str, Any], key: str, text: str) -> None:
@@ -159,11 +171,17 @@ def run_config_file(path: str | Path, default_argument: str = "") -> ml_collecti
         path = bundled(str(path))
     if not path.is_file():
         raise ConfigError(f"no config file at {file}{extension[:3]}: the bundled ones are {_bundled_configs()}")
+    if path.suffix != ".py":
+        raise ConfigError(
+            f"{path} is no config file: give a Python file with get_config(), such as configs/quickstart.py"
+        )
     spec = importlib.util.spec_from_file_location(f"mmsearch_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError("it has no get_config(), which returns the config: see configs/quickstart.py")
         takes_one = bool(inspect.signature(module.get_config).parameters)
         if argument and not takes_one:
             raise ConfigError(f"its get_config takes no argument, so remove '{argument}'")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
-import ipaddress
 import signal
 import zlib
 from pathlib import Path
@@ -117,14 +116,6 @@ async def serve_app(
         await stop.wait()
     finally:
         await runner.cleanup()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the address can be reached only from this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen_error(error: OSError, host: str, port: int) -> PortInUse:

@@ -173,9 +173,12 @@ class RunLock:
             return
         self._done.set()
         _held.pop(self._key or self._name, None)
-        found = Owner.read(self._place.read())
-        if found is not None and found.token == self._owner.token:
+        if self._is_own(self._place.read()):
             self._place.remove()
+
+    def _is_own(self, record: bytes | None) -> bool:
+        found = Owner.read(record)
+        return found is not None and found.token == self._owner.token
 
     def _take(self) -> None:
         self._record = self._owner.encode()
@@ -217,7 +220,9 @@ class RunLock:
             self._owner = dataclasses.replace(self._owner, beat=self._owner.beat + 1)
             record = self._owner.encode()
             try:
-                if not self._place.replace(self._record, record):
+                # Another record of this process is one whose write failed for lack of a reply only.
+                present = record if self._place.replace(self._record, record) else self._place.read()
+                if present is None or not self._is_own(present):
                     print(
                         f"error: {self._name} was taken by another process while this one stood still: this one ends, so that "
                         "they do not mix; the other one goes on from the last checkpoint",
@@ -229,7 +234,7 @@ class RunLock:
             except (OSError, StorageError) as error:
                 print(f"the lock of {self._name} could not be renewed: {error}", file=sys.stderr)
                 continue
-            self._record = record
+            self._record = present
 
 
 def _born(pid: int) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,6 @@ from mmsearch_jax.core.run_lock import RunLock
 _INTERVAL_S = 10.0
 # A push of large files waits longer for the next one, so that copying takes at most about a tenth of the time.
 _REST = 10.0
-_SETTLE_S = 2.0  # Longer than a read and a write take.
 _CHECKPOINTS, _LAST = "checkpoints", "_CHECKPOINT_METADATA"
 _STEP = re.compile(rf"^{_CHECKPOINTS}/[^/]+/\d+/")
 _UNFINISHED = re.compile(r"\.partial$|\.part$|\.orbax-checkpoint-tmp|(^|/)\.[^/]*$")
@@ -46,8 +46,8 @@ class StagedDirectory:
     def __init__(self, address: str | Path):
         self.address = normal(address)
         self.bucket = open_bucket(self.address)
-        self.path = Path(tempfile.mkdtemp(prefix="mmsearch-")).resolve()
-        _addresses[str(self.path)] = self.address
+        # Made when it is entered: a directory that another run holds leaves no folder here.
+        self.path = Path(tempfile.gettempdir()).resolve() / f"mmsearch-{secrets.token_hex(6)}"
         self._native = self.address.startswith("gs://")
         self._known: dict[str, str] = {}  # What the bucket has, by its tags.
         self._pushed: dict[str, tuple[int, int]] = {}  # What the folder had when both were equal.
@@ -55,7 +55,12 @@ class StagedDirectory:
         self._thread = threading.Thread(target=self._push_at_intervals, name="staging", daemon=True)
 
     def __enter__(self) -> Self:
-        self.pull()
+        self.path.mkdir(mode=0o700)
+        _addresses[str(self.path)] = self.address
+        with contextlib.ExitStack() as failed:
+            failed.callback(shutil.rmtree, self.path, ignore_errors=True)
+            self.pull()
+            failed.pop_all()
         _staged.append(self)
         self._thread.start()
         return self
@@ -222,15 +227,10 @@ class _BucketPlace:
         return self._bucket.read(LOCK)
 
     def create(self, record: bytes) -> bool:
-        return self._bucket.write(LOCK, record, new=True)
+        return self._bucket.create(LOCK, record)
 
     def replace(self, old: bytes, new: bytes) -> bool:
-        # Not in one operation: of two that replace the same record, the later one wins, and both look after both have written.
-        if self.read() != old:
-            return False
-        self._bucket.write(LOCK, new)
-        time.sleep(_SETTLE_S)
-        return self.read() == new
+        return self._bucket.replace(LOCK, old, new)
 
     def remove(self) -> None:
         self._bucket.delete(LOCK)

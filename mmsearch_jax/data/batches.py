@@ -14,7 +14,8 @@ import numpy as np
 
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.images.processing import ProcessedImage
-from mmsearch_jax.images.vision_inputs import QWEN2_5_VL, PatchRows, VisionInputs, VisionLayout, image_runs, pack_images
+from mmsearch_jax.images.vision_inputs import PatchRows, VisionInputs, image_runs, pack_images
+from mmsearch_jax.images.vision_layout import QWEN2_5_VL, VisionLayout
 from mmsearch_jax.settings.learning import BatchShape
 
 

@@ -11,7 +11,7 @@ from mmsearch_jax.data.batches import TrainingSequence
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.images.processing import ProcessedImage
-from mmsearch_jax.images.vision_inputs import VisionLayout
+from mmsearch_jax.images.vision_layout import VisionLayout
 from mmsearch_jax.models.config import ModelConfig
 from mmsearch_jax.models.mrope import mrope_positions
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any, NamedTuple
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.staging import local_copy
-from mmsearch_jax.data.formats import array_record, jsonl, parquet, tar
 from mmsearch_jax.data.rows import Row, from_record, to_record
 from mmsearch_jax.images import image_urls
 
-FORMATS: dict[str, Any] = {".jsonl": jsonl, ".array_record": array_record, ".parquet": parquet, ".tar": tar}
+FORMATS = (".jsonl", ".array_record", ".parquet", ".tar")
+"""Extensions of files of rows; each has its module of the same name in `data.formats`."""
 ROWS_FILE = "rows.jsonl"
+_BEGINNINGS = {".array_record": bytes.fromhex("83af70d10d884a3f"), ".parquet": b"PAR1"}
 
 
 class Scanned(NamedTuple):
@@ -138,11 +140,34 @@ def existing_rows(path: str | Path) -> Path:
         path = path / ROWS_FILE
     if not path.is_file():
         raise DataError(f"no rows at {path}: give a file of rows or a folder that contains {ROWS_FILE}")
-    _format(path)
+    _require_format(path)
     return path
 
 
-def _format(path: Path) -> Any:
+def require_rows(path: str | Path) -> Path:
+    """Like `existing_rows`, and the file begins as one of its format does.
+
+    Raises:
+      DataError: see `existing_rows`; or the file is of another format than its name says.
+    """
+    path = existing_rows(path)
+    magic = _BEGINNINGS.get(path.suffix, b"")
+    with path.open("rb") as file:
+        found = file.read(len(magic))
+    if found != magic:
+        raise DataError(
+            f"{path} is no {path.suffix} file, whatever its name says: convert what it is (mmsearch data convert --help), or "
+            "copy it again"
+        )
+    return path
+
+
+def _require_format(path: Path) -> None:
     if path.suffix not in FORMATS:
         raise DataError(f"{path.name} has an unknown format: its name must end in {', '.join(FORMATS)}")
-    return FORMATS[path.suffix]
+
+
+def _format(path: Path) -> Any:
+    _require_format(path)
+    # Their libraries take longer to import than most commands take.
+    return importlib.import_module(f"mmsearch_jax.data.formats{path.suffix}")

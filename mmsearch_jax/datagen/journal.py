@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,27 @@ class JournalEntry:
     """The source of `search_required`: "target" (measured), "seed", or "teacher" (whether it searched)."""
 
 
+def require_same_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Compares a run with the one that began the journal at `path`, if there is one; changes nothing.
+
+    Raises:
+      DataError: a setting differs.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        first = lines.readline()
+    try:
+        made_with = json.loads(first)["settings"]
+    except (ValueError, KeyError, TypeError):
+        return  # Damaged or empty: the journal says so when it is opened.
+    changed = [key for key in settings if key in made_with and made_with[key] != json.loads(json.dumps(settings[key]))]
+    if changed:
+        raise DataError(
+            f"{path} was made with other values of {', '.join(changed)}: use another --workdir, or restore the values"
+        )
+
+
 class Journal:
     """The journal file. An incomplete last line, left by a kill, is removed.
 
@@ -35,6 +57,7 @@ class Journal:
 
     def __init__(self, path: Path, settings: dict[str, Any]):
         self._path, self.entries, self.spent = path, dict[str, JournalEntry](), dict[str, int]()
+        require_same_settings(path, settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         if lines and not lines[-1].endswith(b"\n"):
@@ -43,7 +66,7 @@ class Journal:
                 file.truncate(sum(map(len, lines)))
         for number, line in enumerate(lines, 1):
             try:
-                self._read(json.loads(line), settings)
+                self._read(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{path}, line {number} is damaged ({error}): remove the line to resume") from error
         self._file = path.open("a", encoding="utf-8")
@@ -70,14 +93,8 @@ class Journal:
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._file.flush()
 
-    def _read(self, record: dict[str, Any], settings: dict[str, Any]) -> None:
+    def _read(self, record: dict[str, Any]) -> None:
         if "settings" in record:
-            changed = [key for key in settings if record["settings"].get(key) != json.loads(json.dumps(settings[key]))]
-            if changed:
-                raise DataError(
-                    f"{self._path} was made with other values of {', '.join(changed)}: use another --workdir, or "
-                    "restore the values"
-                )
             return
         self.spent = record.pop("spent")
         if not record:

@@ -34,11 +34,13 @@ from mmsearch_jax.evaluation.sample import Sample, score
 from mmsearch_jax.evaluation.samples import (
     IMAGES,
     SAMPLES,
+    SETTINGS_FILE,
     UNREADABLE,
     WHOLE,
     Log,
     Shard,
     Stamp,
+    answers_depend_on,
     open_folder,
     read_samples,
     write_json,
@@ -75,6 +77,7 @@ class Evaluation:
       judging: the LLM judge; None: no judge.
       direct: the results of a run in mode "direct": right or wrong by row id. They decide which searches were needed.
       skipped: number of rows that are not asked, by reason; for the summary.
+      settings: all settings as plain values, which are kept beside the samples.
     """
 
     name: str
@@ -89,17 +92,13 @@ class Evaluation:
     judging: Judging | None = None
     direct: Mapping[str, bool] | None = None
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def stamp(self, policy: EvaluatedPolicy, rows: Sequence[Row]) -> Stamp:
         """The settings that determine the samples."""
-        settings = {
-            **{f"policy.{key}": value for key, value in policy.identity.items()},
-            "benchmark": self.benchmark,
-            "eval.temperature": self.temperature,
-            "seed": self.seed,
-            "eval.oracle": self.evidence is not None,
-            **{f"episode.{key}": value for key, value in dataclasses.asdict(self.rules).items()},
-        }
+        settings = answers_depend_on(
+            policy.identity, self.benchmark, self.temperature, self.seed, self.evidence is not None, self.rules
+        )
         identity = {
             "name": self.name,
             "benchmark": self.benchmark,
@@ -179,6 +178,7 @@ def _evaluate(
     budget = budget or EvaluationBudget()
     stamp = evaluation.stamp(policy, rows)
     folder = open_folder(place, stamp, if_changed)
+    write_json(folder / SETTINGS_FILE, evaluation.settings)
     done = [sample for sample in read_samples(folder) if sample["config"] == stamp.config]
     budget.add(sum(sample["calls"] for sample in done), sum(sample["cost_usd"] for sample in done))
     sound = {(sample["id"], sample["repeat"]): sample["score"] for sample in done if sample["correct"] is not None}

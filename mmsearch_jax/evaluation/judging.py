@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, Unreadable
+from mmsearch_jax.core.chat_client import ChatClient, ChatReply, Unreadable
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.errors import JudgeFailed
 from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.data.rows import from_record

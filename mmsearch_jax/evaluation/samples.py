@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.data.formats import jsonl
+from mmsearch_jax.settings.rollout import EpisodeConfig
 
 RUN_FILE, SAMPLES, JUDGEMENTS, UNREADABLE, SUMMARY = "run.json", "samples", "judgements", "unreadable", "summary.json"
-IMAGES = "images"
+SETTINGS_FILE, IMAGES = "config.json", "images"
 IF_CHANGED = ("refuse", "new", "replace")
 
 
@@ -82,6 +83,24 @@ class Stamp:
         write_json(folder / RUN_FILE, dataclasses.asdict(self))
 
 
+def answers_depend_on(
+    policy: Mapping[str, Any], benchmark: str, temperature: float, seed: int, oracle: bool, rules: EpisodeConfig
+) -> dict[str, Any]:
+    """The settings of a stamp.
+
+    Args:
+      policy: what identifies the policy.
+    """
+    return {
+        **{f"policy.{key}": value for key, value in policy.items()},
+        "benchmark": benchmark,
+        "eval.temperature": temperature,
+        "seed": seed,
+        "eval.oracle": oracle,
+        **{f"episode.{key}": value for key, value in dataclasses.asdict(rules).items()},
+    }
+
+
 def read_stamp(folder: Path) -> Stamp:
     """The stamp of a folder.
 
@@ -110,14 +129,29 @@ def open_folder(folder: Path, stamp: Stamp, if_changed: str = "refuse") -> Path:
         if if_changed == "new":
             return open_folder(folder.with_name(f"{folder.name}-{stamp.config[:8]}"), stamp, "refuse")
         if if_changed == "refuse":
-            raise ConfigError(
-                f"{folder} holds samples made with {_difference(old, stamp)}: restore the setting, or choose another "
-                "--config.eval.name, or --config.eval.if_changed=new"
-            )
+            raise _refused(folder, old, stamp.settings, stamp.identity["checkpoint"])
         _remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stamp.write(folder)
     return folder
+
+
+def require_same_answers(folder: Path, settings: Mapping[str, Any], checkpoint: str) -> None:
+    """Compares an evaluation with the samples in its folder, if there are any, without changing it.
+
+    Args:
+      settings: those of the settings that determine the answers which are known.
+      checkpoint: the policy's name.
+
+    Raises:
+      ConfigError: see `open_folder`.
+    """
+    if not (folder / RUN_FILE).is_file():
+        return
+    old = read_stamp(folder)
+    known = {key: value for key, value in json.loads(json.dumps(settings)).items() if key in old.settings}
+    if any(old.settings[key] != value for key, value in known.items()):
+        raise _refused(folder, old, {**old.settings, **known}, checkpoint)
 
 
 class Log:
@@ -212,9 +246,13 @@ def _cut_torn_line(path: Path) -> None:
         file.truncate(size)
 
 
-def _difference(old: Stamp, new: Stamp) -> str:
-    key = next(key for key in [*new.settings, *old.settings] if old.settings.get(key) != new.settings.get(key))
-    values = [f"{stamp.settings.get(key)}" for stamp in (old, new)]
+def _refused(folder: Path, old: Stamp, settings: Mapping[str, Any], checkpoint: str) -> ConfigError:
+    key = next(key for key in [*settings, *old.settings] if old.settings.get(key) != settings.get(key))
+    values = [f"{each.get(key)}" for each in (old.settings, settings)]
     if key.startswith("policy."):
-        values = [f"{value} ({stamp.identity['checkpoint']})" for value, stamp in zip(values, (old, new), strict=True)]
-    return f"{key} = {values[0]}, which is now {values[1]}"
+        names = (old.identity["checkpoint"], checkpoint)
+        values = [f"{value} ({name})" for value, name in zip(values, names, strict=True)]
+    return ConfigError(
+        f"{folder} holds samples made with {key} = {values[0]}, which is now {values[1]}: restore the setting, or choose "
+        "another --config.eval.name, or --config.eval.if_changed=new"
+    )

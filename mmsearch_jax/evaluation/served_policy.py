@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply
+from mmsearch_jax.core.chat_client import ChatClient, ChatReply
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.errors import ChatFailed, ToolError
 from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.evaluation.policies import Outcome, lengths

@@ -12,6 +12,7 @@ from typing import Any
 import tqdm
 
 from mmsearch_jax.core.chat_client import ChatClient
+from mmsearch_jax.core.config_files import save
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.core.settings import plain
 from mmsearch_jax.data.chat import ChatRenderer
@@ -24,12 +25,13 @@ from mmsearch_jax.datagen.conversation import Teacher
 from mmsearch_jax.datagen.generate import Generator, Labelling, outcomes
 from mmsearch_jax.datagen.journal import Journal, JournalEntry
 from mmsearch_jax.datagen.outcome import Outcome
+from mmsearch_jax.jobs.identities import JOURNAL, conversations
 from mmsearch_jax.jobs.search_tools import tool_client
 from mmsearch_jax.models.tokenizer import load_tokenizer
 from mmsearch_jax.rewards.judge import Judge
 from mmsearch_jax.settings.datagen import DatagenSettings
 
-ROWS, JOURNAL = "rows.array_record", "journal.jsonl"
+ROWS = "rows.array_record"
 _READY_S = 10.0
 
 
@@ -43,18 +45,9 @@ def run_datagen(settings: DatagenSettings, workdir: Path, *, show_progress: bool
       ToolError: too many consecutive calls failed.
     """
     tokenizer = load_tokenizer(settings.tokenizer)
-    identity = {
-        "seeds": plain(settings.seeds),
-        "episode": plain(settings.episode),
-        "tokenizer": _digest(tokenizer),
-        "teacher": settings.teacher.model,
-        "target": settings.labels.target.model,
-        "samples": settings.labels.samples,
-        "categories": settings.labels.categories,
-        "required_below": settings.labels.required_below,
-        "seed": settings.seed,
-    }
+    identity = {**conversations(settings), "tokenizer": _digest(tokenizer)}
     journal = Journal(workdir / JOURNAL, identity)
+    save(settings, workdir / "config.json")
     budget = DatagenBudget(plain(settings.budget), journal.spent)
     try:
         stopped = asyncio.run(_generate(settings, ChatRenderer(tokenizer), journal, budget, show_progress))

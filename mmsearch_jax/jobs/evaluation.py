@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from mmsearch_jax.core.errors import ConfigError, DataError, MMSearchError, ToolFailed
-from mmsearch_jax.core.staging import local_copy, pull_all, push_all
+from mmsearch_jax.core.settings import plain
+from mmsearch_jax.core.staging import pull_all, push_all
 from mmsearch_jax.data.rows import Row
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.distributed.processes import largest_of_all
@@ -21,12 +22,12 @@ from mmsearch_jax.evaluation.benchmark_run import Evaluation, EvidenceOf, evalua
 from mmsearch_jax.evaluation.benchmarks import LoadedRows, check_present, load_rows
 from mmsearch_jax.evaluation.budget import EvaluationBudget
 from mmsearch_jax.evaluation.conclude import conclude, right_by_id
-from mmsearch_jax.evaluation.fingerprint import fingerprint
 from mmsearch_jax.evaluation.judging import Judging
 from mmsearch_jax.evaluation.oracle import Evidence, given_evidence
 from mmsearch_jax.evaluation.policies import EnginePolicy, EvaluatedPolicy
-from mmsearch_jax.evaluation.samples import RUN_FILE, WHOLE, Shard, read_stamp, write_json
+from mmsearch_jax.evaluation.samples import WHOLE, Shard, read_stamp, write_json
 from mmsearch_jax.evaluation.served_policy import Prices, ServedPolicy
+from mmsearch_jax.jobs.identities import MINIWORLD, evaluated_folders, evaluated_policy, require_samples
 from mmsearch_jax.jobs.policies import named_policy
 from mmsearch_jax.jobs.search_tools import search_server, tool_client
 from mmsearch_jax.jobs.worlds import EVALUATION_WORLD, prepare_world
@@ -35,13 +36,12 @@ from mmsearch_jax.miniworld.real import RealWorld
 from mmsearch_jax.models.adapters import load_adapter
 from mmsearch_jax.models.lora import merge_lora
 from mmsearch_jax.models.policies import Policy
-from mmsearch_jax.models.policy_folder import ADAPTER_CONFIG, base_of, weights_layout
 from mmsearch_jax.rollout.engine_group import EngineGroup
 from mmsearch_jax.settings.commands import EvaluationSettings
 from mmsearch_jax.settings.evaluation import NO_SERVER, BenchmarkConfig
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
-MINIWORLD, SUITE_FILE = "miniworld", "suite.json"
+SUITE_FILE = "suite.json"
 
 
 class Suite(NamedTuple):
@@ -59,7 +59,7 @@ def run_eval(
     Args:
       rows: the questions, by default all of the mini-world's evaluation rows.
     """
-    rules = _rules(settings, settings.episode)
+    rules = settings.rules()
     evidence = miniworld_evidence() if settings.eval.oracle else None
     rows = _miniworld_rows(settings, workdir) if rows is None else rows
     evaluation = _evaluation(settings, workdir, settings.eval.name, MINIWORLD, rules, evidence=evidence)
@@ -105,11 +105,7 @@ def conclude_runs(settings: EvaluationSettings, workdir: Path) -> Suite:
     Raises:
       DataError: there is no such run.
     """
-    root = workdir / "eval" / settings.eval.name
-    folders = [root / name for name in settings.chosen] if settings.sets else [root]
-    found = [folder for folder in folders if (folder / RUN_FILE).is_file()]
-    if not found:
-        raise DataError(f"no samples in {root}: run the evaluation first, or give its --workdir and --config.eval.name")
+    found = require_samples(settings, workdir)
     summaries, broken = [], dict[str, str]()
     for folder in found:
         benchmark = read_stamp(folder).identity["benchmark"]
@@ -154,19 +150,11 @@ def named_checkpoint(settings: EvaluationSettings) -> tuple[Policy, dict[str, An
     Raises:
       CheckpointError: see `named_evaluated`.
     """
-    folder, adapter = local_copy(settings.checkpoint), None
-    if weights_layout(folder) == ADAPTER_CONFIG:
-        folder, adapter = local_copy(base_of(folder, settings.base)), folder
+    folder, adapter = evaluated_folders(settings)
     policy = named_policy(settings.replace(checkpoint=str(folder)), np.dtype(settings.dtype))
     if adapter is not None:
         policy = dataclasses.replace(policy, model=merge_lora(load_adapter(policy.model, adapter)))
-    identity = {
-        "kind": "checkpoint" if adapter is None else "adapter",
-        "dtype": settings.dtype,
-        "max_pixels": settings.max_pixels,
-        "fingerprint": fingerprint(folder, *([adapter] if adapter is not None else [])),
-    }
-    return policy, identity
+    return policy, evaluated_policy(settings, folder, adapter)
 
 
 def miniworld_evidence() -> EvidenceOf:
@@ -211,15 +199,12 @@ def _run_benchmark(
     shard: Shard,
 ) -> dict[str, Any]:
     benchmark, folder = settings.sets[name], f"{settings.eval.name}/{name}"
-    own = benchmark.source == MINIWORLD
+    own, rules = benchmark.source == MINIWORLD, settings.rules(name)
     if own:
-        tiny = settings.miniworld.tiny_rules and not settings.endpoint.url
-        rules = _rules(settings, settings.miniworld.episode if tiny else settings.episode)
         loaded = LoadedRows(_miniworld_rows(settings, workdir), Counter())
         # Other servers do not have the mini-world's pages.
         settings = settings.replace(tools=dataclasses.replace(settings.tools, url=""))
     else:
-        rules = _rules(settings, settings.episode)
         loaded = _loaded(settings, benchmark, workdir / "eval" / folder)
     evidence = (miniworld_evidence() if own else given_evidence) if settings.eval.oracle else None
     if settings.lacks_server(name):
@@ -293,19 +278,8 @@ def _evaluation(
         checkpoint=settings.endpoint.model if settings.endpoint.url else settings.checkpoint,
         judging=_judging(settings, benchmark),
         direct=_direct(settings, workdir, benchmark),
+        settings=plain(settings),
         **more,
-    )
-
-
-def _rules(settings: EvaluationSettings, episode: EpisodeConfig) -> EpisodeConfig:
-    own = settings.eval
-    return dataclasses.replace(
-        episode,
-        mode=own.mode,
-        allow_text=episode.allow_text and own.allow_text,
-        allow_image=episode.allow_image and own.allow_image,
-        allow_crop=episode.allow_crop and own.allow_crop,
-        max_text_searches=own.max_text_searches or episode.max_text_searches,
     )
 
 

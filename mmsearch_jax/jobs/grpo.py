@@ -33,7 +33,7 @@ def run_grpo(settings: GRPOSettings, workdir: Path) -> Path:
     """
     recipe, mesh = settings.grpo, LearnerMesh.of(settings.mesh, settings.sharding_rules, whole_rows=False)
     mesh.check(recipe.batch, "grpo.batch")
-    place = run_place(workdir, settings, "grpo", ("batch", "freeze", "loss", "group_size", "prompts_per_step"))
+    place = run_place(workdir, settings, "grpo")
     # Refuses a work directory of another run before the world in it is replaced.
     saved_position(place)
     scorer = Scorer(recipe.reward, recipe.judge, settings.episode.max_trajectory_tokens)

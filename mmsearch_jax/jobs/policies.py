@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from mmsearch_jax.core.settings import plain
 from mmsearch_jax.core.staging import shown
 from mmsearch_jax.data.chat import TEMPLATE
 from mmsearch_jax.distributed.processes import first_process_first
+from mmsearch_jax.jobs.identities import training
 from mmsearch_jax.learners.placement import LearnerMesh
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.models.adapters import save_adapter
@@ -68,24 +67,9 @@ def trainable_policy(settings: LearnerSettings, mesh: LearnerMesh) -> Policy:
     return dataclasses.replace(policy, model=model)
 
 
-def run_place(workdir: Path, settings: LearnerSettings, stage: str, keys: Sequence[str]) -> RunPlace:
-    """Where a stage's run is stored, with the settings that identify it (see `identity_of`) and all of them for its log."""
-    identity = identity_of(settings, getattr(settings, stage), stage, keys)
-    return RunPlace(workdir, stage, settings.run, identity, hyperparameters=plain(settings))
-
-
-def identity_of(settings: LearnerSettings, recipe: Any, stage: str, keys: Sequence[str]) -> Mapping[str, Any]:
-    """The settings that a run's numbers depend on, and that must not change when it is resumed.
-
-    Args:
-      recipe: the section of the stage; only its `keys` are included.
-    """
-    chosen = {key: plain(getattr(settings, key)) for key in ("checkpoint", "seed", "lora")}
-    chosen |= {f"{stage}.{key}": plain(getattr(recipe, key)) for key in ("optimizer", *keys)}
-    # It changes what is saved, not what is trained.
-    chosen["lora"].pop("merge_dtype", None)
-    # Checkpoints return tuples as lists.
-    return json.loads(json.dumps(chosen))
+def run_place(workdir: Path, settings: LearnerSettings, stage: str) -> RunPlace:
+    """Where a stage's run is stored, with the settings that identify it and all of them for its log."""
+    return RunPlace(workdir, stage, settings.run, training(settings, stage), hyperparameters=plain(settings))
 
 
 def save_trained(trained: Qwen2_5_VL, folder: Path, policy: Policy, merge_dtype: str = "stored") -> Path:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch_jax.core.config_files import save
-from mmsearch_jax.core.settings import leaves, plain
 from mmsearch_jax.data.storage import read_rows
 from mmsearch_jax.evaluation.samples import SUMMARY
 from mmsearch_jax.jobs.evaluation import run_eval
 from mmsearch_jax.jobs.grpo import run_grpo
+from mmsearch_jax.jobs.identities import quickstart as depends_on
 from mmsearch_jax.jobs.quickstart_summary import print_summary
 from mmsearch_jax.jobs.sft import run_sft
 from mmsearch_jax.jobs.stages import Stages
@@ -26,8 +26,6 @@ from mmsearch_jax.settings.evaluation import EvalConfig
 
 NO_CROP = "grpo_no_crop"
 EVALUATIONS = ("direct", "rag", "sft", "grpo")
-# Sections that change how a run is stored and served, not its results.
-_FREE = ("run.", "tools.")
 
 
 def run_quickstart(settings: QuickstartSettings, workdir: Path) -> dict[str, Any]:
@@ -36,9 +34,7 @@ def run_quickstart(settings: QuickstartSettings, workdir: Path) -> dict[str, Any
     Raises:
       ConfigError: `workdir` holds the results of other settings.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    depends_on = {path: plain(value) for path, _, _, value in leaves(settings) if not path.startswith(_FREE)}
-    stages = Stages(workdir, depends_on, settings.run.resume)
+    stages = Stages(workdir, depends_on(settings), settings.run.resume)
     save(settings, workdir / "config.json")
     sft, grpo = workdir / "policies" / "sft", workdir / "policies" / "grpo"
     stages.run("worlds", lambda: _prepare_worlds(settings, workdir), workdir / "worlds")

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
+from mmsearch_jax.core.addresses import is_loopback
 from mmsearch_jax.core.config_files import secret
-from mmsearch_jax.core.http_serving import is_loopback, serve_app
+from mmsearch_jax.core.http_serving import serve_app
 from mmsearch_jax.jobs.policies import make_engine, named_policy
 from mmsearch_jax.jobs.search_tools import check_ready, tool_client
 from mmsearch_jax.serving.app import create_app

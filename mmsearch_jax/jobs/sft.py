@@ -32,7 +32,7 @@ def run_sft(settings: SFTSettings, workdir: Path) -> Path:
     recipe, mesh = settings.sft, LearnerMesh.of(settings.mesh, settings.sharding_rules)
     mesh.check(recipe.batch, "sft.batch")
     policy = trainable_policy(settings, mesh)
-    place = run_place(workdir, settings, "sft", ("batch", "freeze", "accumulate", "train_end"))
+    place = run_place(workdir, settings, "sft")
     # Refuses a work directory of another run before the teacher's conversations in it are replaced.
     lanes = _lanes(settings, place)
     sets = tuple(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS, TENSORBOARD, POLICIES, ROLLOUTS, WANDB = "checkpoints", "tensorboard", "policies", "rollouts", "wandb_ids"
+SETTINGS = "settings"
 
 
 def earlier_state(workdir: Path, phase: str) -> list[Path]:
@@ -15,7 +16,7 @@ def earlier_state(workdir: Path, phase: str) -> list[Path]:
     Nothing of them may be mixed with another run: checkpoints would be resumed, a policy or rollouts taken for the new ones.
     """
     own = [workdir / CHECKPOINTS / phase, workdir / TENSORBOARD / phase, workdir / POLICIES / phase]
-    own.append(wandb_file(workdir, phase))
+    own += [wandb_file(workdir, phase), settings_file(workdir, phase)]
     if phase == "grpo":
         own.append(workdir / ROLLOUTS)
     return [path for path in own if path.is_file() or (path.is_dir() and any(path.iterdir()))]
@@ -46,6 +47,11 @@ def set_aside(workdir: Path, phase: str) -> list[Path]:
 def wandb_file(workdir: Path, phase: str) -> Path:
     """The file with the id of the phase's run at Weights & Biases."""
     return workdir / WANDB / phase
+
+
+def settings_file(workdir: Path, phase: str) -> Path:
+    """The file with all settings of the phase's newest start, as plain values."""
+    return workdir / SETTINGS / f"{phase}.json"
 
 
 def _aside(path: Path, number: int) -> Path:

@@ -17,7 +17,7 @@ import tqdm
 from tensorboardX import SummaryWriter
 
 from mmsearch_jax.core.errors import ConfigError
-from mmsearch_jax.learners.run_folder import METRICS, wandb_file
+from mmsearch_jax.learners.run_folder import METRICS, settings_file, wandb_file
 
 
 class RunLog:
@@ -30,7 +30,7 @@ class RunLog:
       start: number of steps made before, in a resumed run; None: nothing is resumed, and no earlier record is kept.
       wandb_project: also logs to Weights & Biases, where a resumed run continues the same run.
       writes: whether this process writes; exactly one process does.
-      hyperparameters: plain values that Weights & Biases shows with the run.
+      hyperparameters: plain values, which are written to settings/<phase>.json, and which Weights & Biases shows with the run.
 
     Raises:
       ConfigError: `wandb_project` is set, but the package is not installed.
@@ -64,6 +64,8 @@ class RunLog:
         )
         if not writes:
             return
+        if hyperparameters:
+            _keep_settings(settings_file(folder, phase), hyperparameters)
         _forget_later_steps(folder / METRICS, phase, -1 if start is None else start)
         self._file = (folder / METRICS).open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / "tensorboard" / phase), purge_step=0 if start is None else start + 1)
@@ -133,6 +135,11 @@ def _forget_later_steps(path: Path, phase: str, start: int) -> None:
     part = path.with_suffix(".part")
     part.write_text("".join(kept), encoding="utf-8")
     part.replace(path)
+
+
+def _keep_settings(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, default=list) + "\n", encoding="utf-8")
 
 
 def _start_wandb(project: str, folder: Path, phase: str, hyperparameters: Mapping[str, Any]) -> Any:

@@ -23,6 +23,7 @@ from mmsearch_jax.core.staging import native_address, push_all, push_all_soon
 from mmsearch_jax.distributed.processes import first_process_first, largest_of_all
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints, remove_unfinished
 from mmsearch_jax.learners.run_folder import CHECKPOINTS, set_aside
+from mmsearch_jax.learners.run_identity import IDENTITY, flat, require_same
 from mmsearch_jax.learners.run_log import RunLog
 from mmsearch_jax.learners.train_state import TrainState
 from mmsearch_jax.settings.learning import RunConfig
@@ -37,7 +38,7 @@ class RunPlace:
       phase: name of the run within the work directory: "sft", "grpo".
       identity: the settings that the numbers depend on, as plain JSON; a checkpoint with other settings is refused.
       show_progress: whether a progress bar is shown.
-      hyperparameters: all settings as plain values, for Weights & Biases.
+      hyperparameters: all settings as plain values, for settings/<phase>.json and Weights & Biases.
     """
 
     workdir: Path
@@ -67,7 +68,7 @@ def saved_position(place: RunPlace) -> Any:
         if step is None:
             return None
         extra = checkpoints.read_extra(step)
-        _require_same(_flat(place.identity), extra.get("identity", {}), f"step {step} in {checkpoints.folder}")
+        require_same(flat(place.identity), extra.get(IDENTITY, {}), f"step {step} in {checkpoints.folder}")
         return extra.get("position")
 
 
@@ -82,7 +83,7 @@ class TrainingRun:
     """
 
     def __init__(self, place: RunPlace, num_steps: int, *, best: Best | None = None):
-        self._config, self._num_steps, self._identity = place.config, num_steps, _flat(place.identity)
+        self._config, self._num_steps, self._identity = place.config, num_steps, flat(place.identity)
         self._workdir, self._phase, self._show = Path(place.workdir), place.phase, place.show_progress
         self._hyperparameters = place.hyperparameters
         # Before Orbax looks at the checkpoints: it removes those that another process has not finished.
@@ -131,8 +132,8 @@ class TrainingRun:
         """
         step, position = self.checkpoints.latest_step if self._config.resume else None, None
         if step is not None:
-            saved = self.checkpoints.read_extra(step).get("identity", {})
-            _require_same(self._identity, saved, f"step {step} in {self.checkpoints.folder}")
+            saved = self.checkpoints.read_extra(step).get(IDENTITY, {})
+            require_same(self._identity, saved, f"step {step} in {self.checkpoints.folder}")
             state, extra = self.checkpoints.restore(state, step)
             position = extra.get("position")
         self._skipped_before = int(jax.device_get(state.skipped))
@@ -158,7 +159,7 @@ class TrainingRun:
         """Records what was measured before the first step, with a checkpoint, so that a resumed run does not repeat it."""
         assert self._log is not None
         self._log.write(0, metrics)
-        self.checkpoints.save(0, state, {"position": position, "identity": self._identity}, metrics)
+        self.checkpoints.save(0, state, {"position": position, IDENTITY: self._identity}, metrics)
 
     def finish_step(
         self,
@@ -192,7 +193,7 @@ class TrainingRun:
             if native_address(self._workdir) is not None:
                 # No checkpoint in a bucket without the metrics of its steps.
                 push_all(checkpoints=False)
-            self.checkpoints.save(step, state, {"position": position(), "identity": self._identity}, metrics)
+            self.checkpoints.save(step, state, {"position": position(), IDENTITY: self._identity}, metrics)
             push_all_soon()
         if stopping:
             self.checkpoints.__exit__()
@@ -215,15 +216,6 @@ class TrainingRun:
             f"{self._skipped_in_a_row} consecutive updates had a non-finite gradient (up to step {step}); {last}. "
             "Lower the learning rate, or check the data of these steps"
         )
-
-
-def _require_same(identity: Mapping[str, Any], saved: Mapping[str, Any], checkpoint: str) -> None:
-    for name, value in identity.items():
-        if name in saved and saved[name] != value:
-            raise CheckpointError(
-                f"the checkpoint of {checkpoint} was made with {name} = {saved[name]}, this "
-                f"run has {value}: set it back, or use another --workdir"
-            )
 
 
 def _begin_anew(workdir: Path, phase: str) -> None:
@@ -274,11 +266,3 @@ class _Trace:
             self._step.__exit__(None, None, None)
             self._step = None
             jax.profiler.stop_trace()
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name, so that an error can name the exact setting."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat

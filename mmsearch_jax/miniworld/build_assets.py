@@ -8,7 +8,6 @@ Packages are fetched by name with pip, npm and apt-get (Debian), or read from fo
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import json
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmsearch_jax.core.command_line import Parser
 from mmsearch_jax.core.errors import DataError, MMSearchError
 from mmsearch_jax.miniworld import factbook, photographs
 from mmsearch_jax.miniworld.entities import Entity, write_entities
@@ -264,7 +264,7 @@ def _call(command: list[str], folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write, e.g. assets/miniworld")
     for package in PACKAGES:
         parser.add_argument(f"--{package.option}", type=Path, help=f"{package.label}, already unpacked")

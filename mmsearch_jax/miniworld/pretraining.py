@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ import tqdm
 from flax import nnx
 
 from mmsearch_jax.core import protocol
+from mmsearch_jax.core.settings import plain
 from mmsearch_jax.data.batches import pack_stream
 from mmsearch_jax.data.chat import IM_END, IMAGE_PAD, VISION_END, VISION_START, ChatRenderer
 from mmsearch_jax.data.pipeline import Step
@@ -36,10 +37,15 @@ from mmsearch_jax.settings.learning import BatchShape, RunConfig
 from mmsearch_jax.settings.world import PartConfig, PretrainSettings
 
 
-def make_base(settings: PretrainSettings, out: Path, workdir: Path, *, show_progress: bool = True) -> None:
+def make_base(
+    settings: PretrainSettings, out: Path, workdir: Path, identity: Mapping[str, Any], *, show_progress: bool = True
+) -> None:
     """Pretrains a base and writes it to `out` in bf16.
 
     The first part of the first course should hold only echoes: copying then appears early.
+
+    Args:
+      identity: the settings that must not change when the run is resumed.
     """
     seed = settings.seed
     processor = ImageProcessor(min_pixels=56 * 56, max_pixels=settings.max_pixels)
@@ -58,7 +64,14 @@ def make_base(settings: PretrainSettings, out: Path, workdir: Path, *, show_prog
             model,
             _batches(builder, pool, settings.batch, parts, seed + number),
             supervised.Updates(sum(part.steps for part in parts), course.optimizer),
-            RunPlace(workdir, f"pretrain_{number}", run, show_progress=show_progress),
+            RunPlace(
+                workdir,
+                f"pretrain_{number}",
+                run,
+                identity,
+                show_progress=show_progress,
+                hyperparameters=plain(settings),
+            ),
         )
     graph, state = nnx.split(model)
     small = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state))

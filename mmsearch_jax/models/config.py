@@ -14,7 +14,7 @@ from typing import Any
 from mmsearch_jax.core.errors import CheckpointError
 from mmsearch_jax.core.hub import missing_checkpoint
 from mmsearch_jax.core.json_files import json_object
-from mmsearch_jax.images.vision_inputs import VisionLayout
+from mmsearch_jax.images.vision_layout import VisionLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,9 @@ class ModelConfig:
             not support, or a size that is none.
         """
         if record.get("model_type") not in ("qwen2_5_vl",):
-            raise CheckpointError(f"config.json describes a '{record.get('model_type')}' model, expected 'qwen2_5_vl'")
+            raise CheckpointError(
+                f"config.json describes a '{record.get('model_type')}' model, expected 'qwen2_5_vl': give one of those"
+            )
         if record.get("quantization_config"):
             raise CheckpointError("config.json has a quantization_config: only weights in floating point are supported")
         text, vision = _part(record, "text_config") or dict(record), _part(record, "vision_config")

@@ -11,7 +11,8 @@ import json
 import re
 from collections.abc import Sequence
 
-from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint, ChatReply, Unreadable
+from mmsearch_jax.core.chat_client import ChatClient, ChatReply, Unreadable
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.errors import JudgeFailed
 
 PROMPT_VERSION = 1

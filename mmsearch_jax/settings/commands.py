@@ -168,6 +168,20 @@ class EvaluationSettings(PolicySettings):
             return False
         return self.eval.mode != "direct" and not self.eval.oracle
 
+    def rules(self, name: str = "") -> EpisodeConfig:
+        """The rules of the episodes of a set, with this evaluation's mode and ablations; "": of the mini-world on its own."""
+        tiny = self.miniworld.tiny_rules and not self.endpoint.url
+        own = name and self.sets[name].source == "miniworld"
+        episode, changed = self.miniworld.episode if own and tiny else self.episode, self.eval
+        return dataclasses.replace(
+            episode,
+            mode=changed.mode,
+            allow_text=episode.allow_text and changed.allow_text,
+            allow_image=episode.allow_image and changed.allow_image,
+            allow_crop=episode.allow_crop and changed.allow_crop,
+            max_text_searches=changed.max_text_searches or episode.max_text_searches,
+        )
+
     @property
     def named(self) -> tuple[str, ...]:
         """Names of the benchmarks that were asked for by name."""

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.settings import Section, SettingError, setting
 from mmsearch_jax.settings.learning import JudgeConfig, check_file
 from mmsearch_jax.settings.rollout import MODES, EpisodeConfig
@@ -15,6 +15,9 @@ from mmsearch_jax.settings.rollout import MODES, EpisodeConfig
 METRICS = (
     "match", "exact_match", "infoseek", "simplevqa", "f1", "f1_recall", "vqa_accuracy", "direct_answer", "multiple_choice",
 )  # fmt: skip
+
+_NAME = r"\w[\w.-]*"
+_NAME_RULE = "use letters, digits, '.', '_' and '-', for it names a directory"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,8 @@ class EvalConfig(Section):
     )
 
     def check(self) -> None:
+        if not re.fullmatch(_NAME, self.name):
+            raise SettingError("name", f"is '{self.name}': {_NAME_RULE}")
         if self.samples > 1 and not self.temperature:
             raise SettingError(
                 "samples", f"is {self.samples}, but at temperature 0 all samples are the same: also set temperature"
@@ -110,10 +115,8 @@ class OwnRowsConfig(Section):
     def check(self) -> None:
         if self.name and not self.path:
             raise SettingError("path", f"is empty, but rows.name is '{self.name}': also name the file of rows")
-        if self.name and not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise SettingError(
-                "name", f"is '{self.name}': use letters, digits, '.', '_' and '-', for it names a directory"
-            )
+        if self.name and not re.fullmatch(_NAME, self.name):
+            raise SettingError("name", f"is '{self.name}': {_NAME_RULE}")
 
     def check_ready(self) -> None:
         if self.path:

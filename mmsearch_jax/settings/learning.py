@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
-from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.settings import MissingFile, NotInstalled, Section, SettingError, setting
 from mmsearch_jax.settings.policy import TRAINED_PARTS
 

@@ -152,6 +152,11 @@ class ToolsConfig(Section):
     max_concurrency: int = setting(32, "calls in progress at the same time", at_least=1)
     token_env: str = setting("", "environment variable with the token that the server requires; empty: none")
 
+    def check(self) -> None:
+        for url in filter(None, (each.strip() for each in self.url.split(","))):
+            if not url.startswith(("http://", "https://")):
+                raise SettingError("url", f"names '{url}': give an address such as http://localhost:8765")
+
     def check_ready(self) -> None:
         if self.token_env and not os.environ.get(self.token_env):
             raise VariableNotSet("token_env", self.token_env)

@@ -133,7 +133,23 @@ class PretrainSettings(Section):
         if self.vision.out_hidden_size != self.text.hidden_size:
             raise SettingError(
                 "vision.out_hidden_size",
-                f"is {self.vision.out_hidden_size}, must be text.hidden_size ({self.text.hidden_size})",
+                f"is {self.vision.out_hidden_size}, must be text.hidden_size ({self.text.hidden_size}): set both",
+            )
+        for part, heads, width in (
+            ("text", self.text.num_attention_heads, self.text.hidden_size),
+            ("vision", self.vision.num_heads, self.vision.hidden_size),
+        ):
+            if width % heads:
+                raise SettingError(f"{part}.hidden_size", f"is {width}, which {heads} heads do not divide: change one")
+        heads, shared = self.text.num_attention_heads, self.text.num_key_value_heads
+        if heads % shared:
+            raise SettingError(
+                "text.num_attention_heads", f"is {heads}: make it a multiple of num_key_value_heads ({shared})"
+            )
+        half = self.text.hidden_size // heads // 2
+        if sum(self.text.mrope_section) != half:
+            raise SettingError(
+                "text.mrope_section", f"is {self.text.mrope_section}: its sum must be half a head's width, {half}"
             )
         for name, course in self.courses.items():
             if not course.parts:

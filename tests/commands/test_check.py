@@ -11,7 +11,6 @@ import threading
 
 import pytest
 
-from mmsearch_jax.commands import main as cli
 from mmsearch_jax.distributed.topologies import SLICES, parse
 from mmsearch_jax.recipes.meshes import AS_LARGE_AS, MESHES
 from tools_server.settings import environment
@@ -28,23 +27,6 @@ GRPO = (
 )  # fmt: skip
 HERE = ("sft", "--workdir", "runs/none")
 OTHER_TOPOLOGY = ("sft", "--config", "configs/sft_qwen2_5_vl_7b.py", *SFT[3:])
-
-
-@pytest.fixture
-def check(capsys):
-    """Runs the command in this process; returns its exit code and its lines: problems, notes, others."""
-
-    def run(*words):
-        capsys.readouterr()
-        code = cli.main(["check", *map(str, words)])
-        done = capsys.readouterr()
-        lines = done.err.splitlines()
-        problems = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        notes = [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
-        assert len(problems) + len(notes) == len(lines), done.err
-        return code, problems, notes, done.out
-
-    return run
 
 
 MISTAKES = {
@@ -154,7 +136,7 @@ MISTAKES = {
     ),
     "rows of one's own": (
         ("--", "eval", "--rows", "none.array_record", "--config.tools.url=http://search:8765", "--workdir", "runs/none"),
-        "no rows at none.array_record: give a file of rows",
+        "rows.path names none.array_record, which does not exist here: give the path of a file of rows",
     ),
     "rows of one's own without a search server": (
         ("--", "eval", "--config", "configs/eval/deepmmsearch.py", "--rows", "none.array_record", "--workdir", "runs/none"),
@@ -187,7 +169,7 @@ def test_a_mistake_is_one_line_with_exit_code_2(name, check, monkeypatch):
 @pytest.mark.parametrize("command", ["sft", "grpo", "eval", "ask", "serve", "quickstart"])
 def test_a_config_that_cannot_be_read_is_the_only_mistake(check, command):
     """Rules about the settings have nothing to say where there are none."""
-    words = (command, "assets/tiny-base/config.json", "who?") if command == "ask" else (command,)
+    words = (command, "docs/report.png", "who?") if command == "ask" else (command,)
     code, problems, _, _ = check(
         "--topology", "v5p:2x2x1", "--", *words, "--config", "configs/grpo_qwen2_5_vl_7b.py:h20:8"
     )
@@ -212,10 +194,24 @@ def test_all_mistakes_of_a_line_are_said_at_once(check):
     assert code == 2 and len(problems) == 5, problems
 
 
-def test_neither_jax_nor_flax_is_imported():
+def test_nothing_that_takes_long_to_import_is_imported():
+    """Most of a check's time is imports; launch scripts run it in a Python that has ml_collections alone."""
     words = ["check", *POD, "--", *GRPO, *JUDGE]
     code = f"import sys; from mmsearch_jax.commands.main import main; code = main({words!r}); "
-    code += "print(code, [name for name in ('jax', 'flax', 'grain', 'transformers') if name in sys.modules])"
+    slow = (
+        "jax",
+        "flax",
+        "grain",
+        "transformers",
+        "numba",
+        "pyarrow",
+        "aiohttp",
+        "jaxtyping",
+        "tqdm",
+        "safetensors",
+        "PIL",
+    )
+    code += f"print(code, [name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []", done.stdout
 
@@ -267,6 +263,24 @@ def test_files_here_are_looked_into(check, tmp_path):
     )
     (tmp_path / "file").touch()
     assert "is a file" in check("--", "sft", "--workdir", tmp_path / "file" / "run")[1][0]
+
+
+def test_an_evaluation_of_all_sets_notes_each_set_without_data_once(check, tmp_path):
+    line = (
+        "--",
+        "eval",
+        "--config",
+        "configs/eval/deepmmsearch.py",
+        f"--config.data={tmp_path}",
+        "--workdir",
+        "runs/none",
+    )
+    code, problems, notes, _ = check(*line, "--config.checkpoint=assets/tiny-base")
+    assert (code, problems) == (0, []) and len(notes) == len({note.split()[2] for note in notes}) == 10
+    assert all("has no data at" in note for note in notes)
+    (tmp_path / "dynvqa").mkdir()
+    notes = check(*line, "--config.checkpoint=assets/tiny-base")[2]
+    assert [note for note in notes if "dynvqa needs a search server" in note] and len(notes) == 10
 
 
 def test_what_another_run_will_have_made_is_not_looked_for(check):

@@ -1,11 +1,13 @@
 """The command line: help, and one-line errors with exit code 2."""
 
+import argparse
 import dataclasses
 import os
 import shlex
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -155,12 +157,14 @@ def test_profile_says_how_many_steps_to_trace(command, tmp_path, capsys):
 
 
 def test_programs_are_kept_where_compilation_cache_says(tmp_path):
-    # The command ends at once, because the image is missing; the programs that JAX compiles afterwards are cached.
+    # The command ends at once, because the image is none; the programs that JAX compiles afterwards are cached.
+    (tmp_path / "none.png").write_text("no image")
     code = (
         "import sys; from mmsearch_jax.commands.main import main; main(sys.argv[1:]); "
         "import jax; jax.jit(lambda x: x + 1)(1.0)"
     )
-    arguments = ["ask", "missing.png", "who?", "--compilation-cache", str(tmp_path / "new" / "cache")]
+    arguments = ["ask", "none.png", "who?", f"--config.checkpoint={ROOT}/assets/tiny-base"]
+    arguments += ["--compilation-cache", str(tmp_path / "new" / "cache")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, check=True, timeout=120)
@@ -169,7 +173,8 @@ def test_programs_are_kept_where_compilation_cache_says(tmp_path):
 
 def test_a_compilation_cache_that_cannot_be_made_is_named(mmsearch, tmp_path):
     (tmp_path / "file").touch()
-    done = mmsearch("ask", "missing.png", "who?", "--compilation-cache", tmp_path / "file" / "cache")
+    policy = f"--config.checkpoint={ROOT}/assets/tiny-base"
+    done = mmsearch("ask", tmp_path / "file", "who?", policy, "--compilation-cache", tmp_path / "file" / "cache")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and str(tmp_path / "file") in done.stderr
 
@@ -178,10 +183,10 @@ def test_an_interrupt_says_from_where_the_same_command_resumes(mmsearch, tmp_pat
     def interrupt(options):
         raise KeyboardInterrupt
 
-    def said(name):
+    def said(name, *more):
         stopped = dataclasses.replace(cli.COMMANDS[name], run=interrupt)
         monkeypatch.setitem(cli.COMMANDS, name, stopped)
-        done = mmsearch(name, "--workdir", tmp_path)
+        done = mmsearch(name, *more, "--workdir", tmp_path)
         assert done.returncode == 130
         return done.stderr.strip()
 
@@ -192,4 +197,30 @@ def test_an_interrupt_says_from_where_the_same_command_resumes(mmsearch, tmp_pat
         os.utime(tmp_path / "checkpoints" / step, (10**9 - age, 10**9 - age))
     assert said("quickstart") == "interrupted: the same command resumes from step 132 of sft, step 8 of grpo"
     assert said("eval").endswith("resumes from the last logged answer")
-    assert said("ask") == "interrupted"
+    assert (
+        said("ask", f"{ROOT}/docs/report.png", "what?", f"--config.checkpoint={ROOT}/assets/tiny-base") == "interrupted"
+    )
+
+
+def parsers_below(parser):
+    """A parser and those of all its commands."""
+    yield parser
+    for action in parser._actions:
+        for inner in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+            yield from parsers_below(inner)
+
+
+def test_no_command_takes_an_abbreviated_option(mmsearch, tmp_path):
+    found = list(parsers_below(cli.make_parser()))
+    assert {parser.prog.split()[1] for parser in found[1:]} == set(cli.COMMANDS)
+    assert not [parser.prog for parser in found if parser.allow_abbrev]
+    done = mmsearch("sft", "--workd", tmp_path / "run", "--conf=configs/tiny_sft.py")
+    assert done.returncode == 2 and done.stderr == "error: unknown argument '--workd': see mmsearch sft --help\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_other_program_makes_a_parser_of_its_own():
+    folders = ("mmsearch_jax", "tools_server", "launch", "benchmarks")
+    files = [path for folder in folders for path in Path(ROOT, folder).rglob("*.py")]
+    with_own = [path.name for path in files if "argparse.ArgumentParser(" in path.read_text(encoding="utf-8")]
+    assert len(files) > 200 and not with_own

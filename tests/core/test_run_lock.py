@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from mmsearch_jax.core import run_lock
-from mmsearch_jax.core.errors import DirectoryInUse
+from mmsearch_jax.core.errors import DirectoryInUse, StorageError
 from mmsearch_jax.core.run_lock import NAME, LocalPlace, Owner, RunLock
 
 _HOLD = """
@@ -102,3 +102,28 @@ def test_a_holder_whose_lock_was_taken_is_told_and_leaves_the_other_s_record(tmp
         assert lost.wait(30)
     assert place.read() == other
     assert "here was taken by another process while this one stood still" in capsys.readouterr().err
+
+
+class _LostReply(LocalPlace):
+    """Writes, but its first reply to `replace` is lost."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.replies = iter([StorageError("no reply")])
+        self.renewed = threading.Event()
+
+    def replace(self, old, new):
+        done = super().replace(old, new)
+        for error in self.replies:
+            raise error
+        if done:
+            self.renewed.set()
+        return done
+
+
+def test_a_beat_whose_reply_was_lost_is_not_taken_for_another_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_BEAT_S", 0.01)
+    place, lost = _LostReply(tmp_path / NAME), []
+    with RunLock("here", place, lost=lambda: lost.append(True)):
+        assert place.renewed.wait(30) and not lost
+    assert place.read() is None

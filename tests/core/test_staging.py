@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 
+import obstore
 import pytest
 
 from mmsearch_jax.core import buckets, staging
@@ -100,21 +101,53 @@ def test_a_bucket_has_one_owner_and_a_dead_one_holds_nobody_up(address, monkeypa
             second.bucket.write(NAME, Owner.here(os.getppid()).encode())
             lock_of(second).__enter__()
     second.bucket.write(NAME, dataclasses.replace(Owner.here(), boot="gone").encode())
-    monkeypatch.setattr(staging, "_SETTLE_S", 0.0)
     with lock_of(second):
-        assert second.bucket.write(NAME, b"", new=True) is False
+        assert second.bucket.create(NAME, b"") is False
     assert names(address) == []
 
 
-def test_of_two_that_find_a_dead_record_in_a_bucket_the_later_one_has_it(address, monkeypatch):
-    place = staging._BucketPlace(open_bucket(address))
-    assert place.create(b"dead")
-    # The second has looked before the first writes, and writes while the first waits.
-    monkeypatch.setattr(staging.time, "sleep", lambda _: place._bucket.write(NAME, b"second"))
+def test_of_two_that_find_a_dead_record_in_a_bucket_only_one_takes_it(address, monkeypatch):
+    bucket, other = open_bucket(address), open_bucket(address)
+    place = staging._BucketPlace(bucket)
+    assert place.create(b"dead") and not place.create(b"another")
+    look, looked = bucket.read, []
+
+    def both_look_before_one_writes(name):
+        found = look(name)
+        if not looked:
+            looked.append(name)
+            other.write(name, b"second")
+        return found
+
+    # S3's client reads the object and its tag at once; there the other one writes between two operations of the client.
+    if address.startswith("gs://"):
+        monkeypatch.setattr(bucket, "read", both_look_before_one_writes)
+    else:
+        put = obstore.put
+
+        def the_other_writes_first(*of, **more):
+            monkeypatch.undo()
+            other.write(NAME, b"second")
+            return put(*of, **more)
+
+        monkeypatch.setattr(obstore, "put", the_other_writes_first)
     assert not place.replace(b"dead", b"first")
-    monkeypatch.setattr(staging.time, "sleep", lambda _: None)
-    assert place.replace(b"second", b"third") and place.read() == b"third"
+    assert place.read() == b"second"
+    monkeypatch.undo()
+    assert not place.replace(b"dead", b"third") and place.replace(b"second", b"third") and place.read() == b"third"
     place.remove()
+    assert not place.replace(b"third", b"fourth") and place.read() is None
+
+
+def test_a_directory_that_another_run_holds_leaves_no_folder_here(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(staging.tempfile, "gettempdir", lambda: str(tmp_path))
+    with pytest.raises(DirectoryInUse), lock_of(StagedDirectory(address)):
+        held = StagedDirectory(address)
+        held.bucket.write(NAME, Owner.here(os.getppid()).encode())
+        with lock_of(held), held:
+            pass
+    assert list(tmp_path.iterdir()) == []
+    open_bucket(address).delete(NAME)
 
 
 def test_what_is_read_is_copied_once(address):

@@ -8,7 +8,7 @@ import pytest
 from mmsearch_jax.core.errors import ConfigError, DataError
 from mmsearch_jax.data.batches import TrainingSequence, check_patches, empty_batch, join_batches, pack, pack_stream
 from mmsearch_jax.images.processing import ProcessedImage
-from mmsearch_jax.images.vision_inputs import VisionLayout
+from mmsearch_jax.images.vision_layout import VisionLayout
 from mmsearch_jax.settings.learning import BatchShape
 
 IMAGE_TOKEN = 9

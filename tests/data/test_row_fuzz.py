@@ -6,7 +6,7 @@ import re
 import pytest
 
 from mmsearch_jax.commands.main import main
-from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.data.storage import FORMATS, read_rows, scan_rows
 from mmsearch_jax.data.usable import Use, learnable_episodes, why_all_unusable
 from mmsearch_jax.evaluation.benchmark_run import Evaluation, evaluate

@@ -193,17 +193,17 @@ def test_a_missing_set_is_named_with_how_to_get_it_and_the_others_run(tmp_path, 
 def test_a_set_that_was_asked_for_by_name_and_is_missing_is_an_error(tmp_path, capsys):
     data = write_sets(tmp_path / "data")
     (data / "a-okvqa" / "aokvqa_v1p0_val.json").unlink()
-    nobody = "http://127.0.0.1:1/v1"
+    nobody, direct = "http://127.0.0.1:1/v1", "--config.eval.mode=direct"
     for more, message in (
+        (["--config.only=okvqa,a_okvqa", direct], "a_okvqa: .* has no aokvqa_v1p0_val.json.*github.com"),
         (
-            ["--config.only=okvqa,a_okvqa", "--config.eval.mode=direct"],
-            "a_okvqa: .* has no aokvqa_v1p0_val.json.*github.com",
+            ["--config.only=dynvqa", f"--config.data={tmp_path}/none", direct],
+            "the benchmark dynvqa has no data at .*/none/dynvqa: get it from",
         ),
-        (["--config.only=dynvqa", f"--config.data={tmp_path}/none"], "dynvqa: no folder at .*/none/dynvqa"),
-        (["--config.only=mmsearch", f"--config.data={tmp_path}/none"], "mmsearch: no folder at"),
-        (["--config.only=infoseek"], "infoseek: needs a search server"),
-        (["--rows", str(tmp_path / "none.jsonl")], "rows.path names .*/none.jsonl, which does not exist"),
-        (["--rows", str(tmp_path), "--name", "own"], "own: no rows at .*rows.jsonl"),
+        (["--config.only=mmsearch", f"--config.data={tmp_path}/none", direct], "the benchmark mmsearch has no data at"),
+        (["--config.only=infoseek"], "the benchmark infoseek needs a search server"),
+        (["--rows", str(tmp_path / "none.jsonl"), direct], "rows.path names .*/none.jsonl, which does not exist"),
+        (["--rows", str(tmp_path), "--name", "own", direct], "no rows at .*rows.jsonl"),
         (["--rows", str(tmp_path), "--config.only=okvqa"], "only is 'okvqa', but rows.path"),
         (["--name", "own"], "rows.path is empty, but rows.name is 'own'"),
         (["--rows", str(tmp_path), "--name", "../own"], "rows.name is '../own': use letters"),

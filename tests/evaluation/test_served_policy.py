@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from benchmarks.stand_ins.scripted import CONFIG, FakeTools
-from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.trajectory import Status
 from mmsearch_jax.evaluation.policies import Outcome
 from mmsearch_jax.evaluation.served_policy import ServedPolicy

@@ -1,7 +1,8 @@
-"""`mmsearch sft` whose work directory and rows are in a bucket, killed in the middle, against a run on a local disk."""
+"""`mmsearch sft` whose work directory is in a bucket, killed in the middle, against a run on a local disk."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,8 +28,8 @@ _SETTINGS = {
 }
 
 
-def mmsearch(command, workdir, **settings):
-    given = [f"--config.{key}={value}" for key, value in settings.items()]
+def mmsearch(command, workdir, *more, **settings):
+    given = [*more, *(f"--config.{key}={value}" for key, value in settings.items())]
     return subprocess.Popen(
         [sys.executable, "-m", "mmsearch_jax.commands.main", command, "--workdir", str(workdir), *given],
         env=dict(os.environ),
@@ -88,4 +89,55 @@ def test_a_killed_run_in_a_bucket_ends_like_one_on_a_local_disk(whole, scheme, m
             assert losses(resumed.path) == losses(whole)
             weights = "policies/sft/model.safetensors"
             assert (resumed.path / weights).read_bytes() == (whole / weights).read_bytes()
+    buckets._google_files.cache_clear()
+
+
+def two_processes(workdir):
+    """Starts both; the settings of one process, and as many parts of a batch as there are processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        joined = (
+            "--coordinator",
+            f"127.0.0.1:{free.getsockname()[1]}",
+            "--num-processes",
+            "2",
+            "--heartbeat-timeout",
+            "20",
+        )
+    return [
+        mmsearch("sft", workdir, *joined, "--process-id", str(number), **_SETTINGS, **{"sft.data.lanes": 2})
+        for number in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_in_a_bucket_of_which_one_is_killed_end_like_two_on_a_local_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    for process in two_processes(tmp_path):
+        finished(process)
+    with bucket_server("gs") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        buckets._google_files.cache_clear()
+        address = f"gs://{BUCKET}/two"
+        both, bucket = two_processes(address), open_bucket(address)
+        until = time.monotonic() + 600
+        while not _steps_in(bucket, "gs"):
+            assert all(each.poll() is None for each in both) and time.monotonic() < until, both[0].communicate()[0][
+                -3000:
+            ]
+            time.sleep(0.05)
+        both[1].kill()
+        # The other one stops by itself.
+        for process in both:
+            process.communicate()
+        assert both[0].returncode != 0
+        assert 0 < max(_steps_in(bucket, "gs")) < _STEPS
+        for process in two_processes(address):
+            finished(process)
+        assert bucket.read("run.lock") is None
+        with StagedDirectory(address) as resumed:
+            assert losses(resumed.path) == losses(tmp_path)
+            weights = "policies/sft/model.safetensors"
+            assert (resumed.path / weights).read_bytes() == (tmp_path / weights).read_bytes()
     buckets._google_files.cache_clear()

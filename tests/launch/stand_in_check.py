@@ -6,7 +6,7 @@ from pathlib import Path
 # Writes the words of the check to $FAKE/checked, and to $FAKE/words as they are. With CHECK_CODE it refuses.
 PROGRAM = f"""#!/usr/bin/env bash
 case "$*" in
-  "-c import aiohttp, ml_collections, tqdm") exit 0;;
+  "-c import ml_collections") exit 0;;
   "-m mmsearch_jax.commands.main check "*)
     printf '%s ' "${{@:3}}" >> "$FAKE/checked"; echo >> "$FAKE/checked"
     printf '%s\\0' "${{@:3}}" > "$FAKE/words"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -91,12 +90,12 @@ def test_a_corpus_that_is_not_there_is_said_before_anything_starts(tmp_path):
 
 
 def test_what_the_user_must_mend_is_said_once(tmp_path):
-    shutil.copytree(TINY_BASE, tmp_path / "policy")
-    os.truncate(tmp_path / "policy" / "model.safetensors", 1000)
-    own = f"--config.checkpoint={tmp_path}/policy"
+    # It begins as the check expects; only its reader sees that the rest is missing.
+    (tmp_path / "rows.array_record").write_bytes(bytes.fromhex("83af70d10d884a3f") + b"x" * 100)
+    own = f"--config.sft.data.sets={tmp_path}/rows.array_record"
     done = rehearse("--processes", 1, "--", "sft", "--workdir", tmp_path / "run", own)
-    assert done.returncode == 2
-    assert "process 0 says: error:" in done.stdout and "is damaged" in done.stdout
+    assert done.returncode == 2, done.stderr
+    assert "process 0 says: error:" in done.stdout and "is cut short or not an ArrayRecord file" in done.stdout
     assert "attempt 2" not in done.stdout
 
 

@@ -166,7 +166,7 @@ def test_a_dry_run_needs_neither_gpus_nor_an_environment(script, tmp_path):
         (programs / name).symlink_to(shutil.which(name))
     # A Python without the packages that the check needs.
     (programs / "python3").unlink()
-    (programs / "python3").write_text("#!/bin/bash\ncase $2 in *aiohttp*) exit 1;; *print*) echo 312;; esac\n")
+    (programs / "python3").write_text("#!/bin/bash\ncase $2 in *ml_collections*) exit 1;; *print*) echo 312;; esac\n")
     (programs / "python3").chmod(0o755)
     environment = {"PATH": str(programs), "HOME": str(tmp_path), "MMSEARCH_DRY_RUN": "1"}
     done = subprocess.run(

@@ -22,6 +22,7 @@ from mmsearch_jax.learners import supervised
 from mmsearch_jax.learners.checkpoints import Best, Checkpoints, _numbered
 from mmsearch_jax.learners.logprobs import token_logprobs
 from mmsearch_jax.learners.run_folder import set_aside
+from mmsearch_jax.learners.run_identity import require_resumable
 from mmsearch_jax.learners.run_log import RunLog
 from mmsearch_jax.learners.train_state import create_train_state, make_optimizer, split_model
 from mmsearch_jax.learners.training_run import RunPlace
@@ -292,3 +293,21 @@ def test_the_steps_that_are_asked_for_are_traced_and_no_others(model, tmp_path):
 def test_nothing_is_traced_unless_asked(model, tmp_path):
     train(model, 3, tmp_path)
     assert not (tmp_path / "profile").exists()
+
+
+def test_the_settings_of_a_run_are_read_without_jax_and_kept_where_it_begins(model, tmp_path):
+    def begin(rank):
+        place = RunPlace(
+            tmp_path, "sft", RunConfig(), {"lora": {"rank": rank}}, show_progress=False, hyperparameters={"rank": rank}
+        )
+        supervised.train(model, batches, supervised.Updates(2, SGD), place)
+
+    begin(4)
+    kept = (tmp_path / "settings" / "sft.json").read_text()
+    assert json.loads(kept) == {"rank": 4}
+    require_resumable(tmp_path, "sft", {"lora": {"rank": 4}, "seed": 0})
+    for start in (lambda: require_resumable(tmp_path, "sft", {"lora": {"rank": 8}}), lambda: begin(8)):
+        with pytest.raises(CheckpointError, match=r"step 2 in .* was made with lora.rank = 4, this run has 8"):
+            start()
+    assert (tmp_path / "settings" / "sft.json").read_text() == kept
+    require_resumable(tmp_path, "grpo", {"lora": {"rank": 8}})

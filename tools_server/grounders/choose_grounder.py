@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmsearch_jax.core.chat_client import ChatClient, ChatEndpoint
+from mmsearch_jax.core.chat_client import ChatClient
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from tools_server.backends.upstream import Sessions
 from tools_server.grounders.chat_grounder import ChatGrounder
 from tools_server.grounders.dino import folder_of

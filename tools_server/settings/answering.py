@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mmsearch_jax.core.chat_client import ChatEndpoint
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.search_api import RequestLimits
 from mmsearch_jax.core.settings import Section, SettingError, setting
 from tools_server.settings.environment import check_packages, check_variable

@@ -157,6 +157,12 @@ def convert(
     return counts
 
 
+def require_source(source: str) -> None:
+    """Raises DataError if nothing can be converted from a source of this name."""
+    if source not in (*SOURCES, *SETS):
+        raise DataError(f"unknown source '{source}', expected one of {', '.join([*SOURCES, *SETS])}")
+
+
 def _opened(
     source: str, path: Path, folder: Path, split: str | None
 ) -> tuple[Iterator[Any], Callable[[Any, int], Row]]:
@@ -166,8 +172,7 @@ def _opened(
         return published.records(files, split or "", path), lambda record, number: published.to_row(
             record, number, folder
         )
-    if source not in SOURCES:
-        raise DataError(f"unknown source '{source}', expected one of {', '.join([*SOURCES, *SETS])}")
+    require_source(source)
     if split:
         raise DataError(f"{source} is one file and has no split '{split}': remove --split")
     return SOURCES[source].records(path), SOURCES[source].to_row

@@ -15,8 +15,8 @@ _MACHINES: tuple[Rule, ...] = (
     machines.mesh, machines.batch, machines.prompts, machines.parameters, machines.engine, machines.memory,
 )  # fmt: skip
 RULES: tuple[Rule, ...] = (
-    files.workdir, files.checkpoint, files.rows, files.tokenizer, files.benchmarks, files.arguments, *_MACHINES,
-    services.ready, services.loopback, services.keys, services.reachable,
+    files.workdir, files.earlier_results, files.checkpoint, files.rows, files.tokenizer, files.benchmarks, files.arguments,
+    *_MACHINES, services.ready, services.loopback, services.keys, services.reachable,
 )  # fmt: skip
 
 

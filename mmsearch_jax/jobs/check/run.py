@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ class Run:
       machines: that the processes are on.
       variables: names of the environment variables of the run's machines; None: those of this one.
       reach: whether services are asked for.
+      rescores: whether the command only judges and scores what an earlier one wrote: no policy, no benchmark, no search.
     """
 
     command: str
@@ -89,6 +91,7 @@ class Run:
     machines: int = 1
     variables: frozenset[str] | None = None
     reach: bool = False
+    rescores: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -106,7 +109,7 @@ class Run:
     def samples(self) -> bool:
         """Whether the command has an engine of its own."""
         commands = ("grpo", "eval", "ask", "serve", "quickstart")
-        return self.settings is not None and self.command in commands and not self.endpoint
+        return self.settings is not None and self.command in commands and not self.endpoint and not self.rescores
 
     @property
     def endpoint(self) -> str:
@@ -142,7 +145,7 @@ class Run:
 
 
 def _below(path: str | Path, folder: str) -> bool:
-    whole, above = Path(path).absolute(), Path(folder).absolute()
+    whole, above = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     return whole == above or above in whole.parents
 
 

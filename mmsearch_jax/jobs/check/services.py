@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from mmsearch_jax.core.chat_client import ChatEndpoint
-from mmsearch_jax.core.http_serving import is_loopback
+from mmsearch_jax.core.addresses import is_loopback
+from mmsearch_jax.core.chat_endpoint import ChatEndpoint
 from mmsearch_jax.core.search_api import ROUTE_READY
 from mmsearch_jax.core.settings import MissingFile, NotInstalled, Section, VariableNotSet
 from mmsearch_jax.jobs.check.run import Note, Run
@@ -89,7 +89,7 @@ def services(run: Run) -> Iterator[CalledService]:
 
 
 def _calls_tools(run: Run) -> bool:
-    if getattr(run.settings, "tools", None) is None:
+    if getattr(run.settings, "tools", None) is None or run.rescores:
         return False
     if run.command == "sft":
         return TOY_WORLD in run.settings.sft.data.sets
