@@ -116,8 +116,8 @@ def test_a_killed_quickstart_goes_on_from_its_checkpoints_to_the_same_numbers(tm
     finish = training_run.TrainingRun.finish_step
     for cut_after in (3, 1):
 
-        def cut(self, step, *rest, after=cut_after):
-            finish(self, step, *rest)
+        def cut(self, step, *rest, after=cut_after, **more):
+            finish(self, step, *rest, **more)
             if step == after:
                 raise KeyboardInterrupt
 
