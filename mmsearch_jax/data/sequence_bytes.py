@@ -12,7 +12,7 @@ import numpy as np
 
 from mmsearch_jax.data.batches import TrainingSequence
 from mmsearch_jax.images.processing import ProcessedImage
-from mmsearch_jax.images.vision_inputs import VisionLayout
+from mmsearch_jax.images.vision_layout import VisionLayout
 
 _EXTRA, _IMAGE = "extra:", "image:"
 

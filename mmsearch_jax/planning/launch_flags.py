@@ -15,12 +15,14 @@ _ALL = (
     "xla_enable_async_all_gather",
 )
 _SLICES = ("xla_tpu_enable_data_parallel_all_reduce_opt", "xla_tpu_data_parallel_opt_different_sized_ops")
-_VMEM = ("xla_tpu_scoped_vmem_limit_kib", "98304")
+_VMEM = {"xla_tpu_scoped_vmem_limit_kib": "98304"}
 
 
 def compiler_options(topology: Topology) -> dict[str, str]:
     """The options for `jax.stages.Lowered.compile`; empty for GPUs, which are planned on CPU devices."""
     if not topology.is_tpu:
         return {}
-    names = _ALL + (_SLICES if topology.num_slices > 1 else ())
-    return dict.fromkeys(names, "true") | (dict([_VMEM]) if topology.chip.name == "v6e" else {})
+    options: dict[str, str] = dict.fromkeys(_ALL, "true")
+    if topology.num_slices > 1:
+        options |= dict.fromkeys(_SLICES, "true")
+    return options | (_VMEM if topology.chip.name == "v6e" else {})

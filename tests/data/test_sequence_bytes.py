@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from mmsearch_jax.data.sequence_bytes import from_bytes, to_bytes
-from mmsearch_jax.images.vision_inputs import VisionLayout
+from mmsearch_jax.images.vision_layout import VisionLayout
 from tests.learners.small_sequences import sequence
 from tests.models.test_qwen2_5_vl import image
 
