@@ -92,7 +92,7 @@ def check_norms(model: Qwen2_5_VL, scenes: Sequence[Pixels]) -> None:
 
 
 def _start(text: TextConfig, vision: VisionConfig, seed: int) -> tuple[tokenizers.Tokenizer, Qwen2_5_VL]:
-    tokenizer = train_tokenizer(_tokenizer_texts(seed), text.vocab_size)
+    tokenizer = train_tokenizer(tokenizer_texts(seed), text.vocab_size)
     ids = tokenizer.get_vocab()
     config = ModelConfig(
         text=dataclasses.replace(text, vocab_size=tokenizer.get_vocab_size()),
@@ -124,18 +124,19 @@ def _batches(
     return batches
 
 
-def _tokenizer_texts(seed: int) -> Iterator[str]:
+def tokenizer_texts(seed: int, count: int = 6000) -> Iterator[str]:
+    """What the tokenizer is trained on: the lessons' text, and the words that need a token of their own."""
     rng = np.random.default_rng(seed)
     tags = [
         f"<{slash}{tag}>"
         for tag in (protocol.REASON, *protocol.ACTION_TAGS, protocol.INFORMATION)
         for slash in ("", "/")
     ]
-    for number in range(6000):
+    for number in range(count):
         if number % 3 == 0:
             yield " ".join([*tags, protocol.WHOLE_IMAGE])
             # A word has a token of its own both behind a space and at the start of an answer.
-            yield " ".join(sight.WORDS)
+            yield "".join(f" {word}" for word in sight.WORDS)
             yield "\n".join(sight.WORDS)
         for question, answer in language.TEXT_TASKS[("reading", "joining", "copying")[number % 3]](rng).turns:
             yield f"user\n{question}"

@@ -12,7 +12,7 @@ TOKEN = 28
 
 @pytest.fixture
 def scene():
-    """Two pictures on white: a red flag that covers tokens 0 and 1 of the upper row, a blue animal in the last tokens of both rows."""
+    """Two pictures on white: a red flag in tokens 0 and 1 of the upper row, a blue animal in the last tokens of both rows."""
     image = np.full((56, 168, 3), WHITE, np.uint8)
     image[0:28, 0:56] = RED
     image[0:56, 140:168] = BLUE

@@ -1,11 +1,10 @@
 """The course of pretraining: every part has its steps, at whatever step the run resumes."""
 
-import numpy as np
 import pytest
 
 from mmsearch_jax.data.chat import ChatRenderer
 from mmsearch_jax.images.processing import ImageProcessor
-from mmsearch_jax.miniworld import lessons, pretraining, scenes, sight
+from mmsearch_jax.miniworld import lessons, pretraining
 from mmsearch_jax.miniworld.generated import GeneratedWorld
 from mmsearch_jax.models.policies import load_policy
 from mmsearch_jax.settings.learning import BatchShape
@@ -35,23 +34,3 @@ def test_parts_follow_one_another(batches):
 @pytest.mark.parametrize(("start", "expected"), [(2, [False, True, True]), (3, [True, True]), (4, [True]), (5, [])])
 def test_a_run_is_taken_up_in_the_middle(batches, start, expected):
     assert [with_images(batch) for batch, _, _ in batches(start, None)] == expected
-
-
-def test_what_is_said_of_a_picture_is_true_of_it():
-    rng = np.random.default_rng(3)
-    world = GeneratedWorld(24, 0)
-    from mmsearch_jax.miniworld.worlds import compose_scene
-
-    seen = 0
-    for _ in range(12):
-        scene = compose_scene(world, rng)
-        turns = dict(sight.looking(rng, scene).turns)
-        count, pictures = turns["Describe the image."].split(": ", 1)
-        assert int(count) == len(scene.kinds) == len(pictures.split(", "))
-        assert pictures.count("flag") == list(scene.kinds).count("flag")
-        for i, kind in enumerate(scene.kinds):
-            phrase = scenes.spatial_phrase(scene.boxes, i)
-            if phrase:
-                assert turns[f"What is {phrase}, a flag or a photo?"] == ("a flag" if kind == "flag" else "a photo")
-                seen += 1
-    assert seen > 10

@@ -17,7 +17,9 @@ from mmsearch_jax.models.vision import VisionTower
 from mmsearch_jax.settings.learning import OptimizerConfig, RunConfig
 from mmsearch_jax.settings.world import TowerConfig
 
-VISION = VisionConfig(depth=2, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=24, fullatt_block_indexes=(1,))
+VISION = VisionConfig(
+    depth=2, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=24, fullatt_block_indexes=(1,)
+)
 
 
 def scene(seed):
@@ -51,7 +53,9 @@ def test_dense_loss_equals_a_loop_over_tokens():
         expected[name] = np.mean(found)
         assert float(parts[name]) == pytest.approx(expected[name], rel=1e-5), name
     weights = {"edges": 3, "centre": 3, "num_pictures": 0.7, "num_flags": 0.7}
-    assert float(total) == pytest.approx(sum(weights.get(name, 1) * value for name, value in expected.items()), rel=1e-5)
+    assert float(total) == pytest.approx(
+        sum(weights.get(name, 1) * value for name, value in expected.items()), rel=1e-5
+    )
 
 
 def test_centred_features_are_the_old_ones_shifted_and_scaled():
