@@ -81,9 +81,7 @@ def test_an_adapter_comes_back_as_it_was_written(model, tmp_path):
 def test_an_adapter_of_another_model_is_refused(model, tmp_path):
     from safetensors.numpy import load_file, save_file
 
-    with pytest.raises(
-        CheckpointError, match=r"adapter_config\.json cannot be read \(No such file.*: give a folder that PEFT"
-    ):
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json cannot be read \(No such file.*: give a folder that PEFT"):
         load_adapter(model, tmp_path)
     save_adapter(trained(model, LoRAConfig(4)), tmp_path, "base")
     tensors = load_file(tmp_path / "adapter_model.safetensors")
