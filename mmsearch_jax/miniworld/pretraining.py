@@ -31,6 +31,7 @@ from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.miniworld import language, lessons, sight, tower
 from mmsearch_jax.miniworld.dense_labels import Pixels
 from mmsearch_jax.miniworld.generated import GeneratedWorld
+from mmsearch_jax.miniworld.initial import fan_in
 from mmsearch_jax.miniworld.tokenizer import save_tokenizer, train_tokenizer
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.hf import save_pretrained
@@ -59,7 +60,9 @@ def make_base(settings: PretrainSettings, out: Path, workdir: Path, *, show_prog
     pool = lessons.scene_pool(world, processor, numbers, seed)
     run = RunConfig(settings.checkpoint_every)
     place = RunPlace(workdir, "pretrain_tower", run, show_progress=show_progress)
-    model.vision = tower.train_tower(vision, [pooled.pixels for pooled in pool], settings.tower, place, seed)
+    model.vision = tower.train_tower(
+        model.vision, vision, [pooled.pixels for pooled in pool], settings.tower, place, seed
+    )
     builder = lessons.LessonBuilder(ChatRenderer(tokenizer), model.config)
     for number, (_, course) in enumerate(sorted(settings.courses.items()), 1):
         parts = [part for _, part in sorted(course.parts.items())]
@@ -103,7 +106,7 @@ def _start(text: TextConfig, vision: VisionConfig, seed: int) -> tuple[tokenizer
         video_token_id=ids["<|video_pad|>"],
         eos_token_id=ids[IM_END],
     )
-    return tokenizer, Qwen2_5_VL(config, rngs=nnx.Rngs(seed))
+    return tokenizer, fan_in(Qwen2_5_VL(config, rngs=nnx.Rngs(seed)), seed)
 
 
 def _batches(

@@ -7,7 +7,6 @@ Legend: N scenes, T tokens of a scene, D width of the features.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,12 +30,10 @@ from mmsearch_jax.learners.train_state import (
 from mmsearch_jax.learners.training_run import RunPlace, TrainingRun
 from mmsearch_jax.miniworld import colours, dense_labels, distortions
 from mmsearch_jax.miniworld.dense_labels import DenseLabels, Pixels
+from mmsearch_jax.miniworld.initial import EMBEDDING_STD
 from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.models.vision import VisionTower
 from mmsearch_jax.settings.world import TowerConfig
-
-FEATURE_STD = 0.12
-"""Deviation to which features are scaled: that of the text embeddings of a trained tiny base."""
 
 # Outputs of each head, and its weight in the loss.
 _HEADS = {
@@ -91,10 +88,9 @@ def _mean(values: Float[Array, "N T"], weights: Float[Array, "N T"]) -> Float[Ar
 
 
 def train_tower(
-    config: VisionConfig, scenes: Sequence[Pixels], course: TowerConfig, place: RunPlace, seed: int
+    tower: VisionTower, config: VisionConfig, scenes: Sequence[Pixels], course: TowerConfig, place: RunPlace, seed: int
 ) -> VisionTower:
-    """A tower from random parameters, trained on scenes of one size, with features centred and scaled to `FEATURE_STD`."""
-    tower = fan_in(VisionTower(config, rngs=nnx.Rngs(seed), dtype=jnp.float32, param_dtype=jnp.float32), seed)
+    """The tower, trained on scenes of one size, with features centred and scaled to the text embeddings' deviation."""
     model = TowerWithHeads(tower, config.out_hidden_size, rngs=nnx.Rngs(seed))
     graph, trained, frozen = split_model(model)
     optimizer = make_optimizer(course.optimizer, course.steps)
@@ -122,34 +118,15 @@ def train_tower(
     return centred(tower, *inputs(scenes[:64], config))
 
 
-def fan_in(tower: VisionTower, seed: int) -> VisionTower:
-    """The tower with kernels of deviation 1 / sqrt(inputs), and less at the end of each residual branch.
-
-    The published models' deviation (0.02) suits their width; a tower of width 128 begins to learn much later with it.
-    """
-    graph, state = nnx.split(tower)
-    rng, depth = np.random.default_rng([seed, 1]), len(tower.blocks.norm1.scale[...])
-
-    def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        names = [str(getattr(key, "key", key)) for key in path]
-        if "kernel" not in names:
-            return leaf
-        branch_end = "proj" in names or "down_proj" in names
-        std = 1.0 / math.sqrt(leaf.shape[-2] * (2 * depth if branch_end else 1))
-        return jnp.asarray(rng.normal(0.0, std, leaf.shape), leaf.dtype)
-
-    return nnx.merge(graph, jax.tree_util.tree_map_with_path(one, state))
-
-
 def centred(tower: VisionTower, vision: VisionInputs, order: Int[np.ndarray, "N T"]) -> VisionTower:
-    """The tower with its last layer changed so that these images' features have mean 0 and deviation `FEATURE_STD`.
+    """The tower with its last layer changed so that these images' features have mean 0 and deviation `EMBEDDING_STD`.
 
     Features that are much longer than text embeddings hardly change in the language model's layers, whereas text changes by
     their length: the model then learns neither to look nor to read. `order` holds the indices of the images' features.
     """
     features = features_of(tower, vision, order)
     mean = features.mean((0, 1))
-    scale = FEATURE_STD / (features - mean).std()
+    scale = EMBEDDING_STD / (features - mean).std()
     graph, state = nnx.split(tower)
     tower = nnx.merge(graph, jax.tree.map(jnp.copy, state))
     last = tower.merger.fc2

@@ -1,5 +1,6 @@
 """The vision tower's own lessons: the loss against a plain reference, features of sound length, resuming."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,6 +12,7 @@ from mmsearch_jax.core.errors import TrainingDiverged
 from mmsearch_jax.learners.training_run import RunPlace
 from mmsearch_jax.miniworld import dense_labels, pretraining, tower
 from mmsearch_jax.miniworld.dense_labels import DenseLabels, Pixels
+from mmsearch_jax.miniworld.initial import EMBEDDING_STD, fan_in
 from mmsearch_jax.models.config import ModelConfig, TextConfig, VisionConfig
 from mmsearch_jax.models.qwen2_5_vl import Qwen2_5_VL
 from mmsearch_jax.models.vision import VisionTower
@@ -31,6 +33,10 @@ def scene(seed):
 
 
 SCENES = [scene(seed) for seed in range(8)]
+
+
+def new_tower():
+    return fan_in(VisionTower(VISION, rngs=nnx.Rngs(0), dtype=np.float32, param_dtype=np.float32), 0)
 
 
 def test_dense_loss_equals_a_loop_over_tokens():
@@ -59,12 +65,12 @@ def test_dense_loss_equals_a_loop_over_tokens():
 
 
 def test_centred_features_are_the_old_ones_shifted_and_scaled():
-    plain = tower.fan_in(VisionTower(VISION, rngs=nnx.Rngs(0), dtype=np.float32, param_dtype=np.float32), 0)
+    plain = new_tower()
     given = tower.inputs(SCENES, VISION)
     before = tower.features_of(plain, *given)
     after = tower.features_of(tower.centred(plain, *given), *given)
     shifted = before - before.mean((0, 1))
-    np.testing.assert_allclose(after, shifted * (tower.FEATURE_STD / shifted.std()), atol=1e-5)
+    np.testing.assert_allclose(after, shifted * (EMBEDDING_STD / shifted.std()), atol=1e-5)
     np.testing.assert_array_equal(tower.features_of(plain, *given), before)
 
 
@@ -79,7 +85,7 @@ def test_the_tower_learns_and_resumes_to_the_same_numbers(tmp_path):
 
     def train(folder, steps):
         place = RunPlace(folder, "pretrain_tower", RunConfig(checkpoint_every=10), show_progress=False)
-        return tower.train_tower(VISION, SCENES, course(steps), place, seed=3)
+        return tower.train_tower(new_tower(), VISION, SCENES, course(steps), place, seed=3)
 
     whole = train(tmp_path / "whole", 20)
     found = losses(tmp_path / "whole")
@@ -88,6 +94,23 @@ def test_the_tower_learns_and_resumes_to_the_same_numbers(tmp_path):
     resumed = train(tmp_path / "parts", 20)
     for one, other in zip(jax.tree.leaves(nnx.state(whole)), jax.tree.leaves(nnx.state(resumed)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_kernels_start_with_the_deviation_of_their_inputs():
+    text = TextConfig(vocab_size=64, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+                      num_key_value_heads=1, mrope_section=(4, 4, 4))  # fmt: skip
+    vision = dataclasses.replace(VISION, hidden_size=32, out_hidden_size=48)
+    model = fan_in(Qwen2_5_VL(ModelConfig(text=text, vision=vision), rngs=nnx.Rngs(0)), 0)
+    layers, blocks = model.language.layers, model.vision.blocks
+    for kernel, expected in (
+        (layers.q_proj.kernel, 48**-0.5),
+        (layers.o_proj.kernel, (48 * 4) ** -0.5),
+        (layers.mlp.down_proj.kernel, (96 * 4) ** -0.5),
+        (blocks.qkv.kernel, 32**-0.5),
+        (model.vision.merger.fc1.kernel, 128**-0.5),
+        (model.language.embedding, EMBEDDING_STD),
+    ):
+        assert float(np.std(kernel[...])) == pytest.approx(expected, rel=0.05)
 
 
 def test_features_much_longer_than_text_embeddings_are_refused():
