@@ -7,7 +7,7 @@ Legend: N scenes, T tokens of a scene, D width of the features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -63,7 +63,7 @@ class TowerWithHeads(nnx.Module):
 
 
 def dense_loss(
-    outputs: dict[str, Float[Array, "N T outputs"]], labels: DenseLabels
+    outputs: Mapping[str, Float[Array | np.ndarray, "N T outputs"]], labels: DenseLabels
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The weighted sum of the heads' losses, and each of them: cross-entropies in nats, mean absolute errors of boxes.
 
@@ -83,7 +83,7 @@ def dense_loss(
     return sum((_HEADS[name][1] * loss for name, loss in losses.items()), jnp.zeros(())), losses
 
 
-def _mean(values: Float[Array, "N T"], weights: Float[Array, "N T"]) -> Float[Array, ""]:
+def _mean(values: Float[Array, "N T"], weights: Float[Array | np.ndarray, "N T"]) -> Float[Array, ""]:
     return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)
 
 

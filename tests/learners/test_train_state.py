@@ -1,5 +1,7 @@
 """Optimisers by name: which parameters Muon updates."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ class Small(nnx.Module):
 
 
 @pytest.fixture(scope="module")
-def update():
+def update() -> tuple[Any, Any, Any]:
     """Parameters, gradients and the first update of a model with stacked layers, as pure dicts."""
     params = nnx.to_pure_dict(nnx.state(Small(nnx.Rngs(0))))
     gradients = jax.tree.map(
@@ -42,7 +44,8 @@ def test_muon_updates_each_layer_of_a_stack_as_a_matrix(update):
     alone = optax.contrib.muon(RATE, consistent_rms=0.2)
     for i in range(3):
         kernel, gradient = params["layers"]["kernel"][i], gradients["layers"]["kernel"][i]
-        state, expected = alone.init({"w": kernel}), {}
+        expected: Any = None
+        state = alone.init({"w": kernel})
         for _ in range(2):
             expected, state = alone.update({"w": gradient}, state, {"w": kernel})
         np.testing.assert_allclose(found["layers"]["kernel"][i], expected["w"], atol=1e-6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -101,7 +102,8 @@ def test_kernels_start_with_the_deviation_of_their_inputs():
                       num_key_value_heads=1, mrope_section=(4, 4, 4))  # fmt: skip
     vision = dataclasses.replace(VISION, hidden_size=32, out_hidden_size=48)
     model = fan_in(Qwen2_5_VL(ModelConfig(text=text, vision=vision), rngs=nnx.Rngs(0)), 0)
-    layers, blocks = model.language.layers, model.vision.blocks
+    layers: Any = model.language.layers
+    blocks: Any = model.vision.blocks
     for kernel, expected in (
         (layers.q_proj.kernel, 48**-0.5),
         (layers.o_proj.kernel, (48 * 4) ** -0.5),
