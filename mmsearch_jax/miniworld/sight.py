@@ -3,6 +3,9 @@
 They only ask what the image shows (how many, where, which colour, flag or photo), so that the skill transfers from
 drawn emblems to real flags and photographs. A dialogue tells each fact once: if an earlier answer or question contained a
 later answer, the policy would learn to copy it instead of to look.
+
+The lessons build on one another. In `describing` the words of a place stand directly before what is there, so that one layer of
+attention suffices. `placing` asks for it in a question. `looking` has all forms.
 """
 
 from __future__ import annotations
@@ -55,18 +58,27 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Sight:
-    """What a dialogue may ask about a scene's pictures: kind, place (None: ambiguous) and main colour (None: unclear)."""
+    """What a dialogue may say of a scene's pictures: kind, place (None: ambiguous), and the colour that covers most."""
 
     kinds: Sequence[str]
     places: Sequence[str | None]
-    colours: Sequence[str | None]
+    colours: Sequence[str]
 
     @classmethod
     def of(cls, scene: Scene) -> Sight:
         """The facts of a scene."""
         places = [scenes.spatial_phrase(scene.boxes, i) for i in range(len(scene.boxes))]
-        named = [colours.dominant_colour(scene.image, box) for box in scene.boxes]
-        return cls(scene.kinds, places, [name if share >= questions.COLOUR_SHARE else None for name, share in named])
+        return cls(scene.kinds, places, [colours.dominant_colour(scene.image, box)[0] for box in scene.boxes])
+
+    @property
+    def words(self) -> list[str]:
+        """What each picture is called."""
+        return ["flag" if kind == "flag" else "photo" for kind in self.kinds]
+
+    @property
+    def named(self) -> list[int]:
+        """The pictures that a question can name: by their place, or because there is no other."""
+        return [i for i, place in enumerate(self.places) if place or len(self.kinds) == 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,24 +90,29 @@ class _Asked:
     facts: frozenset[tuple[str, int]]
 
 
+def describing(rng: np.random.Generator, seen: Sight) -> Dialogue | None:
+    """The pictures in random order, each as place, colour, kind; None if no picture can be named."""
+    pictures = [(seen.places[i], seen.colours[i], seen.words[i]) for i in rng.permutation(seen.named)]
+    answer = ", ".join(" ".join(part for part in picture if part) for picture in pictures)
+    return Dialogue([("Describe the image.", answer)]) if pictures else None
+
+
+def placing(rng: np.random.Generator, seen: Sight) -> Dialogue | None:
+    """Only questions that pick one picture by its place, or the place of one; None if the scene has no such question."""
+    asked = _apart(rng, _places(rng, seen))
+    return _dialogue(asked) if asked else None
+
+
 def looking(rng: np.random.Generator, seen: Sight) -> Dialogue:
     """Every form of question about one scene; the number of pictures comes first, because places hint at it."""
     asked = _apart(rng, [*_places(rng, seen), *_numbers(rng, seen)])
     return _dialogue(sorted(asked, key=lambda each: _NUMBER not in each.facts))
 
 
-def placing(rng: np.random.Generator, seen: Sight) -> Dialogue | None:
-    """Only questions that pick one picture by its place, or the place of one; None if the scene has no such question.
-
-    This skill, like copying, appears only in lessons that need nothing else.
-    """
-    asked = _apart(rng, _places(rng, seen))
-    return _dialogue(asked) if asked else None
-
-
 SIGHT_TASKS: Mapping[str, Callable[[np.random.Generator, Sight], Dialogue | None]] = {
-    "looking": looking,
+    "describing": describing,
     "placing": placing,
+    "looking": looking,
 }
 """The lessons about scenes by the name of their share in `MixtureConfig`."""
 
@@ -103,18 +120,17 @@ _NUMBER = ("number", 0)
 
 
 def _places(rng: np.random.Generator, seen: Sight) -> list[_Asked]:
-    """Of each picture its kind and its colour, by its place; and the place of the only flag or photo."""
-    found, words = [], ["flag" if kind == "flag" else "photo" for kind in seen.kinds]
+    """Of each picture its colour or, more rarely (it is a guess of two), its kind; and the place of the only flag or photo."""
+    found, words = [], seen.words
     everything = frozenset(("picture", i) for i in range(len(words)))
-    for i, (word, place, colour) in enumerate(zip(words, seen.places, seen.colours, strict=True)):
-        own = frozenset({("picture", i)})
-        alone = len(words) == 1
-        if alone or place:
-            subject = "this" if alone else f"the picture {place}"
+    for i in seen.named:
+        place, word, own = seen.places[i], words[i], frozenset({("picture", i)})
+        if rng.random() < 0.75:
+            expression = f"the {word} {place}" if place else f"this {word}"
+            found.append(_Asked(questions.colour_question(rng, expression), seen.colours[i], own))
+        else:
+            subject = f"the picture {place}" if place else "this"
             found.append(_Asked(f"Is {subject} a flag or a photo?", f"a {word}", own))
-        if colour and (alone or place):
-            expression = f"this {word}" if alone else f"the {word} {place}"
-            found.append(_Asked(questions.colour_question(rng, expression), colour, own))
         if place and words.count(word) == 1:
             question = questions.where_question(rng) if word == "flag" else "Where is the photo?"
             found.append(_Asked(question, place, everything))

@@ -36,6 +36,7 @@ class MixtureConfig(Section):
     joining: float = setting(0.0, "answers from two texts", at_least=0)
     copying: float = setting(0.0, "names and values to copy", at_least=0)
     chain: float = setting(0.0, "long chains of reading, as needed with the tools", at_least=0)
+    describing: float = setting(0.0, "places of pictures, and directly behind them what is there", at_least=0)
     placing: float = setting(0.0, "one of several pictures by its place, or the place of one", at_least=0)
     looking: float = setting(0.0, "all questions about composed pictures", at_least=0)
 

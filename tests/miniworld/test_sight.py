@@ -13,14 +13,19 @@ from mmsearch_jax.miniworld.worlds import compose_scene
 
 SEEN = (
     Sight(["flag"], [None], ["red"]),
-    Sight(["flag", "animal"], ["on the left", "on the right"], ["red", None]),
+    Sight(["flag", "animal"], ["on the left", "on the right"], ["red", "green"]),
     Sight(
         ["monument", "flag", "flag"],
         ["at the top left", "at the top right", "at the bottom left"],
         ["grey", "blue", "blue"],
     ),
-    Sight(["monument", "flag", "animal", "animal"], [None, "in the middle", None, None], [None, None, None, "brown"]),
+    Sight(
+        ["monument", "flag", "animal", "animal"], [None, "in the middle", None, None], ["white", "blue", "red", "brown"]
+    ),
 )
+
+NAMELESS = Sight(["flag", "flag"], [None, None], ["red", "red"])
+"""Two pictures that no phrase tells apart."""
 
 
 def turns(task, count=60):
@@ -77,7 +82,24 @@ def test_lessons_of_places_ask_for_nothing_else():
     asked = {question for _, each in turns(sight.placing, 200) for question, _ in each}
     assert asked
     assert not any(question.startswith(("How many", "Count")) for question in asked)
-    assert sight.placing(np.random.default_rng(0), Sight(["flag", "flag"], [None, None], ["red", "red"])) is None
+    assert sight.placing(np.random.default_rng(0), NAMELESS) is None
+
+
+def test_descriptions_name_each_place_once_with_what_is_there():
+    for number in range(40):
+        seen = SEEN[number % len(SEEN)]
+        dialogue = sight.describing(np.random.default_rng(number), seen)
+        assert dialogue is not None
+        ((_, answer),) = dialogue.turns
+        alone = len(seen.kinds) == 1
+        pictures = zip(seen.places, seen.colours, seen.kinds, strict=True)
+        told = [
+            f"{place or ''} {colour} {'flag' if kind == 'flag' else 'photo'}".strip()
+            for place, colour, kind in pictures
+            if place or alone
+        ]
+        assert sorted(answer.split(", ")) == sorted(told)
+    assert sight.describing(np.random.default_rng(0), NAMELESS) is None
 
 
 def test_facts_are_those_of_the_scene():
