@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 EMBEDDING_STD = 0.12
-"""Deviation of text embeddings and image features: what a tiny base's embeddings have after training from any start."""
+"""Deviation of text embeddings: what those of a trained tiny base have, and keep if they start with it."""
 
 _BRANCH_ENDS = {"proj", "o_proj", "down_proj"}
 _Module = TypeVar("_Module", bound=nnx.Module)

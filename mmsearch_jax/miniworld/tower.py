@@ -35,6 +35,9 @@ from mmsearch_jax.models.config import VisionConfig
 from mmsearch_jax.models.vision import VisionTower
 from mmsearch_jax.settings.world import TowerConfig
 
+FEATURE_STD = 2 * EMBEDDING_STD
+"""Deviation to which features are scaled. A feature says more than a word does: it may be somewhat longer, not much."""
+
 # Outputs of each head, and its weight in the loss.
 _HEADS = {
     "shares": (len(colours.NAMES), 1.0),
@@ -90,7 +93,7 @@ def _mean(values: Float[Array, "N T"], weights: Float[Array | np.ndarray, "N T"]
 def train_tower(
     tower: VisionTower, config: VisionConfig, scenes: Sequence[Pixels], course: TowerConfig, place: RunPlace, seed: int
 ) -> VisionTower:
-    """The tower, trained on scenes of one size, with features centred and scaled to the text embeddings' deviation."""
+    """The tower, trained on scenes of one size, with features centred and scaled to `FEATURE_STD`."""
     model = TowerWithHeads(tower, config.out_hidden_size, rngs=nnx.Rngs(seed))
     graph, trained, frozen = split_model(model)
     optimizer = make_optimizer(course.optimizer, course.steps)
@@ -119,14 +122,14 @@ def train_tower(
 
 
 def centred(tower: VisionTower, vision: VisionInputs, order: Int[np.ndarray, "N T"]) -> VisionTower:
-    """The tower with its last layer changed so that these images' features have mean 0 and deviation `EMBEDDING_STD`.
+    """The tower with its last layer changed so that these images' features have mean 0 and deviation `FEATURE_STD`.
 
     Features that are much longer than text embeddings hardly change in the language model's layers, whereas text changes by
     their length: the model then learns neither to look nor to read. `order` holds the indices of the images' features.
     """
     features = features_of(tower, vision, order)
     mean = features.mean((0, 1))
-    scale = EMBEDDING_STD / (features - mean).std()
+    scale = FEATURE_STD / (features - mean).std()
     graph, state = nnx.split(tower)
     tower = nnx.merge(graph, jax.tree.map(jnp.copy, state))
     last = tower.merger.fc2

@@ -71,7 +71,7 @@ def test_centred_features_are_the_old_ones_shifted_and_scaled():
     before = tower.features_of(plain, *given)
     after = tower.features_of(tower.centred(plain, *given), *given)
     shifted = before - before.mean((0, 1))
-    np.testing.assert_allclose(after, shifted * (EMBEDDING_STD / shifted.std()), atol=1e-5)
+    np.testing.assert_allclose(after, shifted * (tower.FEATURE_STD / shifted.std()), atol=1e-5)
     np.testing.assert_array_equal(tower.features_of(plain, *given), before)
 
 
@@ -120,7 +120,7 @@ def test_features_much_longer_than_text_embeddings_are_refused():
                       num_key_value_heads=1, mrope_section=(2, 2, 2))  # fmt: skip
     model = Qwen2_5_VL(ModelConfig(text=text, vision=VISION), rngs=nnx.Rngs(0))
     model.vision = tower.centred(model.vision, *tower.inputs(SCENES, VISION))
-    with pytest.raises(TrainingDiverged, match=r"image features have a mean norm of 0\.\d+, text embeddings of 0\.\d+"):
+    with pytest.raises(TrainingDiverged, match=r"image features have a mean norm of 1\.\d+, text embeddings of 0\.\d+: the ratio 1\d"):
         pretraining.check_norms(model, SCENES)
-    model.language.embedding[...] = model.language.embedding[...] * 3
+    model.language.embedding[...] = model.language.embedding[...] * 6
     pretraining.check_norms(model, SCENES)
