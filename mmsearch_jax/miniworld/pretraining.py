@@ -68,7 +68,7 @@ def make_base(settings: PretrainSettings, out: Path, workdir: Path, *, show_prog
         parts = [part for _, part in sorted(course.parts.items())]
         model = supervised.train(
             model,
-            _batches(builder, pool, settings.batch, parts, seed + number),
+            _batches(builder, pool, course.batch, parts, seed + number),
             supervised.Updates(sum(part.steps for part in parts), course.optimizer, freeze=("vision",)),
             dataclasses.replace(place, phase=f"pretrain_{number}"),
         )

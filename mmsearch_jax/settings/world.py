@@ -62,6 +62,9 @@ class CourseConfig(Section):
         OptimizerConfig(learning_rate=4e-3, warmup_steps=50, final_fraction=0.02, weight_decay=0.01, b2=0.98),
         "optimiser of the course",
     )
+    batch: BatchShape = setting(
+        BatchShape(12, 512, 18, 192), "size of a batch; each row of patches holds one scene of 16 x 12 patches"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,18 +110,25 @@ class TowerConfig(Section):
 
 
 def _courses() -> dict[str, CourseConfig]:
-    # Copying, and picking one picture by its place, appear only in lessons that need nothing else; mixed they may never appear.
-    # Both then stay, if every later part has some of each.
-    parts = {
-        "part_1": PartConfig(300, MixtureConfig(placing=1.0)),
-        "part_2": PartConfig(190, MixtureConfig(echo=0.8, placing=0.2)),
-        "part_3": PartConfig(650, MixtureConfig(echo=0.25, reading=0.25, joining=0.05, copying=0.25, looking=0.2)),
-        "part_4": PartConfig(
+    # Picking one picture by its place, and copying, appear only in lessons that need nothing else; mixed they may never appear.
+    # Descriptions come first: what is at a place stands directly behind its words. Both skills stay if later parts use them.
+    skills = {
+        "part_1": PartConfig(250, MixtureConfig(describing=1.0)),
+        "part_2": PartConfig(250, MixtureConfig(describing=0.3, placing=0.7)),
+        "part_3": PartConfig(200, MixtureConfig(echo=0.7, describing=0.1, placing=0.2)),
+    }
+    reading = {
+        "part_1": PartConfig(650, MixtureConfig(echo=0.25, reading=0.25, joining=0.05, copying=0.25, looking=0.2)),
+        "part_2": PartConfig(
             1450, MixtureConfig(echo=0.1, reading=0.15, joining=0.05, copying=0.15, chain=0.25, looking=0.3)
         ),
     }
-    optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=50, final_fraction=0.02, weight_decay=0.01, b2=0.98)
-    return {"course_1": CourseConfig(parts, optimizer)}
+    optimizer = OptimizerConfig("muon", learning_rate=4e-3, warmup_steps=30, weight_decay=0.01, b2=0.98)
+    constant = dataclasses.replace(optimizer, decay="constant")
+    return {
+        "course_1": CourseConfig(skills, constant, BatchShape(6, 512, 40, 192)),
+        "course_2": CourseConfig(reading, dataclasses.replace(optimizer, final_fraction=0.02)),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +144,6 @@ class PretrainSettings(Section):
         "area of an image in pixels: scenes of 448 x 336 become 224 x 168, which are 16 x 12 patches and 48 tokens",
         at_least=56 * 56,
     )
-    batch: BatchShape = setting(BatchShape(12, 512, 18, 192), "size of a batch; each row of patches holds one scene")
     tower: TowerConfig = setting(TowerConfig(), "the vision tower's own lessons, before the courses")
     courses: Mapping[str, CourseConfig] = setting(_courses(), "in the order of their names")
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=0)

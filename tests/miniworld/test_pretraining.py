@@ -61,8 +61,9 @@ def test_a_base_is_made_whose_tower_the_courses_leave_alone(tmp_path, monkeypatc
     text = TinyTextConfig(hidden_size=48, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
                           num_key_value_heads=1, mrope_section=(4, 4, 4))  # fmt: skip
     vision = TinyVisionConfig(1, 16, 16, 2, 48, (0,))
-    course = CourseConfig({"part_1": PartConfig(2, MixtureConfig(describing=1.0, echo=1.0))})
-    settings = PretrainSettings(text=text, vision=vision, batch=BatchShape(2, 256, 4, 192), tower=TowerConfig(2, 2),
+    parts = {"part_1": PartConfig(2, MixtureConfig(describing=1.0, echo=1.0))}
+    course = CourseConfig(parts, batch=BatchShape(2, 256, 4, 192))
+    settings = PretrainSettings(text=text, vision=vision, tower=TowerConfig(2, 2),
                                 courses={"course_1": course}, num_scenes=8, world_size=12)  # fmt: skip
     pretraining.make_base(settings, tmp_path / "base", tmp_path / "work", show_progress=False)
     base = load_policy(tmp_path / "base").model
