@@ -148,11 +148,14 @@ def _numbers(rng: np.random.Generator, seen: Sight) -> list[_Asked]:
 
 
 def _apart(rng: np.random.Generator, options: Sequence[_Asked]) -> list[_Asked]:
-    """Questions in random order that share no fact."""
+    """Questions in random order that share no fact. Half of the time those about all pictures come first: else they are rare."""
+    order = [options[i] for i in rng.permutation(len(options))]
+    if rng.random() < 0.5:
+        order.sort(key=lambda each: -len(each.facts))
     chosen: list[_Asked] = []
-    for i in rng.permutation(len(options)):
-        if not any(options[i].facts & each.facts for each in chosen):
-            chosen.append(options[i])
+    for option in order:
+        if not any(option.facts & each.facts for each in chosen):
+            chosen.append(option)
     return chosen
 
 
