@@ -92,9 +92,9 @@ class _Asked:
 
 def describing(rng: np.random.Generator, seen: Sight) -> Dialogue | None:
     """The pictures in random order, each as place, colour, kind; None if no picture can be named."""
-    pictures = [(seen.places[i], seen.colours[i], seen.words[i]) for i in rng.permutation(seen.named)]
-    answer = ", ".join(" ".join(part for part in picture if part) for picture in pictures)
-    return Dialogue([("Describe the image.", answer)]) if pictures else None
+    order = [seen.named[i] for i in rng.permutation(len(seen.named))]
+    told = [f"{seen.places[i] or ''} {seen.colours[i]} {seen.words[i]}".strip() for i in order]
+    return Dialogue([("Describe the image.", ", ".join(told))]) if told else None
 
 
 def placing(rng: np.random.Generator, seen: Sight) -> Dialogue | None:
@@ -148,7 +148,10 @@ def _numbers(rng: np.random.Generator, seen: Sight) -> list[_Asked]:
 
 
 def _apart(rng: np.random.Generator, options: Sequence[_Asked]) -> list[_Asked]:
-    """Questions in random order that share no fact. Half of the time those about all pictures come first: else they are rare."""
+    """Questions in random order that share no fact.
+
+    Half of the time those about all pictures come first; otherwise they would be rare.
+    """
     order = [options[i] for i in rng.permutation(len(options))]
     if rng.random() < 0.5:
         order.sort(key=lambda each: -len(each.facts))
