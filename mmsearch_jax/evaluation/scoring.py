@@ -1,4 +1,4 @@
-"""Computes a summary's numbers from samples: accuracy with intervals, by kind, category and judge, and tool use.
+"""Computes a summary's numbers from samples: accuracy with intervals, by kind, form, category and judge, and tool use.
 
 Pure functions. Infrastructure failures (for example a server that is down) are counted separately and never scored.
 """
@@ -44,6 +44,7 @@ def summarise(
     values, images = [sample.value for sample in scored], [sample.image for sample in scored]
     failed = len(samples) - len(scored)
     categories = sorted({sample.row.category for sample in scored} - {""})
+    forms = sorted({_form(sample) for sample in scored} - {""})
     return {
         **identity,
         "n": len(scored),
@@ -55,6 +56,7 @@ def summarise(
         "repeats": _repeats(scored),
         "by_kind": {kind: _group(scored, lambda s, kind=kind: s.row.kind == kind) for kind in KINDS},
         "by_category": {name: _group(scored, lambda s, name=name: s.row.category == name) for name in categories},
+        "by_form": {name: _group(scored, lambda s, name=name: _form(s) == name) for name in forms},
         "search_required": _group(scored, lambda s: s.row.search_required is True),
         "search_free": _group(scored, lambda s: s.row.search_required is False),
         "crop_3_or_more_entities": _accuracy(crowded),
@@ -145,6 +147,11 @@ def _grounding_iou(sample: Sample) -> float | None:
         return None
     gold = sample.row.placements[sample.row.target].box
     return box_iou(crops[0].box, gold) if crops[0].box is not None else 0.0
+
+
+def _form(sample: Sample) -> str:
+    """What a question of the mini-world asks for (count, count_flags, where, colour, land, monument); "" if unknown."""
+    return sample.row.meta.get("form", "")
 
 
 def _calls(scored: Sequence[Sample], kind: Callable[[ToolRecord], bool]) -> float:

@@ -110,7 +110,7 @@ def require_same_results(command: str, settings: Section | None, workdir: Path) 
         if settings.run.resume:
             require_resumable(workdir, command, training(settings, command))
     elif isinstance(settings, PretrainSettings):
-        require_resumable(workdir, "pretrain_1", pretraining(settings))
+        require_resumable(workdir, "pretrain_tower", pretraining(settings))
     elif isinstance(settings, DatagenSettings):
         require_same_settings(workdir / JOURNAL, conversations(settings))
     elif isinstance(settings, EvaluationSettings) and command == "eval" and settings.eval.if_changed == "refuse":

@@ -43,7 +43,15 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
     if config.name == "adamw":
         update = optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=_matrices)
     else:
-        update = optax.contrib.muon(schedule, adam_b2=config.b2, weight_decay=config.weight_decay)
+        # With this deviation Muon's updates are as large as AdamW's (arXiv 2502.16982), so one learning rate serves both.
+        update = optax.contrib.muon(
+            schedule,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_kernels,
+            consistent_rms=0.2,
+        )
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), update)
 
 
@@ -51,6 +59,17 @@ def _matrices(params: Any) -> Any:
     """Weight decay applies to weights only, not to norms and biases (which are 1-D, or 2-D when stacked over layers)."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: any(getattr(key, "key", None) in ("kernel", "embedding", "lm_head") for key in path), params
+    )
+
+
+def _kernels(params: Any) -> Any:
+    """Which parameters Muon updates, and which of their dims form the matrix: kernels, whose leading dim may be that of layers.
+
+    Without this, optax takes every 2-D array for a matrix (also the embedding, or stacked biases) and no stacked kernel.
+    """
+    matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: matrix if any(getattr(key, "key", None) == "kernel" for key in path) else None, params
     )
 
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from mmsearch_jax.data.batches import TrainingSequence
 from mmsearch_jax.data.sequences import SequenceBuilder
+from mmsearch_jax.images import pixels
 from mmsearch_jax.images.processing import ImageProcessor, ProcessedImage
 from mmsearch_jax.miniworld import language, sight
+from mmsearch_jax.miniworld.dense_labels import Pixels
 from mmsearch_jax.miniworld.language import Dialogue
 from mmsearch_jax.miniworld.worlds import World, compose_scene
 from mmsearch_jax.settings.world import MixtureConfig
@@ -25,18 +27,25 @@ PROMPT_WEIGHT = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class PooledScene:
-    """A scene's processed image, and the scene from which new questions are drawn at each use."""
+    """A composed scene: its pixels at the tower's size, its patches, and the facts that new questions ask for at each use."""
 
+    pixels: Pixels
     processed: ProcessedImage
-    scene: sight.Scene
+    sight: sight.Sight
 
 
 def scene_pool(world: World, processor: ImageProcessor, numbers: Iterable[int], seed: int) -> list[PooledScene]:
-    """Composes and processes the scenes with the given numbers (about 20 ms each)."""
+    """Composes and processes the scenes with the given numbers (about 20 ms each); two of three have cluttered backgrounds."""
     pool = []
     for number in numbers:
-        scene = compose_scene(world, np.random.default_rng([seed, number]))
-        pool.append(PooledScene(processor(scene.image), scene))
+        scene = compose_scene(world, np.random.default_rng([seed, number]), clutter=2 / 3)
+        processed = processor(scene.image)
+        _, rows, columns = processed.grid
+        height, width = rows * processor.patch_size, columns * processor.patch_size
+        boxes = np.array(scene.boxes, np.float32) * np.tile(np.divide((width, height), scene.image.size), 2)
+        image = pixels.resize(np.asarray(scene.image), height, width)
+        small = Pixels(image, tuple(scene.kinds), boxes.astype(np.float32))
+        pool.append(PooledScene(small, processed, sight.Sight.of(scene)))
     return pool
 
 
@@ -53,9 +62,11 @@ def pretraining_lessons(
             yield builder.echo(rng)
             continue
         image = None
-        if part == "looking":
+        if part in sight.SIGHT_TASKS:
             pooled = pool[int(rng.integers(len(pool)))]
-            dialogue, image = sight.looking(rng, pooled.scene), pooled.processed
+            dialogue, image = sight.SIGHT_TASKS[part](rng, pooled.sight), pooled.processed
+            if dialogue is None:
+                continue
         else:
             dialogue = language.TEXT_TASKS[part](rng)
         sequence = builder.dialogue(dialogue, image)

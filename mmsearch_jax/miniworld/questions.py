@@ -80,25 +80,43 @@ def visual(
     rng: np.random.Generator, image: Image.Image, kinds: Sequence[str], boxes: Sequence[scenes.Box]
 ) -> list[Question]:
     """All questions about the scene that need no search; the caller picks one. Never empty."""
-    questions = [Question(_pick(rng, _COUNT), (str(len(kinds)), _NUMERALS[len(kinds)]), "count")]
+    questions = [Question(count_question(rng), (str(len(kinds)), _NUMERALS[len(kinds)]), "count")]
     flags = [i for i, kind in enumerate(kinds) if kind == "flag"]
     if flags and len(flags) < len(kinds):
-        questions.append(Question(_pick(rng, _COUNT_FLAGS), (str(len(flags)), _NUMERALS[len(flags)]), "count_flags"))
+        questions.append(Question(count_flags_question(rng), (str(len(flags)), _NUMERALS[len(flags)]), "count_flags"))
     for i in flags:
         phrase = scenes.spatial_phrase(boxes, i)
         if len(flags) == 1 and len(kinds) > 1 and phrase:
-            questions.append(Question(_pick(rng, _WHERE), (phrase, phrase.removeprefix("on the ")), "where", i))
+            questions.append(Question(where_question(rng), (phrase, phrase.removeprefix("on the ")), "where", i))
         name, share = colours.dominant_colour(image, boxes[i])
         if share < COLOUR_SHARE:
             continue
         if len(kinds) == 1:
-            questions.append(Question(_pick(rng, _COLOUR).format(expression="this flag"), (name,), "colour", i))
+            questions.append(Question(colour_question(rng, "this flag"), (name,), "colour", i))
         elif phrase:
             expression = f"the flag {phrase}"
-            questions.append(
-                Question(_pick(rng, _COLOUR).format(expression=expression), (name,), "colour", i, expression)
-            )
+            questions.append(Question(colour_question(rng, expression), (name,), "colour", i, expression))
     return questions
+
+
+def count_question(rng: np.random.Generator) -> str:
+    """Asks for the number of pictures."""
+    return _pick(rng, _COUNT)
+
+
+def count_flags_question(rng: np.random.Generator) -> str:
+    """Asks for the number of flags."""
+    return _pick(rng, _COUNT_FLAGS)
+
+
+def where_question(rng: np.random.Generator) -> str:
+    """Asks for the place of the only flag."""
+    return _pick(rng, _WHERE)
+
+
+def colour_question(rng: np.random.Generator, expression: str) -> str:
+    """Asks for the main colour of the picture that a referring expression names."""
+    return _pick(rng, _COLOUR).format(expression=expression)
 
 
 def answers_for(key: str, value: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from PIL import Image
 from mmsearch_jax.data.rows import Placement, Row
 from mmsearch_jax.data.storage import write_rows
 from mmsearch_jax.miniworld import facts, pages, questions, scenes
+from mmsearch_jax.miniworld.clutter import cluttered
 from mmsearch_jax.miniworld.entities import Entity
 from mmsearch_jax.miniworld.sight import Scene
 
@@ -122,23 +123,29 @@ def write_questions(world: World, folder: Path, num_rows: int, seed: int, free_s
     return rows
 
 
-def compose_scene(world: World, rng: np.random.Generator) -> Scene:
-    """A scene with one to four entities, about half of them flags; sometimes one entity fills the image."""
+def compose_scene(world: World, rng: np.random.Generator, clutter: float = 0.0) -> Scene:
+    """A scene with one to four entities, about half of them flags; sometimes one entity fills the image.
+
+    `clutter` is the share of scenes whose background shows things that are not pictures of the scene.
+    """
     if rng.random() < 0.15:
         member = _one(rng, world.entities)
         image, box = scenes.full_bleed(world.picture(member, "scene"), rng)
         return Scene(image, [member.kind], [box])
     members = _sample(rng, world.entities, int(rng.integers(1, 5)), flags=float(rng.choice([0.35, 0.6])))
-    image, boxes = mixed_scene(world, rng, members)
+    background = None
+    if rng.random() < clutter:
+        background = cluttered(rng, world.background(rng), lambda: world.picture(_one(rng, world.entities), "index"))
+    image, boxes = mixed_scene(world, rng, members, background)
     return Scene(image, [member.kind for member in members], boxes)
 
 
 def mixed_scene(
-    world: World, rng: np.random.Generator, members: Sequence[Entity]
+    world: World, rng: np.random.Generator, members: Sequence[Entity], background: Image.Image | None = None
 ) -> tuple[Image.Image, list[scenes.Box]]:
-    """The entities' scene pictures at different places and sizes over a background; and their boxes."""
+    """The entities' scene pictures at different places and sizes over a background, by default the world's; and their boxes."""
     pictures = [world.picture(entity, "scene") for entity in members]
-    return scenes.compose(pictures, world.background(rng), rng)
+    return scenes.compose(pictures, background or world.background(rng), rng)
 
 
 def _visual_row(world: World, rng: np.random.Generator) -> tuple[Image.Image, Row]:

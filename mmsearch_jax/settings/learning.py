@@ -52,7 +52,9 @@ class BatchShape(Section):
 class OptimizerConfig(Section):
     """The optimiser, its learning rate by step, and clipping."""
 
-    name: str = setting("adamw", "adamw, or muon (matrices by Muon, the rest by AdamW)", one_of=("adamw", "muon"))
+    name: str = setting(
+        "adamw", "adamw, or muon (kernels of layers by Muon, the rest by AdamW)", one_of=("adamw", "muon")
+    )
     learning_rate: float = setting(1e-4, "peak, after a linear warm-up", at_least=0)
     warmup_steps: int = setting(0, "steps of the warm-up", at_least=0)
     decay: str = setting(
@@ -61,7 +63,9 @@ class OptimizerConfig(Section):
         one_of=("cosine", "constant"),
     )
     final_fraction: float = setting(0.1, "final value of the cosine, as a share of the peak", at_least=0, at_most=1)
-    weight_decay: float = setting(0.0, "for kernels and embeddings; norms and biases have none", at_least=0)
+    weight_decay: float = setting(
+        0.0, "for kernels, and with adamw for embeddings; norms and biases have none", at_least=0
+    )
     b1: float = setting(0.9, "decay of AdamW's first moment", at_least=0, below=1)
     b2: float = setting(0.95, "decay of AdamW's second moment", at_least=0, below=1)
     max_grad_norm: float = setting(1.0, "global norm to which gradients are clipped", above=0)

@@ -36,7 +36,9 @@ class MixtureConfig(Section):
     joining: float = setting(0.0, "answers from two texts", at_least=0)
     copying: float = setting(0.0, "names and values to copy", at_least=0)
     chain: float = setting(0.0, "long chains of reading, as needed with the tools", at_least=0)
-    looking: float = setting(0.0, "questions about composed pictures", at_least=0)
+    describing: float = setting(0.0, "places of pictures, and directly behind them what is there", at_least=0)
+    placing: float = setting(0.0, "one of several pictures by its place, or the place of one", at_least=0)
+    looking: float = setting(0.0, "all questions about composed pictures", at_least=0)
 
     def check(self) -> None:
         if not any(getattr(self, field.name) for field in dataclasses.fields(self)):
@@ -60,13 +62,16 @@ class CourseConfig(Section):
         OptimizerConfig(learning_rate=4e-3, warmup_steps=50, final_fraction=0.02, weight_decay=0.01, b2=0.98),
         "optimiser of the course",
     )
+    batch: BatchShape = setting(
+        BatchShape(12, 512, 18, 192), "size of a batch; each row of patches holds one scene of 16 x 12 patches"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class TinyTextConfig(Section):
     """Sizes of the tiny base's language model (`models.config.TextConfig` explains them)."""
 
-    vocab_size: int = setting(640, "maximum number of tokens in the vocabulary", at_least=300)
+    vocab_size: int = setting(704, "maximum number of tokens in the vocabulary", at_least=300)
     hidden_size: int = setting(192, "model width", at_least=1)
     intermediate_size: int = setting(512, "width of the MLP", at_least=1)
     num_hidden_layers: int = setting(4, "layers", at_least=1)
@@ -84,29 +89,45 @@ class TinyTextConfig(Section):
 class TinyVisionConfig(Section):
     """Sizes of the tiny base's vision tower (`models.config.VisionConfig` explains them)."""
 
-    depth: int = setting(3, "blocks", at_least=1)
+    depth: int = setting(4, "blocks", at_least=1)
     hidden_size: int = setting(128, "width", at_least=1)
     intermediate_size: int = setting(256, "width of the MLP", at_least=1)
     num_heads: int = setting(4, "attention heads", at_least=1)
     out_hidden_size: int = setting(192, "width of the features: the language model's", at_least=1)
-    fullatt_block_indexes: tuple[int, ...] = setting((2,), "blocks without windows", at_least=0)
+    fullatt_block_indexes: tuple[int, ...] = setting((1, 3), "blocks without windows", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerConfig(Section):
+    """The first stage of pretraining: the vision tower alone, with heads that are thrown away."""
+
+    steps: int = setting(1900, "updates", at_least=1)
+    batch: int = setting(16, "scenes in an update", at_least=1)
+    optimizer: OptimizerConfig = setting(
+        OptimizerConfig(learning_rate=2e-3, warmup_steps=60, final_fraction=0.02, weight_decay=0.02, b2=0.98),
+        "optimiser of the stage",
+    )
 
 
 def _courses() -> dict[str, CourseConfig]:
-    # Copying appears within about 100 steps of only echoes; mixed with other lessons it may never appear.
-    copying = {
-        "part_1": PartConfig(190, MixtureConfig(echo=1.0)),
-        "part_2": PartConfig(650, MixtureConfig(echo=0.3, reading=0.25, joining=0.05, copying=0.3, looking=0.1)),
-        "part_3": PartConfig(
-            1450, MixtureConfig(echo=0.15, reading=0.1, joining=0.05, copying=0.15, chain=0.25, looking=0.3)
+    # Picking one picture by its place, and copying, appear only in lessons that need nothing else; mixed they may never appear.
+    # Descriptions come first: what is at a place stands directly behind its words. Both skills stay if later parts use them.
+    skills = {
+        "part_1": PartConfig(250, MixtureConfig(describing=1.0)),
+        "part_2": PartConfig(250, MixtureConfig(describing=0.3, placing=0.7)),
+        "part_3": PartConfig(200, MixtureConfig(echo=0.7, describing=0.1, placing=0.2)),
+    }
+    reading = {
+        "part_1": PartConfig(650, MixtureConfig(echo=0.25, reading=0.25, joining=0.05, copying=0.25, looking=0.2)),
+        "part_2": PartConfig(
+            1450, MixtureConfig(echo=0.1, reading=0.15, joining=0.05, copying=0.15, chain=0.25, looking=0.3)
         ),
     }
-    # Then mostly pictures, with enough of the other lessons to retain them.
-    looking = {"part_1": PartConfig(470, MixtureConfig(reading=0.1, copying=0.05, chain=0.2, looking=0.65))}
-    optimizer = OptimizerConfig(warmup_steps=50, final_fraction=0.02, weight_decay=0.01, b2=0.98)
+    optimizer = OptimizerConfig("muon", learning_rate=4e-3, warmup_steps=30, weight_decay=0.01, b2=0.98)
+    constant = dataclasses.replace(optimizer, decay="constant")
     return {
-        "course_1": CourseConfig(copying, dataclasses.replace(optimizer, learning_rate=4e-3)),
-        "course_2": CourseConfig(looking, dataclasses.replace(optimizer, learning_rate=1.5e-3)),
+        "course_1": CourseConfig(skills, constant, BatchShape(6, 512, 40, 192)),
+        "course_2": CourseConfig(reading, dataclasses.replace(optimizer, final_fraction=0.02)),
     }
 
 
@@ -123,10 +144,10 @@ class PretrainSettings(Section):
         "area of an image in pixels: scenes of 448 x 336 become 224 x 168, which are 16 x 12 patches and 48 tokens",
         at_least=56 * 56,
     )
-    batch: BatchShape = setting(BatchShape(12, 512, 18, 192), "size of a batch; each row of patches holds one scene")
+    tower: TowerConfig = setting(TowerConfig(), "the vision tower's own lessons, before the courses")
     courses: Mapping[str, CourseConfig] = setting(_courses(), "in the order of their names")
     checkpoint_every: int = setting(200, "steps between checkpoints", at_least=0)
-    num_scenes: int = setting(3000, "composed pictures to train on", at_least=1)
+    num_scenes: int = setting(5000, "composed pictures to train on", at_least=1)
     world_size: int = setting(400, "lands of the world that the pictures show", at_least=1)
 
     def check(self) -> None:

@@ -10,8 +10,9 @@ from mmsearch_jax.evaluation.sample import score
 from mmsearch_jax.evaluation.scoring import box_iou, failure_warning, summarise
 
 
-def sample(kind, answer, gold="Paris", tools=(), status=Status.ANSWERED, target=None):
-    row = Row("r", "i.jpg", "q?", (gold,), kind, kind != "visual", (Placement("e", (0, 0, 10, 10)),) * 3, target)
+def sample(kind, answer, gold="Paris", tools=(), status=Status.ANSWERED, target=None, meta=None):
+    placements = (Placement("e", (0, 0, 10, 10)),) * 3
+    row = Row("r", "i.jpg", "q?", (gold,), kind, kind != "visual", placements, target, meta or {})
     turns = [Turn("", None, Answer(""), 0, 0, tool=tool) for tool in tools]
     return score(row, Trajectory("t", "r", "g", status=status, answer=answer, turns=turns), METRICS["match"])
 
@@ -41,6 +42,22 @@ def test_summary_equals_hand_counts():
     assert summary["crop_3_or_more_entities"]["n"] == 2
     assert summary["grounding"] == {"n": 1, "mean_iou": 0.5}
     assert summary["statuses"] == {"answered": 4, "tool_failed": 1}
+
+
+def test_accuracy_by_form_counts_each_form_and_leaves_out_rows_without_one_and_failures():
+    where, count = {"form": "where"}, {"form": "count"}
+    samples = [
+        sample("visual", "on the left", "on the left", meta=where),
+        sample("visual", "on the right", "on the left", meta=where),
+        sample("visual", "3", "3", meta=count),
+        sample("visual", "3", "3"),
+        sample("visual", None, status=Status.TOOL_FAILED, meta={"form": "colour"}),
+    ]
+    by_form = summarise(samples, name="x")["by_form"]
+    assert {form: (group["n"], group["accuracy"]) for form, group in by_form.items()} == {
+        "count": (1, 1.0),
+        "where": (2, 0.5),
+    }
 
 
 def test_iou_of_boxes():

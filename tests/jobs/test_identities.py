@@ -47,7 +47,7 @@ def grpo(workdir, *given):
 
 
 def pretrain(workdir, *given):
-    trained(workdir, "pretrain_1", identities.pretraining(settings_of("pretrain", *given)))
+    trained(workdir, "pretrain_tower", identities.pretraining(settings_of("pretrain", *given)))
 
 
 def quickstart(workdir, *given):
