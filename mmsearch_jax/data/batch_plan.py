@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmsearch_jax.data.batches import Place, TokenBatch, TrainingSequence, fill_batch, find_places
+from mmsearch_jax.data.batches import RowPlace, TokenBatch, TrainingSequence, fill_batch, find_places
 from mmsearch_jax.settings.learning import BatchShape
 
 
@@ -21,7 +21,7 @@ class PlannedBatch(NamedTuple):
     """A batch that is not filled yet: its shape, and the places of sequences in it."""
 
     shape: BatchShape
-    places: list[Place]
+    places: list[RowPlace]
 
 
 class Fill(NamedTuple):
@@ -107,7 +107,7 @@ def fill_of(batches: Iterable[TokenBatch]) -> Fill:
 
 def _places_of(
     sequences: Sequence[TrainingSequence], chosen: Sequence[int], shape: BatchShape
-) -> tuple[list[Place], list[int]]:
+) -> tuple[list[RowPlace], list[int]]:
     """`find_places` for some of the sequences, by their indices in the whole list."""
     places, left = find_places([sequences[i] for i in chosen], shape)
     return [place._replace(sequence=chosen[place.sequence]) for place in places], [chosen[i] for i in left]

@@ -72,7 +72,7 @@ class TokenBatch(NamedTuple):
         return self.loss_weights > 0
 
 
-class Place(NamedTuple):
+class RowPlace(NamedTuple):
     """Where a sequence (its index in the input) is in a batch: its row, and the index of its first token in the row."""
 
     sequence: int
@@ -84,7 +84,7 @@ class Packed(NamedTuple):
     """A batch, and the places of its sequences."""
 
     batch: TokenBatch
-    places: list[Place]
+    places: list[RowPlace]
 
 
 def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int = 0) -> tuple[Packed, list[int]]:
@@ -114,11 +114,11 @@ def pack(sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int =
 
 def find_places(
     sequences: Sequence[TrainingSequence], shape: BatchShape, urgent: int = 0
-) -> tuple[list[Place], list[int]]:
+) -> tuple[list[RowPlace], list[int]]:
     """Where `pack` puts the sequences, and the indices of those that do not fit; nothing is checked or copied."""
     room, patch_rows = np.full(shape.rows, shape.length), PatchRows(shape.images, shape.patches)
     taken: set[int] = set()
-    places: list[Place] = []
+    places: list[RowPlace] = []
     left: list[int] = []
     for i in sorted(range(len(sequences)), key=lambda i: (0, i) if i < urgent else (1, -len(sequences[i]))):
         size = len(sequences[i])
@@ -128,7 +128,7 @@ def find_places(
             left.append(i)
             continue
         row = int(fitting[np.argmin(room[fitting])])
-        places.append(Place(i, row, shape.length - int(room[row])))
+        places.append(RowPlace(i, row, shape.length - int(room[row])))
         room[row] -= size
         taken.update(new)
     return places, sorted(left)
@@ -237,13 +237,13 @@ def join_batches(batches: Sequence[TokenBatch], layout: VisionLayout = QWEN2_5_V
     )
 
 
-def fill_batch(sequences: Sequence[TrainingSequence], places: Sequence[Place], shape: BatchShape) -> TokenBatch:
+def fill_batch(sequences: Sequence[TrainingSequence], places: Sequence[RowPlace], shape: BatchShape) -> TokenBatch:
     """The batch with the sequences at their places."""
     return _filled(sequences, places, shape, sequences[0].layout if sequences else QWEN2_5_VL)
 
 
 def _filled(
-    sequences: Sequence[TrainingSequence], places: Sequence[Place], shape: BatchShape, layout: VisionLayout
+    sequences: Sequence[TrainingSequence], places: Sequence[RowPlace], shape: BatchShape, layout: VisionLayout
 ) -> TokenBatch:
     def empty(dtype: Any, value: float = 0) -> np.ndarray:
         return np.full((shape.rows, shape.length), value, dtype)

@@ -16,16 +16,16 @@ from mmsearch_jax.core.search_api import SearchReply
 from mmsearch_jax.core.trajectory import Status, Trajectory
 from mmsearch_jax.data.rows import ConversationTurn
 from mmsearch_jax.datagen.budget import DatagenBudget
-from mmsearch_jax.datagen.outcome import Outcome
+from mmsearch_jax.datagen.outcome import SeedOutcome
 from mmsearch_jax.rollout.endpoint_episode import Transcript, cut_turn, play_episode
 from mmsearch_jax.rollout.episode import Episode, Finish, Generation, Renderer
 from mmsearch_jax.rollout.tool_client import Tools
 from mmsearch_jax.settings.rollout import EpisodeConfig
 
 _WITHOUT_ANSWER = {
-    Status.NO_ANSWER: (Outcome.TOO_MANY_TURNS, "the last turn is no answer"),
-    Status.INVALID_ACTION: (Outcome.INVALID_TURN, "a turn is outside the grammar"),
-    Status.OVERLONG: (Outcome.OVERLONG, "a turn has too many tokens"),
+    Status.NO_ANSWER: (SeedOutcome.TOO_MANY_TURNS, "the last turn is no answer"),
+    Status.INVALID_ACTION: (SeedOutcome.INVALID_TURN, "a turn is outside the grammar"),
+    Status.OVERLONG: (SeedOutcome.OVERLONG, "a turn has too many tokens"),
 }
 """Status without an answer -> outcome, and the reason that is used if the trajectory has none."""
 
@@ -34,7 +34,7 @@ _WITHOUT_ANSWER = {
 class Worked:
     """The result of a seed: `dropped` is the reason for dropping it, with details in `why`; None if the teacher answered."""
 
-    dropped: Outcome | None = None
+    dropped: SeedOutcome | None = None
     turns: tuple[ConversationTurn, ...] = ()
     answer: str | None = None
     why: str = ""
@@ -68,12 +68,12 @@ class Teacher:
 
         async def write_turn(max_tokens: int) -> Generation:
             if trajectory.turns and (refused := _refusal(trajectory)):
-                raise _Dropped(Outcome.OVER_LIMIT, f"turn {len(trajectory.turns)}: {refused}")
+                raise _Dropped(SeedOutcome.OVER_LIMIT, f"turn {len(trajectory.turns)}: {refused}")
             reply = await self._ask(transcript)
             # JSON may contain lone surrogates, which cannot be encoded.
             text = reply.text.strip().encode("utf-8", "replace").decode()
             if reply.refused:
-                raise _Dropped(Outcome.REFUSED, text[:200])
+                raise _Dropped(SeedOutcome.REFUSED, text[:200])
             turn, finish = cut_turn(reply._replace(text=text), plain=False)
             generation = transcript.turn(turn, finish)
             # The endpoint limits tokens of the teacher's tokenizer; the turn must also fit in the policy's tokens.
@@ -85,9 +85,9 @@ class Teacher:
         except _Dropped as dropped:
             return Worked(dropped.outcome, why=dropped.why)
         except ChatFailed as error:
-            return Worked(Outcome.TEACHER_FAILED, why=str(error))
+            return Worked(SeedOutcome.TEACHER_FAILED, why=str(error))
         except ToolError as error:
-            return Worked(Outcome.TOOL_FAILED, why=str(error))
+            return Worked(SeedOutcome.TOOL_FAILED, why=str(error))
         if trajectory.status != Status.ANSWERED:
             outcome, why = _WITHOUT_ANSWER[trajectory.status]
             return Worked(outcome, why=f"turn {len(trajectory.turns)}: {trajectory.error or why}")
@@ -95,7 +95,7 @@ class Teacher:
             ConversationTurn(turn.text, turn.observation, _crop(turn.tool.box if turn.tool else None))
             for turn in trajectory.turns
         )
-        dropped = Outcome.GAVE_UP if trajectory.answer == protocol.GIVE_UP else None
+        dropped = SeedOutcome.GAVE_UP if trajectory.answer == protocol.GIVE_UP else None
         return Worked(dropped, turns, trajectory.answer)
 
     async def _ask(self, transcript: Transcript) -> ChatReply:
@@ -108,7 +108,7 @@ class Teacher:
 class _Dropped(Exception):
     """The conversation is dropped, and the teacher is not asked for further turns."""
 
-    def __init__(self, outcome: Outcome, why: str):
+    def __init__(self, outcome: SeedOutcome, why: str):
         super().__init__(outcome, why)
         self.outcome, self.why = outcome, why
 

@@ -14,7 +14,7 @@ from mmsearch_jax.datagen import labels
 from mmsearch_jax.datagen.budget import BudgetSpent, DatagenBudget
 from mmsearch_jax.datagen.conversation import Teacher
 from mmsearch_jax.datagen.journal import Journal, JournalEntry
-from mmsearch_jax.datagen.outcome import BROKEN, Outcome
+from mmsearch_jax.datagen.outcome import BROKEN, SeedOutcome
 from mmsearch_jax.images.processing import load_image
 from mmsearch_jax.rewards.judge import Judge
 from mmsearch_jax.rewards.match import matches
@@ -102,29 +102,31 @@ class Generator:
             if image:
                 load_image(image)
         except ImageError as error:
-            return JournalEntry(row.id, Outcome.UNREADABLE_IMAGE, str(error))
+            return JournalEntry(row.id, SeedOutcome.UNREADABLE_IMAGE, str(error))
         worked = await self._teacher.work(row.question, image)
         if worked.dropped is not None:
             return JournalEntry(row.id, worked.dropped, worked.why)
         assert worked.answer is not None
         try:
             if not await self._correct(row, worked.answer):
-                return JournalEntry(row.id, Outcome.WRONG_ANSWER, worked.answer[:200])
+                return JournalEntry(row.id, SeedOutcome.WRONG_ANSWER, worked.answer[:200])
         except JudgeFailed as error:
-            return JournalEntry(row.id, Outcome.JUDGE_FAILED, str(error))
+            return JournalEntry(row.id, SeedOutcome.JUDGE_FAILED, str(error))
         names, searched = self._labelling.categories, len(worked.turns) > 1
         try:
             category = await labels.category(self._chat, self._budget, row.question, row.answers[0], names)
         except ChatFailed as error:
-            return JournalEntry(row.id, Outcome.UNLABELLED, str(error))
+            return JournalEntry(row.id, SeedOutcome.UNLABELLED, str(error))
         try:
             required, by = await self._search_required(row, image, searched=searched)
         except ChatFailed as error:
-            return JournalEntry(row.id, Outcome.TARGET_FAILED, str(error))
+            return JournalEntry(row.id, SeedOutcome.TARGET_FAILED, str(error))
         if required != searched:
             # Training on it would teach guessing when a search is needed, or needless searches.
-            return JournalEntry(row.id, Outcome.SEARCH_MISMATCH, f"search required: {required}, searched: {searched}")
-        return JournalEntry(row.id, Outcome.KEPT, "", worked.turns, category, required, by)
+            return JournalEntry(
+                row.id, SeedOutcome.SEARCH_MISMATCH, f"search required: {required}, searched: {searched}"
+            )
+        return JournalEntry(row.id, SeedOutcome.KEPT, "", worked.turns, category, required, by)
 
     async def _correct(self, row: Row, answer: str) -> bool:
         if matches(answer, row.answers) or self._judge is None:
@@ -141,7 +143,7 @@ class Generator:
         return (searched, "teacher") if row.search_required is None else (row.search_required, "seed")
 
 
-def outcomes(entries: Sequence[JournalEntry]) -> dict[Outcome, int]:
+def outcomes(entries: Sequence[JournalEntry]) -> dict[SeedOutcome, int]:
     """The number of seeds by outcome, in the order of the stages."""
     counts = collections.Counter(entry.outcome for entry in entries)
-    return {outcome: counts[outcome] for outcome in Outcome if outcome in counts}
+    return {outcome: counts[outcome] for outcome in SeedOutcome if outcome in counts}

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.rows import ConversationTurn
-from mmsearch_jax.datagen.outcome import TRANSIENT, Outcome
+from mmsearch_jax.datagen.outcome import TRANSIENT, SeedOutcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class JournalEntry:
     """A finished seed. Only a kept one has turns and labels; `why` says why another was dropped."""
 
     id: str
-    outcome: Outcome
+    outcome: SeedOutcome
     why: str = ""
     turns: tuple[ConversationTurn, ...] = ()
     category: str = ""
@@ -103,5 +103,5 @@ class Journal:
             ConversationTurn(t["text"], t["observation"], tuple(t["box"]) if t["box"] else None)
             for t in record.pop("turns")
         )
-        outcome = Outcome(record.pop("outcome"))
+        outcome = SeedOutcome(record.pop("outcome"))
         self.entries[record["id"]] = JournalEntry(outcome=outcome, turns=turns, **record)

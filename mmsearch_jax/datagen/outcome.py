@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 
-class Outcome(enum.StrEnum):
+class SeedOutcome(enum.StrEnum):
     """The outcome of a seed, in the order of the stages. The value is the word in the journal and in the datasheet."""
 
     UNREADABLE_IMAGE = "unreadable_image"
@@ -35,8 +35,10 @@ class Outcome(enum.StrEnum):
     KEPT = "kept"
 
 
-BROKEN = frozenset({Outcome.TEACHER_FAILED, Outcome.TOOL_FAILED, Outcome.TARGET_FAILED, Outcome.JUDGE_FAILED})
+BROKEN = frozenset(
+    {SeedOutcome.TEACHER_FAILED, SeedOutcome.TOOL_FAILED, SeedOutcome.TARGET_FAILED, SeedOutcome.JUDGE_FAILED}
+)
 """Outcomes that a service caused: many in a row end the run."""
 
-TRANSIENT = BROKEN | {Outcome.UNLABELLED}
+TRANSIENT = BROKEN | {SeedOutcome.UNLABELLED}
 """Outcomes that may differ in another run: their seeds are retried."""

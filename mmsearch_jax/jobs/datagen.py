@@ -24,7 +24,7 @@ from mmsearch_jax.datagen.budget import DatagenBudget
 from mmsearch_jax.datagen.conversation import Teacher
 from mmsearch_jax.datagen.generate import Generator, Labelling, outcomes
 from mmsearch_jax.datagen.journal import Journal, JournalEntry
-from mmsearch_jax.datagen.outcome import Outcome
+from mmsearch_jax.datagen.outcome import SeedOutcome
 from mmsearch_jax.jobs.identities import JOURNAL, conversations
 from mmsearch_jax.jobs.search_tools import tool_client
 from mmsearch_jax.models.tokenizer import load_tokenizer
@@ -92,14 +92,14 @@ async def _generate(
     labelling = Labelling(settings.labels.categories, target, settings.labels.samples, settings.labels.required_below)
     teacher = Teacher(chat, tools, settings.episode, renderer, budget)
     generator = Generator(teacher, chat, labelling, budget, judge, settings.max_failures)
-    kept = sum(entry.outcome == Outcome.KEPT for entry in journal.entries.values())
+    kept = sum(entry.outcome == SeedOutcome.KEPT for entry in journal.entries.values())
     try:
         await tools.wait_ready(_READY_S)
         with tqdm.tqdm(desc="datagen", unit="seed", disable=not show_progress) as bar:
 
             def ended(entry: JournalEntry) -> None:
                 nonlocal kept
-                kept += entry.outcome == Outcome.KEPT
+                kept += entry.outcome == SeedOutcome.KEPT
                 bar.update()
                 bar.set_postfix(kept=kept, refresh=False)
 
@@ -126,7 +126,7 @@ def _chosen(settings: DatagenSettings, entries: list[JournalEntry]) -> set[str]:
     candidates = [
         BalanceCandidate(entry.id, entry.category, bool(entry.search_required))
         for entry in entries
-        if entry.outcome == Outcome.KEPT
+        if entry.outcome == SeedOutcome.KEPT
     ]
     # Entries end in random order, which must not change the choice.
     candidates.sort()

@@ -141,11 +141,13 @@ class LearnerMesh:
 
         Unlike those of `batch`, its rows may be split over several processes.
         """
-        return jax.tree.map(
-            lambda values, sharding: jax.make_array_from_callback(values.shape, sharding, values.__getitem__),
-            batch,
-            self._batch_shardings(batch),
-        )
+
+        def place(values: np.ndarray, sharding: NamedSharding) -> jax.Array:
+            parts = sharding.addressable_devices_indices_map(values.shape)
+            own = [jax.device_put(values[part], device) for device, part in parts.items()]
+            return jax.make_array_from_single_device_arrays(values.shape, sharding, own)
+
+        return jax.tree.map(place, batch, self._batch_shardings(batch))
 
     def abstract_batch(self, batch: TokenBatch) -> TokenBatch:
         """A global batch's shapes with the shardings that the arrays will have."""

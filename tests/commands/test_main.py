@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
 from mmsearch_jax.commands import main as cli
 from mmsearch_jax.commands.command_line import make_parser
@@ -157,13 +158,15 @@ def test_profile_says_how_many_steps_to_trace(command, tmp_path, capsys):
 
 
 def test_programs_are_kept_where_compilation_cache_says(tmp_path):
-    # The command ends at once, because the image is none; the programs that JAX compiles afterwards are cached.
-    (tmp_path / "none.png").write_text("no image")
+    # Everything up to the command's own work, in whose place JAX compiles a small program.
+    Image.new("RGB", (64, 64)).save(tmp_path / "plain.png")
     code = (
-        "import sys; from mmsearch_jax.commands.main import main; main(sys.argv[1:]); "
-        "import jax; jax.jit(lambda x: x + 1)(1.0)"
+        "import dataclasses, sys; from mmsearch_jax.commands import main\n"
+        "def compile(options): import jax; jax.jit(lambda x: x + 1)(1.0)\n"
+        "main.COMMANDS['ask'] = dataclasses.replace(main.COMMANDS['ask'], run=compile)\n"
+        "sys.exit(main.main(sys.argv[1:]))"
     )
-    arguments = ["ask", "none.png", "who?", f"--config.checkpoint={ROOT}/assets/tiny-base"]
+    arguments = ["ask", "plain.png", "who?", f"--config.checkpoint={ROOT}/assets/tiny-base"]
     arguments += ["--compilation-cache", str(tmp_path / "new" / "cache")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"}
@@ -211,7 +214,7 @@ def parsers_below(parser):
 
 
 def test_no_command_takes_an_abbreviated_option(mmsearch, tmp_path):
-    found = list(parsers_below(cli.make_parser()))
+    found = list(parsers_below(make_parser(cli.COMMANDS)))
     assert {parser.prog.split()[1] for parser in found[1:]} == set(cli.COMMANDS)
     assert not [parser.prog for parser in found if parser.allow_abbrev]
     done = mmsearch("sft", "--workd", tmp_path / "run", "--conf=configs/tiny_sft.py")

@@ -71,7 +71,7 @@ def step_of_grpo(path, workdir, playable, policy_engine):
     assert {row.id for _, row, _ in chosen} == fits
     environment = grpo.Environment(policy_engine, ToolClient("http://127.0.0.1:9"), RULES, Scorer(recipe.reward))
     place = RunPlace(workdir, "grpo", RunConfig(), show_progress=False)
-    grpo.train(random_policy.model(), found.rows, recipe, environment, place, aside=aside)
+    grpo.train(random_policy.model(random_policy.SHALLOW), found.rows, recipe, environment, place, aside=aside)
     (step,) = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     assert step["dropped"] == step["too_long"] == 0
 
