@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsearch_jax.core.errors import DataError
+from mmsearch_jax.data.formats import jsonl
 from mmsearch_jax.data.formats.array_record import ArrayRecordFile, decode, encode
 from mmsearch_jax.data.rows import to_record
 from mmsearch_jax.data.storage import FORMATS, read_rows, scan_rows, write_rows
@@ -287,6 +288,13 @@ def test_json_lines_that_are_cut_inside_a_character_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes('{"id": "1"}'.encode("utf-16")[:-1])
     with pytest.raises(DataError, match="is not utf-16-le"):
         list(scan_rows(tmp_path / "a.jsonl"))
+
+
+def test_one_line_of_another_encoding_costs_only_itself(tmp_path):
+    lines = ['{"id": "1"}'.encode("utf-16"), b'{"id": "2"}', b'{"id": "3"}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    first, *others = jsonl.read(tmp_path / "a.jsonl")
+    assert isinstance(first, DataError) and others == [{"id": "2"}, {"id": "3"}]
 
 
 @pytest.mark.parametrize("ends", ["between members", "inside a header"])

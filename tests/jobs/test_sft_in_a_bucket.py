@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -28,20 +30,34 @@ _SETTINGS = {
 }
 
 
+class Running(NamedTuple):
+    """A command. It writes to a file: nobody reads the pipe of one process while the test waits for another, and a full pipe
+    stops its writer."""
+
+    process: subprocess.Popen
+    output: Any
+
+    def said(self):
+        self.output.seek(0)
+        return self.output.read()
+
+
 def mmsearch(command, workdir, *more, **settings):
     given = [*more, *(f"--config.{key}={value}" for key, value in settings.items())]
-    return subprocess.Popen(
+    output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (the process writes to it)
+    process = subprocess.Popen(
         [sys.executable, "-m", "mmsearch_jax.commands.main", command, "--workdir", str(workdir), *given],
         env=dict(os.environ),
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
-        text=True,
     )
+    return Running(process, output)
 
 
-def finished(process):
-    said = process.communicate()[0]
-    assert process.returncode == 0, said[-3000:]
+def finished(running):
+    running.process.wait()
+    said = running.said()
+    assert running.process.returncode == 0, said[-3000:]
     return said
 
 
@@ -76,12 +92,12 @@ def test_a_killed_run_in_a_bucket_ends_like_one_on_a_local_disk(whole, scheme, m
         address = f"{scheme}://{BUCKET}/run"
         # A pause after each step would be simpler than a race, but the killed command is the user's own.
         settings = {**_SETTINGS, "sft.data.sets": f"('{rows}',)"}
-        process, bucket, until = mmsearch("sft", address, **settings), open_bucket(address), time.monotonic() + 240
+        running, bucket, until = mmsearch("sft", address, **settings), open_bucket(address), time.monotonic() + 240
         while not _steps_in(bucket, scheme):
-            assert process.poll() is None and time.monotonic() < until, process.communicate()[0][-3000:]
+            assert running.process.poll() is None and time.monotonic() < until, running.said()[-3000:]
             time.sleep(0.05)
-        process.kill()
-        process.communicate()
+        running.process.kill()
+        running.process.wait()
         assert 0 < max(_steps_in(bucket, scheme)) < _STEPS
         assert f"{address}/policies/sft" in finished(mmsearch("sft", address, **settings))
         assert bucket.read("run.lock") is None
@@ -123,15 +139,14 @@ def test_two_processes_in_a_bucket_of_which_one_is_killed_end_like_two_on_a_loca
         both, bucket = two_processes(address), open_bucket(address)
         until = time.monotonic() + 600
         while not _steps_in(bucket, "gs"):
-            assert all(each.poll() is None for each in both) and time.monotonic() < until, both[0].communicate()[0][
-                -3000:
-            ]
+            alive = all(each.process.poll() is None for each in both)
+            assert alive and time.monotonic() < until, both[0].said()[-3000:]
             time.sleep(0.05)
-        both[1].kill()
+        both[1].process.kill()
         # The other one stops by itself.
-        for process in both:
-            process.communicate()
-        assert both[0].returncode != 0
+        for each in both:
+            each.process.wait()
+        assert both[0].process.returncode != 0
         assert 0 < max(_steps_in(bucket, "gs")) < _STEPS
         for process in two_processes(address):
             finished(process)

@@ -65,7 +65,7 @@ def test_a_base_is_made_whose_tower_the_courses_leave_alone(tmp_path, monkeypatc
     course = CourseConfig(parts, batch=BatchShape(2, 256, 4, 192))
     settings = PretrainSettings(text=text, vision=vision, tower=TowerConfig(2, 2),
                                 courses={"course_1": course}, num_scenes=8, world_size=12)  # fmt: skip
-    pretraining.make_base(settings, tmp_path / "base", tmp_path / "work", show_progress=False)
+    pretraining.make_base(settings, tmp_path / "base", tmp_path / "work", {}, show_progress=False)
     base = load_policy(tmp_path / "base").model
     for made, saved in zip(*(jax.tree.leaves(nnx.state(each)) for each in (towers[0], base.vision)), strict=True):
         np.testing.assert_array_equal(np.asarray(made.astype(jnp.bfloat16), np.float32), np.asarray(saved, np.float32))

@@ -13,6 +13,7 @@ from mmsearch_jax.core.errors import DataError
 from mmsearch_jax.data.formats import json_text
 from mmsearch_jax.data.formats.byte_order import byte_order
 
+_HEAD = 2**20
 _MEDIA_TYPES = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG", "image/png"),
@@ -54,16 +55,24 @@ def read(path: Path) -> Iterator[Any]:
 def _lines(path: Path) -> Iterator[bytes]:
     """The lines in UTF-8. PowerShell and Excel save UTF-16 with a byte order mark, whose bytes are no lines."""
     with path.open("rb") as file:
-        mark, encoding = byte_order(file.read(4))
-        file.seek(len(mark))
-        if encoding == "utf-8":
+        head = file.read(_HEAD)
+        mark, encoding = byte_order(head[:4])
+        if encoding == "utf-8" or not _has_lines(head[len(mark) :], encoding):
+            file.seek(len(mark) if encoding == "utf-8" else 0)
             yield from file
-        else:
-            text = io.TextIOWrapper(file, encoding, errors="surrogatepass", newline="\n")
-            try:
-                yield from (line.encode(errors="surrogatepass") for line in text)
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path} is not {encoding} ({error.reason}): save it in UTF-8") from error
+            return
+        file.seek(len(mark))
+        text = io.TextIOWrapper(file, encoding, errors="surrogatepass", newline="\n")
+        try:
+            yield from (line.encode(errors="surrogatepass") for line in text)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not {encoding} ({error.reason}): save it in UTF-8") from error
+
+
+def _has_lines(head: bytes, encoding: str) -> bool:
+    """Whether the file's line ends are those of the encoding. If not, its mark belongs to one odd line among lines in UTF-8,
+    and reading the file by it would lose all of them."""
+    return b"\n" not in head or "\n" in head.decode(encoding, errors="replace")
 
 
 def _plain(value: Any) -> str:
