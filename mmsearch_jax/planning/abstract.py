@@ -99,13 +99,13 @@ def learner(
     return Learner(mesh, graph, state, optimizer, shape, model, not config.lora.rank, config.remat, half)
 
 
-def mesh_on(config: LearnerSettings, topology: Topology) -> LearnerMesh:
-    """The config's mesh over the slice's devices, built as in training.
+def mesh_on(config: LearnerSettings, topology: Topology, stage: str) -> LearnerMesh:
+    """The config's mesh over the slice's devices, built as for training in the stage "sft" or "grpo".
 
     Raises:
-      ConfigError: its sizes do not make up the number of devices.
+      ConfigError: its sizes do not make up the number of devices, or SFT's rows would lie on several hosts.
     """
-    return LearnerMesh.of(config.mesh, config.sharding_rules, devices_of(topology))
+    return LearnerMesh.of(config.mesh, config.sharding_rules, devices_of(topology), whole_rows=stage == "sft")
 
 
 def mesh_without_devices(config: LearnerSettings, topology: Topology) -> LearnerMesh:

@@ -83,7 +83,7 @@ def programs_of(
 def sft_programs(config: SFTSettings, model: ModelConfig, topology: Topology) -> Iterator[Program]:
     """The update from one batch, or its two parts if several batches make one update."""
     settings = config.sft
-    made = abstract.learner(config, "sft", model, abstract.mesh_on(config, topology), settings.num_steps)
+    made = abstract.learner(config, "sft", model, abstract.mesh_on(config, topology, "sft"), settings.num_steps)
     update = SupervisedUpdate(made.graph, made.optimizer, config.seed, made.mesh)
     batch = made.mesh.abstract_batch(abstract.batch_shapes(made.shape, model.vision))
     work = Work.learning(made)
@@ -119,7 +119,9 @@ def grpo_programs(config: GRPOSettings, model: ModelConfig, topology: Topology) 
     settings = config.grpo
     recipe = settings.loss
     updates = settings.updates_per_batch * settings.epochs
-    made = abstract.learner(config, "grpo", model, abstract.mesh_on(config, topology), settings.num_steps * updates)
+    made = abstract.learner(
+        config, "grpo", model, abstract.mesh_on(config, topology, "grpo"), settings.num_steps * updates
+    )
     updater = PolicyUpdater(made.graph, made.state.params, made.optimizer, settings, model, made.mesh, full=made.full)
     scored = [
         name for name, used in (("ref_logprobs", recipe.kl_coef), ("old_logprobs", recipe.importance_cap)) if used

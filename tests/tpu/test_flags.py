@@ -1,13 +1,14 @@
-"""launch/env.sh's flags for TPUs: libtpu knows them all (it does not start with an unknown flag)."""
+"""The launch scripts' flags for TPUs: libtpu knows them all (it does not start with an unknown flag)."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ENV = Path(__file__).parents[2] / "launch" / "env.sh"
+from mmsearch_jax.distributed.topologies import parse
+from mmsearch_jax.planning.launch_flags import compiler_options
+
 _SCRIPT = """
 import sys, jax, jax.numpy as jnp, numpy as np
 from jax.experimental import topologies
@@ -30,25 +31,12 @@ def compiled(flags, topology, slices):
     )
 
 
-@pytest.mark.parametrize(
-    ("topology", "slices", "kind"),
-    [
-        ("v5e:2x4", 1, "v5litepod-8"),
-        ("v5p:2x2x2", 2, "v5p-16"),
-        ("v6e:2x4", 2, "v6e-8"),
-        ("tpu7x:2x2x2", 1, "tpu7x-16"),
-    ],
-)
-def test_libtpu_knows_every_flag(topology, slices, kind):
-    told = {"MMSEARCH_PLATFORM": "tpu", "MEGASCALE_NUM_SLICES": str(slices), "TPU_ACCELERATOR_TYPE": kind}
-    flags = subprocess.run(
-        ["bash", "-c", f'. "{ENV}"; echo "$LIBTPU_INIT_ARGS"'],
-        env={**os.environ, **told},
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    assert ("data_parallel" in flags) == (slices > 1) and ("vmem" in flags) == kind.startswith("v6e")
-    done = compiled(flags, topology, slices)
+@pytest.mark.parametrize(("topology", "slices"), [("v5e:2x4", 1), ("v5p:2x2x2", 2), ("v6e:2x4", 2), ("7x:2x2x2", 1)])
+def test_libtpu_knows_every_flag(topology, slices):
+    options = compiler_options(parse(f"{topology}:{slices}" if slices > 1 else topology))
+    flags = " ".join(f"--{name}={value}" for name, value in options.items())
+    assert ("data_parallel" in flags) == (slices > 1) and ("vmem" in flags) == topology.startswith("v6e")
+    done = compiled(flags, topology.replace("7x", "tpu7x"), slices)
     assert "compiled" in done.stdout, done.stderr[-2000:]
 
 

@@ -10,8 +10,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmsearch_jax.core.config_files import load
+from mmsearch_jax.core.errors import ConfigError
 from mmsearch_jax.distributed.mesh import make_mesh
 from mmsearch_jax.distributed.topologies import parse
+from mmsearch_jax.planning.abstract import mesh_on
 from mmsearch_jax.planning.costs import count
 from mmsearch_jax.planning.devices import devices_of
 from mmsearch_jax.planning.hlo import Module
@@ -47,6 +49,15 @@ def test_a_process_s_rows_are_its_own_and_follow_one_another(config, topology):
     assert order == sorted(order) and len(set(order)) == machines.num_processes
 
 
+def test_a_plan_splits_rows_over_hosts_in_grpo_only():
+    machines = parse("v5p:4x8x8")
+    config = load(GRPOSettings, f"configs/grpo_qwen2_5_vl_7b.py:{machines.name}").settings
+    mesh = mesh_on(config, machines, "grpo")
+    assert (mesh.row_parts, mesh.token_parts, mesh.mesh.size) == (16, 4, 256)
+    with pytest.raises(ConfigError, match="splits a row over several processes"):
+        mesh_on(config, machines, "sft")
+
+
 @pytest.mark.parametrize(
     ("slice_name", "sizes"),
     [
@@ -56,11 +67,15 @@ def test_a_process_s_rows_are_its_own_and_follow_one_another(config, topology):
         ("v5e:8x16", {"fsdp": 32, "sequence": 4}),
         ("v6e:8x8", {"data": 2, "fsdp": 16, "tensor": 2}),
         ("v5p:4x4x4", {"data": 4, "fsdp": 16}),
+        # GRPO's on large pods: a row lies on several hosts.
+        ("v5p:4x8x8", {"data": 4, "fsdp": 4, "tensor": 4, "sequence": 4}),
+        ("v6e:16x16", {"data": 4, "fsdp": 4, "tensor": 4, "sequence": 4}),
+        ("v5e:16x16", {"data": 2, "fsdp": 8, "tensor": 4, "sequence": 4}),
     ],
 )
 def test_there_is_a_route_for_the_exchanges_over_every_axis(slice_name, sizes):
     # Without a route libtpu ends the process, as it did with the orders of chips that `jax.make_mesh` gives each host.
-    mesh = make_mesh(MeshConfig(**sizes), devices_of(parse(slice_name)))
+    mesh = make_mesh(MeshConfig(**sizes), devices_of(parse(slice_name)), whole_rows=False)
     for axis in (*sizes, tuple(sizes)):
 
         @functools.partial(
